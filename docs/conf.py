@@ -1,0 +1,130 @@
+"""Sphinx configuration; build with ``python -m nox -s docs``."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import metadata
+from typing import Any
+
+# -- Project -------------------------------------------------------------------------------------
+
+info = metadata("stpredict")
+project = info["Name"]
+author = info["Author"]
+copyright = f"2026, {author}"
+release = version = info["Version"]
+urls = dict(url.split(", ", maxsplit=1) for url in info.get_all("Project-URL") or [])
+
+# -- General -------------------------------------------------------------------------------------
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
+# A word in single backticks is code, as in the docstrings of numpy and scanpy.
+default_role = "literal"
+needs_sphinx = "8.1"
+nitpicky = True
+
+# -- API pages -----------------------------------------------------------------------------------
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+# Types in docstrings carry shapes and units ("(n_obs, d) float32"). As parameter fields, Sphinx
+# would take each of their words for the name of a class.
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_attr_annotations = False  # they stand in the signature
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+# -- Links to other projects ---------------------------------------------------------------------
+
+# Inventories are fetched from the projects' sites, and one that cannot be reached is a warning,
+# hence an error. So links are made where the site is built; a build elsewhere needs no network.
+if os.environ.get("READTHEDOCS") == "True":
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+        "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+        "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+
+# The types in signatures and the exceptions under Raises belong, all but our own, to other
+# projects: links where an inventory is at hand, else plain text. Names below `stpredict`, and
+# everything that a text refers to by :func:, :meth: or :mod:, have to resolve.
+others = (
+    "anndata|dask|geopandas|lightning|matplotlib|numpy|pandas|pooch|safetensors|scanpy|scipy|"
+    "shapely|sklearn|spatialdata|spatialdata_io|spatialdata_plot|squidpy|timm|torch|xarray|zarr"
+)
+nitpick_ignore_regex = [
+    (r"py:(class|exc|obj|data)", r"(?!stpredict\.).*"),
+    (r"py:(func|meth|attr|mod)", rf"({others})(\..*)?"),
+]
+
+# -- Notebooks -----------------------------------------------------------------------------------
+
+# Run anew at each build, so that what the pages show is what the code does.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["stpredict.css"]
+html_theme_options = {
+    "path_to_docs": "docs/",
+    "show_navbar_depth": 2,
+}
+if "Source" in urls:
+    html_theme_options |= {"repository_url": urls["Source"], "use_repository_button": True}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+def plain_defaults(
+    _app: Any,
+    _what: str,
+    _name: str,
+    _obj: Any,
+    _options: Any,
+    signature: str | None,
+    ret: str | None,
+) -> tuple[str | None, str | None]:
+    """Replace defaults such as ``<factory>``, which Sphinx cannot read, in dataclasses."""
+    return (re.sub(r"= ?<[^<>]*>", "= ...", signature) if signature else signature), ret
+
+
+def setup(app: Any) -> None:
+    """Connect the hooks above."""
+    app.connect("autodoc-process-signature", plain_defaults)

@@ -1,0 +1,44 @@
+"""Spatial gene expression from H&E histology, inside scverse."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stpredict import datasets, encoders, io, metrics, models, nn, pl, pp, tl
+    from stpredict._settings import settings
+
+try:
+    __version__ = version("stpredict")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"
+
+_MODULES = ("datasets", "encoders", "io", "metrics", "models", "nn", "pl", "pp", "tl")
+
+__all__ = [
+    "datasets",
+    "encoders",
+    "io",
+    "metrics",
+    "models",
+    "nn",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # modules load when first used: torch and squidpy take seconds to import
+    if name in _MODULES:
+        return import_module(f"stpredict.{name}")
+    if name == "settings":
+        return import_module("stpredict._settings").settings
+    raise AttributeError(f"module 'stpredict' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

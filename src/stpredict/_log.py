@@ -1,0 +1,33 @@
+"""What a step did, told once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stpredict._settings import settings
+
+_logger = logging.getLogger("stpredict")
+
+#: squidpy and spatialdata report under this name.
+SPATIALDATA = "spatialdata._logging"
+
+
+def tell(message: str) -> None:
+    """Tell what a step did, on standard output, unless ``settings.verbosity`` is 0."""
+    _logger.info(message)
+    if settings.verbosity > 0:
+        print(message)  # noqa: T201 - a notebook shows this where logging stays silent
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Silence what a library reports of its own workings, but not its warnings."""
+    named = logging.getLogger(logger)
+    level = named.level
+    named.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        named.setLevel(level)

@@ -1,0 +1,279 @@
+"""The boundary between SpatialData and arrays.
+
+Everything below `pp`, `tl` and `pl` works on `Section` objects: a lazy image pyramid, the centres
+of the spots in its pixels, µm per pixel, and the rows of the table that belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from spatialdata import SpatialData
+from spatialdata.models import TableModel, get_table_keys
+from spatialdata.transformations import get_transformation
+from xarray import DataTree
+
+from stpredict import _keys, _validate
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+#: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
+_SIMILARITY_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Section:
+    """One piece of tissue, as arrays.
+
+    Attributes
+    ----------
+    name
+        Name of the shapes element, and of the region in the table.
+    image
+        Name of the image element.
+    levels
+        Image pyramid, finest first, each lazy (3, y, x) uint8.
+    mpp
+        µm per pixel of the finest level.
+    rows
+        Positions of the section's rows in the table, (n,) int.
+    centers
+        Centres of the spots, (n, 2) float, x and y in pixels of the finest level.
+    radius_um
+        Radius of each spot in µm, (n,); of a polygon, that of the circle of equal area.
+    """
+
+    name: str
+    image: str
+    levels: tuple[da.Array, ...]
+    mpp: float
+    rows: NDArray[np.intp]
+    centers: NDArray[np.float64]
+    radius_um: NDArray[np.float64]
+
+    @property
+    def centers_um(self) -> NDArray[np.float64]:
+        """Centres of the spots in µm from the corner of the image."""
+        return self.centers * self.mpp
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Height and width of the finest level in pixels."""
+        return self.levels[0].shape[1], self.levels[0].shape[2]
+
+
+def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
+    """Return a table that annotates shapes."""
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(
+            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
+            "put an AnnData and its image together with stp.io.read_h5ad"
+        )
+    if name not in sdata.tables:
+        hint = "run stp.tl.predict first" if name == _keys.PREDICTED else "see stp.io"
+        raise KeyError(
+            f"there is no tables[{name!r}]; tables: {_validate.listing(sdata.tables)}: {hint}"
+        )
+    table = sdata.tables[name]
+    if TableModel.ATTRS_KEY not in table.uns:
+        raise ValueError(
+            f"tables[{name!r}] does not say which shapes it annotates: "
+            "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
+        )
+    if table.n_obs == 0:
+        raise ValueError(f"tables[{name!r}] has no rows")
+    return table
+
+
+def region_of(table: AnnData) -> NDArray[np.str_]:
+    """Section of each row of the table."""
+    _, region_key, _ = get_table_keys(table)
+    return table.obs[region_key].astype(str).to_numpy()
+
+
+def instance_key(table: AnnData) -> str:
+    """Column of ``obs`` with the spot ids."""
+    return str(get_table_keys(table)[2])
+
+
+def layer_of(table: AnnData, layer: str) -> Any:
+    """Return a layer, which must be finite."""
+    if layer not in table.layers:
+        raise KeyError(
+            f"there is no layers[{layer!r}]; layers: {_validate.listing(table.layers)}"
+            + (": run stp.pp.normalize first" if layer == _keys.LOG1P else "")
+        )
+    values = table.layers[layer]
+    _validate.finite(values, what=f"layers[{layer!r}]")
+    return values
+
+
+def section_names(table: AnnData) -> list[str]:
+    """Names of the sections of a table, in the order of its rows."""
+    return list(dict.fromkeys(region_of(table)))
+
+
+def sections(sdata: SpatialData, table: AnnData | None = None) -> list[Section]:
+    """Return all sections that a table annotates, after checking every link between them."""
+    table = table_of(sdata) if table is None else table
+    regions, _, instance_key = get_table_keys(table)
+    found = section_names(table)
+    for name in [regions] if isinstance(regions, str) else regions:
+        if name not in found:
+            raise ValueError(
+                f"section {name!r} is empty: the table names it but has no rows of it"
+            )
+    region = region_of(table)
+    return [
+        _section(sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy())
+        for name in found
+    ]
+
+
+def _section(
+    sdata: SpatialData, name: str, rows: NDArray[np.intp], instances: NDArray[Any]
+) -> Section:
+    if name not in sdata.shapes:
+        raise ValueError(
+            f"the table annotates {name!r}, but there are no such shapes; shapes: "
+            f"{_validate.listing(sdata.shapes)}"
+        )
+    image = _image_name(sdata, name)
+    levels = _levels(sdata, image)
+    shapes = _select(sdata.shapes[name], instances[rows], name)
+    image_to_um = _affine(sdata.images[image], name)
+    shapes_to_um = _affine(sdata.shapes[name], name)
+    mpp = _scale(image_to_um, what=f"images[{image!r}]")
+    centroids = shapes.geometry.centroid
+    points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
+    centers = points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T
+    return Section(
+        name=name,
+        image=image,
+        levels=levels,
+        mpp=mpp,
+        rows=rows,
+        centers=np.ascontiguousarray(centers[:, :2]),
+        radius_um=_radius(shapes) * _scale(shapes_to_um, what=f"shapes[{name!r}]"),
+    )
+
+
+def _image_name(sdata: SpatialData, section: str) -> str:
+    """Find the one image that shares the section's µm coordinate system."""
+    um = _keys.um(section)
+    systems = set(get_transformation(sdata.shapes[section], get_all=True))
+    sharing = {
+        image: systems & set(get_transformation(element, get_all=True))
+        for image, element in sdata.images.items()
+    }
+    candidates = [image for image, common in sharing.items() if common]
+    in_um = [image for image, common in sharing.items() if um in common]
+    if len(in_um) == 1:
+        return in_um[0]
+    register = f"stp.io.register_um(sdata, {section!r}, image=…, mpp=…)"
+    if not candidates:
+        raise ValueError(
+            f"shapes[{section!r}] (coordinate systems {_validate.listing(sorted(systems))}) shares "
+            f"no coordinate system with an image; images: {_validate.listing(sdata.images)}: "
+            "spatialdata.transformations.set_transformation aligns them"
+        )
+    if len(in_um) > 1 or len(candidates) > 1:
+        raise ValueError(
+            f"several images could belong to section {section!r}: "
+            f"{_validate.listing(in_um or candidates)}: choose one with {register}"
+        )
+    raise ValueError(
+        f"the µm per pixel of images[{candidates[0]!r}] are not known (there is no coordinate "
+        f"system {um!r}): give them with {register}"
+    )
+
+
+def _levels(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
+    element = sdata.images[image]
+    arrays = (
+        [element[scale].ds["image"] for scale in element.children]
+        if isinstance(element, DataTree)
+        else [element]
+    )
+    finest = arrays[0].transpose("c", "y", "x")
+    if finest.shape[0] != 3 or finest.dtype != np.uint8:
+        raise ValueError(
+            f"images[{image!r}] has {finest.shape[0]} channels of {finest.dtype}; an H&E image "
+            "must have 3 channels (RGB) of uint8"
+        )
+    return tuple(array.transpose("c", "y", "x").data for array in arrays)
+
+
+def _select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDataFrame:
+    if not shapes.index.is_unique:
+        raise ValueError(f"the index of shapes[{section!r}] is not unique")
+    _validate.unique_names(instances, what=f"spot ids of section {section!r} in the table")
+    missing = [i for i in instances if i not in shapes.index]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} spots of the table are not in shapes[{section!r}]: "
+            f"{_validate.listing(missing)}"
+        )
+    return shapes.loc[instances]
+
+
+def _affine(element: Any, section: str) -> NDArray[np.float64]:
+    transformation = get_transformation(element, to_coordinate_system=_keys.um(section))
+    return np.asarray(
+        transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=float
+    )
+
+
+def _scale(affine: NDArray[np.float64], *, what: str) -> float:
+    """Scale of a similarity transformation."""
+    stretch = np.linalg.svd(affine[:2, :2], compute_uv=False)
+    if not stretch[1] > 0 or stretch[0] / stretch[1] > 1 + _SIMILARITY_TOLERANCE:
+        raise ValueError(
+            f"the transformation of {what} to µm stretches its axes by {stretch[0]:.4g} and "
+            f"{stretch[1]:.4g}; it must scale both alike"
+        )
+    return float(np.sqrt(stretch[0] * stretch[1]))
+
+
+def _radius(shapes: GeoDataFrame) -> NDArray[np.float64]:
+    if "radius" in shapes.columns:
+        return shapes["radius"].to_numpy(dtype=float)
+    return np.sqrt(shapes.geometry.area.to_numpy() / np.pi)
+
+
+def record(table: AnnData, step: str, **parameters: Any) -> None:
+    """Write down in ``uns["stpredict"][step]`` how a step was run."""
+    from stpredict import __version__
+
+    known = {key: value for key, value in parameters.items() if value is not None}
+    table.uns.setdefault(_keys.UNS, {})[step] = {**known, "stpredict_version": __version__}
+
+
+def recorded(table: AnnData, step: str) -> dict[str, Any]:
+    """Read how a step was run, in plain Python types; empty if it was not."""
+    known: dict[str, Any] = _plain(table.uns.get(_keys.UNS, {}).get(step, {}))
+    return known
+
+
+def _plain(value: Any) -> Any:
+    """Undo what a round trip through zarr makes of numbers and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def copy_of(sdata: SpatialData) -> SpatialData:
+    """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
+    elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
+    elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
+    elements |= {name: table.copy() for name, table in sdata.tables.items()}
+    return SpatialData.init_from_elements(elements, attrs=dict(sdata.attrs))

@@ -1,0 +1,95 @@
+"""Small named checks. Each says what was found, what is available, and what mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+
+def listing(names: Iterable[Any], *, most: int = 8) -> str:
+    """Join names for a message, cut after the first few."""
+    names = [str(name) for name in names]
+    more = f", … ({len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
+
+
+def positive(name: str, value: float, *, unit: str = "") -> None:
+    """Require a finite number above zero."""
+    if not np.isscalar(value) or not np.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be a number above 0{f' ({unit})' if unit else ''}: {value!r}")
+
+
+def one_of(name: str, value: object, choices: Iterable[object]) -> None:
+    """Require one of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {listing(map(repr, choices), most=20)}")
+
+
+def not_empty(section: str, n_spots: int) -> None:
+    """Require a section with spots."""
+    if n_spots == 0:
+        raise ValueError(f"section {section!r} has no spots")
+
+
+def unique_names(names: Sequence[Any], *, what: str) -> None:
+    """Require names without repetition."""
+    values, times = np.unique(np.asarray([str(name) for name in names]), return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"{what} are not unique, repeated: {listing(values[times > 1])}")
+
+
+def counts(matrix: Any, *, what: str) -> None:
+    """Require finite values of at least zero."""
+    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    n_nan = int(np.count_nonzero(~np.isfinite(values)))
+    n_negative = int(np.count_nonzero(values < 0))
+    if n_nan or n_negative:
+        raise ValueError(
+            f"{what} must be finite and not negative, but {n_nan} values are NaN or infinite and "
+            f"{n_negative} are negative"
+        )
+
+
+def present(genes: Sequence[str], available: Any) -> None:
+    """Require that all genes are there."""
+    absent = [gene for gene in genes if gene not in available]
+    if absent:
+        raise KeyError(
+            f"{len(absent)} of {len(genes)} genes are not in the table: {listing(absent)}; it has "
+            f"{len(available)} genes, such as {listing(available[:3])}"
+        )
+
+
+def finite(matrix: Any, *, what: str) -> None:
+    """Require values without NaN or infinity."""
+    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    n_bad = int(np.count_nonzero(~np.isfinite(values)))
+    if n_bad:
+        raise ValueError(f"{what} has {n_bad} values that are NaN or infinite")
+
+
+def inside_image(
+    positions: NDArray[np.floating], shape_yx: Sequence[int], *, section: str
+) -> None:
+    """Require positions (x, y in pixels) within the image."""
+    positions = np.asarray(positions, dtype=float)
+    height, width = shape_yx
+    with np.errstate(invalid="ignore"):
+        inside = ((positions >= 0) & (positions <= (width, height))).all(axis=1)
+    n_outside = int((~inside).sum())
+    if n_outside:
+        x, y = positions[~inside][0]
+        raise ValueError(
+            f"{n_outside} of {len(positions)} spots of section {section!r} have NaN positions or "
+            f"lie outside the image of {width} × {height} px (x × y), the first at x={x:g}, "
+            f"y={y:g}. Are x and y swapped, or positions of another resolution? To drop such "
+            "spots: stp.pp.filter_spots"
+        )

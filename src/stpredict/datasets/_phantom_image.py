@@ -1,0 +1,218 @@
+"""Draw a synthetic H&E section whose nuclei and stains are known; arrays only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+
+from stpredict.datasets._phantom_fields import (
+    DARKNESS,
+    FIBRES,
+    ROUNDNESS,
+    draw_fields,
+    nearest,
+    upsample,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stpredict.datasets._phantom_fields import Fields
+
+    FloatArray = NDArray[np.float32]
+
+# Absorption of red, green and blue by the two dyes: Ruifrok & Johnston, Anal. Quant. Cytol.
+# Histol. 23:291 (2001). Their eosin, (0.07, 0.99, 0.11), looks magenta; it is tilted to the
+# salmon pink of common scanners.
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], dtype=np.float32)
+EOSIN = np.array([0.10, 0.94, 0.33], dtype=np.float32)
+GLASS = np.array([243.0, 242.0, 245.0], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A drawn section and everything that was drawn.
+
+    Attributes
+    ----------
+    image
+        uint8, ``(3, y, x)``.
+    eosin
+        float32, ``(y, x)``: eosin concentration.
+    mask
+        float32, ``(y, x)``: 1 on tissue, 0 on glass, smooth between.
+    region
+        int8, ``(y, x)``: index into `REGIONS`, also defined under the glass.
+    nuclei
+        float64, ``(n, 2)``: x, y of the nuclei in pixels.
+    radii_um
+        float32, ``(n,)``: geometric mean of a nucleus' half axes, in µm.
+    """
+
+    image: NDArray[np.uint8]
+    eosin: FloatArray
+    mask: FloatArray
+    region: NDArray[np.int8]
+    nuclei: NDArray[np.float64]
+    radii_um: FloatArray
+
+
+def draw_tissue(
+    rng: np.random.Generator,
+    stain_rng: np.random.Generator,
+    *,
+    shape: tuple[int, int],
+    mpp: float,
+    grain_um: float,
+    stain_variation: float,
+) -> Tissue:
+    """Draw one section.
+
+    Parameters
+    ----------
+    rng, stain_rng
+        Sources of the tissue and of its staining: separate, so that the same tissue can be
+        stained differently.
+    shape
+        Height and width in pixels.
+    mpp
+        µm per pixel.
+    grain_um
+        Size in µm of the patches by which the tissue varies inside a region.
+    stain_variation
+        0: the reference stain; 1: strong differences in hue and intensity between sections.
+    """
+    fields = draw_fields(rng, shape, grain_um / mpp)
+    nuclei, radii_um = _place_nuclei(rng, fields, shape, mpp)
+    nuclear = _stamp(rng, fields, nuclei, radii_um / mpp, shape)
+    mask = np.clip(upsample(fields.outline, shape, fields.step) / 3.0 + 0.5, 0.0, 1.0)
+    grainy = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.2, truncate=2.0)
+
+    eosin = _eosin_texture(fields, shape, mpp)
+    eosin *= 1.0 + 0.35 * grainy
+    eosin *= mask
+    eosin *= 1.0 - 0.45 * np.minimum(nuclear, 1.0)  # a nucleus takes the cytoplasm's place
+    haematoxylin = nuclear * (1.0 + 0.45 * grainy)  # chromatin is not smooth
+    haematoxylin += mask * (0.05 + 0.22 * _halo(nuclear, shape, 2.5 / mpp))
+
+    image = _beer_lambert(stain_rng, haematoxylin, eosin, stain_variation)
+    region = nearest(fields.region, shape, fields.step)
+    return Tissue(image, eosin, mask, region, nuclei, radii_um)
+
+
+def _place_nuclei(
+    rng: np.random.Generator, fields: Fields, shape: tuple[int, int], mpp: float
+) -> tuple[NDArray[np.float64], FloatArray]:
+    """Thin a Poisson process by the density field, then by the nuclei's own extent."""
+    height, width = shape
+    highest = float(fields.density.max())
+    n = rng.poisson(highest * height * width * mpp**2)
+    xy = rng.uniform(0, 1, (n, 2)) * (width, height)
+    keep = rng.uniform(0, highest, n) < fields.at("density", xy)
+    radii = fields.at("radius_um", xy) * np.exp(rng.normal(0, 0.08, n))
+    keep &= fields.at("outline", xy) > radii / mpp
+    xy, radii = xy[keep], radii[keep].astype(np.float32)
+    # Of two that would overlap, the later gives way (Matérn's second hard-core process).
+    if len(xy) > 1:
+        pairs = cKDTree(xy).query_pairs(2 * float(radii.max()) / mpp, output_type="ndarray")
+        apart = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1) * mpp
+        clash = apart < 0.85 * radii[pairs].sum(axis=1)
+        alive = np.ones(len(xy), dtype=bool)
+        alive[pairs[clash].max(axis=1)] = False
+        xy, radii = xy[alive], radii[alive]
+    return xy, radii
+
+
+def _stamp(
+    rng: np.random.Generator,
+    fields: Fields,
+    xy: NDArray[np.float64],
+    radii_px: FloatArray,
+    shape: tuple[int, int],
+) -> FloatArray:
+    """Haematoxylin of all nuclei: soft-edged ellipses, a little darker at the rim."""
+    kind = fields.at("region", xy).astype(np.intp)
+    n = len(xy)
+    roundness = (ROUNDNESS[kind] * rng.uniform(0.8, 1.1, n)).clip(0.3, 1.0)
+    long, short = radii_px / np.sqrt(roundness), radii_px * np.sqrt(roundness)
+    # Nuclei lie along the fibres, which run from upper left to lower right.
+    angle = rng.normal(0, 0.35, n) + np.where(FIBRES[kind] > 0.3, np.pi / 4, rng.uniform(0, 7, n))
+    dark = DARKNESS[kind] * np.exp(rng.normal(0, 0.10, n))
+    values = np.stack([long, short, np.cos(angle), np.sin(angle), dark], axis=1)
+    values = values.astype(np.float32)
+
+    pad = int(np.ceil(long.max(initial=1.0))) + 2
+    canvas = np.zeros((shape[0] + 2 * pad, shape[1] + 2 * pad), dtype=np.float32)
+    order = np.argsort(long)
+    # Batches of like size, so that a small nucleus is not drawn in a large nucleus' window.
+    for batch in np.array_split(order, max(1, -(-n // 256))):
+        if len(batch):
+            _stamp_batch(canvas, xy[batch] + pad, values[batch])
+    return canvas[pad:-pad, pad:-pad]
+
+
+def _stamp_batch(canvas: FloatArray, xy: NDArray[np.float64], values: FloatArray) -> None:
+    long, short, cos, sin, dark = (column[:, None, None] for column in values.T)
+    half = int(np.ceil(long.max())) + 1
+    reach = np.arange(-half, half + 1)
+    corner = np.floor(xy).astype(np.intp)
+    offset = (corner + 0.5 - xy).astype(np.float32)  # of the pixel's centre from the nucleus'
+    dx = (reach[None, :] + offset[:, :1])[:, None, :]
+    dy = (reach[None, :] + offset[:, 1:])[:, :, None]
+    u, v = dx * cos + dy * sin, dy * cos - dx * sin
+    d2 = (u / long) ** 2 + (v / short) ** 2
+    edge = np.clip((1.0 - np.sqrt(d2)) * short + 0.5, 0.0, 1.0)
+    stamp = dark * edge * (0.82 + 0.25 * np.minimum(d2, 1.0))
+    index = (corner[:, 1:, None] + reach[None, :, None]) * canvas.shape[1]
+    index = index + corner[:, :1, None] + reach[None, None, :]
+    drawn = stamp > 0
+    np.maximum.at(canvas.reshape(-1), index[drawn], stamp[drawn])
+
+
+def _eosin_texture(fields: Fields, shape: tuple[int, int], mpp: float) -> FloatArray:
+    """Eosin level, striped by wavy fibres of about 8 µm where the tissue is fibrous."""
+    step = fields.step
+    y = (np.arange(shape[0], dtype=np.float32) * mpp)[:, None]
+    x = (np.arange(shape[1], dtype=np.float32) * mpp)[None, :]
+    phase = upsample(fields.bend, shape, step)
+    phase += np.float32(2 * np.pi / 8 * np.sqrt(0.5)) * (y - x)
+    stripes = np.sin(phase, out=phase)
+    stripes *= upsample(fields.fibres, shape, step)
+    stripes += 1.0
+    stripes *= upsample(fields.eosin, shape, step)
+    return stripes
+
+
+def _halo(nuclear: FloatArray, shape: tuple[int, int], sigma: float) -> FloatArray:
+    """Blurred nuclei: cytoplasm is faintly basophilic where nuclei crowd."""
+    step = max(1, int(sigma))
+    coarse = np.zeros((shape[0] // step + 2, shape[1] // step + 2), dtype=np.float32)
+    sampled = nuclear[::step, ::step]
+    coarse[: sampled.shape[0], : sampled.shape[1]] = sampled
+    return upsample(gaussian_filter(coarse, 1.5), shape, step)
+
+
+def _beer_lambert(
+    rng: np.random.Generator, haematoxylin: FloatArray, eosin: FloatArray, variation: float
+) -> NDArray[np.uint8]:
+    """Light that passes both dyes, with the camera's noise, as uint8 ``(3, y, x)``."""
+    dyes = np.stack([HAEMATOXYLIN, EOSIN])
+    # Drawn whether used or not: the camera's noise stays the same for any variation.
+    hue, strength = rng.normal(0, 0.08, (2, 3)), rng.normal(0, 0.25, 2)
+    dyes = np.clip(dyes + variation * hue, 0.01, None)
+    dyes *= (np.exp(variation * strength) / np.linalg.norm(dyes, axis=1))[:, None]
+    dyes = dyes.astype(np.float32)
+    noise = rng.standard_normal(haematoxylin.shape, dtype=np.float32)
+    image = np.empty((3, *haematoxylin.shape), dtype=np.uint8)
+    for channel in range(3):
+        light = haematoxylin * -dyes[0, channel]
+        light -= eosin * dyes[1, channel]
+        np.exp(light, out=light)
+        light *= GLASS[channel]
+        light += 1.5 * noise
+        image[channel] = np.clip(light, 0, 255, out=light)
+    return image

@@ -1,0 +1,118 @@
+"""Tiles and sub-tiles of a section through an encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from stpredict._settings import settings
+from stpredict.tiles import place, read_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dask.array as da
+    from numpy.typing import NDArray
+
+    from stpredict.encoders._record import Encoder
+
+#: µm per pixel at which encoders that take tiles of any size see them: a 20× objective.
+DEFAULT_MPP = 0.5
+
+
+def tile_side_px(encoder: Encoder, tile_um: float) -> int:
+    """Side in pixels at which an encoder sees a whole tile."""
+    return encoder.input_px or max(1, round(tile_um / DEFAULT_MPP))
+
+
+def embed_section(
+    levels: Sequence[da.Array],
+    centers: NDArray[np.floating],
+    encoder: Encoder,
+    *,
+    mpp: float,
+    tile_um: float,
+    n_subtiles: int,
+    batch_size: int = 64,
+    description: str = "",
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Embed the tiles of one section, each read and encoded once.
+
+    Parameters
+    ----------
+    levels
+        Image pyramid, finest first, each lazy (3, y, x) uint8.
+    centers
+        Centres of the tiles, (n, 2), x and y in pixels of the finest level.
+    encoder
+        From :func:`stpredict.encoders.load`.
+    mpp
+        µm per pixel of the finest level.
+    tile_um
+        Side of a tile in µm.
+    n_subtiles
+        Each tile is also split into n × n sub-tiles; 1 for none.
+    batch_size
+        Tiles at a time.
+    description
+        Beside the progress bar.
+
+    Returns
+    -------
+    tuple
+        Embeddings of the tiles (n, d) and of their sub-tiles, row by row (n, n_subtiles², d).
+    """
+    side = tile_um / mpp
+    tile_px = _read_px(encoder, tile_um, side=side, n_subtiles=n_subtiles)
+    windows = place(levels, centers, side=side, tile_px=tile_px)
+    n = len(centers)
+    whole = np.empty((n, encoder.dimension), dtype=np.float32)
+    parts = (
+        np.empty((n, n_subtiles**2, encoder.dimension), dtype=np.float32)
+        if n_subtiles > 1
+        else None
+    )
+    batches = read_tiles(windows, tile_px=tile_px, batch_size=batch_size)
+    with tqdm(total=n, desc=description, unit="tile", disable=settings.verbosity < 1) as bar:
+        for rows, tiles in batches:
+            whole[rows] = encoder(_shrink(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
+            if parts is not None:
+                split = split_tiles(tiles, n_subtiles)
+                # one sub-tile per tile at a time, so that batches stay as large as asked for
+                for k in range(n_subtiles**2):
+                    parts[rows, k] = encoder(split[:, k]).cpu().numpy()
+            bar.update(len(rows))
+    return whole, parts
+
+
+def split_tiles(tiles: torch.Tensor, n: int) -> torch.Tensor:
+    """Split tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
+
+    Pixels left over by the division are cut off evenly at the borders.
+    """
+    side = tiles.shape[-1] // n
+    start = (tiles.shape[-1] - side * n) // 2
+    inner = tiles[..., start : start + side * n, start : start + side * n]
+    b, c = tiles.shape[:2]
+    grid = inner.reshape(b, c, n, side, n, side).permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(b, n * n, c, side, side)
+
+
+def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) -> int:
+    """Side at which tiles are read: sub-tiles of a fixed input size keep the detail they have."""
+    wanted = tile_side_px(encoder, tile_um)
+    if encoder.input_px is None or n_subtiles == 1:
+        return wanted
+    return max(wanted, min(round(side), wanted * n_subtiles))
+
+
+def _shrink(tiles: torch.Tensor, side: int) -> torch.Tensor:
+    if tiles.shape[-1] == side:
+        return tiles
+    return functional.interpolate(
+        tiles, size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )

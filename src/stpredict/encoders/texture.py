@@ -1,0 +1,224 @@
+"""The texture encoder: colour, texture and nuclei of a tile, with no learned weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stpredict.encoders._texture_spatial import (
+    GREY_LEVEL,
+    LEVELS,
+    Group,
+    halve,
+    mean,
+    nuclear_features,
+    pattern_features,
+    scale_features,
+    share,
+)
+
+__all__ = ["Texture"]
+
+# Ruifrok & Johnston 2001: optical density in R, G, B of the two stains. A third axis, their
+# cross product, takes what neither explains.
+_HAEMATOXYLIN = (0.650, 0.704, 0.286)
+_EOSIN = (0.072, 0.990, 0.105)
+
+_MIN_SIDE = 48  # the coarsest of the five levels still has 3 x 3 pixels
+_QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+_TISSUE_DENSITIES = (0.1, 0.2, 0.4)  # optical density, summed over R, G, B
+# A few tiles at a time stay in the processor's cache: quicker, and memory does not grow with the
+# batch. Accelerators want more work per kernel.
+_CHUNK_PIXELS = {"cpu": 2**18}
+_CHUNK_PIXELS_ACCELERATOR = 2**21
+
+
+class Texture(nn.Module):
+    r"""Describe H&E tiles by about two hundred plain numbers; no weights, no training.
+
+    Tiles are RGB at 0.5 µm per pixel, of any size from 48 px: a tile of 224 px is 112 µm wide, and
+    its sub-tiles are cut from it at the same resolution. All but a few features are means over
+    pixels, so that tiles of different sizes are comparable. None changes when a tile is mirrored
+    or turned by 90°, and each tile is described on its own, whatever the rest of its batch.
+
+    Optical density is :math:`-\log_{10}` of the grey value. Fixed stain vectors [1]_ separate it
+    into haematoxylin (H), eosin (E) and a residual. H and E are looked at on a pyramid with pixels
+    of 0.5, 1, 2, 4 and 8 µm [2]_. The groups of features:
+
+    colour
+        ``*_mean``, ``*_std`` of R, G, B, of their optical densities, of H, E, residual and
+        saturation; correlations between channels; skewness of the stains.
+        ``tissue_share_*``: how much of the tile is denser than a threshold.
+    quantiles
+        ``*_q02`` to ``*_q98`` of H, E and the optical densities, at 2 µm per pixel.
+    scales
+        For H and E at each level: ``contrast``, the root mean square of the band-pass (logarithm);
+        ``sparsity``, its root mean square over its mean absolute value (few strong or many weak
+        details); ``polarity``, the part of its power that is darker than the surroundings (0.5:
+        as many bright details as dark ones); ``gradient`` (logarithm); ``direction`` and
+        ``alignment``, how far gradients agree nearby and across the tile, from the structure
+        tensor [3]_ (fibres against round cells). ``HE_correlation``: whether the stains go together
+        at that scale. ``clustering_<fine>_<coarse>``: how unevenly the details of a fine scale are
+        spread at a coarser one, the second order of a wavelet scattering [4]_.
+    patterns
+        ``H_pattern0`` to ``9``: shares of rotation-invariant uniform local binary patterns [5]_ of
+        H with pixels of 1, 2 and 4 µm; 0 to 8 counts brighter neighbours, 9 is any other pattern.
+    nuclei
+        Dark blobs of H above their surroundings, at three radii [6]_: ``nuclei_per_mm2``,
+        ``nuclei_contrast``; share of area, log area per nucleus, clustering; colour
+        within (mean, std) and ``between_nuclei``. An estimate, not a segmentation: touching
+        nuclei merge.
+
+    Attributes
+    ----------
+    dimension
+        Number of features.
+    feature_names
+        Their names, in the order of the columns.
+
+    Notes
+    -----
+    Densities below one grey level of 8 bits count as no contrast, so blank, black and grey tiles
+    give finite, unremarkable values. On a CPU a few tiles are computed at a time; peak memory does
+    not depend on the batch. Computed in float32, also under autocast, and without gradients.
+
+    References
+    ----------
+    .. [1] Ruifrok and Johnston, Quantification of histochemical staining by color deconvolution,
+       Anal Quant Cytol Histol 23, 2001.
+    .. [2] Burt and Adelson, The Laplacian pyramid as a compact image code, IEEE Trans Commun 31,
+       1983.
+    .. [3] Bigün and Granlund, Optimal orientation detection of linear symmetry, ICCV 1987.
+    .. [4] Bruna and Mallat, Invariant scattering convolution networks, IEEE TPAMI 35, 2013.
+    .. [5] Ojala, Pietikäinen and Mäenpää, Multiresolution gray-scale and rotation invariant texture
+       classification with local binary patterns, IEEE TPAMI 24, 2002.
+    .. [6] Lindeberg, Feature detection with automatic scale selection, IJCV 30, 1998.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.encoders.texture import Texture
+    >>> encoder = Texture()
+    >>> features = encoder(torch.full((2, 3, 224, 224), 0.5))
+    >>> features.shape == (2, encoder.dimension)
+    True
+    >>> round(float(features[0, encoder.feature_names.index("R_mean")]), 3)
+    0.5
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        stains = functional.normalize(torch.tensor([_HAEMATOXYLIN, _EOSIN]).double(), dim=1)
+        residual = functional.normalize(torch.linalg.cross(stains[0], stains[1]), dim=0)
+        unmixing = torch.linalg.inv(torch.cat([stains, residual[None]])).T.float().contiguous()
+        self.unmixing: Tensor
+        self.register_buffer("unmixing", unmixing, persistent=False)
+        groups = self._groups(torch.zeros(1, 3, _MIN_SIDE, _MIN_SIDE))
+        self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
+        self.dimension: int = len(self.feature_names)
+
+    @torch.no_grad()
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Describe a batch of tiles.
+
+        Parameters
+        ----------
+        tiles
+            ``(b, 3, h, w)`` floating point, RGB in [0, 1], at 0.5 µm per pixel, sides of at least
+            48 pixels.
+
+        Returns
+        -------
+        ``(b, dimension)`` float32, in the order of ``feature_names``.
+
+        Raises
+        ------
+        TypeError
+            If the tiles are integers.
+        ValueError
+            If their shape or range is another one, or they hold NaN.
+        """
+        _check(tiles)
+        size = tiles.shape[-2] * tiles.shape[-1]
+        pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
+        rows = []
+        with torch.autocast(tiles.device.type, enabled=False):
+            for chunk in tiles.split(max(1, pixels // size)):
+                groups = self._groups(chunk.float().clamp(0, 1))
+                rows.append(torch.cat([values for _, values in groups], dim=1))
+        return torch.cat(rows)
+
+    def _groups(self, rgb: Tensor) -> list[Group]:
+        """Names and values of all groups of features, for ``(b, 3, h, w)`` float32."""
+        density = torch.log10(rgb.clamp_min(1 / 255)).neg_()
+        stains = torch.matmul(self.unmixing, density.flatten(2)).view_as(rgb)
+        pyramid = [stains[:, :2]]
+        for _ in LEVELS[1:]:
+            pyramid.append(halve(pyramid[-1]))
+        density_1um = halve(density)
+        coarse = torch.cat([pyramid[2], halve(density_1um)], dim=1)
+        groups = _colour(rgb, density, stains)
+        groups.append(_quantiles(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
+        groups += scale_features(pyramid)
+        groups += pattern_features(pyramid)
+        return groups + nuclear_features(pyramid, density_1um)
+
+
+def _check(tiles: Tensor) -> None:
+    """Refuse tiles on which the features would mean something else."""
+    if not tiles.is_floating_point():
+        raise TypeError(f"tiles are {tiles.dtype}; give RGB in [0, 1]: tiles.float() / 255")
+    if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < _MIN_SIDE:
+        raise ValueError(
+            f"tiles have shape {tuple(tiles.shape)}; expected (b, 3, h, w) with h and w of at "
+            f"least {_MIN_SIDE} px ({_MIN_SIDE / 2:.0f} µm at 0.5 µm per px)"
+        )
+    if tiles.numel() == 0:
+        return
+    low, high = (float(v) for v in tiles.aminmax())
+    if not (low >= -0.05 and high <= 1.05):  # NaN fails too; resampling may overshoot a little
+        raise ValueError(
+            f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255, "
+            "and do not normalise by a network's mean and standard deviation"
+        )
+
+
+def _colour(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
+    """Means, spreads, skewness and correlations over the pixels at full resolution."""
+    top = rgb.amax(1, keepdim=True)
+    saturation = (top - rgb.amin(1, keepdim=True)) / (top + 1e-3)
+    names = ["R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation"]
+    x = torch.cat([rgb, density, stains, saturation], dim=1)
+    average = mean(x)
+    x = (x - average[..., None, None]).flatten(2)
+    covariance = torch.bmm(x, x.transpose(1, 2)) / x.shape[-1]
+    std = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    groups = [([f"{n}_mean" for n in names], average), ([f"{n}_std" for n in names], std)]
+    pairs = [(3, 4), (3, 5), (4, 5), (6, 7), (6, 8), (7, 8), (6, 9), (7, 9)]
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    scale = std[:, first] * std[:, second]
+    groups.append(
+        (
+            [f"{names[i]}_{names[j]}_correlation" for i, j in pairs],
+            share(covariance[:, first, second], scale),
+        )
+    )
+    third = (x[:, 6:9].square() * x[:, 6:9]).mean(-1)
+    skewness = third / (std[:, 6:9] + GREY_LEVEL) ** 3
+    groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
+    total = density.sum(1)
+    shares = [mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
+    groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], torch.stack(shares, 1)))
+    return groups
+
+
+def _quantiles(x: Tensor, names: list[str]) -> Group:
+    """Quantiles over the pixels, of every channel."""
+    values = x.flatten(2).sort(-1).values
+    labels, columns = [], []
+    for q in _QUANTILES:
+        low, weight = divmod(q * (values.shape[-1] - 1), 1)
+        columns.append(torch.lerp(values[..., int(low)], values[..., int(low) + 1], weight))
+        labels += [f"{n}_q{round(100 * q):02d}" for n in names]
+    return labels, torch.cat(columns, dim=1)

@@ -1,0 +1,68 @@
+"""Several sections -> one SpatialData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import spatialdata as sd
+
+from stpredict import _keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialdata import SpatialData
+
+
+def concat(
+    sections: Sequence[SpatialData], *, join: Literal["inner", "outer"] = "inner"
+) -> SpatialData:
+    """Put sections into one SpatialData with one table.
+
+    Parameters
+    ----------
+    sections
+        Objects as the readers return them; section names must differ.
+    join
+        ``"inner"`` keeps the genes all sections measured. ``"outer"`` keeps every gene and counts
+        0 where a section does not list it: right for whole-transcriptome data whose files leave
+        out genes without a count, wrong for panels.
+
+    Returns
+    -------
+    SpatialData
+        All images and shapes, and one ``tables["table"]`` that annotates all sections.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to put together, or sections share a name or have no gene in common.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> first = stp.datasets.phantom(seed=0)
+    >>> stp.io.concat([first]).tables["table"].n_obs == first.tables["table"].n_obs
+    True
+    """
+    sections = list(sections)
+    if not sections:
+        raise ValueError("there are no sections to put together")
+    names = [name for section in sections for name in section.shapes]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"sections must have different names, but {', '.join(map(repr, repeated))} occurs more "
+            "than once: read them again with another section="
+        )
+    if len(sections) == 1:
+        return sections[0]
+    together = sd.concatenate(
+        sections, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
+    )
+    if together.tables[_keys.TABLE].n_vars == 0:
+        raise ValueError(
+            "the sections have no gene in common; are some indexed by Ensembl id and others by "
+            "symbol? Make var_names agree first"
+        )
+    return together

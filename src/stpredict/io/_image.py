@@ -1,0 +1,121 @@
+"""Image files as lazy arrays."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+
+from stpredict._log import tell
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK_PX = 1024
+_LOCK = threading.Lock()
+
+
+def open_image(image: str | Path | NDArray[Any] | da.Array) -> da.Array:
+    """Open an RGB image as a lazy array of shape (3, y, x), uint8.
+
+    TIFF files are read window by window. JPEG and PNG cannot be: they are decoded when the first
+    window is asked for, and only the most recently used one is kept in memory.
+
+    Parameters
+    ----------
+    image
+        Path of a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x). A fourth channel is
+        taken for alpha and left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the image is not 8-bit RGB.
+    """
+    if isinstance(image, str | Path):
+        path = Path(image)
+        if not path.is_file():
+            raise FileNotFoundError(f"image {path} does not exist")
+        array = _open_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _open_whole(path)
+        source = str(path)
+    else:
+        array = da.asarray(image)
+        source = "the image array"
+    return _rgb_cyx(array, source)
+
+
+def _rgb_cyx(array: da.Array, source: str) -> da.Array:
+    if array.ndim == 3 and array.shape[0] not in (3, 4) and array.shape[2] in (3, 4):
+        array = array.transpose(2, 0, 1)
+    if array.ndim == 3 and array.shape[0] == 4:
+        tell(f"{source} has an alpha channel, left out")
+        array = array[:3]
+    if array.ndim != 3 or array.shape[0] != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"{source} has shape {tuple(array.shape)} and dtype {array.dtype}; an H&E image must "
+            "be 8-bit RGB, shape (y, x, 3) or (3, y, x), dtype uint8: convert it first"
+        )
+    return array.rechunk((3, CHUNK_PX, CHUNK_PX))
+
+
+def _open_tiff(path: Path) -> da.Array:
+    import tifffile
+    import zarr
+
+    store = tifffile.imread(path, aszarr=True, level=0)
+    return da.from_array(zarr.open(store, mode="r"))
+
+
+def _open_whole(path: Path) -> da.Array:
+    stat = path.stat()
+    return da.from_array(
+        _WholeFile(path), chunks=(CHUNK_PX, CHUNK_PX, -1), name=f"image-{path}-{stat.st_mtime_ns}"
+    )
+
+
+class _WholeFile:
+    """A file that can only be decoded as a whole, sliced like an array."""
+
+    def __init__(self, path: Path) -> None:
+        from PIL import Image
+
+        self.path = path
+        with _LOCK, _unlimited(Image), Image.open(path) as opened:
+            bands = len(opened.getbands())
+            self.dtype = np.dtype(np.uint16 if opened.mode.startswith("I;16") else np.uint8)
+            self.shape = (opened.height, opened.width, bands)
+        self.ndim = 3
+
+    def __getitem__(self, window: Any) -> NDArray[Any]:
+        with _LOCK:  # so that two threads do not decode the same file twice
+            pixels = _decode(self.path)
+        return pixels[window]
+
+
+@lru_cache(maxsize=1)
+def _decode(path: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    with _unlimited(Image), Image.open(path) as opened:
+        pixels = np.asarray(opened)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+class _unlimited:
+    """Lift Pillow's limit on the size of an image; slides are larger. Callers hold the lock."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.limit = self.module.MAX_IMAGE_PIXELS
+        self.module.MAX_IMAGE_PIXELS = None
+
+    def __exit__(self, *_: object) -> None:
+        self.module.MAX_IMAGE_PIXELS = self.limit

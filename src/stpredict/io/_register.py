@@ -1,0 +1,81 @@
+"""Which image belongs to a section, and how large its pixels are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialdata.transformations import (
+    Scale,
+    Sequence,
+    get_transformation,
+    get_transformation_between_coordinate_systems,
+    set_transformation,
+)
+
+from stpredict import _keys, _validate
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
+    """Say which image a section lies on, and how many µm a pixel of it is.
+
+    Our readers do this themselves; objects from elsewhere need it once per section.
+
+    Parameters
+    ----------
+    sdata
+        Object with the image and the shapes in a common coordinate system.
+    section
+        Name of the shapes element.
+    image
+        Name of the image element.
+    mpp
+        µm per pixel of the full-resolution image.
+
+    Returns
+    -------
+    None
+        Registers the transformations of both elements to the coordinate system
+        ``f"{section}_um"``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such section or image.
+    ValueError
+        If ``mpp`` is not a positive number, or image and shapes share no coordinate system.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> sdata = stp.datasets.phantom()
+    >>> stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
+    """
+    if section not in sdata.shapes:
+        raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
+    if image not in sdata.images:
+        raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
+    _validate.positive("mpp", mpp, unit="µm per pixel")
+    shapes_systems = get_transformation(sdata.shapes[section], get_all=True)
+    image_systems = get_transformation(sdata.images[image], get_all=True)
+    if not set(shapes_systems) & set(image_systems):
+        raise ValueError(
+            f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
+            f"{_validate.listing(shapes_systems)} and {_validate.listing(image_systems)}"
+        )
+    to_image = get_transformation_between_coordinate_systems(
+        sdata, sdata.shapes[section], sdata.images[image]
+    )
+    to_um = Scale([mpp, mpp], axes=("x", "y"))
+    um = _keys.um(section)
+    set_transformation(sdata.images[image], to_um, to_coordinate_system=um)
+    set_transformation(
+        sdata.shapes[section], Sequence([to_image, to_um]), to_coordinate_system=um
+    )
+    for other, element in sdata.images.items():
+        if other != image and um in get_transformation(element, get_all=True):
+            from spatialdata.transformations import remove_transformation
+
+            remove_transformation(element, to_coordinate_system=um)

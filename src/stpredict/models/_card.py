@@ -1,0 +1,63 @@
+"""The model card that is saved beside a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stpredict.models._methods import METHODS
+
+if TYPE_CHECKING:
+    from stpredict.models._model import Model
+
+
+def card(model: Model) -> str:
+    """Describe a model in Markdown: what it predicts, from what, and how it was made."""
+    embed = model.recipe["embed"]
+    training = model.training
+    lines = [
+        f"# {model.method}: {len(model.genes)} genes from H&E",
+        "",
+        "Made with [stpredict](https://github.com/stpredict/stpredict).",
+        "",
+        "```python",
+        "import stpredict as stp",
+        "",
+        'model = stp.models.load("…")',
+        "stp.pp.prepare(sdata, model)",
+        "stp.tl.predict(sdata, model)",
+        "```",
+        "",
+        "## What it predicts",
+        "",
+        f"- {len(model.genes)} genes, such as {', '.join(model.genes[:5])}",
+        f"- units: `{model.units}`",
+        "",
+        "## From what",
+        "",
+        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
+        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
+        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+        "",
+        "## Training",
+        "",
+        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
+        f"- held out for early stopping: {training['held_out']} "
+        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+        f"- seed {training['seed']}",
+        *[f"- {name} {version}" for name, version in training["versions"].items()],
+        "",
+        "Scores on data it has not seen are not part of this card: run `stp.tl.evaluate` on a "
+        "section that was held out.",
+        "",
+        "## Paper",
+        "",
+        METHODS[model.method].paper,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _rule(neighbors: dict[str, Any] | None) -> str:
+    if not neighbors:
+        return "none"
+    return ", ".join(f"{name} {value}" for name, value in neighbors.items())

@@ -1,0 +1,206 @@
+"""The fitted model: network, genes, scaling, and the recipe of its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stpredict import _device
+from stpredict.models._methods import METHODS
+from stpredict.training import Inputs, in_order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from stpredict.models._ridge import Ridge
+    from stpredict.targets import Standard
+
+#: Spots predicted at a time; with sub-tiles, so many embeddings pass through the network at once.
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted model.
+
+    Made by ``stp.tl.fit_*`` and :func:`stpredict.models.load`.
+
+    Attributes
+    ----------
+    method
+        Name of the method.
+    network
+        The plain torch module, on the CPU, in evaluation mode. It takes and gives scaled values.
+    genes
+        Names of the genes predicted, in order.
+    context
+        What the network looks at beside the spot.
+    hyperparameters
+        Of the network and of its training.
+    recipe
+        How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
+        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it.
+    training
+        On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
+    units
+        Of the predictions: the name of the layer trained on.
+    inputs
+        Scaling of the embeddings, fitted on training rows.
+    targets
+        Scaling of the targets, fitted on training rows.
+    ridge
+        The baseline: ridge regression on the same embedding and rows.
+    history
+        Loss of every training step and validation: ``epoch``, ``step``, ``split``, ``loss``.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
+    >>> model.genes[:3]  # doctest: +SKIP
+    """
+
+    method: str
+    network: nn.Module
+    genes: tuple[str, ...]
+    context: str
+    hyperparameters: dict[str, Any]
+    recipe: dict[str, Any]
+    training: dict[str, Any]
+    units: str
+    inputs: Standard
+    targets: Standard
+    ridge: Ridge
+    history: pd.DataFrame = field(repr=False)
+
+    @property
+    def uses_subtiles(self) -> bool:
+        """Whether the network takes sub-tiles."""
+        return METHODS[self.method].contexts[self.context][0]
+
+    @property
+    def uses_neighbors(self) -> bool:
+        """Whether the network takes neighbours."""
+        return METHODS[self.method].contexts[self.context][1]
+
+    def save(self, path: str | Path) -> None:
+        """Save to a folder, which :func:`stpredict.models.load` reads.
+
+        Written beside its place, then moved there: a folder that exists is whole. An older model
+        at that path is replaced; a folder that is no model is not.
+
+        Parameters
+        ----------
+        path
+            Folder to write: ``config.json``, ``model.safetensors``, ``history.csv`` and a model
+            card ``README.md``.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at ``path`` that is not a model.
+        """
+        from stpredict.models._save import save
+
+        save(self, path)
+
+    def predict_array(
+        self,
+        center: NDArray[np.floating],
+        subtiles: NDArray[np.floating] | None = None,
+        neighbors: NDArray[np.floating] | None = None,
+        neighbor_mask: NDArray[np.bool_] | None = None,
+        *,
+        device: str = "auto",
+    ) -> NDArray[np.float32]:
+        """Predict from embeddings, in the units of the training layer.
+
+        Parameters
+        ----------
+        center
+            (n, d), embeddings of the spots' tiles.
+        subtiles
+            (n, s, d), of their sub-tiles; where the context has them.
+        neighbors
+            (n, k, d), of their neighbours; where the context has them.
+        neighbor_mask
+            (n, k) bool, False for padding. Without it all rows take part.
+        device
+            ``"auto"``: cuda, then mps, then cpu.
+
+        Returns
+        -------
+        (n, n_genes) float32.
+
+        Raises
+        ------
+        ValueError
+            If an input is missing, not used, or of the wrong shape, or has NaN.
+        """
+        given = {"center": center, "subtiles": subtiles, "neighbors": neighbors}
+        scaled: dict[str, torch.Tensor] = {}
+        for name, values in given.items():
+            if values is not None:
+                self._check(name, np.asarray(values))
+                scaled[name] = torch.from_numpy(self.inputs.transform(values))
+        if neighbor_mask is not None:
+            scaled["neighbor_mask"] = torch.from_numpy(np.asarray(neighbor_mask, dtype=bool))
+        chosen = _device.resolve(device)
+        network = self.network.to(chosen)
+        predicted = np.empty((len(center), len(self.genes)), dtype=np.float32)
+        with torch.inference_mode():
+            for rows in in_order(len(center), _BATCH):
+                batch = {name: tensor[rows].to(chosen) for name, tensor in scaled.items()}
+                predicted[rows] = network(**batch).cpu().numpy()
+        network.cpu()
+        return self.targets.inverse(predicted)
+
+    def predict_inputs(self, inputs: Inputs, *, device: str = "auto") -> NDArray[np.float32]:
+        """Predict every row of a graph of embeddings; each tile is encoded once.
+
+        Parameters
+        ----------
+        inputs
+            Embeddings and neighbours; their scaler is the model's.
+        device
+            ``"auto"``: cuda, then mps, then cpu.
+
+        Returns
+        -------
+        (n, n_genes) float32, in the units of the training layer.
+        """
+        chosen = _device.resolve(device)
+        network: Any = self.network.to(chosen)
+        n = len(inputs.center)
+        predicted = np.empty((n, len(self.genes)), dtype=np.float32)
+        with torch.inference_mode():
+            encoded = torch.cat(
+                [network.encode(inputs.tiles(rows).to(chosen)) for rows in in_order(n, _BATCH)]
+            )
+            for rows in in_order(n, _BATCH):
+                parts: list[torch.Tensor | None] = [None, None, None]
+                if (subtiles := inputs.subtiles_of(rows)) is not None:
+                    flat = network.encode(subtiles.flatten(0, 1).to(chosen))
+                    parts[0] = flat.unflatten(0, subtiles.shape[:2])
+                if inputs.neighbors is not None:
+                    neighbors = torch.from_numpy(inputs.neighbors[rows]).to(chosen)
+                    parts[1], parts[2] = encoded[neighbors.clamp(min=0)], neighbors >= 0
+                predicted[rows] = network.decode(encoded[rows], *parts).cpu().numpy()
+        network.cpu()
+        return self.targets.inverse(predicted)
+
+    def _check(self, name: str, values: NDArray[Any]) -> None:
+        if values.shape[-1] != len(self.inputs.mean):
+            raise ValueError(
+                f"{name} has {values.shape[-1]} features, the model was trained on "
+                f"{len(self.inputs.mean)} ({self.recipe['embedding']})"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} has NaN or infinite values")

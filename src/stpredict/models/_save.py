@@ -1,0 +1,215 @@
+"""Models on disk: checked JSON, safetensors, CSV. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from stpredict.models._card import card
+from stpredict.models._methods import METHODS
+from stpredict.models._model import Model
+from stpredict.models._ridge import Ridge
+from stpredict.targets import Standard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+FORMAT = "stpredict model"
+VERSION = 1
+CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
+
+#: What the configuration must hold, and of which type.
+_FIELDS: dict[str, type] = {
+    "method": str,
+    "context": str,
+    "genes": list,
+    "hyperparameters": dict,
+    "recipe": dict,
+    "training": dict,
+    "units": str,
+    "n_features": int,
+    "ridge_alpha": float,
+}
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write a model to a folder; see :meth:`stpredict.models.Model.save`."""
+    path = Path(path)
+    if path.exists() and not _is_model(path):
+        raise FileExistsError(f"{path} exists and is no stpredict model; choose another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        (beside / CONFIG).write_text(json.dumps(_config(model), indent=2) + "\n")
+        save_file(_tensors(model), beside / WEIGHTS)
+        model.history.to_csv(beside / HISTORY, index=False)
+        (beside / CARD).write_text(card(model))
+        beside.chmod(0o755)  # mkdtemp's folders are private
+        if path.exists():
+            shutil.rmtree(path)
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load(path: str | Path) -> Model:
+    """Load a model saved with :meth:`stpredict.models.Model.save`.
+
+    Reads JSON, safetensors and CSV only and checks them; nothing is executed.
+
+    Parameters
+    ----------
+    path
+        Folder of the model.
+
+    Returns
+    -------
+    Model
+        Predicts bit-identically to the model that was saved, on the same device.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If the folder is no model, is damaged, or was written by a newer version.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no model at {path}")
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} is a file; a model is a folder that Model.save wrote (pickled models are "
+            "never opened)"
+        )
+    try:
+        config = _read_config(path)
+        return _assemble(config, load_file(path / WEIGHTS), pd.read_csv(path / HISTORY))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is no whole model: {Path(error.filename).name} is missing") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the model at {path} cannot be read: {_message(error)}") from error
+
+
+def _message(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        return bool(json.loads((path / CONFIG).read_text())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _config(model: Model) -> dict[str, Any]:
+    from stpredict import __version__
+
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "stpredict_version": __version__,
+        "method": model.method,
+        "context": model.context,
+        "units": model.units,
+        "n_features": len(model.inputs.mean),
+        "ridge_alpha": model.ridge.alpha,
+        "hyperparameters": model.hyperparameters,
+        "recipe": model.recipe,
+        "training": model.training,
+        "genes": list(model.genes),
+    }
+
+
+def _tensors(model: Model) -> dict[str, NDArray[Any]]:
+    tensors = {f"network.{k}": v.numpy() for k, v in model.network.state_dict().items()}
+    tensors |= {
+        "inputs.mean": model.inputs.mean,
+        "inputs.scale": model.inputs.scale,
+        "targets.mean": model.targets.mean,
+        "targets.scale": model.targets.scale,
+        "ridge.coefficients": model.ridge.coefficients,
+        "ridge.intercept": model.ridge.intercept,
+    }
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{CONFIG} is no JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
+    version = config.get("format_version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(
+            f"its format version is {version!r}, this stpredict reads up to {VERSION}: it was "
+            f"written by stpredict {config.get('stpredict_version')}, upgrade to read it"
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(config.get(name), kind):
+            raise ValueError(f"{CONFIG} must give {name} as a {kind.__name__}")
+    if config["method"] not in METHODS:
+        raise ValueError(f"its method {config['method']!r} is not one of {', '.join(METHODS)}")
+    if not all(isinstance(gene, str) for gene in config["genes"]) or not config["genes"]:
+        raise ValueError(f"{CONFIG} must list the names of genes")
+    return config
+
+
+def _assemble(
+    config: Mapping[str, Any], tensors: dict[str, NDArray[Any]], history: pd.DataFrame
+) -> Model:
+    method = METHODS[config["method"]]
+    arguments = {k: config["hyperparameters"][k] for k in method.hyperparameters}
+    network = method.network(
+        config["n_features"], len(config["genes"]), context=config["context"], **arguments
+    )
+    state = {
+        name.removeprefix("network."): torch.from_numpy(tensor)
+        for name, tensor in tensors.items()
+        if name.startswith("network.")
+    }
+    network.load_state_dict(state)
+    model = Model(
+        method=method.name,
+        network=network.eval(),
+        genes=tuple(config["genes"]),
+        context=config["context"],
+        hyperparameters=config["hyperparameters"],
+        recipe=config["recipe"],
+        training=config["training"],
+        units=config["units"],
+        inputs=Standard(tensors["inputs.mean"], tensors["inputs.scale"]),
+        targets=Standard(tensors["targets.mean"], tensors["targets.scale"]),
+        ridge=Ridge(
+            tensors["ridge.coefficients"], tensors["ridge.intercept"], config["ridge_alpha"]
+        ),
+        history=history,
+    )
+    expected = {
+        "inputs.mean": (config["n_features"],),
+        "targets.mean": (len(model.genes),),
+        "ridge.coefficients": (len(model.genes), config["n_features"]),
+        "ridge.intercept": (len(model.genes),),
+    }
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} has shape {tensors[name].shape}, expected {shape}")
+    return model

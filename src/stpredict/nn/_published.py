@@ -1,0 +1,67 @@
+"""Weights of the published networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_PUBLISHED = re.compile(r"(phi_spot|phi_cell|rho)\.(\d+)\.model\.\d+\.(weight|bias)")
+
+
+def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stack the weights of a published DeepSpot or DeepCell network for `DeepSets`.
+
+    Parameters
+    ----------
+    state
+        The published state dict, one entry per member: ``phi_spot.<i>.model.0.weight``
+        (or ``phi_cell``), ``rho.<i>.model.2.weight``, and the biases.
+
+    Returns
+    -------
+    dict
+        ``phi.weight`` (members, n_hidden, n_features), ``phi.bias``, ``rho.weight`` and
+        ``rho.bias``, for `torch.nn.Module.load_state_dict`.
+
+    Raises
+    ------
+    ValueError
+        If a name is foreign, or a member is missing or of another shape than the others.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import DeepSets, from_published_state
+    >>> state = {"phi_spot.0.model.0.weight": torch.rand(8, 4)}
+    >>> state |= {"phi_spot.0.model.0.bias": torch.rand(8)}
+    >>> state |= {"rho.0.model.2.weight": torch.rand(3, 8), "rho.0.model.2.bias": torch.rand(3)}
+    >>> network = DeepSets(4, 3, context="spot", n_hidden=8, n_phi=1, n_rho=1)
+    >>> network.load_state_dict(from_published_state(state))
+    <All keys matched successfully>
+    """
+    members: dict[str, dict[int, Tensor]] = {}
+    for name, value in state.items():
+        match = _PUBLISHED.fullmatch(name)
+        if match is None:
+            msg = (
+                f"{name!r} is no weight of a published DeepSpot network; expected names as "
+                "'phi_spot.0.model.0.weight' and 'rho.0.model.2.weight'."
+            )
+            raise ValueError(msg)
+        part, member, kind = match.groups()
+        members.setdefault(f"{part.split('_')[0]}.{kind}", {})[int(member)] = value
+    stacked = {}
+    for name in ("phi.weight", "phi.bias", "rho.weight", "rho.bias"):
+        found = members.get(name, {})
+        shapes = {tuple(value.shape) for value in found.values()}
+        if not found or sorted(found) != list(range(len(found))) or len(shapes) != 1:
+            msg = (
+                f"{name} needs members 0, 1, … of one shape; found members {sorted(found)} "
+                f"with shapes {sorted(shapes)}."
+            )
+            raise ValueError(msg)
+        stacked[name] = torch.stack([found[i] for i in range(len(found))])
+    return stacked

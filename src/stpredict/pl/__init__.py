@@ -1,0 +1,8 @@
+"""Pictures."""
+
+from __future__ import annotations
+
+from stpredict.pl._loss_curve import loss_curve
+from stpredict.pl._prediction import prediction
+
+__all__ = ["loss_curve", "prediction"]

@@ -1,0 +1,58 @@
+"""Training and validation loss of a fitted model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from stpredict.models import Model
+
+
+def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss over the epochs: training and validation, the chosen epoch marked.
+
+    The raw loss of every training step stands faintly behind its moving mean over one epoch.
+
+    Parameters
+    ----------
+    model
+        The fitted model.
+    ax
+        Axes to draw on, by default new ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> ax = stp.pl.loss_curve(model)  # doctest: +SKIP
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    history = model.history
+    training = history[history["split"] == "training"]
+    validation = history[history["split"] == "validation"]
+    steps = max(1, int(training.groupby("epoch").size().median()))
+    epoch = training["step"] / steps
+    smooth = training["loss"].rolling(steps, center=True, min_periods=1).mean()
+    ax.plot(epoch, training["loss"], color="C0", alpha=0.25, linewidth=0.8)
+    ax.plot(epoch, smooth, color="C0", label="training (mean over one epoch; steps behind)")
+    ax.plot(validation["step"] / steps, validation["loss"], "o-", color="C1", markersize=3,
+            label=f"validation: {model.training['held_out']}")  # fmt: skip
+    best = validation[validation["epoch"] == model.training["best_epoch"]]
+    for at, loss in zip(best["step"] / steps, best["loss"], strict=True):
+        ax.axvline(at, color="0.4", linestyle=":", linewidth=1)
+        ax.plot(at, loss, "o", color="C1", markersize=8, markerfacecolor="none",
+                label=f"chosen: epoch {model.training['best_epoch'] + 1}, {loss:.3f}")  # fmt: skip
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(f"{model.hyperparameters['loss']} of scaled {model.units}")
+    ax.set_xlim(left=0)
+    ax.legend(frameon=False, fontsize="small")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

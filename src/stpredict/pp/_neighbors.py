@@ -1,0 +1,180 @@
+"""Spatial neighbour graph, section by section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy.spatial import cKDTree
+
+from stpredict import _keys, _sections, _validate
+from stpredict._log import SPATIALDATA, quiet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+#: Neighbours in the first ring.
+_RING = {"hexagonal": 6, "square": 8}
+
+
+def neighbors(
+    sdata: SpatialData,
+    *,
+    grid: Literal["hexagonal", "square"] | None = None,
+    n_rings: int = 1,
+    n_neighbors: int | None = None,
+    radius_um: float | None = None,
+    copy: bool = False,
+) -> SpatialData | None:
+    """Build the spatial neighbour graph of every section, with squidpy.
+
+    One of three rules: rings on a grid (the default; whether hexagonal or square is seen from the
+    positions), the k nearest, or all within a radius. Sections are never linked.
+
+    Parameters
+    ----------
+    sdata
+        Sections with shapes and a table.
+    grid
+        ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST; the first ring has 8 neighbours).
+    n_rings
+        Rings on the grid.
+    n_neighbors
+        Instead of a grid: this many nearest neighbours.
+    radius_um
+        Instead of a grid: all neighbours within this many µm.
+    copy
+        Return a changed copy instead of changing ``sdata``.
+
+    Returns
+    -------
+    SpatialData | None
+        Writes to ``tables["table"]``: ``obsp["spatial_connectivities"]`` and
+        ``obsp["spatial_distances"]`` (µm), (n_obs, n_obs) CSR, block-diagonal over sections, and
+        ``uns["stpredict"]["neighbors"]``.
+
+    Raises
+    ------
+    ValueError
+        If more than one rule is given, a section has too few spots for it, or none is given and
+        the spots lie on no grid.
+
+    References
+    ----------
+    Palla et al., Squidpy: a scalable framework for spatial omics analysis, Nature Methods 2022.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> sdata = stp.datasets.phantom()
+    >>> stp.pp.neighbors(sdata)
+    >>> sdata.tables["table"].obsp["spatial_connectivities"].shape[0]  # doctest: +SKIP
+    """
+    sdata = _sections.copy_of(sdata) if copy else sdata
+    table = _sections.table_of(sdata)
+    found = _sections.sections(sdata)
+    rule = _rule(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
+    if not rule:
+        rule = {"grid": _detect_grid(found), "n_rings": n_rings}
+    connectivities, distances = _graph(table, found, rule)
+    table.obsp[_keys.CONNECTIVITIES] = connectivities
+    table.obsp[_keys.DISTANCES] = distances
+    # what squidpy's and scanpy's tools read of a graph
+    table.uns["spatial_neighbors"] = {
+        "connectivities_key": _keys.CONNECTIVITIES,
+        "distances_key": _keys.DISTANCES,
+        "params": rule,
+    }
+    _sections.record(table, "neighbors", **rule)
+    return sdata if copy else None
+
+
+def _rule(
+    *,
+    grid: str | None,
+    n_rings: int,
+    n_neighbors: int | None,
+    radius_um: float | None,
+) -> dict[str, Any]:
+    given = {"grid": grid, "n_neighbors": n_neighbors, "radius_um": radius_um}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"give one rule for neighbours, not {len(given)}: {given}")
+    if not isinstance(n_rings, int) or n_rings < 1:
+        raise ValueError(f"n_rings must be a whole number of at least 1: {n_rings!r}")
+    if n_rings > 1 and (n_neighbors is not None or radius_um is not None):
+        raise ValueError(f"n_rings={n_rings} goes with a grid, not with {given}")
+    if n_neighbors is not None and (not isinstance(n_neighbors, int) or n_neighbors < 1):
+        raise ValueError(f"n_neighbors must be a whole number of at least 1: {n_neighbors!r}")
+    if radius_um is not None:
+        _validate.positive("radius_um", radius_um, unit="µm")
+    if grid is not None:
+        _validate.one_of("grid", grid, _RING)
+        given["n_rings"] = n_rings
+    return given
+
+
+def _detect_grid(found: list[_sections.Section]) -> str:
+    """Hexagonal or square, by the number of neighbours at about the pitch."""
+    counts = np.concatenate([_n_at_pitch(section.centers_um) for section in found])
+    typical = float(np.median(counts)) if len(counts) else 0.0
+    if 5.5 <= typical <= 6.5:
+        return "hexagonal"
+    if 3.5 <= typical <= 4.5:
+        return "square"
+    raise ValueError(
+        f"the spots lie on no hexagonal or square grid ({typical:g} neighbours at the distance of "
+        "the nearest, typically): say how to link them, with n_neighbors=, radius_um= or grid="
+    )
+
+
+def _n_at_pitch(centers_um: NDArray[np.float64]) -> NDArray[np.int64]:
+    if len(centers_um) < 3:
+        return np.zeros(0, dtype=np.int64)
+    tree = cKDTree(centers_um)
+    # the second nearest: on either grid at the pitch, at the rim too, and less scattered than the
+    # nearest where spots are a little off their places
+    pitch = float(np.median(tree.query(centers_um, k=3)[0][:, -1]))
+    around = np.asarray(tree.query_ball_point(centers_um, 1.25 * pitch, return_length=True)) - 1
+    # spots at the rim have fewer neighbours whatever the grid
+    return around[around >= np.median(around)]
+
+
+def _graph(
+    table: AnnData, found: list[_sections.Section], rule: dict[str, Any]
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    from squidpy import gr
+
+    positions = np.empty((table.n_obs, 2))
+    least = _RING[rule["grid"]] if "grid" in rule else rule.get("n_neighbors", 1)
+    for section in found:
+        if len(section.rows) <= least:
+            raise ValueError(
+                f"section {section.name!r} has {len(section.rows)} spots, too few for {least} "
+                "neighbours each: give a smaller n_neighbors=, or radius_um="
+            )
+        _validate.inside_image(section.centers, section.shape_yx, section=section.name)
+        positions[section.rows] = section.centers_um
+    bare = AnnData(obs=table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
+    bare.obs["library"] = _sections.region_of(table)
+    bare.obs["library"] = bare.obs["library"].astype("category")
+    shared: dict[str, Any] = {"library_key": "library", "copy": True}
+    with quiet(SPATIALDATA):
+        if "grid" in rule:
+            result = gr.spatial_neighbors_grid(
+                bare, n_neighs=_RING[rule["grid"]], n_rings=rule["n_rings"], **shared
+            )
+        elif "n_neighbors" in rule:
+            result = gr.spatial_neighbors_knn(bare, n_neighs=rule["n_neighbors"], **shared)
+        else:
+            result = gr.spatial_neighbors_radius(bare, radius=rule["radius_um"], **shared)
+    connectivities = sp.csr_matrix(result[0])
+    connectivities.sort_indices()
+    rows, columns = connectivities.nonzero()
+    apart = np.linalg.norm(positions[rows] - positions[columns], axis=1)
+    # squidpy counts rings on a grid; a distance in µm serves all rules alike
+    distances = sp.csr_matrix((apart, (rows, columns)), shape=connectivities.shape)
+    return connectivities, distances

@@ -1,0 +1,106 @@
+"""Exactly the steps a model was trained with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stpredict import _keys, _sections, encoders
+from stpredict._recipe import check_recipe
+from stpredict.pp._embed import embed_with
+from stpredict.pp._neighbors import neighbors
+from stpredict.pp._normalize import normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+    from spatialdata import SpatialData
+
+    from stpredict.models import Model
+
+
+def prepare(
+    sdata: SpatialData,
+    model: Model,
+    *,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    weights: str | Path | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    copy: bool = False,
+) -> SpatialData | None:
+    """Make a model's inputs on new sections, by the steps it was trained with.
+
+    Embeds the tiles and builds the neighbour graph as the model's recipe says; normalises the
+    counts if there are any, so that predictions can be compared with them. No spot is removed.
+
+    Parameters
+    ----------
+    sdata
+        New sections.
+    model
+        The fitted model.
+    encoder
+        The encoder itself, where the model was trained with a module or function of yours.
+    weights
+        Local file with the encoder's weights, instead of the hub.
+    batch_size
+        Tiles at a time.
+    device
+        ``"auto"``: cuda, then mps, then cpu.
+    copy
+        Return a changed copy instead of changing ``sdata``.
+
+    Returns
+    -------
+    SpatialData | None
+        Writes what :func:`stpredict.pp.embed`, :func:`stpredict.pp.neighbors` and
+        :func:`stpredict.pp.normalize` write.
+
+    Raises
+    ------
+    ValueError
+        If the encoder or its weights are not the model's, or a step cannot be run.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
+    >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
+    """
+    table = _sections.table_of(sdata)
+    recipe = model.recipe["embed"]
+    loaded = encoders.load(
+        recipe["encoder"] if encoder is None else encoder,
+        weights=weights,
+        name=recipe["encoder"] if encoder is not None else None,
+    )
+    if loaded.weights_hash != recipe["weights_hash"]:
+        raise ValueError(
+            f"the encoder {loaded.name!r} has other weights than the model was trained with "
+            f"({loaded.weights_hash[:12]}… instead of {recipe['weights_hash'][:12]}…): give the "
+            "same file as weights="
+        )
+    # on a copy first: if one step fails, none is left behind
+    prepared = _sections.copy_of(sdata)
+    embed_with(
+        prepared,
+        loaded,
+        source=recipe["encoder"],
+        tile_um=recipe["tile_um"],
+        n_subtiles=recipe["n_subtiles"] if model.uses_subtiles else 1,
+        batch_size=batch_size,
+        device=device,
+        key_added=model.recipe["embedding"],
+    )
+    if model.uses_neighbors:
+        rule: dict[str, Any] = model.recipe["neighbors"]
+        neighbors(prepared, **rule)
+    if table.n_vars and model.recipe.get("normalize"):
+        normalize(prepared, target_sum=model.recipe["normalize"]["target_sum"])
+    check_recipe(prepared.tables[_keys.TABLE], model)
+    if copy:
+        return prepared
+    sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
+    return None

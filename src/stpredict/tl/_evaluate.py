@@ -1,0 +1,159 @@
+"""Predicted against measured, beside what a model has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from stpredict import _keys, _sections, _validate, metrics
+from stpredict._log import tell
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+#: A single shuffle of a few hundred spots correlates by chance; their mean does not.
+_N_SHUFFLES = 20
+
+
+def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> pd.DataFrame:
+    """Score ``tables["predicted"]`` against what was measured.
+
+    Pearson and Spearman correlation are taken per gene over the spots of each section, then
+    averaged over sections; a gene that is constant on either side scores 0 and is counted. Beside
+    the model stand its nulls: the mean of the training rows, ridge regression (alpha tuned) on
+    the same embedding, and shuffled embeddings (every spot is predicted from the inputs of
+    another spot of its section; the mean of 20 shuffles).
+
+    Rows and genes are matched by name.
+
+    Parameters
+    ----------
+    sdata
+        Sections with counts and ``tables["predicted"]``.
+    layer
+        Measured layer, by default the one the model was trained on.
+    seed
+        Of the shuffles.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per gene, by falling ``pcc``: ``pcc``, ``spearman``, ``rmse`` of the model,
+        ``pcc_ridge``, ``rmse_ridge``, ``pcc_shuffled``, ``pcc_training_mean`` (0 by
+        definition), ``rmse_training_mean``, ``measured_mean``. ``attrs["summary"]`` has their
+        means by method, ``attrs["protocol"]`` says in words how the score came about; both are
+        printed.
+
+    Raises
+    ------
+    KeyError
+        If there are no predictions, or the layer is missing.
+    ValueError
+        If predicted and measured tables share no spots or no genes, or predictions have NaN.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> scores = stp.tl.evaluate(sdata)  # doctest: +SKIP
+    >>> scores.loc["ERBB2", "pcc"]  # doctest: +SKIP
+    """
+    predicted = _sections.table_of(sdata, _keys.PREDICTED)
+    measured = _sections.table_of(sdata)
+    how = _sections.recorded(predicted, "predict")
+    layer = how["layer"] if layer is None else layer
+    values = _sections.layer_of(measured, layer)
+    spots = predicted.obs_names.intersection(measured.obs_names, sort=False)
+    genes = predicted.var_names.intersection(measured.var_names, sort=False)
+    if not len(spots) or not len(genes):
+        raise ValueError(
+            f"predicted and measured tables share {len(spots)} spots and {len(genes)} genes: "
+            "were spots renamed, or genes indexed by another name?"
+        )
+    chosen = predicted[spots, genes]
+    picked = values[measured.obs_names.get_indexer(spots)][:, measured.var_names.get_indexer(genes)]
+    truth = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
+    scores = _score(chosen, truth, seed=seed)
+    scores.attrs["summary"] = _summary(scores)
+    scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, how=how)
+    tell(f"{scores.attrs['protocol']}\n{pd.DataFrame(scores.attrs['summary']).T.round(3)}")
+    return scores
+
+
+def _score(predicted: AnnData, truth: NDArray[np.float64], *, seed: int) -> pd.DataFrame:
+    model = np.asarray(predicted.X, dtype=np.float64)
+    ridge = np.asarray(predicted.layers[_keys.RIDGE], dtype=np.float64)
+    mean = np.broadcast_to(predicted.var["training_mean"].to_numpy(dtype=np.float64), truth.shape)
+    region = _sections.region_of(predicted)
+    random = np.random.default_rng(seed)
+    by_section = []
+    for section in dict.fromkeys(region):
+        rows = np.flatnonzero(region == section)
+        if len(rows) < 2:
+            raise ValueError(f"section {section!r} has {len(rows)} spot: a correlation needs two")
+        true = truth[rows]
+        shuffles = [
+            metrics.pcc(true, model[random.permutation(rows)]) for _ in range(_N_SHUFFLES)
+        ]
+        by_section.append(
+            {
+                "pcc": metrics.pcc(true, model[rows]),
+                "spearman": metrics.spearman(true, model[rows]),
+                "rmse": metrics.rmse(true, model[rows]),
+                "pcc_ridge": metrics.pcc(true, ridge[rows]),
+                "spearman_ridge": metrics.spearman(true, ridge[rows]),
+                "rmse_ridge": metrics.rmse(true, ridge[rows]),
+                "pcc_shuffled": np.mean(shuffles, axis=0),
+                "pcc_training_mean": metrics.pcc(true, mean[rows]),
+                "rmse_training_mean": metrics.rmse(true, mean[rows]),
+                "measured_mean": true.mean(axis=0),
+            }
+        )
+    averaged = {
+        name: np.mean([scores[name] for scores in by_section], axis=0) for name in by_section[0]
+    }
+    frame = pd.DataFrame(averaged, index=pd.Index(predicted.var_names, name="gene"))
+    return frame.sort_values("pcc", ascending=False, kind="stable")
+
+
+def _summary(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
+    rows = {"model": "", "ridge": "_ridge", "training mean": "_training_mean", "shuffled": "_shuffled"}
+    summary = {}
+    for method, suffix in rows.items():
+        pcc = scores[f"pcc{suffix}"]
+        summary[method] = {
+            "mean PCC": float(pcc.mean()),
+            "median PCC": float(pcc.median()),
+            "first quartile": float(pcc.quantile(0.25)),
+            "mean Spearman": _mean(scores, f"spearman{suffix}"),
+            "mean RMSE": _mean(scores, f"rmse{suffix}"),
+        }
+    return summary
+
+
+def _mean(scores: pd.DataFrame, column: str) -> float:
+    return float(scores[column].mean()) if column in scores else float("nan")
+
+
+def _protocol(
+    predicted: AnnData, chosen: AnnData, *, layer: str, how: dict[str, object]
+) -> str:
+    sections = list(dict.fromkeys(_sections.region_of(chosen)))
+    trained: list[str] = list(how.get("training_sections", []))  # type: ignore[call-overload]
+    seen = [section for section in sections if section in trained]
+    held_out = (
+        f"NOT held out: the model was trained on {_validate.listing(seen)}."
+        if seen
+        else f"Held out; the model was trained on {_validate.listing(trained)}."
+    )
+    left = predicted.n_vars - chosen.n_vars
+    return (
+        f"{how.get('method')}: {chosen.n_vars} genes, {chosen.n_obs} spots of "
+        f"{_validate.listing(sections)}. {held_out} Pearson per gene within each section, mean "
+        f"over sections, constant genes count as 0; measured layer {layer!r}."
+        + (f" {left} predicted genes were not measured." if left else "")
+    )

@@ -1,0 +1,275 @@
+"""Fit a method to measured sections."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from torch.nn import functional
+
+from stpredict import _keys, _recipe, _sections, _validate
+from stpredict._log import tell
+from stpredict.models import Model
+from stpredict.models._methods import DEEPSPOT
+from stpredict.models._ridge import Ridge
+from stpredict.targets import Standard
+from stpredict.tl._split import split
+from stpredict.training import Inputs, Schedule, fit_network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stpredict.models._methods import Method
+
+#: Packages whose versions a model remembers.
+_VERSIONS = ("stpredict", "torch", "lightning", "spatialdata", "anndata", "numpy")
+
+
+def fit_deepspot(
+    sdata: SpatialData,
+    *,
+    embedding: str = "X_texture",
+    context: Literal[
+        "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+    ] = "spot_subspot_neighbors",
+    genes: Sequence[str] | None = None,
+    layer: str = _keys.LOG1P,
+    groups: str | None = None,
+    n_hidden: int = 512,
+    n_phi: int = 10,
+    n_rho: int = 10,
+    dropout: float = 0.3,
+    learning_rate: float = 1e-4,
+    weight_decay: float = 1e-6,
+    batch_size: int = 64,
+    max_epochs: int = 200,
+    patience: int = 10,
+    seed: int = 0,
+    device: str = "auto",
+) -> Model:
+    """Fit DeepSpot: a deep set over the embeddings of a spot, its sub-tiles and its neighbours.
+
+    φ (linear, dropout, ReLU; the median of an ensemble) embeds every tile, sub-tiles are summed
+    and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
+    predicts the genes. Embeddings and genes are standardised on the training rows. One group is
+    held out to stop early by; the weights of its best epoch are kept. A ridge regression on the
+    same embedding is fitted beside it, for `evaluate` to compare with.
+
+    Parameters
+    ----------
+    sdata
+        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
+        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
+        (`pp.select_genes`).
+    embedding
+        Slot in ``obsm``.
+    context
+        What the network looks at beside the spot.
+    genes
+        Genes to predict, by default those of ``var["selected"]``.
+    layer
+        Layer to predict.
+    groups
+        Column of ``obs`` whose groups may not be split between training and early stopping; by
+        default the patient where there are several, else the section. With a single group, a
+        contiguous block of tissue is held out.
+    n_hidden
+        Width of φ.
+    n_phi, n_rho
+        Networks in the ensembles.
+    dropout
+        Of φ and of ρ's input.
+    learning_rate, weight_decay
+        Of AdamW.
+    batch_size
+        Spots in a batch.
+    max_epochs
+        Most epochs.
+    patience
+        Epochs without a lower validation loss after which training stops.
+    seed
+        Same seed, same device, same model.
+    device
+        ``"auto"``: cuda, then mps, then cpu.
+
+    Returns
+    -------
+    Model
+        ``sdata`` is not changed.
+
+    Raises
+    ------
+    KeyError
+        If the embedding, the graph, the layer or a gene is not there.
+    ValueError
+        If no genes are selected, embeddings or the layer have NaN, or there are too few spots to
+        hold any out.
+
+    References
+    ----------
+    Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial transcriptomics
+    prediction from H&E images, medRxiv 2025.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> sdata = stp.datasets.phantom()
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top=10)
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    >>> stp.settings.verbosity = 0
+    >>> model = stp.tl.fit_deepspot(sdata, n_hidden=16, max_epochs=2)
+    >>> len(model.genes)
+    10
+    >>> stp.settings.verbosity = 1
+    """
+    schedule = Schedule(
+        max_epochs=max_epochs,
+        patience=patience,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+    return _fit(
+        sdata,
+        DEEPSPOT,
+        embedding=embedding,
+        context=context,
+        genes=genes,
+        layer=layer,
+        groups=groups,
+        network={"n_hidden": n_hidden, "n_phi": n_phi, "n_rho": n_rho, "dropout": dropout},
+        schedule=schedule,
+        seed=seed,
+        device=device,
+    )
+
+
+def _fit(
+    sdata: SpatialData,
+    method: Method,
+    *,
+    embedding: str,
+    context: str,
+    genes: Sequence[str] | None,
+    layer: str,
+    groups: str | None,
+    network: dict[str, Any],
+    schedule: Schedule,
+    seed: int,
+    device: str,
+) -> Model:
+    _validate.one_of("context", context, method.contexts)
+    uses_subtiles, uses_neighbors = method.contexts[context]
+    table = _sections.table_of(sdata)
+    found = _sections.sections(sdata)
+    center, subtiles, padded = _recipe.read_inputs(
+        table, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
+    )
+    chosen = _genes(table, genes)
+    measured = _dense(_sections.layer_of(table, layer), table.var_names.get_indexer(chosen))
+    rows = split(table, found, groups=groups, seed=seed)
+
+    targets = Standard.fit(measured[rows.training])
+    _tell_constant(chosen, targets)
+    scaled = targets.transform(measured)
+    inputs = Inputs(
+        center=center,
+        scaler=Standard.fit(center[rows.training]),
+        subtiles=subtiles,
+        neighbors=padded,
+    )
+    fitted = fit_network(
+        functools.partial(
+            method.network, center.shape[1], len(chosen), context=context, **network
+        ),
+        inputs,
+        scaled,
+        training=rows.training,
+        validation=rows.validation,
+        loss=functional.mse_loss,
+        schedule=schedule,
+        seed=seed,
+        device=device,
+    )
+    # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
+    ridge = Ridge.fit(inputs.scaler.transform(center), scaled, rows.groups)
+    return Model(
+        method=method.name,
+        network=fitted.network,
+        genes=tuple(chosen),
+        context=context,
+        hyperparameters={**network, **vars(schedule), "loss": "mse"},
+        recipe=_recipe.recipe_of(table, embedding, layer, neighbors=uses_neighbors),
+        training={
+            "sections": [section.name for section in found],
+            "groups": sorted(set(rows.groups.tolist())),
+            "held_out": rows.held_out,
+            "n_spots": len(rows.training),
+            "n_held_out": len(rows.validation),
+            "best_epoch": fitted.best_epoch,
+            "seed": seed,
+            "versions": _versions(),
+        },
+        units=_units(table, layer),
+        inputs=inputs.scaler,
+        targets=targets,
+        ridge=ridge,
+        history=fitted.history,
+    )
+
+
+def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
+    if genes is None:
+        if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
+            raise ValueError(
+                "no genes are selected: run stp.pp.select_genes(sdata, n_top=…) first, or give "
+                "genes="
+            )
+        return table.var_names[table.var[_keys.SELECTED]].tolist()
+    chosen = list(genes)
+    if not chosen:
+        raise ValueError("genes= is empty")
+    _validate.unique_names(chosen, what="genes")
+    _validate.present(chosen, table.var_names)
+    return chosen
+
+
+def _dense(values: Any, columns: NDArray[np.intp]) -> NDArray[np.float32]:
+    picked = values[:, columns]
+    return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
+
+
+def _tell_constant(genes: list[str], targets: Standard) -> None:
+    constant = [gene for gene, is_constant in zip(genes, targets.constant, strict=True) if is_constant]
+    if constant:
+        tell(
+            f"{len(constant)} of {len(genes)} genes are constant in training and predicted as that "
+            f"constant: {_validate.listing(constant)}"
+        )
+
+
+def _units(table: AnnData, layer: str) -> str:
+    normalized = _sections.recorded(table, "normalize")
+    if layer == _keys.LOG1P and normalized:
+        return f"log(1 + counts per {normalized['target_sum']:,.0f})"
+    return layer
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    known = {}
+    for name in _VERSIONS:
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return known

@@ -1,0 +1,152 @@
+"""The one runner that fits every network."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from stpredict import _device
+from stpredict._log import quiet
+from stpredict._settings import settings
+from stpredict.training._data import loader
+from stpredict.training._module import BestWeights, History, Regression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from stpredict.training._data import Inputs
+    from stpredict.training._module import Loss
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes
+    ----------
+    max_epochs
+        Most epochs.
+    patience
+        Epochs without a lower validation loss after which training stops.
+    batch_size
+        Spots in a batch.
+    learning_rate, weight_decay
+        Of AdamW.
+    """
+
+    max_epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, at the epoch with the lowest validation loss."""
+
+    network: nn.Module
+    history: pd.DataFrame
+    best_epoch: int
+
+
+def fit_network(
+    build: Callable[[], nn.Module],
+    inputs: Inputs,
+    targets: NDArray[np.float32],
+    *,
+    training: NDArray[np.intp],
+    validation: NDArray[np.intp],
+    loss: Loss,
+    schedule: Schedule,
+    seed: int,
+    device: str,
+) -> Fitted:
+    """Train a network on some rows, stop early on others, keep the best weights.
+
+    Parameters
+    ----------
+    build
+        Makes the network; called with the seed set.
+    inputs
+        Embeddings of all rows.
+    targets
+        (n, g) float32, scaled.
+    training, validation
+        Rows.
+    loss
+        Of predicted and measured scaled targets.
+    schedule
+        How long and how fast.
+    seed
+        Of the weights, the order of the batches and dropout. The global state of torch's random
+        numbers is left as it was.
+    device
+        ``"auto"``: cuda, then mps, then cpu.
+    """
+    chosen = _device.resolve(device)
+    best, history = BestWeights(), History()
+    cuda = range(torch.cuda.device_count()) if chosen.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _silent_lightning():
+        torch.manual_seed(seed)
+        module = Regression(
+            build(),
+            loss=loss,
+            learning_rate=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+        )
+        shuffled = loader(
+            inputs,
+            targets,
+            training,
+            batch_size=schedule.batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        held_out = loader(inputs, targets, validation, batch_size=schedule.batch_size)
+        stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")
+        _trainer(chosen, schedule, callbacks=[best, history, stop]).fit(module, shuffled, held_out)
+    if not best.state:
+        raise ValueError(
+            "the validation loss was never a number: are the targets or embeddings extreme, or "
+            f"is learning_rate={schedule.learning_rate:g} too high?"
+        )
+    network = module.network.cpu()
+    network.load_state_dict(best.state)
+    return Fitted(network=network.eval(), history=history.frame(), best_epoch=best.epoch)
+
+
+def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[Any]) -> L.Trainer:
+    return L.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index] if device.index is not None and device.type == "cuda" else 1,
+        precision="bf16-mixed" if device.type == "cuda" else "32-true",
+        max_epochs=schedule.max_epochs,
+        callbacks=callbacks,
+        enable_progress_bar=settings.verbosity > 0,
+        enable_model_summary=False,
+        enable_checkpointing=False,  # the best weights stay in memory
+        logger=False,
+        num_sanity_val_steps=0,
+    )
+
+
+@contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """Leave out what Lightning reports of its set-up, and advice that does not apply here."""
+    with quiet("lightning.pytorch.utilities.rank_zero"), warnings.catch_warnings():
+        # arrays are in memory: worker processes would only copy them
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # few spots make few batches
+        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        yield

@@ -1,0 +1,251 @@
+"""Records, lookup by name, and encoders made of modules and functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stpredict import encoders
+
+PUBLISHED = (
+    "uni",
+    "h-optimus-0",
+    "phikon",
+    "phikon-v2",
+    "inception_v3",
+    "resnet50",
+    "densenet121",
+)
+
+
+def mean_colour(tiles: Tensor) -> Tensor:
+    return tiles.mean((-2, -1))
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 3)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return self.dropout(self.convolution(tiles)).mean((-2, -1))
+
+
+class MeanColour:
+    def __call__(self, tiles: Tensor) -> Tensor:
+        return mean_colour(tiles)
+
+
+def random_tiles(n: int = 3, side: int = 20) -> Tensor:
+    seeded = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (n, 3, side, side), generator=seeded, dtype=torch.uint8)
+
+
+def test_the_published_encoders_and_texture_have_records() -> None:
+    assert set(encoders.names()) == {"texture", *PUBLISHED}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_architecture_gives_the_dimension_of_its_record(name: str) -> None:
+    record = encoders.record(name)
+    with torch.device("meta"), torch.inference_mode():
+        tiles = torch.empty(2, 3, record.input_px, record.input_px)
+        embedding = record.build().eval()(tiles)
+    assert embedding.shape == (2, record.dimension)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_record_says_where_its_weights_come_from(name: str) -> None:
+    record = encoders.record(name)
+    assert record.source.startswith("https://huggingface.co/")
+    assert record.licence != "unknown"
+    assert record.paper
+    assert record.gated == (name in ("uni", "h-optimus-0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("inception_v3", "inception_v3.tv_in1k"),
+        ("densenet121", "densenet121.tv_in1k"),
+        ("resnet50", "resnet50.tv2_in1k"),
+    ],
+)
+def test_imagenet_records_agree_with_timm(name: str, tag: str) -> None:
+    record, published = encoders.record(name), timm.get_pretrained_cfg(tag)
+    assert record.mean == pytest.approx(published.mean)
+    assert record.std == pytest.approx(published.std)
+    assert record.licence.lower() == published.license
+    assert record.source.endswith(published.hf_hub_id)
+
+
+def test_an_unknown_name_lists_near_matches_and_all_names() -> None:
+    with pytest.raises(KeyError, match=r"No encoder 'phikon2'.*'phikon-v2'.*texture.*timm:"):
+        encoders.load("phikon2")
+    with pytest.raises(KeyError, match=r"timm has no model 'resnett18'.*'resnet18'"):
+        encoders.load("timm:resnett18")
+    with pytest.raises(KeyError, match=r"timm has no model 'resnet18.a7_in1k'.*'resnet18.a1_in1k'"):
+        encoders.load("timm:resnet18.a7_in1k")
+    with pytest.raises(KeyError, match=r"No encoder 'UNI'. Did you mean 'uni'"):
+        encoders.load("UNI")
+
+
+def test_texture_is_the_default_and_needs_no_weights() -> None:
+    encoder = encoders.load()
+    embedding = encoder(random_tiles(side=64))
+    assert encoder.name == "texture"
+    assert encoder.input_px is None
+    assert encoder.mean is None
+    assert embedding.shape == (3, encoder.dimension)
+    with pytest.raises(ValueError, match="no weights to load"):
+        encoders.load("texture", weights="texture.pt")
+
+
+def test_a_module_is_evaluated_without_dropout_on_tiles_in_0_1() -> None:
+    module = Pooled().train()
+    encoder = encoders.load(module)
+    tiles = random_tiles()
+    embedding = encoder(tiles)
+    expected = module.convolution(tiles.float() / 255).mean((-2, -1))
+    assert encoder.name == "pooled"
+    assert encoder.dimension == 5
+    assert encoder.input_px is None
+    assert not module.training
+    assert embedding.dtype == torch.float32
+    torch.testing.assert_close(embedding, expected.detach())
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(mean_colour, "mean_colour"), (MeanColour(), "meancolour")]
+)
+def test_any_callable_is_an_encoder(function: MeanColour, name: str) -> None:
+    encoder = encoders.load(function)
+    assert encoder.name == name
+    assert encoder.dimension == 3
+    assert torch.equal(encoder(random_tiles()), mean_colour(random_tiles().float() / 255))
+    assert encoder(random_tiles(n=0)).shape == (0, 3)
+    assert encoders.load(function, name="colour").name == "colour"
+
+
+@pytest.mark.parametrize("function", [lambda x: x.mean((-2, -1)), partial(torch.mean, dim=(2, 3))])
+def test_a_function_without_a_name_asks_for_one(function: MeanColour) -> None:
+    with pytest.raises(ValueError, match="give name="):
+        encoders.load(function)
+    assert encoders.load(function, name="mine")(random_tiles()).shape == (3, 3)
+
+
+def test_what_is_no_encoder_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"not 3.*Names: texture"):
+        encoders.load(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="an instance of"):
+        encoders.load(Pooled)
+    with pytest.raises(ValueError, match="cannot name a slot"):
+        encoders.load(mean_colour, name="a/b")
+    with pytest.raises(ValueError, match=r"module\.load_state_dict"):
+        encoders.load(Pooled(), weights="pooled.pt")
+
+
+def test_tiles_are_checked() -> None:
+    encoder = encoders.load(mean_colour)
+    with pytest.raises(TypeError, match=r"uint8.*torch\.float32"):
+        encoder(torch.rand(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\)"):
+        encoder(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x, r"'odd' gave a tensor \(3, 3, 20, 20\) for 3 tiles.*pools"),
+        (lambda x: (mean_colour(x),), "'odd' gave tuple for 3 tiles"),
+        (lambda x: mean_colour(x)[:2], r"'odd' gave a tensor \(2, 3\)"),
+        (lambda x: mean_colour(x) / 0, "'odd' gave NaN or infinity for 3 of 3 tiles"),
+    ],
+)
+def test_a_bad_output_names_the_encoder(function: MeanColour, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoders.load(function, name="odd")(random_tiles())
+
+
+def test_an_output_of_another_dimension_than_the_record_s_is_refused() -> None:
+    record = encoders.EncoderRecord("pooled", Pooled, dimension=4)
+    with pytest.raises(ValueError, match=r"gave 5 numbers.*4 were expected"):
+        encoders.load(record)(random_tiles())
+
+
+def test_tiles_are_resized_then_normalised() -> None:
+    class Flat(nn.Module):
+        def forward(self, tiles: Tensor) -> Tensor:
+            return tiles.flatten(1)
+
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    record = encoders.EncoderRecord("flat", Flat, input_px=8, mean=mean, std=std)
+    encoder = encoders.load(record)
+    large, right = random_tiles(side=20), random_tiles(side=8)
+
+    def normalised(x: Tensor) -> Tensor:
+        channels = [(x[:, c] - mean[c]) / std[c] for c in range(3)]
+        return torch.stack(channels, dim=1).flatten(1)
+
+    resized = functional.interpolate(
+        large.float() / 255, size=(8, 8), mode="bilinear", antialias=True
+    )
+    assert encoder.dimension == 3 * 8 * 8
+    torch.testing.assert_close(encoder(large), normalised(resized))
+    torch.testing.assert_close(encoder(right), normalised(right.float() / 255))
+
+
+def test_the_hash_follows_every_parameter_and_buffer() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Flatten())
+    first = encoders.load(module, name="one").weights_hash
+    assert encoders.load(module, name="two").weights_hash == first
+    assert len(first) == 64
+    module[1].running_mean[0] += 1e-6
+    second = encoders.load(module, name="one").weights_hash
+    assert second != first
+    with torch.no_grad():
+        module[0].weight[0, 0] += 1e-6
+    assert encoders.load(module, name="one").weights_hash not in (first, second)
+
+
+def test_the_hash_of_a_function_follows_its_name_and_version() -> None:
+    texture = encoders.record("texture")
+    later = encoders.EncoderRecord("texture", texture.build, version="another")
+    hashes = [
+        encoders.load(encoder).weights_hash for encoder in (mean_colour, MeanColour(), "texture")
+    ]
+    hashes.append(encoders.load(later).weights_hash)
+    assert len(set(hashes)) == 4
+
+
+def test_the_hash_is_the_same_in_another_process_which_imports_no_timm() -> None:
+    code = (
+        "import sys, torch; from stpredict import encoders; from torch import nn;"
+        "assert not {'timm', 'transformers'} & set(sys.modules);"
+        "torch.manual_seed(5); module = nn.Linear(3, 2);"
+        "print(encoders.load().weights_hash, encoders.load(module, name='m').weights_hash)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        module = nn.Linear(3, 2)
+    here = [encoders.load().weights_hash, encoders.load(module, name="m").weights_hash]
+    assert found == here
+
+
+def test_to_gives_an_encoder_on_that_device() -> None:
+    module = Pooled()
+    encoder = encoders.load(module)
+    moved = encoder.to("meta")
+    assert moved.device.type == module.convolution.weight.device.type == "meta"
+    assert encoder.device.type == "cpu"

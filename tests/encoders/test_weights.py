@@ -1,0 +1,304 @@
+"""Weights from files and the hub: what is loaded, what is refused, what is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm.models
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stpredict import encoders
+from stpredict.encoders import EncoderRecord
+
+# The architectures of the records with one small block: the same code, seconds less.
+SMALL: dict[str, dict[str, Any]] = {
+    "uni": {"depth": 1, "embed_dim": 16, "num_heads": 2},
+    "h-optimus-0": {"depth": 1, "embed_dim": 24, "num_heads": 2},
+    "phikon": {"depth": 1, "embed_dim": 16, "num_heads": 2},
+    "phikon-v2": {"depth": 1, "embed_dim": 16, "num_heads": 2},
+    "resnet50": {"layers": (1, 1, 1, 1), "channels": (4, 4, 4, 4)},
+    "densenet121": {"block_config": (1, 1, 1, 1), "growth_rate": 4},
+}
+
+
+def small(name: str) -> EncoderRecord:
+    record = encoders.record(name)
+    build = partial(record.build, **SMALL[name])
+    with torch.device("meta"):
+        dimension = build().num_features
+    return dataclasses.replace(record, build=build, dimension=dimension)
+
+
+def perturbed(module: nn.Module) -> nn.Module:
+    """Every tensor moved from what initialisation gives, so that one left out would show."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) / 10)
+    return module.eval()
+
+
+def tiles_for(record: EncoderRecord) -> Tensor:
+    seeded = torch.Generator().manual_seed(1)
+    side = record.input_px or 64
+    return torch.randint(0, 256, (2, 3, side, side), generator=seeded, dtype=torch.uint8)
+
+
+def normalised(tiles: Tensor, record: EncoderRecord) -> Tensor:
+    shape = (1, 3, 1, 1)
+    mean, std = torch.tensor(record.mean).view(shape), torch.tensor(record.std).view(shape)
+    return (tiles.float() / 255 - mean) / std
+
+
+def save(state: Any, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file({k: v.contiguous() for k, v in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_come_back_from_a_file(name: str, suffix: str, tmp_path: Path) -> None:
+    record = small(name)
+    module = perturbed(record.build())
+    path = save(module.state_dict(), tmp_path / f"weights{suffix}")
+    encoder = encoders.load(record, weights=path)
+    tiles = tiles_for(record)
+    with torch.inference_mode():
+        expected = module(normalised(tiles, record))
+    assert encoder.dimension == record.dimension
+    torch.testing.assert_close(encoder(tiles), expected, rtol=1e-5, atol=1e-5)
+    assert encoder.weights_hash == encoders.load(module, name=name).weights_hash
+
+
+def test_torchvision_s_inception_file_with_its_auxiliary_head(tmp_path: Path) -> None:
+    published = encoders.record("inception_v3")
+
+    def build() -> nn.Module:
+        with torch.device("meta"):  # its random initialisation takes seconds
+            return published.build().to_empty(device="cpu")
+
+    record = dataclasses.replace(published, build=build)
+    state = {k: torch.ones_like(v) for k, v in build().state_dict().items()}
+    state["AuxLogits.fc.weight"] = torch.zeros(1000, 768)
+    state["fc.weight"] = torch.zeros(1000, 2048)
+    encoder = encoders.load(record, weights=save(state, tmp_path / "inception.pth"))
+    loaded = encoder.function.state_dict()  # type: ignore[attr-defined]
+    assert all(bool((v == 1).all()) for v in loaded.values())
+
+
+def test_torchvision_s_old_densenet_names(tmp_path: Path) -> None:
+    record = small("densenet121")
+    state = record.build().state_dict()
+    # the files of torchvision: norm.1 for norm1, and no batch counters
+    old = {
+        k.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): v
+        for k, v in state.items()
+        if not k.endswith("num_batches_tracked")
+    }
+    assert old.keys() - state.keys()
+    old["classifier.weight"] = torch.zeros(1000, 2)
+    encoder = encoders.load(record, weights=save(old, tmp_path / "densenet.pth"))
+    loaded = encoder.function.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(loaded[k], state[k]) for k in state)
+
+
+@pytest.mark.parametrize("name", ["phikon", "phikon-v2"])
+def test_phikon_computes_what_transformers_computes(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="the oracle of this test")
+    record = small(name)
+    shared = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if name == "phikon":
+        config = transformers.ViTConfig(**shared, intermediate_size=64, layer_norm_eps=1e-6)
+        oracle = transformers.ViTModel(config)  # with the pooler, which is to be dropped
+    else:
+        config = transformers.Dinov2Config(**shared, image_size=224, patch_size=16)
+        oracle = transformers.Dinov2Model(config)
+    perturbed(oracle)
+    transformers.utils.logging.disable_progress_bar()
+    oracle.save_pretrained(tmp_path)  # in the names of the published files
+    encoder = encoders.load(record, weights=tmp_path / "model.safetensors")
+    tiles = tiles_for(record)
+    with torch.inference_mode():
+        expected = oracle(normalised(tiles, record)).last_hidden_state[:, 0]
+    torch.testing.assert_close(encoder(tiles), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s},
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {"model": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+        lambda s: {**s, "fc.weight": torch.zeros(5, 16), "fc.bias": torch.zeros(5)},
+        lambda s: OrderedDict({k: v.half() for k, v in s.items()}),
+    ],
+    ids=["state_dict", "model", "module.", "nested", "classifier", "half"],
+)
+def test_usual_wrappings_are_taken_off(wrap: Any, tmp_path: Path) -> None:
+    record = small("resnet50")
+    path = save(wrap(record.build().state_dict()), tmp_path / "resnet.pth")
+    encoder = encoders.load(record, weights=path)
+    assert encoder(tiles_for(record)).dtype == torch.float32
+
+
+def test_keys_and_shapes_that_differ_are_counted_and_named(tmp_path: Path) -> None:
+    record = small("resnet50")
+    state = record.build().state_dict()
+    for key in [k for k in state if k.startswith("layer1.0.bn") and "num_batches" not in k]:
+        del state[key]
+    state["stray.weight"] = torch.zeros(2)
+    state["conv1.weight"] = torch.zeros(1, 3, 7, 7)
+    path = save(state, tmp_path / "resnet.safetensors")
+    with pytest.raises(ValueError, match="do not fit encoder 'resnet50'") as error:
+        encoders.load(record, weights=path)
+    message = str(error.value)
+    assert "12 missing (layer1.0.bn1.weight, " in message
+    assert "1 unexpected (stray.weight)" in message
+    assert "1 of another shape (conv1.weight (1, 3, 7, 7) instead of (64, 3, 7, 7))" in message
+
+
+def test_weights_of_another_encoder_do_not_fit(tmp_path: Path) -> None:
+    path = save(small("phikon").build().state_dict(), tmp_path / "phikon.pt")
+    with pytest.raises(ValueError, match=r"'resnet50'.*missing.*unexpected"):
+        encoders.load(small("resnet50"), weights=path)
+
+
+class Hostile:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    state = small("resnet50").build().state_dict()
+    path = tmp_path / "resnet.pth"
+    torch.save({"state_dict": state, "args": Hostile(mark)}, path)
+    with pytest.raises(ValueError, match=r"refused.*Nothing in it was executed.*safetensors"):
+        encoders.load(small("resnet50"), weights=path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("keep", [0, 10, 2000])
+def test_a_damaged_file_is_named(suffix: str, keep: int, tmp_path: Path) -> None:
+    record = small("resnet50")
+    path = save(record.build().state_dict(), tmp_path / f"resnet{suffix}")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=rf"resnet\{suffix}.*(no intact|damaged)"):
+        encoders.load(record, weights=path)
+
+
+def test_files_that_are_absent_or_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="No weights file"):
+        encoders.load("uni", weights=tmp_path / "uni.bin")
+    (tmp_path / "uni.h5").touch()
+    with pytest.raises(ValueError, match=r"'uni.h5' is of no known kind"):
+        encoders.load("uni", weights=tmp_path / "uni.h5")
+    path = save({"teacher": {"a": torch.zeros(1)}}, tmp_path / "uni.pt")
+    with pytest.raises(ValueError, match=r"no state dict.*It holds: teacher"):
+        encoders.load("uni", weights=path)
+
+
+@pytest.mark.parametrize("name", [n for n in encoders.names() if n != "texture"])
+def test_a_hub_that_does_not_answer_is_explained(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: Any, **kwargs: Any) -> None:
+        raise OSError("401 Client Error\nand a page of detail")
+
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", offline)
+    with pytest.raises(RuntimeError, match="OSError: 401 Client Error") as error:
+        encoders.load(name)
+    record, message = encoders.record(name), str(error.value)
+    assert record.source in message
+    assert record.licence in message
+    assert "weights='path/to/model.safetensors'" in message
+    assert "page of detail" not in message
+    assert ("request access" in message) == record.gated
+
+
+def test_the_hub_is_asked_for_the_record_s_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = small("uni")
+    module = perturbed(record.build())
+    asked = []
+
+    def answer(repository: str, **kwargs: Any) -> dict[str, Tensor]:
+        asked.append((repository, kwargs))
+        return module.state_dict()
+
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", answer)
+    encoder = encoders.load(record)
+    assert asked == [("MahmoodLab/UNI", {"weights_only": True})]
+    assert encoder.weights_hash == encoders.load(module, name="uni").weights_hash
+
+
+def test_incomplete_hub_weights_are_never_filled_with_random_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = small("uni")
+    state = record.build().state_dict()
+    del state["norm.weight"]
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", lambda *args, **kwargs: state)
+    with pytest.raises(ValueError, match=r"1 missing \(norm.weight\)"):
+        encoders.load(record)
+
+
+def test_any_model_of_timm_from_a_file(tmp_path: Path) -> None:
+    module = perturbed(timm.create_model("test_resnet", num_classes=0))
+    classifier = timm.create_model("test_resnet", num_classes=7)
+    state = {**classifier.state_dict(), **module.state_dict()}
+    path = save(state, tmp_path / "weights.safetensors")
+    encoder = encoders.load("timm:test_resnet.r160_in1k", weights=path)
+    config = timm.get_pretrained_cfg("test_resnet.r160_in1k")
+    assert encoder.name == "timm_test_resnet.r160_in1k"
+    assert (encoder.input_px, encoder.mean) == (config.input_size[-1], config.mean)
+    assert encoder.dimension == module.num_features
+    assert encoder.weights_hash == encoders.load(module, name="m").weights_hash
+
+
+def test_timm_adapts_a_file_of_another_position_grid(tmp_path: Path) -> None:
+    wide = timm.create_model("test_vit", img_size=224, num_classes=0)
+    path = save(wide.state_dict(), tmp_path / "vit.pt")
+    encoder = encoders.load("timm:test_vit.r160_in1k", weights=path)
+    assert encoder.input_px == 160
+    assert encoder.dimension == wide.num_features
+    path = save({"norm.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="do not fit"):
+        encoders.load("timm:test_vit.r160_in1k", weights=path)
+
+
+def test_timm_s_own_weights_and_its_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = perturbed(timm.create_model("test_resnet"))
+
+    def create(model: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+        return published if pretrained else original(model, **options)
+
+    original = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create)
+    encoder = encoders.load("timm:test_resnet.r160_in1k")
+    assert torch.equal(
+        encoder.function.state_dict()["conv1.0.weight"],  # type: ignore[attr-defined]
+        published.state_dict()["conv1.0.weight"],
+    )
+
+    def offline(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(RuntimeError, match=r"'timm:test_resnet.*no reason given.*timm/test_resnet"):
+        encoders.load("timm:test_resnet.r160_in1k")

@@ -18,7 +18,7 @@ def tell(message: str) -> None:
     """Tell what a step did, on standard output, unless ``settings.verbosity`` is 0."""
     _logger.info(message)
     if settings.verbosity > 0:
-        print(message)  # noqa: T201 - a notebook shows this where logging stays silent
+        print(message)
 
 
 @contextmanager

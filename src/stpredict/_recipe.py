@@ -113,4 +113,10 @@ def model_inputs(table: AnnData, model: Model) -> Inputs:
         subtiles=model.uses_subtiles,
         neighbors=model.uses_neighbors,
     )
-    return Inputs(center=center, scaler=model.inputs, subtiles=parts, neighbors=padded)
+    return Inputs(
+        center=center,
+        scaler=model.inputs,
+        subtiles=parts,
+        subtile_scaler=model.subtiles,
+        neighbors=padded,
+    )

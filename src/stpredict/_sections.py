@@ -71,11 +71,7 @@ class Section:
 
 def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     """Return a table that annotates shapes."""
-    if not isinstance(sdata, SpatialData):
-        raise TypeError(
-            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
-            "put an AnnData and its image together with stp.io.read_h5ad"
-        )
+    _require_spatialdata(sdata)
     if name not in sdata.tables:
         hint = "run stp.tl.predict first" if name == _keys.PREDICTED else "see stp.io"
         raise KeyError(
@@ -90,6 +86,14 @@ def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     if table.n_obs == 0:
         raise ValueError(f"tables[{name!r}] has no rows")
     return table
+
+
+def _require_spatialdata(sdata: object) -> None:
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(
+            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
+            "put an AnnData and its image together with stp.io.read_h5ad"
+        )
 
 
 def region_of(table: AnnData) -> NDArray[np.str_]:
@@ -127,9 +131,7 @@ def sections(sdata: SpatialData, table: AnnData | None = None) -> list[Section]:
     found = section_names(table)
     for name in [regions] if isinstance(regions, str) else regions:
         if name not in found:
-            raise ValueError(
-                f"section {name!r} is empty: the table names it but has no rows of it"
-            )
+            raise ValueError(f"section {name!r} is empty: the table names it but has no rows of it")
     region = region_of(table)
     return [
         _section(sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy())
@@ -273,6 +275,7 @@ def _plain(value: Any) -> Any:
 
 def copy_of(sdata: SpatialData) -> SpatialData:
     """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
+    _require_spatialdata(sdata)
     elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
     elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
     elements |= {name: table.copy() for name, table in sdata.tables.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,9 @@ def listing(names: Iterable[Any], *, most: int = 8) -> str:
 
 def positive(name: str, value: float, *, unit: str = "") -> None:
     """Require a finite number above zero."""
-    if not np.isscalar(value) or not np.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0{f' ({unit})' if unit else ''}: {value!r}")
+    if not isinstance(value, Real) or not np.isfinite(value) or value <= 0:
+        in_unit = f" ({unit})" if unit else ""
+        raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
@@ -39,7 +41,7 @@ def not_empty(section: str, n_spots: int) -> None:
         raise ValueError(f"section {section!r} has no spots")
 
 
-def unique_names(names: Sequence[Any], *, what: str) -> None:
+def unique_names(names: Iterable[Any], *, what: str) -> None:
     """Require names without repetition."""
     values, times = np.unique(np.asarray([str(name) for name in names]), return_counts=True)
     if (times > 1).any():
@@ -76,9 +78,7 @@ def finite(matrix: Any, *, what: str) -> None:
         raise ValueError(f"{what} has {n_bad} values that are NaN or infinite")
 
 
-def inside_image(
-    positions: NDArray[np.floating], shape_yx: Sequence[int], *, section: str
-) -> None:
+def inside_image(positions: NDArray[np.floating], shape_yx: Sequence[int], *, section: str) -> None:
     """Require positions (x, y in pixels) within the image."""
     positions = np.asarray(positions, dtype=float)
     height, width = shape_yx

@@ -53,9 +53,11 @@ class Standard:
         scale = values.std(axis=0, dtype=np.float64)
         # of a constant, rounding leaves a standard deviation near 0
         constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-        return cls(
-            mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32)
-        )
+        return cls(mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32))
+
+    def times(self, factor: float) -> Standard:
+        """Return the scaling whose result is smaller by a factor."""
+        return Standard(self.mean, self.scale * np.float32(factor))
 
     @property
     def constant(self) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from functools import cache
@@ -22,9 +23,7 @@ URL = f"https://raw.githubusercontent.com/almaan/her2st/{COMMIT}/data/"
 DIRECTORY_VARIABLE = "STPREDICT_HER2ST"
 
 
-def her2st(
-    sections: Sequence[str] | str, *, directory: str | Path | None = None
-) -> SpatialData:
+def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 
     Files are downloaded once into a cache (the folder ``STPREDICT_CACHE`` names, else the user's
@@ -120,21 +119,24 @@ def _download(name: str) -> Path:
 
     cache_folder = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st"
     path = cache_folder / name
-    if not path.is_file():
-        partial = path.with_name(path.name + ".part")
-        try:
-            pooch.retrieve(URL + name, known_hash=None, fname=partial.name, path=partial.parent)
-        except OSError as error:  # requests' errors are OSErrors
-            raise ConnectionError(
-                f"{URL + name} could not be downloaded ({error}). Offline? Give directory= or set "
-                f"{DIRECTORY_VARIABLE} to a copy of upstream's data folder"
-            ) from error
-        try:
-            _check(partial, name)
-        except ValueError:
-            partial.unlink()  # so that the next call downloads it again
-            raise
-        partial.rename(path)
+    if path.is_file():
+        with contextlib.suppress(ValueError):  # damaged since: downloaded again
+            _check(path, name)
+            return path
+    partial = path.with_name(path.name + ".part")
+    try:
+        pooch.retrieve(URL + name, known_hash=None, fname=partial.name, path=partial.parent)
+    except OSError as error:  # requests' errors are OSErrors
+        raise ConnectionError(
+            f"{URL + name} could not be downloaded ({error}). Offline? Give directory= or set "
+            f"{DIRECTORY_VARIABLE} to a copy of upstream's data folder"
+        ) from error
+    try:
+        _check(partial, name)
+    except ValueError:
+        partial.unlink()  # so that the next call downloads it again
+        raise
+    partial.replace(path)
     return path
 
 

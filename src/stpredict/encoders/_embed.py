@@ -65,9 +65,19 @@ def embed_section(
     -------
     tuple
         Embeddings of the tiles (n, d) and of their sub-tiles, row by row (n, n_subtiles², d).
+
+    Raises
+    ------
+    ValueError
+        If a sub-tile would be smaller than a pixel.
     """
     side = tile_um / mpp
     tile_px = _read_px(encoder, tile_um, side=side, n_subtiles=n_subtiles)
+    if tile_px < n_subtiles:
+        raise ValueError(
+            f"n_subtiles={n_subtiles}: a tile of {tile_um:g} µm is read at {tile_px} px, too few "
+            "to split so often: give a larger tile_um= or a smaller n_subtiles="
+        )
     windows = place(levels, centers, side=side, tile_px=tile_px)
     n = len(centers)
     whole = np.empty((n, encoder.dimension), dtype=np.float32)

@@ -144,6 +144,10 @@ _RECORDS = {
 def names() -> list[str]:
     """Names of the encoders with a record; ``"timm:<name>"`` opens all of timm beside them.
 
+    Returns
+    -------
+    list of str
+
     Examples
     --------
     >>> from stpredict import encoders
@@ -155,6 +159,15 @@ def names() -> list[str]:
 
 def record(name: str) -> EncoderRecord:
     """Give the record of an encoder: dimension, input, licence, source, paper.
+
+    Parameters
+    ----------
+    name
+        One of :func:`stpredict.encoders.names`.
+
+    Returns
+    -------
+    EncoderRecord
 
     Raises
     ------

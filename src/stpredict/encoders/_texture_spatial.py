@@ -205,6 +205,7 @@ def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
     groups: list[Group] = []
     contrasts = {}
     counts = {}
+    heights = {}
     for radius, blurs in _NUCLEUS_BLURS.items():
         smooth = x
         for _ in range(blurs):
@@ -212,11 +213,13 @@ def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
         contrast = contrasts[radius] = smooth - surroundings
         peak = (contrast >= _local_maximum(contrast, 3)) & (contrast > _NUCLEUS_CONTRAST)
         count = counts[radius] = mean(peak.float())  # per pixel, which here is a square µm
-        height = mean(peak * contrast) / (count + 1e-5)
+        heights[radius] = mean(peak * contrast) / (count + 1e-5)
         groups.append(([f"nuclei_per_mm2_{radius}"], count * 1e6))
-        groups.append(([f"nuclei_contrast_{radius}"], height))
-    # A ramp, not a step, so that rounding cannot switch a pixel.
-    mask = ((contrasts["2um"] - 0.7 * _NUCLEUS_CONTRAST) / (0.6 * _NUCLEUS_CONTRAST)).clamp(0, 1)
+        groups.append(([f"nuclei_contrast_{radius}"], heights[radius]))
+    # The edge of a nucleus lies at half its height. A ramp, not a step, so that rounding cannot
+    # switch a pixel.
+    edge = (heights["2um"] / 2).clamp_min(_NUCLEUS_CONTRAST)[..., None, None]
+    mask = ((contrasts["2um"] - 0.7 * edge) / (0.6 * edge)).clamp(0, 1)
     area = mean(mask)
     groups.append((["nuclei_area_share"], area))
     groups.append((["nuclei_log_area_um2"], torch.log10((area + 1e-3) / (counts["3um"] + 1e-4))))

@@ -74,8 +74,13 @@ def read_h5ad(
     --------
     >>> import stpredict as stp
     >>> sdata = stp.io.read_h5ad(
-    ...     "NCBI858.h5ad", "NCBI858.jpg", section="NCBI858", mpp=0.25, diameter_um=10,
-    ...     x="y_pixel", y="x_pixel",
+    ...     "NCBI858.h5ad",
+    ...     "NCBI858.jpg",
+    ...     section="NCBI858",
+    ...     mpp=0.25,
+    ...     diameter_um=10,
+    ...     x="y_pixel",
+    ...     y="x_pixel",
     ... )  # doctest: +SKIP
     """
     table = h5ad if isinstance(h5ad, ad.AnnData) else ad.read_h5ad(h5ad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,15 @@ def _open_tiff(path: Path) -> da.Array:
     import zarr
 
     store = tifffile.imread(path, aszarr=True, level=0)
-    return da.from_array(zarr.open(store, mode="r"))
+    array = zarr.open(store, mode="r")
+    weakref.finalize(array, store.close)  # the file stays open as long as the lazy array lives
+    return da.from_array(array)
 
 
 def _open_whole(path: Path) -> da.Array:
-    stat = path.stat()
+    file = _WholeFile(path)
     return da.from_array(
-        _WholeFile(path), chunks=(CHUNK_PX, CHUNK_PX, -1), name=f"image-{path}-{stat.st_mtime_ns}"
+        file, chunks=(CHUNK_PX, CHUNK_PX, -1), name=f"image-{path}-{file.modified_ns}"
     )
 
 
@@ -86,7 +89,12 @@ class _WholeFile:
         from PIL import Image
 
         self.path = path
+        self.modified_ns = path.stat().st_mtime_ns
         with _LOCK, _unlimited(Image), Image.open(path) as opened:
+            if opened.mode == "CMYK":  # four channels, of which the last is no alpha
+                raise ValueError(
+                    f"{path} is a CMYK image; an H&E image must be 8-bit RGB: convert it first"
+                )
             bands = len(opened.getbands())
             self.dtype = np.dtype(np.uint16 if opened.mode.startswith("I;16") else np.uint8)
             self.shape = (opened.height, opened.width, bands)
@@ -94,12 +102,13 @@ class _WholeFile:
 
     def __getitem__(self, window: Any) -> NDArray[Any]:
         with _LOCK:  # so that two threads do not decode the same file twice
-            pixels = _decode(self.path)
+            pixels = _decode(self.path, self.modified_ns)
         return pixels[window]
 
 
 @lru_cache(maxsize=1)
-def _decode(path: Path) -> NDArray[Any]:
+def _decode(path: Path, modified_ns: int) -> NDArray[Any]:
+    # modified_ns tells a file that was replaced from the one decoded before
     from PIL import Image
 
     with _unlimited(Image), Image.open(path) as opened:

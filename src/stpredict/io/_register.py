@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from spatialdata.transformations import (
     Scale,
     Sequence,
     get_transformation,
-    get_transformation_between_coordinate_systems,
+    remove_transformation,
     set_transformation,
 )
 
@@ -45,7 +46,8 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     KeyError
         If there is no such section or image.
     ValueError
-        If ``mpp`` is not a positive number, or image and shapes share no coordinate system.
+        If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
+        several that place the shapes differently on the image.
 
     Examples
     --------
@@ -58,24 +60,35 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     if image not in sdata.images:
         raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    shapes_systems = get_transformation(sdata.shapes[section], get_all=True)
-    image_systems = get_transformation(sdata.images[image], get_all=True)
-    if not set(shapes_systems) & set(image_systems):
-        raise ValueError(
-            f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
-            f"{_validate.listing(shapes_systems)} and {_validate.listing(image_systems)}"
-        )
-    to_image = get_transformation_between_coordinate_systems(
-        sdata, sdata.shapes[section], sdata.images[image]
-    )
+    to_image = _to_image(sdata, section, image)
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
     set_transformation(sdata.images[image], to_um, to_coordinate_system=um)
-    set_transformation(
-        sdata.shapes[section], Sequence([to_image, to_um]), to_coordinate_system=um
-    )
+    set_transformation(sdata.shapes[section], Sequence([to_image, to_um]), to_coordinate_system=um)
     for other, element in sdata.images.items():
         if other != image and um in get_transformation(element, get_all=True):
-            from spatialdata.transformations import remove_transformation
-
             remove_transformation(element, to_coordinate_system=um)
+
+
+def _to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
+    """Transformation from the shapes to the pixels of the image, by a system they share."""
+    from_shapes = get_transformation(sdata.shapes[section], get_all=True)
+    from_image = get_transformation(sdata.images[image], get_all=True)
+    shared = [system for system in from_shapes if system in from_image]
+    if not shared:
+        raise ValueError(
+            f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
+            f"{_validate.listing(from_shapes)} and {_validate.listing(from_image)}"
+        )
+    # what an earlier call registered follows from the others
+    shared = [system for system in shared if system != _keys.um(section)] or shared
+    paths = [Sequence([from_shapes[s], from_image[s].inverse()]) for s in shared]
+    affines = [path.to_affine_matrix(("x", "y"), ("x", "y")) for path in paths]
+    for system, affine in zip(shared, affines, strict=True):
+        if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
+            raise ValueError(
+                f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
+                f"differently on images[{image!r}]: take the wrong one away with "
+                "spatialdata.transformations.remove_transformation"
+            )
+    return paths[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,10 @@ def read_visium(
         raise FileNotFoundError(f"there is no folder {path}")
     if fullres_image is not None and not Path(fullres_image).is_file():
         raise FileNotFoundError(f"fullres_image {fullres_image} does not exist")
-    read = spatialdata_io.visium(path, dataset_id=section, **kwargs)
+    with warnings.catch_warnings():
+        # spatialdata-io's own table, as spatialdata wants it
+        warnings.filterwarnings("ignore", "Converting `region_key", UserWarning)
+        read = spatialdata_io.visium(path, dataset_id=section, **kwargs)
     table = read.tables["table"]
     positions = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
     mpp = _mpp(positions, table)

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-6
 
 
-def pcc(
-    measured: NDArray[np.floating], predicted: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def pcc(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
     """Pearson correlation of every gene over the spots of one section.
 
     Parameters
@@ -53,7 +51,19 @@ def spearman(
 ) -> NDArray[np.float64]:
     """Spearman correlation of every gene over the spots of one section; ties share their rank.
 
-    Parameters and treatment of constants as in `pcc`.
+    Parameters
+    ----------
+    measured, predicted
+        (n_spots, n_genes).
+
+    Returns
+    -------
+    (n_genes,) float64 in [-1, 1]; 0 where either side is constant, as for `pcc`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are fewer than two spots, or a value is NaN.
 
     Examples
     --------
@@ -66,12 +76,22 @@ def spearman(
     return pcc(rankdata(measured, axis=0), rankdata(predicted, axis=0))
 
 
-def rmse(
-    measured: NDArray[np.floating], predicted: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def rmse(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
     """Root mean squared error of every gene, in the units of the values.
 
-    Parameters as in `pcc`.
+    Parameters
+    ----------
+    measured, predicted
+        (n_spots, n_genes).
+
+    Returns
+    -------
+    (n_genes,) float64.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are fewer than two spots, or a value is NaN.
 
     Examples
     --------
@@ -92,7 +112,7 @@ def _check(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> N
             f"{np.shape(measured)} and {np.shape(predicted)}"
         )
     if len(measured) < 2:
-        raise ValueError(f"a correlation needs at least two spots, found {len(measured)}")
+        raise ValueError(f"a score needs at least two spots, found {len(measured)}")
     for name, values in (("measured", measured), ("predicted", predicted)):
         n_bad = int(np.count_nonzero(~np.isfinite(values)))
         if n_bad:

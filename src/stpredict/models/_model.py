@@ -55,6 +55,8 @@ class Model:
         Scaling of the embeddings, fitted on training rows.
     targets
         Scaling of the targets, fitted on training rows.
+    subtiles
+        Scaling of the sub-tiles' embeddings, where the context has them.
     ridge
         The baseline: ridge regression on the same embedding and rows.
     history
@@ -79,6 +81,7 @@ class Model:
     targets: Standard
     ridge: Ridge
     history: pd.DataFrame = field(repr=False)
+    subtiles: Standard | None = None
 
     @property
     def uses_subtiles(self) -> bool:
@@ -149,9 +152,13 @@ class Model:
         for name, values in given.items():
             if values is not None:
                 self._check(name, np.asarray(values))
-                scaled[name] = torch.from_numpy(self.inputs.transform(values))
+                scaler = self.subtiles if name == "subtiles" else self.inputs
+                scaled[name] = torch.from_numpy((scaler or self.inputs).transform(values))
         if neighbor_mask is not None:
             scaled["neighbor_mask"] = torch.from_numpy(np.asarray(neighbor_mask, dtype=bool))
+        for name, tensor in scaled.items():
+            if len(tensor) != len(center):
+                raise ValueError(f"{name} has {len(tensor)} rows, center has {len(center)}")
         chosen = _device.resolve(device)
         network = self.network.to(chosen)
         predicted = np.empty((len(center), len(self.genes)), dtype=np.float32)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = "stpredict model"
 VERSION = 1
 CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
+HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
 
 #: What the configuration must hold, and of which type.
 _FIELDS: dict[str, type] = {
@@ -42,6 +43,12 @@ _FIELDS: dict[str, type] = {
     "ridge_alpha": float,
 }
 
+#: What is read of its parts after loading.
+_PARTS = {
+    "recipe": ("embedding", "embed", "layer"),
+    "training": ("sections", "held_out", "best_epoch"),
+}
+
 
 def save(model: Model, path: str | Path) -> None:
     """Write a model to a folder; see :meth:`stpredict.models.Model.save`."""
@@ -51,16 +58,30 @@ def save(model: Model, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        (beside / CONFIG).write_text(json.dumps(_config(model), indent=2) + "\n")
+        text = json.dumps(_config(model), indent=2)
+        (beside / CONFIG).write_text(text + "\n", encoding="utf-8")
         save_file(_tensors(model), beside / WEIGHTS)
         model.history.to_csv(beside / HISTORY, index=False)
-        (beside / CARD).write_text(card(model))
+        (beside / CARD).write_text(card(model), encoding="utf-8")
         beside.chmod(0o755)  # mkdtemp's folders are private
-        if path.exists():
-            shutil.rmtree(path)
-        beside.rename(path)
+        _replace(path, beside)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Move a folder to its place; what stood there goes only when the new one is in."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = new.with_name(f"{new.name}-old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def load(path: str | Path) -> Model:
@@ -98,17 +119,18 @@ def load(path: str | Path) -> Model:
             f"{path} is a file; a model is a folder that Model.save wrote (pickled models are "
             "never opened)"
         )
+    missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not (path / name).is_file()]
+    if missing:
+        raise ValueError(f"{path} is no whole model: it lacks {', '.join(missing)}")
     try:
         config = _read_config(path)
-        return _assemble(config, load_file(path / WEIGHTS), pd.read_csv(path / HISTORY))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is no whole model: {Path(error.filename).name} is missing") from error
+        return _assemble(config, load_file(path / WEIGHTS), _read_history(path))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the model at {path} cannot be read: {_message(error)}") from error
 
 
 def _message(error: Exception) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _is_model(path: Path) -> bool:
@@ -147,6 +169,8 @@ def _tensors(model: Model) -> dict[str, NDArray[Any]]:
         "ridge.coefficients": model.ridge.coefficients,
         "ridge.intercept": model.ridge.intercept,
     }
+    if model.subtiles is not None:
+        tensors |= {"subtiles.mean": model.subtiles.mean, "subtiles.scale": model.subtiles.scale}
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
@@ -170,13 +194,30 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"its method {config['method']!r} is not one of {', '.join(METHODS)}")
     if not all(isinstance(gene, str) for gene in config["genes"]) or not config["genes"]:
         raise ValueError(f"{CONFIG} must list the names of genes")
+    for part, names in _PARTS.items():
+        absent = [name for name in names if name not in config[part]]
+        if absent:
+            raise ValueError(f"the {part} in {CONFIG} lacks {', '.join(absent)}")
     return config
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    history = pd.read_csv(path / HISTORY)
+    if list(history.columns) != list(HISTORY_COLUMNS):
+        raise ValueError(
+            f"{HISTORY} has the columns {', '.join(history.columns)}, expected "
+            f"{', '.join(HISTORY_COLUMNS)}"
+        )
+    return history
 
 
 def _assemble(
     config: Mapping[str, Any], tensors: dict[str, NDArray[Any]], history: pd.DataFrame
 ) -> Model:
     method = METHODS[config["method"]]
+    uses_neighbors = method.contexts.get(config["context"], (False, False))[1]
+    if uses_neighbors and "neighbors" not in config["recipe"]:
+        raise ValueError(f"the recipe in {CONFIG} lacks neighbors")
     arguments = {k: config["hyperparameters"][k] for k in method.hyperparameters}
     network = method.network(
         config["n_features"], len(config["genes"]), context=config["context"], **arguments
@@ -202,6 +243,11 @@ def _assemble(
             tensors["ridge.coefficients"], tensors["ridge.intercept"], config["ridge_alpha"]
         ),
         history=history,
+        subtiles=(
+            Standard(tensors["subtiles.mean"], tensors["subtiles.scale"])
+            if method.contexts[config["context"]][0]
+            else None
+        ),
     )
     expected = {
         "inputs.mean": (config["n_features"],),
@@ -209,6 +255,8 @@ def _assemble(
         "ridge.coefficients": (len(model.genes), config["n_features"]),
         "ridge.intercept": (len(model.genes),),
     }
+    if model.uses_subtiles:
+        expected["subtiles.mean"] = (config["n_features"],)
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {tensors[name].shape}, expected {shape}")

@@ -133,11 +133,9 @@ class MedianReLULinear(torch.autograd.Function):
 
 def _find_winner(z: Tensor, median: Tensor) -> Tensor:
     """Which member is the median, as uint8; `_NO_WINNER` where ReLU closes."""
-    winner = torch.zeros(median.shape, dtype=torch.uint8, device=z.device)
-    for member in range(1, len(z)):
-        # Of tied members the last wins, so that exactly one receives the gradient.
-        is_median = (z[member] == median).view(torch.uint8)
-        torch.maximum(winner, is_median.mul_(member), out=winner)
+    is_median = (z == median).view(torch.uint8)
+    # Of tied members the last wins, so that exactly one receives the gradient.
+    winner = is_median.mul_(_member_numbers(len(z), z.device)).amax(0)
     return winner.masked_fill_(median <= 0, _NO_WINNER)
 
 

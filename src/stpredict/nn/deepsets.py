@@ -52,6 +52,11 @@ class DeepSets(nn.Module):
     ValueError
         If the context is unknown or a size or probability is out of its range.
 
+    References
+    ----------
+    .. [1] Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial
+       transcriptomics prediction from H&E images, medRxiv 2025.
+
     Examples
     --------
     >>> import torch

@@ -67,8 +67,7 @@ def prediction(
     predicted = _sections.table_of(sdata, _keys.PREDICTED)
     if gene not in predicted.var_names:
         raise KeyError(
-            f"{gene!r} was not predicted; predicted genes: "
-            f"{_validate.listing(predicted.var_names)}"
+            f"{gene!r} was not predicted; predicted genes: {_validate.listing(predicted.var_names)}"
         )
     found = _choose(_sections.sections(sdata, predicted), section)
     how = _sections.recorded(predicted, "predict")
@@ -76,23 +75,23 @@ def prediction(
     measured = _measured(sdata, predicted.obs_names[found.rows], gene, how["layer"])
     panels = [("measured", measured)] if measured is not None else []
     panels.append(("predicted", values))
-    axes = _axes(axes, 1 + len(panels))
+    drawn = _axes(axes, 1 + len(panels))
 
-    _draw_image(axes[0], found)
-    axes[0].set_title(f"{found.name}: H&E")
+    _draw_image(drawn[0], found)
+    drawn[0].set_title(f"{found.name}: H&E")
     pooled = np.concatenate([shown for _, shown in panels])
     # the same scale for both, not stretched by single spots
     norm = Normalize(*np.percentile(pooled, [1, 99]))
-    for ax, (title, shown) in zip(axes[1:], panels, strict=True):
+    for ax, (title, shown) in zip(drawn[1:], panels, strict=True):
         spots = _draw_spots(ax, found, shown, norm)
         ax.set_title(f"{gene} {title}")
     if measured is not None and len(values) > 1:
         score = metrics.pcc(measured[:, None], values[:, None])[0]
-        axes[-1].set_title(f"{gene} predicted (PCC {score:.2f})")
-    axes[-1].figure.colorbar(spots, ax=list(axes[1:]), label=how["units"], shrink=0.7)
-    for ax in axes:
+        drawn[-1].set_title(f"{gene} predicted (PCC {score:.2f})")
+    drawn[-1].figure.colorbar(spots, ax=list(drawn[1:]), label=how["units"], shrink=0.7)
+    for ax in drawn:
         _frame(ax, found)
-    return axes
+    return drawn
 
 
 def _choose(found: list[_sections.Section], name: str | None) -> _sections.Section:

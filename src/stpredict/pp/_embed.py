@@ -152,9 +152,7 @@ def embed_with(
         "mpp": tile_um / tile_side_px(encoder, tile_um),
         "n_subtiles": n_subtiles,
     }
-    _sections.record(
-        table, "embed", **{**_sections.recorded(table, "embed"), key_added: recipe}
-    )
+    _sections.record(table, "embed", **{**_sections.recorded(table, "embed"), key_added: recipe})
 
 
 def _check(sdata: SpatialData, tile_um: float) -> list[_sections.Section]:

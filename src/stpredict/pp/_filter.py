@@ -116,12 +116,11 @@ def filter_spots(
 def _inside(section: _sections.Section) -> NDArray[np.bool_]:
     height, width = section.shape_yx
     centers = section.centers
-    return ((centers >= 0) & (centers <= (width, height))).all(axis=1)  # NaN: False
+    inside = (centers >= 0) & (centers <= (width, height))  # NaN: False
+    return np.asarray(inside.all(axis=1))
 
 
-def _drop(
-    sdata: SpatialData, found: list[_sections.Section], keep: NDArray[np.bool_]
-) -> None:
+def _drop(sdata: SpatialData, found: list[_sections.Section], keep: NDArray[np.bool_]) -> None:
     """Remove rows, and the shapes they annotate, from an object that was checked."""
     table = sdata.tables[_keys.TABLE]
     instances = table.obs[_sections.instance_key(table)].to_numpy()

@@ -61,8 +61,10 @@ def select_genes(
     KeyError
         If a gene is not in the table, or ``layers["log1p"]`` is missing.
     ValueError
-        If neither or both of ``genes`` and ``n_top`` are given, ``n_top`` exceeds the genes, or
-        counts are negative or NaN.
+        If neither or both of ``genes`` and ``n_top`` are given, ``genes`` is empty, ``n_top``
+        exceeds the genes, or counts are negative or NaN.
+    TypeError
+        If ``genes`` is a single name.
 
     References
     ----------
@@ -79,6 +81,10 @@ def select_genes(
     """
     if (genes is None) == (n_top is None):
         raise ValueError(f"give either genes= or n_top=: genes={genes!r}, n_top={n_top!r}")
+    if isinstance(genes, str):
+        raise TypeError(f"genes={genes!r} is one name; give a list: [{genes!r}]")
+    if genes is not None and len(genes) == 0:
+        raise ValueError("genes= is empty")
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     if genes is not None:
@@ -122,6 +128,7 @@ def _top(table: AnnData, n_top: int | None, flavor: str) -> NDArray[np.bool_]:
 def _variance(values: NDArray[Any] | sp.csr_matrix) -> NDArray[np.float64]:
     if not sp.issparse(values):
         return np.asarray(values).var(axis=0, dtype=np.float64)
-    mean = np.asarray(values.mean(axis=0, dtype=np.float64)).ravel()
-    squares = values.astype(np.float64).power(2)
+    sparse = sp.csr_matrix(values, dtype=np.float64)
+    mean = np.asarray(sparse.mean(axis=0)).ravel()
+    squares = sparse.power(2)
     return np.asarray(squares.mean(axis=0)).ravel() - mean**2

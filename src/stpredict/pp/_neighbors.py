@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: Neighbours in the first ring.
 _RING = {"hexagonal": 6, "square": 8}
+#: Order of directions above which spots lie on a grid; 0.9 where they are off by 8 % of the pitch.
+_ORDER = 0.6
+#: Fewer directions may agree by chance.
+_LEAST_PAIRS = 12
 
 
 def neighbors(
@@ -76,6 +80,8 @@ def neighbors(
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)
+    for section in found:
+        _validate.inside_image(section.centers, section.shape_yx, section=section.name)
     rule = _rule(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
     if not rule:
         rule = {"grid": _detect_grid(found), "n_rings": n_rings}
@@ -118,29 +124,40 @@ def _rule(
 
 
 def _detect_grid(found: list[_sections.Section]) -> str:
-    """Hexagonal or square, by the number of neighbours at about the pitch."""
-    counts = np.concatenate([_n_at_pitch(section.centers_um) for section in found])
-    typical = float(np.median(counts)) if len(counts) else 0.0
-    if 5.5 <= typical <= 6.5:
-        return "hexagonal"
-    if 3.5 <= typical <= 4.5:
-        return "square"
-    raise ValueError(
-        f"the spots lie on no hexagonal or square grid ({typical:g} neighbours at the distance of "
-        "the nearest, typically): say how to link them, with n_neighbors=, radius_um= or grid="
-    )
+    """Hexagonal or square, by the directions in which neighbouring spots lie.
+
+    The mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
+    near 0 for the other k, and near 0 for random points. Unlike the number of neighbours it does
+    not depend on rims and holes.
+    """
+    angles = [_directions(section.centers_um) for section in found]
+    n = sum(map(len, angles))
+    order = {
+        grid: float(sum(abs(np.exp(1j * fold * a).sum()) for a in angles)) / max(n, 1)
+        for grid, fold in (("hexagonal", 6), ("square", 4))
+    }
+    fitting = [grid for grid, value in order.items() if value > _ORDER]
+    if n < _LEAST_PAIRS or len(fitting) != 1:
+        raise ValueError(
+            "the spots lie on no hexagonal or square grid (order of the directions between "
+            f"{n} pairs of neighbours: hexagonal {order['hexagonal']:.2f}, square "
+            f"{order['square']:.2f}, on a grid near 1): say how to link them, with n_neighbors=, "
+            "radius_um= or grid="
+        )
+    return fitting[0]
 
 
-def _n_at_pitch(centers_um: NDArray[np.float64]) -> NDArray[np.int64]:
+def _directions(centers_um: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles between neighbours at about the pitch."""
     if len(centers_um) < 3:
-        return np.zeros(0, dtype=np.int64)
+        return np.zeros(0)
     tree = cKDTree(centers_um)
     # the second nearest: on either grid at the pitch, at the rim too, and less scattered than the
     # nearest where spots are a little off their places
     pitch = float(np.median(tree.query(centers_um, k=3)[0][:, -1]))
-    around = np.asarray(tree.query_ball_point(centers_um, 1.25 * pitch, return_length=True)) - 1
-    # spots at the rim have fewer neighbours whatever the grid
-    return around[around >= np.median(around)]
+    first, second = tree.query_pairs(1.25 * pitch, output_type="ndarray").reshape(-1, 2).T
+    x, y = (centers_um[second] - centers_um[first]).T
+    return np.arctan2(y, x)
 
 
 def _graph(
@@ -156,7 +173,6 @@ def _graph(
                 f"section {section.name!r} has {len(section.rows)} spots, too few for {least} "
                 "neighbours each: give a smaller n_neighbors=, or radius_um="
             )
-        _validate.inside_image(section.centers, section.shape_yx, section=section.name)
         positions[section.rows] = section.centers_um
     bare = AnnData(obs=table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
     bare.obs["library"] = _sections.region_of(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import scanpy as sc
+import scipy.sparse as sp
 from anndata import AnnData
 
 from stpredict import _keys, _sections, _validate
@@ -50,7 +51,9 @@ def normalize(
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     _validate.counts(table.X, what="counts in X")
-    scaled = AnnData(table.X.astype("float32", copy=True))
+    counts = table.X.astype("float32", copy=True)
+    # scanpy 1.11 fails on scipy's sparse arrays
+    scaled = AnnData(sp.csr_matrix(counts) if sp.issparse(counts) else counts)
     sc.pp.normalize_total(scaled, target_sum=target_sum)
     sc.pp.log1p(scaled)
     table.layers[_keys.LOG1P] = scaled.X

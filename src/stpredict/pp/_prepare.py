@@ -62,6 +62,8 @@ def prepare(
     ------
     ValueError
         If the encoder or its weights are not the model's, or a step cannot be run.
+    KeyError
+        If the model was trained with a module or function of yours, and ``encoder`` is not given.
 
     Examples
     --------
@@ -71,11 +73,7 @@ def prepare(
     """
     table = _sections.table_of(sdata)
     recipe = model.recipe["embed"]
-    loaded = encoders.load(
-        recipe["encoder"] if encoder is None else encoder,
-        weights=weights,
-        name=recipe["encoder"] if encoder is not None else None,
-    )
+    loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
         raise ValueError(
             f"the encoder {loaded.name!r} has other weights than the model was trained with "
@@ -104,3 +102,20 @@ def prepare(
         return prepared
     sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
     return None
+
+
+def _load(
+    name: str,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None,
+    weights: str | Path | None,
+) -> encoders.Encoder:
+    """Load the encoder of that name, or the one given in its place."""
+    if encoder is not None:
+        return encoders.load(encoder, weights=weights, name=name)
+    try:
+        return encoders.load(name, weights=weights)
+    except KeyError as error:
+        raise KeyError(
+            f"the model was trained with an encoder of your own, {name!r}: give it as encoder= "
+            f"({error.args[0]})"
+        ) from error

@@ -46,8 +46,9 @@ def _tissue_mask(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _has_glass(image: NDArray[np.uint8]) -> bool:
     h, w = (max(1, round(size * _CORNER)) for size in image.shape[1:])
-    corners = [image[:, ys, xs] for ys in (slice(h), slice(-h, None)) for xs in (slice(w), slice(-w, None))]
-    return max(corner.mean() for corner in corners) >= _GLASS
+    rows, columns = (slice(h), slice(-h, None)), (slice(w), slice(-w, None))
+    corners = [image[:, ys, xs].mean() for ys in rows for xs in columns]
+    return max(corners) >= _GLASS
 
 
 def _share(mask: NDArray[np.bool_], x: float, y: float, radius: float) -> float:

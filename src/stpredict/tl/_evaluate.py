@@ -54,7 +54,8 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     KeyError
         If there are no predictions, or the layer is missing.
     ValueError
-        If predicted and measured tables share no spots or no genes, or predictions have NaN.
+        If the predictions are not of `predict`, predicted and measured tables share no spots or
+        no genes, a section has a single spot, or predictions have NaN.
 
     Examples
     --------
@@ -65,6 +66,11 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     predicted = _sections.table_of(sdata, _keys.PREDICTED)
     measured = _sections.table_of(sdata)
     how = _sections.recorded(predicted, "predict")
+    if not how or _keys.RIDGE not in predicted.layers:
+        raise ValueError(
+            f"tables[{_keys.PREDICTED!r}] was not written by stp.tl.predict: its baselines are "
+            "missing"
+        )
     layer = how["layer"] if layer is None else layer
     values = _sections.layer_of(measured, layer)
     spots = predicted.obs_names.intersection(measured.obs_names, sort=False)
@@ -96,9 +102,7 @@ def _score(predicted: AnnData, truth: NDArray[np.float64], *, seed: int) -> pd.D
         if len(rows) < 2:
             raise ValueError(f"section {section!r} has {len(rows)} spot: a correlation needs two")
         true = truth[rows]
-        shuffles = [
-            metrics.pcc(true, model[random.permutation(rows)]) for _ in range(_N_SHUFFLES)
-        ]
+        shuffles = [metrics.pcc(true, model[random.permutation(rows)]) for _ in range(_N_SHUFFLES)]
         by_section.append(
             {
                 "pcc": metrics.pcc(true, model[rows]),
@@ -121,7 +125,12 @@ def _score(predicted: AnnData, truth: NDArray[np.float64], *, seed: int) -> pd.D
 
 
 def _summary(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
-    rows = {"model": "", "ridge": "_ridge", "training mean": "_training_mean", "shuffled": "_shuffled"}
+    rows = {
+        "model": "",
+        "ridge": "_ridge",
+        "training mean": "_training_mean",
+        "shuffled": "_shuffled",
+    }
     summary = {}
     for method, suffix in rows.items():
         pcc = scores[f"pcc{suffix}"]
@@ -139,9 +148,7 @@ def _mean(scores: pd.DataFrame, column: str) -> float:
     return float(scores[column].mean()) if column in scores else float("nan")
 
 
-def _protocol(
-    predicted: AnnData, chosen: AnnData, *, layer: str, how: dict[str, object]
-) -> str:
+def _protocol(predicted: AnnData, chosen: AnnData, *, layer: str, how: dict[str, object]) -> str:
     sections = list(dict.fromkeys(_sections.region_of(chosen)))
     trained: list[str] = list(how.get("training_sections", []))  # type: ignore[call-overload]
     seen = [section for section in sections if section in trained]

@@ -37,7 +37,7 @@ def fit_deepspot(
     embedding: str = "X_texture",
     context: Literal[
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
-    ] = "spot_subspot_neighbors",
+    ] = "spot_neighbors",
     genes: Sequence[str] | None = None,
     layer: str = _keys.LOG1P,
     groups: str | None = None,
@@ -70,7 +70,9 @@ def fit_deepspot(
     embedding
         Slot in ``obsm``.
     context
-        What the network looks at beside the spot.
+        What the network looks at beside the spot: sub-tiles (``subspot``), neighbours, both, or
+        nothing. Sub-tiles pay with encoders that see detail a whole tile loses at their input
+        size; the texture encoder averages over a tile anyway.
     genes
         Genes to predict, by default those of ``var["selected"]``.
     layer
@@ -184,12 +186,11 @@ def _fit(
         center=center,
         scaler=Standard.fit(center[rows.training]),
         subtiles=subtiles,
+        subtile_scaler=_subtile_scaler(subtiles, rows.training),
         neighbors=padded,
     )
     fitted = fit_network(
-        functools.partial(
-            method.network, center.shape[1], len(chosen), context=context, **network
-        ),
+        functools.partial(method.network, center.shape[1], len(chosen), context=context, **network),
         inputs,
         scaled,
         training=rows.training,
@@ -223,7 +224,19 @@ def _fit(
         targets=targets,
         ridge=ridge,
         history=fitted.history,
+        subtiles=inputs.subtile_scaler,
     )
+
+
+def _subtile_scaler(
+    subtiles: NDArray[np.float32] | None, training: NDArray[np.intp]
+) -> Standard | None:
+    """Scale sub-tiles so that the sum over them varies about as much as a tile."""
+    if subtiles is None:
+        return None
+    _, n_subtiles, n_features = subtiles.shape
+    each = Standard.fit(subtiles[training].reshape(-1, n_features))
+    return each.times(n_subtiles)
 
 
 def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
@@ -248,7 +261,9 @@ def _dense(values: Any, columns: NDArray[np.intp]) -> NDArray[np.float32]:
 
 
 def _tell_constant(genes: list[str], targets: Standard) -> None:
-    constant = [gene for gene, is_constant in zip(genes, targets.constant, strict=True) if is_constant]
+    constant = [
+        gene for gene, is_constant in zip(genes, targets.constant, strict=True) if is_constant
+    ]
     if constant:
         tell(
             f"{len(constant)} of {len(genes)} genes are constant in training and predicted as that "

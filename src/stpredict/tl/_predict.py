@@ -68,7 +68,10 @@ def predict(
         ),
         layers={_keys.RIDGE: model.targets.inverse(baseline)},
     )
-    for slots, kept in (("obsm", [_keys.SPATIAL]), ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES])):
+    for slots, kept in (
+        ("obsm", [_keys.SPATIAL]),
+        ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
+    ):
         for key in kept:
             if key in getattr(table, slots):
                 getattr(predicted, slots)[key] = getattr(table, slots)[key].copy()
@@ -89,5 +92,3 @@ def predict(
         predicted, region=region, region_key=region_key, instance_key=instance_key
     )
     return sdata if copy else None
-
-

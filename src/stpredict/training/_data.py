@@ -65,6 +65,8 @@ class Inputs:
         Fitted on the embeddings of training rows.
     subtiles
         (n, s, d) float32.
+    subtile_scaler
+        Fitted on the sub-tiles of training rows; needed where there are sub-tiles.
     neighbors
         (n, k) int64, rows; -1 where a spot has fewer neighbours.
     """
@@ -72,6 +74,7 @@ class Inputs:
     center: NDArray[np.float32]
     scaler: Standard
     subtiles: NDArray[np.float32] | None = None
+    subtile_scaler: Standard | None = None
     neighbors: NDArray[np.int64] | None = None
 
     def batch(self, rows: NDArray[np.intp], targets: NDArray[np.float32]) -> Batch:
@@ -98,9 +101,9 @@ class Inputs:
 
     def subtiles_of(self, rows: NDArray[np.intp]) -> torch.Tensor | None:
         """Scaled embeddings of some spots' sub-tiles, (n, s, d)."""
-        if self.subtiles is None:
+        if self.subtiles is None or self.subtile_scaler is None:
             return None
-        return torch.from_numpy(self.scaler.transform(self.subtiles[rows]))
+        return torch.from_numpy(self.subtile_scaler.transform(self.subtiles[rows]))
 
 
 class Rows(Dataset[Batch]):

@@ -1,0 +1,117 @@
+"""Readers on real sections, where they lie beside the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import stpredict as stp
+from stpredict import _sections
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def folder(name):
+    path = DATA / name
+    if not path.is_dir():
+        pytest.skip(f"real data is not here: ../shared/data/{name}")
+    return path
+
+
+def only(sdata):
+    (found,) = _sections.sections(sdata)
+    return found
+
+
+@pytest.mark.parametrize("name", ["C2", "C3", "C4", "C5"])
+def test_her2st_geometry(name):
+    sdata = stp.datasets.her2st(name, directory=folder("her2st"))
+    found = only(sdata)
+    # the pitch is about 291 px = 200 µm in all of them
+    assert found.mpp == pytest.approx(200 / 291, rel=0.01)
+    assert min(found.shape_yx) > 9000
+    assert len(found.levels) >= 4
+    assert 150 < len(found.rows) < 250
+    np.testing.assert_allclose(found.radius_um, 50)
+    stp.pp.neighbors(sdata)
+    table = sdata.tables["table"]
+    assert table.uns["stpredict"]["neighbors"]["grid"] == "square"
+    per_spot = np.diff(table.obsp["spatial_connectivities"].indptr)
+    assert np.median(per_spot) >= 7
+    assert per_spot.max() <= 8
+    pitches = table.obsp["spatial_distances"].data
+    assert np.median(pitches[pitches < 240]) == pytest.approx(200, rel=0.03)
+
+
+def test_her2st_sections_together():
+    sdata = stp.datasets.her2st(["C2", "C3"], directory=folder("her2st"))
+    table = sdata.tables["table"]
+    assert [section.name for section in _sections.sections(sdata)] == ["C2", "C3"]
+    assert set(table.obs["patient"]) == {"C"}
+    assert "ERBB2" in table.var_names
+    assert table.var_names.is_unique
+    assert np.isfinite(table.X.data).all()
+
+
+def test_her2st_tiles_are_tissue():
+    """A spot's tile is darker than the glass in the corners of the image."""
+    sdata = stp.datasets.her2st("C5", directory=folder("her2st"))
+    found = only(sdata)
+    coarse = found.levels[-1].compute()
+    scale = found.shape_yx[1] / coarse.shape[2]
+    x, y = (found.centers / scale).astype(int).T
+    glass = np.concatenate([coarse[1, :20, :20].ravel(), coarse[1, -20:, -20:].ravel()])
+    assert np.median(coarse[1, y, x]) < np.median(glass) - 30
+
+
+XENIUM = {"section": "NCBI858", "mpp": 0.25, "diameter_um": 10.0}
+
+
+def test_xenium_cells_lie_on_nuclei():
+    path = folder("xenium_ncbi858")
+    # in this file x_pixel is the row
+    sdata = stp.io.read_h5ad(
+        path / "NCBI858.h5ad", path / "NCBI858.jpg", x="y_pixel", y="x_pixel", **XENIUM
+    )
+    found = only(sdata)
+    assert found.shape_yx == (1249, 1431)
+    assert len(found.rows) == 200
+    red = found.levels[0].compute()[0]
+    x, y = found.centers.astype(int).T
+    assert np.median(red[y, x]) < np.median(red) - 10  # haematoxylin takes red away
+    table = ad.read_h5ad(path / "NCBI858.h5ad")
+    assert sdata.tables["table"].n_vars == table.n_vars
+    assert "gene_name" in sdata.tables["table"].var
+
+
+def test_xenium_swapped_axes_are_refused():
+    path = folder("xenium_ncbi858")
+    with pytest.raises(ValueError, match=r"lie outside the image of 1431 × 1249.*x and y swapped"):
+        stp.io.read_h5ad(
+            path / "NCBI858.h5ad", path / "NCBI858.jpg", x="x_pixel", y="y_pixel", **XENIUM
+        )
+
+
+def test_visium():
+    sdata = stp.io.read_visium(folder("visium_tiny"), section="V1")
+    found = only(sdata)
+    table = sdata.tables["table"]
+    assert table.shape == (100, 100)
+    np.testing.assert_allclose(found.radius_um, 27.5)
+    # spots of 65 µm are 89.43 px wide in Space Ranger's file; the array says so within 1 %
+    assert found.mpp == pytest.approx(65 / 89.4275 / 0.150015, rel=0.01)
+    # on the array, the six nearest printed spots are 100 µm apart
+    array = table.obs[["array_row", "array_col"]].to_numpy()
+    for i in range(len(array)):
+        step = np.abs(array - array[i])
+        ring = (step == [0, 2]).all(axis=1) | (step == [1, 1]).all(axis=1)
+        apart = np.linalg.norm(found.centers_um[ring] - found.centers_um[i], axis=1)
+        np.testing.assert_allclose(apart, 100, rtol=0.03)

@@ -1,0 +1,406 @@
+"""Models on disk: whole or not at all, checked, and never unpickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+import stpredict as stp
+from stpredict.models import Model, _save
+from stpredict.models._ridge import Ridge
+from stpredict.nn import DeepSets
+from stpredict.targets import Standard
+
+D, GENES = 5, ("ERBB2", "GNAS", "MUC1")
+FILES = {"config.json", "model.safetensors", "history.csv", "README.md"}
+
+
+def model_of(seed=0, context="spot_subspot_neighbors"):
+    random = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    network = {"n_hidden": 8, "n_phi": 3, "n_rho": 2, "dropout": 0.3}
+    targets = random.normal(2, 1, (20, 3))
+    targets[:, 1] = 4.0
+    return Model(
+        method="deepspot",
+        network=DeepSets(D, len(GENES), context=context, **network).eval(),
+        genes=GENES,
+        context=context,
+        hyperparameters={**network, "learning_rate": 1e-4, "max_epochs": 3, "loss": "mse"},
+        recipe={
+            "embedding": "X_texture",
+            "embed": {
+                "encoder": "texture",
+                "weights_hash": "0" * 64,
+                "tile_um": 112.0,
+                "mpp": 0.5,
+                "n_subtiles": 3,
+            },
+            "neighbors": {"grid": "hexagonal", "n_rings": 1},
+            "layer": "log1p",
+            "normalize": {"target_sum": 10000.0},
+        },
+        training={
+            "sections": ["S1", "S2"],
+            "groups": ["P1", "P2"],
+            "held_out": "patient P2",
+            "n_spots": 40,
+            "n_held_out": 21,
+            "best_epoch": 1,
+            "seed": seed,
+            "versions": {"torch": torch.__version__},
+        },
+        units="log(1 + counts per 10,000)",
+        inputs=Standard.fit(random.normal(1, 2, (20, D))),
+        targets=Standard.fit(targets),
+        ridge=Ridge.fit(
+            random.normal(size=(20, D)).astype(np.float32),
+            random.normal(size=(20, 3)).astype(np.float32),
+            np.repeat(["a", "b"], 10),
+        ),
+        history=pd.DataFrame(
+            {
+                "epoch": [0, 0, 1, 1],
+                "step": [1, 1, 2, 2],
+                "split": ["training", "validation"] * 2,
+                "loss": [1.0, 1 / 3, 0.1, 2.0**-40],
+            }
+        ),
+    )
+
+
+def arrays(seed=1):
+    random = np.random.default_rng(seed)
+    return {
+        "center": random.normal(size=(11, D)).astype(np.float32),
+        "subtiles": random.normal(size=(11, 9, D)).astype(np.float32),
+        "neighbors": random.normal(size=(11, 6, D)).astype(np.float32),
+        "neighbor_mask": random.random((11, 6)) < 0.7,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "model"
+    model_of().save(path)
+    return path
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    for name, value in changes.items():
+        if value is None:
+            del config[name]
+        else:
+            config[name] = value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_saved_model_is_the_model(folder):
+    model, loaded = model_of(), stp.models.load(folder)
+    for name in ("method", "genes", "context", "hyperparameters", "recipe", "training", "units"):
+        assert getattr(loaded, name) == getattr(model, name), name
+    for name, weights in model.network.state_dict().items():
+        assert torch.equal(weights, loaded.network.state_dict()[name]), name
+    for scaling in ("inputs", "targets"):
+        for name in ("mean", "scale"):
+            before, after = (getattr(getattr(m, scaling), name) for m in (model, loaded))
+            np.testing.assert_array_equal(before, after, strict=True)
+    np.testing.assert_array_equal(model.ridge.coefficients, loaded.ridge.coefficients)
+    np.testing.assert_array_equal(model.ridge.intercept, loaded.ridge.intercept)
+    assert model.ridge.alpha == loaded.ridge.alpha
+    pd.testing.assert_frame_equal(model.history, loaded.history, rtol=1e-12)
+    assert not loaded.network.training
+
+
+@pytest.mark.parametrize("context", ["spot", "spot_subspot_neighbors"])
+def test_a_fresh_process_predicts_bit_identically(tmp_path, context):
+    model = model_of(context=context)
+    used = {k: v for k, v in arrays().items() if context != "spot" or k == "center"}
+    model.save(tmp_path / "model")
+    for name, values in used.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    code = (
+        "import sys, numpy as np, stpredict as stp\n"
+        "folder, *names = sys.argv[1:]\n"
+        "model = stp.models.load(f'{folder}/model')\n"
+        "arrays = {name: np.load(f'{folder}/{name}.npy') for name in names}\n"
+        "np.save(f'{folder}/predicted.npy', model.predict_array(**arrays, device='cpu'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), *used], check=True)
+    predicted = model.predict_array(**used, device="cpu")
+    np.testing.assert_array_equal(np.load(tmp_path / "predicted.npy"), predicted, strict=True)
+
+
+def test_the_folder_holds_what_it_promises(folder):
+    assert {path.name for path in folder.iterdir()} == FILES
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["format"] == "stpredict model"
+    assert config["format_version"] == 1
+    assert config["stpredict_version"]
+    assert config["method"] == "deepspot"
+    assert config["genes"] == list(GENES)
+    assert config["units"] == "log(1 + counts per 10,000)"
+    assert config["hyperparameters"]["n_phi"] == 3
+    assert config["recipe"]["embed"]["tile_um"] == 112.0
+    assert config["recipe"]["embed"]["weights_hash"]
+    assert config["recipe"]["neighbors"]["grid"] == "hexagonal"
+    assert config["training"]["sections"] == ["S1", "S2"]
+    assert config["training"]["groups"] == ["P1", "P2"]
+    assert config["training"]["versions"]
+
+
+def test_the_model_card_says_what_a_stranger_must_know(folder):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for fact in (
+        "deepspot: 3 genes",
+        "ERBB2",
+        "log(1 + counts per 10,000)",
+        "`texture`",
+        "112 µm",
+        "3 × 3 sub-tiles",
+        "hexagonal",
+        "S1, S2 (40 spots)",
+        "patient P2 (21 spots)",
+        "DeepSpot: leveraging spatial context",
+        "stp.pp.prepare(sdata, model)",
+    ):
+        assert fact in card
+
+
+def test_a_path_may_be_a_string_with_folders_that_are_not_there_yet(tmp_path):
+    model_of().save(f"{tmp_path}/a/b/model")
+    assert stp.models.load(f"{tmp_path}/a/b/model").genes == GENES
+
+
+class TestSavingIsAtomic:
+    def test_an_older_model_is_replaced(self, folder):
+        (folder / "leftover.txt").write_text("of the older model")
+        model_of(seed=7).save(folder)
+        assert stp.models.load(folder).training["seed"] == 7
+        assert {path.name for path in folder.iterdir()} == FILES
+        assert list(folder.parent.iterdir()) == [folder]
+
+    @pytest.mark.parametrize("content", [{}, {"notes.txt": "mine"}, {"config.json": "{}"}])
+    def test_a_folder_that_is_no_model_is_left_alone(self, tmp_path, content):
+        foreign = tmp_path / "mine"
+        foreign.mkdir()
+        for name, text in content.items():
+            (foreign / name).write_text(text)
+        with pytest.raises(FileExistsError, match="mine exists and is no stpredict model"):
+            model_of().save(foreign)
+        assert {path.name: path.read_text() for path in foreign.iterdir()} == content
+        assert list(tmp_path.iterdir()) == [foreign]
+
+    def test_a_file_is_left_alone(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(FileExistsError, match=r"notes\.txt exists"):
+            model_of().save(tmp_path / "notes.txt")
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("fails", ["save_file", "card", "_config"])
+    @pytest.mark.parametrize("existed", [True, False])
+    def test_when_writing_fails_nothing_changes(self, tmp_path, monkeypatch, fails, existed):
+        path = tmp_path / "model"
+        if existed:
+            model_of(seed=1).save(path)
+
+        def disk_full(*_):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(_save, fails, disk_full)
+        with pytest.raises(OSError, match="no space left"):
+            model_of(seed=2).save(path)
+        assert list(tmp_path.iterdir()) == ([path] if existed else [])
+        if existed:
+            assert stp.models.load(path).training["seed"] == 1
+
+    def test_when_moving_fails_the_older_model_stays(self, folder, monkeypatch):
+        rename = Path.rename
+
+        def refuse(self, target):
+            if Path(target) == folder and (self / "config.json").exists():
+                seed = json.loads((self / "config.json").read_text())["training"]["seed"]
+                if seed == 2:
+                    raise OSError("device or resource busy")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="busy"):
+            model_of(seed=2).save(folder)
+        assert stp.models.load(folder).training["seed"] == 0
+        assert list(folder.parent.iterdir()) == [folder]
+
+
+class TestLoadingChecks:
+    def refused(self, folder, message):
+        with pytest.raises(ValueError, match=message) as error:
+            stp.models.load(folder)
+        assert str(folder) in str(error.value)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"there is no model at .*absent"):
+            stp.models.load(tmp_path / "absent")
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
+    def test_a_file_is_missing(self, folder, name):
+        (folder / name).unlink()
+        self.refused(folder, f"it lacks {re.escape(name)}")
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
+    def test_a_file_is_truncated(self, folder, name, share):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(share * len(content))])
+        if name == "history.csv" and share:
+            # text without an end cannot be told from a shorter one, or from fewer columns
+            stp.models.load(folder)
+        else:
+            self.refused(folder, "cannot be read")
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_a_file_is_noise(self, folder, name):
+        (folder / name).write_bytes(np.random.default_rng(0).bytes(2000))
+        self.refused(folder, "cannot be read")
+
+    def test_the_history_is_another_table(self, folder):
+        (folder / "history.csv").write_text("a,b\n1,2\n")
+        self.refused(folder, r"history\.csv.*epoch, step, split, loss")
+
+    @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"format": "another model"}'])
+    def test_a_foreign_configuration(self, folder, text):
+        (folder / "config.json").write_text(text)
+        self.refused(folder, "does not describe an stpredict model")
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "weights.bin").write_bytes(b"x")
+        self.refused(tmp_path, r"no whole model: it lacks config\.json")
+
+    def test_a_newer_version(self, folder):
+        edit(folder, format_version=2, stpredict_version="9.1")
+        self.refused(folder, r"version is 2.*reads up to 1.*stpredict 9\.1, upgrade")
+
+    @pytest.mark.parametrize("version", ["1", 1.5, [], None])
+    def test_a_version_that_is_none(self, folder, version):
+        edit(folder, format_version=version)
+        self.refused(folder, "format version")
+
+    @pytest.mark.parametrize("field", _save._FIELDS)
+    @pytest.mark.parametrize("value", [None, (1, 2)])
+    def test_a_field_that_is_missing_or_of_another_type(self, folder, field, value):
+        value = {"wrong": 1} if value and field == "genes" else value
+        edit(folder, **{field: value})
+        self.refused(folder, f"must give {field} as a")
+
+    def test_a_method_that_is_unknown(self, folder):
+        edit(folder, method="clairvoyance")
+        self.refused(folder, "'clairvoyance' is not one of deepspot")
+
+    def test_a_context_that_is_unknown(self, folder):
+        edit(folder, context="galaxy")
+        self.refused(folder, "'galaxy' is unknown")
+
+    @pytest.mark.parametrize("genes", [[], [1, 2, 3]])
+    def test_genes_that_are_no_names(self, folder, genes):
+        edit(folder, genes=genes)
+        self.refused(folder, "must list the names of genes")
+
+    def test_more_genes_than_weights(self, folder):
+        edit(folder, genes=[*GENES, "TP53"])
+        self.refused(folder, "cannot be read")
+
+    @pytest.mark.parametrize("part", ["sections", "held_out", "best_epoch"])
+    def test_a_training_that_is_not_told(self, folder, part):
+        training = model_of().training
+        del training[part]
+        edit(folder, training=training)
+        self.refused(folder, f"training.*{part}")
+
+    def test_a_hyperparameter_that_is_missing(self, folder):
+        edit(folder, hyperparameters={"n_hidden": 8})
+        self.refused(folder, "n_phi is missing")
+
+    @pytest.mark.parametrize("part", ["embedding", "embed", "layer", "neighbors"])
+    def test_a_recipe_that_lacks_a_step(self, folder, part):
+        recipe = model_of().recipe
+        del recipe[part]
+        edit(folder, recipe=recipe)
+        self.refused(folder, f"recipe.*{part}")
+
+    @pytest.mark.parametrize(
+        ("tensor", "shape"),
+        [
+            ("network.phi.weight", (2, 2)),
+            ("inputs.mean", (D + 1,)),
+            ("inputs.scale", (D + 1,)),
+            ("targets.mean", (1, 3)),
+            ("targets.scale", (2,)),
+            ("ridge.coefficients", (D, 3)),
+            ("ridge.intercept", (1,)),
+        ],
+    )
+    def test_a_tensor_of_another_shape(self, folder, tensor, shape):
+        tensors = load_file(folder / "model.safetensors")
+        tensors[tensor] = np.ones(shape, np.float32)
+        save_file(tensors, folder / "model.safetensors")
+        self.refused(folder, "cannot be read")
+
+    def test_every_tensor_is_needed(self, folder):
+        tensors = load_file(folder / "model.safetensors")
+        for name in tensors:
+            save_file({k: v for k, v in tensors.items() if k != name}, folder / "model.safetensors")
+            self.refused(folder, re.escape(name.removeprefix("network.")))
+
+    def test_scaling_that_is_not_finite(self, folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors["targets.mean"][0] = np.nan
+        save_file(tensors, folder / "model.safetensors")
+        self.refused(folder, "finite")
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+class TestPicklesAreNeverOpened:
+    def test_a_pickled_file(self, tmp_path):
+        path, marker = tmp_path / "model.pkl", tmp_path / "sprung"
+        path.write_bytes(pickle.dumps(Trap(marker)))
+        with pytest.raises(ValueError, match=r"is a file.*pickled models are never opened"):
+            stp.models.load(path)
+        assert not marker.exists()
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
+    def test_a_pickle_under_the_name_of_a_file_of_the_folder(self, folder, name):
+        marker = folder.parent / "sprung"
+        (folder / name).write_bytes(pickle.dumps(Trap(marker)))
+        with pytest.raises(ValueError, match=str(folder)):
+            stp.models.load(folder)
+        assert not marker.exists()
+
+    def test_a_torch_checkpoint_under_the_name_of_the_weights(self, folder):
+        marker = folder.parent / "sprung"
+        torch.save({"network": Trap(marker)}, folder / "model.safetensors")
+        with pytest.raises(ValueError, match="cannot be read"):
+            stp.models.load(folder)
+        assert not marker.exists()
+
+    def test_the_trap_works(self, tmp_path):
+        pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
+        assert (tmp_path / "sprung").exists()

@@ -1,0 +1,240 @@
+"""Pictures: the right values, on the right scale, the right way up."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import EllipseCollection
+
+import stpredict as stp
+from stpredict import _sections, metrics
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+    yield
+    plt.close("all")
+
+
+def colour(tiles):
+    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    """Two sections, wider than high, with predictions; and the model."""
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(
+        2,
+        size_px=(700, 1100),
+        mpp=0.5,
+        pitch_um=40.0,
+        n_morphology=4,
+        n_neighborhood=2,
+        n_null=2,
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    model = stp.tl.fit_deepspot(
+        sdata,
+        embedding="X_colour",
+        context="spot_neighbors",
+        genes=["morphology_001", "null_001"],
+        n_hidden=16,
+        n_phi=2,
+        n_rho=2,
+        learning_rate=5e-3,
+        max_epochs=12,
+        batch_size=16,
+    )
+    stp.tl.predict(sdata, model)
+    stp.settings.verbosity = verbosity
+    return sdata, model
+
+
+@pytest.fixture
+def model(predicted):
+    return predicted[1]
+
+
+@pytest.fixture
+def sdata(predicted):
+    return _sections.copy_of(predicted[0])
+
+
+@pytest.fixture
+def one(predicted):
+    return _sections.copy_of(predicted[0].subset(["S1", "S1_image"]))
+
+
+def spots_of(ax):
+    (found,) = [c for c in ax.collections if isinstance(c, EllipseCollection)]
+    return found
+
+
+def drawn(ax):
+    ax.figure.canvas.draw()
+    return ax
+
+
+class TestLossCurve:
+    def test_every_step_and_every_validation_is_drawn(self, model):
+        ax = drawn(stp.pl.loss_curve(model))
+        history = model.history
+        training = history[history["split"] == "training"]
+        validation = history[history["split"] == "validation"]
+        steps, smooth, held_out = ax.lines[:3]
+        np.testing.assert_array_equal(steps.get_ydata(), training["loss"])
+        np.testing.assert_array_equal(held_out.get_ydata(), validation["loss"])
+        assert steps.get_alpha() < 0.5
+        assert np.std(smooth.get_ydata()) < np.std(steps.get_ydata())
+        # validation stands at the end of its epoch
+        np.testing.assert_allclose(held_out.get_xdata(), 1 + validation["epoch"])
+        assert steps.get_xdata().max() == held_out.get_xdata().max()
+
+    def test_the_chosen_epoch_is_marked(self, model):
+        ax = stp.pl.loss_curve(model)
+        best = model.training["best_epoch"]
+        validation = model.history[model.history["split"] == "validation"]
+        lowest = validation["loss"].min()
+        mark = ax.lines[-1]
+        assert list(mark.get_xdata()) == [best + 1]
+        assert list(mark.get_ydata()) == [lowest]
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert f"chosen: epoch {best + 1}, {lowest:.3f}" in labels
+        assert any(model.training["held_out"] in label for label in labels)
+
+    def test_axes_are_labelled(self, model):
+        ax = stp.pl.loss_curve(model)
+        assert ax.get_xlabel() == "epoch"
+        assert "mse" in ax.get_ylabel()
+        assert model.units in ax.get_ylabel()
+
+    def test_axes_of_the_caller_are_drawn_on(self, model):
+        _, ax = plt.subplots()
+        assert stp.pl.loss_curve(model, ax=ax) is ax
+        assert len(plt.get_fignums()) == 1
+
+    def test_a_model_that_was_loaded_is_drawn_alike(self, model, tmp_path):
+        model.save(tmp_path / "model")
+        before = stp.pl.loss_curve(model)
+        after = stp.pl.loss_curve(stp.models.load(tmp_path / "model"))
+        for old, new in zip(before.lines, after.lines, strict=True):
+            np.testing.assert_allclose(old.get_xydata(), new.get_xydata())
+
+
+class TestPrediction:
+    def test_three_panels_with_titles(self, one):
+        axes = stp.pl.prediction(one, "morphology_001")
+        titles = [ax.get_title() for ax in axes]
+        table, predicted = one.tables["table"], one.tables["predicted"]
+        score = metrics.pcc(
+            table[:, "morphology_001"].layers["log1p"].toarray(),
+            predicted[:, "morphology_001"].X,
+        )[0]
+        assert titles == [
+            "S1: H&E",
+            "morphology_001 measured",
+            f"morphology_001 predicted (PCC {score:.2f})",
+        ]
+        assert {ax.get_xlabel() for ax in axes} == {"µm"}
+
+    def test_axes_are_equal_and_rows_count_downwards(self, one):
+        section = _sections.sections(one)[0]
+        for ax in stp.pl.prediction(one, "morphology_001"):
+            drawn(ax)
+            assert ax.get_aspect() == 1
+            bottom, top = ax.get_ylim()
+            assert bottom > top
+            left, right = ax.get_xlim()
+            assert left < right
+            low, high = section.centers_um.min(axis=0), section.centers_um.max(axis=0)
+            assert left < low[0]
+            assert right > high[0]
+            assert top < low[1]
+            assert bottom > high[1]
+
+    def test_measured_and_predicted_have_one_scale_and_their_own_values(self, one):
+        table, predicted = one.tables["table"], one.tables["predicted"]
+        _, measured_ax, predicted_ax = stp.pl.prediction(one, "morphology_001")
+        measured, prediction = spots_of(measured_ax), spots_of(predicted_ax)
+        assert measured.norm is prediction.norm
+        assert measured.get_cmap() == prediction.get_cmap()
+        column = table[:, "morphology_001"].layers["log1p"].toarray().ravel()
+        np.testing.assert_allclose(measured.get_array(), column)
+        np.testing.assert_allclose(prediction.get_array(), predicted[:, "morphology_001"].X.ravel())
+
+    def test_spots_lie_where_they_are_and_are_as_large_as_they_are(self, one):
+        section = _sections.sections(one)[0]
+        _, measured_ax, _ = stp.pl.prediction(one, "morphology_001")
+        spots = spots_of(measured_ax)
+        np.testing.assert_allclose(spots.get_offsets(), section.centers_um)
+        np.testing.assert_allclose(spots._widths * 2, 2 * section.radius_um)
+
+    def test_the_image_lies_under_the_spots(self, one):
+        image = np.asarray(one.images["S1_image"]["scale0"].ds["image"].data).transpose(1, 2, 0)
+        ax = stp.pl.prediction(one, "morphology_001")[0]
+        (shown,) = ax.images
+        left, right, bottom, top = shown.get_extent()
+        mpp = 0.5
+        rows = slice(round(top / mpp), round(bottom / mpp))
+        columns = slice(round(left / mpp), round(right / mpp))
+        np.testing.assert_array_equal(shown.get_array(), image[rows, columns])
+
+    def test_the_colour_bar_tells_the_units(self, one):
+        axes = stp.pl.prediction(one, "morphology_001")
+        bars = [ax for ax in axes[0].figure.axes if ax not in list(axes)]
+        assert [ax.get_ylabel() for ax in bars] == ["log(1 + counts per 10,000)"]
+
+    def test_one_of_several_sections_is_chosen(self, sdata):
+        axes = stp.pl.prediction(sdata, "morphology_001", section="S2")
+        assert axes[0].get_title() == "S2: H&E"
+        rows = (sdata.tables["predicted"].obs["region"] == "S2").to_numpy()
+        values = sdata.tables["predicted"][rows, "morphology_001"].X.ravel()
+        np.testing.assert_array_equal(spots_of(axes[-1]).get_array(), values)
+
+    def test_measured_values_are_found_by_name(self, one):
+        table = one.tables["table"]
+        before = spots_of(stp.pl.prediction(one, "null_001")[1]).get_array()
+        one.tables["table"] = table[::-1, ::-1].copy()
+        after = spots_of(stp.pl.prediction(one, "null_001")[1]).get_array()
+        np.testing.assert_array_equal(after, before)
+
+    def test_without_measured_values_two_panels_are_drawn(self, one):
+        one.tables["table"] = one.tables["table"][:, ["null_002"]].copy()
+        axes = stp.pl.prediction(one, "morphology_001")
+        assert [ax.get_title() for ax in axes] == ["S1: H&E", "morphology_001 predicted"]
+
+    def test_axes_of_the_caller_are_drawn_on(self, one):
+        _, given = plt.subplots(1, 3)
+        axes = stp.pl.prediction(one, "morphology_001", axes=given)
+        assert list(axes) == list(given)
+        _, two = plt.subplots(1, 2)
+        with pytest.raises(ValueError, match="3 axes are needed, 2 given"):
+            stp.pl.prediction(one, "morphology_001", axes=two)
+
+    def test_it_can_be_saved(self, one, tmp_path):
+        figure = stp.pl.prediction(one, "morphology_001")[0].figure
+        figure.savefig(tmp_path / "prediction.png")
+        assert (tmp_path / "prediction.png").stat().st_size > 10_000
+
+    def test_several_sections_and_none_chosen(self, sdata):
+        with pytest.raises(ValueError, match="2 sections, choose one: section='S1'"):
+            stp.pl.prediction(sdata, "morphology_001")
+
+    def test_a_section_that_is_not_there(self, sdata):
+        with pytest.raises(KeyError, match="no section 'S9'; sections: S1, S2"):
+            stp.pl.prediction(sdata, "morphology_001", section="S9")
+
+    def test_a_gene_that_was_not_predicted(self, one):
+        with pytest.raises(KeyError, match=r"'ERBB2' was not predicted; .*morphology_001, null_001"):
+            stp.pl.prediction(one, "ERBB2")
+
+    def test_nothing_was_predicted(self, one):
+        del one.tables["predicted"]
+        with pytest.raises(KeyError, match=r"run stp\.tl\.predict first"):
+            stp.pl.prediction(one, "morphology_001")

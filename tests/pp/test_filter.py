@@ -1,0 +1,206 @@
+"""Spots leave for the reason that was planted, are counted under it, and take their shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+import spatialdata as sd
+from spatialdata.models import ShapesModel
+
+import stpredict as stp
+from stpredict import _sections
+
+# a phantom whose pale regions Otsu's threshold takes for tissue, as they are
+FINE = {
+    "size_px": 700,
+    "mpp": 0.5,
+    "pitch_um": 40.0,
+    "n_morphology": 2,
+    "n_neighborhood": 2,
+    "seed": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def move(sdata, names, x, y, section="S1"):
+    """Put spots of a section somewhere else."""
+    circles = sdata.shapes[section]
+    points = circles.geometry.to_numpy().copy()
+    points[circles.index.isin(names)] = shapely.Point(x, y)
+    del sdata.shapes[section]
+    sdata.shapes[section] = ShapesModel.parse(circles.set_geometry(points))
+
+
+def starve(sdata, rows):
+    """Leave one count to each of some rows."""
+    table = sdata.tables["table"]
+    counts = table.X.toarray()
+    counts[rows] = 0
+    counts[rows, 0] = 1
+    table.X = type(table.X)(counts)
+
+
+def removed(sdata):
+    return _sections.recorded(sdata.tables["table"], "filter_spots")["removed"]
+
+
+def test_planted_reasons(capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    sdata = stp.datasets.phantom(2, **FINE, off_tissue=3, counts_per_spot=20000.0)
+    table = sdata.tables["table"]
+    n = table.n_obs
+    on = np.flatnonzero(table.obs["on_tissue"])
+    starve(sdata, on[[3, 4]])
+    gone = set(table.obs_names[on[[0, 1, 3, 4]]]) | set(
+        table.obs_names[~table.obs["on_tissue"].to_numpy()]
+    )
+    first, second = table.obs["instance_id"].iloc[on[[0, 1]]]
+    move(sdata, [first], 1000.0, 20.0)
+    move(sdata, [second], np.nan, np.nan)
+    expected = [name for name in table.obs_names if name not in gone]
+
+    stp.pp.filter_spots(sdata)
+
+    after = sdata.tables["table"]
+    assert list(after.obs_names) == expected
+    assert removed(sdata) == {"outside_image": 2, "too_few_counts": 2, "off_tissue": 6}
+    told = capsys.readouterr().out
+    assert f"filter_spots: {n - 10} of {n} spots kept; removed: 2 without a position" in told
+    assert "2 with fewer than 100 counts, 6 off the tissue" in told
+    assert after.obs["on_tissue"].all()
+    for section in ("S1", "S2"):
+        left = after.obs.loc[after.obs["region"] == section, "instance_id"]
+        assert sorted(sdata.shapes[section].index) == sorted(left)
+    # what is left can be worked with
+    assert [len(s.rows) for s in _sections.sections(sdata)] == list(
+        after.obs["region"].value_counts()[["S1", "S2"]]
+    )
+    assert set(sdata.coordinate_systems) == {"S1_um", "S2_um"}
+    np.testing.assert_array_equal(after.obs["total_counts"], np.asarray(after.X.sum(1)).ravel())
+
+
+def test_tissue_fraction_follows_the_picture():
+    sdata = stp.datasets.phantom(**FINE, off_tissue=3)
+    stp.pp.filter_spots(sdata, min_counts=0, min_tissue_fraction=0.0)
+    obs = sdata.tables["table"].obs
+    assert obs["on_tissue"].sum() == len(obs) - 3  # nobody was removed
+    assert obs.loc[obs["on_tissue"], "tissue_fraction"].min() > 0.3
+    assert obs.loc[obs["on_tissue"], "tissue_fraction"].median() > 0.95
+    assert obs.loc[~obs["on_tissue"], "tissue_fraction"].max() < 0.1
+
+
+def test_known_tissue_fraction_is_used():
+    sdata = stp.datasets.phantom(**FINE)
+    table = sdata.tables["table"]
+    table.obs["tissue_fraction"] = np.linspace(0, 1, table.n_obs)
+    stp.pp.filter_spots(sdata, min_tissue_fraction=0.5)
+    kept = sdata.tables["table"].obs["tissue_fraction"]
+    assert kept.min() >= 0.5
+    assert len(kept) == table.n_obs // 2
+
+
+def test_an_image_without_glass_is_all_tissue():
+    sdata = stp.datasets.phantom(**FINE)
+    dark = sdata.images["S1_image"]
+    for scale in dark.children:
+        dark[scale].ds["image"].data = dark[scale].ds["image"].data // 3
+    stp.pp.filter_spots(sdata)
+    assert (sdata.tables["table"].obs["tissue_fraction"] == 1).all()
+
+
+def test_thresholds():
+    sdata = stp.datasets.phantom(**FINE)
+    totals = np.asarray(sdata.tables["table"].X.sum(axis=1)).ravel()
+    middle = int(np.median(totals)) + 1
+    stp.pp.filter_spots(sdata, min_counts=middle, min_tissue_fraction=0.0)
+    assert sdata.tables["table"].n_obs == (totals >= middle).sum()
+    record = _sections.recorded(sdata.tables["table"], "filter_spots")
+    assert (record["min_counts"], record["min_tissue_fraction"]) == (middle, 0.0)
+
+
+def test_a_spot_is_counted_under_the_first_reason():
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    table = sdata.tables["table"]
+    starve(sdata, np.arange(table.n_obs) >= table.n_obs - 2)  # those off the tissue come last
+    move(sdata, [table.obs["instance_id"].iloc[-1]], -50.0, 5.0)
+    stp.pp.filter_spots(sdata)
+    assert removed(sdata) == {"outside_image": 1, "too_few_counts": 1, "off_tissue": 0}
+
+
+def test_again_removes_nothing():
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    stp.pp.filter_spots(sdata)
+    before = list(sdata.tables["table"].obs_names)
+    stp.pp.filter_spots(sdata)
+    assert list(sdata.tables["table"].obs_names) == before
+    assert set(removed(sdata).values()) == {0}
+
+
+def test_what_was_computed_before_stays_in_step():
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    stp.pp.normalize(sdata)
+    stp.pp.neighbors(sdata)
+    before = sdata.tables["table"].copy()
+    stp.pp.filter_spots(sdata)
+    after = sdata.tables["table"]
+    kept = before.obs_names.isin(after.obs_names)
+    np.testing.assert_array_equal(
+        after.layers["log1p"].toarray(), before.layers["log1p"].toarray()[kept]
+    )
+    graph = before.obsp["spatial_connectivities"][kept][:, kept]
+    assert (after.obsp["spatial_connectivities"] != graph).nnz == 0
+    assert "neighbors" in after.uns["stpredict"]
+
+
+def test_copy():
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    n, names = sdata.tables["table"].n_obs, list(sdata.shapes["S1"].index)
+    columns = list(sdata.tables["table"].obs)
+    changed = stp.pp.filter_spots(sdata, copy=True)
+    assert isinstance(changed, sd.SpatialData)
+    assert changed.tables["table"].n_obs == n - 2
+    assert len(changed.shapes["S1"]) == n - 2
+    assert sdata.tables["table"].n_obs == n
+    assert list(sdata.shapes["S1"].index) == names
+    assert list(sdata.tables["table"].obs) == columns
+    assert "filter_spots" not in sdata.tables["table"].uns["stpredict"]
+    assert stp.pp.filter_spots(sdata) is None
+
+
+def test_survives_zarr(tmp_path):
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    stp.pp.filter_spots(sdata)
+    sdata.write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    table, read = sdata.tables["table"], back.tables["table"]
+    assert _sections.recorded(read, "filter_spots") == _sections.recorded(table, "filter_spots")
+    np.testing.assert_array_equal(table.obs["tissue_fraction"], read.obs["tissue_fraction"])
+    stp.pp.filter_spots(back, min_counts=200)  # and can be filtered again
+
+
+def test_a_section_would_be_left_empty():
+    sdata = stp.datasets.phantom(2, **FINE)
+    table = sdata.tables["table"]
+    starve(sdata, (table.obs["region"] == "S2").to_numpy())
+    before, names = list(table.obs), list(sdata.shapes["S1"].index)
+    message = (
+        r"no spot of section 'S2' would be left: of \d+, \d+ lie in the image, 0 have at least 100 "
+        r"counts and \d+ lie on tissue"
+    )
+    with pytest.raises(ValueError, match=message):
+        stp.pp.filter_spots(sdata)
+    assert sdata.tables["table"] is table
+    assert list(table.obs) == before
+    assert list(sdata.shapes["S1"].index) == names
+    assert "filter_spots" not in table.uns["stpredict"]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, np.nan])
+def test_bad_share(share):
+    with pytest.raises(ValueError, match="min_tissue_fraction must lie between 0 and 1"):
+        stp.pp.filter_spots(None, min_tissue_fraction=share)

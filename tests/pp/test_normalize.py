@@ -1,0 +1,109 @@
+"""log1p of counts per 10,000, as by hand and as scanpy does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+import spatialdata as sd
+
+import stpredict as stp
+from stpredict import _sections
+
+SMALL = {"size_px": 400, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+@pytest.fixture
+def sdata():
+    return stp.datasets.phantom(**SMALL, n_null=6)
+
+
+def dense(values):
+    return values.toarray() if sp.issparse(values) else np.asarray(values)
+
+
+FORMATS = {
+    "csr": sp.csr_matrix,
+    "csc": sp.csc_matrix,
+    "csr_array": sp.csr_array,
+    "dense": np.asarray,
+    "integers": lambda x: np.asarray(x).astype(np.int64),
+    "sparse integers": lambda x: sp.csr_matrix(x.astype(np.int32)),
+    "float64": lambda x: sp.csr_matrix(x.astype(np.float64)),
+}
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS.keys())
+def test_formula(sdata, make):
+    table = sdata.tables["table"]
+    counts = table.X.toarray()
+    table.X = make(counts)
+    stp.pp.normalize(sdata)
+    layer = table.layers["log1p"]
+    assert layer.dtype == np.float32
+    assert layer.shape == table.shape
+    by_hand = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(dense(layer), by_hand, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(dense(table.X), counts)  # X stays as it is
+    assert table.X.dtype == make(counts).dtype
+
+
+@pytest.mark.parametrize("target_sum", [1.0, 1e4, 1e6])
+def test_as_scanpy(sdata, target_sum):
+    table = sdata.tables["table"]
+    reference = table.copy()
+    sc.pp.normalize_total(reference, target_sum=target_sum)
+    sc.pp.log1p(reference)
+    stp.pp.normalize(sdata, target_sum=target_sum)
+    np.testing.assert_allclose(dense(table.layers["log1p"]), dense(reference.X), rtol=1e-6)
+    assert _sections.recorded(table, "normalize")["target_sum"] == target_sum
+
+
+def test_again_replaces(sdata):
+    stp.pp.normalize(sdata, target_sum=100)
+    stp.pp.normalize(sdata)
+    layer = sdata.tables["table"].layers["log1p"]
+    np.testing.assert_allclose(np.expm1(dense(layer)).sum(axis=1), 1e4, rtol=1e-4)
+
+
+def test_a_spot_without_counts_stays_zero(sdata):
+    table = sdata.tables["table"]
+    counts = table.X.toarray()
+    counts[2] = 0
+    table.X = sp.csr_matrix(counts)
+    with pytest.warns(UserWarning, match="zero counts"):
+        stp.pp.normalize(sdata)
+    layer = dense(table.layers["log1p"])
+    assert (layer[2] == 0).all()
+    assert np.isfinite(layer).all()
+
+
+def test_copy(sdata):
+    changed = stp.pp.normalize(sdata, copy=True)
+    assert isinstance(changed, sd.SpatialData)
+    assert "log1p" in changed.tables["table"].layers
+    assert "log1p" not in sdata.tables["table"].layers
+    assert "normalize" not in sdata.tables["table"].uns["stpredict"]
+    assert stp.pp.normalize(sdata) is None
+
+
+def test_survives_zarr(sdata, tmp_path):
+    stp.pp.normalize(sdata)
+    sdata.write(tmp_path / "a.zarr")
+    read = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
+    table = sdata.tables["table"]
+    np.testing.assert_array_equal(dense(read.layers["log1p"]), dense(table.layers["log1p"]))
+    assert _sections.recorded(read, "normalize") == _sections.recorded(table, "normalize")
+
+
+@pytest.mark.parametrize("target_sum", [0, -1.0, np.nan, np.inf])
+def test_bad_target(sdata, target_sum):
+    with pytest.raises(ValueError, match="target_sum must be a number above 0"):
+        stp.pp.normalize(sdata, target_sum=target_sum)
+    assert "log1p" not in sdata.tables["table"].layers

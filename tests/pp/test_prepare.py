@@ -1,0 +1,235 @@
+"""prepare runs exactly the steps a model was trained with, or says why it cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import spatialdata as sd
+import torch
+from torch import nn
+
+import stpredict as stp
+from stpredict import _recipe, _sections
+
+SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
+TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+class Colour(nn.Module):
+    """A little network whose weights make it what it is."""
+
+    def __init__(self, gain=1.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([gain]))
+
+    def forward(self, tiles):
+        return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1) * self.gain
+
+
+def new_sections(seed=7):
+    return stp.datasets.phantom(2, **SMALL, n_null=2, seed=seed)
+
+
+def fit(context, encoder, **embed):
+    sdata = stp.datasets.phantom(2, **SMALL, n_null=2)
+    stp.pp.normalize(sdata, target_sum=5000)
+    stp.pp.select_genes(sdata, n_top=3)
+    stp.pp.embed(sdata, encoder, key_added="X_mine", **embed)
+    stp.pp.neighbors(sdata, n_neighbors=4)
+    return stp.tl.fit_deepspot(sdata, embedding="X_mine", context=context, **TINY)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stp.settings, "verbosity", 0)
+        return fit("spot_subspot_neighbors", Colour(), tile_um=30, n_subtiles=2)
+
+
+@pytest.fixture(scope="module")
+def spot_model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stp.settings, "verbosity", 0)
+        return fit("spot", "texture", tile_um=30, n_subtiles=1)
+
+
+def contents(sdata):
+    table = sdata.tables["table"]
+    return {
+        slot: sorted(getattr(table, slot))
+        for slot in ("obsm", "obsp", "layers", "uns", "obs", "var")
+    } | {"steps": sorted(table.uns["stpredict"]), "spots": table.n_obs}
+
+
+def test_makes_what_the_steps_make(model):
+    new, by_hand = new_sections(), new_sections()
+    stp.pp.prepare(new, model, encoder=Colour())
+    stp.pp.normalize(by_hand, target_sum=5000)
+    stp.pp.embed(by_hand, Colour(), tile_um=30, n_subtiles=2, key_added="X_mine")
+    stp.pp.neighbors(by_hand, n_neighbors=4)
+    table, other = new.tables["table"], by_hand.tables["table"]
+    for slot in ("X_mine", "X_mine_subtiles"):
+        np.testing.assert_array_equal(table.obsm[slot], other.obsm[slot])
+    for slot in ("spatial_connectivities", "spatial_distances"):
+        assert (table.obsp[slot] != other.obsp[slot]).nnz == 0
+    assert (table.layers["log1p"] != other.layers["log1p"]).nnz == 0
+    for step in ("embed", "neighbors", "normalize"):
+        assert _sections.recorded(table, step) == _sections.recorded(other, step)
+    stp.tl.predict(new, model)
+    assert new.tables["predicted"].shape == (table.n_obs, 3)
+
+
+def test_fits_a_model_without_context(spot_model):
+    new = new_sections()
+    stp.pp.prepare(new, spot_model)
+    table = new.tables["table"]
+    assert "X_mine" in table.obsm
+    assert "X_mine_subtiles" not in table.obsm
+    assert not list(table.obsp)
+    assert _sections.recorded(table, "embed")["X_mine"]["tile_um"] == 30
+    stp.tl.predict(new, spot_model)
+
+
+def test_model_from_disk(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = stp.models.load(tmp_path / "model")
+    new = new_sections()
+    stp.pp.prepare(new, loaded, encoder=Colour())
+    _recipe.check_recipe(new.tables["table"], model)
+
+
+def test_prepared_sections_survive_zarr(model, tmp_path):
+    new = new_sections()
+    stp.pp.prepare(new, model, encoder=Colour())
+    new.write(tmp_path / "new.zarr")
+    back = sd.read_zarr(tmp_path / "new.zarr")
+    _recipe.check_recipe(back.tables["table"], model)
+    stp.tl.predict(new, model)
+    stp.tl.predict(back, model)
+    np.testing.assert_array_equal(new.tables["predicted"].X, back.tables["predicted"].X)
+
+
+def test_mends_what_was_made_differently(model):
+    new = new_sections()
+    stp.pp.embed(new, Colour(), tile_um=50, n_subtiles=3, key_added="X_mine")
+    stp.pp.neighbors(new)
+    with pytest.raises(ValueError, match=r"tile_um is 50\.0.*trained with 30\.0.*stp\.pp\.prepare"):
+        stp.tl.predict(new, model)
+    stp.pp.prepare(new, model, encoder=Colour())
+    stp.tl.predict(new, model)
+
+
+def other_encoder(new):
+    stp.pp.embed(new, Colour(gain=3.0), tile_um=30, n_subtiles=2, key_added="X_mine")
+
+
+def other_neighbors(new):
+    stp.pp.neighbors(new, n_neighbors=5)
+
+
+def no_embedding(new):
+    del new.tables["table"].obsm["X_mine"]
+
+
+def no_subtiles(new):
+    del new.tables["table"].obsm["X_mine_subtiles"]
+
+
+def no_graph(new):
+    del new.tables["table"].obsp["spatial_connectivities"]
+
+
+def nan_embedding(new):
+    new.tables["table"].obsm["X_mine"][2, 1] = np.nan
+
+
+def nan_subtiles(new):
+    new.tables["table"].obsm["X_mine_subtiles"][2, 1, 0] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (other_encoder, ValueError, "embed step was run differently: weights_hash .*pp.prepare"),
+        (other_neighbors, ValueError, "neighbors step .* n_neighbors is 5, .* with 4.*pp.prepare"),
+        (no_embedding, KeyError, r"no embedding obsm\['X_mine'\].*stp.pp.embed.*stp.pp.prepare"),
+        (no_subtiles, KeyError, r"no obsm\[.*X_mine_subtiles.*\]: run stp\.pp\.embed"),
+        (no_graph, KeyError, "no neighbour graph .*stp.pp.neighbors.*stp.pp.prepare"),
+        (nan_embedding, ValueError, r"obsm\['X_mine'\] has 1 values that are NaN or infinite"),
+        (nan_subtiles, ValueError, r"obsm\['X_mine_subtiles'\] has 1 values that are NaN or inf"),
+    ],
+)
+def test_inputs_a_model_cannot_take(model, spoil, error, message):
+    new = new_sections()
+    stp.pp.prepare(new, model, encoder=Colour())
+    spoil(new)
+    before = contents(new)
+    with pytest.raises(error, match=message):
+        stp.tl.predict(new, model)
+    assert contents(new) == before
+    assert set(new.tables) == {"table"}
+    stp.pp.prepare(new, model, encoder=Colour())  # the call that mends it
+    stp.tl.predict(new, model)
+
+
+def test_no_spot_is_removed(model):
+    new = stp.datasets.phantom(**SMALL, n_null=2, off_tissue=2)
+    n = new.tables["table"].n_obs
+    stp.pp.prepare(new, model, encoder=Colour())
+    assert new.tables["table"].n_obs == n
+
+
+def test_copy(model):
+    new = new_sections()
+    before = contents(new)
+    prepared = stp.pp.prepare(new, model, encoder=Colour(), copy=True)
+    assert isinstance(prepared, sd.SpatialData)
+    assert contents(new) == before
+    assert "X_mine" in prepared.tables["table"].obsm
+    assert stp.pp.prepare(new, model, encoder=Colour()) is None
+    assert contents(new) == contents(prepared)
+
+
+def test_other_weights(model):
+    new = new_sections()
+    before = contents(new)
+    with pytest.raises(
+        ValueError, match=r"the encoder .* has other weights than the model was tra"
+    ):
+        stp.pp.prepare(new, model, encoder=Colour(gain=2.0))
+    assert contents(new) == before
+
+
+def test_an_encoder_of_ones_own_must_be_given(model):
+    new = new_sections()
+    before = contents(new)
+    with pytest.raises(KeyError, match=r"mine.*encoder="):
+        stp.pp.prepare(new, model)
+    assert contents(new) == before
+
+
+def test_a_step_that_fails_leaves_nothing(model):
+    new = new_sections()
+    table = new.tables["table"]
+    counts = table.X.toarray()
+    counts[3, 1] = -1
+    table.X = counts  # normalising is the last step
+    before = contents(new)
+    with pytest.raises(ValueError, match="1 are negative"):
+        stp.pp.prepare(new, model, encoder=Colour())
+    assert contents(new) == before
+    assert new.tables["table"] is table
+
+
+def test_too_few_spots_for_the_neighbours(model):
+    new = stp.datasets.phantom(**SMALL, n_null=2)
+    new.tables["table"] = new.tables["table"][:3].copy()
+    before = contents(new)
+    with pytest.raises(ValueError, match="'S1' has 3 spots, too few for 4 neighbours"):
+        stp.pp.prepare(new, model, encoder=Colour())
+    assert contents(new) == before

@@ -1,0 +1,91 @@
+"""`import stpredict` is light, and every name that is offered is there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+import stpredict as stp
+
+MODULES = sorted(module.name for module in pkgutil.walk_packages(stp.__path__, prefix="stpredict."))
+SLOW = ("torch", "torchvision", "squidpy", "scanpy", "lightning", "timm", "transformers")
+
+
+def in_fresh_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_slow():
+    loaded = in_fresh_process(
+        "import sys, stpredict\n"
+        "stpredict.settings.verbosity, stpredict.__version__, dir(stpredict)\n"
+        f"print(*[name for name in {SLOW!r} if name in sys.modules])"
+    )
+    assert loaded == ""
+
+
+def test_modules_load_when_they_are_first_used():
+    loaded = in_fresh_process(
+        "import sys, stpredict as stp\n"
+        "assert 'stpredict.metrics' not in sys.modules\n"
+        "print(callable(stp.metrics.pcc), 'stpredict.metrics' in sys.modules)"
+    )
+    assert loaded == "True True"
+
+
+@pytest.mark.parametrize("name", ["stpredict", *MODULES])
+def test_every_offered_name_is_there(name):
+    module = importlib.import_module(name)
+    offered = getattr(module, "__all__", [])
+    assert len(set(offered)) == len(offered)
+    for attribute in offered:
+        assert getattr(module, attribute) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["datasets", "encoders", "io", "metrics", "models", "nn", "pl", "pp", "tl"]
+)
+def test_every_public_module_says_what_it_offers(name):
+    module = getattr(stp, name)
+    assert module.__all__ == sorted(module.__all__)
+    assert module.__doc__
+    public = {key for key, value in vars(module).items() if _defined_here(key, value)}
+    assert public <= set(module.__all__)
+
+
+def _defined_here(name: str, value: object) -> bool:
+    """A public function or class of ours, and no module."""
+    ours = str(getattr(value, "__module__", "")).startswith("stpredict")
+    return not name.startswith("_") and ours
+
+
+def test_dir_lists_what_there_is():
+    assert set(stp.__all__) <= set(dir(stp))
+    for name in dir(stp):
+        getattr(stp, name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'stpredict' has no attribute 'fit_deepspot'"):
+        stp.fit_deepspot  # noqa: B018
+
+
+def test_the_package_says_that_it_is_typed():
+    assert files("stpredict").joinpath("py.typed").is_file()
+
+
+def test_the_session_can_be_silenced(capsys, monkeypatch):
+    from stpredict._log import tell
+
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+    tell("not said")
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    tell("said")
+    assert capsys.readouterr().out == "said\n"

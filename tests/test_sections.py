@@ -1,0 +1,451 @@
+"""From SpatialData to arrays: centres, scale, levels, rows, and every broken link told."""
+
+from __future__ import annotations
+
+import copy
+
+import anndata as ad
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import spatialdata as sd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import (
+    Affine,
+    Identity,
+    Scale,
+    Sequence,
+    get_transformation,
+    set_transformation,
+)
+
+import stpredict as stp
+from stpredict import _sections
+from stpredict.io._assemble import assemble_section
+
+MPP = 2.0
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def section(name="S1", *, n=6, size=(60, 80), mpp=MPP, seed=0):
+    rng = np.random.default_rng(seed)
+    height, width = size
+    return assemble_section(
+        name,
+        image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        counts=rng.integers(0, 9, (n, 3)),
+        obs_names=[f"s{i}" for i in range(n)],
+        var_names=["A", "B", "C"],
+        positions=rng.uniform((5, 5), (width - 5, height - 5), (n, 2)),
+        mpp=mpp,
+        diameter_um=10,
+    )
+
+
+def positions(sdata, name="S1"):
+    table = sdata.tables["table"]
+    return table.obsm["spatial"][(table.obs["region"] == name).to_numpy()]
+
+
+def only(sdata):
+    (found,) = _sections.sections(sdata)
+    return found
+
+
+def rotation(degrees, *, scale=1.0, shift=(0.0, 0.0), mirror=False):
+    """Affine matrix (3, 3) over x, y."""
+    angle = np.deg2rad(degrees)
+    matrix = np.eye(3)
+    matrix[:2, :2] = scale * np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    if mirror:
+        matrix[:2, 1] *= -1
+    matrix[:2, 2] = shift
+    return matrix
+
+
+def affine(matrix):
+    return Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+
+
+def apply(matrix, points):
+    return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def test_what_the_readers_write():
+    sdata = section()
+    found = only(sdata)
+    assert (found.name, found.image, found.mpp) == ("S1", "S1_image", MPP)
+    np.testing.assert_allclose(found.centers, positions(sdata))
+    np.testing.assert_allclose(found.centers_um, positions(sdata) * MPP)
+    np.testing.assert_allclose(found.radius_um, 5)
+    np.testing.assert_array_equal(found.rows, np.arange(6))
+    assert found.shape_yx == (60, 80)
+
+
+angles, shifts = st.floats(-180, 180), st.tuples(st.floats(-500, 500), st.floats(-500, 500))
+
+
+@settings(max_examples=30, deadline=None)
+@given(angle=angles, shift=shifts, scale=st.floats(0.2, 5), mirror=st.booleans())
+def test_centers_follow_the_shapes_transformation(angle, shift, scale, mirror):
+    sdata = section()
+    moved = rotation(angle, scale=scale, shift=shift, mirror=mirror)
+    set_transformation(
+        sdata.shapes["S1"], Sequence([Scale([MPP, MPP], ("x", "y")), affine(moved)]), "S1_um"
+    )
+    found = only(sdata)
+    assert found.mpp == pytest.approx(MPP)
+    np.testing.assert_allclose(found.centers_um, apply(moved, positions(sdata) * MPP), atol=1e-6)
+    np.testing.assert_allclose(found.centers, found.centers_um / MPP)
+    np.testing.assert_allclose(found.radius_um, 5 * scale)
+    # the coordinates themselves were not touched
+    np.testing.assert_array_equal(
+        shapely.get_coordinates(sdata.shapes["S1"].geometry), positions(sdata)
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(angle=angles, shift=shifts, scale=st.floats(0.2, 5))
+def test_centers_follow_the_image_transformation(angle, shift, scale):
+    sdata = section()
+    placed = rotation(angle, scale=scale, shift=shift)
+    set_transformation(sdata.images["S1_image"], affine(placed), "S1_um")
+    found = only(sdata)
+    assert found.mpp == pytest.approx(scale)
+    # a centre in pixels, taken to µm by the image, is the spot taken to µm by the shapes
+    np.testing.assert_allclose(
+        apply(placed, found.centers), positions(sdata) * MPP, atol=1e-6, rtol=1e-6
+    )
+    np.testing.assert_allclose(found.radius_um, 5)
+
+
+@pytest.mark.parametrize("element", ["image", "shapes"])
+def test_stretched_transformation(element):
+    sdata = section()
+    target = sdata.images["S1_image"] if element == "image" else sdata.shapes["S1"]
+    set_transformation(target, Scale([2.0, 2.02], ("x", "y")), "S1_um")
+    assert only(sdata).name == "S1"  # rounding of the readers' is no stretching
+    for stretch in (2.5, 0.0):
+        set_transformation(target, Scale([2.0, stretch], ("x", "y")), "S1_um")
+        found = f"{max(2, stretch):g} and {min(2, stretch):g}"
+        with pytest.raises(
+            ValueError, match=f"S1.*stretches its axes by {found}; .*scale both alike"
+        ):
+            _sections.sections(sdata)
+
+
+def test_rows_of_several_sections():
+    sdata = stp.io.concat([section("S1", n=4), section("S2", n=7, mpp=0.5, seed=1)])
+    table = sdata.tables["table"]
+    shuffled = table[np.random.default_rng(0).permutation(table.n_obs)].copy()
+    sdata = sd.SpatialData.init_from_elements(
+        {**dict(sdata.images), **dict(sdata.shapes), "table": shuffled}
+    )
+    found = {s.name: s for s in _sections.sections(sdata)}
+    assert {name: s.mpp for name, s in found.items()} == {"S1": MPP, "S2": 0.5}
+    rows = np.concatenate([s.rows for s in found.values()])
+    assert sorted(rows) == list(range(11))
+    for name, s in found.items():
+        assert (shuffled.obs["region"].to_numpy()[s.rows] == name).all()
+        np.testing.assert_allclose(s.centers, shuffled.obsm["spatial"][s.rows])
+    assert _sections.section_names(shuffled) == list(dict.fromkeys(shuffled.obs["region"]))
+
+
+def test_spots_without_counts_are_no_rows():
+    sdata = section()
+    sdata.tables["table"] = sdata.tables["table"][[4, 1]].copy()
+    found = only(sdata)
+    np.testing.assert_allclose(found.centers, positions(section())[[4, 1]])
+
+
+def test_levels():
+    sdata = section(size=(2100, 3000))
+    levels = only(sdata).levels
+    assert [level.shape for level in levels] == [(3, 2100, 3000), (3, 1050, 1500), (3, 525, 750)]
+    assert all(level.dtype == np.uint8 for level in levels)
+    assert all(hasattr(level, "dask") for level in levels)
+    np.testing.assert_array_equal(
+        levels[0][:, :50, :50].compute(),
+        np.random.default_rng(0)
+        .integers(0, 256, (2100, 3000, 3), dtype=np.uint8)[:50, :50]
+        .transpose(2, 0, 1),
+    )
+
+
+def test_single_level_with_channels_last():
+    sdata = section()
+    pixels = sdata.images["S1_image"]["scale0"].ds["image"].data
+    transformations = get_transformation(sdata.images["S1_image"], get_all=True)
+    del sdata.images["S1_image"]
+    sdata.images["S1_image"] = Image2DModel.parse(
+        pixels.transpose(1, 2, 0), dims=("y", "x", "c"), transformations=transformations
+    )
+    (level,) = only(sdata).levels
+    np.testing.assert_array_equal(level.compute(), pixels.compute())
+
+
+def test_polygons():
+    sdata = section(n=2)
+    polygons = gpd.GeoDataFrame(
+        geometry=[
+            shapely.box(10, 20, 14, 30),
+            shapely.MultiPolygon([shapely.box(40, 40, 42, 42), shapely.box(44, 40, 46, 42)]),
+        ],
+        index=["s0", "s1"],
+    )
+    del sdata.shapes["S1"]
+    sdata.shapes["S1"] = ShapesModel.parse(
+        polygons, transformations={"S1_um": Scale([MPP, MPP], ("x", "y"))}
+    )
+    found = only(sdata)
+    np.testing.assert_allclose(found.centers, [[12, 25], [43, 41]])
+    np.testing.assert_allclose(np.pi * found.radius_um**2, [40 * MPP**2, 8 * MPP**2])
+
+
+# --- broken links -----------------------------------------------------------------------------
+
+
+def replace_image(sdata, image, name="S1_image", **transformations):
+    if name in sdata.images:
+        del sdata.images[name]
+    sdata.images[name] = Image2DModel.parse(
+        image, dims=("c", "y", "x"), transformations=transformations
+    )
+
+
+def unannotated(sdata):
+    table = sdata.tables["table"]
+    del table.uns[TableModel.ATTRS_KEY]
+
+
+def shapes_gone(sdata):
+    del sdata.shapes["S1"]
+
+
+def apart(sdata):
+    set_transformation(sdata.shapes["S1"], {"elsewhere": Identity()}, set_all=True)
+
+
+def second_image(sdata):
+    set_transformation(sdata.images["S1_image"], {"S1_um": Scale([2, 2], ("x", "y"))}, set_all=True)
+    replace_image(
+        sdata, np.zeros((3, 9, 9), dtype=np.uint8), "again", S1_um=Scale([9, 9], ("x", "y"))
+    )
+
+
+def pixels_only(sdata):
+    for element in (sdata.images["S1_image"], sdata.shapes["S1"]):
+        set_transformation(element, {"global": Identity()}, set_all=True)
+
+
+def pixels_only_two_images(sdata):
+    pixels_only(sdata)
+    replace_image(sdata, np.zeros((3, 9, 9), dtype=np.uint8), "hires", **{"global": Identity()})
+
+
+def empty_section(sdata):
+    table = sdata.tables["table"]
+    table.uns[TableModel.ATTRS_KEY]["region"] = ["S1", "S2"]
+
+
+def no_rows(sdata):
+    table = sdata.tables["table"][:0].copy()
+    table.uns[TableModel.ATTRS_KEY]["region"] = []
+    sdata.tables["table"] = table
+
+
+def duplicated_ids(sdata):
+    sdata.tables["table"].obs["instance_id"] = ["s0", "s1", "s1", "s3", "s0", "s5"]
+
+
+def duplicated_shapes(sdata):
+    shapes = sdata.shapes["S1"]
+    shapes.index = pd.Index(["s0", "s1", "s1", "s3", "s4", "s5"])
+
+
+def unknown_ids(sdata):
+    sdata.tables["table"].obs["instance_id"] = ["s0", "x1", "x2", "s3", "s4", "s5"]
+
+
+def grey(sdata):
+    replace_image(sdata, np.zeros((1, 60, 80), dtype=np.uint8), S1_um=Scale([2, 2], ("x", "y")))
+
+
+def four_channels(sdata):
+    replace_image(sdata, np.zeros((4, 60, 80), dtype=np.uint8), S1_um=Scale([2, 2], ("x", "y")))
+
+
+def sixteen_bit(sdata):
+    replace_image(sdata, np.zeros((3, 60, 80), dtype=np.uint16), S1_um=Scale([2, 2], ("x", "y")))
+
+
+def floats(sdata):
+    replace_image(sdata, np.zeros((3, 60, 80), dtype=np.float32), S1_um=Scale([2, 2], ("x", "y")))
+
+
+MEND = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
+BROKEN = [
+    (unannotated, r"tables\['table'\] does not say which shapes it annotates: .*TableModel.parse"),
+    (shapes_gone, "the table annotates 'S1', but there are no such shapes; shapes: none"),
+    (
+        apart,
+        r"shapes\['S1'\] \(coordinate systems elsewhere\) shares no coordinate system with an "
+        r"image; images: S1_image: spatialdata.transformations.set_transformation",
+    ),
+    (second_image, "several images could belong to section 'S1': S1_image, again: .*" + MEND),
+    (
+        pixels_only,
+        r"the µm per pixel of images\['S1_image'\] are not known .*'S1_um'.*give them with " + MEND,
+    ),
+    (pixels_only_two_images, "several images could .*'S1': S1_image, hires: .*" + MEND),
+    (empty_section, "section 'S2' is empty: the table names it but has no rows"),
+    (no_rows, r"tables\['table'\] has no rows"),
+    (duplicated_ids, "spot ids of section 'S1' in the table are not unique, repeated: s0, s1"),
+    (duplicated_shapes, r"the index of shapes\['S1'\] is not unique"),
+    (unknown_ids, r"2 spots of the table are not in shapes\['S1'\]: x1, x2"),
+    (grey, r"images\['S1_image'\] has 1 channels of uint8; .*3 channels \(RGB\) of uint8"),
+    (four_channels, r"images\['S1_image'\] has 4 channels of uint8"),
+    (sixteen_bit, r"images\['S1_image'\] has 3 channels of uint16"),
+    (floats, r"images\['S1_image'\] has 3 channels of float32"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), BROKEN, ids=[b[0].__name__ for b in BROKEN])
+@pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")  # spatialdata's
+def test_broken(spoil, message):
+    sdata = section()
+    spoil(sdata)
+    with pytest.raises(ValueError, match=message):
+        _sections.sections(sdata)
+
+
+@pytest.mark.parametrize("spoil", [second_image, pixels_only, pixels_only_two_images])
+def test_register_um_mends(spoil):
+    sdata = section()
+    spoil(sdata)
+    stp.io.register_um(sdata, "S1", image="S1_image", mpp=3.0)
+    found = only(sdata)
+    assert (found.image, found.mpp) == ("S1_image", 3.0)
+    np.testing.assert_allclose(found.centers, positions(sdata))
+
+
+def test_missing_tables():
+    sdata = section()
+    with pytest.raises(KeyError, match=r"no tables\['predicted'\]; tables: table: run stp.tl.pred"):
+        _sections.table_of(sdata, "predicted")
+    del sdata.tables["table"]
+    with pytest.raises(KeyError, match=r"there is no tables\['table'\]; tables: none: see stp.io"):
+        _sections.table_of(sdata)
+
+
+@pytest.mark.parametrize("wrong", [ad.AnnData(np.zeros((2, 2))), None, "C2"])
+def test_not_a_spatialdata(wrong):
+    with pytest.raises(
+        TypeError, match=f"expected a SpatialData object, got {type(wrong).__name__}"
+    ):
+        _sections.table_of(wrong)
+
+
+def test_layers():
+    table = section().tables["table"]
+    with pytest.raises(KeyError, match=r"no layers\['log1p'\]; layers: none: run stp.pp.normalize"):
+        _sections.layer_of(table, "log1p")
+    table.layers["mine"] = table.X.toarray()
+    with pytest.raises(KeyError, match=r"no layers\['other'\]; layers: mine\"$"):
+        _sections.layer_of(table, "other")
+    assert _sections.layer_of(table, "mine") is table.layers["mine"]
+    table.layers["mine"][0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"layers\['mine'\] has 1 values that are NaN"):
+        _sections.layer_of(table, "mine")
+
+
+# --- what is written down -----------------------------------------------------------------------
+
+STEP = {
+    "name": "texture",
+    "number": 3,
+    "share": 0.25,
+    "flag": True,
+    "names": ["a", "b"],
+    "nested": {"X_texture": {"tile_um": 112.0, "n_subtiles": 3}},
+}
+
+
+def test_records():
+    table = section().tables["table"]
+    assert _sections.recorded(table, "embed") == {}
+    _sections.record(table, "embed", **STEP, left_out=None)
+    _sections.record(table, "normalize", target_sum=1e4)
+    found = _sections.recorded(table, "embed")
+    assert found.pop("stpredict_version") == stp.__version__
+    assert found == STEP
+    assert set(table.uns["stpredict"]) == {"embed", "normalize"}
+    _sections.record(table, "embed", number=4)  # as it was run last
+    assert set(_sections.recorded(table, "embed")) == {"number", "stpredict_version"}
+
+
+def test_records_survive_zarr(tmp_path):
+    sdata = section()
+    _sections.record(sdata.tables["table"], "embed", **STEP)
+    sdata.write(tmp_path / "a.zarr")
+    table = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
+    found = _sections.recorded(table, "embed")
+    assert found == {**STEP, "stpredict_version": stp.__version__}
+    assert type(found["number"]) is int
+    assert type(found["flag"]) is bool
+    assert type(found["names"]) is list
+
+
+def test_sections_survive_zarr(tmp_path):
+    sdata = stp.io.concat([section("S1"), section("S2", mpp=0.7, size=(2100, 1100), seed=1)])
+    moved = rotation(10, shift=(3, -4))
+    set_transformation(
+        sdata.shapes["S2"], Sequence([Scale([0.7, 0.7], ("x", "y")), affine(moved)]), "S2_um"
+    )
+    sdata.write(tmp_path / "a.zarr")
+    back = _sections.sections(sd.read_zarr(tmp_path / "a.zarr"))
+    for before, after in zip(_sections.sections(sdata), back, strict=True):
+        assert (before.name, before.image) == (after.name, after.image)
+        assert before.mpp == pytest.approx(after.mpp)
+        np.testing.assert_allclose(before.centers, after.centers)
+        np.testing.assert_allclose(before.radius_um, after.radius_um)
+        np.testing.assert_array_equal(before.rows, after.rows)
+        for here, there in zip(before.levels, after.levels, strict=True):
+            np.testing.assert_array_equal(here.compute(), there.compute())
+
+
+def test_subset_of_sections():
+    sdata = stp.io.concat([section("S1"), section("S2", seed=1)])
+    part = sdata.filter_by_coordinate_system("S2_um")
+    found = only(part)
+    assert (found.name, len(found.rows)) == ("S2", 6)
+
+
+def test_copy():
+    sdata = section()
+    _sections.record(sdata.tables["table"], "embed", number=1)
+    before = copy.deepcopy(dict(sdata.tables["table"].uns["stpredict"]))
+    twin = _sections.copy_of(sdata)
+    assert twin.images["S1_image"] is sdata.images["S1_image"]
+    table = twin.tables["table"]
+    table.X.data[:] = 9
+    table.obs["new"] = 1
+    _sections.record(table, "embed", number=2)
+    set_transformation(twin.shapes["S1"], Identity(), "S1_um")
+    original = sdata.tables["table"]
+    assert original.uns["stpredict"] == before
+    assert "new" not in original.obs
+    assert (original.X != section().tables["table"].X).nnz == 0
+    assert only(sdata).mpp == MPP
+    np.testing.assert_allclose(only(sdata).centers, positions(sdata))
+    np.testing.assert_allclose(only(twin).centers, positions(sdata) / MPP)

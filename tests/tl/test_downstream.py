@@ -1,0 +1,77 @@
+"""Tools of scanpy and squidpy run on predictions as they do on what was measured."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import scanpy as sc
+import squidpy as sq
+import torch
+
+import stpredict as stp
+from stpredict import _sections
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def colour(tiles):
+    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+@pytest.fixture(scope="module")
+def predicted_section():
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(
+        size_px=1000, mpp=0.5, pitch_um=40.0, n_morphology=6, n_neighborhood=3, n_null=3
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    model = stp.tl.fit_deepspot(
+        sdata,
+        embedding="X_colour",
+        context="spot_neighbors",
+        genes=list(sdata.tables["table"].var_names),
+        n_hidden=16,
+        n_phi=2,
+        n_rho=2,
+        learning_rate=5e-3,
+        max_epochs=10,
+    )
+    stp.tl.predict(sdata, model)
+    stp.settings.verbosity = verbosity
+    return sdata
+
+
+@pytest.fixture(params=["table", "predicted"])
+def table(request, predicted_section):
+    table = _sections.copy_of(predicted_section).tables[request.param]
+    if request.param == "table":
+        table.X = table.layers["log1p"].copy()
+    return table
+
+
+def test_principal_components_and_clusters(table):
+    sc.pp.pca(table, n_comps=5)
+    sc.pp.neighbors(table, n_neighbors=10, n_pcs=5)
+    sc.tl.leiden(table, flavor="igraph", n_iterations=2, directed=False)
+    assert table.obsm["X_pca"].shape == (table.n_obs, 5)
+    assert table.obs["leiden"].nunique() > 1
+
+
+def test_spatial_autocorrelation(table):
+    sq.gr.spatial_autocorr(table, mode="moran", show_progress_bar=False)
+    moran = table.uns["moranI"]["I"]
+    assert set(moran.index) == set(table.var_names)
+    assert np.isfinite(moran).all()
+    assert moran["morphology_001"] > 0
+
+
+def test_spatial_scatter(table):
+    sq.pl.spatial_scatter(table, color="morphology_001", shape=None)
+    assert plt.gca().get_title() == "morphology_001"
+    plt.close("all")

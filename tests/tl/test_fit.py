@@ -1,0 +1,404 @@
+"""Fitting: what is planted is found, what is held out stays apart, bad input is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+
+import stpredict as stp
+from stpredict import _sections, metrics
+from stpredict.tl._split import split
+
+FINE = {"mpp": 0.5, "pitch_um": 40.0}
+TINY = {"embedding": "X_colour", "n_hidden": 8, "n_phi": 2, "n_rho": 2, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Networks this small only wait for a second thread, on a busy machine for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):  # numpy's and scikit-learn's
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def colour(tiles):
+    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+def prepared(n_sections, **options):
+    sdata = stp.datasets.phantom(
+        n_sections,
+        **{"size_px": 800, **FINE, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2} | options,
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=6)
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
+    stp.pp.neighbors(sdata)
+    return sdata
+
+
+@pytest.fixture(scope="module")
+def three_sections():
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = prepared(3, n_patients=2)  # P1: S1 and S3, P2: S2
+    stp.settings.verbosity = verbosity
+    return sdata
+
+
+@pytest.fixture
+def sdata(three_sections):
+    return _sections.copy_of(three_sections)
+
+
+@pytest.fixture
+def one_section(three_sections):
+    return _sections.copy_of(three_sections.subset(["S1", "S1_image"]))
+
+
+# ---- recovery ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recovery():
+    """PCC with the planted expectation on three held-out sections, by context and kind of gene."""
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sections = [f"S{i}" for i in range(1, 12)]
+    sdata = stp.datasets.phantom(
+        len(sections), size_px=1400, **FINE, n_morphology=6, n_neighborhood=6, n_null=8
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, list(sdata.tables["table"].var_names))
+    stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)  # the tile that was measured in
+    stp.pp.neighbors(sdata)
+
+    def only(names):
+        return sdata.subset([element for name in names for element in (name, f"{name}_image")])
+
+    train, test = only(sections[:-3]), only(sections[-3:])
+    found = {}
+    for context in ("spot", "spot_neighbors"):
+        model = stp.tl.fit_deepspot(
+            train,
+            context=context,
+            n_hidden=128,
+            n_phi=3,
+            n_rho=2,
+            dropout=0.1,
+            learning_rate=1e-3,
+            device="cpu",
+        )
+        stp.tl.predict(test, model, device="cpu")
+        predicted, table = test.tables["predicted"], test.tables["table"]
+        region = table.obs["region"].astype(str).to_numpy()
+        pcc = np.mean(
+            [
+                metrics.pcc(table.layers["expected"][region == name], predicted.X[region == name])
+                for name in sections[-3:]
+            ],
+            axis=0,
+        )
+        found[context] = pd.Series(pcc).groupby(table.var["planted"].to_numpy(), observed=True)
+    stp.settings.verbosity = verbosity
+    return found
+
+
+def test_genes_planted_on_morphology_are_recovered(recovery):
+    for by_kind in recovery.values():
+        assert by_kind.mean()["morphology"] >= 0.85
+
+
+def test_genes_planted_on_the_neighborhood_are_recovered_with_it_only(recovery):
+    with_neighbors = recovery["spot_neighbors"].mean()["neighborhood"]
+    without = recovery["spot"].mean()["neighborhood"]
+    assert with_neighbors >= 0.8
+    assert without <= with_neighbors - 0.2
+
+
+def test_genes_planted_on_nothing_are_not_found(recovery):
+    for by_kind in recovery.values():
+        nulls = by_kind.get_group("null")
+        assert abs(nulls.mean()) <= 0.05
+        assert nulls.abs().mean() <= 0.1
+
+
+# ---- the fitted model ----------------------------------------------------------------------
+
+
+def test_a_model_remembers_how_it_was_made(sdata):
+    model = stp.tl.fit_deepspot(sdata, **TINY, seed=4)
+    table = sdata.tables["table"]
+    assert list(model.genes) == table.var_names[table.var["selected"]].tolist()
+    assert model.method == "deepspot"
+    assert model.context == "spot_subspot_neighbors"
+    assert model.units == "log(1 + counts per 10,000)"
+    assert model.recipe["embedding"] == "X_colour"
+    assert model.recipe["embed"]["tile_um"] == 40
+    assert model.recipe["embed"]["n_subtiles"] == 2
+    assert model.recipe["neighbors"] == {"grid": "hexagonal", "n_rings": 1}
+    assert model.recipe["layer"] == "log1p"
+    assert model.recipe["normalize"] == {"target_sum": 1e4}
+    assert model.training["sections"] == ["S1", "S2", "S3"]
+    assert model.training["groups"] == ["P1", "P2"]
+    assert model.training["seed"] == 4
+    assert model.training["n_spots"] + model.training["n_held_out"] == table.n_obs
+    assert {"torch", "spatialdata"} <= model.training["versions"].keys()
+    assert model.hyperparameters["n_hidden"] == 8
+    assert model.hyperparameters["max_epochs"] == 2
+    assert (model.targets.mean > 0).all()
+    assert not model.network.training
+
+
+def test_a_model_of_any_context_is_saved_and_loaded(sdata, tmp_path):
+    for context in ("spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"):
+        model = stp.tl.fit_deepspot(sdata, **TINY, context=context)
+        assert model.uses_subtiles == ("subspot" in context)
+        assert model.uses_neighbors == ("neighbors" in context)
+        model.save(tmp_path / context)
+        loaded = stp.models.load(tmp_path / context)
+        first, second = (
+            stp.tl.predict(sdata, m, copy=True).tables["predicted"].X for m in (model, loaded)
+        )
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_same_seed_gives_the_same_predictions(sdata):
+    first, second, other = (
+        stp.tl.predict(sdata, stp.tl.fit_deepspot(sdata, **TINY, seed=seed), copy=True)
+        .tables["predicted"]
+        .X
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_fitting_changes_nothing(sdata):
+    before = _sections.copy_of(sdata).tables["table"]
+    stp.tl.fit_deepspot(sdata, **TINY)
+    after = sdata.tables["table"]
+    assert set(sdata.tables) == {"table"}
+    pd.testing.assert_frame_equal(before.obs, after.obs)
+    pd.testing.assert_frame_equal(before.var, after.var)
+    assert repr(before.uns) == repr(after.uns)
+    for slots in ("layers", "obsm", "obsp"):
+        assert getattr(before, slots).keys() == getattr(after, slots).keys()
+    for key in ("X_colour", "X_colour_subtiles"):
+        np.testing.assert_array_equal(before.obsm[key], after.obsm[key])
+    assert (before.layers["log1p"] != after.layers["log1p"]).nnz == 0
+
+
+def test_genes_are_predicted_in_the_order_they_are_named(sdata):
+    genes = ["null_001", "morphology_002"]
+    model = stp.tl.fit_deepspot(sdata, **TINY, genes=genes)
+    assert model.genes == tuple(genes)
+    column = sdata.tables["table"][:, genes].layers["log1p"].toarray()
+    np.testing.assert_allclose(model.targets.mean, column.mean(axis=0), atol=0.3)
+
+
+def test_another_layer_is_predicted_in_its_own_units(sdata):
+    table = sdata.tables["table"]
+    table.layers["counts"] = table.X.copy()
+    model = stp.tl.fit_deepspot(sdata, **TINY, layer="counts")
+    assert model.units == "counts"
+    assert model.recipe["layer"] == "counts"
+    assert "normalize" not in model.recipe
+    assert model.targets.mean.min() > 50
+
+
+def test_a_constant_gene_is_told_and_predicted_as_that_constant(sdata, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    table = sdata.tables["table"]
+    values = table.layers["log1p"].toarray()
+    values[:, 1] = 2.5
+    table.layers["log1p"] = values
+    genes = ["morphology_001", "morphology_002"]
+    model = stp.tl.fit_deepspot(sdata, **TINY, genes=genes)
+    said = capsys.readouterr().out
+    assert "1 of 2 genes are constant in training and predicted as that constant" in said
+    assert "morphology_002" in said
+    stp.tl.predict(sdata, model)
+    predicted = sdata.tables["predicted"]
+    assert (predicted.to_df()["morphology_002"] == 2.5).all()
+    assert predicted.var["constant"].tolist() == [False, True]
+    np.testing.assert_allclose(predicted.layers["ridge"][:, 1], 2.5)
+
+
+# ---- what is held out ----------------------------------------------------------------------
+
+
+def split_of(sdata, **options):
+    options = {"groups": None, "seed": 0, **options}
+    return split(sdata.tables["table"], _sections.sections(sdata), **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("groups", "kind"), [(None, "patient"), ("region", "region")])
+def test_a_whole_group_is_held_out(sdata, groups, kind, seed):
+    found = split_of(sdata, groups=groups, seed=seed)
+    labels = sdata.tables["table"].obs[kind].astype(str).to_numpy()
+    assert sorted([*found.training, *found.validation]) == list(range(len(labels)))
+    assert len(set(labels[found.validation])) == 1
+    assert not set(labels[found.validation]) & set(labels[found.training])
+    assert found.held_out == f"{kind} {labels[found.validation][0]}"
+
+
+def test_sections_are_groups_where_there_are_no_patients(sdata):
+    del sdata.tables["table"].obs["patient"]
+    assert split_of(sdata).held_out.startswith("section S")
+
+
+def test_sections_are_groups_where_there_is_one_patient(sdata):
+    sdata.tables["table"].obs["patient"] = "P1"
+    assert split_of(sdata).held_out.startswith("section S")
+
+
+def test_another_seed_holds_out_another_group(sdata):
+    assert len({split_of(sdata, groups="region", seed=seed).held_out for seed in range(8)}) > 1
+
+
+def test_of_a_single_section_a_contiguous_block_is_held_out_and_told(
+    one_section, capsys, monkeypatch
+):
+    found = split_of(one_section)
+    centers = _sections.sections(one_section)[0].centers_um
+    longer = np.argmax(np.ptp(centers, axis=0))
+    assert centers[found.validation, longer].min() >= centers[found.training, longer].max()
+    assert len(found.validation) == round(0.2 * len(centers))
+    assert len(set(found.groups)) == 5
+
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    model = stp.tl.fit_deepspot(one_section, **TINY)
+    assert "only one section (S1): a contiguous block of" in capsys.readouterr().out
+    assert model.training["held_out"] == "a contiguous block of section S1"
+
+
+def test_scaling_is_fitted_on_training_rows_only(sdata):
+    table = sdata.tables["table"]
+    model = stp.tl.fit_deepspot(sdata, **TINY)
+    patient = model.training["held_out"].removeprefix("patient ")
+    rows = (table.obs["patient"] != patient).to_numpy()
+    genes = table.var_names.get_indexer(model.genes)
+    measured = table.layers["log1p"].toarray()[rows][:, genes]
+    np.testing.assert_allclose(model.targets.mean, measured.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.targets.scale, measured.std(axis=0), rtol=1e-4)
+    center = table.obsm["X_colour"][rows]
+    np.testing.assert_allclose(model.inputs.mean, center.mean(axis=0), rtol=1e-5)
+
+
+# ---- bad input -----------------------------------------------------------------------------
+
+
+def test_too_few_spots_to_hold_any_out(one_section):
+    table = one_section.tables["table"]
+    one_section.tables["table"] = table[:12].copy()
+    with pytest.raises(ValueError, match=r"too few spots to hold any out: 10 .* and 2 .* at least"):
+        stp.tl.fit_deepspot(one_section, **TINY)
+
+
+def test_a_group_too_small_to_be_held_out(sdata):
+    table = sdata.tables["table"]
+    table.obs["batch"] = ["few"] * 3 + ["many"] * (table.n_obs - 3)
+    for seed in range(3):  # whichever of them is held out
+        with pytest.raises(ValueError, match="too few spots"):
+            stp.tl.fit_deepspot(sdata, **TINY, groups="batch", seed=seed)
+
+
+def test_a_column_of_groups_that_is_not_there(sdata):
+    with pytest.raises(KeyError, match=r"groups='donor' is no column of obs: .*patient"):
+        stp.tl.fit_deepspot(sdata, **TINY, groups="donor")
+
+
+@pytest.mark.parametrize("groups", [None, "patient"])
+def test_rows_without_a_group(sdata, groups):
+    obs = sdata.tables["table"].obs
+    obs["patient"] = obs["patient"].where(obs["region"] != "S3")
+    obs.iloc[0, obs.columns.get_loc("patient")] = "P2"
+    n_lost = int(obs["patient"].isna().sum())
+    with pytest.raises(ValueError, match=rf"{n_lost} rows have no group in obs\['patient'\]"):
+        stp.tl.fit_deepspot(sdata, **TINY, groups=groups)
+
+
+def test_an_embedding_that_is_not_there(sdata):
+    with pytest.raises(KeyError, match=r"X_uni.*embeddings: X_colour: run stp\.pp\.embed"):
+        stp.tl.fit_deepspot(sdata, **TINY | {"embedding": "X_uni"})
+
+
+def test_an_embedding_that_was_not_made_here(sdata):
+    table = sdata.tables["table"]
+    table.obsm["X_mine"] = table.obsm["X_colour"]
+    with pytest.raises(KeyError, match=r"X_mine.*run stp\.pp\.embed"):
+        stp.tl.fit_deepspot(sdata, **TINY | {"embedding": "X_mine"})
+
+
+@pytest.mark.parametrize("slot", ["X_colour", "X_colour_subtiles"])
+def test_an_embedding_with_nan(sdata, slot):
+    sdata.tables["table"].obsm[slot][5, ..., 0] = np.nan
+    with pytest.raises(ValueError, match=rf"obsm\['{slot}'\] has \d values that are NaN"):
+        stp.tl.fit_deepspot(sdata, **TINY)
+
+
+def test_without_subtiles(sdata):
+    del sdata.tables["table"].obsm["X_colour_subtiles"]
+    with pytest.raises(KeyError, match=r"X_colour_subtiles.*n_subtiles=3.*spot_neighbors"):
+        stp.tl.fit_deepspot(sdata, **TINY)
+    stp.tl.fit_deepspot(sdata, **TINY, context="spot_neighbors")
+
+
+def test_without_a_graph(sdata):
+    del sdata.tables["table"].obsp["spatial_connectivities"]
+    with pytest.raises(KeyError, match=r"no neighbour graph.*stp\.pp\.neighbors.*spot_subspot"):
+        stp.tl.fit_deepspot(sdata, **TINY)
+    stp.tl.fit_deepspot(sdata, **TINY, context="spot_subspot")
+
+
+def test_without_the_layer(sdata):
+    del sdata.tables["table"].layers["log1p"]
+    with pytest.raises(KeyError, match=r"no layers\['log1p'\].*stp\.pp\.normalize"):
+        stp.tl.fit_deepspot(sdata, **TINY)
+
+
+def test_a_layer_with_nan(sdata):
+    sdata.tables["table"].layers["log1p"].data[0] = np.nan
+    with pytest.raises(ValueError, match=r"layers\['log1p'\] has 1 values that are NaN"):
+        stp.tl.fit_deepspot(sdata, **TINY)
+
+
+def test_without_selected_genes(sdata):
+    for change in ({"selected": False}, None):
+        table = sdata.tables["table"]
+        table.var = table.var.assign(**change) if change else table.var.drop(columns="selected")
+        with pytest.raises(ValueError, match=r"no genes are selected: .*stp\.pp\.select_genes"):
+            stp.tl.fit_deepspot(sdata, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("genes", "error", "message"),
+    [
+        (["morphology_001", "ERBB2"], KeyError, r"1 of 2 genes are not in the table: ERBB2"),
+        ([], ValueError, "genes= is empty"),
+        (["null_001", "null_001"], ValueError, "not unique, repeated: null_001"),
+    ],
+)
+def test_genes_that_cannot_be_predicted(sdata, genes, error, message):
+    with pytest.raises(error, match=message):
+        stp.tl.fit_deepspot(sdata, **TINY, genes=genes)
+
+
+def test_an_unknown_context(sdata):
+    with pytest.raises(ValueError, match=r"context='galaxy' is not one of 'spot', 'spot_subspot'"):
+        stp.tl.fit_deepspot(sdata, **TINY, context="galaxy")
+
+
+def test_something_that_is_no_spatialdata(sdata):
+    with pytest.raises(TypeError, match="expected a SpatialData object, got AnnData"):
+        stp.tl.fit_deepspot(sdata.tables["table"], **TINY)

@@ -1,0 +1,264 @@
+"""Predictions: a table like the measured one, from inputs made as in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import spatialdata as sd
+import torch
+from spatialdata.models import TableModel, get_table_keys
+
+import stpredict as stp
+from stpredict import _sections
+from stpredict.training import pad_neighbors
+
+FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
+EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def colour(tiles):
+    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+def other_colour(tiles):
+    return colour(tiles) ** 2
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two sections, and a model trained on the first."""
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(2, size_px=800, **FINE)
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=5)
+    first, second = (sdata.subset([name, f"{name}_image"]) for name in ("S1", "S2"))
+    stp.pp.embed(first, colour, **EMBED)
+    stp.pp.neighbors(first)
+    model = stp.tl.fit_deepspot(
+        first, embedding="X_colour", n_hidden=8, n_phi=2, n_rho=2, max_epochs=3
+    )
+    stp.settings.verbosity = verbosity
+    return model, second
+
+
+@pytest.fixture
+def model(trained):
+    return trained[0]
+
+
+@pytest.fixture
+def new(trained):
+    """A section that nothing was done to."""
+    return _sections.copy_of(trained[1])
+
+
+@pytest.fixture
+def ready(new, model):
+    stp.pp.prepare(new, model, encoder=colour)
+    return new
+
+
+def test_the_table_of_predictions_annotates_the_same_shapes(ready, model):
+    assert stp.tl.predict(ready, model) is None
+    table, predicted = ready.tables["table"], ready.tables["predicted"]
+    assert predicted.X.dtype == np.float32
+    assert predicted.shape == (table.n_obs, len(model.genes))
+    assert predicted.var_names.tolist() == list(model.genes)
+    assert predicted.obs.equals(table.obs)
+    assert get_table_keys(predicted) == get_table_keys(table)
+    TableModel().validate(predicted)
+    shapes, matched = sd.match_element_to_table(ready, "S2", "predicted")
+    assert len(shapes["S2"]) == matched.n_obs == table.n_obs
+    assert "S2" in _sections.sections(ready, predicted)[0].name
+
+
+def test_the_table_has_what_spatial_tools_need(ready, model):
+    stp.tl.predict(ready, model)
+    table, predicted = ready.tables["table"], ready.tables["predicted"]
+    np.testing.assert_array_equal(predicted.obsm["spatial"], table.obsm["spatial"])
+    for key in ("spatial_connectivities", "spatial_distances"):
+        assert (predicted.obsp[key] != table.obsp[key]).nnz == 0
+    assert predicted.uns["spatial_neighbors"]["connectivities_key"] == "spatial_connectivities"
+
+
+def test_predictions_are_those_of_the_arrays(ready, model):
+    stp.tl.predict(ready, model)
+    table = ready.tables["table"]
+    neighbors = pad_neighbors(table.obsp["spatial_connectivities"])
+    center = table.obsm["X_colour"]
+    by_hand = model.predict_array(
+        center,
+        table.obsm["X_colour_subtiles"],
+        center[neighbors],
+        neighbors >= 0,
+    )
+    np.testing.assert_allclose(ready.tables["predicted"].X, by_hand, rtol=0, atol=1e-5)
+
+
+def test_the_baselines_lie_beside_the_predictions(ready, model):
+    stp.tl.predict(ready, model)
+    predicted = ready.tables["predicted"]
+    scaled = (ready.tables["table"].obsm["X_colour"] - model.inputs.mean) / model.inputs.scale
+    ridge = scaled @ model.ridge.coefficients.T + model.ridge.intercept
+    ridge = ridge * model.targets.scale + model.targets.mean
+    np.testing.assert_allclose(predicted.layers["ridge"], ridge, rtol=1e-4)
+    np.testing.assert_array_equal(predicted.var["training_mean"], model.targets.mean)
+    assert not predicted.var["constant"].any()
+
+
+def test_the_table_says_how_it_was_made(ready, model):
+    stp.tl.predict(ready, model)
+    how = ready.tables["predicted"].uns["stpredict"]["predict"]
+    assert how["method"] == "deepspot"
+    assert how["units"] == "log(1 + counts per 10,000)"
+    assert how["layer"] == "log1p"
+    assert list(how["training_sections"]) == ["S1"]
+    assert how["stpredict_version"]
+
+
+def test_predictions_survive_writing_and_reading(ready, model, tmp_path):
+    stp.tl.predict(ready, model)
+    before = ready.tables["predicted"]
+    ready.write(tmp_path / "new.zarr")
+    read = sd.read_zarr(tmp_path / "new.zarr")
+    after = read.tables["predicted"]
+    np.testing.assert_array_equal(after.X, before.X)
+    np.testing.assert_array_equal(after.layers["ridge"], before.layers["ridge"])
+    assert after.var_names.tolist() == before.var_names.tolist()
+    assert after.obs_names.tolist() == before.obs_names.tolist()
+    assert after.var["constant"].dtype == bool
+    assert get_table_keys(after) == get_table_keys(before)
+    # and what was read is as good as what was written
+    scores = stp.tl.evaluate(read)
+    np.testing.assert_allclose(scores["pcc"], stp.tl.evaluate(ready)["pcc"], atol=1e-6)
+    stp.tl.predict(read, model)
+    np.testing.assert_array_equal(read.tables["predicted"].X, before.X)
+
+
+def test_predictions_survive_subset(trained, model):
+    sdata = stp.datasets.phantom(2, size_px=800, **FINE)
+    stp.pp.prepare(sdata, model, encoder=colour)
+    stp.tl.predict(sdata, model)
+    one = sdata.subset(["S2", "S2_image"])
+    whole = sdata.tables["predicted"]
+    rows = (whole.obs["region"] == "S2").to_numpy()
+    np.testing.assert_array_equal(one.tables["predicted"].X, whole.X[rows])
+
+
+def test_sections_are_predicted_together_as_alone(ready, model):
+    both = stp.datasets.phantom(2, size_px=800, **FINE)
+    stp.pp.prepare(both, model, encoder=colour)
+    stp.tl.predict(both, model)
+    stp.tl.predict(ready, model)
+    rows = (both.tables["table"].obs["region"] == "S2").to_numpy()
+    together, alone = both.tables["predicted"].X[rows], ready.tables["predicted"].X
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("genes", [[], ["null_001"], ["null_001", "morphology_001"]])
+def test_the_model_predicts_its_own_genes_whatever_genes_there_are(new, ready, model, genes):
+    stp.tl.predict(ready, model)
+    wanted = ready.tables["predicted"].X
+    few = _sections.copy_of(new)
+    few.tables["table"] = few.tables["table"][:, genes].copy()
+    stp.pp.prepare(few, model, encoder=colour)
+    stp.tl.predict(few, model)
+    assert few.tables["predicted"].var_names.tolist() == list(model.genes)
+    np.testing.assert_array_equal(few.tables["predicted"].X, wanted)
+
+
+def test_a_section_of_another_resolution(model):
+    coarse = stp.datasets.phantom(size_px=400, **FINE | {"mpp": 1.0}, seed=3)
+    stp.pp.prepare(coarse, model, encoder=colour)
+    stp.tl.predict(coarse, model)
+    made = coarse.tables["table"].uns["stpredict"]["embed"]["X_colour"]
+    assert made["mpp"] == model.recipe["embed"]["mpp"]
+    assert np.isfinite(coarse.tables["predicted"].X).all()
+
+
+def test_a_second_prediction_replaces_the_first(ready, model):
+    stp.tl.predict(ready, model)
+    first = ready.tables["predicted"].X.copy()
+    ready.tables["table"].obsm["X_colour"][:] = ready.tables["table"].obsm["X_colour"][::-1]
+    stp.tl.predict(ready, model)
+    assert not np.array_equal(ready.tables["predicted"].X, first)
+
+
+# ---- inputs that are missing or made differently --------------------------------------------
+
+
+def refused(sdata, model, error, message):
+    before = set(sdata.tables)
+    with pytest.raises(error, match=message) as raised:
+        stp.tl.predict(sdata, model)
+    assert "stp.pp." in str(raised.value)
+    assert set(sdata.tables) == before
+
+
+def test_nothing_was_prepared(new, model):
+    refused(new, model, KeyError, r"no embedding obsm\['X_colour'\].*stp\.pp\.prepare")
+
+
+def test_the_graph_is_missing(ready, model):
+    del ready.tables["table"].obsp["spatial_connectivities"]
+    refused(ready, model, KeyError, r"no neighbour graph.*stp\.pp\.prepare")
+
+
+def test_the_subtiles_are_missing(ready, model):
+    del ready.tables["table"].obsm["X_colour_subtiles"]
+    refused(ready, model, KeyError, "X_colour_subtiles")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tile_um": 60}, r"tile_um is 60\.0, the model was trained with 40\.0"),
+        ({"n_subtiles": 3}, "n_subtiles is 3, the model was trained with 2"),
+        ({"encoder": other_colour}, "weights_hash is '[0-9a-f]+', the model was trained with"),
+        (
+            {"encoder": "texture", "tile_um": 60},
+            "encoder is 'texture', the model was trained with 'colour'",
+        ),
+    ],
+)
+def test_tiles_were_embedded_differently(ready, model, changes, message):
+    encoder = changes.get("encoder", colour)
+    stp.pp.embed(ready, encoder, **EMBED | {k: v for k, v in changes.items() if k != "encoder"})
+    refused(ready, model, ValueError, rf"embed step .*differently: .*{message}.*stp\.pp\.prepare")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"n_rings": 2}, "n_rings is 2, the model was trained with 1"),
+        ({"n_neighbors": 6}, "grid is None, the model was trained with 'hexagonal'"),
+    ],
+)
+def test_neighbors_were_linked_differently(ready, model, rule, message):
+    stp.pp.neighbors(ready, **rule)
+    refused(ready, model, ValueError, rf"neighbors step .*{message}.*stp\.pp\.prepare")
+
+
+@pytest.mark.parametrize("slot", ["X_colour", "X_colour_subtiles"])
+def test_an_embedding_with_nan(ready, model, slot):
+    ready.tables["table"].obsm[slot][3, ..., 0] = np.nan
+    with pytest.raises(ValueError, match=rf"obsm\['{slot}'\] has \d values that are NaN"):
+        stp.tl.predict(ready, model)
+    assert "predicted" not in ready.tables
+
+
+def test_what_the_context_does_not_use_is_not_asked_for(new):
+    sdata = stp.datasets.phantom(size_px=800, **FINE)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, colour, **EMBED)
+    model = stp.tl.fit_deepspot(
+        sdata, embedding="X_colour", context="spot", genes=["null_001"], n_hidden=4, max_epochs=1
+    )
+    stp.pp.embed(new, colour, **EMBED | {"n_subtiles": 1})
+    stp.tl.predict(new, model)
+    assert new.tables["predicted"].n_vars == 1

@@ -1,0 +1,146 @@
+"""Batches hold every tile once, and what they gather is what was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stpredict.nn.deepsets import CONTEXTS, DeepSets
+from stpredict.targets import Standard
+from stpredict.training import Inputs, in_order, pad_neighbors
+from stpredict.training._data import loader
+
+N, D, S, G = 30, 5, 4, 3
+
+
+def random_graph(seed=0, n=N, density=0.1):
+    random = np.random.default_rng(seed)
+    graph = sp.random_array((n, n), density=density, rng=random, format="csr")
+    graph.setdiag(random.integers(0, 2, n))
+    return sp.csr_matrix(graph)
+
+
+def inputs_of(context="spot_subspot_neighbors", seed=0):
+    random = np.random.default_rng(seed)
+    uses_subtiles, uses_neighbors = CONTEXTS[context]
+    center = random.normal(3, 2, (N, D)).astype(np.float32)
+    return Inputs(
+        center=center,
+        scaler=Standard.fit(center),
+        subtiles=random.normal(size=(N, S, D)).astype(np.float32) if uses_subtiles else None,
+        neighbors=pad_neighbors(random_graph(seed)) if uses_neighbors else None,
+    )
+
+
+def targets_of(seed=0):
+    return np.random.default_rng(seed).normal(size=(N, G)).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 25), st.floats(0, 0.6))
+def test_neighbors_are_padded_as_a_loop_would(seed, n, density):
+    graph = random_graph(seed, n, density)
+    padded = pad_neighbors(graph)
+    dense = graph.toarray()
+    naive = [[j for j in range(n) if j != i and dense[i, j] != 0] for i in range(n)]
+    assert padded.dtype == np.int64
+    assert padded.shape == (n, max(1, max(map(len, naive))))
+    for row, wanted in zip(padded, naive, strict=True):
+        assert row[: len(wanted)].tolist() == wanted
+        assert (row[len(wanted) :] == -1).all()
+
+
+def test_a_link_that_is_stored_as_0_is_no_link():
+    graph = sp.csr_matrix((np.array([0.0, 1.0]), ([0, 1], [1, 2])), shape=(3, 3))
+    assert pad_neighbors(graph).tolist() == [[-1], [2], [-1]]
+
+
+def test_without_links_nobody_has_a_neighbor():
+    assert pad_neighbors(sp.csr_matrix((4, 4))).tolist() == [[-1]] * 4
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("n_rows", [1, 7, N])
+def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n_rows):
+    inputs, targets = inputs_of(context), targets_of()
+    rows = np.random.default_rng(1).permutation(N)[:n_rows]
+    batch = inputs.batch(rows, targets)
+
+    scaled = inputs.scaler.transform(inputs.center)
+    wanted = set(rows.tolist())
+    if inputs.neighbors is not None:
+        wanted |= set(inputs.neighbors[rows].ravel().tolist()) - {-1}
+    assert len(batch.tiles) == len(wanted)
+    assert len(torch.unique(batch.tiles, dim=0)) == len(wanted)
+    np.testing.assert_array_equal(batch.tiles[batch.center], scaled[rows])
+    np.testing.assert_array_equal(batch.targets, targets[rows])
+    if inputs.subtiles is None:
+        assert batch.subtiles is None
+    else:
+        naive = inputs.scaler.transform(inputs.subtiles[rows])
+        np.testing.assert_array_equal(batch.subtiles, naive)
+    if inputs.neighbors is None:
+        assert batch.neighbors is None
+        assert batch.neighbor_mask is None
+    else:
+        np.testing.assert_array_equal(batch.neighbor_mask, inputs.neighbors[rows] >= 0)
+        for i, row in enumerate(rows):
+            mask = batch.neighbor_mask[i]
+            found = batch.tiles[batch.neighbors[i][mask]]
+            own = inputs.neighbors[row]
+            np.testing.assert_array_equal(found, scaled[own[own >= 0]])
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_network_predicts_the_same_of_a_batch_as_of_its_parts(context):
+    inputs, rows = inputs_of(context), np.array([4, 0, 17, 29])
+    torch.manual_seed(0)
+    network = DeepSets(D, G, context=context, n_hidden=6, n_phi=3, n_rho=2).eval()
+    given_parts = {"center": inputs.tiles(rows), "subtiles": inputs.subtiles_of(rows)}
+    if inputs.neighbors is not None:
+        own = inputs.neighbors[rows]
+        scaled = inputs.scaler.transform(inputs.center)
+        given_parts["neighbors"] = torch.from_numpy(scaled[own])  # -1: padded with the last tile
+        given_parts["neighbor_mask"] = torch.from_numpy(own >= 0)
+    with torch.inference_mode():
+        whole = inputs.batch(rows, targets_of()).predict(network)
+        np.testing.assert_allclose(whole, network(**given_parts), atol=1e-6)
+
+
+def test_batches_cover_every_row_once():
+    inputs, targets = inputs_of("spot"), targets_of()
+    rows = np.arange(3, 26)
+    batches = list(loader(inputs, targets, rows, batch_size=8))
+    assert [len(batch.center) for batch in batches] == [8, 8, 7]
+    np.testing.assert_array_equal(torch.cat([batch.targets for batch in batches]), targets[rows])
+
+
+def test_a_generator_shuffles_and_its_seed_says_how():
+    inputs, targets = inputs_of("spot"), targets_of()
+    rows = np.arange(N)
+
+    def order(seed):
+        shuffled = loader(
+            inputs,
+            targets,
+            rows,
+            batch_size=8,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return torch.cat([batch.targets for batch in shuffled]).numpy()
+
+    assert not np.array_equal(order(0), targets)
+    np.testing.assert_array_equal(np.sort(order(0), axis=0), np.sort(targets, axis=0))
+    np.testing.assert_array_equal(order(0), order(0))
+    assert not np.array_equal(order(0), order(1))
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 4), (3, 4), (4, 4), (9, 4)])
+def test_rows_in_order(n, size):
+    parts = list(in_order(n, size))
+    assert np.concatenate([np.empty(0, int), *parts]).tolist() == list(range(n))
+    assert all(0 < len(part) <= size for part in parts)

@@ -1,0 +1,142 @@
+"""The runner: seeded, stops in time, and gives back its best epoch."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import stpredict as stp
+from stpredict.nn import DeepSets
+from stpredict.targets import Standard
+from stpredict.training import Inputs, Schedule, fit_network
+
+N, D, G = 90, 6, 3
+TRAINING, VALIDATION = np.arange(60), np.arange(60, N)
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def data():
+    seeded = np.random.default_rng(0)
+    center = seeded.normal(size=(N, D)).astype(np.float32)
+    targets = center @ seeded.normal(size=(D, G)) + seeded.normal(size=(N, G))
+    neighbors = seeded.integers(-1, N, (N, 4))
+    subtiles = seeded.normal(size=(N, 4, D)).astype(np.float32)
+    inputs = Inputs(
+        center=center, scaler=Standard.fit(center), subtiles=subtiles, neighbors=neighbors
+    )
+    return inputs, Standard.fit(targets).transform(targets)
+
+
+def fit(*, seed=0, loss=functional.mse_loss, **options):
+    inputs, targets = data()
+    schedule = {
+        "max_epochs": 12,
+        "patience": 4,
+        "batch_size": 16,
+        "learning_rate": 3e-2,
+        "weight_decay": 1e-6,
+    }
+    return fit_network(
+        functools.partial(DeepSets, D, G, n_hidden=16, n_phi=3, n_rho=2),
+        inputs,
+        targets,
+        training=TRAINING,
+        validation=VALIDATION,
+        loss=loss,
+        schedule=Schedule(**{**schedule, **options}),
+        seed=seed,
+        device="cpu",
+    )
+
+
+def validation_losses(fitted):
+    history = fitted.history
+    return history.loc[history["split"] == "validation", "loss"].to_numpy()
+
+
+def test_the_same_seed_gives_the_same_network_twice():
+    first, second = fit(seed=3), fit(seed=3)
+    for name, weights in first.network.state_dict().items():
+        assert torch.equal(weights, second.network.state_dict()[name]), name
+    assert first.history.equals(second.history)
+    assert first.best_epoch == second.best_epoch
+
+
+def test_another_seed_gives_another_network():
+    first, second = (fit(seed=seed, max_epochs=1) for seed in (0, 1))
+    assert not first.history.equals(second.history)
+
+
+def test_random_numbers_of_the_session_are_left_as_they_were():
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit(max_epochs=1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_the_network_is_that_of_its_best_epoch():
+    fitted = fit(max_epochs=40, patience=40, learning_rate=0.1)  # overfits
+    losses = validation_losses(fitted)
+    assert fitted.best_epoch == losses.argmin() < len(losses) - 1
+    assert not fitted.network.training
+    inputs, targets = data()
+    with torch.inference_mode():
+        predicted = inputs.batch(VALIDATION, targets).predict(fitted.network)
+    found = functional.mse_loss(predicted, torch.from_numpy(targets[VALIDATION])).item()
+    assert found == pytest.approx(losses.min(), rel=1e-5)
+
+
+def test_training_learns():
+    losses = validation_losses(fit(max_epochs=30, patience=30, learning_rate=1e-2))
+    assert losses.min() < 0.8 * losses[0]
+
+
+def test_training_stops_when_the_validation_loss_no_longer_falls():
+    fitted = fit(learning_rate=0.0, patience=3, max_epochs=50)
+    assert len(validation_losses(fitted)) == 1 + 3
+    assert fitted.best_epoch == 0
+
+
+def test_training_stops_after_the_last_epoch():
+    assert len(validation_losses(fit(max_epochs=2, patience=50))) == 2
+
+
+def test_the_history_has_every_step_and_every_validation():
+    history = fit(max_epochs=3, patience=50, batch_size=16).history
+    assert history.columns.tolist() == ["epoch", "step", "split", "loss"]
+    assert np.isfinite(history["loss"]).all()
+    steps = history[history["split"] == "training"]
+    assert steps["step"].tolist() == list(range(1, 1 + 3 * 4))  # 60 rows in batches of 16
+    assert steps["epoch"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    validations = history[history["split"] == "validation"]
+    assert validations["epoch"].tolist() == [0, 1, 2]
+    assert validations["step"].tolist() == [4, 8, 12]
+
+
+def test_the_loss_is_the_one_that_was_given():
+    absolute = validation_losses(fit(loss=functional.l1_loss, max_epochs=1))
+    squared = validation_losses(fit(max_epochs=1))
+    assert absolute[0] != squared[0]
+
+
+def test_training_that_diverges_at_once_says_so():
+    with pytest.raises(ValueError, match=r"never a number.*learning_rate=1e\+30"):
+        fit(learning_rate=1e30)
+
+
+def test_nothing_is_printed_and_no_file_is_left(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(max_epochs=1)
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ ROOT = Path(stpredict.__file__).parent
 
 #: Parts of the package, from the bottom up; a part imports none that stands above it.
 LAYERS = (
-    {"_keys", "_settings", "_log", "_validate", "_device"},
+    {"_keys", "_settings", "_log", "_validate", "_device", "_threads"},
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics"},
     {"models"},

@@ -45,7 +45,8 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     stp.pp.select_genes(train, n_top=250)
     stp.pp.embed(train, "texture")
     stp.pp.neighbors(train)
-    model = stp.tl.fit_deepspot(train, embedding="X_texture", max_epochs=4)
+    # fewer epochs than in earnest
+    model = stp.tl.fit_deepspot(train, embedding="X_texture", max_epochs=40)
     stp.pl.loss_curve(model)
     model.save("deepspot_her2")
 

@@ -81,6 +81,16 @@ def test_the_last_axis_is_scaled_whatever_stands_before_it():
     np.testing.assert_array_equal(whole[3, 7], standard.transform(subtiles[3, 7]))
 
 
+def test_a_scaling_of_which_the_results_are_smaller():
+    values = np.random.default_rng(1).normal(2, [3, 0], (40, 2))
+    standard = Standard.fit(values)
+    smaller = standard.times(9)
+    np.testing.assert_allclose(
+        smaller.transform(values), standard.transform(values) / 9, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(smaller.inverse(smaller.transform(values)), values, rtol=1e-5)
+
+
 @pytest.mark.parametrize("given_dtype", [np.float32, np.float64, np.int64])
 def test_all_values_are_float32(given_dtype):
     values = np.arange(12).reshape(4, 3).astype(given_dtype)

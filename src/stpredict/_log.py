@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stpredict._settings import settings
+from tqdm import tqdm
 
-_logger = logging.getLogger("stpredict")
+from stpredict._settings import settings
 
 #: squidpy and spatialdata report under this name.
 SPATIALDATA = "spatialdata._logging"
@@ -16,9 +16,8 @@ SPATIALDATA = "spatialdata._logging"
 
 def tell(message: str) -> None:
     """Tell what a step did, on standard output, unless ``settings.verbosity`` is 0."""
-    _logger.info(message)
     if settings.verbosity > 0:
-        print(message)
+        tqdm.write(message)  # between progress bars, not into them
 
 
 @contextmanager

@@ -110,8 +110,9 @@ def instance_key(table: AnnData) -> str:
 def layer_of(table: AnnData, layer: str) -> Any:
     """Return a layer, which must be finite."""
     if layer not in table.layers:
+        named = [name for name in table.layers if name is not None]  # anndata 0.13: None is X
         raise KeyError(
-            f"there is no layers[{layer!r}]; layers: {_validate.listing(table.layers)}"
+            f"there is no layers[{layer!r}]; layers: {_validate.listing(named)}"
             + (": run stp.pp.normalize first" if layer == _keys.LOG1P else "")
         )
     values = table.layers[layer]
@@ -258,10 +259,15 @@ def record(table: AnnData, step: str, **parameters: Any) -> None:
     table.uns.setdefault(_keys.UNS, {})[step] = {**known, "stpredict_version": __version__}
 
 
+def recorded_steps(table: AnnData) -> dict[str, Any]:
+    """Read how each step was run, in plain Python types."""
+    steps: dict[str, Any] = _plain(table.uns.get(_keys.UNS, {}))
+    return steps
+
+
 def recorded(table: AnnData, step: str) -> dict[str, Any]:
     """Read how a step was run, in plain Python types; empty if it was not."""
-    known: dict[str, Any] = _plain(table.uns.get(_keys.UNS, {}).get(step, {}))
-    return known
+    return dict(recorded_steps(table).get(step, {}))
 
 
 def _plain(value: Any) -> Any:

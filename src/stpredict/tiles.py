@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import dask.array as da
 import numpy as np
 import torch
 from torch.nn import functional
+
+from stpredict._threads import single_threaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +104,7 @@ def read_tiles(
         tiles = torch.from_numpy(cache.windows(windows.corners[rows], windows.side))
         return rows, _resize(tiles, tile_px)
 
-    with ThreadPoolExecutor(1) as pool:
+    with single_threaded(1) as pool:
         ahead = None
         for start in range(0, len(order), batch_size):
             ready, ahead = ahead, pool.submit(read, start)

@@ -34,6 +34,7 @@ def model_of(context="spot_subspot_neighbors"):
         targets=Standard.fit(targets),
         ridge=Ridge(np.zeros((G, D), np.float32), np.zeros(G, np.float32), 1.0),
         history=pd.DataFrame(),
+        subtiles=Standard.fit(random.normal(1, 9, (20, D))) if CONTEXTS[context][0] else None,
     )
 
 
@@ -55,10 +56,9 @@ def arrays(context="spot_subspot_neighbors"):
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_predictions_are_those_of_the_network_unscaled(context):
     model, (given, _) = model_of(context), arrays(context)
+    scalers = {"center": model.inputs, "neighbors": model.inputs, "subtiles": model.subtiles}
     scaled = {
-        name: torch.from_numpy(
-            values if name == "neighbor_mask" else model.inputs.transform(values)
-        )
+        name: torch.from_numpy(scalers[name].transform(values) if name in scalers else values)
         for name, values in given.items()
     }
     with torch.inference_mode():
@@ -77,6 +77,7 @@ def test_a_graph_of_embeddings_is_predicted_as_gathered_arrays_are(context):
         center=given["center"],
         scaler=model.inputs,
         subtiles=given.get("subtiles"),
+        subtile_scaler=model.subtiles,
         neighbors=neighbors if "neighbors" in given else None,
     )
     np.testing.assert_allclose(

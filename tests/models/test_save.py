@@ -76,6 +76,7 @@ def model_of(seed=0, context="spot_subspot_neighbors"):
                 "loss": [1.0, 1 / 3, 0.1, 2.0**-40],
             }
         ),
+        subtiles=Standard.fit(random.normal(1, 9, (20, D))) if "subspot" in context else None,
     )
 
 
@@ -112,7 +113,7 @@ def test_a_saved_model_is_the_model(folder):
         assert getattr(loaded, name) == getattr(model, name), name
     for name, weights in model.network.state_dict().items():
         assert torch.equal(weights, loaded.network.state_dict()[name]), name
-    for scaling in ("inputs", "targets"):
+    for scaling in ("inputs", "targets", "subtiles"):
         for name in ("mean", "scale"):
             before, after = (getattr(getattr(m, scaling), name) for m in (model, loaded))
             np.testing.assert_array_equal(before, after, strict=True)
@@ -343,6 +344,7 @@ class TestLoadingChecks:
             ("network.phi.weight", (2, 2)),
             ("inputs.mean", (D + 1,)),
             ("inputs.scale", (D + 1,)),
+            ("subtiles.mean", (D + 1,)),
             ("targets.mean", (1, 3)),
             ("targets.scale", (2,)),
             ("ridge.coefficients", (D, 3)),

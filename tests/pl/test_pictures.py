@@ -231,7 +231,7 @@ class TestPrediction:
             stp.pl.prediction(sdata, "morphology_001", section="S9")
 
     def test_a_gene_that_was_not_predicted(self, one):
-        with pytest.raises(KeyError, match=r"'ERBB2' was not predicted; .*morphology_001, null_001"):
+        with pytest.raises(KeyError, match=r"'ERBB2' was not predicted.*morphology_001, null_001"):
             stp.pl.prediction(one, "ERBB2")
 
     def test_nothing_was_predicted(self, one):

@@ -108,8 +108,13 @@ def test_slots():
     }
 
 
-@pytest.mark.parametrize("encoder", ["texture", mean_colour, colour_and_place, Pooled()])
-@pytest.mark.parametrize("batch_size", [4, 64])
+@pytest.mark.parametrize(
+    ("encoder", "batch_size"),
+    [
+        ("texture", 4),
+        *((encoder, b) for encoder in (mean_colour, colour_and_place, Pooled()) for b in (4, 64)),
+    ],
+)
 def test_equals_encoding_crops(encoder, batch_size):
     sdata = section()
     stp.pp.embed(sdata, encoder, tile_um=72, key_added="X_e", batch_size=batch_size)
@@ -154,7 +159,7 @@ def test_several_embeddings_beside_each_other():
     sdata = section()
     stp.pp.embed(sdata, mean_colour, tile_um=40)
     stp.pp.embed(sdata, mean_colour, tile_um=60, key_added="X_wide")
-    stp.pp.embed(sdata, "texture", tile_um=72, key_added="X_mine")
+    stp.pp.embed(sdata, colour_and_place, tile_um=72, key_added="X_mine")
     table = sdata.tables["table"]
     recorded = _sections.recorded(table, "embed")
     tile_um = {k: v["tile_um"] for k, v in recorded.items() if k != "stpredict_version"}
@@ -248,14 +253,14 @@ def test_encoder_with_an_input_size():
 def test_same_input_same_result():
     first, second = section(), section()
     for sdata in (first, second):
-        stp.pp.embed(sdata, "texture", tile_um=72)
-    for slot in ("X_texture", "X_texture_subtiles"):
+        stp.pp.embed(sdata, Pooled(), tile_um=72)
+    for slot in ("X_pooled", "X_pooled_subtiles"):
         np.testing.assert_array_equal(
             first.tables["table"].obsm[slot], second.tables["table"].obsm[slot]
         )
-    stp.pp.embed(first, "texture", tile_um=72)  # and again
+    stp.pp.embed(first, Pooled(), tile_um=72)  # and again
     np.testing.assert_array_equal(
-        first.tables["table"].obsm["X_texture"], second.tables["table"].obsm["X_texture"]
+        first.tables["table"].obsm["X_pooled"], second.tables["table"].obsm["X_pooled"]
     )
 
 

@@ -61,7 +61,7 @@ def spot_model():
 def contents(sdata):
     table = sdata.tables["table"]
     return {
-        slot: sorted(getattr(table, slot))
+        slot: sorted(map(str, getattr(table, slot)))
         for slot in ("obsm", "obsp", "layers", "uns", "obs", "var")
     } | {"steps": sorted(table.uns["stpredict"]), "spots": table.n_obs}
 

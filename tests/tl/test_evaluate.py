@@ -247,7 +247,7 @@ class TestBadInput:
 
     def test_a_section_of_a_single_spot(self, sdata):
         table = sdata.tables["table"]
-        few = (table.obs["region"] == "S3").to_numpy()
+        few = (table.obs["region"] == "S3").to_numpy(copy=True)
         few[0] = True
         sdata.tables["table"] = table[few].copy()
         with pytest.raises(ValueError, match="section 'S2' has 1 spot: a correlation needs two"):

@@ -6,24 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 import stpredict as stp
 from stpredict import _sections, metrics
 from stpredict.tl._split import split
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0}
-TINY = {"embedding": "X_colour", "n_hidden": 8, "n_phi": 2, "n_rho": 2, "max_epochs": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Networks this small only wait for a second thread, on a busy machine for long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):  # numpy's and scikit-learn's
-        yield
-    torch.set_num_threads(before)
+TINY = {
+    "embedding": "X_colour",
+    "context": "spot_subspot_neighbors",
+    "n_hidden": 8,
+    "n_phi": 2,
+    "n_rho": 2,
+    "max_epochs": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +156,7 @@ def test_a_model_remembers_how_it_was_made(sdata):
 
 def test_a_model_of_any_context_is_saved_and_loaded(sdata, tmp_path):
     for context in ("spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"):
-        model = stp.tl.fit_deepspot(sdata, **TINY, context=context)
+        model = stp.tl.fit_deepspot(sdata, **TINY | {"context": context})
         assert model.uses_subtiles == ("subspot" in context)
         assert model.uses_neighbors == ("neighbors" in context)
         model.save(tmp_path / context)
@@ -293,6 +289,8 @@ def test_scaling_is_fitted_on_training_rows_only(sdata):
     np.testing.assert_allclose(model.targets.scale, measured.std(axis=0), rtol=1e-4)
     center = table.obsm["X_colour"][rows]
     np.testing.assert_allclose(model.inputs.mean, center.mean(axis=0), rtol=1e-5)
+    subtiles = table.obsm["X_colour_subtiles"][rows]
+    np.testing.assert_allclose(model.subtiles.mean, subtiles.mean(axis=(0, 1)), rtol=1e-5)
 
 
 # ---- bad input -----------------------------------------------------------------------------
@@ -351,14 +349,14 @@ def test_without_subtiles(sdata):
     del sdata.tables["table"].obsm["X_colour_subtiles"]
     with pytest.raises(KeyError, match=r"X_colour_subtiles.*n_subtiles=3.*spot_neighbors"):
         stp.tl.fit_deepspot(sdata, **TINY)
-    stp.tl.fit_deepspot(sdata, **TINY, context="spot_neighbors")
+    stp.tl.fit_deepspot(sdata, **TINY | {"context": "spot_neighbors"})
 
 
 def test_without_a_graph(sdata):
     del sdata.tables["table"].obsp["spatial_connectivities"]
     with pytest.raises(KeyError, match=r"no neighbour graph.*stp\.pp\.neighbors.*spot_subspot"):
         stp.tl.fit_deepspot(sdata, **TINY)
-    stp.tl.fit_deepspot(sdata, **TINY, context="spot_subspot")
+    stp.tl.fit_deepspot(sdata, **TINY | {"context": "spot_subspot"})
 
 
 def test_without_the_layer(sdata):
@@ -396,7 +394,7 @@ def test_genes_that_cannot_be_predicted(sdata, genes, error, message):
 
 def test_an_unknown_context(sdata):
     with pytest.raises(ValueError, match=r"context='galaxy' is not one of 'spot', 'spot_subspot'"):
-        stp.tl.fit_deepspot(sdata, **TINY, context="galaxy")
+        stp.tl.fit_deepspot(sdata, **TINY | {"context": "galaxy"})
 
 
 def test_something_that_is_no_spatialdata(sdata):

@@ -40,7 +40,13 @@ def trained():
     stp.pp.embed(first, colour, **EMBED)
     stp.pp.neighbors(first)
     model = stp.tl.fit_deepspot(
-        first, embedding="X_colour", n_hidden=8, n_phi=2, n_rho=2, max_epochs=3
+        first,
+        embedding="X_colour",
+        context="spot_subspot_neighbors",
+        n_hidden=8,
+        n_phi=2,
+        n_rho=2,
+        max_epochs=3,
     )
     stp.settings.verbosity = verbosity
     return model, second

@@ -28,10 +28,12 @@ def inputs_of(context="spot_subspot_neighbors", seed=0):
     random = np.random.default_rng(seed)
     uses_subtiles, uses_neighbors = CONTEXTS[context]
     center = random.normal(3, 2, (N, D)).astype(np.float32)
+    subtiles = random.normal(size=(N, S, D)).astype(np.float32)
     return Inputs(
         center=center,
         scaler=Standard.fit(center),
-        subtiles=random.normal(size=(N, S, D)).astype(np.float32) if uses_subtiles else None,
+        subtiles=subtiles if uses_subtiles else None,
+        subtile_scaler=Standard.fit(subtiles.reshape(-1, D)) if uses_subtiles else None,
         neighbors=pad_neighbors(random_graph(seed)) if uses_neighbors else None,
     )
 
@@ -81,7 +83,7 @@ def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n
     if inputs.subtiles is None:
         assert batch.subtiles is None
     else:
-        naive = inputs.scaler.transform(inputs.subtiles[rows])
+        naive = inputs.subtile_scaler.transform(inputs.subtiles[rows])
         np.testing.assert_array_equal(batch.subtiles, naive)
     if inputs.neighbors is None:
         assert batch.neighbors is None

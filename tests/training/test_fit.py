@@ -31,7 +31,11 @@ def data():
     neighbors = seeded.integers(-1, N, (N, 4))
     subtiles = seeded.normal(size=(N, 4, D)).astype(np.float32)
     inputs = Inputs(
-        center=center, scaler=Standard.fit(center), subtiles=subtiles, neighbors=neighbors
+        center=center,
+        scaler=Standard.fit(center),
+        subtiles=subtiles,
+        subtile_scaler=Standard.fit(subtiles.reshape(-1, D)),
+        neighbors=neighbors,
     )
     return inputs, Standard.fit(targets).transform(targets)
 

@@ -122,7 +122,7 @@ def phantom(
     The defaults are Visium's geometry and fit those of :func:`stpredict.pp.embed`. An embedding
     whose tiles are about `tile_um` wide sees what was measured; much wider tiles show the
     neighbours too, and blur the spot. Many small spots cost least, for instance ``mpp=0.5,
-    pitch_um=40`` with ``pp.embed(..., tile_um=40)``.
+    pitch_um=40`` with ``pp.embed(..., tile_um=40, n_subtiles=1)``.
 
     Examples
     --------

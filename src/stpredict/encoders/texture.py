@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stpredict._threads import single_threaded
 from stpredict.encoders._texture_spatial import (
     GREY_LEVEL,
     LEVELS,
@@ -118,7 +119,6 @@ class Texture(nn.Module):
         self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
         self.dimension: int = len(self.feature_names)
 
-    @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
         """Describe a batch of tiles.
 
@@ -142,12 +142,17 @@ class Texture(nn.Module):
         _check(tiles)
         size = tiles.shape[-2] * tiles.shape[-1]
         pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
-        rows = []
+        chunks = tiles.split(max(1, pixels // size))
+        if tiles.device.type != "cpu":
+            return torch.cat([self._describe(chunk) for chunk in chunks])
+        with single_threaded(torch.get_num_threads()) as pool:
+            return torch.cat(list(pool.map(self._describe, chunks)))
+
+    @torch.no_grad()
+    def _describe(self, tiles: Tensor) -> Tensor:
         with torch.autocast(tiles.device.type, enabled=False):
-            for chunk in tiles.split(max(1, pixels // size)):
-                groups = self._groups(chunk.float().clamp(0, 1))
-                rows.append(torch.cat([values for _, values in groups], dim=1))
-        return torch.cat(rows)
+            groups = self._groups(tiles.float().clamp(0, 1))
+            return torch.cat([values for _, values in groups], dim=1)
 
     def _groups(self, rgb: Tensor) -> list[Group]:
         """Names and values of all groups of features, for ``(b, 3, h, w)`` float32."""

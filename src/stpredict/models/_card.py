@@ -17,7 +17,7 @@ def card(model: Model) -> str:
     lines = [
         f"# {model.method}: {len(model.genes)} genes from H&E",
         "",
-        "Made with [stpredict](https://github.com/stpredict/stpredict).",
+        f"Made with stpredict {training['versions'].get('stpredict', '')}.",
         "",
         "```python",
         "import stpredict as stp",

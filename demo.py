@@ -6,6 +6,7 @@ python demo.py [--directory PATH]
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,9 @@ def main() -> None:
     scores.to_csv(OUT / "scores.csv")
     axes = stp.pl.prediction(new, gene)
     axes[0].figure.savefig(OUT / "prediction.png", dpi=120)
-    new.write(OUT / "predicted.zarr", overwrite=True)
+    with warnings.catch_warnings():  # what spatialdata's own dependencies will change one day
+        warnings.filterwarnings("ignore", "zarr v3 autosharding|Call to deprecated class Scaler")
+        new.write(OUT / "predicted.zarr", overwrite=True)
     print(table(scores, new, gene))
 
 

@@ -51,7 +51,9 @@ def main() -> None:
             for n_subtiles in ("1", "3"):
                 command = [sys.executable, __file__, "--only", encoder, n_subtiles, str(path)]
                 command += ["--n-tiles", str(arguments.n_tiles)]
-                shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+                shown = subprocess.run(
+                    command, stdout=subprocess.PIPE, text=True, check=True
+                ).stdout
                 found = json.loads(shown.splitlines()[-1])
                 label = f"{encoder}, {n_subtiles} x {n_subtiles}"
                 print(

@@ -144,3 +144,19 @@ def test_nothing_is_printed_and_no_file_is_left(capfd, tmp_path, monkeypatch):
     fit(max_epochs=1)
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1: 0"),
+        ({"patience": 1.5}, "patience must be a whole number of at least 1: 1.5"),
+        ({"batch_size": -1}, "batch_size must be a whole number of at least 1: -1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0: nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0: -1.0"),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept(wrong, message):
+    right = {"max_epochs": 1, "patience": 1, "batch_size": 1}
+    with pytest.raises(ValueError, match=message):
+        Schedule(**{**right, "learning_rate": 1e-3, "weight_decay": 0.0, **wrong})

@@ -160,7 +160,7 @@ class Model:
             if len(tensor) != len(center):
                 raise ValueError(f"{name} has {len(tensor)} rows, center has {len(center)}")
         chosen = _device.resolve(device)
-        network = self.network.to(chosen)
+        network = self.network.eval().to(chosen)
         predicted = np.empty((len(center), len(self.genes)), dtype=np.float32)
         with torch.inference_mode():
             for rows in in_order(len(center), _BATCH):
@@ -184,7 +184,7 @@ class Model:
         (n, n_genes) float32, in the units of the training layer.
         """
         chosen = _device.resolve(device)
-        network: Any = self.network.to(chosen)
+        network: Any = self.network.eval().to(chosen)
         n = len(inputs.center)
         predicted = np.empty((n, len(self.genes)), dtype=np.float32)
         with torch.inference_mode():

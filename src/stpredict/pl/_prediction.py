@@ -75,7 +75,7 @@ def prediction(
     measured = _measured(sdata, predicted.obs_names[found.rows], gene, how["layer"])
     panels = [("measured", measured)] if measured is not None else []
     panels.append(("predicted", values))
-    drawn = _axes(axes, 1 + len(panels))
+    drawn = _axes(axes, 1 + len(panels), found)
 
     _draw_image(drawn[0], found)
     drawn[0].set_title(f"{found.name}: H&E")
@@ -88,7 +88,7 @@ def prediction(
     if measured is not None and len(values) > 1:
         score = metrics.pcc(measured[:, None], values[:, None])[0]
         drawn[-1].set_title(f"{gene} predicted (PCC {score:.2f})")
-    drawn[-1].figure.colorbar(spots, ax=list(drawn[1:]), label=how["units"], shrink=0.7)
+    drawn[-1].figure.colorbar(spots, ax=list(drawn[1:]), label=how["units"])
     for ax in drawn:
         _frame(ax, found)
     return drawn
@@ -115,9 +115,13 @@ def _measured(
     return np.asarray(dense, dtype=np.float64).ravel()
 
 
-def _axes(axes: Sequence[Axes] | None, n: int) -> NDArray[Any]:
+def _axes(axes: Sequence[Axes] | None, n: int, section: _sections.Section) -> NDArray[Any]:
     if axes is None:
-        _, made = plt.subplots(1, n, figsize=(4.2 * n, 4), layout="constrained")
+        low, high = _limits(section)
+        width, height = high - low
+        # as high as the tissue needs, so that the colour bar is as long as the panels
+        figsize = (4.2 * n + 0.8, float(np.clip(4 * height / width, 2, 8)) + 0.9)
+        _, made = plt.subplots(1, n, figsize=figsize, layout="constrained")
         return np.asarray(made)
     given = np.asarray(axes).ravel()
     if len(given) != n:

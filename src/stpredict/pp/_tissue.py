@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,9 @@ def _tissue_mask(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # squidpy writes labels at full resolution; on an object with the coarse level only, it is not
     # asked to
     small = SpatialData(images={"image": Image2DModel.parse(image, dims=("c", "y", "x"))})
-    with quiet(SPATIALDATA):
+    with quiet(SPATIALDATA), warnings.catch_warnings():
+        # squidpy 1.8 calls scikit-image 0.26 by an argument that was renamed
+        warnings.filterwarnings("ignore", "Parameter `area_threshold`", FutureWarning)
         return np.asarray(detect_tissue(small, "image", inplace=False)) > 0
 
 

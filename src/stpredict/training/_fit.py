@@ -51,6 +51,15 @@ class Schedule:
     learning_rate: float
     weight_decay: float
 
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "patience", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
+        for name in ("learning_rate", "weight_decay"):
+            if not getattr(self, name) >= 0:  # NaN is not
+                raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -147,6 +156,8 @@ def _silent_lightning() -> Iterator[None]:
     with quiet("lightning.pytorch.utilities.rank_zero"), warnings.catch_warnings():
         # arrays are in memory: worker processes would only copy them
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # Lightning 2.6 walks nested batches by torch's older names
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         # few spots make few batches
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
         yield

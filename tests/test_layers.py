@@ -20,7 +20,7 @@ LAYERS = (
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics"},
     {"models"},
-    {"_sections"},
+    {"_sections", "_provenance"},
     {"_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
@@ -37,7 +37,7 @@ SCVERSE = {
     "squidpy",
 }
 ARRAYS_ONLY = ("nn", "training", "encoders", "tiles", "targets", "metrics", "models")
-TOUCH_SPATIALDATA = {"_sections", "_recipe", "io", "datasets", "pp", "tl", "pl"}
+TOUCH_SPATIALDATA = {"_sections", "_provenance", "_recipe", "io", "datasets", "pp", "tl", "pl"}
 
 
 def module_name(path: Path) -> str:

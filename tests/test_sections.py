@@ -24,7 +24,7 @@ from spatialdata.transformations import (
 )
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict import _provenance, _sections
 from stpredict.io._assemble import assemble_section
 
 MPP = 2.0
@@ -383,23 +383,23 @@ STEP = {
 
 def test_records():
     table = section().tables["table"]
-    assert _sections.recorded(table, "embed") == {}
-    _sections.record(table, "embed", **STEP, left_out=None)
-    _sections.record(table, "normalize", target_sum=1e4)
-    found = _sections.recorded(table, "embed")
+    assert _provenance.recorded(table, "embed") == {}
+    _provenance.record(table, "embed", **STEP, left_out=None)
+    _provenance.record(table, "normalize", target_sum=1e4)
+    found = _provenance.recorded(table, "embed")
     assert found.pop("stpredict_version") == stp.__version__
     assert found == STEP
     assert set(table.uns["stpredict"]) == {"embed", "normalize"}
-    _sections.record(table, "embed", number=4)  # as it was run last
-    assert set(_sections.recorded(table, "embed")) == {"number", "stpredict_version"}
+    _provenance.record(table, "embed", number=4)  # as it was run last
+    assert set(_provenance.recorded(table, "embed")) == {"number", "stpredict_version"}
 
 
 def test_records_survive_zarr(tmp_path):
     sdata = section()
-    _sections.record(sdata.tables["table"], "embed", **STEP)
+    _provenance.record(sdata.tables["table"], "embed", **STEP)
     sdata.write(tmp_path / "a.zarr")
     table = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
-    found = _sections.recorded(table, "embed")
+    found = _provenance.recorded(table, "embed")
     assert found == {**STEP, "stpredict_version": stp.__version__}
     assert type(found["number"]) is int
     assert type(found["flag"]) is bool
@@ -433,14 +433,14 @@ def test_subset_of_sections():
 
 def test_copy():
     sdata = section()
-    _sections.record(sdata.tables["table"], "embed", number=1)
+    _provenance.record(sdata.tables["table"], "embed", number=1)
     before = copy.deepcopy(dict(sdata.tables["table"].uns["stpredict"]))
     twin = _sections.copy_of(sdata)
     assert twin.images["S1_image"] is sdata.images["S1_image"]
     table = twin.tables["table"]
     table.X.data[:] = 9
     table.obs["new"] = 1
-    _sections.record(table, "embed", number=2)
+    _provenance.record(table, "embed", number=2)
     set_transformation(twin.shapes["S1"], Identity(), "S1_um")
     original = sdata.tables["table"]
     assert original.uns["stpredict"] == before

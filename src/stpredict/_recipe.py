@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _provenance, _validate
 from stpredict.training import Inputs, pad_neighbors
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _PROVENANCE = "stpredict_version"
 
 def embed_recipe(table: AnnData, embedding: str) -> dict[str, Any]:
     """How an embedding was made."""
-    known = _sections.recorded(table, "embed")
+    known = _provenance.recorded(table, "embed")
     if embedding not in table.obsm or embedding not in known:
         raise KeyError(
             f"there is no embedding obsm[{embedding!r}]; embeddings: "
@@ -32,7 +32,7 @@ def embed_recipe(table: AnnData, embedding: str) -> dict[str, Any]:
 
 def neighbors_recipe(table: AnnData) -> dict[str, Any]:
     """How the neighbour graph was made."""
-    known = _sections.recorded(table, "neighbors")
+    known = _provenance.recorded(table, "neighbors")
     if _keys.CONNECTIVITIES not in table.obsp or not known:
         raise KeyError(
             f"there is no neighbour graph obsp[{_keys.CONNECTIVITIES!r}]: run stp.pp.neighbors "
@@ -51,7 +51,7 @@ def recipe_of(table: AnnData, embedding: str, layer: str, *, neighbors: bool) ->
     }
     if neighbors:
         recipe["neighbors"] = neighbors_recipe(table)
-    normalized = _sections.recorded(table, "normalize")
+    normalized = _provenance.recorded(table, "normalize")
     if layer == _keys.LOG1P and normalized:
         normalized.pop(_PROVENANCE)
         recipe["normalize"] = normalized

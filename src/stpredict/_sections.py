@@ -6,7 +6,6 @@ of the spots in its pixels, µm per pixel, and the rows of the table that belong
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -249,34 +248,6 @@ def _radius(shapes: GeoDataFrame) -> NDArray[np.float64]:
     if "radius" in shapes.columns:
         return shapes["radius"].to_numpy(dtype=float)
     return np.sqrt(shapes.geometry.area.to_numpy() / np.pi)
-
-
-def record(table: AnnData, step: str, **parameters: Any) -> None:
-    """Write down in ``uns["stpredict"][step]`` how a step was run."""
-    from stpredict import __version__
-
-    known = {key: value for key, value in parameters.items() if value is not None}
-    table.uns.setdefault(_keys.UNS, {})[step] = {**known, "stpredict_version": __version__}
-
-
-def recorded_steps(table: AnnData) -> dict[str, Any]:
-    """Read how each step was run, in plain Python types."""
-    steps: dict[str, Any] = _plain(table.uns.get(_keys.UNS, {}))
-    return steps
-
-
-def recorded(table: AnnData, step: str) -> dict[str, Any]:
-    """Read how a step was run, in plain Python types; empty if it was not."""
-    return dict(recorded_steps(table).get(step, {}))
-
-
-def _plain(value: Any) -> Any:
-    """Undo what a round trip through zarr makes of numbers and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value
 
 
 def copy_of(sdata: SpatialData) -> SpatialData:

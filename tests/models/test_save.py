@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import stpredict as stp
-from stpredict.models import Model, _save
+from stpredict.models import Model, _load, _save
 from stpredict.models._ridge import Ridge
 from stpredict.nn import DeepSets
 from stpredict.targets import Standard
@@ -296,7 +296,7 @@ class TestLoadingChecks:
         edit(folder, format_version=version)
         self.refused(folder, "format version")
 
-    @pytest.mark.parametrize("field", _save._FIELDS)
+    @pytest.mark.parametrize("field", _load._FIELDS)
     @pytest.mark.parametrize("value", [None, (1, 2)])
     def test_a_field_that_is_missing_or_of_another_type(self, folder, field, value):
         value = {"wrong": 1} if value and field == "genes" else value

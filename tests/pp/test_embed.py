@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import stpredict as stp
-from stpredict import _sections, encoders
+from stpredict import _provenance, _sections, encoders
 from stpredict.io._assemble import assemble_section
 
 
@@ -99,7 +99,7 @@ def test_slots():
     assert whole.dtype == parts.dtype == np.float32
     assert np.isfinite(whole).all()
     assert np.isfinite(parts).all()
-    assert _sections.recorded(table, "embed")["X_texture"] == {
+    assert _provenance.recorded(table, "embed")["X_texture"] == {
         "encoder": "texture",
         "weights_hash": encoders.load("texture").weights_hash,
         "tile_um": 72.0,
@@ -152,7 +152,7 @@ def test_one_subtile_is_none():
     np.testing.assert_allclose(
         table.obsm["X_mean_colour"], crops(sdata, 60).float().mean((-2, -1)) / 255, rtol=1e-5
     )
-    assert _sections.recorded(table, "embed")["X_mean_colour"]["n_subtiles"] == 1
+    assert _provenance.recorded(table, "embed")["X_mean_colour"]["n_subtiles"] == 1
 
 
 def test_several_embeddings_beside_each_other():
@@ -161,7 +161,7 @@ def test_several_embeddings_beside_each_other():
     stp.pp.embed(sdata, mean_colour, tile_um=60, key_added="X_wide")
     stp.pp.embed(sdata, colour_and_place, tile_um=72, key_added="X_mine")
     table = sdata.tables["table"]
-    recorded = _sections.recorded(table, "embed")
+    recorded = _provenance.recorded(table, "embed")
     tile_um = {k: v["tile_um"] for k, v in recorded.items() if k != "stpredict_version"}
     assert tile_um == {"X_mean_colour": 40.0, "X_wide": 60.0, "X_mine": 72.0}
     assert {*tile_um, *(f"{k}_subtiles" for k in tile_um)} <= set(table.obsm)
@@ -241,7 +241,7 @@ def test_encoder_with_an_input_size():
     table = sdata.tables["table"]
     assert set(side) == {32}
     assert table.obsm["X_sized_subtiles"].shape == (9, 9, 3)
-    assert _sections.recorded(table, "embed")["X_sized"]["mpp"] == 1.5
+    assert _provenance.recorded(table, "embed")["X_sized"]["mpp"] == 1.5
     # sub-tiles keep the detail of the image: 32 of its own pixels each, not 32 / 3 enlarged
     np.testing.assert_allclose(
         table.obsm["X_sized_subtiles"],
@@ -273,7 +273,7 @@ def test_survives_zarr(tmp_path):
     for slot in ("X_mean_colour", "X_mean_colour_subtiles"):
         assert read.obsm[slot].dtype == np.float32
         np.testing.assert_array_equal(table.obsm[slot], read.obsm[slot])
-    assert _sections.recorded(table, "embed") == _sections.recorded(read, "embed")
+    assert _provenance.recorded(table, "embed") == _provenance.recorded(read, "embed")
     # from the zarr's own chunks, the same
     stp.pp.embed(back, mean_colour, tile_um=72, key_added="X_again")
     np.testing.assert_array_equal(read.obsm["X_again"], table.obsm["X_mean_colour"])
@@ -353,4 +353,4 @@ def test_a_failure_keeps_the_embedding_before():
     with pytest.raises(ValueError, match="larger than the image"):
         stp.pp.embed(sdata, mean_colour, tile_um=4000)
     np.testing.assert_array_equal(sdata.tables["table"].obsm["X_mean_colour"], before)
-    assert _sections.recorded(sdata.tables["table"], "embed")["X_mean_colour"]["tile_um"] == 40
+    assert _provenance.recorded(sdata.tables["table"], "embed")["X_mean_colour"]["tile_um"] == 40

@@ -9,7 +9,7 @@ import spatialdata as sd
 from spatialdata.models import ShapesModel
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict import _provenance, _sections
 
 # a phantom whose pale regions Otsu's threshold takes for tissue, as they are
 FINE = {
@@ -46,7 +46,7 @@ def starve(sdata, rows):
 
 
 def removed(sdata):
-    return _sections.recorded(sdata.tables["table"], "filter_spots")["removed"]
+    return _provenance.recorded(sdata.tables["table"], "filter_spots")["removed"]
 
 
 def test_planted_reasons(capsys, monkeypatch):
@@ -119,7 +119,7 @@ def test_thresholds():
     middle = int(np.median(totals)) + 1
     stp.pp.filter_spots(sdata, min_counts=middle, min_tissue_fraction=0.0)
     assert sdata.tables["table"].n_obs == (totals >= middle).sum()
-    record = _sections.recorded(sdata.tables["table"], "filter_spots")
+    record = _provenance.recorded(sdata.tables["table"], "filter_spots")
     assert (record["min_counts"], record["min_tissue_fraction"]) == (middle, 0.0)
 
 
@@ -178,7 +178,7 @@ def test_survives_zarr(tmp_path):
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
     table, read = sdata.tables["table"], back.tables["table"]
-    assert _sections.recorded(read, "filter_spots") == _sections.recorded(table, "filter_spots")
+    assert _provenance.recorded(read, "filter_spots") == _provenance.recorded(table, "filter_spots")
     np.testing.assert_array_equal(table.obs["tissue_fraction"], read.obs["tissue_fraction"])
     stp.pp.filter_spots(back, min_counts=200)  # and can be filtered again
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict import _provenance
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0}
 
@@ -41,7 +41,7 @@ def test_list(sdata):
     names = list(sdata.tables["table"].var_names[[7, 2, 11]])
     stp.pp.select_genes(sdata, names)
     assert selected(sdata) == set(names)
-    record = _sections.recorded(sdata.tables["table"], "select_genes")
+    record = _provenance.recorded(sdata.tables["table"], "select_genes")
     assert record["n_selected"] == 3
     assert record["sections"] == ["S1", "S2"]
     assert "flavor" not in record
@@ -59,7 +59,7 @@ def test_variance(sdata, make, n_top):
     stp.pp.select_genes(sdata, n_top=n_top, flavor="variance")
     order = sorted(range(30), key=lambda g: -values[:, g].astype(float).var())
     assert selected(sdata) == set(table.var_names[order[:n_top]])
-    assert _sections.recorded(table, "select_genes")["flavor"] == "variance"
+    assert _provenance.recorded(table, "select_genes")["flavor"] == "variance"
 
 
 def test_ties_go_to_the_first(sdata):
@@ -145,7 +145,7 @@ def test_survives_zarr(sdata, tmp_path):
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
     assert selected(back) == selected(sdata)
-    assert _sections.recorded(back.tables["table"], "select_genes") == _sections.recorded(
+    assert _provenance.recorded(back.tables["table"], "select_genes") == _provenance.recorded(
         sdata.tables["table"], "select_genes"
     )
 

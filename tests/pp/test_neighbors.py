@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict import _provenance
 from stpredict.io._assemble import assemble_section
 
 
@@ -86,7 +86,7 @@ def test_grid_is_seen_and_linked(grid, shape, jitter, mpp):
     points = jittered(grid, shape, jitter) * 20 + 10
     sdata = spots_at(points, mpp=mpp)
     stp.pp.neighbors(sdata)
-    record = _sections.recorded(sdata.tables["table"], "neighbors")
+    record = _provenance.recorded(sdata.tables["table"], "neighbors")
     assert (record["grid"], record["n_rings"]) == (grid, 1)
     links, distances = graph(sdata)
     ideal = lattice(grid, *shape)
@@ -129,7 +129,7 @@ def test_k_nearest(seed, n, k):
     nearest_left = np.where(links, np.inf, apart).min(axis=1)
     assert (farthest <= nearest_left + 1e-9).all()
     check_distances(links, distances, points * 2)
-    assert _sections.recorded(sdata.tables["table"], "neighbors")["n_neighbors"] == k
+    assert _provenance.recorded(sdata.tables["table"], "neighbors")["n_neighbors"] == k
 
 
 @settings(max_examples=20, deadline=None)
@@ -142,7 +142,7 @@ def test_radius(seed, n, radius):
     np.testing.assert_array_equal(links, within(points * 2, radius))
     np.testing.assert_array_equal(links, links.T)
     check_distances(links, distances, points * 2)
-    assert _sections.recorded(sdata.tables["table"], "neighbors")["radius_um"] == radius
+    assert _provenance.recorded(sdata.tables["table"], "neighbors")["radius_um"] == radius
 
 
 @settings(max_examples=15, deadline=None)
@@ -186,7 +186,7 @@ def test_grid_with_holes(grid):
     kept = np.random.default_rng(0).random(100) < 0.85
     sdata = spots_at(points[kept] * 20 + 10)
     stp.pp.neighbors(sdata)
-    assert _sections.recorded(sdata.tables["table"], "neighbors")["grid"] == grid
+    assert _provenance.recorded(sdata.tables["table"], "neighbors")["grid"] == grid
     np.testing.assert_array_equal(graph(sdata)[0], within(points[kept], REACH[grid, 1]))
 
 
@@ -194,7 +194,7 @@ def test_grid_with_holes(grid):
 def test_phantom(layout):
     sdata = stp.datasets.phantom(2, size_px=600, mpp=0.5, pitch_um=40.0, spots=layout, n_null=1)
     stp.pp.neighbors(sdata)
-    assert _sections.recorded(sdata.tables["table"], "neighbors")["grid"] == layout
+    assert _provenance.recorded(sdata.tables["table"], "neighbors")["grid"] == layout
 
 
 def test_turned_grid():
@@ -231,7 +231,7 @@ def test_again_replaces():
     sdata = spots_at(lattice("square", 5, 5) * 20 + 10)
     stp.pp.neighbors(sdata, n_neighbors=2)
     stp.pp.neighbors(sdata)
-    record = _sections.recorded(sdata.tables["table"], "neighbors")
+    record = _provenance.recorded(sdata.tables["table"], "neighbors")
     assert "n_neighbors" not in record
     assert record["grid"] == "square"
     assert sdata.tables["table"].uns["spatial_neighbors"]["params"] == {
@@ -257,7 +257,7 @@ def test_survives_zarr(tmp_path):
     back = sd.read_zarr(tmp_path / "a.zarr")
     for here, there in zip(graph(sdata), graph(back), strict=True):
         np.testing.assert_array_equal(here, there)
-    assert _sections.recorded(back.tables["table"], "neighbors") == _sections.recorded(
+    assert _provenance.recorded(back.tables["table"], "neighbors") == _provenance.recorded(
         sdata.tables["table"], "neighbors"
     )
     stp.pp.neighbors(back)

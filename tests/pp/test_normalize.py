@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict import _provenance
 
 SMALL = {"size_px": 400, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 
@@ -62,7 +62,7 @@ def test_as_scanpy(sdata, target_sum):
     sc.pp.log1p(reference)
     stp.pp.normalize(sdata, target_sum=target_sum)
     np.testing.assert_allclose(dense(table.layers["log1p"]), dense(reference.X), rtol=1e-6)
-    assert _sections.recorded(table, "normalize")["target_sum"] == target_sum
+    assert _provenance.recorded(table, "normalize")["target_sum"] == target_sum
 
 
 def test_again_replaces(sdata):
@@ -99,7 +99,7 @@ def test_survives_zarr(sdata, tmp_path):
     read = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
     table = sdata.tables["table"]
     np.testing.assert_array_equal(dense(read.layers["log1p"]), dense(table.layers["log1p"]))
-    assert _sections.recorded(read, "normalize") == _sections.recorded(table, "normalize")
+    assert _provenance.recorded(read, "normalize") == _provenance.recorded(table, "normalize")
 
 
 @pytest.mark.parametrize("target_sum", [0, -1.0, np.nan, np.inf])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import stpredict as stp
-from stpredict import _recipe, _sections
+from stpredict import _provenance, _recipe
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
@@ -79,7 +79,7 @@ def test_makes_what_the_steps_make(model):
         assert (table.obsp[slot] != other.obsp[slot]).nnz == 0
     assert (table.layers["log1p"] != other.layers["log1p"]).nnz == 0
     for step in ("embed", "neighbors", "normalize"):
-        assert _sections.recorded(table, step) == _sections.recorded(other, step)
+        assert _provenance.recorded(table, step) == _provenance.recorded(other, step)
     stp.tl.predict(new, model)
     assert new.tables["predicted"].shape == (table.n_obs, 3)
 
@@ -91,7 +91,7 @@ def test_fits_a_model_without_context(spot_model):
     assert "X_mine" in table.obsm
     assert "X_mine_subtiles" not in table.obsm
     assert not list(table.obsp)
-    assert _sections.recorded(table, "embed")["X_mine"]["tile_um"] == 30
+    assert _provenance.recorded(table, "embed")["X_mine"]["tile_um"] == 30
     stp.tl.predict(new, spot_model)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from stpredict import _keys, _sections
+from stpredict import _keys, _provenance
 from stpredict.datasets import _phantom_counts as _counts
 from stpredict.datasets._phantom_design import Design, check_sections
 from stpredict.datasets._phantom_fields import REGIONS
@@ -163,7 +163,7 @@ def phantom(
     table.obs[_keys.PATIENT] = pd.Categorical(
         table.obs[_keys.PATIENT], [f"P{i + 1}" for i in range(n_patients)]
     )
-    _sections.record(
+    _provenance.record(
         table,
         "phantom",
         n_sections=int(n_sections),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import spatialdata as sd
 
-from stpredict import _keys, _sections
+from stpredict import _keys, _provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def concat(
     together = sd.concatenate(
         sections, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
     )
-    steps = [_sections.recorded_steps(section.tables[_keys.TABLE]) for section in sections]
+    steps = [_provenance.recorded_steps(section.tables[_keys.TABLE]) for section in sections]
     # what was done alike to all still holds of the whole
     alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
     if alike:

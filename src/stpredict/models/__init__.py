@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.models._load import load
 from stpredict.models._model import Model
-from stpredict.models._save import load
 
 __all__ = ["Model", "load"]

@@ -44,3 +44,24 @@ def check_index(name: str, index: Tensor, n_tiles: int) -> None:
         if low < 0 or high >= n_tiles:
             msg = f"{name} holds rows {int(low)} to {int(high)}, but tiles has 0 to {n_tiles - 1}."
             raise ValueError(msg)
+
+
+def check_given(
+    context: str,
+    uses: tuple[bool, bool],
+    subtiles: Tensor | None,
+    neighbors: Tensor | None,
+    neighbor_mask: Tensor | None,
+) -> None:
+    """Raise unless exactly the inputs that the context takes in are given."""
+    given = {"subtiles": subtiles, "neighbors": neighbors}
+    for (name, value), used in zip(given.items(), uses, strict=True):
+        if used and value is None:
+            msg = f"context={context!r} needs {name}, which are missing; pass {name}=."
+            raise ValueError(msg)
+        if not used and value is not None:
+            msg = f"context={context!r} takes no {name}; leave {name}= out."
+            raise ValueError(msg)
+    if neighbor_mask is not None and neighbors is None:
+        msg = f"context={context!r} takes no neighbors; leave neighbor_mask= out."
+        raise ValueError(msg)

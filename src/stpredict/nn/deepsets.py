@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpredict.nn._check import check_dtype, check_index, check_mask, check_shape
+from stpredict.nn._check import (
+    check_dtype,
+    check_given,
+    check_index,
+    check_mask,
+    check_shape,
+)
 from stpredict.nn._ensemble import MeanEnsemble, MedianEnsemble
 from stpredict.nn._median import MAX_MEMBERS
 
@@ -54,8 +60,8 @@ class DeepSets(nn.Module):
 
     References
     ----------
-    .. [1] Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial
-       transcriptomics prediction from H&E images, medRxiv 2025.
+    Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial transcriptomics
+    prediction from H&E images, medRxiv 2025.
 
     Examples
     --------
@@ -140,7 +146,7 @@ class DeepSets(nn.Module):
         ValueError
             If an input is missing, not used by the context, or of the wrong shape.
         """
-        self._check_given(subtiles, neighbors, neighbor_mask)
+        check_given(self.context, CONTEXTS[self.context], subtiles, neighbors, neighbor_mask)
         check_shape("center", center, (None, self.n_features))
         n = len(center)
         center_h = self.encode(center)
@@ -188,7 +194,7 @@ class DeepSets(nn.Module):
             If an input is missing, not used by the context, or of the wrong shape, or an
             index is outside ``tiles``.
         """
-        self._check_given(subtiles, neighbors, neighbor_mask)
+        check_given(self.context, CONTEXTS[self.context], subtiles, neighbors, neighbor_mask)
         check_shape("tiles", tiles, (None, self.n_features))
         check_shape("center", center, (None,))
         n = len(center)
@@ -247,7 +253,7 @@ class DeepSets(nn.Module):
         ValueError
             If an input is missing, not used by the context, or of the wrong shape.
         """
-        self._check_given(subtiles_h, neighbors_h, neighbor_mask)
+        check_given(self.context, CONTEXTS[self.context], subtiles_h, neighbors_h, neighbor_mask)
         check_shape("center_h", center_h, (None, self.n_hidden))
         n = len(center_h)
         parts = [center_h]
@@ -270,23 +276,6 @@ class DeepSets(nn.Module):
             return None
         check_shape("subtiles", subtiles, (n, None, self.n_features))
         return self._encode_sets(subtiles)
-
-    def _check_given(
-        self, subtiles: Tensor | None, neighbors: Tensor | None, neighbor_mask: Tensor | None
-    ) -> None:
-        """Raise unless exactly the inputs that the context takes in are given."""
-        given = {"subtiles": subtiles, "neighbors": neighbors}
-        uses = {"subtiles": self.uses_subtiles, "neighbors": self.uses_neighbors}
-        for name, value in given.items():
-            if uses[name] and value is None:
-                msg = f"context={self.context!r} needs {name}, which are missing; pass {name}=."
-                raise ValueError(msg)
-            if not uses[name] and value is not None:
-                msg = f"context={self.context!r} takes no {name}; leave {name}= out."
-                raise ValueError(msg)
-        if neighbor_mask is not None and neighbors is None:
-            msg = f"context={self.context!r} takes no neighbors; leave neighbor_mask= out."
-            raise ValueError(msg)
 
 
 def _max_over_neighbors(neighbors_h: Tensor, mask: Tensor | None) -> Tensor:

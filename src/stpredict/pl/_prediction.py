@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
 
-from stpredict import _keys, _sections, _validate, metrics
+from stpredict import _keys, _provenance, _sections, _validate, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def prediction(
             f"{gene!r} was not predicted; predicted genes: {_validate.listing(predicted.var_names)}"
         )
     found = _choose(_sections.sections(sdata, predicted), section)
-    how = _sections.recorded(predicted, "predict")
+    how = _provenance.recorded(predicted, "predict")
     values = np.asarray(predicted.X[found.rows, predicted.var_names.get_loc(gene)])
     measured = _measured(sdata, predicted.obs_names[found.rows], gene, how["layer"])
     panels = [("measured", measured)] if measured is not None else []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict import _device, _keys, _sections, _validate, encoders
+from stpredict import _device, _keys, _provenance, _sections, _validate, encoders
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def embed_with(
         "mpp": tile_um / tile_side_px(encoder, tile_um),
         "n_subtiles": n_subtiles,
     }
-    _sections.record(table, "embed", **{**_sections.recorded(table, "embed"), key_added: recipe})
+    _provenance.record(
+        table, "embed", **{**_provenance.recorded(table, "embed"), key_added: recipe}
+    )
 
 
 def _check(sdata: SpatialData, tile_um: float) -> list[_sections.Section]:

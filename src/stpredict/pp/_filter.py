@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _provenance, _sections, _validate
 from stpredict._log import tell
 from stpredict.pp._tissue import tissue_fraction
 
@@ -97,7 +97,7 @@ def filter_spots(
         "too_few_counts": int((placed & ~enough).sum()),
         "off_tissue": int((placed & enough & ~on_tissue).sum()),
     }
-    _sections.record(
+    _provenance.record(
         sdata.tables[_keys.TABLE],
         "filter_spots",
         min_counts=min_counts,

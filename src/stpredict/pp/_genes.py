@@ -10,7 +10,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _provenance, _sections, _validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def select_genes(
     else:
         selected = _top(table, n_top, flavor)
     table.var[_keys.SELECTED] = selected
-    _sections.record(
+    _provenance.record(
         table,
         "select_genes",
         n_top=n_top,

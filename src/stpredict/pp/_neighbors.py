@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _provenance, _sections, _validate
 from stpredict._log import SPATIALDATA, quiet
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def neighbors(
         "distances_key": _keys.DISTANCES,
         "params": rule,
     }
-    _sections.record(table, "neighbors", **rule)
+    _provenance.record(table, "neighbors", **rule)
     return sdata if copy else None
 
 

@@ -8,7 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _provenance, _sections, _validate
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -57,5 +57,5 @@ def normalize(
     sc.pp.normalize_total(scaled, target_sum=target_sum)
     sc.pp.log1p(scaled)
     table.layers[_keys.LOG1P] = scaled.X
-    _sections.record(table, "normalize", target_sum=float(target_sum))
+    _provenance.record(table, "normalize", target_sum=float(target_sum))
     return sdata if copy else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stpredict.tl._deepspot import fit_deepspot
 from stpredict.tl._evaluate import evaluate
-from stpredict.tl._fit import fit_deepspot
 from stpredict.tl._predict import predict
 
 __all__ = ["evaluate", "fit_deepspot", "predict"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from stpredict import _keys, _sections, _validate, metrics
+from stpredict import _keys, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     """
     predicted = _sections.table_of(sdata, _keys.PREDICTED)
     measured = _sections.table_of(sdata)
-    how = _sections.recorded(predicted, "predict")
+    how = _provenance.recorded(predicted, "predict")
     if not how or _keys.RIDGE not in predicted.layers:
         raise ValueError(
             f"tables[{_keys.PREDICTED!r}] was not written by stp.tl.predict: its baselines are "

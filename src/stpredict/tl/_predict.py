@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _recipe, _sections
+from stpredict import _keys, _provenance, _recipe, _sections
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -77,7 +77,7 @@ def predict(
                 getattr(predicted, slots)[key] = getattr(table, slots)[key].copy()
     if "spatial_neighbors" in table.uns:
         predicted.uns["spatial_neighbors"] = dict(table.uns["spatial_neighbors"])
-    _sections.record(
+    _provenance.record(
         predicted,
         "predict",
         method=model.method,

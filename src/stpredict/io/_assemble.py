@@ -138,7 +138,7 @@ def _table(
         columns = columns.join(kept.set_axis(columns.index))
     names = pd.Index([str(name) for name in var_names])
     table = ad.AnnData(
-        X=sp.csr_matrix(counts, dtype=np.float32),
+        X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
         obs=columns,
         var=pd.DataFrame(index=names) if var is None else var.set_axis(names),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},

@@ -144,7 +144,9 @@ def _top(table: AnnData, n_top: int | None, flavor: str) -> NDArray[np.bool_]:
 def _variance(values: NDArray[Any] | sp.csr_matrix) -> NDArray[np.float64]:
     if not sp.issparse(values):
         return np.asarray(values).var(axis=0, dtype=np.float64)
-    sparse = sp.csr_matrix(values, dtype=np.float64)
+    # a copy: scipy sorts indices in place, and a conversion would share them with the layer
+    sparse = values.astype(np.float64, copy=True)
+    sparse.sum_duplicates()
     mean = np.asarray(sparse.mean(axis=0)).ravel()
-    squares = sparse.power(2)
-    return np.asarray(squares.mean(axis=0)).ravel() - mean**2
+    sparse.data **= 2
+    return np.asarray(sparse.mean(axis=0)).ravel() - mean**2

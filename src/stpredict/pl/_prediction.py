@@ -88,7 +88,8 @@ def prediction(
     if measured is not None and len(values) > 1:
         score = metrics.pcc(measured[:, None], values[:, None])[0]
         drawn[-1].set_title(f"{gene} predicted (PCC {score:.2f})")
-    drawn[-1].figure.colorbar(spots, ax=list(drawn[1:]), label=how["units"])
+    bar = drawn[-1].inset_axes((1.04, 0, 0.05, 1))  # as long as the panel, whatever its aspect
+    drawn[-1].figure.colorbar(spots, cax=bar, label=how["units"], extend="both", extendfrac=0.03)
     for ax in drawn:
         _frame(ax, found)
     return drawn
@@ -119,7 +120,6 @@ def _axes(axes: Sequence[Axes] | None, n: int, section: _sections.Section) -> ND
     if axes is None:
         low, high = _limits(section)
         width, height = high - low
-        # as high as the tissue needs, so that the colour bar is as long as the panels
         figsize = (4.2 * n + 0.8, float(np.clip(4 * height / width, 2, 8)) + 0.9)
         _, made = plt.subplots(1, n, figsize=figsize, layout="constrained")
         return np.asarray(made)

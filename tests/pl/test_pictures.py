@@ -187,8 +187,9 @@ class TestPrediction:
 
     def test_the_colour_bar_tells_the_units(self, one):
         axes = stp.pl.prediction(one, "morphology_001")
-        bars = [ax for ax in axes[0].figure.axes if ax not in list(axes)]
-        assert [ax.get_ylabel() for ax in bars] == ["log(1 + counts per 10,000)"]
+        (bar,) = axes[-1].child_axes
+        assert bar.get_ylabel() == "log(1 + counts per 10,000)"
+        assert bar.get_ylim() == spots_of(axes[-1]).get_clim()
 
     def test_one_of_several_sections_is_chosen(self, sdata):
         axes = stp.pl.prediction(sdata, "morphology_001", section="S2")

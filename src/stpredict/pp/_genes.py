@@ -9,6 +9,7 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from stpredict import _keys, _provenance, _sections, _validate
 
@@ -145,8 +146,7 @@ def _variance(values: NDArray[Any] | sp.csr_matrix) -> NDArray[np.float64]:
     if not sp.issparse(values):
         return np.asarray(values).var(axis=0, dtype=np.float64)
     # a copy: scipy sorts indices in place, and a conversion would share them with the layer
-    sparse = values.astype(np.float64, copy=True)
+    sparse = sp.csr_matrix(values, dtype=np.float64, copy=True)
     sparse.sum_duplicates()
-    mean = np.asarray(sparse.mean(axis=0)).ravel()
-    sparse.data **= 2
-    return np.asarray(sparse.mean(axis=0)).ravel() - mean**2
+    _, variance = mean_variance_axis(sparse, axis=0)
+    return np.asarray(variance)

@@ -18,7 +18,7 @@ ROOT = Path(stpredict.__file__).parent
 LAYERS = (
     {"_keys", "_settings", "_log", "_validate", "_device", "_threads"},
     {"nn"},
-    {"training", "encoders", "tiles", "targets", "metrics"},
+    {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
     {"models"},
     {"_sections", "_provenance"},
     {"_recipe", "io", "datasets"},
@@ -36,7 +36,16 @@ SCVERSE = {
     "spatialdata_plot",
     "squidpy",
 }
-ARRAYS_ONLY = ("nn", "training", "encoders", "tiles", "targets", "metrics", "models")
+ARRAYS_ONLY = (
+    "nn",
+    "training",
+    "encoders",
+    "tiles",
+    "targets",
+    "metrics",
+    "alignment",
+    "models",
+)
 TOUCH_SPATIALDATA = {"_sections", "_provenance", "_recipe", "io", "datasets", "pp", "tl", "pl"}
 
 

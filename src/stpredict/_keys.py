@@ -20,6 +20,8 @@ SELECTED = "selected"
 TISSUE_FRACTION = "tissue_fraction"
 
 UNS = "stpredict"
+#: Step that is recorded section by section.
+REALIGN = "realign"
 
 
 def image(section: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import spatialdata as sd
 
@@ -63,6 +63,7 @@ def concat(
     steps = [_provenance.recorded_steps(section.tables[_keys.TABLE]) for section in sections]
     # what was done alike to all still holds of the whole
     alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
+    alike |= _motions(steps)
     if alike:
         together.tables[_keys.TABLE].uns[_keys.UNS] = alike
     if together.tables[_keys.TABLE].n_vars == 0:
@@ -71,3 +72,11 @@ def concat(
             "symbol? Make var_names agree first"
         )
     return together
+
+
+def _motions(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was recorded section by section, of all sections."""
+    motions: dict[str, Any] = {}
+    for each in steps:
+        motions |= each.get(_keys.REALIGN, {})
+    return {_keys.REALIGN: motions} if motions else {}

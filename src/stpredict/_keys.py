@@ -13,6 +13,7 @@ SPATIAL = "spatial"
 CONNECTIVITIES = "spatial_connectivities"
 DISTANCES = "spatial_distances"
 
+ABUNDANCE = "abundance"
 LOG1P = "log1p"
 STD = "std"
 RIDGE = "ridge"

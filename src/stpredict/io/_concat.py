@@ -65,7 +65,13 @@ def concat(
     alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
     if alike:
         together.tables[_keys.TABLE].uns[_keys.UNS] = alike
-    if together.tables[_keys.TABLE].n_vars == 0:
+    columns = {section.tables[_keys.TABLE].n_vars for section in sections}
+    if 0 in columns and len(columns) > 1 and join == "inner":
+        raise ValueError(
+            "some sections have a table without genes (slides to predict), others have genes: keep "
+            "them in two objects"
+        )
+    if columns != {0} and together.tables[_keys.TABLE].n_vars == 0:
         raise ValueError(
             "the sections have no gene in common; are some indexed by Ensembl id and others by "
             "symbol? Make var_names agree first"

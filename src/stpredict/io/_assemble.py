@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.utils import make_index_unique
 from geopandas import GeoDataFrame
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
@@ -170,13 +171,13 @@ def _table(
             f"{section}: {len(repeated)} of {names.nunique()} names of genes occur more than once "
             f"and are made unique, as in {repeated[0]}-1: {_validate.listing(repeated)}"
         )
+        names = make_index_unique(names)
     table = ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
         obs=columns,
         var=pd.DataFrame(index=names) if var is None else var.set_axis(names),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
     )
-    table.var_names_make_unique()
     return TableModel.parse(
         table, region=section, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )

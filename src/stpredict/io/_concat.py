@@ -74,6 +74,6 @@ def concat(
     if columns != {0} and together.tables[_keys.TABLE].n_vars == 0:
         raise ValueError(
             "the sections have no gene in common; are some indexed by Ensembl id and others by "
-            "symbol? Make var_names agree first"
+            "symbol? Make var_names agree first, or read them with the same gene_names="
         )
     return together

@@ -70,6 +70,7 @@ def planar_tiff(path, pixels):
         ("a.PNG", png),
         ("a.tif", tiff),
         ("a.tiff", plain_tiff),
+        ("a.btf", tiff),
         ("planar.tif", planar_tiff),
     ],
 )

@@ -8,5 +8,14 @@ from stpredict.io._hackathon import read_hackathon
 from stpredict.io._register import register_um
 from stpredict.io._st import read_st
 from stpredict.io._visium import read_visium
+from stpredict.io._visium_hd import read_visium_hd
 
-__all__ = ["concat", "read_h5ad", "read_hackathon", "read_st", "read_visium", "register_um"]
+__all__ = [
+    "concat",
+    "read_h5ad",
+    "read_hackathon",
+    "read_st",
+    "read_visium",
+    "read_visium_hd",
+    "register_um",
+]

@@ -44,7 +44,11 @@ def open_image(image: str | Path | NDArray[Any] | da.Array) -> da.Array:
         path = Path(image)
         if not path.is_file():
             raise FileNotFoundError(f"image {path} does not exist")
-        array = _open_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _open_whole(path)
+        array = (
+            _open_tiff(path)
+            if path.suffix.lower() in {".tif", ".tiff", ".btf"}
+            else _open_whole(path)
+        )
         source = str(path)
     else:
         array = da.asarray(image)

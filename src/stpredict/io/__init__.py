@@ -9,6 +9,7 @@ from stpredict.io._register import register_um
 from stpredict.io._st import read_st
 from stpredict.io._visium import read_visium
 from stpredict.io._visium_hd import read_visium_hd
+from stpredict.io._xenium import read_xenium
 
 __all__ = [
     "concat",
@@ -17,5 +18,6 @@ __all__ = [
     "read_st",
     "read_visium",
     "read_visium_hd",
+    "read_xenium",
     "register_um",
 ]

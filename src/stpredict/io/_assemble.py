@@ -91,9 +91,10 @@ def assemble_section(
     """
     pixels = open_image(image)
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    for diameter in np.unique(diameter_um) if polygons is None else ():
-        _validate.positive("diameter_um", float(diameter), unit="µm")
     _validate.not_empty(section, len(obs_names))
+    if polygons is None:
+        least: Any = diameter_um.min() if isinstance(diameter_um, np.ndarray) else diameter_um
+        _validate.positive("diameter_um", least, unit="µm")
     _validate.unique_names(obs_names, what=f"spot ids of section {section!r}")
     _validate.counts(counts, what=f"{what} of section {section!r}")
     _validate.inside_image(positions, pixels.shape[1:], section=section)

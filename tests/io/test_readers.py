@@ -724,9 +724,29 @@ def test_visium_bad_input(tmp_path, visium):
         stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png")
     with pytest.raises(ValueError, match="gene_names='names' is not one of 'symbols', 'ids'"):
         stp.io.read_visium(folder, section="V1", gene_names="names")
-    png(tmp_path / "wrong.png", random_pixels(100, 120))
-    with pytest.raises(ValueError, match=r"spots of section 'V1' .* lie outside the image of 120"):
-        stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "wrong.png")
+    png(tmp_path / "full.png", random_pixels(260, 300))
+    file = folder / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(file)
+    table["pxl_col_in_fullres"] += 250
+    table.to_csv(file, index=False)
+    with pytest.raises(ValueError, match=r"spots of section 'V1' .* lie outside the image of 300"):
+        stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png")
+
+
+@pytest.mark.parametrize("shape", [(100, 120), (520, 600), (300, 260)])
+def test_visium_image_of_another_resolution(tmp_path, visium, shape):
+    png(tmp_path / "wrong.png", random_pixels(*shape))
+    message = rf"wrong.png has {shape[1]} × {shape[0]} px, .*hires.* of about 300 × 260 px"
+    with pytest.raises(ValueError, match=message):
+        stp.io.read_visium(visium[0], section="V1", fullres_image=tmp_path / "wrong.png")
+
+
+def test_visium_full_resolution_without_a_hires_image(tmp_path, visium):
+    folder, pixels, _ = visium
+    (folder / "spatial" / "tissue_hires_image.png").unlink()
+    png(tmp_path / "full.png", random_pixels(260, 300))
+    found = only(stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png"))
+    np.testing.assert_allclose(found.centers, pixels)
 
 
 # --- one section, several sections ----------------------------------------------------------------

@@ -213,6 +213,12 @@ def test_a_folder_of_bins_alone(hd):
     np.testing.assert_allclose(found.centers, written[8][0])
 
 
+def test_an_image_of_another_resolution(hd, tmp_path):
+    png(tmp_path / "twice.png", 2 * FULL_YX[0], 2 * FULL_YX[1])
+    with pytest.raises(ValueError, match=r"twice.png has 1040 × 800 px, .* about 520 × 400 px"):
+        stp.io.read_visium_hd(hd[0], section="HD", fullres_image=tmp_path / "twice.png")
+
+
 def change_scales(**changes):
     def change(folder):
         file = folder / "spatial" / "scalefactors_json.json"

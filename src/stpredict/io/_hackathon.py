@@ -180,8 +180,8 @@ def _natural(slide: str) -> list[tuple[int, str]]:
 
 def _spots(file: h5py.File, group: str, slide: str) -> pd.DataFrame:
     fields = file[f"spots/{group}/{slide}"]
-    names = fields.dtype.names if isinstance(fields, h5py.Dataset) else None
-    missing = [name for name in ("x", "y") if name not in (names or ())]
+    names = (fields.dtype.names or ()) if isinstance(fields, h5py.Dataset) else ()
+    missing = [name for name in ("x", "y") if name not in names]
     if missing:
         raise ValueError(
             f"spots/{group}/{slide} must be a structured array with the fields x and y; it has "

@@ -14,6 +14,7 @@ from stpredict import _keys, _validate
 from stpredict._log import tell
 from stpredict.io._assemble import assemble_section
 from stpredict.io._genes import GeneNames, check_gene_names, named_genes
+from stpredict.io._image import open_image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ DIAMETER_UM = 55.0
 
 COUNTS = "filtered_feature_bc_matrix.h5"
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # Space Ranger before and from 2
-_HIRES = "tissue_hires_image.png"
+HIRES = "tissue_hires_image.png"
 
 
 def read_visium(
@@ -80,7 +81,8 @@ def read_visium(
     FileNotFoundError
         If the folder or one of its files does not exist, the image among them.
     ValueError
-        If the image is not 8-bit RGB, spots lie outside it, or some have counts but no position.
+        If the image is not 8-bit RGB or not the one that the hires image was made of, spots lie
+        outside it, or some have counts but no position.
     KeyError
         If ``gene_names="ids"`` and the counts have none.
 
@@ -111,9 +113,11 @@ def read_visium(
     positions = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
     mpp = _mpp(positions, table)
     image: Any = fullres_image
-    if fullres_image is None:
-        hires = f"{section}_hires_image"
-        scale = _downscale(read, hires)
+    hires = f"{section}_hires_image"
+    scale = _downscale(read, hires) if hires in read.images else None
+    if fullres_image is not None:
+        check_fullres(fullres_image, path / "spatial" / HIRES, scale=scale)
+    elif scale is not None:
         tell(
             f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
         )
@@ -155,12 +159,26 @@ def _require_files(path: Path, fullres_image: str | Path | None) -> None:
     if not (spatial / "scalefactors_json.json").is_file():
         raise FileNotFoundError(f"{spatial} has no scalefactors_json.json")
     if fullres_image is None:
-        if not (spatial / _HIRES).is_file():
+        if not (spatial / HIRES).is_file():
             raise FileNotFoundError(
-                f"{spatial} has no {_HIRES}; give the full-resolution image as fullres_image="
+                f"{spatial} has no {HIRES}; give the full-resolution image as fullres_image="
             )
     elif not Path(fullres_image).is_file():
         raise FileNotFoundError(f"fullres_image {fullres_image} does not exist")
+
+
+def check_fullres(image: str | Path, hires: Path | None, *, scale: float | None) -> None:
+    """Require the image that the hires image was made of, by its size, where there is one."""
+    if hires is None or scale is None or not hires.is_file():
+        return
+    given = np.array(open_image(image).shape[1:])
+    expected = np.array(open_image(hires).shape[1:]) / scale
+    if np.any(np.abs(given - expected) > 0.01 * expected + 2 / scale):
+        raise ValueError(
+            f"fullres_image {image} has {given[1]} × {given[0]} px, but {hires.name} was made of "
+            f"one of about {expected[1]:.0f} × {expected[0]:.0f} px: positions would not fit. Give "
+            "the image that Space Ranger was given"
+        )
 
 
 def _genes(counts: Path, table: AnnData) -> tuple[pd.DataFrame, list[str]]:
@@ -187,7 +205,7 @@ def _mpp(positions: NDArray[np.float64], table: AnnData) -> float:
             f"{_validate.listing(table.obs.columns)}: array_row and array_col of at least 3 are "
             "needed"
         )
-    placed = np.isfinite(positions).all(axis=1)
+    placed = np.all(np.isfinite(positions), axis=1)
     if not placed.all():
         raise ValueError(
             f"{int((~placed).sum())} of {len(placed)} spots have counts but no position, such as "

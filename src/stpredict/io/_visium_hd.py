@@ -16,13 +16,13 @@ from stpredict import _validate
 from stpredict._log import tell
 from stpredict.io._assemble import assemble_section
 from stpredict.io._genes import GeneNames, check_gene_names, named_genes
+from stpredict.io._visium import HIRES, check_fullres
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 _COUNTS = "filtered_feature_bc_matrix.h5"
-_HIRES = "tissue_hires_image.png"
 _SCALES = ("bin_size_um", "microns_per_pixel", "tissue_hires_scalef")
 _POSITIONS = ("barcode", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
@@ -77,7 +77,8 @@ def read_visium_hd(
         If the folder or one of its files does not exist, or there are no such bins.
     ValueError
         If the scale factors lack an entry or are of another bin size, positions lack a column or
-        bins of the counts, the image is not 8-bit RGB, or bins lie outside it.
+        bins of the counts, the image is not 8-bit RGB or not the one that the hires image was made
+        of, or bins lie outside it.
 
     References
     ----------
@@ -101,7 +102,11 @@ def read_visium_hd(
     for file in needed:
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist")
-    hires = None if fullres_image is not None else _hires(Path(path), spatial)
+    hires = _hires(Path(path), spatial)
+    if fullres_image is None and hires is None:
+        raise FileNotFoundError(
+            f"{spatial} has no {HIRES}; give the full-resolution image as fullres_image="
+        )
     scales = _scales(spatial / "scalefactors_json.json", bin_size_um)
     mpp = float(scales["microns_per_pixel"])
 
@@ -111,15 +116,18 @@ def read_visium_hd(
     placed = _placed(spatial / "tissue_positions.parquet", table.obs_names)
     names, var = named_genes(table.var, table.var_names, gene_names=gene_names)
     positions = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
-    if hires is not None:
-        scale = float(scales["tissue_hires_scalef"])
+    scale = float(scales["tissue_hires_scalef"])
+    image: Any = hires if fullres_image is None else fullres_image
+    if fullres_image is None:
         tell(
             f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
         )
         positions, mpp = positions * scale, mpp / scale
+    else:
+        check_fullres(fullres_image, hires, scale=scale)
     return assemble_section(
         section,
-        image=fullres_image if hires is None else hires,
+        image=image,
         counts=table.X,
         obs_names=list(table.obs_names),
         var_names=names,
@@ -147,13 +155,9 @@ def _bin_folder(path: Path, bin_size_um: int) -> Path:
     return parent / str(wanted)
 
 
-def _hires(path: Path, spatial: Path) -> Path:
-    for folder in (spatial, path / "spatial"):
-        if (folder / _HIRES).is_file():
-            return folder / _HIRES
-    raise FileNotFoundError(
-        f"{spatial} has no {_HIRES}; give the full-resolution image as fullres_image="
-    )
+def _hires(path: Path, spatial: Path) -> Path | None:
+    files = (folder / HIRES for folder in (spatial, path / "spatial"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _scales(file: Path, bin_size_um: int) -> dict[str, Any]:

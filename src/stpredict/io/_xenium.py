@@ -110,7 +110,7 @@ def read_xenium(
     table = cells.tables["table"]
     names, var = named_genes(table.var, table.var_names, gene_names=gene_names)
     # µm -> pixels of the morphology image -> pixels of the H&E image
-    from_um = np.linalg.inv(to_xenium) @ np.diag([1 / pixel_size, 1 / pixel_size, 1])
+    from_um: Any = np.linalg.inv(to_xenium) @ np.diag([1 / pixel_size, 1 / pixel_size, 1])
     um = np.asarray(table.obsm["spatial"], dtype=float)
     positions = um @ from_um[:2, :2].T + from_um[:2, 2]
     inside = _inside(positions, pixels.shape[1:], section=section)
@@ -224,17 +224,18 @@ def _inside(
     positions: NDArray[np.float64], shape_yx: tuple[int, ...], *, section: str
 ) -> NDArray[np.bool_]:
     height, width = shape_yx
-    inside = ((positions >= 0) & (positions <= (width, height))).all(axis=1)
+    inside = np.all((positions >= 0) & (positions <= (width, height)), axis=1)
     n_outside = int((~inside).sum())
-    if n_outside > _OUTSIDE * len(inside):
+    if n_outside > _OUTSIDE * len(positions):
         low, high = positions.min(axis=0), positions.max(axis=0)
         raise ValueError(
-            f"{n_outside} of {len(inside)} cells of section {section!r} lie outside the H&E image "
-            f"of {width} × {height} px: x from {low[0]:.0f} to {high[0]:.0f}, y from {low[1]:.0f} "
-            f"to {high[1]:.0f}. Is the alignment the inverse, or that of another image?"
+            f"{n_outside} of {len(positions)} cells of section {section!r} lie outside the H&E "
+            f"image of {width} × {height} px: x from {low[0]:.0f} to {high[0]:.0f}, y from "
+            f"{low[1]:.0f} to {high[1]:.0f}. Is the alignment the inverse, or that of another "
+            "image?"
         )
     if n_outside:
-        tell(f"{section}: {n_outside} of {len(inside)} cells lie outside the image, left out")
+        tell(f"{section}: {n_outside} of {len(positions)} cells lie outside the image, left out")
     return np.asarray(inside)
 
 

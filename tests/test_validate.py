@@ -87,6 +87,47 @@ def test_present():
         _validate.present(["A", "CD74", "B"], available)
 
 
+IDS = [f"ENSG{i:011d}" for i in range(8)]
+MOUSE_IDS = [f"ENSMUSG{i:011d}" for i in range(8)]
+SYMBOLS = ["ERBB2", "CD74", "KRT5", "ACTB"]
+
+
+@pytest.mark.parametrize(
+    ("genes", "available", "why"),
+    [
+        (IDS[:3], SYMBOLS, r"3 of the 3 absent are Ensembl ids, .* symbols: .*gene_names=\"ids\""),
+        (MOUSE_IDS[:2], SYMBOLS, "2 of the 2 absent are Ensembl ids"),
+        ([*IDS[:3], "CD4"], SYMBOLS, "3 of the 4 absent are Ensembl ids"),
+        (
+            SYMBOLS,
+            IDS,
+            r"named by Ensembl ids, 4 of the 4 absent are not: .*gene_names=\"symbols\"",
+        ),
+        (
+            ["Erbb2", "Cd74", "X"],
+            SYMBOLS,
+            "2 of the 3 absent are there in another case.*Erbb2: ERB",
+        ),
+        (
+            [f"{IDS[0]}.4", f"{IDS[1]}.2"],
+            IDS,
+            r"2 of the 2 absent are there with another version .*0\.4: ENSG00000000000",
+        ),
+        (IDS[:1], [f"{name}.7" for name in IDS], "1 of the 1 absent .* another version"),
+    ],
+)
+def test_present_says_why_genes_are_absent(genes, available, why):
+    message = rf"{len(genes)} of {len(genes)} genes are not in the table: .*\. .*{why}"
+    with pytest.raises(KeyError, match=message):
+        _validate.present(genes, np.array(available))
+
+
+def test_nothing_tells_why():
+    assert _validate.why_absent(["FOXP3"], SYMBOLS) == ""
+    assert _validate.why_absent(IDS[:2], IDS[2:]) == ""
+    assert _validate.why_absent(["FOXP3"], []) == ""
+
+
 def test_inside_image():
     _validate.inside_image(np.array([[0, 0], [30, 20], [3.5, 7]]), (20, 30), section="S1")
     _validate.inside_image(np.zeros((0, 2)), (20, 30), section="S1")

@@ -13,6 +13,10 @@ SPATIAL = "spatial"
 CONNECTIVITIES = "spatial_connectivities"
 DISTANCES = "spatial_distances"
 
+GENE_IDS = "gene_ids"
+GENE_SYMBOLS = "gene_symbols"
+
+ABUNDANCE = "abundance"
 LOG1P = "log1p"
 STD = "std"
 RIDGE = "ridge"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+#: Ensembl's gene ids, of any species, with or without a version.
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
 
 
 def listing(names: Iterable[Any], *, most: int = 8) -> str:
@@ -67,7 +71,38 @@ def present(genes: Sequence[str], available: Any) -> None:
         raise KeyError(
             f"{len(absent)} of {len(genes)} genes are not in the table: {listing(absent)}; it has "
             f"{len(available)} genes, such as {listing(available[:3])}"
+            + why_absent(absent, available)
         )
+
+
+def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
+    """Say in a clause, where the names tell it, why genes are not there; else nothing."""
+    absent, available = [str(gene) for gene in absent], [str(gene) for gene in available]
+    ids = [gene for gene in absent if _ENSEMBL.fullmatch(gene)]
+    known = [gene for gene in available if _ENSEMBL.fullmatch(gene)]
+    if len(ids) > len(absent) / 2 and len(known) < len(available) / 2:
+        return (
+            f". {len(ids)} of the {len(absent)} absent are Ensembl ids, the table is named by "
+            'symbols: read it with gene_names="ids", or table.var_names = table.var["gene_ids"]'
+        )
+    if len(ids) < len(absent) / 2 and len(known) > len(available) / 2:
+        return (
+            f". The table is named by Ensembl ids, {len(absent) - len(ids)} of the {len(absent)} "
+            'absent are not: read it with gene_names="symbols", or table.var_names = '
+            'table.var["gene_symbols"], made unique'
+        )
+    for written, plain in (
+        ("with another version of the Ensembl id", lambda gene: _ENSEMBL.sub(r"\1", gene)),
+        ("in another case, as in another species", str.upper),
+    ):
+        there = {plain(gene): gene for gene in available}
+        found = [gene for gene in absent if plain(gene) in there]
+        if found:
+            return (
+                f". {len(found)} of the {len(absent)} absent are there {written}, such as "
+                f"{found[0]}: {there[plain(found[0])]}"
+            )
+    return ""
 
 
 def finite(matrix: Any, *, what: str) -> None:

@@ -70,6 +70,7 @@ def planar_tiff(path, pixels):
         ("a.PNG", png),
         ("a.tif", tiff),
         ("a.tiff", plain_tiff),
+        ("a.btf", tiff),
         ("planar.tif", planar_tiff),
     ],
 )
@@ -490,6 +491,10 @@ def test_h5ad_without_cells(picture):
 # --- Visium ---------------------------------------------------------------------------------------
 
 
+#: Two genes of one symbol, as in every 10x reference.
+VISIUM_SYMBOLS = ["ERBB2", "TBCE", "KRT5", "TBCE", "ACTB"]
+
+
 def write_visium(folder, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
     """What Space Ranger writes, of 12 rows of 8 spots; gives the positions in pixels."""
     rng = np.random.default_rng(3)
@@ -525,7 +530,6 @@ def write_visium(folder, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
             random_pixels(int(fullres[0] * scale), int(fullres[1] * scale)),
         )
     counts = sp.csc_matrix(rng.poisson(1.0, (5, len(row))), dtype=np.int32)
-    genes = [f"GENE{i}" for i in range(5)]
     with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
         matrix = file.create_group("matrix")
         matrix["barcodes"] = np.array(barcodes, dtype="S")
@@ -534,7 +538,7 @@ def write_visium(folder, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
         matrix["shape"] = np.array(counts.shape, dtype=np.int32)
         features = matrix.create_group("features")
         features["id"] = np.array([f"ENSG{i}" for i in range(5)], dtype="S")
-        features["name"] = np.array(genes, dtype="S")
+        features["name"] = np.array(VISIUM_SYMBOLS, dtype="S")
         features["feature_type"] = np.array(["Gene Expression"] * 5, dtype="S")
         features["genome"] = np.array(["GRCh38"] * 5, dtype="S")
     return pixels, counts.T.toarray()
@@ -557,7 +561,7 @@ def test_visium_on_the_full_resolution(tmp_path, visium):
     np.testing.assert_allclose(found.centers, pixels)
     np.testing.assert_allclose(found.radius_um, 27.5)
     np.testing.assert_array_equal(table.X.toarray(), counts)
-    assert list(table.var_names) == [f"GENE{i}" for i in range(5)]
+    assert list(table.var_names) == ["ERBB2", "TBCE", "KRT5", "TBCE-1", "ACTB"]
     assert set(table.obs["patient"]) == {"P1"}
     assert list(sdata.shapes) == ["V1"]
     np.testing.assert_array_equal(
@@ -577,15 +581,172 @@ def test_visium_on_the_hires_image(visium, capsys, monkeypatch):
     assert "V1: no fullres_image=, using the hires image (15.99 µm" in capsys.readouterr().out
 
 
+def test_visium_genes(visium, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    folder, _, counts = visium
+    ids = [f"ENSG{i}" for i in range(5)]
+    by_symbol = stp.io.read_visium(folder, section="V1").tables["table"]
+    told = capsys.readouterr().out
+    assert (
+        "V1: 1 of 4 names of genes occur more than once and are made unique, as in TBCE-1" in told
+    )
+    by_id = stp.io.read_visium(folder, section="V1", gene_names="ids").tables["table"]
+    assert "made unique" not in capsys.readouterr().out
+    assert list(by_id.var_names) == ids
+    for table in (by_symbol, by_id):
+        assert list(table.var["gene_symbols"]) == VISIUM_SYMBOLS
+        assert list(table.var["gene_ids"]) == ids
+        np.testing.assert_array_equal(table.X.toarray(), counts)
+
+
+def positions_without_header(folder):
+    table = pd.read_csv(folder / "spatial" / "tissue_positions.csv")
+    (folder / "spatial" / "tissue_positions.csv").unlink()
+    table.to_csv(folder / "spatial" / "tissue_positions_list.csv", index=False, header=False)
+
+
+def positions_list_with_header(folder):
+    spatial = folder / "spatial"
+    (spatial / "tissue_positions.csv").rename(spatial / "tissue_positions_list.csv")
+
+
+def prefixed_counts(folder):
+    counts = folder / "filtered_feature_bc_matrix.h5"
+    counts.rename(folder / "V1_filtered_feature_bc_matrix.h5")
+
+
+def raw_counts(folder):
+    counts = folder / "filtered_feature_bc_matrix.h5"
+    counts.rename(folder / "raw_feature_bc_matrix.h5")
+
+
+def market_counts(folder):
+    from scipy.io import mmwrite
+
+    counts = folder / "filtered_feature_bc_matrix.h5"
+    matrix = folder / "filtered_feature_bc_matrix"
+    matrix.mkdir()
+    with h5py.File(counts) as file:
+        group = file["matrix"]
+        csc = sp.csc_matrix(
+            (group["data"][:], group["indices"][:], group["indptr"][:]), shape=group["shape"][:]
+        )
+        barcodes = group["barcodes"].asstr()[:]
+        features = [group["features"][name].asstr()[:] for name in ("id", "name", "feature_type")]
+    with gzip.open(matrix / "matrix.mtx.gz", "wb") as file:
+        mmwrite(file, csc)
+    for name, columns in (("barcodes", [barcodes]), ("features", features)):
+        pd.DataFrame(dict(enumerate(columns))).to_csv(
+            matrix / f"{name}.tsv.gz", sep="\t", index=False, header=False
+        )
+    counts.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        (positions_without_header, {}),
+        (positions_list_with_header, {}),
+        (prefixed_counts, {}),
+        (raw_counts, {"counts_file": "raw_feature_bc_matrix.h5"}),
+        (market_counts, {"counts_file": "filtered_feature_bc_matrix/matrix.mtx.gz"}),
+    ],
+)
+def test_visium_layouts(visium, change, options):
+    folder, pixels, counts = visium
+    change(folder)
+    sdata = stp.io.read_visium(str(folder), section="V1", **options)
+    table = sdata.tables["table"]
+    np.testing.assert_array_equal(table.X.toarray(), counts)
+    np.testing.assert_allclose(only(sdata).centers, pixels / 2)
+    assert list(table.var["gene_symbols"]) == VISIUM_SYMBOLS
+    assert list(table.var["gene_ids"]) == [f"ENSG{i}" for i in range(5)]
+    assert list(table.var_names) == ["ERBB2", "TBCE", "KRT5", "TBCE-1", "ACTB"]
+
+
+def test_visium_through_zarr_then_embedded(tmp_path, visium):
+    folder, _, _ = visium
+    stp.io.read_visium(folder, section="V1").write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=110, n_subtiles=1)
+    table = back.tables["table"]
+    assert list(table.var["gene_symbols"]) == VISIUM_SYMBOLS
+    assert table.obsm["X_colour"].shape == (96, 3)
+    assert np.isfinite(table.obsm["X_colour"]).all()
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("filtered_feature_bc_matrix.h5", "no filtered_feature_bc_matrix.h5; it has spatial: give"),
+        ("spatial/tissue_positions.csv", "neither tissue_positions_list.csv nor tissue_positions"),
+        ("spatial/scalefactors_json.json", "spatial has no scalefactors_json.json"),
+        ("spatial/tissue_hires_image.png", "no tissue_hires_image.png; give .* fullres_image="),
+    ],
+)
+def test_visium_missing_files(visium, monkeypatch, missing, message):
+    import spatialdata_io
+
+    folder, _, _ = visium
+    (folder / missing).unlink()
+    monkeypatch.setattr(spatialdata_io, "visium", None)  # said before anything is read
+    with pytest.raises(FileNotFoundError, match=message):
+        stp.io.read_visium(folder, section="V1")
+
+
+def test_visium_several_counts(visium):
+    folder, _, _ = visium
+    counts = folder / "filtered_feature_bc_matrix.h5"
+    (folder / "B_filtered_feature_bc_matrix.h5").write_bytes(counts.read_bytes())
+    counts.rename(folder / "A_filtered_feature_bc_matrix.h5")
+    with pytest.raises(FileNotFoundError, match=r"several files \*_filtered.*; it has A_filtered"):
+        stp.io.read_visium(folder, section="V1")
+
+
+def test_visium_positions_of_another_section(visium):
+    folder, _, _ = visium
+    file = folder / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(file)
+    table.iloc[5:].to_csv(file, index=False)
+    with pytest.raises(ValueError, match="5 of 96 spots have counts but no position, such as A000"):
+        stp.io.read_visium(folder, section="V1")
+
+
 def test_visium_bad_input(tmp_path, visium):
     folder, _, _ = visium
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*outz"):
         stp.io.read_visium(tmp_path / "outz", section="V1")
     with pytest.raises(FileNotFoundError, match=r"fullres_image .*full\.png does not exist"):
         stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png")
-    png(tmp_path / "wrong.png", random_pixels(100, 120))
-    with pytest.raises(ValueError, match=r"spots of section 'V1' .* lie outside the image of 120"):
-        stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "wrong.png")
+    with pytest.raises(ValueError, match="gene_names='names' is not one of 'symbols', 'ids'"):
+        stp.io.read_visium(folder, section="V1", gene_names="names")
+    png(tmp_path / "full.png", random_pixels(260, 300))
+    file = folder / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(file)
+    table["pxl_col_in_fullres"] += 250
+    table.to_csv(file, index=False)
+    with pytest.raises(ValueError, match=r"spots of section 'V1' .* lie outside the image of 300"):
+        stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png")
+
+
+@pytest.mark.parametrize("shape", [(100, 120), (520, 600), (300, 260)])
+def test_visium_image_of_another_resolution(tmp_path, visium, shape):
+    png(tmp_path / "wrong.png", random_pixels(*shape))
+    message = rf"wrong.png has {shape[1]} × {shape[0]} px, .*hires.* of about 300 × 260 px"
+    with pytest.raises(ValueError, match=message):
+        stp.io.read_visium(visium[0], section="V1", fullres_image=tmp_path / "wrong.png")
+
+
+def test_visium_full_resolution_without_a_hires_image(tmp_path, visium):
+    folder, pixels, _ = visium
+    (folder / "spatial" / "tissue_hires_image.png").unlink()
+    png(tmp_path / "full.png", random_pixels(260, 300))
+    found = only(stp.io.read_visium(folder, section="V1", fullres_image=tmp_path / "full.png"))
+    np.testing.assert_allclose(found.centers, pixels)
 
 
 # --- one section, several sections ----------------------------------------------------------------

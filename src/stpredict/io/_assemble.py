@@ -8,11 +8,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.utils import make_index_unique
+from geopandas import GeoDataFrame
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from stpredict import _keys, _validate
+from stpredict._log import tell
 from stpredict.io._image import CHUNK_PX, open_image
 
 if TYPE_CHECKING:
@@ -36,10 +39,13 @@ def assemble_section(
     var_names: Sequence[str],
     positions: NDArray[np.floating],
     mpp: float,
-    diameter_um: float,
+    diameter_um: float | NDArray[np.floating] | None = None,
+    polygons: NDArray[np.object_] | None = None,
     patient: str | None = None,
     obs: pd.DataFrame | None = None,
     var: pd.DataFrame | None = None,
+    layer: str | None = None,
+    what: str = "counts",
 ) -> SpatialData:
     """Make the SpatialData of one section.
 
@@ -58,16 +64,22 @@ def assemble_section(
     mpp
         µm per pixel of the image.
     diameter_um
-        Diameter of a spot in µm.
+        Diameter of a spot in µm, one for all or (n_obs,).
+    polygons
+        Instead of a diameter: outlines in pixels of the image, (n_obs,) shapely polygons.
     patient
         Name of the patient, for ``obs["patient"]``.
     obs, var
         Further columns, in the order of ``obs_names`` and ``var_names``.
+    layer
+        Name of a layer with a copy of the counts.
+    what
+        What the counts are, for messages.
 
     Returns
     -------
     SpatialData
-        ``images[f"{section}_image"]`` (multiscale, lazy), ``shapes[section]`` (circles in pixels)
+        ``images[f"{section}_image"]`` (multiscale, lazy), ``shapes[section]`` (in pixels)
         and ``tables["table"]`` (CSR float32 counts), both elements with a transformation to the
         µm coordinate system ``f"{section}_um"``.
 
@@ -79,28 +91,45 @@ def assemble_section(
     """
     pixels = open_image(image)
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    _validate.positive("diameter_um", diameter_um, unit="µm")
     _validate.not_empty(section, len(obs_names))
+    if polygons is None:
+        least: Any = diameter_um.min() if isinstance(diameter_um, np.ndarray) else diameter_um
+        _validate.positive("diameter_um", least, unit="µm")
     _validate.unique_names(obs_names, what=f"spot ids of section {section!r}")
-    _validate.counts(counts, what=f"counts of section {section!r}")
+    _validate.counts(counts, what=f"{what} of section {section!r}")
     _validate.inside_image(positions, pixels.shape[1:], section=section)
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
-
-    spots = ShapesModel.parse(
-        np.asarray(positions, dtype=float),
-        geometry=0,
-        radius=diameter_um / mpp / 2,
-        index=pd.Index([str(name) for name in obs_names]),
-        transformations=to_um,
+    table = _table(
+        section, counts, obs_names, var_names, positions, patient=patient, obs=obs, var=var
     )
+    if layer is not None:
+        table.layers[layer] = table.X.copy()
     return SpatialData(
         images={_keys.image(section): _multiscale(pixels, to_um)},
-        shapes={section: spots},
-        tables={
-            _keys.TABLE: _table(
-                section, counts, obs_names, var_names, positions, patient=patient, obs=obs, var=var
+        shapes={
+            section: _shapes(
+                positions if polygons is None else polygons,
+                None if diameter_um is None else diameter_um / mpp / 2,
+                index=pd.Index([str(name) for name in obs_names]),
+                transformations=to_um,
             )
         },
+        tables={_keys.TABLE: table},
+    )
+
+
+def _shapes(
+    where: NDArray[Any], radius_px: Any, *, index: pd.Index, transformations: dict[str, Any]
+) -> GeoDataFrame:
+    if where.dtype == object:
+        outlines = GeoDataFrame(geometry=where, index=index)
+        return ShapesModel.parse(outlines, transformations=transformations)
+    return ShapesModel.parse(
+        np.asarray(where, dtype=float),
+        geometry=0,
+        radius=radius_px,
+        index=index,
+        transformations=transformations,
     )
 
 
@@ -137,13 +166,19 @@ def _table(
         kept = obs.drop(columns=[c for c in obs.columns if c in columns.columns])
         columns = columns.join(kept.set_axis(columns.index))
     names = pd.Index([str(name) for name in var_names])
+    repeated = names[names.duplicated()].unique()
+    if len(repeated):
+        tell(
+            f"{section}: {len(repeated)} of {names.nunique()} names of genes occur more than once "
+            f"and are made unique, as in {repeated[0]}-1: {_validate.listing(repeated)}"
+        )
+        names = make_index_unique(names)
     table = ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
         obs=columns,
         var=pd.DataFrame(index=names) if var is None else var.set_axis(names),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
     )
-    table.var_names_make_unique()
     return TableModel.parse(
         table, region=section, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )

@@ -66,10 +66,16 @@ def concat(
     alike |= _motions(steps)
     if alike:
         together.tables[_keys.TABLE].uns[_keys.UNS] = alike
-    if together.tables[_keys.TABLE].n_vars == 0:
+    columns = {section.tables[_keys.TABLE].n_vars for section in sections}
+    if 0 in columns and len(columns) > 1 and join == "inner":
+        raise ValueError(
+            "some sections have a table without genes (slides to predict), others have genes: keep "
+            "them in two objects"
+        )
+    if columns != {0} and together.tables[_keys.TABLE].n_vars == 0:
         raise ValueError(
             "the sections have no gene in common; are some indexed by Ensembl id and others by "
-            "symbol? Make var_names agree first"
+            "symbol? Make var_names agree first, or read them with the same gene_names="
         )
     return together
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
+import h5py
 import numpy as np
 
 from stpredict._log import tell
@@ -43,12 +44,24 @@ def open_image(image: str | Path | NDArray[Any] | da.Array) -> da.Array:
         path = Path(image)
         if not path.is_file():
             raise FileNotFoundError(f"image {path} does not exist")
-        array = _open_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _open_whole(path)
+        array = (
+            _open_tiff(path)
+            if path.suffix.lower() in {".tif", ".tiff", ".btf"}
+            else _open_whole(path)
+        )
         source = str(path)
     else:
         array = da.asarray(image)
         source = "the image array"
     return _rgb_cyx(array, source)
+
+
+def open_hdf5(path: Path, name: str) -> da.Array:
+    """Open an RGB image in an HDF5 file as a lazy array of shape (3, y, x), uint8."""
+    dataset = _Dataset(path.resolve(), name)
+    chunks = (CHUNK_PX, CHUNK_PX, -1) if dataset.ndim == 3 else "auto"
+    token = f"hdf5-{dataset.path}-{name}-{path.stat().st_mtime_ns}"
+    return _rgb_cyx(da.from_array(dataset, chunks=chunks, name=token), f"{name} of {path}")
 
 
 def _rgb_cyx(array: da.Array, source: str) -> da.Array:
@@ -80,6 +93,22 @@ def _open_whole(path: Path) -> da.Array:
     return da.from_array(
         file, chunks=(CHUNK_PX, CHUNK_PX, -1), name=f"image-{path}-{file.modified_ns}"
     )
+
+
+class _Dataset:
+    """A dataset whose file is opened for each window: no handle stays open, none is pickled."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        with h5py.File(path, "r") as file:
+            dataset = file[name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{name} of {path} is not an image, but a group")
+            self.shape, self.dtype, self.ndim = dataset.shape, dataset.dtype, dataset.ndim
+
+    def __getitem__(self, window: Any) -> NDArray[Any]:
+        with h5py.File(self.path, "r") as file:
+            return np.asarray(file[self.name][window])
 
 
 class _WholeFile:

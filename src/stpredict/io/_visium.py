@@ -6,14 +6,18 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
 from stpredict.io._assemble import assemble_section
+from stpredict.io._genes import GeneNames, check_gene_names, named_genes
+from stpredict.io._image import open_image
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
@@ -22,16 +26,22 @@ if TYPE_CHECKING:
 PITCH_UM = 100.0
 DIAMETER_UM = 55.0
 
+COUNTS = "filtered_feature_bc_matrix.h5"
+_POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # Space Ranger before and from 2
+HIRES = "tissue_hires_image.png"
+
 
 def read_visium(
     path: str | Path,
     *,
     section: str,
     fullres_image: str | Path | None = None,
+    counts_file: str = COUNTS,
+    gene_names: GeneNames = "symbols",
     patient: str | None = None,
     **kwargs: Any,
 ) -> SpatialData:
-    """Read a Visium section from Space Ranger's output folder.
+    """Read a Visium section from Space Ranger's output folder, of any version.
 
     The µm per pixel follow from the array: Visium prints its spots 100 µm apart on a hexagonal
     grid. Spots are the circles of 55 µm they are on the slide. Space Ranger's own
@@ -40,12 +50,21 @@ def read_visium(
     Parameters
     ----------
     path
-        Space Ranger's ``outs`` folder.
+        Space Ranger's ``outs`` folder, with the counts and in ``spatial`` the scale factors, the
+        positions (``tissue_positions.csv``, or ``tissue_positions_list.csv`` with or without a
+        header) and the image.
     section
         Name of the section.
     fullres_image
         The full-resolution image that was given to Space Ranger. Without it the section lies on
         ``tissue_hires_image.png``, whose pixels of several µm are too coarse for most encoders.
+    counts_file
+        Name of the counts within the folder; a prefix, as in downloads, is found. Also
+        ``"raw_feature_bc_matrix.h5"``, which has the spots off the tissue too, or
+        ``"filtered_feature_bc_matrix/matrix.mtx.gz"``.
+    gene_names
+        What the genes are indexed by; ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl)
+        keep both. Names that repeat, as some symbols do, are made unique.
     patient
         Name of the patient, for ``obs["patient"]``.
     kwargs
@@ -59,10 +78,13 @@ def read_visium(
 
     Raises
     ------
-    ValueError
-        If the image is not 8-bit RGB, or spots lie outside it.
     FileNotFoundError
-        If the folder or one of its files does not exist.
+        If the folder or one of its files does not exist, the image among them.
+    ValueError
+        If the image is not 8-bit RGB or not the one that the hires image was made of, spots lie
+        outside it, or some have counts but no position.
+    KeyError
+        If ``gene_names="ids"`` and the counts have none.
 
     References
     ----------
@@ -75,26 +97,27 @@ def read_visium(
     """
     import spatialdata_io
 
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
-    if fullres_image is not None and not Path(fullres_image).is_file():
-        raise FileNotFoundError(f"fullres_image {fullres_image} does not exist")
+    path = Path(path)
+    check_gene_names(gene_names)
+    counts = _counts(path, counts_file)
+    _require_files(path, fullres_image)
+    if counts.name.endswith(".mtx.gz"):
+        kwargs.setdefault("var_names", "gene_ids")  # the symbols stay as they are, in a column
     with warnings.catch_warnings():
         # spatialdata-io's own table, as spatialdata wants it
+        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         warnings.filterwarnings("ignore", "Converting `region_key", UserWarning)
-        read = spatialdata_io.visium(path, dataset_id=section, **kwargs)
+        read = spatialdata_io.visium(path, dataset_id=section, counts_file=counts_file, **kwargs)
     table = read.tables["table"]
+    names, var = named_genes(*_genes(counts, table), gene_names=gene_names)
     positions = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
     mpp = _mpp(positions, table)
     image: Any = fullres_image
-    if fullres_image is None:
-        hires = f"{section}_hires_image"
-        if hires not in read.images:
-            raise FileNotFoundError(
-                f"{path} has no tissue_hires_image.png; give the full-resolution image as "
-                "fullres_image="
-            )
-        scale = _downscale(read, hires)
+    hires = f"{section}_hires_image"
+    scale = _downscale(read, hires) if hires in read.images else None
+    if fullres_image is not None:
+        check_fullres(fullres_image, path / "spatial" / HIRES, scale=scale)
+    elif scale is not None:
         tell(
             f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
         )
@@ -104,14 +127,74 @@ def read_visium(
         image=image,
         counts=table.X,
         obs_names=list(table.obs_names),
-        var_names=list(table.var_names),
+        var_names=names,
         positions=positions,
         mpp=mpp,
         diameter_um=DIAMETER_UM,
         patient=patient,
         obs=table.obs.drop(columns=[_keys.REGION, "spot_id"], errors="ignore"),
-        var=table.var,
+        var=var,
     )
+
+
+def _counts(path: Path, counts_file: str) -> Path:
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    if (path / counts_file).is_file():
+        return path / counts_file
+    prefixed = sorted(path.glob(f"*_{counts_file}"))
+    if len(prefixed) == 1:
+        return prefixed[0]
+    raise FileNotFoundError(
+        f"{path} has {'several files *_' if prefixed else 'no '}{counts_file}; it has "
+        f"{_validate.listing(sorted(file.name for file in path.iterdir()))}: give counts_file="
+    )
+
+
+def _require_files(path: Path, fullres_image: str | Path | None) -> None:
+    """Require all that is read beside the counts, before anything is read."""
+    spatial = path / "spatial"
+    if not any((spatial / name).is_file() for name in _POSITIONS):
+        raise FileNotFoundError(f"{spatial} has neither {' nor '.join(_POSITIONS)}")
+    if not (spatial / "scalefactors_json.json").is_file():
+        raise FileNotFoundError(f"{spatial} has no scalefactors_json.json")
+    if fullres_image is None:
+        if not (spatial / HIRES).is_file():
+            raise FileNotFoundError(
+                f"{spatial} has no {HIRES}; give the full-resolution image as fullres_image="
+            )
+    elif not Path(fullres_image).is_file():
+        raise FileNotFoundError(f"fullres_image {fullres_image} does not exist")
+
+
+def check_fullres(image: str | Path, hires: Path | None, *, scale: float | None) -> None:
+    """Require the image that the hires image was made of, by its size, where there is one."""
+    if hires is None or scale is None or not hires.is_file():
+        return
+    given = np.array(open_image(image).shape[1:])
+    expected = np.array(open_image(hires).shape[1:]) / scale
+    if np.any(np.abs(given - expected) > 0.01 * expected + 2 / scale):
+        raise ValueError(
+            f"fullres_image {image} has {given[1]} × {given[0]} px, but {hires.name} was made of "
+            f"one of about {expected[1]:.0f} × {expected[0]:.0f} px: positions would not fit. Give "
+            "the image that Space Ranger was given"
+        )
+
+
+def _genes(counts: Path, table: AnnData) -> tuple[pd.DataFrame, list[str]]:
+    """Give the columns of the genes, and their symbols before they were made unique."""
+    if _keys.GENE_SYMBOLS in table.var:  # named by their ids
+        var = table.var.assign(**{_keys.GENE_IDS: list(table.var_names)})
+        return var, list(table.var[_keys.GENE_SYMBOLS].astype(str))
+    symbols = list(table.var_names)
+    if counts.suffix == ".h5" and _keys.GENE_IDS in table.var:
+        with h5py.File(counts, "r") as file:
+            features = file.get("matrix/features", {})
+            if {"id", "name"} <= set(features):
+                ids, names = (features[key].asstr()[:] for key in ("id", "name"))
+                written = dict(zip(ids, names, strict=True))
+                symbols = [written[gene] for gene in table.var[_keys.GENE_IDS]]
+    return table.var, symbols
 
 
 def _mpp(positions: NDArray[np.float64], table: AnnData) -> float:
@@ -121,6 +204,12 @@ def _mpp(positions: NDArray[np.float64], table: AnnData) -> float:
             f"the µm per pixel cannot be derived from {len(positions)} spots with the columns "
             f"{_validate.listing(table.obs.columns)}: array_row and array_col of at least 3 are "
             "needed"
+        )
+    placed = np.all(np.isfinite(positions), axis=1)
+    if not placed.all():
+        raise ValueError(
+            f"{int((~placed).sum())} of {len(placed)} spots have counts but no position, such as "
+            f"{table.obs_names[~placed][0]}: are the positions those of another section?"
         )
     array = table.obs[["array_col", "array_row"]].to_numpy(dtype=float)
     # columns of one row are two apart, rows are closer by the height of the triangle

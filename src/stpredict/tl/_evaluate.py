@@ -79,6 +79,7 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
         raise ValueError(
             f"predicted and measured tables share {len(spots)} spots and {len(genes)} genes: "
             "were spots renamed, or genes indexed by another name?"
+            + ("" if len(genes) else _validate.why_absent(predicted.var_names, measured.var_names))
         )
     chosen = predicted[spots, genes]
     picked = values[measured.obs_names.get_indexer(spots)][:, measured.var_names.get_indexer(genes)]

@@ -1,0 +1,324 @@
+"""The EL Hackathon's HDF5 file, written here in its published layout."""
+
+from __future__ import annotations
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import spatialdata as sd
+
+import stpredict as stp
+from stpredict import _sections
+
+CELL_TYPES = [f"C{i}" for i in range(1, 36)]
+PITCH_PX = 14.0
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def pixels(slide):
+    return np.random.default_rng(int(slide[2:])).integers(0, 255, (180, 240, 3), dtype=np.uint8)
+
+
+def positions():
+    """Hexagonal, in whole pixels, wider than high: x beyond the height tells x from y."""
+    row, column = (axis.ravel() for axis in np.mgrid[:12, :15])
+    x = 10 + PITCH_PX * (column + 0.5 * (row % 2))
+    return np.rint(np.column_stack([x, 10 + PITCH_PX * np.sqrt(3) / 2 * row])).astype(int)
+
+
+def spots(slide, *, fields=CELL_TYPES):
+    xy = positions()
+    random = np.random.default_rng(100 + int(slide[2:]))
+    table = np.zeros(len(xy), dtype=[("x", "i8"), ("y", "i8"), *((name, "f8") for name in fields)])
+    table["x"], table["y"] = xy.T
+    for name in fields:
+        table[name] = random.gamma(1.0, 1.0, len(xy))
+    return table
+
+
+def write(path, *, change=None):
+    with h5py.File(path, "w") as file:
+        for slide in ("S_1", "S_2", "S_10"):
+            file[f"images/Train/{slide}"] = pixels(slide)
+            file[f"spots/Train/{slide}"] = spots(slide)
+        test = spots("S_7", fields=["Test_Set"])
+        test["Test_Set"] = 1
+        file["images/Test/S_7"] = pixels("S_7")
+        file["spots/Test/S_7"] = test
+        if change:
+            change(file)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(tmp_path / "hackathon.h5")
+
+
+def test_training_slides(path):
+    sdata = stp.io.read_hackathon(path)
+    table = sdata.tables["table"]
+    assert list(sdata.shapes) == ["S_1", "S_2", "S_10"]
+    assert set(sdata.images) == {"S_1_image", "S_2_image", "S_10_image"}
+    assert list(table.var_names) == CELL_TYPES
+    for section in _sections.sections(sdata):
+        written = spots(section.name)
+        expected = np.column_stack([written[name] for name in CELL_TYPES])
+        for values in (table.X, table.layers["abundance"]):
+            assert values.dtype == np.float32
+            np.testing.assert_allclose(values[section.rows].toarray(), expected, rtol=1e-6)
+        np.testing.assert_array_equal(section.centers, positions())
+        np.testing.assert_allclose(section.radius_um, 27.5)
+        assert section.mpp == pytest.approx(100 / PITCH_PX, rel=0.005)
+        np.testing.assert_array_equal(
+            section.levels[0].compute(), pixels(section.name).transpose(2, 0, 1)
+        )
+
+
+def test_layers_do_not_share_values(path):
+    table = stp.io.read_hackathon(path, slides=["S_1"]).tables["table"]
+    table.layers["abundance"].data[:] = 0
+    assert table.X.sum() > 0
+
+
+def test_test_slides_have_no_columns(path):
+    sdata = stp.io.read_hackathon(path, split="test")
+    table = sdata.tables["table"]
+    assert table.shape == (len(positions()), 0)
+    assert list(table.obs["Test_Set"].unique()) == [1]
+    assert list(sdata.shapes) == ["S_7"]
+
+
+def test_chosen_slides_scale_and_patients(path):
+    sdata = stp.io.read_hackathon(
+        path, slides=["S_10", "S_1"], mpp=7.5, diameter_um=60, patients={"S_1": "P1"}
+    )
+    found = _sections.sections(sdata)
+    assert [section.name for section in found] == ["S_10", "S_1"]
+    assert [section.mpp for section in found] == [7.5, 7.5]
+    np.testing.assert_allclose(found[0].radius_um, 30)
+    assert list(sdata.tables["table"].obs["patient"].unique()) == ["S_10", "P1"]
+
+
+def test_the_scale_follows_the_pitch_and_is_told(path, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    sdata = stp.io.read_hackathon(path, slides=["S_1"], pitch_um=200)
+    assert _sections.sections(sdata)[0].mpp == pytest.approx(200 / PITCH_PX, rel=0.005)
+    told = capsys.readouterr().out
+    assert "S_1: neighbouring spots are 14.0 px apart; at 200 µm that is 14.3 µm per pixel" in told
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_through_zarr_then_embedded(path, tmp_path, split):
+    sdata = stp.io.read_hackathon(path, split=split)
+    sdata.write(tmp_path / "a.zarr")
+    path.unlink()  # nothing of it is needed any more
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    table, read = sdata.tables["table"], back.tables["table"]
+    assert read.shape == table.shape
+    assert (read.X != table.X).nnz == 0
+    assert (read.layers["abundance"] != table.layers["abundance"]).nnz == 0
+    stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=100, n_subtiles=1)
+    assert read.obsm["X_colour"].shape == (table.n_obs, 3)
+    assert np.isfinite(read.obsm["X_colour"]).all()
+
+
+def test_a_model_of_abundances_predicts_test_slides(path):
+    train = stp.io.read_hackathon(path)
+    test = stp.io.read_hackathon(path, split="test")
+    stp.pp.filter_spots(train, min_counts=0)
+    stp.pp.embed(train, mean_colour, key_added="X_colour", tile_um=100, n_subtiles=1)
+    stp.pp.neighbors(train)
+    model = stp.tl.fit_deepspot(
+        train,
+        embedding="X_colour",
+        layer="abundance",
+        genes=CELL_TYPES,
+        context="spot_neighbors",
+        n_hidden=4,
+        n_phi=1,
+        n_rho=1,
+        max_epochs=1,
+    )
+    assert model.units == "abundance"
+    stp.pp.filter_spots(test, min_counts=0)
+    stp.pp.prepare(test, model, encoder=mean_colour)
+    stp.tl.predict(test, model)
+    predicted = test.tables["predicted"]
+    assert list(predicted.var_names) == CELL_TYPES
+    assert predicted.n_obs == test.tables["table"].n_obs
+    assert np.isfinite(predicted.X).all()
+
+
+def test_images_are_read_by_window(path):
+    image = stp.io.read_hackathon(path, slides=["S_1"]).images["S_1_image"]["scale0"]["image"].data
+    window = pickle.loads(pickle.dumps(image))[:, 100:110, 200:220]  # as for another process
+    np.testing.assert_array_equal(
+        window.compute(), pixels("S_1")[100:110, 200:220].transpose(2, 0, 1)
+    )
+    with h5py.File(path, "a") as file:  # no handle was left open
+        file["written"] = 1
+
+
+def test_training_and_test_slides_stay_apart(path):
+    parts = [stp.io.read_hackathon(path, split=split) for split in ("train", "test")]
+    with pytest.raises(ValueError, match="some sections have a table without genes"):
+        stp.io.concat(parts)
+
+
+# --- bad files ------------------------------------------------------------------------------------
+
+
+def no_images(file):
+    del file["images"]
+
+
+def no_training_spots(file):
+    del file["spots/Train"]
+
+
+def no_slides(file):
+    for slide in list(file["spots/Train"]):
+        del file[f"spots/Train/{slide}"]
+
+
+def an_image_is_missing(file):
+    del file["images/Train/S_2"]
+
+
+def replace(file, name, values):
+    del file[name]
+    file[name] = values
+
+
+def plain_spots(file):
+    replace(file, "spots/Train/S_2", np.zeros((5, 37)))
+
+
+def no_y(file):
+    table = spots("S_2")
+    replace(file, "spots/Train/S_2", table[["x", *CELL_TYPES]].copy())
+
+
+def no_abundances(file):
+    replace(file, "spots/Train/S_2", spots("S_2", fields=["Test_Set"]))
+
+
+def other_cell_types(file):
+    replace(file, "spots/Train/S_2", spots("S_2", fields=[*CELL_TYPES[:-1], "C36"]))
+
+
+def swapped(file):
+    table = spots("S_2")
+    table["x"], table["y"] = table["y"].copy(), table["x"].copy()
+    replace(file, "spots/Train/S_2", table)
+
+
+def a_missing_value(file):
+    table = spots("S_2")
+    table["C5"][3] = np.nan
+    replace(file, "spots/Train/S_2", table)
+
+
+def a_negative_value(file):
+    table = spots("S_2")
+    table["C5"][3] = -1
+    replace(file, "spots/Train/S_2", table)
+
+
+def scattered(file):
+    table = spots("S_2")
+    random = np.random.default_rng(0)
+    table["x"], table["y"] = random.integers(0, 180, (2, len(table)))
+    replace(file, "spots/Train/S_2", table)
+
+
+def no_spots(file):
+    replace(file, "spots/Train/S_2", spots("S_2")[:0])
+
+
+def two_spots(file):
+    replace(file, "spots/Train/S_2", spots("S_2")[:2])
+
+
+def grey(file):
+    replace(file, "images/Train/S_2", pixels("S_2")[..., 0])
+
+
+def floats(file):
+    replace(file, "images/Train/S_2", pixels("S_2") / 255)
+
+
+def a_group_for_an_image(file):
+    del file["images/Train/S_2"]
+    file["images/Train/S_2/level0"] = pixels("S_2")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (no_images, ValueError, "has no group 'images/Train'; it has spots, spots/Test"),
+        (no_training_spots, ValueError, "has no group 'spots/Train'; it has images, images/Test"),
+        (no_slides, ValueError, "no slides to read; spots/Train has none"),
+        (an_image_is_missing, KeyError, "images/Train has no S_2; it has S_1, S_10"),
+        (plain_spots, ValueError, "spots/Train/S_2 must be a structured array .* has no fields"),
+        (no_y, ValueError, "spots/Train/S_2 must .* it has the fields x, C1, C2"),
+        (no_abundances, ValueError, "'S_2' has no abundances C1, C2, …; fields: x, y, Test_Set"),
+        (other_cell_types, ValueError, "'S_1' and 'S_2' have other cell types: C3[56], C3[56] in"),
+        (swapped, ValueError, "'S_2' .* image of 240 × 180 px .* Are x and y swapped"),
+        (a_missing_value, ValueError, "abundances of section 'S_2' .* 1 values are NaN"),
+        (a_negative_value, ValueError, "abundances of section 'S_2' .* 1 are negative"),
+        (scattered, ValueError, "spots of slide 'S_2' lie on no grid: .* px apart.*give mpp="),
+        (no_spots, ValueError, "section 'S_2' has no spots"),
+        (two_spots, ValueError, "'S_2' has 2 spots, too few to derive .*give mpp="),
+        (grey, ValueError, r"images/Train/S_2 of .*h5 has shape \(180, 240\) and dtype uint8"),
+        (floats, ValueError, r"images/Train/S_2 of .* dtype float64; .* must be 8-bit RGB"),
+        (a_group_for_an_image, ValueError, "images/Train/S_2 of .* is not an image, but a group"),
+    ],
+)
+def test_bad_files(tmp_path, change, error, message):
+    path = write(tmp_path / "bad.h5", change=change)
+    with pytest.raises(error, match=message):
+        stp.io.read_hackathon(path)
+
+
+def test_scattered_spots_of_a_known_scale(tmp_path):
+    path = write(tmp_path / "a.h5", change=scattered)
+    assert _sections.sections(stp.io.read_hackathon(path, mpp=7.0))[1].mpp == 7.0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"slides": ["S_1", "S_3"]}, KeyError, "spots/Train has no S_3; it has S_1, S_2, S_10"),
+        ({"slides": "S_1"}, ValueError, r"slides='S_1' is one name; give a list: \['S_1'\]"),
+        ({"slides": ["S_1", "S_1"]}, ValueError, "slides are not unique, repeated: S_1"),
+        ({"slides": []}, ValueError, "no slides to read"),
+        ({"split": "Train"}, ValueError, "split='Train' is not one of 'train', 'test'"),
+        ({"mpp": 0}, ValueError, r"mpp must be a number above 0 \(µm per pixel\): 0"),
+        ({"pitch_um": -1}, ValueError, "pitch_um must be a number above 0"),
+        ({"diameter_um": np.nan}, ValueError, "diameter_um must be a number above 0"),
+        ({"patients": {"S_3": "P"}}, KeyError, "patients= names S_3; slides: S_1, S_2, S_10"),
+    ],
+)
+def test_bad_options(path, options, error, message):
+    with pytest.raises(error, match=message):
+        stp.io.read_hackathon(path, **options)
+
+
+def test_not_hdf5(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*a\.h5"):
+        stp.io.read_hackathon(tmp_path / "a.h5")
+    (tmp_path / "a.h5").write_text("x,y\n1,2\n")
+    with pytest.raises(ValueError, match=r"a\.h5 is not an HDF5 file"):
+        stp.io.read_hackathon(tmp_path / "a.h5")

@@ -1,0 +1,300 @@
+"""Visium HD, written here as Space Ranger writes it; spatialdata-io's reader is the oracle."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import spatialdata as sd
+import spatialdata_io
+from PIL import Image
+
+import stpredict as stp
+from stpredict import _sections
+
+MPP = 0.5
+HIRES = 0.5
+FULL_YX = (400, 520)
+SYMBOLS = ["ERBB2", "TBCE", "TBCE", "ACTB", "NegProbe-1"]
+TYPES = ["Gene Expression"] * 4 + ["Negative Control Probe"]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def picture(height, width):
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def png(path, height, width):
+    Image.fromarray(picture(height, width)).save(path)
+
+
+def write_counts(path, counts, barcodes, *, types=TYPES):
+    matrix = sp.csc_matrix(counts.T, dtype=np.int32)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array(barcodes, dtype="S")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        group["shape"] = np.array(matrix.shape, dtype=np.int32)
+        features = group.create_group("features")
+        features["id"] = np.array([f"ENSG{i:011d}" for i in range(len(types))], dtype="S")
+        features["name"] = np.array(SYMBOLS, dtype="S")
+        features["feature_type"] = np.array(types, dtype="S")
+        features["genome"] = np.array(["GRCh38"] * len(types), dtype="S")
+
+
+def write_bin(folder, size):
+    """Bins on a grid, the last two rows of them off the tissue; gives positions and counts."""
+    pitch = size / MPP
+    row, column = (axis.ravel() for axis in np.mgrid[: int(380 // pitch), : int(500 // pitch)])
+    barcodes = np.array(
+        [f"s_{size:03}um_{r:05}_{c:05}-1" for r, c in zip(row, column, strict=True)]
+    )
+    in_tissue = row < row.max() - 1
+    pixels = 10 + np.column_stack([(column + 0.5) * pitch, (row + 0.5) * pitch])
+    spatial = folder / "spatial"
+    spatial.mkdir(parents=True)
+    pd.DataFrame(
+        {
+            "barcode": barcodes,
+            "in_tissue": in_tissue.astype(int),
+            "array_row": row,
+            "array_col": column,
+            "pxl_row_in_fullres": pixels[:, 1],
+            "pxl_col_in_fullres": pixels[:, 0],
+        }
+    ).to_parquet(spatial / "tissue_positions.parquet", index=False)
+    scales = {
+        "spot_diameter_fullres": size / MPP,
+        "bin_size_um": float(size),
+        "microns_per_pixel": MPP,
+        "regist_target_img_scalef": HIRES,
+        "tissue_lowres_scalef": HIRES / 4,
+        "fiducial_diameter_fullres": 1000.0,
+        "tissue_hires_scalef": HIRES,
+    }
+    (spatial / "scalefactors_json.json").write_text(json.dumps(scales))
+    for name, scale in (("hires", HIRES), ("lowres", HIRES / 4)):
+        png(spatial / f"tissue_{name}_image.png", int(FULL_YX[0] * scale), int(FULL_YX[1] * scale))
+    kept = np.random.default_rng(size).permutation(np.flatnonzero(in_tissue))  # in no order
+    counts = np.random.default_rng(1).poisson(1.0, (len(kept), len(SYMBOLS)))
+    write_counts(folder / "filtered_feature_bc_matrix.h5", counts, barcodes[kept])
+    return pixels[kept], counts
+
+
+@pytest.fixture
+def hd(tmp_path):
+    """The folder, the image, and what was written of each bin size."""
+    outs = tmp_path / "outs"
+    written = {
+        size: write_bin(outs / "binned_outputs" / f"square_{size:03}um", size) for size in (8, 16)
+    }
+    metadata = {"hd_layout_json": json.dumps({"file_format": "1.0"})}
+    with h5py.File(outs / "feature_slice.h5", "w") as file:
+        file.attrs["metadata_json"] = json.dumps(metadata)
+    png(tmp_path / "full.png", *FULL_YX)
+    return outs, tmp_path / "full.png", written
+
+
+def only(sdata):
+    (found,) = _sections.sections(sdata)
+    return found
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("shapes", ["squares", "circles"])
+def test_bins(hd, size, shapes):
+    outs, image, written = hd
+    pixels, counts = written[size]
+    sdata = stp.io.read_visium_hd(
+        outs, section="HD", bin_size_um=size, fullres_image=image, shapes=shapes, patient="P"
+    )
+    table, found = sdata.tables["table"], only(sdata)
+    np.testing.assert_array_equal(table.X.toarray(), counts[:, :4])  # the control is no gene
+    assert found.mpp == MPP
+    np.testing.assert_allclose(found.centers, pixels)
+    np.testing.assert_allclose(table.obsm["spatial"], pixels)
+    assert set(table.obs["patient"]) == {"P"}
+    assert {"array_row", "array_col"} <= set(table.obs)
+    geometry = sdata.shapes["HD"].geometry
+    if shapes == "squares":
+        np.testing.assert_allclose(geometry.area, (size / MPP) ** 2)
+        np.testing.assert_allclose(found.radius_um, size / np.sqrt(np.pi))  # of equal area
+    else:
+        np.testing.assert_allclose(found.radius_um, size / 2)
+    np.testing.assert_array_equal(found.levels[0].compute(), picture(*FULL_YX).transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore:(Variable names are not unique|No full resolution):UserWarning")
+@pytest.mark.parametrize("shapes", ["squares", "circles"])
+def test_as_spatialdata_io_reads_them(hd, shapes):
+    outs, image, _ = hd
+    ours = stp.io.read_visium_hd(outs, section="HD", fullres_image=image, shapes=shapes)
+    theirs = spatialdata_io.visium_hd(
+        outs,
+        dataset_id="HD",
+        bin_size=8,
+        bins_as_squares=shapes == "squares",
+        load_segmentations_only=False,
+        fullres_image_file=image,
+        gex_only=True,
+    )
+    table, expected = ours.tables["table"], theirs.tables["square_008um"]
+    assert list(table.var_names) == list(expected.var_names)
+    assert list(table.obs["instance_id"]) == list(expected.obs_names)
+    assert (table.X != expected.X).nnz == 0
+    np.testing.assert_array_equal(table.obsm["spatial"], expected.obsm["spatial"])
+    a, b = ours.shapes["HD"], theirs.shapes["HD_square_008um"]
+    np.testing.assert_allclose(a.bounds, b.bounds)
+    if shapes == "circles":
+        np.testing.assert_allclose(a["radius"], b["radius"])
+
+
+def test_on_the_hires_image(hd, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    outs, _, written = hd
+    sdata = stp.io.read_visium_hd(str(outs), section="HD", bin_size_um=16)
+    found = only(sdata)
+    assert found.mpp == MPP / HIRES
+    np.testing.assert_allclose(found.centers, written[16][0] * HIRES)
+    np.testing.assert_allclose(found.radius_um, 16 / np.sqrt(np.pi))
+    told = capsys.readouterr().out
+    assert "HD: no fullres_image=, using the hires image (1.00 µm per pixel)" in told
+    assert "HD: 1 of 3 names of genes occur more than once" in told
+
+
+def test_gene_names(hd):
+    outs, image, _ = hd
+    for gene_names, names in (
+        ("symbols", ["ERBB2", "TBCE", "TBCE-1", "ACTB"]),
+        ("ids", [f"ENSG{i:011d}" for i in range(4)]),
+    ):
+        table = stp.io.read_visium_hd(
+            outs, section="HD", fullres_image=image, gene_names=gene_names
+        ).tables["table"]
+        assert list(table.var_names) == names
+        assert list(table.var["gene_symbols"]) == SYMBOLS[:4]
+        assert list(table.var["gene_ids"]) == [f"ENSG{i:011d}" for i in range(4)]
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+@pytest.mark.parametrize("shapes", ["squares", "circles"])
+def test_through_zarr_then_embedded(hd, tmp_path, shapes):
+    outs, image, written = hd
+    pixels, counts = written[16]
+    stp.io.read_visium_hd(
+        outs, section="HD", bin_size_um=16, fullres_image=image, shapes=shapes
+    ).write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    np.testing.assert_allclose(only(back).centers, pixels)
+    stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=16, n_subtiles=1)
+    stp.pp.neighbors(back)
+    table = back.tables["table"]
+    assert table.uns["stpredict"]["neighbors"]["grid"] == "square"
+    np.testing.assert_array_equal(table.X.toarray(), counts[:, :4])
+    assert table.obsm["X_colour"].shape == (len(pixels), 3)
+    assert np.isfinite(table.obsm["X_colour"]).all()
+
+
+def test_a_folder_of_bins_alone(hd):
+    outs, image, written = hd
+    found = only(stp.io.read_visium_hd(outs / "binned_outputs", section="HD", fullres_image=image))
+    np.testing.assert_allclose(found.centers, written[8][0])
+
+
+def test_an_image_of_another_resolution(hd, tmp_path):
+    png(tmp_path / "twice.png", 2 * FULL_YX[0], 2 * FULL_YX[1])
+    with pytest.raises(ValueError, match=r"twice.png has 1040 × 800 px, .* about 520 × 400 px"):
+        stp.io.read_visium_hd(hd[0], section="HD", fullres_image=tmp_path / "twice.png")
+
+
+def change_scales(**changes):
+    def change(folder):
+        file = folder / "spatial" / "scalefactors_json.json"
+        scales = {**json.loads(file.read_text()), **changes}
+        file.write_text(json.dumps({k: v for k, v in scales.items() if v is not None}))
+
+    return change
+
+
+def drop_column(folder):
+    file = folder / "spatial" / "tissue_positions.parquet"
+    pd.read_parquet(file).drop(columns="array_row").to_parquet(file)
+
+
+def drop_positions(folder):
+    file = folder / "spatial" / "tissue_positions.parquet"
+    pd.read_parquet(file).iloc[3:].to_parquet(file)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (remove("filtered_feature_bc_matrix.h5"), FileNotFoundError, "bc_matrix.h5 does not exist"),
+        (remove("spatial/tissue_positions.parquet"), FileNotFoundError, "positions.parquet does"),
+        (remove("spatial/scalefactors_json.json"), FileNotFoundError, "factors_json.json does not"),
+        (
+            remove("spatial/tissue_hires_image.png"),
+            FileNotFoundError,
+            "no tissue_hires_image.png; give the full-resolution image as fullres_image=",
+        ),
+        (
+            change_scales(microns_per_pixel=None),
+            ValueError,
+            "has no microns_per_pixel; it has spot",
+        ),
+        (change_scales(microns_per_pixel=0), ValueError, "microns_per_pixel in .* above 0: 0"),
+        (change_scales(bin_size_um=16.0), ValueError, "of bins of 16 µm, its folder of 8 µm"),
+        (drop_column, ValueError, "parquet has no column array_row; it has barcode, in_tissue"),
+        (drop_positions, ValueError, "3 of .* bins have counts but no position .* s_008um_00000_"),
+        (change_scales(tissue_hires_scalef=2.0), ValueError, "lie outside the image of 260 × 200"),
+    ],
+)
+def test_bad_files(hd, change, error, message):
+    outs, _, _ = hd
+    change(outs / "binned_outputs" / "square_008um")
+    with pytest.raises(error, match=message):
+        stp.io.read_visium_hd(outs, section="HD")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"bin_size_um": 2}, FileNotFoundError, "bin_size_um=2; it has square_008um, square_016um"),
+        (
+            {"bin_size_um": 8.0},
+            FileNotFoundError,
+            "no bins of bin_size_um=8.0; it has square_008um",
+        ),
+        (
+            {"shapes": "hexagons"},
+            ValueError,
+            "shapes='hexagons' is not one of 'squares', 'circles'",
+        ),
+        ({"gene_names": "names"}, ValueError, "gene_names='names' is not one of"),
+        ({"fullres_image": "absent.tif"}, FileNotFoundError, "absent.tif does not exist"),
+    ],
+)
+def test_bad_options(hd, options, error, message):
+    with pytest.raises(error, match=message):
+        stp.io.read_visium_hd(hd[0], section="HD", **options)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*outz"):
+        stp.io.read_visium_hd(tmp_path / "outz", section="HD")

@@ -1,0 +1,304 @@
+"""Xenium, written here as the instrument writes it, with an H&E image turned against it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import spatialdata as sd
+import tifffile
+import zarr
+from spatialdata_io.readers.xenium import cell_id_str_from_prefix_suffix_uint32
+
+import stpredict as stp
+from stpredict import _sections
+
+PIXEL_UM = 0.2125
+IMAGE_YX = (420, 560)
+SYMBOLS = ["ERBB2", "KRT5", "ACTB", "NegControlProbe_1", "UnassignedCodeword_7"]
+TYPES = ["Gene Expression"] * 3 + ["Negative Control Probe", "Unassigned Codeword"]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def turned(angle=0.1, scale=1.7, shift=(30.0, -12.0), *, mirrored=False):
+    """From pixels of the H&E image to pixels of the morphology image."""
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    flip = -1 if mirrored else 1
+    return np.array([[c, -s * flip, shift[0]], [s, c * flip, shift[1]], [0, 0, 1.0]])
+
+
+def to_um(pixels, alignment):
+    return (pixels @ alignment[:2, :2].T + alignment[:2, 2]) * PIXEL_UM
+
+
+def write_alignment(path, matrix):
+    np.savetxt(path, matrix, delimiter=",")
+
+
+class Xenium:
+    """Files of one section: square cells of 12 px on a jittered grid of the H&E image."""
+
+    def __init__(self, folder, *, version="2.0.0.10", alignment=None, beyond=()):
+        random = np.random.default_rng(0)
+        self.folder = folder / "outs"
+        self.folder.mkdir()
+        self.alignment = turned() if alignment is None else alignment
+        y, x = (a.ravel() for a in np.mgrid[20:400:20, 20:540:20])
+        centers = np.column_stack([x, y]) + random.uniform(-4, 4, (len(x), 2))
+        self.centers = np.concatenate([centers, np.reshape(beyond, (-1, 2))])
+        n = len(self.centers)
+        self.counts = random.poisson(1.0, (n, len(SYMBOLS)))
+        corners = np.array([[-6, -6], [6, -6], [6, 6], [-6, 6], [-6, -6]])
+        self.vertices = to_um((self.centers[:, None] + corners).reshape(-1, 2), self.alignment)
+        self.modern = not version.startswith("1.0")
+        prefix = random.permutation(1000)[:n].astype(np.uint32)
+        self.ids = (
+            cell_id_str_from_prefix_suffix_uint32(prefix, np.ones(n, dtype=np.uint32))
+            if self.modern
+            else np.arange(1, n + 1)
+        )
+        self.area_um2 = 144.0 * abs(np.linalg.det(self.alignment)) * PIXEL_UM**2
+        self.image = self.folder / "X1_he_image.ome.tif"
+        self.pixels = random.integers(0, 255, (*IMAGE_YX, 3), dtype=np.uint8)
+        self.write(version, prefix)
+
+    def write(self, version, prefix):
+        n = len(self.ids)
+        specs = {"analysis_sw_version": f"xenium-{version}", "pixel_size": PIXEL_UM}
+        (self.folder / "experiment.xenium").write_text(json.dumps(specs))
+        um = to_um(self.centers, self.alignment)
+        cells = {"cell_id": self.ids, "x_centroid": um[:, 0], "y_centroid": um[:, 1]}
+        cells |= {"transcript_counts": self.counts.sum(axis=1), "cell_area": self.area_um2}
+        pd.DataFrame({**cells, "nucleus_area": 20.0}).to_parquet(self.folder / "cells.parquet")
+        self.write_boundaries(np.arange(n))
+        self.write_counts()
+        root = zarr.create_group(self.folder.parent / "cells.zarr", zarr_format=2)
+        summary = root.create_array("cell_summary", data=np.zeros((n, 8)))
+        summary.attrs["column_names"] = [
+            *("cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x"),
+            *("nucleus_centroid_y", "nucleus_area", "z_level", "nucleus_count"),
+        ]
+        if self.modern:
+            root.create_array("cell_id", data=np.column_stack([prefix, np.ones_like(prefix)]))
+            for mask in (0, 1):
+                name = f"polygon_sets/{mask}/cell_index"
+                root.create_array(name, data=np.arange(n, dtype=np.uint32))
+        else:
+            root.create_array("cell_id", data=np.asarray(self.ids, dtype=np.uint32))
+        shutil.make_archive(
+            str(self.folder / "cells.zarr"), "zip", self.folder.parent / "cells.zarr"
+        )
+        tifffile.imwrite(self.image, self.pixels, photometric="rgb", tile=(128, 128))
+        write_alignment(self.folder / "X1_he_imagealignment.csv", self.alignment)
+
+    def write_boundaries(self, kept):
+        rows = (5 * kept[:, None] + np.arange(5)).ravel()
+        table = pd.DataFrame(self.vertices[rows], columns=["vertex_x", "vertex_y"])
+        table["cell_id"] = np.repeat(self.ids[kept], 5)
+        if self.modern:
+            table["label_id"] = np.repeat(kept + 1, 5)
+        table.to_parquet(self.folder / "cell_boundaries.parquet")
+
+    def write_counts(self):
+        matrix = sp.csc_matrix(self.counts.T, dtype=np.int32)
+        with h5py.File(self.folder / "cell_feature_matrix.h5", "w") as file:
+            group = file.create_group("matrix")
+            group["barcodes"] = np.array([str(name) for name in self.ids], dtype="S")
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(matrix, name)
+            group["shape"] = np.array(matrix.shape, dtype=np.int32)
+            features = group.create_group("features")
+            features["id"] = np.array([f"ENSG{i:011d}" for i in range(len(TYPES))], dtype="S")
+            features["name"] = np.array(SYMBOLS, dtype="S")
+            features["feature_type"] = np.array(TYPES, dtype="S")
+            features["genome"] = np.array(["GRCh38"] * len(TYPES), dtype="S")
+
+    def read(self, **options):
+        return stp.io.read_xenium(self.folder, section="X1", **options)
+
+
+@pytest.fixture
+def xenium(tmp_path):
+    return Xenium(tmp_path)
+
+
+def only(sdata):
+    (found,) = _sections.sections(sdata)
+    return found
+
+
+@pytest.mark.parametrize("version", ["2.0.0.10", "1.0.2"])
+@pytest.mark.parametrize("shapes", ["boundaries", "circles"])
+def test_cells_lie_where_they_were_planted(tmp_path, version, shapes):
+    files = Xenium(tmp_path, version=version)
+    sdata = files.read(shapes=shapes, patient="P")
+    found, table = only(sdata), sdata.tables["table"]
+    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
+    np.testing.assert_allclose(table.obsm["spatial"], files.centers, atol=1e-6)
+    assert found.mpp == pytest.approx(1.7 * PIXEL_UM)
+    np.testing.assert_allclose(found.radius_um, np.sqrt(files.area_um2 / np.pi), rtol=1e-6)
+    if shapes == "boundaries":
+        np.testing.assert_allclose(sdata.shapes["X1"].geometry.area, 144, rtol=1e-6)
+    np.testing.assert_array_equal(table.X.toarray(), files.counts[:, :3])  # controls are no genes
+    assert list(table.var_names) == SYMBOLS[:3]
+    assert list(table.obs["instance_id"]) == [str(name) for name in files.ids]
+    assert set(table.obs["patient"]) == {"P"}
+    um = to_um(files.centers, files.alignment)
+    np.testing.assert_allclose(table.obs[["x_centroid", "y_centroid"]], um)
+    np.testing.assert_array_equal(found.levels[0].compute(), files.pixels.transpose(2, 0, 1))
+
+
+def test_a_mirrored_image(tmp_path):
+    files = Xenium(tmp_path, alignment=turned(3.0, 0.8, (300.0, 500.0), mirrored=True))
+    found = only(files.read())
+    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
+    assert found.mpp == pytest.approx(0.8 * PIXEL_UM)
+
+
+def test_image_and_alignment_from_elsewhere(xenium, tmp_path):
+    image = xenium.image.rename(tmp_path / "elsewhere.tif")
+    table = tmp_path / "matrix.csv"
+    (xenium.folder / "X1_he_imagealignment.csv").rename(table)
+    for alignment in (table, str(table), xenium.alignment):
+        found = only(xenium.read(image=image, alignment=alignment))
+        np.testing.assert_allclose(found.centers, xenium.centers, atol=1e-6)
+
+
+def test_an_image_with_the_pixels_of_the_scan(tmp_path):
+    files = Xenium(tmp_path, alignment=np.eye(3))
+    (files.folder / "X1_he_imagealignment.csv").unlink()
+    found = only(files.read(alignment=np.eye(3)))
+    assert found.mpp == pytest.approx(PIXEL_UM)
+    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
+
+
+def test_gene_names(xenium):
+    table = xenium.read(gene_names="ids").tables["table"]
+    assert list(table.var_names) == [f"ENSG{i:011d}" for i in range(3)]
+    assert list(table.var["gene_symbols"]) == SYMBOLS[:3]
+
+
+def test_cells_beyond_the_image_are_left_out_and_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    files = Xenium(tmp_path, beyond=[[-30, 50], [600, 50], [100, 421]])
+    sdata = files.read()
+    n = len(files.centers)
+    assert f"X1: 3 of {n} cells lie outside the image, left out" in capsys.readouterr().out
+    np.testing.assert_allclose(only(sdata).centers, files.centers[:-3], atol=1e-6)
+    np.testing.assert_array_equal(sdata.tables["table"].X.toarray(), files.counts[:-3, :3])
+
+
+def test_cells_without_a_boundary_are_left_out_and_told(xenium, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    n = len(xenium.ids)
+    kept = np.setdiff1d(np.arange(n), [2, 7])
+    xenium.write_boundaries(kept)
+    table = xenium.read().tables["table"]
+    assert f"X1: 2 of {n} cells have no boundary, left out" in capsys.readouterr().out
+    assert list(table.obs["instance_id"]) == list(xenium.ids[kept])
+    np.testing.assert_array_equal(table.X.toarray(), xenium.counts[kept, :3])
+    assert xenium.read(shapes="circles").tables["table"].n_obs == n
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+@pytest.mark.parametrize("shapes", ["boundaries", "circles"])
+def test_through_zarr_then_embedded(xenium, tmp_path, shapes):
+    sdata = xenium.read(shapes=shapes)
+    sdata.write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    np.testing.assert_allclose(only(back).centers, xenium.centers, atol=1e-6)
+    stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=8, n_subtiles=1)
+    table = back.tables["table"]
+    assert (table.X != sdata.tables["table"].X).nnz == 0
+    assert table.obsm["X_colour"].shape == (len(xenium.ids), 3)
+    assert np.isfinite(table.obsm["X_colour"]).all()
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("experiment.xenium", "has no experiment.xenium"),
+        ("cells.parquet", "has no cells.parquet"),
+        ("cells.zarr.zip", "has no cells.zarr.zip"),
+        ("cell_feature_matrix.h5", "has no cell_feature_matrix.h5"),
+        ("cell_boundaries.parquet", 'has no cell_boundaries.parquet; .* shapes="circles"'),
+        ("X1_he_image.ome.tif", r"has 0 H&E images \*he_image.ome.tif: give image="),
+        ("X1_he_imagealignment.csv", "no X1_he_imagealignment.csv beside .* give alignment="),
+    ],
+)
+def test_missing_files(xenium, monkeypatch, name, message):
+    import spatialdata_io
+
+    (xenium.folder / name).unlink()
+    monkeypatch.setattr(spatialdata_io, "xenium", None)  # said before anything is read
+    with pytest.raises(FileNotFoundError, match=message):
+        xenium.read()
+
+
+BAD_ALIGNMENTS = [
+    (np.eye(2), "alignment must be an affine 3 × 3 .* it is 2 × 2"),
+    (np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, 1]]), "must be an affine .* last row 0, 0, 1"),
+    (np.diag([1, np.nan, 1]), "must be an affine 3 × 3"),
+    (np.diag([1.0, 0, 1]), "stretches the axes by 1 and 0: it cannot be inverted"),
+    (np.zeros((3, 3)) + np.diag([0, 0, 1]), "stretches the axes by 0 and 0"),
+    (np.diag([1.0, 1.2, 1]), "stretches the axes by 1.2 and 1"),
+    (
+        np.linalg.inv(turned(0.1, 20.0)),
+        r"cells of section 'X1' lie outside the H&E image .*inverse",
+    ),
+]
+
+
+@pytest.mark.parametrize(("matrix", "message"), BAD_ALIGNMENTS)
+def test_bad_alignments(xenium, matrix, message):
+    with pytest.raises(ValueError, match=message):
+        xenium.read(alignment=matrix)
+
+
+def test_keypoints_for_a_matrix(xenium, tmp_path):
+    (tmp_path / "points.csv").write_text("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n")
+    with pytest.raises(ValueError, match=r"points.csv is no matrix of numbers; .* fixedX, fixedY"):
+        xenium.read(alignment=tmp_path / "points.csv")
+
+
+def test_no_pixel_size(xenium):
+    (xenium.folder / "experiment.xenium").write_text('{"analysis_sw_version": "xenium-2.0.0.10"}')
+    with pytest.raises(ValueError, match=r"pixel_size in .*experiment.xenium must be .*: None"):
+        xenium.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"shapes": "nuclei"}, ValueError, "'nuclei' is not one of 'boundaries', 'circles'"),
+        ({"gene_names": "names"}, ValueError, "gene_names='names' is not one of"),
+        ({"image": "absent.tif"}, FileNotFoundError, "image absent.tif does not exist"),
+        ({"alignment": "absent.csv"}, FileNotFoundError, "alignment absent.csv does not exist"),
+    ],
+)
+def test_bad_options(xenium, options, error, message):
+    with pytest.raises(error, match=message):
+        xenium.read(**options)
+
+
+def test_several_images_and_no_folder(xenium, tmp_path):
+    (xenium.folder / "X2_he_image.ome.tif").write_bytes(xenium.image.read_bytes())
+    with pytest.raises(FileNotFoundError, match="has 2 H&E images"):
+        xenium.read()
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*outz"):
+        stp.io.read_xenium(tmp_path / "outz", section="X1")

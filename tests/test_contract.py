@@ -36,6 +36,7 @@ IN_PLACE = {
     "pp.neighbors": lambda sdata, model: {"n_neighbors": 3},
     "pp.normalize": lambda sdata, model: {},
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
+    "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},
     "tl.predict": lambda sdata, model: {"model": model},
 }

@@ -14,10 +14,13 @@ CONNECTIVITIES = "spatial_connectivities"
 DISTANCES = "spatial_distances"
 
 LOG1P = "log1p"
+RANKS = "ranks"
+SMOOTHED = "smoothed"
 STD = "std"
 RIDGE = "ridge"
 SELECTED = "selected"
 TISSUE_FRACTION = "tissue_fraction"
+SAMPLING_WEIGHT = "sampling_weight"
 
 UNS = "stpredict"
 

@@ -62,7 +62,8 @@ def fit_deepspot(
     genes
         Genes to predict, by default those of ``var["selected"]``.
     layer
-        Layer to predict.
+        Layer to predict, for instance ``"ranks"`` (`pp.rank_expression`). Predictions are in its
+        units, and `model.units` names them.
     groups
         Column of ``obs`` whose groups may not be split between training and early stopping; by
         default the patient where there are several, else the section. With a single group, a

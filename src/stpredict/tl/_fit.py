@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch.nn import functional
 
-from stpredict import _keys, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _layers, _recipe, _sections, _validate
 from stpredict._log import tell
 from stpredict.models import Model
 from stpredict.models._ridge import Ridge
@@ -53,6 +53,7 @@ def fit(
         table, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
     )
     chosen = _genes(table, genes)
+    _layers.check_ranked(table, layer, chosen)
     measured = _dense(_sections.layer_of(table, layer), table.var_names.get_indexer(chosen))
     rows = split(table, found, groups=groups, seed=seed)
 
@@ -96,7 +97,7 @@ def fit(
             "seed": seed,
             "versions": _versions(),
         },
-        units=_units(table, layer),
+        units=_layers.units_of(table, layer),
         inputs=inputs.scaler,
         targets=targets,
         ridge=ridge,
@@ -146,13 +147,6 @@ def _tell_constant(genes: list[str], targets: Standard) -> None:
             f"{len(constant)} of {len(genes)} genes are constant in training and predicted as that "
             f"constant: {_validate.listing(constant)}"
         )
-
-
-def _units(table: AnnData, layer: str) -> str:
-    normalized = _provenance.recorded(table, "normalize")
-    if layer == _keys.LOG1P and normalized:
-        return f"log(1 + counts per {normalized['target_sum']:,.0f})"
-    return layer
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.pp._balance import balance
 from stpredict.pp._embed import embed
 from stpredict.pp._filter import filter_spots
 from stpredict.pp._genes import select_genes
@@ -11,6 +12,7 @@ from stpredict.pp._prepare import prepare
 from stpredict.pp._rank import rank_expression
 
 __all__ = [
+    "balance",
     "embed",
     "filter_spots",
     "neighbors",

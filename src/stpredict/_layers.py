@@ -90,7 +90,9 @@ def check_ranked(table: AnnData, layer: str, genes: Sequence[str]) -> None:
     """Require that genes take part in the ranks, where a layer is of ranks."""
     for step in steps_of(table, layer):
         ranked = step.get("genes")
-        absent = [] if ranked is None else sorted(set(genes) - set(ranked))
+        if ranked is None:  # all columns
+            continue
+        absent = sorted(set(genes) - set(ranked))
         if absent:
             raise ValueError(
                 f"{len(absent)} of {len(genes)} genes have no rank in layers[{layer!r}], which "

@@ -10,6 +10,7 @@ from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
 from stpredict.pp._rank import rank_expression
+from stpredict.pp._smooth import smooth
 
 __all__ = [
     "balance",
@@ -20,4 +21,5 @@ __all__ = [
     "prepare",
     "rank_expression",
     "select_genes",
+    "smooth",
 ]

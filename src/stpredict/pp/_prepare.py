@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from stpredict import _keys, _sections, _validate, encoders
@@ -11,6 +12,7 @@ from stpredict.pp._embed import embed_with
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._rank import rank_expression
+from stpredict.pp._smooth import smooth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 #: Steps that make one layer of another.
-_STEPS: dict[str, Callable[..., Any]] = {"rank_expression": rank_expression}
+_STEPS: dict[str, Callable[..., Any]] = {"rank_expression": rank_expression, "smooth": smooth}
 
 
 def prepare(
@@ -40,8 +42,8 @@ def prepare(
 
     Embeds the tiles and builds the neighbour graph as the model's recipe says. Where there are
     counts, makes the layer the model was trained on, so that predictions can be compared with it:
-    normalised, ranked. Says so where the new sections have not what that takes, such as the same
-    genes to rank among. No spot is removed.
+    normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
+    the same genes to rank among. No spot is removed.
 
     Parameters
     ----------
@@ -64,7 +66,8 @@ def prepare(
     -------
     SpatialData | None
         Writes what :func:`stpredict.pp.embed`, :func:`stpredict.pp.neighbors`,
-        :func:`stpredict.pp.normalize` and :func:`stpredict.pp.rank_expression` write.
+        :func:`stpredict.pp.normalize`, :func:`stpredict.pp.smooth` and
+        :func:`stpredict.pp.rank_expression` write.
 
     Raises
     ------
@@ -132,6 +135,21 @@ def _lacking(table: AnnData, how: dict[str, Any]) -> str:
     """What keeps a step from being repeated; empty if nothing does."""
     if how["layer"] is not None and how["layer"] not in table.layers:
         return f"there is no layers[{how['layer']!r}]"
+    return _lacking_to_smooth(table, how) if how["step"] == "smooth" else _lacking_ranks(table, how)
+
+
+def _lacking_to_smooth(table: AnnData, how: dict[str, Any]) -> str:
+    if how["by"] == "space":
+        lacks_graph = _keys.CONNECTIVITIES not in table.obsp
+        return "it takes a neighbour graph, run stp.pp.neighbors first" if lacks_graph else ""
+    sections = Counter(_sections.region_of(table))
+    few = [name for name, n_spots in sections.items() if n_spots <= how["n_neighbors"]]
+    if few:
+        return f"too few spots for {how['n_neighbors']} neighbours in {_validate.listing(few)}"
+    return ""
+
+
+def _lacking_ranks(table: AnnData, how: dict[str, Any]) -> str:
     genes = how.get("genes")
     if genes is not None:
         absent = [gene for gene in genes if gene not in table.var_names]
@@ -140,7 +158,7 @@ def _lacking(table: AnnData, how: dict[str, Any]) -> str:
                 f"{len(absent)} of the {len(genes)} genes that were ranked are not in the table "
                 f"({_validate.listing(absent)})"
             )
-    elif how["step"] == "rank_expression" and table.n_vars != how["n_genes"]:
+    elif table.n_vars != how["n_genes"]:
         return (
             f"training ranked {how['n_genes']} columns, the table has {table.n_vars}, and ranks "
             "among others do not compare. Ranks among genes that both have do: give genes= to "

@@ -31,12 +31,15 @@ def mean_colour(tiles):
 
 #: Functions that write to the object they are given, and how to call them in a test.
 IN_PLACE = {
+    "pp.balance": lambda sdata, model: {"by": "region_truth"},
     "pp.embed": lambda sdata, model: {"encoder": mean_colour, "key_added": "X_colour"},
     "pp.filter_spots": lambda sdata, model: {"min_counts": 4000},
     "pp.neighbors": lambda sdata, model: {"n_neighbors": 3},
     "pp.normalize": lambda sdata, model: {},
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
+    "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},
+    "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.predict": lambda sdata, model: {"model": model},
 }
 

@@ -21,7 +21,7 @@ LAYERS = (
     {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
     {"models"},
     {"_sections", "_provenance"},
-    {"_recipe", "io", "datasets"},
+    {"_layers", "_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -46,7 +46,17 @@ ARRAYS_ONLY = (
     "alignment",
     "models",
 )
-TOUCH_SPATIALDATA = {"_sections", "_provenance", "_recipe", "io", "datasets", "pp", "tl", "pl"}
+TOUCH_SPATIALDATA = {
+    "_layers",
+    "_provenance",
+    "_recipe",
+    "_sections",
+    "datasets",
+    "io",
+    "pl",
+    "pp",
+    "tl",
+}
 
 
 def module_name(path: Path) -> str:

@@ -18,10 +18,13 @@ GENE_SYMBOLS = "gene_symbols"
 
 ABUNDANCE = "abundance"
 LOG1P = "log1p"
+RANKS = "ranks"
+SMOOTHED = "smoothed"
 STD = "std"
 RIDGE = "ridge"
 SELECTED = "selected"
 TISSUE_FRACTION = "tissue_fraction"
+SAMPLING_WEIGHT = "sampling_weight"
 
 UNS = "stpredict"
 #: Step that is recorded section by section.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict import _keys, _provenance, _validate
+from stpredict import _keys, _layers, _provenance, _validate
 from stpredict.training import Inputs, pad_neighbors
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def recipe_of(table: AnnData, embedding: str, layer: str, *, neighbors: bool) ->
     if neighbors:
         recipe["neighbors"] = neighbors_recipe(table)
     normalized = _provenance.recorded(table, "normalize")
-    if layer == _keys.LOG1P and normalized:
+    if _layers.base_of(table, layer) == _keys.LOG1P and normalized:
         normalized.pop(_PROVENANCE)
         recipe["normalize"] = normalized
+    steps = _layers.steps_of(table, layer)
+    if steps:
+        recipe["layer_steps"] = steps
     return recipe
 
 

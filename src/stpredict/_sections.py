@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
 _SIMILARITY_TOLERANCE = 0.02
+#: Functions that write the layers of these names.
+_MADE_BY = {_keys.LOG1P: "normalize", _keys.RANKS: "rank_expression", _keys.SMOOTHED: "smooth"}
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,16 @@ def instance_key(table: AnnData) -> str:
     return str(get_table_keys(table)[2])
 
 
-def layer_of(table: AnnData, layer: str) -> Any:
-    """Return a layer, which must be finite."""
+def layer_of(table: AnnData, layer: str | None) -> Any:
+    """Return a layer, or X for None, which must be finite."""
+    if layer is None:
+        _validate.finite(table.X, what="X")
+        return table.X
     if layer not in table.layers:
         named = [name for name in table.layers if name is not None]  # anndata 0.13: None is X
         raise KeyError(
             f"there is no layers[{layer!r}]; layers: {_validate.listing(named)}"
-            + (": run stp.pp.normalize first" if layer == _keys.LOG1P else "")
+            + (f": run stp.pp.{_MADE_BY[layer]} first" if layer in _MADE_BY else "")
         )
     values = table.layers[layer]
     _validate.finite(values, what=f"layers[{layer!r}]")

@@ -229,6 +229,58 @@ def test_a_constant_gene_is_told_and_predicted_as_that_constant(sdata, capsys, m
     np.testing.assert_allclose(predicted.layers["ridge"][:, 1], 2.5)
 
 
+# ---- weights -------------------------------------------------------------------------------
+
+
+def test_a_model_remembers_its_weights(sdata, tmp_path):
+    plain = stp.tl.fit_deepspot(sdata, **TINY)
+    assert plain.training["sample_weight"] is None
+    stp.pp.balance(sdata, by=["region", "region_truth"])
+    model = stp.tl.fit_deepspot(sdata, **TINY, sample_weight="sampling_weight")
+    weighing = model.training["sample_weight"]
+    assert weighing["column"] == "sampling_weight"
+    assert weighing["balance"]["by"] == ["region", "region_truth"]
+    assert not model.history.equals(plain.history)
+    # what is held out, the scaling and ridge see every spot once
+    assert model.training["held_out"] == plain.training["held_out"]
+    assert model.training["n_spots"] == plain.training["n_spots"]
+    np.testing.assert_array_equal(model.targets.mean, plain.targets.mean)
+    np.testing.assert_array_equal(model.inputs.scale, plain.inputs.scale)
+    np.testing.assert_array_equal(model.ridge.coefficients, plain.ridge.coefficients)
+    model.save(tmp_path / "weighted")
+    assert stp.models.load(tmp_path / "weighted").training == model.training
+    card = (tmp_path / "weighted" / "README.md").read_text()
+    assert "spots drawn by the weights in `obs['sampling_weight']`" in card
+
+
+def test_weights_of_ones_own(sdata):
+    sdata.tables["table"].obs["mine"] = np.arange(sdata.tables["table"].n_obs)
+    first, second = (
+        stp.tl.fit_deepspot(sdata, **TINY, sample_weight="mine", seed=2) for _ in range(2)
+    )
+    assert first.training["sample_weight"] == {"column": "mine"}
+    assert first.history.equals(second.history)
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "message"),
+    [
+        ("weight", KeyError, r"sample_weight='weight' is no column of obs: .*stp\.pp\.balance"),
+        ("region", ValueError, r"obs\['region'\] holds category.*balance\(sdata, by='region'\)"),
+        ("lost", ValueError, r"weights in obs\['lost'\] must be finite .* 2 values are NaN"),
+        ("negative", ValueError, r"weights in obs\['negative'\] .* 1 are negative"),
+        ("none", ValueError, r"weights in obs\['none'\] are 0 for every training spot"),
+    ],
+)
+def test_weights_that_cannot_be_drawn_by(sdata, column, error, message):
+    obs = sdata.tables["table"].obs
+    obs["lost"] = [np.nan] * 2 + [1.0] * (len(obs) - 2)
+    obs["negative"] = [-0.5] + [1.0] * (len(obs) - 1)
+    obs["none"] = 0.0
+    with pytest.raises(error, match=message):
+        stp.tl.fit_deepspot(sdata, **TINY, sample_weight=column)
+
+
 # ---- what is held out ----------------------------------------------------------------------
 
 

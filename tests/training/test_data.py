@@ -141,6 +141,32 @@ def test_a_generator_shuffles_and_its_seed_says_how():
     assert not np.array_equal(order(0), order(1))
 
 
+def test_weights_say_how_often_a_row_is_drawn():
+    inputs = inputs_of("spot_neighbors")
+    rows = np.arange(4, 24)
+    targets = np.arange(N, dtype=np.float32)[:, None]  # every row tells its number
+    weights = np.where(rows < 14, 0.0, 1.0)
+    weights[-1] = 11.0  # as much as the nine others and two
+
+    def drawn(seed):
+        batches = loader(
+            inputs,
+            targets,
+            rows,
+            batch_size=8,
+            generator=torch.Generator().manual_seed(seed),
+            weights=weights,
+        )
+        return np.concatenate([batch.targets.numpy().ravel() for batch in batches]).astype(int)
+
+    assert len(drawn(0)) == len(rows)  # an epoch is as long as without weights
+    np.testing.assert_array_equal(drawn(0), drawn(0))
+    assert not np.array_equal(drawn(0), drawn(1))
+    times = np.bincount(np.concatenate([drawn(seed) for seed in range(100)]), minlength=N)
+    assert times[:14].sum() == times[24:].sum() == 0
+    np.testing.assert_allclose(times[14:24] / times.sum(), weights[10:] / weights.sum(), atol=0.03)
+
+
 @pytest.mark.parametrize(("n", "size"), [(0, 4), (3, 4), (4, 4), (9, 4)])
 def test_rows_in_order(n, size):
     parts = list(in_order(n, size))

@@ -40,7 +40,7 @@ def data():
     return inputs, Standard.fit(targets).transform(targets)
 
 
-def fit(*, seed=0, loss=functional.mse_loss, **options):
+def fit(*, seed=0, loss=functional.mse_loss, weights=None, **options):
     inputs, targets = data()
     schedule = {
         "max_epochs": 12,
@@ -59,12 +59,55 @@ def fit(*, seed=0, loss=functional.mse_loss, **options):
         schedule=Schedule(**{**schedule, **options}),
         seed=seed,
         device="cpu",
+        weights=weights,
     )
 
 
 def validation_losses(fitted):
     history = fitted.history
     return history.loc[history["split"] == "validation", "loss"].to_numpy()
+
+
+def test_weights_of_training_rows_change_what_is_learnt_and_no_others_do():
+    weights = np.random.default_rng(0).uniform(0, 2, N)
+    elsewhere = weights.copy()
+    elsewhere[VALIDATION] = 0
+    plain, weighted, same = fit(), fit(weights=weights), fit(weights=elsewhere)
+    assert weighted.history.equals(same.history)
+    assert not weighted.history.equals(plain.history)
+    steps = [
+        (fitted.history.query("epoch == 0")["split"] == "training").sum()
+        for fitted in (plain, weighted)
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_a_network_learns_the_rows_it_is_shown():
+    # half of the training rows follow one rule, half the opposite: weights choose which is learnt
+    random = np.random.default_rng(0)
+    center = random.normal(size=(N, D)).astype(np.float32)
+    kind = np.arange(N) % 2
+    targets = (center[:, :1] * np.where(kind, 1, -1)[:, None]).astype(np.float32)
+    inputs = Inputs(center=center, scaler=Standard.fit(center))
+    for wanted in (0, 1):
+        fitted = fit_network(
+            functools.partial(DeepSets, D, 1, context="spot", n_hidden=16, n_phi=1, n_rho=1),
+            inputs,
+            targets,
+            training=TRAINING,
+            validation=VALIDATION[kind[VALIDATION] == wanted],
+            loss=functional.mse_loss,
+            schedule=Schedule(
+                max_epochs=40, patience=40, batch_size=16, learning_rate=3e-2, weight_decay=0
+            ),
+            seed=0,
+            device="cpu",
+            weights=(kind == wanted).astype(float),
+        )
+        with torch.inference_mode():
+            predicted = fitted.network(inputs.tiles(TRAINING)).numpy().ravel()
+        pcc = np.corrcoef(predicted, center[TRAINING, 0])[0, 1]
+        assert pcc * (1 if wanted else -1) > 0.9
 
 
 def test_the_same_seed_gives_the_same_network_twice():

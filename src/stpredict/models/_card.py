@@ -43,6 +43,7 @@ def card(model: Model) -> str:
         f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
         f"- held out for early stopping: {training['held_out']} "
         f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+        *_weighing(training.get("sample_weight")),
         f"- seed {training['seed']}",
         *[f"- {name} {version}" for name, version in training["versions"].items()],
         "",
@@ -55,6 +56,12 @@ def card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _weighing(weights: dict[str, Any] | None) -> list[str]:
+    if not weights:
+        return []
+    return [f"- spots drawn by the weights in `obs[{weights['column']!r}]`"]
 
 
 def _rule(neighbors: dict[str, Any] | None) -> str:

@@ -46,11 +46,12 @@ class Model:
         Of the network and of its training.
     recipe
         How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
-        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it.
+        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it; for a layer
+        of ranks or smoothed values, ``layer_steps``, the steps to it in their order.
     training
         On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
     units
-        Of the predictions: the name of the layer trained on.
+        Of the predictions, in words: those of the layer trained on.
     inputs
         Scaling of the embeddings, fitted on training rows.
     targets

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from stpredict.pp._balance import balance
 from stpredict.pp._embed import embed
 from stpredict.pp._filter import filter_spots
 from stpredict.pp._genes import select_genes
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
+from stpredict.pp._rank import rank_expression
 from stpredict.pp._realign import realign
+from stpredict.pp._smooth import smooth
 
-__all__ = ["embed", "filter_spots", "neighbors", "normalize", "prepare", "realign", "select_genes"]
+__all__ = [
+    "balance",
+    "embed",
+    "filter_spots",
+    "neighbors",
+    "normalize",
+    "prepare",
+    "rank_expression",
+    "realign",
+    "select_genes",
+    "smooth",
+]

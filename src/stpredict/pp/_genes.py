@@ -5,24 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
-import scanpy as sc
-import scipy.sparse as sp
-from anndata import AnnData
-from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from stpredict import _keys, _provenance, _sections, _validate
+from stpredict.pp._gene_scores import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
+    from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-#: Residuals of genes with hardly any counts vary most by single counts, which nothing predicts: as
-#: many times the genes wanted, the most expressed, are looked at.
-_EXPRESSED = 4
 
 
 def select_genes(
@@ -30,10 +22,12 @@ def select_genes(
     genes: Sequence[str] | None = None,
     *,
     n_top: int | None = None,
-    flavor: Literal["pearson_residuals", "variance"] = "pearson_residuals",
+    flavor: Literal[
+        "pearson_residuals", "variance", "expression", "hvg", "moran"
+    ] = "pearson_residuals",
     copy: bool = False,
 ) -> SpatialData | None:
-    """Mark the genes to predict: a given list, or those that vary most.
+    """Mark the genes to predict: a given list, or those that stand out.
 
     Select on training sections only: genes chosen with the test sections in sight make scores
     look better than they are.
@@ -47,13 +41,23 @@ def select_genes(
     n_top
         Instead of a list: this many genes.
     flavor
-        How ``n_top`` genes are chosen. ``"pearson_residuals"``: of the ``4 * n_top`` most
-        expressed genes, by the variance of the counts beyond what counting noise explains, ranked
-        within each section, the ranks combined
-        (:func:`scanpy.experimental.pp.highly_variable_genes`); it finds strongly expressed genes,
-        such as ERBB2 in HER2-positive tumours, whose logarithm varies little.
-        ``"variance"``: by the variance of ``layers["log1p"]`` over all spots, as most published
-        benchmarks do; much of it is noise of weakly expressed genes.
+        How ``n_top`` genes are chosen, always on the rows of the table.
+
+        - ``"pearson_residuals"``: of the ``4 * n_top`` most expressed genes, by the variance of
+          the counts beyond what counting noise explains, ranked within each section, the ranks
+          combined (:func:`scanpy.experimental.pp.highly_variable_genes`); it finds strongly
+          expressed genes, such as ERBB2 in HER2-positive tumours, whose logarithm varies little.
+        - ``"variance"``: by the variance of ``layers["log1p"]`` over all spots, as most published
+          benchmarks do; much of it is noise of weakly expressed genes.
+        - ``"expression"``: by the mean counts.
+        - ``"hvg"``: by the normalised dispersion of ``layers["log1p"]``
+          (:func:`scanpy.pp.highly_variable_genes`, flavour ``"seurat"``).
+        - ``"moran"``: by Moran's I of ``layers["log1p"]`` on the spatial graph of
+          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`): genes that vary
+          from place to place rather than from spot to spot.
+
+        The last three are ranked within each section; the mean of the ranks decides, so that a
+        large section counts no more than a small one, and a difference between sections not at all.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -66,17 +70,17 @@ def select_genes(
     Raises
     ------
     KeyError
-        If a gene is not in the table, or ``layers["log1p"]`` is missing.
+        If a gene is not in the table, or ``layers["log1p"]`` or the spatial graph is missing.
     ValueError
-        If neither or both of ``genes`` and ``n_top`` are given, ``genes`` is empty, ``n_top``
-        exceeds the genes, or counts are negative or NaN.
+        If neither or both of ``genes`` and ``n_top`` are given, ``genes`` is empty or repeats a
+        name, ``n_top`` exceeds the genes, or counts are negative or NaN.
     TypeError
         If ``genes`` is a single name.
 
     References
     ----------
     Lause et al., Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data,
-    Genome Biology 2021.
+    Genome Biology 2021. Moran, Notes on continuous stochastic phenomena, Biometrika 1950.
 
     Examples
     --------
@@ -113,40 +117,9 @@ def select_genes(
 
 
 def _top(table: AnnData, n_top: int | None, flavor: str) -> NDArray[np.bool_]:
-    _validate.one_of("flavor", flavor, ["pearson_residuals", "variance"])
+    _validate.one_of("flavor", flavor, FLAVORS)
     if not isinstance(n_top, int) or not 0 < n_top <= table.n_vars:
         raise ValueError(f"n_top={n_top!r} must lie between 1 and {table.n_vars}, the genes")
-    if flavor == "variance":
-        variance = _variance(_sections.layer_of(table, _keys.LOG1P))
-        selected = np.zeros(table.n_vars, dtype=bool)
-        # stable: ties go to the gene that comes first
-        selected[np.argsort(-variance, kind="stable")[:n_top]] = True
-        return selected
-    _validate.counts(table.X, what="counts in X")
-    expression = np.asarray(table.X.sum(axis=0)).ravel()
-    expressed = np.sort(np.argsort(-expression, kind="stable")[: _EXPRESSED * n_top])
-    bare = AnnData(
-        sp.csr_matrix(table.X[:, expressed]),
-        obs=pd.DataFrame(
-            {"section": pd.Categorical(_sections.region_of(table))}, index=table.obs_names
-        ),
-    )
-    sc.experimental.pp.highly_variable_genes(
-        bare, n_top_genes=n_top, batch_key="section", check_values=False
-    )
-    # scanpy's order: chosen in the most sections, then by the median rank (NaN: chosen in none)
-    rank = bare.var["highly_variable_rank"].fillna(np.inf)
-    order = np.lexsort((rank, -bare.var["highly_variable_nbatches"]))
     selected = np.zeros(table.n_vars, dtype=bool)
-    selected[expressed[order[:n_top]]] = True
+    selected[FLAVORS[flavor](table, n_top)] = True
     return selected
-
-
-def _variance(values: NDArray[Any] | sp.csr_matrix) -> NDArray[np.float64]:
-    if not sp.issparse(values):
-        return np.asarray(values).var(axis=0, dtype=np.float64)
-    # a copy: scipy sorts indices in place, and a conversion would share them with the layer
-    sparse = sp.csr_matrix(values, dtype=np.float64, copy=True)
-    sparse.sum_duplicates()
-    _, variance = mean_variance_axis(sparse, axis=0)
-    return np.asarray(variance)

@@ -98,6 +98,16 @@ def neighbors(
     return sdata if copy else None
 
 
+def graph_of(table: AnnData) -> sp.csr_matrix:
+    """Spatial graph of a table, (n_obs, n_obs)."""
+    if _keys.CONNECTIVITIES not in table.obsp:
+        raise KeyError(
+            f"there is no neighbour graph obsp[{_keys.CONNECTIVITIES!r}]: run stp.pp.neighbors "
+            "first"
+        )
+    return sp.csr_matrix(table.obsp[_keys.CONNECTIVITIES])
+
+
 def _rule(
     *,
     grid: str | None,

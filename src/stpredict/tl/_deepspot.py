@@ -27,6 +27,7 @@ def fit_deepspot(
     genes: Sequence[str] | None = None,
     layer: str = _keys.LOG1P,
     groups: str | None = None,
+    sample_weight: str | None = None,
     n_hidden: int = 512,
     n_phi: int = 10,
     n_rho: int = 10,
@@ -62,11 +63,16 @@ def fit_deepspot(
     genes
         Genes to predict, by default those of ``var["selected"]``.
     layer
-        Layer to predict.
+        Layer to predict, for instance ``"ranks"`` (`pp.rank_expression`). Predictions are in its
+        units, and `model.units` names them.
     groups
         Column of ``obs`` whose groups may not be split between training and early stopping; by
         default the patient where there are several, else the section. With a single group, a
         contiguous block of tissue is held out.
+    sample_weight
+        Column of ``obs`` with weights (`pp.balance`). In every epoch, as many training spots are
+        drawn by them as there are, with replacement. What is held out, the standardisation and
+        the ridge regression see every spot once. By default, training does too.
     n_hidden
         Width of φ.
     n_phi, n_rho
@@ -94,10 +100,10 @@ def fit_deepspot(
     Raises
     ------
     KeyError
-        If the embedding, the graph, the layer or a gene is not there.
+        If the embedding, the graph, the layer, a gene or a column is not there.
     ValueError
-        If no genes are selected, embeddings or the layer have NaN, or there are too few spots to
-        hold any out.
+        If no genes are selected, embeddings or the layer have NaN, weights are NaN or negative,
+        or there are too few spots to hold any out.
 
     References
     ----------
@@ -133,6 +139,7 @@ def fit_deepspot(
         genes=genes,
         layer=layer,
         groups=groups,
+        sample_weight=sample_weight,
         network={"n_hidden": n_hidden, "n_phi": n_phi, "n_rho": n_rho, "dropout": dropout},
         schedule=schedule,
         seed=seed,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from stpredict import _keys, _provenance, _sections, _validate, metrics
+from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     truth = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
     scores = _score(chosen, truth, seed=seed)
     scores.attrs["summary"] = _summary(scores)
-    scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, how=how)
+    scores.attrs["protocol"] = _protocol(
+        predicted, chosen, layer=layer, units=_layers.units_of(measured, layer), how=how
+    )
     tell(f"{scores.attrs['protocol']}\n{pd.DataFrame(scores.attrs['summary']).T.round(3)}")
     return scores
 
@@ -149,7 +151,9 @@ def _mean(scores: pd.DataFrame, column: str) -> float:
     return float(scores[column].mean()) if column in scores else float("nan")
 
 
-def _protocol(predicted: AnnData, chosen: AnnData, *, layer: str, how: dict[str, object]) -> str:
+def _protocol(
+    predicted: AnnData, chosen: AnnData, *, layer: str, units: str, how: dict[str, object]
+) -> str:
     sections = list(dict.fromkeys(_sections.region_of(chosen)))
     trained: list[str] = list(how.get("training_sections", []))  # type: ignore[call-overload]
     seen = [section for section in sections if section in trained]
@@ -164,4 +168,9 @@ def _protocol(predicted: AnnData, chosen: AnnData, *, layer: str, how: dict[str,
         f"{_validate.listing(sections)}. {held_out} Pearson per gene within each section, mean "
         f"over sections, constant genes count as 0; measured layer {layer!r}."
         + (f" {left} predicted genes were not measured." if left else "")
+        + (
+            f" Measured in {units}, predicted in {how['units']}: RMSE compares the two as they are."
+            if units != how["units"]
+            else ""
+        )
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+from pandas.api.types import is_numeric_dtype
 from torch.nn import functional
 
-from stpredict import _keys, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _layers, _provenance, _recipe, _sections, _validate
 from stpredict._log import tell
 from stpredict.models import Model
 from stpredict.models._ridge import Ridge
@@ -39,6 +40,7 @@ def fit(
     genes: Sequence[str] | None,
     layer: str,
     groups: str | None,
+    sample_weight: str | None,
     network: dict[str, Any],
     schedule: Schedule,
     seed: int,
@@ -53,8 +55,10 @@ def fit(
         table, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
     )
     chosen = _genes(table, genes)
+    _layers.check_ranked(table, layer, chosen)
     measured = _dense(_sections.layer_of(table, layer), table.var_names.get_indexer(chosen))
     rows = split(table, found, groups=groups, seed=seed)
+    weights = _weights(table, sample_weight, rows.training)
 
     targets = Standard.fit(measured[rows.training])
     _tell_constant(chosen, targets)
@@ -76,6 +80,7 @@ def fit(
         schedule=schedule,
         seed=seed,
         device=device,
+        weights=weights,
     )
     # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
     ridge = Ridge.fit(inputs.scaler.transform(center), scaled, rows.groups)
@@ -93,10 +98,11 @@ def fit(
             "n_spots": len(rows.training),
             "n_held_out": len(rows.validation),
             "best_epoch": fitted.best_epoch,
+            "sample_weight": _weighing(table, sample_weight),
             "seed": seed,
             "versions": _versions(),
         },
-        units=_units(table, layer),
+        units=_layers.units_of(table, layer),
         inputs=inputs.scaler,
         targets=targets,
         ridge=ridge,
@@ -137,6 +143,36 @@ def _dense(values: Any, columns: NDArray[np.intp]) -> NDArray[np.float32]:
     return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
 
 
+def _weights(
+    table: AnnData, column: str | None, training: NDArray[np.intp]
+) -> NDArray[np.float64] | None:
+    if column is None:
+        return None
+    if column not in table.obs:
+        raise KeyError(
+            f"sample_weight={column!r} is no column of obs: {_validate.listing(table.obs.columns)}"
+            f"; stp.pp.balance writes obs[{_keys.SAMPLING_WEIGHT!r}]"
+        )
+    if not is_numeric_dtype(table.obs[column].dtype):
+        raise ValueError(
+            f"obs[{column!r}] holds {table.obs[column].dtype}, weights must be numbers; "
+            f"stp.pp.balance(sdata, by={column!r}) makes weights by which its groups weigh alike"
+        )
+    weights = table.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    _validate.counts(weights, what=f"weights in obs[{column!r}]")
+    if not weights[training].any():
+        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
+    return weights
+
+
+def _weighing(table: AnnData, column: str | None) -> dict[str, Any] | None:
+    """What a model remembers of its weights."""
+    if column is None:
+        return None
+    balanced = _provenance.recorded(table, "balance") if column == _keys.SAMPLING_WEIGHT else {}
+    return {"column": column, **({"balance": balanced} if balanced else {})}
+
+
 def _tell_constant(genes: list[str], targets: Standard) -> None:
     constant = [
         gene for gene, is_constant in zip(genes, targets.constant, strict=True) if is_constant
@@ -146,13 +182,6 @@ def _tell_constant(genes: list[str], targets: Standard) -> None:
             f"{len(constant)} of {len(genes)} genes are constant in training and predicted as that "
             f"constant: {_validate.listing(constant)}"
         )
-
-
-def _units(table: AnnData, layer: str) -> str:
-    normalized = _provenance.recorded(table, "normalize")
-    if layer == _keys.LOG1P and normalized:
-        return f"log(1 + counts per {normalized['target_sum']:,.0f})"
-    return layer
 
 
 def _versions() -> dict[str, str]:

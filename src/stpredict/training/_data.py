@@ -10,7 +10,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    WeightedRandomSampler,
+)
 
 from stpredict.targets import Standard
 
@@ -128,14 +136,25 @@ def loader(
     *,
     batch_size: int,
     generator: torch.Generator | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> DataLoader[Any]:
-    """Batches of rows, in random order where a generator is given."""
+    """Batches of rows, in random order where a generator is given.
+
+    With weights, (n,) of the rows, as many rows are drawn by them, with replacement.
+    """
     dataset = Rows(inputs, targets, rows)
-    sampler = (
-        SequentialSampler(dataset)
-        if generator is None
-        else RandomSampler(dataset, generator=generator)
-    )
+    sampler: Sampler[int]
+    if weights is not None:
+        sampler = WeightedRandomSampler(
+            torch.from_numpy(weights),  # type: ignore[arg-type]
+            num_samples=len(rows),
+            replacement=True,
+            generator=generator,
+        )
+    elif generator is not None:
+        sampler = RandomSampler(dataset, generator=generator)
+    else:
+        sampler = SequentialSampler(dataset)
     return DataLoader(
         dataset,
         sampler=BatchSampler(sampler, batch_size, drop_last=False),

@@ -81,6 +81,7 @@ def fit_network(
     schedule: Schedule,
     seed: int,
     device: str,
+    weights: NDArray[np.float64] | None = None,
 ) -> Fitted:
     """Train a network on some rows, stop early on others, keep the best weights.
 
@@ -103,6 +104,9 @@ def fit_network(
         numbers is left as it was.
     device
         ``"auto"``: cuda, then mps, then cpu.
+    weights
+        (n,) of all rows: in every epoch, as many training rows are drawn by them, with
+        replacement. By default, every training row once.
     """
     chosen = _device.resolve(device)
     best, history = BestWeights(), History()
@@ -121,6 +125,7 @@ def fit_network(
             training,
             batch_size=schedule.batch_size,
             generator=torch.Generator().manual_seed(seed),
+            weights=None if weights is None else weights[training],
         )
         held_out = loader(inputs, targets, validation, batch_size=schedule.batch_size)
         stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")

@@ -32,6 +32,11 @@ _SHIFT_STEP = 1 / 3
 _N_STARTS = 3
 #: Spots and rim points looked at, at most: more do not move the estimate.
 _MOST_POINTS = 4000
+#: Weight of the tissue contrast: on phantoms, where the truth is known, half leaves spots closer to
+#: it than all (which follows the detected outline too far) or none.
+_OUTLINE = 0.5
+#: Gains below this are rounding.
+_LEAST_GAIN = 1e-3
 #: All symmetries of the square but the identity.
 _SYMMETRIES = (
     ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0)),
@@ -67,13 +72,19 @@ class Estimate:
 
     @property
     def gain(self) -> float:
-        """What the motion adds to the sum of both signals."""
-        return sum(self.after) - sum(self.before)
+        """What the motion adds to the score."""
+        return score(self.after) - score(self.before)
 
     @property
     def is_better(self) -> bool:
         """Whether the gain is more than a search finds by chance."""
-        return self.gain > self.noise
+        return self.gain > max(self.noise, _LEAST_GAIN)
+
+
+def score(signals: tuple[float, float]) -> float:
+    """What is searched for the highest: half the tissue contrast, and the explained variance."""
+    contrast, explained = signals
+    return _OUTLINE * contrast + explained
 
 
 def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
@@ -100,7 +111,7 @@ def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
         return motion(parameters[:2], **values, center=center)
 
     candidates = list(itertools.product(shifts, shifts, *turns))
-    scores = np.array([sum(seen.signals(matrix_of(each))) for each in candidates])
+    scores = np.array([score(seen.signals(matrix_of(each))) for each in candidates])
     # peaks of the coarse search that are apart from one another
     starts: list[tuple[float, ...]] = []
     for index in np.argsort(-scores):
@@ -113,7 +124,7 @@ def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
     reach = np.array([max_shift, max_shift, *(_REACH[name] for name in extra)])
     fits = [
         optimize.minimize(
-            lambda scaled: -sum(seen.signals(matrix_of(scaled * units))),
+            lambda scaled: -score(seen.signals(matrix_of(scaled * units))),
             np.asarray(start) / units,
             method="Nelder-Mead",
             bounds=list(zip(-reach / units, reach / units, strict=True)),

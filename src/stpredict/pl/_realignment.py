@@ -129,7 +129,7 @@ def _draw_surface(
     ax.set(xlabel="shift in x (µm)", ylabel="shift in y (µm)")
     ax.set_title(f"gain {record['gain']:.2f}, by chance up to {record['noise']:.2f}")
     bar = ax.inset_axes((1.04, 0, 0.05, 1))
-    ax.figure.colorbar(picture, cax=bar, label="tissue contrast + explained variance")
+    ax.figure.colorbar(picture, cax=bar, label="score (½ tissue contrast + explained variance)")
 
 
 def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -41,10 +41,11 @@ def realign(
     ends, none was measured: the tissue under the outermost spots less that one pitch beside them.
     And what was measured agrees with what the image shows: the variance of total counts and of
     three principal components that optical densities around the spots explain in a linear
-    regression. Their sum is searched coarse to fine. Where one signal is useless (no edge of
-    tissue in sight, or uniform tissue), it is flat and the other decides.
+    regression. Half the first and the second make the score, which is searched coarse to fine.
+    Where one signal is useless (no edge of tissue in sight, or uniform tissue), it is flat and the
+    other decides.
 
-    A section is left alone unless the sum grows by more than a search finds where there is
+    A section is left alone unless the score grows by more than a search finds where there is
     nothing to find: the largest growth of the explained variance with the section's expression
     turned and mirrored in seven ways.
 

@@ -31,6 +31,7 @@ def mean_colour(tiles):
 
 #: Functions that write to the object they are given, and how to call them in a test.
 IN_PLACE = {
+    "pp.detect_tissue": lambda sdata, model: {},
     "pp.embed": lambda sdata, model: {"encoder": mean_colour, "key_added": "X_colour"},
     "pp.filter_spots": lambda sdata, model: {"min_counts": 4000},
     "pp.neighbors": lambda sdata, model: {"n_neighbors": 3},

@@ -21,6 +21,7 @@ LAYERS = (
     {"training", "encoders", "tiles", "targets", "metrics"},
     {"models"},
     {"_sections", "_provenance"},
+    {"_images", "_tissue"},
     {"_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
@@ -37,7 +38,18 @@ SCVERSE = {
     "squidpy",
 }
 ARRAYS_ONLY = ("nn", "training", "encoders", "tiles", "targets", "metrics", "models")
-TOUCH_SPATIALDATA = {"_sections", "_provenance", "_recipe", "io", "datasets", "pp", "tl", "pl"}
+TOUCH_SPATIALDATA = {
+    "_images",
+    "_provenance",
+    "_recipe",
+    "_sections",
+    "_tissue",
+    "datasets",
+    "io",
+    "pl",
+    "pp",
+    "tl",
+}
 
 
 def module_name(path: Path) -> str:

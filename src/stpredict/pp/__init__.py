@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.pp._detect_tissue import detect_tissue
 from stpredict.pp._embed import embed
 from stpredict.pp._filter import filter_spots
 from stpredict.pp._genes import select_genes
@@ -9,4 +10,12 @@ from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
 
-__all__ = ["embed", "filter_spots", "neighbors", "normalize", "prepare", "select_genes"]
+__all__ = [
+    "detect_tissue",
+    "embed",
+    "filter_spots",
+    "neighbors",
+    "normalize",
+    "prepare",
+    "select_genes",
+]

@@ -217,11 +217,11 @@ class TestFraction:
         fine = np.kron(np.pad(coarse, 4), np.ones((80, 80), dtype=bool))
         y, x = (np.mgrid[: fine.shape[0] : 2, : fine.shape[1] : 2] + 0.5) / 10 - 32
         value = fine[::2, ::2]
-        for center, share in zip(
-            centers, tissue.fraction(centers, np.full(40, radius)), strict=True
-        ):
+        shares = tissue.fraction(centers, np.full(40, radius))
+        for center, share in zip(centers, shares, strict=True):
             near = (x - center[0]) ** 2 + (y - center[1]) ** 2 <= radius**2
-            assert share == pytest.approx(value[near].mean(), abs=0.05)
+            # small circles have few fine pixels
+            assert share == pytest.approx(value[near].mean(), abs=0.04 + 0.08 / radius)
 
     def test_nowhere_is_no_tissue(self):
         tissue = Tissue(mask=np.ones((4, 4), dtype=bool), scale=(2.0, 2.0), shape_yx=(9, 9))

@@ -6,6 +6,7 @@ from stpredict.pp._detect_tissue import detect_tissue
 from stpredict.pp._embed import embed
 from stpredict.pp._filter import filter_spots
 from stpredict.pp._genes import select_genes
+from stpredict.pp._grid import grid
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
@@ -14,6 +15,7 @@ __all__ = [
     "detect_tissue",
     "embed",
     "filter_spots",
+    "grid",
     "neighbors",
     "normalize",
     "prepare",

@@ -47,7 +47,8 @@ class Tissue:
         """Whether points (…, 2), x and y in pixels of the finest level, lie on tissue."""
         height, width = self.shape_yx
         with np.errstate(invalid="ignore"):
-            inside = ((points >= 0) & (points < (width, height))).all(axis=-1)  # NaN: False
+            within = (points >= 0) & (points < (width, height))  # NaN: False
+        inside = np.asarray(within.all(axis=-1))
         pixel = np.where(inside[..., None], points, 0) / self.scale
         # the last pixel of the mask may end a little before the image does
         x, y = np.moveaxis(pixel.astype(np.intp), -1, 0)

@@ -21,6 +21,7 @@ LAYERS = (
     {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
     {"models"},
     {"_sections", "_provenance"},
+    {"_images", "_tissue"},
     {"_layers", "_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
@@ -47,10 +48,12 @@ ARRAYS_ONLY = (
     "models",
 )
 TOUCH_SPATIALDATA = {
+    "_images",
     "_layers",
     "_provenance",
     "_recipe",
     "_sections",
+    "_tissue",
     "datasets",
     "io",
     "pl",

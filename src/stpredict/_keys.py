@@ -36,9 +36,25 @@ def image(section: str) -> str:
     return f"{section}_image"
 
 
+def section_of(image: str) -> str:
+    """Name of the section that an image belongs to by its name."""
+    return image.removesuffix("_image")
+
+
+def tissue(image: str) -> str:
+    """Name of the labels element with the tissue in an image."""
+    return f"{image}_tissue"
+
+
 def um(section: str) -> str:
     """Name of the coordinate system of a section in which lengths are µm."""
     return f"{section}_um"
+
+
+def section_of_um(system: str) -> str | None:
+    """Name of the section whose lengths in µm a coordinate system tells, if it does."""
+    section = system.removesuffix("_um")
+    return section if system == um(section) else None
 
 
 def embedding(encoder: str) -> str:

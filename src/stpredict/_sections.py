@@ -72,7 +72,7 @@ class Section:
 
 def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     """Return a table that annotates shapes."""
-    _require_spatialdata(sdata)
+    require_spatialdata(sdata)
     if name not in sdata.tables:
         hint = "run stp.tl.predict first" if name == _keys.PREDICTED else "see stp.io"
         raise KeyError(
@@ -89,7 +89,8 @@ def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     return table
 
 
-def _require_spatialdata(sdata: object) -> None:
+def require_spatialdata(sdata: object) -> None:
+    """Require a SpatialData object."""
     if not isinstance(sdata, SpatialData):
         raise TypeError(
             f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
@@ -153,11 +154,11 @@ def _section(
             f"{_validate.listing(sdata.shapes)}"
         )
     image = _image_name(sdata, name)
-    levels = _levels(sdata, image)
+    levels = levels_of(sdata, image)
     shapes = _select(sdata.shapes[name], instances[rows], name)
-    image_to_um = _affine(sdata.images[image], name)
-    shapes_to_um = _affine(sdata.shapes[name], name)
-    mpp = _scale(image_to_um, what=f"images[{image!r}]")
+    image_to_um = affine_to_um(sdata.images[image], name)
+    shapes_to_um = affine_to_um(sdata.shapes[name], name)
+    mpp = scale_of(image_to_um, what=f"images[{image!r}]")
     centroids = shapes.geometry.centroid
     points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
     centers = points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T
@@ -168,7 +169,7 @@ def _section(
         mpp=mpp,
         rows=rows,
         centers=np.ascontiguousarray(centers[:, :2]),
-        radius_um=_radius(shapes) * _scale(shapes_to_um, what=f"shapes[{name!r}]"),
+        radius_um=_radius(shapes) * scale_of(shapes_to_um, what=f"shapes[{name!r}]"),
     )
 
 
@@ -202,7 +203,8 @@ def _image_name(sdata: SpatialData, section: str) -> str:
     )
 
 
-def _levels(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
+def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
+    """Pyramid of an H&E image, finest level first, each lazy (3, y, x) uint8."""
     element = sdata.images[image]
     arrays = (
         [element[scale].ds["image"] for scale in element.children]
@@ -231,14 +233,15 @@ def _select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoD
     return shapes.loc[instances]
 
 
-def _affine(element: Any, section: str) -> NDArray[np.float64]:
+def affine_to_um(element: Any, section: str) -> NDArray[np.float64]:
+    """Affine (3, 3) from an element's x and y to the section's µm."""
     transformation = get_transformation(element, to_coordinate_system=_keys.um(section))
     return np.asarray(
         transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=float
     )
 
 
-def _scale(affine: NDArray[np.float64], *, what: str) -> float:
+def scale_of(affine: NDArray[np.float64], *, what: str) -> float:
     """Scale of a similarity transformation."""
     stretch = np.linalg.svd(affine[:2, :2], compute_uv=False)
     if not stretch[1] > 0 or stretch[0] / stretch[1] > 1 + _SIMILARITY_TOLERANCE:
@@ -257,7 +260,7 @@ def _radius(shapes: GeoDataFrame) -> NDArray[np.float64]:
 
 def copy_of(sdata: SpatialData) -> SpatialData:
     """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
-    _require_spatialdata(sdata)
+    require_spatialdata(sdata)
     elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
     elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
     elements |= {name: table.copy() for name, table in sdata.tables.items()}

@@ -927,3 +927,31 @@ def test_register_um_without_a_common_system():
     with pytest.raises(ValueError, match="share no coordinate system: elsewhere and global"):
         stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
     assert sorted(sdata.coordinate_systems) == ["elsewhere", "global"]
+
+
+def bare_images(*names):
+    return sd.SpatialData(
+        images={
+            name: Image2DModel.parse(random_pixels(60, 80).transpose(2, 0, 1), dims=("c", "y", "x"))
+            for name in names
+        }
+    )
+
+
+@pytest.mark.parametrize(("section", "image"), [("slide", "slide_image"), ("S9", "slide")])
+def test_register_um_of_an_image_without_spots(section, image):
+    sdata = bare_images(image)
+    stp.io.register_um(sdata, section, image=image, mpp=0.5)
+    found = get_transformation(sdata.images[image], f"{section}_um")
+    np.testing.assert_allclose(found.to_affine_matrix(("x",), ("x",)), [[0.5, 0], [0, 1]])
+    assert not sdata.shapes
+
+
+def test_register_um_of_an_image_beside_a_section():
+    # both in "global", as spatialdata puts what nobody placed
+    sdata = foreign()
+    sdata.images["slide_image"] = bare_images("slide_image").images["slide_image"]
+    with pytest.raises(KeyError, match="no shapes 'S9'; shapes: S1"):
+        stp.io.register_um(sdata, "S9", image="slide_image", mpp=0.5)
+    stp.io.register_um(sdata, "slide", image="slide_image", mpp=0.5)
+    assert "slide_um" in get_transformation(sdata.images["slide_image"], get_all=True)

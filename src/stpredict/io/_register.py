@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
     """Say which image a section lies on, and how many µm a pixel of it is.
 
-    Our readers do this themselves; objects from elsewhere need it once per section.
+    Our readers do this themselves; objects from elsewhere need it once per section. An image
+    without spots gets its µm per pixel so, before :func:`stpredict.pp.grid` lays some on it.
 
     Parameters
     ----------
     sdata
-        Object with the image and the shapes in a common coordinate system.
+        Object with the image and, if there are any, the shapes in a common coordinate system.
     section
-        Name of the shapes element.
+        Name of the shapes element; of an image on which none lie, a name for them to come, best
+        that of the image without ``"_image"``.
     image
         Name of the image element.
     mpp
@@ -38,13 +40,13 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     Returns
     -------
     None
-        Registers the transformations of both elements to the coordinate system
-        ``f"{section}_um"``.
+        Registers the transformations of both elements, or of the image alone, to the coordinate
+        system ``f"{section}_um"``.
 
     Raises
     ------
     KeyError
-        If there is no such section or image.
+        If there is no such image, or other shapes lie on it than those of the section.
     ValueError
         If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
         several that place the shapes differently on the image.
@@ -55,19 +57,30 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     >>> sdata = stp.datasets.phantom()
     >>> stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
     """
-    if section not in sdata.shapes:
-        raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
     if image not in sdata.images:
         raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
+    if section not in sdata.shapes and not _to_come(sdata, section, image):
+        raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    to_image = _to_image(sdata, section, image)
+    to_image = _to_image(sdata, section, image) if section in sdata.shapes else None
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
     set_transformation(sdata.images[image], to_um, to_coordinate_system=um)
-    set_transformation(sdata.shapes[section], Sequence([to_image, to_um]), to_coordinate_system=um)
+    if to_image is not None:
+        to_shapes_um = Sequence([to_image, to_um])
+        set_transformation(sdata.shapes[section], to_shapes_um, to_coordinate_system=um)
     for other, element in sdata.images.items():
         if other != image and um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
+
+
+def _to_come(sdata: SpatialData, section: str, image: str) -> bool:
+    """Whether a section without shapes is one to come, rather than a slip of the pen."""
+    if section == _keys.section_of(image):
+        return True
+    systems = set(get_transformation(sdata.images[image], get_all=True))
+    others = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
+    return all(systems.isdisjoint(other) for other in others)
 
 
 def _to_image(sdata: SpatialData, section: str, image: str) -> Sequence:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.collections import EllipseCollection
+from matplotlib.lines import Line2D
 
 from stpredict import _keys, _provenance, _sections
 from stpredict.alignment import apply
-from stpredict.pl._prediction import _choose, _draw_image
+from stpredict.pl import _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-#: Margin around the spots, in radii.
-_MARGIN = 4
 
 
 def realignment(
@@ -59,77 +55,56 @@ def realignment(
     >>> axes = stp.pl.realignment(sdata)
     >>> stp.settings.verbosity = 1
     """
-    found = _choose(_sections.sections(sdata), section)
+    found = _section.choose(_sections.sections(sdata), section)
     record = _provenance.recorded(_sections.table_of(sdata), _keys.REALIGN).get(found.name)
     if record is None:
         raise KeyError(f"section {found.name!r} was not realigned: run stp.pp.realign first")
     matrix = np.asarray(record["matrix"], dtype=float)
     n_panels = 2 if "surface" in record else 1
-    if axes is None:
-        _, made = plt.subplots(1, n_panels, figsize=(5.5 * n_panels, 4.8), layout="constrained")
-        drawn = np.atleast_1d(np.asarray(made))
-    else:
-        drawn = np.asarray(axes).ravel()
-        if len(drawn) != n_panels:
-            raise ValueError(f"{n_panels} axes are needed, {len(drawn)} given")
-    _draw_spots(drawn[0], found, matrix, moved=bool(record["moved"]))
+    before = apply(_inverse(matrix), found.centers_um)
+    within = _section.limits(found, more=[before])
+    drawn = (
+        _section.new_axes(n_panels, within, width=4.8)
+        if axes is None
+        else _section.given_axes(axes, n_panels)
+    )
+    _section.draw_image(drawn[0], found, within)
+    _draw_spots(drawn[0], found, before)
+    _section.frame(drawn[0], within)
     if n_panels == 2:
-        _draw_surface(drawn[1], found, record, matrix)
+        _draw_surface(drawn[1], record, (found.centers_um - before).mean(axis=0))
     return drawn
 
 
-def _draw_spots(
-    ax: Axes, section: _sections.Section, matrix: NDArray[np.float64], *, moved: bool
-) -> None:
-    _draw_image(ax, section)
-    after = section.centers_um
-    before = apply(_inverse(matrix), after)
-    width = 2 * section.radius_um
-    drawn = [("after", after, "solid", "black")]
-    if moved:
-        drawn.insert(0, ("before", before, "dashed", "tab:red"))
-    for label, centers, style, color in drawn:
-        ax.add_collection(
-            EllipseCollection(
-                width, width, np.zeros(len(width)), units="xy", offsets=centers,
-                offset_transform=ax.transData, facecolors="none", edgecolors=color,
-                linestyles=style, linewidths=0.8, label=label,
-            )
-        )  # fmt: skip
-    both = np.concatenate([before, after])
-    rim = _MARGIN * section.radius_um.max()
-    (left, top), (right, bottom) = both.min(axis=0) - rim, both.max(axis=0) + rim
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="µm")
-    if moved:
-        ax.plot([], [], color="tab:red", linestyle="dashed", label="before")
-        ax.plot([], [], color="black", label="after")
-        handles = ax.get_legend_handles_labels()[0][-2:]
-        ax.legend(handles=handles, loc="best")
-    distance = np.linalg.norm(after - before, axis=1)
-    ax.set_title(
-        f"{section.name}: moved by {np.median(distance):.0f} µm (median)"
-        if moved
-        else f"{section.name}: left alone"
-    )
+def _draw_spots(ax: Axes, section: _sections.Section, before: NDArray[np.float64]) -> None:
+    distance = np.linalg.norm(section.centers_um - before, axis=1)
+    look = {"facecolors": "none", "linewidths": 0.8}
+    _section.draw_spots(ax, section, edgecolors="black", **look)
+    if not distance.any():
+        ax.set_title(f"{section.name}: left alone")
+        return
+    spots = _section.draw_spots(ax, section, edgecolors="tab:red", linestyles="dashed", **look)
+    spots.set_offsets(before)
+    ax.set_title(f"{section.name}: moved by {np.median(distance):.0f} µm (median)")
+    handles = [
+        Line2D([], [], color="tab:red", linestyle="dashed", label="before"),
+        Line2D([], [], color="black", label="after"),
+    ]
+    ax.legend(handles=handles, loc="best")
 
 
-def _draw_surface(
-    ax: Axes, section: _sections.Section, record: dict[str, Any], matrix: NDArray[np.float64]
-) -> None:
+def _draw_surface(ax: Axes, record: dict[str, Any], shift: NDArray[np.float64]) -> None:
     shifts = np.asarray(record["shifts_um"], dtype=float)
     half = (shifts[1] - shifts[0]) / 2
-    extent = (shifts[0] - half, shifts[-1] + half, shifts[-1] + half, shifts[0] - half)
-    picture = ax.imshow(np.asarray(record["surface"]), extent=extent, cmap="viridis")
-    before = apply(_inverse(matrix), section.centers_um)
-    dx, dy = (section.centers_um - before).mean(axis=0)
+    low, high = shifts[0] - half, shifts[-1] + half
+    shown = ax.imshow(np.asarray(record["surface"]), extent=(low, high, high, low))
     ax.plot(0, 0, "o", markerfacecolor="none", color="tab:red", label="no shift")
     if record["moved"]:
-        ax.plot(dx, dy, "x", color="black", label="chosen")
+        ax.plot(*shift, "x", color="black", label="chosen")
     ax.legend(loc="best")
     ax.set(xlabel="shift in x (µm)", ylabel="shift in y (µm)")
     ax.set_title(f"gain {record['gain']:.2f}, by chance up to {record['noise']:.2f}")
-    bar = ax.inset_axes((1.04, 0, 0.05, 1))
-    ax.figure.colorbar(picture, cax=bar, label="score (½ tissue contrast + explained variance)")
+    _section.draw_bar(ax, shown, "score (½ tissue contrast + explained variance)")
 
 
 def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from stpredict.pp._balance import balance
+from stpredict.pp._detect_tissue import detect_tissue
 from stpredict.pp._embed import embed
 from stpredict.pp._filter import filter_spots
 from stpredict.pp._genes import select_genes
+from stpredict.pp._grid import grid
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
@@ -15,8 +17,10 @@ from stpredict.pp._smooth import smooth
 
 __all__ = [
     "balance",
+    "detect_tissue",
     "embed",
     "filter_spots",
+    "grid",
     "neighbors",
     "normalize",
     "prepare",

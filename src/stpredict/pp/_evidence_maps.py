@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sections import Section
+    from stpredict._tissue import Tissue
 
 #: Pixels of the maps per pitch, and their number at most.
 _PX_PER_PITCH = 10
@@ -28,7 +29,7 @@ _N_GENES = 1000
 _N_COMPONENTS = 3
 
 
-def evidence_of(section: Section, counts: Any, *, mask: NDArray[np.bool_]) -> Evidence:
+def evidence_of(section: Section, counts: Any, tissue: Tissue) -> Evidence:
     """Collect the evidence of one section.
 
     Parameters
@@ -37,8 +38,8 @@ def evidence_of(section: Section, counts: Any, *, mask: NDArray[np.bool_]) -> Ev
         The section.
     counts
         (n, g), what was measured at its spots, not negative.
-    mask
-        (h, w), where tissue is, in a resolution of its own.
+    tissue
+        Where in its image tissue lies.
     """
     centers = section.centers_um
     pitch = pitch_of(centers)
@@ -48,9 +49,10 @@ def evidence_of(section: Section, counts: Any, *, mask: NDArray[np.bool_]) -> Ev
     blur = pitch / um_per_px
     features = [ndimage.gaussian_filter(each, b * blur) for b in _BLURS for each in colors]
     rim, owner = rim_of(centers, pitch)
-    tissue = _resampled(mask, colors.shape[1:], um_per_px, width * section.mpp)
+    ys, xs = ((np.arange(size) + 0.5) * um_per_px / section.mpp for size in colors.shape[1:])
+    mask = tissue.at(np.stack(np.meshgrid(xs, ys), axis=-1)).astype(np.float32)
     return Evidence(
-        tissue=ndimage.gaussian_filter(tissue, _BLURS[0] * blur),
+        tissue=ndimage.gaussian_filter(mask, _BLURS[0] * blur),
         features=np.stack(features),
         um_per_px=um_per_px,
         centers=centers,
@@ -79,18 +81,6 @@ def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.flo
     mean, square = da.compute(mean, square)
     deviation = np.sqrt(np.maximum(square - mean.mean(axis=0) ** 2, 0))
     return np.concatenate([mean, deviation[None]]).astype(np.float32), mpp * factor
-
-
-def _resampled(
-    mask: NDArray[np.bool_], shape: tuple[int, ...], um_per_px: float, width_um: float
-) -> NDArray[np.float32]:
-    """Bring a mask of the whole image to the pixels of the maps."""
-    scale = um_per_px * mask.shape[1] / width_um
-    ys, xs = (np.arange(size) * scale + (scale - 1) / 2 for size in shape)
-    resampled: NDArray[np.float32] = ndimage.map_coordinates(
-        mask.astype(np.float32), np.meshgrid(ys, xs, indexing="ij"), order=1, mode="nearest"
-    )
-    return resampled
 
 
 def _expression(counts: Any) -> NDArray[np.float64]:

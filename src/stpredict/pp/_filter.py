@@ -8,11 +8,13 @@ import numpy as np
 
 from stpredict import _keys, _provenance, _sections, _validate
 from stpredict._log import tell
-from stpredict.pp._tissue import tissue_fraction
+from stpredict.pp._tissue import tissue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from stpredict._tissue import Tissue
 
 
 def filter_spots(
@@ -33,10 +35,9 @@ def filter_spots(
     min_counts
         Least total counts of a spot.
     min_tissue_fraction
-        Least share of a spot's area that is tissue. Tissue is what squidpy's detection (Otsu's
-        threshold on a coarse level of the image) tells from the glass; an image whose corners are
-        not glass has no glass to tell, and all of it counts as tissue. ``obs["tissue_fraction"]``
-        is used where it is there already.
+        Least share of a spot's area that is tissue: as ``obs["tissue_fraction"]`` says where it
+        is there already, else as ``labels["<image>_tissue"]`` shows, else as
+        :func:`stpredict.pp.detect_tissue` finds it, whose labels are not stored.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -68,14 +69,9 @@ def filter_spots(
 
     total = np.asarray(table.X.sum(axis=1)).ravel()
     placed = np.zeros(table.n_obs, dtype=bool)
-    fraction = np.zeros(table.n_obs)
     for section in found:
-        inside = _inside(section)
-        placed[section.rows] = inside
-        if _keys.TISSUE_FRACTION not in table.obs:
-            fraction[section.rows[inside]] = tissue_fraction(section)[inside]
-    if _keys.TISSUE_FRACTION in table.obs:
-        fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float)
+        placed[section.rows] = _inside(section)
+    fraction = _tissue_fraction(sdata, found)
 
     enough = total >= min_counts
     on_tissue = fraction >= min_tissue_fraction
@@ -111,6 +107,22 @@ def filter_spots(
         f"{removed['off_tissue']} off the tissue"
     )
     return sdata if copy else None
+
+
+def _tissue_fraction(sdata: SpatialData, found: list[_sections.Section]) -> NDArray[np.float64]:
+    """Share of every spot that is tissue: as ``obs`` says, else as the images show."""
+    obs = sdata.tables[_keys.TABLE].obs
+    fraction = np.full(len(obs), np.nan)
+    if _keys.TISSUE_FRACTION in obs:
+        fraction = obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float, copy=True)
+    seen: dict[str, Tissue] = {}
+    for section in found:
+        unknown = np.isnan(fraction[section.rows])
+        if unknown.any():
+            if section.image not in seen:
+                seen[section.image] = tissue(sdata, section.image)
+            fraction[section.rows[unknown]] = seen[section.image].under(section)[unknown]
+    return fraction
 
 
 def _inside(section: _sections.Section) -> NDArray[np.bool_]:

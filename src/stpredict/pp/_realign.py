@@ -12,7 +12,7 @@ from stpredict._log import tell
 from stpredict.alignment import MOTIONS, apply, estimate, pitch_of
 from stpredict.pp._evidence_maps import evidence_of
 from stpredict.pp._moved import drop_outdated, move_shapes
-from stpredict.pp._tissue import _tissue_mask
+from stpredict.pp._tissue import tissue
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -181,8 +181,8 @@ def _estimated(
     counts = _sections.table_of(sdata).X[section.rows]
     _validate.counts(counts, what=f"counts of section {section.name!r}")
     reach = max_shift_um or _REACH_PITCHES * pitch_of(section.centers_um)
-    mask = _tissue_mask(section.levels[-1].compute())
-    found = estimate(evidence_of(section, counts, mask=mask), kind=motion, max_shift=reach)
+    evidence = evidence_of(section, counts, tissue(sdata, section.image))
+    found = estimate(evidence, kind=motion, max_shift=reach)
     return {
         "matrix": found.matrix if found.is_better else np.eye(3),
         "moved": found.is_better,

@@ -27,6 +27,11 @@ def image(section: str) -> str:
     return f"{section}_image"
 
 
+def normalized(image: str) -> str:
+    """Name of the image element with the normalised stain of an image."""
+    return f"{image}_normalized"
+
+
 def um(section: str) -> str:
     """Name of the coordinate system of a section in which lengths are µm."""
     return f"{section}_um"

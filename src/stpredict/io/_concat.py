@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import spatialdata as sd
 
@@ -63,6 +63,7 @@ def concat(
     steps = [_provenance.recorded_steps(section.tables[_keys.TABLE]) for section in sections]
     # what was done alike to all still holds of the whole
     alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
+    alike |= _stain([step.get("normalize_stain") for step in steps])
     if alike:
         together.tables[_keys.TABLE].uns[_keys.UNS] = alike
     if together.tables[_keys.TABLE].n_vars == 0:
@@ -71,3 +72,14 @@ def concat(
             "symbol? Make var_names agree first"
         )
     return together
+
+
+def _stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """Sections normalised to one reference, each with its own stain, stay so together."""
+    known = [record for record in records if record]
+    first = known[0] if known else {}
+    if len(known) < len(records) or any(r["reference"] != first["reference"] for r in known):
+        return {}
+    stains = {name: stain for record in known for name, stain in record["stains"].items()}
+    left_alone = [name for record in known for name in record["left_alone"]]
+    return {"normalize_stain": {**first, "stains": stains, "left_alone": left_alone}}

@@ -46,7 +46,8 @@ class Model:
         Of the network and of its training.
     recipe
         How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
-        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it.
+        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it;
+        ``embed["stain"]`` is the reference of normalised images.
     training
         On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
     units

@@ -8,5 +8,14 @@ from stpredict.pp._genes import select_genes
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare import prepare
+from stpredict.pp._stain import normalize_stain
 
-__all__ = ["embed", "filter_spots", "neighbors", "normalize", "prepare", "select_genes"]
+__all__ = [
+    "embed",
+    "filter_spots",
+    "neighbors",
+    "normalize",
+    "normalize_stain",
+    "prepare",
+    "select_genes",
+]

@@ -9,6 +9,7 @@ from stpredict._recipe import check_recipe
 from stpredict.pp._embed import embed_with
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
+from stpredict.pp._stain import normalize_stain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,9 @@ def prepare(
 ) -> SpatialData | None:
     """Make a model's inputs on new sections, by the steps it was trained with.
 
-    Embeds the tiles and builds the neighbour graph as the model's recipe says; normalises the
-    counts if there are any, so that predictions can be compared with them. No spot is removed.
+    Normalises the stain to the model's reference if it was trained on normalised images, embeds
+    the tiles and builds the neighbour graph as the model's recipe says; normalises the counts if
+    there are any, so that predictions can be compared with them. No spot is removed.
 
     Parameters
     ----------
@@ -55,8 +57,8 @@ def prepare(
     Returns
     -------
     SpatialData | None
-        Writes what :func:`stpredict.pp.embed`, :func:`stpredict.pp.neighbors` and
-        :func:`stpredict.pp.normalize` write.
+        Writes what :func:`stpredict.pp.normalize_stain`, :func:`stpredict.pp.embed`,
+        :func:`stpredict.pp.neighbors` and :func:`stpredict.pp.normalize` write.
 
     Raises
     ------
@@ -82,6 +84,9 @@ def prepare(
         )
     # on a copy first: if one step fails, none is left behind
     prepared = _sections.copy_of(sdata)
+    stain = recipe.get("stain")
+    if stain and not _is_normalized(prepared, stain):
+        normalize_stain(prepared, method=stain["method"], reference=stain)
     embed_with(
         prepared,
         loaded,
@@ -91,6 +96,7 @@ def prepare(
         batch_size=batch_size,
         device=device,
         key_added=model.recipe["embedding"],
+        normalized=stain is not None,
     )
     if model.uses_neighbors:
         rule: dict[str, Any] = model.recipe["neighbors"]
@@ -100,8 +106,21 @@ def prepare(
     check_recipe(prepared.tables[_keys.TABLE], model)
     if copy:
         return prepared
+    for name, image in prepared.images.items():
+        if name not in sdata.images or sdata.images[name] is not image:
+            sdata.images.pop(name, None)  # normalised to another reference
+            sdata.images[name] = image
     sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
     return None
+
+
+def _is_normalized(sdata: SpatialData, stain: dict[str, Any]) -> bool:
+    """Whether all is normalised to this reference already, sections left alone by choice too."""
+    try:
+        found = _sections.sections(sdata, normalized=True)
+    except ValueError:  # half of it, or with another reference: to be done again
+        return False
+    return _sections.stain_of(_sections.table_of(sdata), found) == stain
 
 
 def _load(

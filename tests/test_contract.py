@@ -35,6 +35,7 @@ IN_PLACE = {
     "pp.filter_spots": lambda sdata, model: {"min_counts": 4000},
     "pp.neighbors": lambda sdata, model: {"n_neighbors": 3},
     "pp.normalize": lambda sdata, model: {},
+    "pp.normalize_stain": lambda sdata, model: {},
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},
     "tl.predict": lambda sdata, model: {"model": model},

@@ -241,17 +241,18 @@ class TestPrediction:
             stp.pl.prediction(one, "morphology_001")
 
 
-class TestStain:
-    @pytest.fixture(scope="class")
-    def stained(self):
-        verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
-        sdata = stp.datasets.phantom(
-            3, size_px=600, mpp=0.5, pitch_um=40.0, n_morphology=2, stain_variation=1.0
-        )
-        stp.pp.normalize_stain(sdata)
-        stp.settings.verbosity = verbosity
-        return sdata
+@pytest.fixture(scope="module")
+def stained():
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(
+        3, size_px=600, mpp=0.5, pitch_um=40.0, n_morphology=2, stain_variation=1.0
+    )
+    stp.pp.normalize_stain(sdata)
+    stp.settings.verbosity = verbosity
+    return sdata
 
+
+class TestStain:
     def test_above_as_scanned_below_normalised(self, stained):
         axes = stp.pl.stain(stained)
         assert axes.shape == (2, 3)

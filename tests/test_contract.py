@@ -44,6 +44,7 @@ IN_PLACE = {
     "pp.grid": lambda sdata, model: {"image": "S1_image", "pitch_um": 40, "diameter_um": 22},
     "pp.neighbors": lambda sdata, model: {"n_neighbors": 3},
     "pp.normalize": lambda sdata, model: {},
+    "pp.normalize_stain": lambda sdata, model: {},
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
     "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},

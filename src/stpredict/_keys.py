@@ -46,6 +46,11 @@ def tissue(image: str) -> str:
     return f"{image}_tissue"
 
 
+def normalized(image: str) -> str:
+    """Name of the image element with the normalised stain of an image."""
+    return f"{image}_normalized"
+
+
 def um(section: str) -> str:
     """Name of the coordinate system of a section in which lengths are µm."""
     return f"{section}_um"

@@ -99,12 +99,33 @@ def check_recipe(table: AnnData, model: Model) -> None:
         differences = [
             f"{name} is {made.get(name)!r}, the model was trained with {wanted!r}"
             for name, wanted in model.recipe[step].items()
-            if made.get(name) != wanted and not (name == "n_subtiles" and not model.uses_subtiles)
+            if made.get(name) != wanted
+            and name != "stain"
+            and not (name == "n_subtiles" and not model.uses_subtiles)
         ]
+        differences += _stain_difference(made.get("stain"), model.recipe[step].get("stain"))
         if differences:
             raise ValueError(
                 f"the {step} step was run differently: {'; '.join(differences)}: {mend}"
             )
+
+
+def _stain_difference(made: dict[str, Any] | None, wanted: dict[str, Any] | None) -> list[str]:
+    """How the stain of the images differs from a model's, without its numbers."""
+    if made == wanted:
+        return []
+    if wanted is None:
+        return [
+            "the stain of its images was normalised (stp.pp.normalize_stain), the model was "
+            "trained on raw images"
+        ]
+    normalized = f"images normalised by stp.pp.normalize_stain (method {wanted['method']!r})"
+    if made is None:
+        return [f"its images are raw, the model was trained on {normalized}"]
+    return [
+        f"the stain of its images was normalised to another reference (method {made['method']!r}), "
+        f"the model was trained on {normalized}"
+    ]
 
 
 def model_inputs(table: AnnData, model: Model) -> Inputs:

@@ -6,7 +6,7 @@ of the spots in its pixels, µm per pixel, and the rows of the table that belong
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from spatialdata.models import TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 from xarray import DataTree
 
-from stpredict import _keys, _validate
+from stpredict import _keys, _provenance, _validate
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -38,7 +38,7 @@ class Section:
     name
         Name of the shapes element, and of the region in the table.
     image
-        Name of the image element.
+        Name of the image element that the levels are of.
     levels
         Image pyramid, finest first, each lazy (3, y, x) uint8.
     mpp
@@ -49,6 +49,8 @@ class Section:
         Centres of the spots, (n, 2) float, x and y in pixels of the finest level.
     radius_um
         Radius of each spot in µm, (n,); of a polygon, that of the circle of equal area.
+    normalized
+        Whether the levels are those of `pp.normalize_stain`.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Section:
     rows: NDArray[np.intp]
     centers: NDArray[np.float64]
     radius_um: NDArray[np.float64]
+    normalized: bool = False
 
     @property
     def centers_um(self) -> NDArray[np.float64]:
@@ -130,8 +133,14 @@ def section_names(table: AnnData) -> list[str]:
     return list(dict.fromkeys(region_of(table)))
 
 
-def sections(sdata: SpatialData, table: AnnData | None = None) -> list[Section]:
-    """Return all sections that a table annotates, after checking every link between them."""
+def sections(
+    sdata: SpatialData, table: AnnData | None = None, *, normalized: bool = False
+) -> list[Section]:
+    """Return all sections that a table annotates, after checking every link between them.
+
+    With ``normalized=True``, their levels are those of the images of `pp.normalize_stain` where
+    it was run, and the sections' own where it was not.
+    """
     table = table_of(sdata) if table is None else table
     regions, _, instance_key = get_table_keys(table)
     found = section_names(table)
@@ -139,9 +148,50 @@ def sections(sdata: SpatialData, table: AnnData | None = None) -> list[Section]:
         if name not in found:
             raise ValueError(f"section {name!r} is empty: the table names it but has no rows of it")
     region = region_of(table)
-    return [
+    result = [
         _section(sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy())
         for name in found
+    ]
+    return _normalized(sdata, table, result) if normalized else result
+
+
+def stain_of(table: AnnData, found: list[Section]) -> dict[str, Any] | None:
+    """The reference that the sections' levels are normalised to; None if they are raw."""
+    if not any(section.normalized for section in found):
+        return None
+    return dict(_provenance.recorded(table, "normalize_stain")["reference"])
+
+
+def _normalized(sdata: SpatialData, table: AnnData, raw: list[Section]) -> list[Section]:
+    """The same sections on their normalised images: on all of them, or on none."""
+    names = {section.name: _keys.normalized(section.image) for section in raw}
+    known = _provenance.recorded(table, "normalize_stain")
+    there = [section for section, image in names.items() if image in sdata.images]
+    if not there:
+        return raw
+    again = 'run stp.pp.normalize_stain(sdata) again, or go back to raw: del sdata.images["…"] for'
+    images = _validate.listing(names[section] for section in there)
+    if "reference" not in known:
+        raise ValueError(
+            'uns["stpredict"] does not tell how the stain of these images was normalised, or they '
+            f"were normalised to different references: {again} {images}"
+        )
+    lacking = set(names) - set(there) - set(known.get("left_alone", ()))
+    if lacking:
+        raise ValueError(
+            f"sections {_validate.listing(sorted(lacking))} have no image of normalised stain, "
+            f"but {_validate.listing(there)} have: {again} {images}"
+        )
+    return [
+        replace(
+            section,
+            image=names[section.name],
+            levels=_levels(sdata, names[section.name]),
+            normalized=True,
+        )
+        if section.name in there
+        else section
+        for section in raw
     ]
 
 
@@ -174,12 +224,17 @@ def _section(
 
 
 def _image_name(sdata: SpatialData, section: str) -> str:
-    """Find the one image that shares the section's µm coordinate system."""
+    """Find the one image that shares the section's µm coordinate system.
+
+    An image of `pp.normalize_stain` lies on its original, and is no other image.
+    """
     um = _keys.um(section)
     systems = set(get_transformation(sdata.shapes[section], get_all=True))
+    twins = {_keys.normalized(image) for image in sdata.images}
     sharing = {
         image: systems & set(get_transformation(element, get_all=True))
         for image, element in sdata.images.items()
+        if image not in twins
     }
     candidates = [image for image, common in sharing.items() if common]
     in_um = [image for image, common in sharing.items() if um in common]

@@ -239,3 +239,56 @@ class TestPrediction:
         del one.tables["predicted"]
         with pytest.raises(KeyError, match=r"run stp\.tl\.predict first"):
             stp.pl.prediction(one, "morphology_001")
+
+
+@pytest.fixture(scope="module")
+def stained():
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(
+        3, size_px=600, mpp=0.5, pitch_um=40.0, n_morphology=2, stain_variation=1.0
+    )
+    stp.pp.normalize_stain(sdata)
+    stp.settings.verbosity = verbosity
+    return sdata
+
+
+class TestStain:
+    def test_above_as_scanned_below_normalised(self, stained):
+        axes = stp.pl.stain(stained)
+        assert axes.shape == (2, 3)
+        assert [ax.get_title() for ax in axes[0]] == [f"S{i}: as scanned" for i in (1, 2, 3)]
+        assert [ax.get_title() for ax in axes[1]] == [f"S{i}: normalised" for i in (1, 2, 3)]
+        for row, suffix in zip(axes, ("", "_normalized"), strict=True):
+            image = np.asarray(stained.images[f"S2_image{suffix}"]["scale0"].ds["image"].data)
+            (shown,) = row[1].images
+            left, right, bottom, top = (round(edge / 0.5) for edge in shown.get_extent())
+            np.testing.assert_array_equal(
+                shown.get_array(), image[:, top:bottom, left:right].transpose(1, 2, 0)
+            )
+            assert row[1].get_xlabel() == "µm"
+
+    def test_some_sections_on_axes_of_the_caller(self, stained):
+        _, given = plt.subplots(2, 2)
+        axes = stp.pl.stain(stained, sections=["S3", "S1"], axes=given)
+        assert axes.ravel().tolist() == given.ravel().tolist()
+        assert [ax.get_title()[:2] for ax in axes[1]] == ["S3", "S1"]
+        assert stp.pl.stain(stained, sections="S2").shape == (2, 1)
+        with pytest.raises(ValueError, match="6 axes are needed, two for each section; 4 given"):
+            stp.pl.stain(stained, axes=given)
+
+    def test_a_section_that_was_left_alone(self, stained):
+        sdata = _sections.copy_of(stained)
+        del sdata.images["S2_image_normalized"]
+        known = sdata.tables["table"].uns["stpredict"]["normalize_stain"]
+        known["left_alone"] = ["S2"]
+        axes = stp.pl.stain(sdata)
+        assert axes[1, 1].get_title() == "S2: left as it is"
+
+    def test_nothing_was_normalised(self, stained):
+        sdata = stained.subset(["S1", "S1_image"])
+        with pytest.raises(ValueError, match=r"run stp\.pp\.normalize_stain\(sdata\) first"):
+            stp.pl.stain(sdata)
+
+    def test_a_section_that_is_not_there(self, stained):
+        with pytest.raises(KeyError, match="no section 'S9'; sections: S1, S2, S3"):
+            stp.pl.stain(stained, sections=["S1", "S9"])

@@ -64,6 +64,7 @@ def concat(
     # what was done alike to all still holds of the whole
     alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
     alike |= _motions(steps)
+    alike |= _stain([step.get("normalize_stain") for step in steps])
     if alike:
         together.tables[_keys.TABLE].uns[_keys.UNS] = alike
     columns = {section.tables[_keys.TABLE].n_vars for section in sections}
@@ -86,3 +87,14 @@ def _motions(steps: list[dict[str, Any]]) -> dict[str, Any]:
     for each in steps:
         motions |= each.get(_keys.REALIGN, {})
     return {_keys.REALIGN: motions} if motions else {}
+
+
+def _stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """Sections normalised to one reference, each with its own stain, stay so together."""
+    known = [record for record in records if record]
+    first = known[0] if known else {}
+    if len(known) < len(records) or any(r["reference"] != first["reference"] for r in known):
+        return {}
+    stains = {name: stain for record in known for name, stain in record["stains"].items()}
+    left_alone = [name for record in known for name in record["left_alone"]]
+    return {"normalize_stain": {**first, "stains": stains, "left_alone": left_alone}}

@@ -65,12 +65,15 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     to_image = _to_image(sdata, section, image) if section in sdata.shapes else None
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
-    set_transformation(sdata.images[image], to_um, to_coordinate_system=um)
+    own = (image, _keys.normalized(image))  # the image and, if there is one, its normalised twin
+    for name in own:
+        if name in sdata.images:
+            set_transformation(sdata.images[name], to_um, to_coordinate_system=um)
     if to_image is not None:
         to_shapes_um = Sequence([to_image, to_um])
         set_transformation(sdata.shapes[section], to_shapes_um, to_coordinate_system=um)
     for other, element in sdata.images.items():
-        if other != image and um in get_transformation(element, get_all=True):
+        if other not in own and um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
 
 

@@ -36,6 +36,7 @@ def card(model: Model) -> str:
         "",
         f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
         f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
+        f"- stain: {_stain(embed.get('stain'))}",
         f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
         "",
         "## Training",
@@ -68,3 +69,9 @@ def _rule(neighbors: dict[str, Any] | None) -> str:
     if not neighbors:
         return "none"
     return ", ".join(f"{name} {value}" for name, value in neighbors.items())
+
+
+def _stain(reference: dict[str, Any] | None) -> str:
+    if not reference:
+        return "as scanned"
+    return f"normalised to the reference in `config.json` ({reference['method']})"

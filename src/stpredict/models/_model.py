@@ -46,8 +46,9 @@ class Model:
         Of the network and of its training.
     recipe
         How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
-        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it; for a layer
-        of ranks or smoothed values, ``layer_steps``, the steps to it in their order.
+        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it;
+        ``embed["stain"]`` is the reference of normalised images; for a layer of ranks or smoothed
+        values, ``layer_steps``, the steps to it in their order.
     training
         On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
     units

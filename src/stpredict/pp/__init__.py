@@ -14,6 +14,7 @@ from stpredict.pp._prepare import prepare
 from stpredict.pp._rank import rank_expression
 from stpredict.pp._realign import realign
 from stpredict.pp._smooth import smooth
+from stpredict.pp._stain import normalize_stain
 
 __all__ = [
     "balance",
@@ -23,6 +24,7 @@ __all__ = [
     "grid",
     "neighbors",
     "normalize",
+    "normalize_stain",
     "prepare",
     "rank_expression",
     "realign",

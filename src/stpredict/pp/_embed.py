@@ -41,7 +41,7 @@ def embed(
     resolution are seen at one scale: ``tile_um`` becomes the encoder's input size, or, for
     encoders that take any size (``"texture"``), is read at 0.5 µm per pixel. Each tile is read
     once, from the level of the pyramid closest to that. What lies beyond the border of the image
-    is white.
+    is white. Where :func:`stpredict.pp.normalize_stain` was run, its images are embedded.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def embed(
     ------
     ValueError
         If a section has no image or µm per pixel, spots lie outside the image, or a tile is
-        larger than it.
+        larger than it; or the stain of some sections only is normalised.
     KeyError
         If there is no such encoder.
 
@@ -93,7 +93,7 @@ def embed(
     if not isinstance(n_subtiles, int) or n_subtiles < 1:
         raise ValueError(f"n_subtiles must be a whole number of at least 1: {n_subtiles!r}")
     sdata = _sections.copy_of(sdata) if copy else sdata
-    _check(sdata, tile_um)  # before an encoder is loaded, which may take long
+    _check(sdata, tile_um, normalized=True)  # before an encoder is loaded, which may take long
     name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
     loaded = encoders.load(encoder, weights=weights, name=name)
     embed_with(
@@ -119,9 +119,13 @@ def embed_with(
     batch_size: int,
     device: str,
     key_added: str,
+    normalized: bool = True,
 ) -> None:
-    """Embed with a loaded encoder; ``source`` is the name it can be loaded by again."""
-    found = _check(sdata, tile_um)
+    """Embed with a loaded encoder; ``source`` is the name it can be loaded by again.
+
+    ``normalized=False`` reads the raw images even where there are normalised ones.
+    """
+    found = _check(sdata, tile_um, normalized=normalized)
     table = _sections.table_of(sdata)
     encoder = encoder.to(_device.resolve(device))
     whole = np.empty((table.n_obs, encoder.dimension), dtype=np.float32)
@@ -152,13 +156,16 @@ def embed_with(
         "mpp": tile_um / tile_side_px(encoder, tile_um),
         "n_subtiles": n_subtiles,
     }
+    stain = _sections.stain_of(table, found)
+    if stain is not None:
+        recipe["stain"] = stain
     _provenance.record(
         table, "embed", **{**_provenance.recorded(table, "embed"), key_added: recipe}
     )
 
 
-def _check(sdata: SpatialData, tile_um: float) -> list[_sections.Section]:
-    found = _sections.sections(sdata)
+def _check(sdata: SpatialData, tile_um: float, *, normalized: bool) -> list[_sections.Section]:
+    found = _sections.sections(sdata, normalized=normalized)
     for section in found:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
         _check_size(section, tile_um)

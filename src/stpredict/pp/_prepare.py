@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from stpredict import _keys, _sections, _validate, encoders
-from stpredict._log import tell
+from stpredict import _keys, _sections, encoders
 from stpredict._recipe import check_recipe
 from stpredict.pp._embed import embed_with
 from stpredict.pp._neighbors import neighbors
-from stpredict.pp._normalize import normalize
-from stpredict.pp._rank import rank_expression
-from stpredict.pp._smooth import smooth
+from stpredict.pp._prepare_layer import make_layer
+from stpredict.pp._stain import normalize_stain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     import torch
-    from anndata import AnnData
     from spatialdata import SpatialData
 
     from stpredict.models import Model
-
-#: Steps that make one layer of another.
-_STEPS: dict[str, Callable[..., Any]] = {"rank_expression": rank_expression, "smooth": smooth}
 
 
 def prepare(
@@ -40,8 +33,9 @@ def prepare(
 ) -> SpatialData | None:
     """Make a model's inputs on new sections, by the steps it was trained with.
 
-    Embeds the tiles and builds the neighbour graph as the model's recipe says. Where there are
-    counts, makes the layer the model was trained on, so that predictions can be compared with it:
+    Normalises the stain to the model's reference if it was trained on normalised images, embeds
+    the tiles and builds the neighbour graph as the model's recipe says. Where there are counts,
+    makes the layer the model was trained on, so that predictions can be compared with it:
     normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
     the same genes to rank among. No spot is removed.
 
@@ -65,9 +59,9 @@ def prepare(
     Returns
     -------
     SpatialData | None
-        Writes what :func:`stpredict.pp.embed`, :func:`stpredict.pp.neighbors`,
-        :func:`stpredict.pp.normalize`, :func:`stpredict.pp.smooth` and
-        :func:`stpredict.pp.rank_expression` write.
+        Writes what :func:`stpredict.pp.normalize_stain`, :func:`stpredict.pp.embed`,
+        :func:`stpredict.pp.neighbors`, :func:`stpredict.pp.normalize`,
+        :func:`stpredict.pp.smooth` and :func:`stpredict.pp.rank_expression` write.
 
     Raises
     ------
@@ -93,6 +87,9 @@ def prepare(
         )
     # on a copy first: if one step fails, none is left behind
     prepared = _sections.copy_of(sdata)
+    stain = recipe.get("stain")
+    if stain and not _is_normalized(prepared, stain):
+        normalize_stain(prepared, method=stain["method"], reference=stain)
     embed_with(
         prepared,
         loaded,
@@ -102,69 +99,31 @@ def prepare(
         batch_size=batch_size,
         device=device,
         key_added=model.recipe["embedding"],
+        normalized=stain is not None,
     )
     if model.uses_neighbors:
         rule: dict[str, Any] = model.recipe["neighbors"]
         neighbors(prepared, **rule)
     if table.n_vars:
-        _make_layer(prepared, model)
+        make_layer(prepared, model)
     check_recipe(prepared.tables[_keys.TABLE], model)
     if copy:
         return prepared
+    for name, image in prepared.images.items():
+        if name not in sdata.images or sdata.images[name] is not image:
+            sdata.images.pop(name, None)  # normalised to another reference
+            sdata.images[name] = image
     sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
     return None
 
 
-def _make_layer(sdata: SpatialData, model: Model) -> None:
-    """Make the layer the model was trained on, as far as the table has what it takes."""
-    if model.recipe.get("normalize"):
-        normalize(sdata, target_sum=model.recipe["normalize"]["target_sum"])
-    for how in model.recipe.get("layer_steps", []):
-        options = {name: value for name, value in how.items() if name not in ("step", "n_genes")}
-        lacking = _lacking(sdata.tables[_keys.TABLE], how)
-        if lacking:
-            tell(
-                f"prepare: layers[{how['key_added']!r}], which the model predicts, is not made of "
-                f"what was measured: {lacking}"
-            )
-            return
-        _STEPS[how["step"]](sdata, **options)
-
-
-def _lacking(table: AnnData, how: dict[str, Any]) -> str:
-    """What keeps a step from being repeated; empty if nothing does."""
-    if how["layer"] is not None and how["layer"] not in table.layers:
-        return f"there is no layers[{how['layer']!r}]"
-    return _lacking_to_smooth(table, how) if how["step"] == "smooth" else _lacking_ranks(table, how)
-
-
-def _lacking_to_smooth(table: AnnData, how: dict[str, Any]) -> str:
-    if how["by"] == "space":
-        lacks_graph = _keys.CONNECTIVITIES not in table.obsp
-        return "it takes a neighbour graph, run stp.pp.neighbors first" if lacks_graph else ""
-    sections = Counter(_sections.region_of(table))
-    few = [name for name, n_spots in sections.items() if n_spots <= how["n_neighbors"]]
-    if few:
-        return f"too few spots for {how['n_neighbors']} neighbours in {_validate.listing(few)}"
-    return ""
-
-
-def _lacking_ranks(table: AnnData, how: dict[str, Any]) -> str:
-    genes = how.get("genes")
-    if genes is not None:
-        absent = [gene for gene in genes if gene not in table.var_names]
-        if absent:
-            return (
-                f"{len(absent)} of the {len(genes)} genes that were ranked are not in the table "
-                f"({_validate.listing(absent)})"
-            )
-    elif table.n_vars != how["n_genes"]:
-        return (
-            f"training ranked {how['n_genes']} columns, the table has {table.n_vars}, and ranks "
-            "among others do not compare. Ranks among genes that both have do: give genes= to "
-            "stp.pp.rank_expression before fitting"
-        )
-    return ""
+def _is_normalized(sdata: SpatialData, stain: dict[str, Any]) -> bool:
+    """Whether all is normalised to this reference already, sections left alone by choice too."""
+    try:
+        found = _sections.sections(sdata, normalized=True)
+    except ValueError:  # half of it, or with another reference: to be done again
+        return False
+    return _sections.stain_of(_sections.table_of(sdata), found) == stain
 
 
 def _load(

@@ -47,6 +47,7 @@ IN_PLACE = {
     "pp.normalize_stain": lambda sdata, model: {},
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
     "pp.rank_expression": lambda sdata, model: {"layer": None},
+    "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.predict": lambda sdata, model: {"model": model},

@@ -20,7 +20,8 @@ LAYERS = (
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
     {"models"},
-    {"_sections", "_provenance"},
+    {"_elements", "_provenance"},
+    {"_sections"},
     {"_images", "_tissue"},
     {"_layers", "_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
@@ -48,6 +49,7 @@ ARRAYS_ONLY = (
     "models",
 )
 TOUCH_SPATIALDATA = {
+    "_elements",
     "_images",
     "_layers",
     "_provenance",

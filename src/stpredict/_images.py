@@ -8,7 +8,8 @@ import numpy as np
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
-from stpredict._sections import Section, affine_to_um, levels_of, scale_of
+from stpredict._elements import affine_to_um, levels_of, scale_of
+from stpredict._sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,18 +13,21 @@ import numpy as np
 from anndata import AnnData
 from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
-from spatialdata.transformations import get_transformation
-from xarray import DataTree
 
 from stpredict import _keys, _provenance, _validate
+from stpredict._elements import (
+    affine_to_um,
+    image_name,
+    levels_of,
+    radius_of,
+    scale_of,
+    select,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
-    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-#: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
-_SIMILARITY_TOLERANCE = 0.02
 #: Functions that write the layers of these names.
 _MADE_BY = {_keys.LOG1P: "normalize", _keys.RANKS: "rank_expression", _keys.SMOOTHED: "smooth"}
 
@@ -186,7 +189,7 @@ def _normalized(sdata: SpatialData, table: AnnData, raw: list[Section]) -> list[
         replace(
             section,
             image=names[section.name],
-            levels=_levels(sdata, names[section.name]),
+            levels=levels_of(sdata, names[section.name]),
             normalized=True,
         )
         if section.name in there
@@ -203,9 +206,9 @@ def _section(
             f"the table annotates {name!r}, but there are no such shapes; shapes: "
             f"{_validate.listing(sdata.shapes)}"
         )
-    image = _image_name(sdata, name)
+    image = image_name(sdata, name)
     levels = levels_of(sdata, image)
-    shapes = _select(sdata.shapes[name], instances[rows], name)
+    shapes = select(sdata.shapes[name], instances[rows], name)
     image_to_um = affine_to_um(sdata.images[image], name)
     shapes_to_um = affine_to_um(sdata.shapes[name], name)
     mpp = scale_of(image_to_um, what=f"images[{image!r}]")
@@ -219,98 +222,8 @@ def _section(
         mpp=mpp,
         rows=rows,
         centers=np.ascontiguousarray(centers[:, :2]),
-        radius_um=_radius(shapes) * scale_of(shapes_to_um, what=f"shapes[{name!r}]"),
+        radius_um=radius_of(shapes) * scale_of(shapes_to_um, what=f"shapes[{name!r}]"),
     )
-
-
-def _image_name(sdata: SpatialData, section: str) -> str:
-    """Find the one image that shares the section's µm coordinate system.
-
-    An image of `pp.normalize_stain` lies on its original, and is no other image.
-    """
-    um = _keys.um(section)
-    systems = set(get_transformation(sdata.shapes[section], get_all=True))
-    twins = {_keys.normalized(image) for image in sdata.images}
-    sharing = {
-        image: systems & set(get_transformation(element, get_all=True))
-        for image, element in sdata.images.items()
-        if image not in twins
-    }
-    candidates = [image for image, common in sharing.items() if common]
-    in_um = [image for image, common in sharing.items() if um in common]
-    if len(in_um) == 1:
-        return in_um[0]
-    register = f"stp.io.register_um(sdata, {section!r}, image=…, mpp=…)"
-    if not candidates:
-        raise ValueError(
-            f"shapes[{section!r}] (coordinate systems {_validate.listing(sorted(systems))}) shares "
-            f"no coordinate system with an image; images: {_validate.listing(sdata.images)}: "
-            "spatialdata.transformations.set_transformation aligns them"
-        )
-    if len(in_um) > 1 or len(candidates) > 1:
-        raise ValueError(
-            f"several images could belong to section {section!r}: "
-            f"{_validate.listing(in_um or candidates)}: choose one with {register}"
-        )
-    raise ValueError(
-        f"the µm per pixel of images[{candidates[0]!r}] are not known (there is no coordinate "
-        f"system {um!r}): give them with {register}"
-    )
-
-
-def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
-    """Pyramid of an H&E image, finest level first, each lazy (3, y, x) uint8."""
-    element = sdata.images[image]
-    arrays = (
-        [element[scale].ds["image"] for scale in element.children]
-        if isinstance(element, DataTree)
-        else [element]
-    )
-    finest = arrays[0].transpose("c", "y", "x")
-    if finest.shape[0] != 3 or finest.dtype != np.uint8:
-        raise ValueError(
-            f"images[{image!r}] has {finest.shape[0]} channels of {finest.dtype}; an H&E image "
-            "must have 3 channels (RGB) of uint8"
-        )
-    return tuple(array.transpose("c", "y", "x").data for array in arrays)
-
-
-def _select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDataFrame:
-    if not shapes.index.is_unique:
-        raise ValueError(f"the index of shapes[{section!r}] is not unique")
-    _validate.unique_names(instances, what=f"spot ids of section {section!r} in the table")
-    missing = [i for i in instances if i not in shapes.index]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} spots of the table are not in shapes[{section!r}]: "
-            f"{_validate.listing(missing)}"
-        )
-    return shapes.loc[instances]
-
-
-def affine_to_um(element: Any, section: str) -> NDArray[np.float64]:
-    """Affine (3, 3) from an element's x and y to the section's µm."""
-    transformation = get_transformation(element, to_coordinate_system=_keys.um(section))
-    return np.asarray(
-        transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=float
-    )
-
-
-def scale_of(affine: NDArray[np.float64], *, what: str) -> float:
-    """Scale of a similarity transformation."""
-    stretch = np.linalg.svd(affine[:2, :2], compute_uv=False)
-    if not stretch[1] > 0 or stretch[0] / stretch[1] > 1 + _SIMILARITY_TOLERANCE:
-        raise ValueError(
-            f"the transformation of {what} to µm stretches its axes by {stretch[0]:.4g} and "
-            f"{stretch[1]:.4g}; it must scale both alike"
-        )
-    return float(np.sqrt(stretch[0] * stretch[1]))
-
-
-def _radius(shapes: GeoDataFrame) -> NDArray[np.float64]:
-    if "radius" in shapes.columns:
-        return shapes["radius"].to_numpy(dtype=float)
-    return np.sqrt(shapes.geometry.area.to_numpy() / np.pi)
 
 
 def copy_of(sdata: SpatialData) -> SpatialData:

@@ -12,7 +12,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict import _elements, _provenance
 from stpredict._tissue import Tissue, tissue_of
 from stpredict.io._assemble import assemble_section
 from stpredict.pp._tissue import find_tissue
@@ -62,7 +62,7 @@ def image_only(pixels, *, name="slide", **options):
 
 
 def mask_at_full_resolution(sdata, image="S1_image"):
-    levels = _sections.levels_of(sdata, image)
+    levels = _elements.levels_of(sdata, image)
     found = tissue_of(sdata, image, levels[0].shape[1:])
     y, x = np.mgrid[: levels[0].shape[1], : levels[0].shape[2]]
     return found.at(np.stack([x, y], axis=-1) + 0.5)
@@ -113,7 +113,7 @@ class TestLabels:
         pieces = [(300, 300, 150), (300, 900, 150), (900, 600, 80)]
         sdata = image_only(slide(*pieces, (900, 1200, 15)))
         stp.pp.detect_tissue(sdata)
-        levels = _sections.levels_of(sdata, "slide")
+        levels = _elements.levels_of(sdata, "slide")
         labels = np.asarray(sdata.labels["slide_tissue"])
         assert sorted(np.unique(labels)) == [0, 1, 2, 3]
         found = tissue_of(sdata, "slide", levels[0].shape[1:])

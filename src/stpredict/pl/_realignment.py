@@ -78,7 +78,7 @@ def realignment(
 
 def _draw_spots(ax: Axes, section: _sections.Section, before: NDArray[np.float64]) -> None:
     distance = np.linalg.norm(section.centers_um - before, axis=1)
-    look = {"facecolors": "none", "linewidths": 0.8}
+    look: dict[str, Any] = {"facecolors": "none", "linewidths": 0.8}
     _section.draw_spots(ax, section, edgecolors="black", **look)
     if not distance.any():
         ax.set_title(f"{section.name}: left alone")

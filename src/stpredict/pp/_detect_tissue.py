@@ -9,7 +9,7 @@ from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Scale, Sequence, get_transformation
 from tqdm.auto import tqdm
 
-from stpredict import _images, _keys, _provenance, _sections, _validate
+from stpredict import _elements, _images, _keys, _provenance, _sections, _validate
 from stpredict._log import tell
 from stpredict._settings import settings
 from stpredict._tissue import Tissue
@@ -87,7 +87,7 @@ def detect_tissue(
     labels: dict[str, Any] = {}
     fraction: dict[str, NDArray[np.float64]] = {}
     for name in tqdm(names, desc="detect_tissue", disable=settings.verbosity == 0, leave=False):
-        levels = _sections.levels_of(sdata, name)
+        levels = _elements.levels_of(sdata, name)
         pieces, scale = find_tissue(levels, mpp=_images.mpp_of(sdata, name), method=method)
         shape_yx = levels[0].shape[1], levels[0].shape[2]
         found = Tissue(mask=pieces > 0, scale=scale, shape_yx=shape_yx)
@@ -135,7 +135,7 @@ def _choose(
 def _check(sdata: SpatialData, names: list[str]) -> None:
     _images.require_images(sdata, names)
     for name in names:
-        _sections.levels_of(sdata, name)
+        _elements.levels_of(sdata, name)
         key = _keys.tissue(name)
         if key in sdata and key not in sdata.labels:
             raise ValueError(

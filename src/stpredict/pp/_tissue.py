@@ -12,9 +12,9 @@ import numpy as np
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
+from stpredict._elements import levels_of
 from stpredict._images import mpp_of
 from stpredict._log import SPATIALDATA, quiet
-from stpredict._sections import levels_of
 from stpredict._tissue import MOST_PX, Tissue, tissue_of
 
 if TYPE_CHECKING:

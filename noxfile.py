@@ -74,7 +74,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests and the examples of the docstrings; arguments go to pytest."""
-    run(session, "-m", "pytest", *session.posargs)
+    run(session, "-m", "pytest", "--numprocesses", "auto", *session.posargs)
 
 
 @nox.session(python=False)

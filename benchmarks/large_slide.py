@@ -36,6 +36,7 @@ STORED = {"single scale": None, "pyramid": [2, 2, 2, 2]}
 STEPS: dict[str, Callable[[sd.SpatialData], object]] = {
     "detect_tissue": lambda sdata: stp.pp.detect_tissue(sdata),
     "grid": lambda sdata: stp.pp.grid(sdata, "slide_image"),
+    "normalize_stain": lambda sdata: stp.pp.normalize_stain(sdata),
     "pl.tissue": lambda sdata: stp.pl.tissue(sdata),
 }
 

@@ -292,3 +292,46 @@ class TestStain:
     def test_a_section_that_is_not_there(self, stained):
         with pytest.raises(KeyError, match="no section 'S9'; sections: S1, S2, S3"):
             stp.pl.stain(stained, sections=["S1", "S9"])
+
+
+class TestRealignment:
+    @pytest.fixture
+    def misaligned(self):
+        return stp.datasets.phantom(size_px=1600, misalignment_um=(60, -40), seed=2)
+
+    def test_spots_before_and_after_and_the_score_of_shifts(self, misaligned):
+        (before,) = (s.centers_um for s in _sections.sections(misaligned))
+        stp.pp.realign(misaligned)
+        (after,) = (s.centers_um for s in _sections.sections(misaligned))
+        axes = stp.pl.realignment(misaligned)
+        assert len(axes) == 2
+        spots = [c for c in axes[0].collections if isinstance(c, EllipseCollection)]
+        np.testing.assert_allclose(spots[0].get_offsets(), after)
+        np.testing.assert_allclose(spots[1].get_offsets(), before, atol=1e-6)
+        record = misaligned.tables["table"].uns["stpredict"]["realign"]["S1"]
+        (surface,) = axes[1].images
+        np.testing.assert_array_equal(surface.get_array(), record["surface"])
+        # the brightest pixel lies where the chosen shift is marked
+        left, right, bottom, top = surface.get_extent()
+        row, column = np.unravel_index(record["surface"].argmax(), record["surface"].shape)
+        n = len(record["surface"])
+        brightest = (
+            left + (column + 0.5) * (right - left) / n,
+            top + (row + 0.5) * (bottom - top) / n,
+        )
+        chosen = axes[1].lines[-1].get_xydata()[0]
+        np.testing.assert_allclose(chosen, (after - before).mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(chosen, brightest, atol=35)
+
+    def test_a_given_shift_has_no_surface(self, misaligned):
+        stp.pp.realign(misaligned, shift_um=(-60, 40))
+        axes = stp.pl.realignment(misaligned)
+        assert len(axes) == 1
+        assert axes[0].get_title() == "S1: moved by 72 µm (median)"
+
+    def test_without_realignment(self, misaligned):
+        with pytest.raises(KeyError, match=r"'S1' was not realigned: run stp.pp.realign"):
+            stp.pl.realignment(misaligned)
+        stp.pp.realign(misaligned, shift_um=(1, 1))
+        with pytest.raises(ValueError, match="1 axes are needed, 2 given"):
+            stp.pl.realignment(misaligned, axes=plt.subplots(1, 2)[1])

@@ -203,6 +203,19 @@ class TestTiles:
                 pixels.mean((0, 1)) / 255, table.obsm["X_colour"][row], atol=1e-5
             )
 
+    def test_tiles_of_a_normalised_stain_are_normalised(self, one):
+        before = stp.pl.tiles(one, n=1)[0, 0].images[0].get_array()
+        stp.pp.normalize_stain(one)
+        # what is there was embedded as scanned
+        np.testing.assert_array_equal(stp.pl.tiles(one, n=1)[0, 0].images[0].get_array(), before)
+        stp.pp.embed(one, colour, key_added="X_colour", tile_um=40)
+        pixels = stp.pl.tiles(one, n=1)[0, 0].images[0].get_array()
+        assert (pixels != before).any()
+        row = one.tables["table"].obs_names.get_loc(stp.pl.tiles(one, n=1)[0, 0].get_title())
+        np.testing.assert_allclose(
+            pixels.mean((0, 1)) / 255, one.tables["table"].obsm["X_colour"][row], atol=1e-5
+        )
+
     def test_lines_split_it_into_subtiles(self, one):
         axes = stp.pl.tiles(one, n=1)
         ax = axes[0, 0]

@@ -74,8 +74,9 @@ def tiles(
     >>> axes = stp.pl.tiles(sdata, "C5", n=3)  # doctest: +SKIP
     """
     table = _sections.table_of(sdata)
-    found = _section.choose(_sections.sections(sdata), section)
     recipe = _recipe.embed_recipe(table, _embedding(table, embedding))
+    seen = _sections.sections(sdata, normalized=recipe.get("stain") is not None)
+    found = _section.choose(seen, section)
     chosen = _spots(table, found, spots, n)
     if axes is None:
         size = 2.4 * len(chosen) + 0.4, 5.4

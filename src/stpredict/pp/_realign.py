@@ -92,7 +92,7 @@ def realign(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(misalignment_um=(80, -60))
     >>> stp.pp.realign(sdata)
-    realign S1: moved by (-8..., 6...) µm ...
+    realign S1: moved by (..., ...) µm (score +...; by chance up to ...)
     >>> stp.pp.realign(sdata, undo=True)
     realign S1: taken back
     """

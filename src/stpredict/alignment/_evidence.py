@@ -61,16 +61,19 @@ class Evidence:
         explained variance is that of a linear regression of the expression on the image's
         features, mean over components. Both are at most 1, and flat where they know nothing.
         """
+        centers = apply(matrix, self.centers)
+        explained = explained_variance(basis_of(self.at(centers)), self.expression)
+        return self.contrast(matrix), explained
+
+    def contrast(self, matrix: NDArray[np.float64]) -> float:
+        """Tissue under the outermost spots less that under their rim, after a motion."""
         centers, rim = apply(matrix, self.centers), apply(matrix, self.rim)
         known = self._inside(rim)  # beyond the border of the image, nothing is known
-        contrast = 0.0
-        if known.any():
-            outermost = centers[self.rim_owner[known]]
-            under = np.where(
-                self._inside(outermost), self._at(self.tissue[None], outermost)[:, 0], 0
-            )
-            contrast = float((under - self._at(self.tissue[None], rim[known])[:, 0]).mean())
-        return contrast, explained_variance(basis_of(self.at(centers)), self.expression)
+        if not known.any():
+            return 0.0
+        outermost = centers[self.rim_owner[known]]
+        under = np.where(self._inside(outermost), self._at(self.tissue[None], outermost)[:, 0], 0)
+        return float((under - self._at(self.tissue[None], rim[known])[:, 0]).mean())
 
     def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Features of the image at some places, (n, d)."""

@@ -45,9 +45,9 @@ def realign(
     Where one signal is useless (no edge of tissue in sight, or uniform tissue), it is flat and the
     other decides.
 
-    A section is left alone unless the score grows by more than a search finds where there is
-    nothing to find: the largest growth of the explained variance with the section's expression
-    turned and mirrored in seven ways.
+    A section is left alone unless the score grows by more than chance adds to it: the largest
+    growth of the explained variance when the same search is given the section's expression turned
+    and mirrored in seven ways.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+    from spatialdata.transformations import BaseTransformation
 
 #: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
 _SIMILARITY_TOLERANCE = 0.02
@@ -88,10 +89,12 @@ def select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDa
 
 def affine_to_um(element: Any, section: str) -> NDArray[np.float64]:
     """Affine (3, 3) from an element's x and y to the section's µm."""
-    transformation = get_transformation(element, to_coordinate_system=_keys.um(section))
-    return np.asarray(
-        transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=float
-    )
+    return matrix_of(get_transformation(element, to_coordinate_system=_keys.um(section)))
+
+
+def matrix_of(transformation: BaseTransformation) -> NDArray[np.float64]:
+    """Affine (3, 3) of a transformation of x and y."""
+    return np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=float)
 
 
 def scale_of(affine: NDArray[np.float64], *, what: str) -> float:

@@ -10,6 +10,7 @@ from spatialdata.transformations import Sequence, get_transformation
 from xarray import DataTree
 
 from stpredict import _keys, _validate
+from stpredict._elements import matrix_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def _scale(sdata: SpatialData, image: str, *, shape: tuple[int, ...]) -> tuple[f
             f"{_validate.listing(of_labels)} and {_validate.listing(of_image)}: {again}"
         )
     path = Sequence([of_labels[shared[0]], of_image[shared[0]].inverse()])
-    affine = np.asarray(path.to_affine_matrix(("x", "y"), ("x", "y")), dtype=float)
+    affine = matrix_of(path)
     scale = np.diag(affine)[:2]
     # the far corner, by the scale alone and by all of the transformation
     corner = np.array([shape[1], shape[0], 1.0])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from stpredict import _keys, _provenance, _sections
+from stpredict._elements import matrix_of
 from stpredict._log import tell
 
 if TYPE_CHECKING:
@@ -23,20 +24,14 @@ def move_shapes(
     of_shapes = get_transformation(shapes, get_all=True)
     of_image = get_transformation(image, get_all=True)
     um = _keys.um(section.name)
-    from_um = np.linalg.inv(_matrix(of_image[um]))
+    from_um = np.linalg.inv(matrix_of(of_image[um]))
     for system, transformation in of_shapes.items():
         if system not in of_image:
             continue
-        to_system = _matrix(of_image[system]) @ from_um  # from µm to that system
+        to_system = matrix_of(of_image[system]) @ from_um  # from µm to that system
         there = to_system @ matrix @ np.linalg.inv(to_system)
-        moved = Affine(there @ _matrix(transformation), ("x", "y"), ("x", "y"))
+        moved = Affine(there @ matrix_of(transformation), ("x", "y"), ("x", "y"))
         set_transformation(shapes, moved, to_coordinate_system=system)
-
-
-def _matrix(transformation: Any) -> NDArray[np.float64]:
-    return np.asarray(
-        transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=float
-    )
 
 
 def drop_outdated(sdata: SpatialData) -> None:

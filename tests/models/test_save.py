@@ -20,6 +20,7 @@ from stpredict.models import Model, _load, _save
 from stpredict.models._ridge import Ridge
 from stpredict.nn import DeepSets
 from stpredict.targets import Standard
+from stpredict.targets import fit as fit_targets
 
 D, GENES = 5, ("ERBB2", "GNAS", "MUC1")
 FILES = {"config.json", "model.safetensors", "history.csv", "README.md"}
@@ -62,7 +63,7 @@ def model_of(seed=0, context="spot_subspot_neighbors"):
         },
         units="log(1 + counts per 10,000)",
         inputs=Standard.fit(random.normal(1, 2, (20, D))),
-        targets=Standard.fit(targets),
+        targets=fit_targets("genes", targets, columns=range(len(GENES))),
         ridge=Ridge.fit(
             random.normal(size=(20, D)).astype(np.float32),
             random.normal(size=(20, 3)).astype(np.float32),

@@ -13,7 +13,7 @@ from torch.nn import functional
 import stpredict as stp
 from stpredict.nn import DeepSets
 from stpredict.targets import Standard
-from stpredict.training import Inputs, Schedule, fit_network
+from stpredict.training import Inputs, Measured, Schedule, fit_network
 
 N, D, G = 90, 6, 3
 TRAINING, VALIDATION = np.arange(60), np.arange(60, N)
@@ -52,7 +52,7 @@ def fit(*, seed=0, loss=functional.mse_loss, weights=None, **options):
     return fit_network(
         functools.partial(DeepSets, D, G, n_hidden=16, n_phi=3, n_rho=2),
         inputs,
-        targets,
+        Measured(targets),
         training=TRAINING,
         validation=VALIDATION,
         loss=loss,
@@ -93,7 +93,7 @@ def test_a_network_learns_the_rows_it_is_shown():
         fitted = fit_network(
             functools.partial(DeepSets, D, 1, context="spot", n_hidden=16, n_phi=1, n_rho=1),
             inputs,
-            targets,
+            Measured(targets),
             training=TRAINING,
             validation=VALIDATION[kind[VALIDATION] == wanted],
             loss=functional.mse_loss,

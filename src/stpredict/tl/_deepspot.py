@@ -51,9 +51,10 @@ def fit_deepspot(
     φ (linear, dropout, ReLU; the median of an ensemble) embeds every tile, sub-tiles are summed
     and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
     predicts the genes; the spread of ρ's ensemble goes to ``layers["std"]`` of predictions, a
-    hint at what the networks disagree on, no error bar. Embeddings and genes are standardised on the training rows. One group is
-    held out to stop early by; the weights of its best epoch are kept. A ridge regression on the
-    same embedding is fitted beside it, for `evaluate` to compare with.
+    hint at what the networks disagree on, no error bar. Embeddings and genes are standardised on
+    the training rows. One group is held out to stop early by; the weights of its best epoch are
+    kept. A ridge regression on the same embedding is fitted beside it, for `evaluate` to compare
+    with.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ def whole(
     table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
 ) -> Split:
     """Train on all rows; what is tuned is tuned over groups, or blocks of a single section."""
-    labels, kind = _groups(table, groups)
+    labels, _ = _groups(table, groups)
     if len(set(labels)) == 1:
         labels = _blocks(found)[0]
     return Split(

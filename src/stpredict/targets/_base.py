@@ -195,6 +195,16 @@ class FactorTargets(Targets):
         }
 
 
+def check_n_factors(n_factors: int, n_rows: int, constant: NDArray[np.bool_]) -> None:
+    """Require no more factors than training rows, and than genes that vary in them."""
+    n_varying = int((~constant).sum())
+    if n_factors > min(n_rows, n_varying):
+        raise ValueError(
+            f"n_factors={n_factors} is too many: it may be no more than the training rows "
+            f"({n_rows}) and the genes that vary in them ({n_varying})"
+        )
+
+
 def standard_scores(scores: NDArray[np.float64]) -> Standard:
     """Standard scores of factors in training, of (n_rows, n_factors)."""
     standard = Standard.fit(scores)

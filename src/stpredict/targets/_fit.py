@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _validate
+from stpredict.targets._autoencoder import Latent
 from stpredict.targets._base import Targets, matrix
+from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
 from stpredict.targets._nmf import Nmf
 from stpredict.targets._saved import Saved, check_columns
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-_FACTORS: dict[str, type[Svd] | type[Nmf]] = {"svd": Svd, "nmf": Nmf}
+_FACTORS: dict[str, type[Svd] | type[Nmf] | type[Latent]] = {
+    "svd": Svd,
+    "nmf": Nmf,
+    "autoencoder": Latent,
+}
 
-_KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS}
+_KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS, "counts": Counts}
 
 #: Names of the kinds of targets.
 KINDS = tuple(_KINDS)
@@ -35,6 +41,7 @@ def fit(
     n_factors: int | None = None,
     scaling: str = "standard",
     seed: int = 0,
+    library: ArrayLike | None = None,
 ) -> Targets:
     """Fit what a model learns to predict.
 
@@ -44,6 +51,11 @@ def fit(
         - ``"genes"``: the model's genes themselves.
         - ``"svd"``: the first principal components of all fit genes.
         - ``"nmf"``: non-negative factors of all fit genes [1]_, whose values must be at least 0.
+        - ``"autoencoder"``: the code of an autoencoder of all fit genes, STDL's [2]_, trained
+          here with a tenth of the training rows held out for early stopping.
+        - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses. The
+          network predicts the logarithm of a gene's share of the spot's counts; genes come back
+          as expected counts per 10,000.
     values
         (n_rows, n_fit_genes), the training rows of all fit genes, dense or sparse.
     columns
@@ -57,9 +69,12 @@ def fit(
           has a range of 0 and is divided by its standard deviation instead.
         - ``"none"``: genes as they are.
 
-        Factors take the spread from it: ``"svd"`` is always centred on the mean, ``"nmf"`` never.
+        Factors are made of scaled genes; ``"svd"`` is always centred on the mean, ``"nmf"``
+        never. Counts are not scaled.
     seed
-        Of the solvers.
+        Of the solvers. The global state of torch's random numbers is left as it was.
+    library
+        (n_rows,), total counts of every training row over all its genes, for ``"counts"``.
 
     Returns
     -------
@@ -70,13 +85,16 @@ def fit(
     Raises
     ------
     ValueError
-        If a name is unknown, values are NaN, infinite or, for ``"nmf"``, negative, columns are
-        no genes, or ``n_factors`` is more than the data allow.
+        If a name is unknown, values are NaN, infinite, negative (``"nmf"``, ``"counts"``) or no
+        whole numbers (``"counts"``), columns are no genes, or ``n_factors`` is more than the data
+        allow.
 
     References
     ----------
     .. [1] Lee and Seung, "Learning the parts of objects by non-negative matrix factorization",
        Nature 1999, doi:10.1038/44565
+    .. [2] Rubin, "Spatial Transcriptomics Deep Learning", Technion 2020,
+       https://github.com/Roy-Rubin/STDL-Project
 
     Examples
     --------
@@ -97,6 +115,13 @@ def fit(
     _validate.one_of("scaling", scaling, SCALINGS)
     values, columns = _check(values, columns)
     _check_n_factors(kind, n_factors)
+    if (library is None) == (kind == "counts"):
+        raise ValueError(
+            f"targets={kind!r} {'need' if library is None else 'take no'} library=, the total "
+            'counts of every training row, which targets="counts" are divided by'
+        )
+    if library is not None:
+        return Counts.fit(values, columns, library=library)
     if n_factors is None:
         return Genes.fit(values, columns, scaling=scaling)
     return _FACTORS[kind].fit(values, columns, n_factors=n_factors, scaling=scaling, seed=seed)

@@ -12,7 +12,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from stpredict import _validate
-from stpredict.targets._base import FactorTargets, standard_scores
+from stpredict.targets._base import FactorTargets, check_n_factors, standard_scores
 from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 
@@ -46,12 +46,7 @@ class Nmf(FactorTargets):
         """Fit on training rows, (n_rows, n_fit_genes)."""
         _validate.counts(values, what='values for targets="nmf"')
         found = describe(values, scaling)
-        n_rows, n_varying = values.shape[0], int((~found.constant).sum())
-        if n_factors > min(n_rows, n_varying):
-            raise ValueError(
-                f"n_factors={n_factors} is too many: it may be no more than the training rows "
-                f"({n_rows}) and the genes that vary in them ({n_varying})"
-            )
+        check_n_factors(n_factors, values.shape[0], found.constant)
         spread = np.where(found.constant, 0, found.scaling.scale)
         genes = Standard(np.zeros_like(found.mean), spread)
         nmf = NMF(n_factors, max_iter=_MAX_ITERATIONS, random_state=seed)

@@ -82,15 +82,15 @@ class Loss(nn.Module):
             msg = f"predicted is {tuple(predicted.shape)}: a loss needs a spot and a target."
             raise ValueError(msg)
         dtype = torch.promote_types(predicted.dtype, torch.float32)
-        offset = None
+        offset = predicted.new_zeros(len(predicted), 1)
         if self.needs_counts:
-            offset = _offset(self.name, log_library, len(predicted)).to(dtype)
-        return self.compute(predicted.to(dtype), target.to(dtype), offset)
+            offset = _offset(self.name, log_library, len(predicted))
+        return self.compute(predicted.to(dtype), target.to(dtype), offset.to(dtype))
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Give the loss of ``(n, g)`` and ``(n, g)`` in float32 or float64.
 
-        ``log_library`` is ``(n, 1)`` where ``needs_counts``, else None.
+        ``log_library`` is ``(n, 1)``, zeros unless ``needs_counts``.
         """
         raise NotImplementedError
 

@@ -23,7 +23,7 @@ class Cosine(Loss):
 
     name = "cosine"
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``1 - cos``, averaged over genes."""
         return (1 - _cosine(predicted, target, dim=0, centered=False)).mean()
 
@@ -38,7 +38,7 @@ class Pearson(Loss):
 
     name = "pearson"
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``1 - r``, averaged over genes."""
         return (1 - _cosine(predicted, target, dim=0, centered=True)).mean()
 
@@ -53,7 +53,7 @@ class PearsonSpot(Loss):
     name = "pearson_spot"
     needs_several_targets = True
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``1 - r``, averaged over spots."""
         return (1 - _cosine(predicted, target, dim=1, centered=True)).mean()
 

@@ -22,7 +22,7 @@ class Poisson(Loss):
     name = "poisson"
     needs_counts = True
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``mean - count log(mean) + log(count!)``, averaged."""
         log_mean = predicted + log_library
         return (log_mean.exp() - target * log_mean + torch.lgamma(target + 1)).mean()
@@ -61,7 +61,7 @@ class NegativeBinomial(Loss):
         """Logarithm of every gene's dispersion, (g,), within ±9 and there never without slope."""
         return _MOST_LOG_DISPERSION * torch.tanh(self.unbounded / _MOST_LOG_DISPERSION)
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``-log p(count)``, averaged."""
         if predicted.shape[1] != len(self.unbounded):
             msg = f"predicted has {predicted.shape[1]} targets, the loss {len(self.unbounded)}."

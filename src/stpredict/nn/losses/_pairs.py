@@ -18,7 +18,7 @@ class _WeightedSum(Loss):
         self.parts = nn.ModuleList(parts)
         self.weights = weights
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Sum of the weighted parts."""
         weighted = [
             weight * part.compute(predicted, target, log_library)  # type: ignore[operator]

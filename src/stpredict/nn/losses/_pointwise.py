@@ -13,7 +13,7 @@ class MSE(Loss):
 
     name = "mse"
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Squared differences, averaged."""
         return F.mse_loss(predicted, target)
 
@@ -23,7 +23,7 @@ class L1(Loss):
 
     name = "l1"
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Absolute differences, averaged."""
         return F.l1_loss(predicted, target)
 
@@ -55,6 +55,6 @@ class Huber(Loss):
             raise ValueError(msg)
         self.delta = delta
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``e²/2`` up to delta, ``delta (|e| - delta/2)`` beyond, averaged."""
         return F.huber_loss(predicted, target, delta=self.delta)

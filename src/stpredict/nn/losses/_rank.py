@@ -101,7 +101,7 @@ class PairwiseHinge(Loss):
             raise ValueError(msg)
         self.margin = margin
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Mean over spots of the mean over pairs."""
         return _Pairwise.apply(predicted, target, self.margin).mean()
 
@@ -122,7 +122,7 @@ class PairwiseLogistic(Loss):
     name = "pairwise_logistic"
     needs_several_targets = True
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Mean over spots of the mean over pairs."""
         return _Pairwise.apply(predicted, target, None).mean()
 
@@ -211,7 +211,7 @@ class HybridRank(Loss):
         }
         return start + change * done[self.schedule]
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """MSE and rank loss by their weights of now."""
         rank = self.rank.compute(predicted, target, log_library)
         return (1 - self.weight) * F.mse_loss(predicted, target) + self.weight * rank

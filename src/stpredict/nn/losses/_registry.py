@@ -105,7 +105,7 @@ class _Plain(Loss):
         super().__init__()
         self.module = module
 
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor | None) -> Tensor:
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Call the module."""
         loss: Tensor = self.module(predicted, target)
         return loss

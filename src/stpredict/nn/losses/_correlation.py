@@ -19,6 +19,13 @@ class Cosine(Loss):
     Averaged over genes. Where a gene is zero in all spots, predicted or measured, the cosine is
     taken as 0, which costs 1 and has no gradient. In a batch of one, the cosine is the sign of the
     product, which has no gradient either.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.Cosine()(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(1.)
     """
 
     name = "cosine"
@@ -34,6 +41,13 @@ class Pearson(Loss):
     Averaged over genes; it is what `metrics.pcc` scores. Where a gene is constant, predicted or
     measured, its correlation is taken as 0, which costs 1 and has no gradient. So a batch of one
     costs 1, and nothing is learnt of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.Pearson()(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(2.)
     """
 
     name = "pearson"
@@ -48,6 +62,13 @@ class PearsonSpot(Loss):
 
     Averaged over spots. Where a spot is constant, predicted or measured, its correlation is taken
     as 0, which costs 1 and has no gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PearsonSpot()(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(2.)
     """
 
     name = "pearson_spot"

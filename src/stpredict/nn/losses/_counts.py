@@ -17,6 +17,14 @@ class Poisson(Loss):
 
     The expected count is ``exp(predicted + log_library)``. The constant ``log(count!)`` is part
     of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> log_rate, counts = torch.tensor([[0.0, 0.0]]), torch.tensor([[0, 1]])
+    >>> losses.Poisson()(log_rate, counts, log_library=torch.tensor([0.0]))
+    tensor(1.)
     """
 
     name = "poisson"
@@ -44,6 +52,15 @@ class NegativeBinomial(Loss):
     ------
     ValueError
         If ``n_targets`` is below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> loss = losses.NegativeBinomial(2)
+    >>> log_rate, counts = torch.tensor([[0.0, 0.0]]), torch.tensor([[0, 0]])
+    >>> loss(log_rate, counts, log_library=torch.tensor([0.0])).detach()
+    tensor(0.6931)
     """
 
     name = "negative_binomial"

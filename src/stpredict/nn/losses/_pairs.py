@@ -44,6 +44,14 @@ class MSEPearson(_WeightedSum):
     ------
     ValueError
         If a weight is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> loss = losses.MSEPearson(pearson_weight=0.5)
+    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(2.)
     """
 
     name = "mse_pearson"
@@ -64,6 +72,14 @@ class MSECosine(_WeightedSum):
     ------
     ValueError
         If a weight is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> loss = losses.MSECosine(cosine_weight=0.5)
+    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(1.5000)
     """
 
     name = "mse_cosine"
@@ -84,6 +100,14 @@ class L1Cosine(_WeightedSum):
     ------
     ValueError
         If a weight is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> loss = losses.L1Cosine(cosine_weight=0.5)
+    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(1.5000)
     """
 
     name = "l1_cosine"
@@ -104,6 +128,14 @@ class HuberCosine(_WeightedSum):
     ------
     ValueError
         If a weight is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> loss = losses.HuberCosine(cosine_weight=0.5)
+    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(1.)
     """
 
     name = "huber_cosine"

@@ -9,7 +9,15 @@ from stpredict.nn.losses._base import Loss
 
 
 class MSE(Loss):
-    """Mean squared error over spots and targets."""
+    """Mean squared error over spots and targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.MSE()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]]))
+    tensor(2.)
+    """
 
     name = "mse"
 
@@ -19,7 +27,15 @@ class MSE(Loss):
 
 
 class L1(Loss):
-    """Mean absolute error over spots and targets."""
+    """Mean absolute error over spots and targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.L1()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]]))
+    tensor(1.)
+    """
 
     name = "l1"
 
@@ -44,6 +60,13 @@ class Huber(Loss):
     References
     ----------
     Huber, Robust estimation of a location parameter, Ann. Math. Statist. 1964.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.Huber()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]]))
+    tensor(0.7500)
     """
 
     name = "huber"

@@ -89,6 +89,13 @@ class PairwiseHinge(Loss):
     ----------
     Herbrich et al., Large margin rank boundaries for ordinal regression, 2000; HEVisum,
     https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PairwiseHinge()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
+    tensor(0.5000)
     """
 
     name = "pairwise_hinge"
@@ -117,6 +124,13 @@ class PairwiseLogistic(Loss):
     ----------
     Burges et al., Learning to rank using gradient descent, ICML 2005; HEVisum,
     https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PairwiseLogistic()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
+    tensor(0.4741)
     """
 
     name = "pairwise_logistic"

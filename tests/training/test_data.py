@@ -72,7 +72,7 @@ def test_without_links_nobody_has_a_neighbor():
 def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n_rows):
     inputs, targets = inputs_of(context), targets_of()
     rows = np.random.default_rng(1).permutation(N)[:n_rows]
-    batch = inputs.batch(rows, targets)
+    batch = inputs.batch(rows, Measured(targets))
 
     scaled = inputs.scaler.transform(inputs.center)
     wanted = set(rows.tolist())
@@ -111,7 +111,7 @@ def test_a_network_predicts_the_same_of_a_batch_as_of_its_parts(context):
         given_parts["neighbors"] = torch.from_numpy(scaled[own])  # -1: padded with the last tile
         given_parts["neighbor_mask"] = torch.from_numpy(own >= 0)
     with torch.inference_mode():
-        whole = inputs.batch(rows, targets_of()).predict(network)
+        whole = inputs.batch(rows, Measured(targets_of())).predict(network)
         np.testing.assert_allclose(whole, network(**given_parts), atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.autoencoder import Autoencoder
@@ -17,4 +18,5 @@ __all__ = [
     "LinearSets",
     "SetNetwork",
     "from_published_state",
+    "losses",
 ]

@@ -28,8 +28,9 @@ _HIGHEST = float(np.log(np.finfo(np.float32).max / PER)) - 0.01
 class Counts(Targets):
     """Counts of the model's genes as they are.
 
-    The network predicts the logarithm of the share of a spot's counts that a gene has; the loss
-    adds the logarithm of the spot's total. Genes come back as expected counts per 10,000.
+    The network predicts the logarithm of how many times as many counts a gene has as the training
+    mean expects of a spot with so many counts in all. Genes come back as expected counts per
+    10,000.
     """
 
     kind: ClassVar[str] = "counts"
@@ -55,9 +56,15 @@ class Counts(Targets):
         return self._model_genes(values)
 
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Expected counts per 10,000 of logarithms of shares, (n, n_genes)."""
-        shares = np.exp(np.minimum(self._checked_outputs(outputs), np.float32(_HIGHEST)))
-        return self._with_constants(shares * np.float32(PER))
+        """Expected counts per 10,000, (n, n_genes)."""
+        times = np.exp(np.minimum(self._checked_outputs(outputs), np.float32(_HIGHEST)))
+        return self._with_constants(times * self.mean)
+
+    @property
+    def log_share(self) -> NDArray[np.float32]:
+        """Logarithm of the share of the counts that each gene has in training, (n_genes,)."""
+        share = np.maximum(self.mean / PER, np.finfo(np.float32).tiny)
+        return np.asarray(np.log(share), dtype=np.float32)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {}, {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
+    from torch import nn
 
     from stpredict.models import Model
 
@@ -32,6 +33,7 @@ def fit_deepcell(
     targets: Kind = "genes",
     n_factors: int | None = None,
     scaling: Scaling | None = None,
+    loss: str | nn.Module = "mse",
     n_hidden: int = 1024,
     n_phi: int = 10,
     n_rho: int = 10,
@@ -68,6 +70,7 @@ def fit_deepcell(
     {rows}
     {weight}
     {targets}
+    {loss}
     n_hidden
         Width of φ.
     n_phi, n_rho
@@ -92,7 +95,8 @@ def fit_deepcell(
     KeyError
         If the embedding, the graph, the layer, a gene or a column is not there.
     ValueError
-        If no genes are selected, embeddings or the layer have NaN, weights are NaN or negative,
+        If no genes are selected, the loss is unknown or does not suit the targets, there are more
+        factors than the data allow, embeddings or the layer have NaN, weights are NaN or negative,
         or there are too few spots to hold any out.
 
     References
@@ -127,6 +131,7 @@ def fit_deepcell(
             targets=targets,
             n_factors=n_factors,
             scaling=scaling,
+            loss=loss,
             seed=seed,
             device=device,
         ),

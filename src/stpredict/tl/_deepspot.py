@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
+    from torch import nn
 
     from stpredict.models import Model
 
@@ -34,6 +35,7 @@ def fit_deepspot(
     targets: Kind = "genes",
     n_factors: int | None = None,
     scaling: Scaling | None = None,
+    loss: str | nn.Module = "mse",
     n_hidden: int = 512,
     n_phi: int = 10,
     n_rho: int = 10,
@@ -71,6 +73,7 @@ def fit_deepspot(
     {rows}
     {weight}
     {targets}
+    {loss}
     n_hidden
         Width of φ.
     n_phi, n_rho
@@ -91,7 +94,8 @@ def fit_deepspot(
     KeyError
         If the embedding, the graph, the layer, a gene or a column is not there.
     ValueError
-        If no genes are selected, embeddings or the layer have NaN, weights are NaN or negative,
+        If no genes are selected, the loss is unknown or does not suit the targets, there are more
+        factors than the data allow, embeddings or the layer have NaN, weights are NaN or negative,
         or there are too few spots to hold any out.
 
     References
@@ -126,6 +130,7 @@ def fit_deepspot(
             targets=targets,
             n_factors=n_factors,
             scaling=scaling,
+            loss=loss,
             seed=seed,
             device=device,
         ),

@@ -38,6 +38,12 @@ _SHARED = {
         Of the genes, before training or before factors are found: ``"standard"``, ``"robust"`` or
         ``"none"``; by default standard for genes, none for factors.
     """,
+    "loss": """\
+    loss
+        Name of one of `stpredict.nn.losses.LOSSES`, or a module of yours. Likelihoods of counts
+        (``"poisson"``, ``"negative_binomial"``) take ``layer=None`` or a layer of counts, the
+        library size as offset, and predict counts per 10,000.
+    """,
     "training": """\
     learning_rate, weight_decay
         Of AdamW.

@@ -9,15 +9,21 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.neighbors import KDTree
-from torch.nn import functional
 
 from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.models import Model
 from stpredict.models._ridge import Ridge
 from stpredict.models._save import HISTORY_COLUMNS
-from stpredict.targets import Standard
+from stpredict.targets import PER, Standard
 from stpredict.tl._split import split, whole
-from stpredict.tl._task import fit_targets, measured_of, read_values, read_weights, weighing
+from stpredict.tl._task import (
+    fit_targets,
+    measured_of,
+    read_loss,
+    read_values,
+    read_weights,
+    weighing,
+)
 from stpredict.training import Inputs, Schedule, fit_network
 
 if TYPE_CHECKING:
@@ -70,20 +76,24 @@ def fit(
     if method.estimate is None:
         if schedule is None:
             raise TypeError(f"{method.name} is trained step by step: it needs a schedule")
+        loss = read_loss(task, len(values.genes))
         fitted = fit_network(
             build,
             inputs,
             measured,
             training=rows.training,
             validation=rows.validation,
-            loss=functional.mse_loss,
+            loss=loss,
             schedule=schedule,
             seed=task.seed,
             device=task.device,
             weights=weights,
         )
         trained, best_epoch, history = fitted.network, fitted.best_epoch, fitted.history
-        chosen: dict[str, Any] = {**vars(schedule), "loss": "mse"}
+        chosen: dict[str, Any] = {
+            **vars(schedule),
+            "loss": loss.name if isinstance(task.loss, str) else repr(task.loss),
+        }
     else:
         trained, options = build().eval(), estimator or {}
         pooled = torch.cat([part for _, part in inputs.pooled(trained, torch.device("cpu"))])
@@ -112,7 +122,11 @@ def fit(
             "seed": task.seed,
             "versions": versions(),
         },
-        units=_layers.units_of(table, task.layer),
+        units=(
+            _layers.units_of(table, task.layer)
+            if values.library is None
+            else f"counts per {PER:,.0f}"
+        ),
         inputs=inputs.scaler,
         targets=targets,
         ridge=ridge,

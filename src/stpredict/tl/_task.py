@@ -11,6 +11,8 @@ from pandas.api.types import is_numeric_dtype
 
 from stpredict import _keys, _layers, _provenance, _sections, _validate, targets
 from stpredict._log import tell
+from stpredict.nn import losses
+from stpredict.targets import PER, Counts
 from stpredict.training import Measured
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _N_FACTORS = 8
 
 Kind = Literal["genes", "svd", "nmf", "autoencoder"]
+KINDS: tuple[Kind, ...] = ("genes", "svd", "nmf", "autoencoder")
 Scaling = Literal["standard", "robust", "none"]
 
 
@@ -59,50 +62,76 @@ class Values:
         (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on.
     columns
         Places of the model's genes among them.
+    library
+        (n_obs,) total counts, for losses on counts.
     """
 
     genes: list[str]
     fit_genes: Any
     columns: NDArray[np.intp]
+    library: NDArray[np.float64] | None = None
 
     def dense(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Values of the model's genes, (n_rows, n_genes)."""
+        """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
         picked = self.fit_genes[rows][:, self.columns]
-        return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
+        found = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
+        if self.library is None:
+            return found
+        return (found / self.library[rows, None] * PER).astype(np.float32)
 
 
 def read_values(table: AnnData, task: Task) -> Values:
     """Read what is to be predicted: its genes, and for factors all genes."""
     chosen = _genes(table, task.genes)
+    made = read_loss(task, len(chosen))
     _layers.check_ranked(table, task.layer, chosen)
     values = _sections.layer_of(table, task.layer)
     values = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
     places = table.var_names.get_indexer(chosen)
+    library = None
+    if made.needs_counts:
+        where = "X" if task.layer is None else f"layers[{task.layer!r}]"
+        losses.check_counts(made, values.data if sp.issparse(values) else values, where=where)
+        library = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
     if task.targets == "genes":
-        return Values(chosen, values[:, places], np.arange(len(chosen)))
-    return Values(chosen, values, places)
+        return Values(chosen, values[:, places], np.arange(len(chosen)), library)
+    return Values(chosen, values, places, library)
+
+
+def read_loss(task: Task, n_genes: int) -> losses.Loss:
+    """Make the loss, which must fit the targets."""
+    _validate.one_of("targets", task.targets, KINDS)
+    n_targets = n_genes if task.targets == "genes" else task.n_factors or _N_FACTORS
+    made = losses.make(task.loss, n_targets=n_targets)
+    if made.needs_counts and (task.targets != "genes" or task.scaling is not None):
+        raise ValueError(
+            f"loss={made.name!r} is a likelihood of counts, which are neither scaled nor replaced "
+            f"by factors: leave targets={task.targets!r} and scaling={task.scaling!r} out"
+        )
+    return made
 
 
 def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targets:
     """Fit what the network is to predict on training rows."""
-    _validate.one_of("targets", task.targets, targets.KINDS)
-    is_factors = task.targets != "genes"
-    n_factors = _N_FACTORS if is_factors and task.n_factors is None else task.n_factors
-    fitted = targets.fit(
-        task.targets,
-        values.fit_genes[training],
-        columns=values.columns,
-        n_factors=n_factors,
-        scaling=task.scaling or ("none" if is_factors else "standard"),
-        seed=task.seed,
-    )
+    options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
+    kind: str = task.targets
+    if values.library is not None:
+        kind, options["library"] = "counts", values.library[training]
+    elif kind == "genes":
+        options |= {"n_factors": task.n_factors, "scaling": task.scaling or "standard"}
+    else:
+        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or "none"}
+    fitted = targets.fit(kind, values.fit_genes[training], **options)
     _tell_constant(values.genes, fitted)
     return fitted
 
 
 def measured_of(values: Values, fitted: Targets) -> Measured:
     """Make targets of all rows."""
-    return Measured(fitted.transform(values.fit_genes))
+    scaled = fitted.transform(values.fit_genes)
+    if values.library is None or not isinstance(fitted, Counts):
+        return Measured(scaled)
+    return Measured(scaled, np.log(values.library).astype(np.float32), fitted.log_share)
 
 
 def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stpredict.training._batches import Measured
-from stpredict.training._data import Batch, Inputs, in_order, pad_neighbors
+from stpredict.training._data import Batch, Inputs, Measured, in_order, pad_neighbors
 from stpredict.training._fit import Fitted, Schedule, fit_network
 
 __all__ = [

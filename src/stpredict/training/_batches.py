@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,23 +20,7 @@ from torch.utils.data import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stpredict.training._data import Batch, Inputs
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is to be predicted.
-
-    Attributes
-    ----------
-    targets
-        (n, g) float32, scaled.
-    log_library
-        (n,) float32, logarithm of the spots' counts; of losses on counts.
-    """
-
-    targets: NDArray[np.float32]
-    log_library: NDArray[np.float32] | None = None
+    from stpredict.training._data import Batch, Inputs, Measured
 
 
 class Rows(Dataset[Any]):
@@ -54,10 +37,7 @@ class Rows(Dataset[Any]):
 
     def __getitem__(self, chosen: Sequence[int]) -> Batch:
         return self.inputs.batch(
-            self.rows[np.asarray(chosen)],
-            self.measured.targets,
-            self.measured.log_library,
-            training=self.training,
+            self.rows[np.asarray(chosen)], self.measured, training=self.training
         )
 
 

@@ -17,6 +17,31 @@ from stpredict.targets import Standard
 _BATCH = 256
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is to be predicted of all spots.
+
+    Attributes
+    ----------
+    targets
+        (n, g) float32, scaled; or counts.
+    log_library
+        (n,) float32, logarithm of the spots' total counts; of losses on counts.
+    log_share
+        (g,) float32, logarithm of the share of the counts that each gene has in training.
+    """
+
+    targets: NDArray[np.float32]
+    log_library: NDArray[np.float32] | None = None
+    log_share: NDArray[np.float32] | None = None
+
+    def log_expected(self, rows: NDArray[np.intp]) -> torch.Tensor | None:
+        """Logarithm of the counts that the training mean expects, (n_rows, g)."""
+        if self.log_library is None or self.log_share is None:
+            return None
+        return torch.from_numpy(self.log_library[rows, None] + self.log_share)
+
+
 class Batch(NamedTuple):
     """What a network sees of some spots.
 
@@ -34,8 +59,8 @@ class Batch(NamedTuple):
         (n, k) bool.
     targets
         (n, g) float32, scaled.
-    log_library
-        (n,) float32, logarithm of the spots' counts; of losses on counts.
+    log_expected
+        (n, g) float32, what the network's output is added to for losses on counts.
     """
 
     tiles: torch.Tensor
@@ -44,7 +69,7 @@ class Batch(NamedTuple):
     neighbors: torch.Tensor | None
     neighbor_mask: torch.Tensor | None
     targets: torch.Tensor
-    log_library: torch.Tensor | None = None
+    log_expected: torch.Tensor | None = None
 
     def predict(self, network: torch.nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -88,14 +113,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.center)
 
-    def batch(
-        self,
-        rows: NDArray[np.intp],
-        targets: NDArray[np.float32],
-        log_library: NDArray[np.float32] | None = None,
-        *,
-        training: bool = False,
-    ) -> Batch:
+    def batch(self, rows: NDArray[np.intp], measured: Measured, *, training: bool = False) -> Batch:
         """Gather what a network needs to be trained, or validated, on some rows."""
         neighbors = mask = None
         tiles = np.unique(rows)
@@ -110,8 +128,8 @@ class Inputs:
             subtiles=self.subtiles_of(rows),
             neighbors=None if neighbors is None else torch.from_numpy(neighbors),
             neighbor_mask=None if mask is None else torch.from_numpy(mask),
-            targets=torch.from_numpy(targets[rows]),
-            log_library=None if log_library is None else torch.from_numpy(log_library[rows]),
+            targets=torch.from_numpy(measured.targets[rows]),
+            log_expected=measured.log_expected(rows),
         )
 
     @torch.inference_mode()

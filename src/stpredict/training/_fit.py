@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from stpredict import _device
-from stpredict._log import quiet
+from stpredict._log import quiet, tell
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
-from stpredict.training._module import BestWeights, History, Regression
+from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from torch import nn
+    from torch.utils.data import DataLoader
 
-    from stpredict.training._batches import Measured
-    from stpredict.training._data import Inputs
+    from stpredict.training._data import Inputs, Measured
     from stpredict.training._module import Loss
 
 
@@ -100,7 +101,8 @@ def fit_network(
     training, validation
         Rows.
     loss
-        Of predicted and measured scaled targets.
+        Of predicted and measured scaled targets, such as `stpredict.nn.losses.make` gives. What
+        it learns itself is trained in a copy.
     schedule
         How long and how fast.
     seed
@@ -111,6 +113,17 @@ def fit_network(
     weights
         (n,) of all rows: in every epoch, as many training rows are drawn by them, with
         replacement. By default, every training row once.
+
+    Returns
+    -------
+    Fitted
+        If a loss stops being a number, training ends there, and the best validated
+        weights are those given; which step it was is told.
+
+    Raises
+    ------
+    ValueError
+        If no validation ever gave a number.
     """
     chosen = _device.resolve(device)
     best, history = BestWeights(), History()
@@ -134,15 +147,36 @@ def fit_network(
         )
         held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
         stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")
-        _trainer(chosen, schedule, callbacks=[best, history, stop]).fit(module, shuffled, held_out)
+        trainer = _trainer(chosen, schedule, callbacks=[best, history, stop])
+        broken = _run(trainer, module, shuffled, held_out, history)
     if not best.state:
         raise ValueError(
-            "the validation loss was never a number: are the targets or embeddings extreme, or "
-            f"is learning_rate={schedule.learning_rate:g} too high?"
+            f"{broken}, before any validation gave a number: are the targets or embeddings "
+            f"extreme, or is learning_rate={schedule.learning_rate:g} too high?"
         )
+    if broken:
+        tell(f"{broken}: training stopped, with the weights of epoch {best.epoch}")
     network = module.network.cpu()
     network.load_state_dict(best.state)
     return Fitted(network=network.eval(), history=history.frame(), best_epoch=best.epoch)
+
+
+def _run(
+    trainer: L.Trainer,
+    module: Regression,
+    training: DataLoader[Any],
+    validation: DataLoader[Any],
+    history: History,
+) -> str:
+    """Train; where it ended because a loss was no number, say which, else nothing."""
+    try:
+        trainer.fit(module, training, validation)
+    except NotFiniteError as error:
+        return str(error)
+    epoch, step, _, loss = history.records[-1]
+    if math.isfinite(loss):
+        return ""
+    return f"the validation loss was {loss} after step {step}, in epoch {epoch}"
 
 
 def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[Any]) -> L.Trainer:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import EllipseCollection
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import get_transformation
 
 import stpredict as stp
 from stpredict import _sections, metrics
@@ -283,6 +286,28 @@ class TestStain:
         known["left_alone"] = ["S2"]
         axes = stp.pl.stain(sdata)
         assert axes[1, 1].get_title() == "S2: left as it is"
+
+    def test_an_image_is_read_once_for_both(self, stained):
+        sdata = stained.subset(["S1", "S1_image"])
+        transformations = get_transformation(sdata.images["S1_image"], get_all=True)
+        pixels = np.asarray(sdata.images.pop("S1_image")["scale0"].ds["image"].data)
+        read = []
+
+        def decode(chunk, block_info=None):
+            read.append(block_info[0]["chunk-location"])
+            return chunk
+
+        sdata.images["S1_image"] = Image2DModel.parse(
+            da.from_array(pixels, chunks=(3, 100, 100)).map_blocks(decode, meta=np.empty(0, "u1")),
+            dims=("c", "y", "x"),
+            scale_factors=[2],
+            transformations=transformations,
+        )
+        stp.pp.normalize_stain(sdata)
+        read.clear()
+        stp.pl.stain(sdata)
+        assert read
+        assert len(read) == len(set(read))
 
     def test_nothing_was_normalised(self, stained):
         sdata = stained.subset(["S1", "S1_image"])

@@ -334,6 +334,7 @@ class TestRealignment:
         np.testing.assert_allclose(spots[0].get_offsets(), after)
         np.testing.assert_allclose(spots[1].get_offsets(), before, atol=1e-6)
         record = misaligned.tables["table"].uns["stpredict"]["realign"]["S1"]
+        assert f"required {record['required']:.3f}" in axes[1].get_title()
         (surface,) = axes[1].images
         np.testing.assert_array_equal(surface.get_array(), record["surface"])
         # the brightest pixel lies where the chosen shift is marked

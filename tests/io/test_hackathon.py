@@ -16,11 +16,6 @@ CELL_TYPES = [f"C{i}" for i in range(1, 36)]
 PITCH_PX = 14.0
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def pixels(slide):
     return np.random.default_rng(int(slide[2:])).integers(0, 255, (180, 240, 3), dtype=np.uint8)
 

@@ -29,11 +29,6 @@ from stpredict.io import _image
 from stpredict.io._assemble import assemble_section
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype)

@@ -23,11 +23,6 @@ SYMBOLS = ["ERBB2", "TBCE", "TBCE", "ACTB", "NegProbe-1"]
 TYPES = ["Gene Expression"] * 4 + ["Negative Control Probe"]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def picture(height, width):
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 

@@ -24,11 +24,6 @@ SYMBOLS = ["ERBB2", "KRT5", "ACTB", "NegControlProbe_1", "UnassignedCodeword_7"]
 TYPES = ["Gene Expression"] * 3 + ["Negative Control Probe", "Unassigned Codeword"]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def turned(angle=0.1, scale=1.7, shift=(30.0, -12.0), *, mirrored=False):
     """From pixels of the H&E image to pixels of the morphology image."""
     c, s = scale * np.cos(angle), scale * np.sin(angle)

@@ -15,13 +15,6 @@ import stpredict as stp
 from stpredict import _sections, metrics
 
 
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-    yield
-    plt.close("all")
-
-
 def colour(tiles):
     return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 

@@ -13,12 +13,6 @@ from spatialdata.transformations import Identity, Scale, get_transformation, set
 import stpredict as stp
 from stpredict.io._assemble import assemble_section
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 N = 25
 
 

@@ -8,26 +8,15 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict import _provenance
 
 SMALL = {"size_px": 800, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 3, "n_neighborhood": 3}
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
-@pytest.fixture(scope="module")
-def pristine():
+def phantom():
     sdata = stp.datasets.phantom(2, **SMALL, n_null=6)
     stp.pp.normalize(sdata)
     return sdata
-
-
-@pytest.fixture
-def sdata(pristine):
-    return _sections.copy_of(pristine)
 
 
 def plant(sdata, shares=(0.6, 0.25, 0.15)):

@@ -17,11 +17,6 @@ import stpredict as stp
 from stpredict import _provenance, _sections
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def slide(mask, *, mpp=1.0, coarse=8, name="slide_image"):
     """Slide of which the tissue is known: a mask at a coarser resolution than the image's."""
     to_um = Scale([mpp, mpp], axes=("x", "y"))

@@ -25,11 +25,6 @@ METHODS = ("macenko", "vahadane", "reinhard")
 DECOMPOSITIONS = ("macenko", "vahadane")
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def unit(vector):
     return np.asarray(vector) / np.linalg.norm(vector)
 

@@ -23,11 +23,6 @@ FINE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 @pytest.fixture
 def shifted():
     """Two sections whose spots lie 100 µm, a pitch, beside their places."""

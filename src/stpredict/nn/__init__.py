@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
-from stpredict.nn.deepsets import DeepSets
+from stpredict.nn._sets import SetNetwork
+from stpredict.nn.autoencoder import Autoencoder
+from stpredict.nn.deepsets import DeepCell, DeepSets
+from stpredict.nn.forest import ForestSets
+from stpredict.nn.linear import LinearSets
 
-__all__ = ["DeepSets", "from_published_state"]
+__all__ = [
+    "Autoencoder",
+    "DeepCell",
+    "DeepSets",
+    "ForestSets",
+    "LinearSets",
+    "SetNetwork",
+    "from_published_state",
+    "losses",
+]

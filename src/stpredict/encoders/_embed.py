@@ -10,6 +10,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from stpredict._settings import settings
+from stpredict.nn._tiles import split_tiles
 from stpredict.tiles import place, read_tiles
 
 if TYPE_CHECKING:
@@ -97,19 +98,6 @@ def embed_section(
                     parts[rows, k] = encoder(split[:, k]).cpu().numpy()
             bar.update(len(rows))
     return whole, parts
-
-
-def split_tiles(tiles: torch.Tensor, n: int) -> torch.Tensor:
-    """Split tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
-
-    Pixels left over by the division are cut off evenly at the borders.
-    """
-    side = tiles.shape[-1] // n
-    start = (tiles.shape[-1] - side * n) // 2
-    inner = tiles[..., start : start + side * n, start : start + side * n]
-    b, c = tiles.shape[:2]
-    grid = inner.reshape(b, c, n, side, n, side).permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(b, n * n, c, side, side)
 
 
 def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) -> int:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from stpredict.training._augment import Augmentation
 from stpredict.training._data import Batch, Inputs, in_order, pad_neighbors
 from stpredict.training._fit import Fitted, Schedule, fit_network
+from stpredict.training._pixels import Pixels, TileBatch
 
-__all__ = ["Batch", "Fitted", "Inputs", "Schedule", "fit_network", "in_order", "pad_neighbors"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Fitted",
+    "Inputs",
+    "Pixels",
+    "Schedule",
+    "TileBatch",
+    "fit_network",
+    "in_order",
+    "pad_neighbors",
+]

@@ -13,8 +13,8 @@ from torch import nn
 from stpredict.nn import TileCNN
 from stpredict.nn._tiles import symmetry
 from stpredict.tiles import place, read_tiles
-from stpredict.training import Augmentation, Pixels, TileBatch
-from stpredict.training._pixels import cached, walk
+from stpredict.training import Augmentation, Pixels, TileBatch, TileStream
+from stpredict.training._pixels import cached, described
 
 N, PX, G = 70, 8, 3
 CPU = torch.device("cpu")
@@ -26,6 +26,21 @@ def tiles_of(seed=0):
 
 def targets_of(seed=0):
     return np.random.default_rng(seed).normal(size=(N, G)).astype(np.float32)
+
+
+def in_order(tiles, batch_size=32):
+    for start in range(0, len(tiles), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(tiles)))
+        yield rows, torch.from_numpy(np.array(tiles[rows]))
+
+
+def predicted(network, tiles, **options):
+    """What a stream gives, in the order of the rows."""
+    outputs = torch.full((N, G), torch.nan)
+    for rows, values, members in TileStream(tiles, N, **options).walk(network, CPU):
+        assert members is None
+        outputs[rows] = values
+    return outputs
 
 
 class Positions(nn.Module):
@@ -70,12 +85,18 @@ def test_only_training_is_augmented():
     assert np.array_equal(pixels.tiles, tiles_of())
 
 
-def test_a_walk_predicts_all_rows_in_order():
-    network = Positions().train()  # with dropout, were it not put in evaluation mode
-    parts = list(Pixels(tiles_of()).walk(network, CPU))
-    assert np.array_equal(np.concatenate([rows for rows, _ in parts]), np.arange(N))
-    wanted = network(torch.from_numpy(tiles_of()))
-    torch.testing.assert_close(torch.cat([outputs for _, outputs in parts]), wanted)
+def test_counts_go_with_their_rows():
+    rows, library = np.array([4, 1]), np.arange(N, dtype=np.float32)
+    batch = Pixels(tiles_of()).batch(rows, targets_of(), library)
+    assert batch.log_library.tolist() == [4, 1]
+    assert len(Pixels(tiles_of())) == N
+
+
+def test_a_stream_is_predicted_in_evaluation_mode():
+    network = Positions().train()  # with dropout, were it left there
+    found = predicted(network, in_order(tiles_of()))
+    torch.testing.assert_close(found, network(torch.from_numpy(tiles_of())))
+    assert len(TileStream(iter(()), N)) == N
 
 
 def test_averaged_over_flips_is_the_mean_of_eight_predictions():
@@ -84,12 +105,18 @@ def test_averaged_over_flips_is_the_mean_of_eight_predictions():
     explicit = []
     for flipped in (tiles, torch.flip(tiles, dims=[3])):
         explicit += [network(torch.rot90(flipped, k, dims=(2, 3))) for k in range(4)]
-    averaged = torch.cat([o for _, o in Pixels(tiles_of()).walk(network, CPU, symmetries=True)])
+    averaged = predicted(network, in_order(tiles.numpy()), symmetries=True)
     torch.testing.assert_close(averaged, torch.stack(explicit).mean(0))
     assert not torch.allclose(averaged, explicit[0])
-    turned = Pixels(symmetry(tiles, 5).numpy())
-    again = torch.cat([o for _, o in turned.walk(network, CPU, symmetries=True)])
+    again = predicted(network, in_order(symmetry(tiles, 5).numpy()), symmetries=True)
     torch.testing.assert_close(again, averaged)
+
+
+def test_tiles_are_described_in_passing():
+    means = np.full((N, 3), np.nan, dtype=np.float32)
+    passed = described(in_order(tiles_of()), lambda tiles: tiles.float().mean((-2, -1)), means)
+    assert np.array_equal(torch.cat([tiles for _, tiles in passed]).numpy(), tiles_of())
+    np.testing.assert_allclose(means, tiles_of().mean((2, 3)), rtol=1e-5)
 
 
 def image_of(px=100):
@@ -138,12 +165,10 @@ def test_streamed_and_cached_tiles_give_the_same_predictions():
     network = TileCNN(G, tile_px=16).eval()
     nn.init.normal_(network.head.weight)
     windows = place([image_of()], centers_of(), side=16, tile_px=16)
-    streamed = np.empty((N, G), dtype=np.float32)
-    for rows, outputs in walk(read_tiles(windows, tile_px=16, batch_size=7), network, CPU):
-        streamed[rows] = outputs.numpy()
+    streamed = predicted(network, read_tiles(windows, tile_px=16, batch_size=7))
     with cached(read_tiles(windows, tile_px=16), n=N, tile_px=16) as cache:
-        stored = torch.cat([o for _, o in Pixels(cache).walk(network, CPU)]).numpy()
-    np.testing.assert_allclose(streamed, stored, rtol=1e-4, atol=1e-5)
+        stored = predicted(network, in_order(cache))
+    torch.testing.assert_close(streamed, stored, rtol=1e-4, atol=1e-5)
 
 
 def batches_of(rows):

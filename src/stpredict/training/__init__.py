@@ -5,7 +5,7 @@ from __future__ import annotations
 from stpredict.training._augment import Augmentation
 from stpredict.training._data import Batch, Inputs, in_order, pad_neighbors
 from stpredict.training._fit import Fitted, Schedule, fit_network
-from stpredict.training._pixels import Pixels, TileBatch
+from stpredict.training._pixels import Pixels, TileBatch, TileStream
 
 __all__ = [
     "Augmentation",
@@ -15,6 +15,7 @@ __all__ = [
     "Pixels",
     "Schedule",
     "TileBatch",
+    "TileStream",
     "fit_network",
     "in_order",
     "pad_neighbors",

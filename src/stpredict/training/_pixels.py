@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,6 @@ from torch import nn
 
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training._augment import Augmentation
-
-#: Tiles at a time, where nothing is trained.
-_BATCH = 64
 
 #: Which rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
 Tiles = Iterable[tuple[NDArray[np.intp], torch.Tensor]]
@@ -33,10 +30,13 @@ class TileBatch(NamedTuple):
         (n, 3, h, w) uint8.
     targets
         (n, g) float32, scaled.
+    log_library
+        (n,) float32, logarithm of the spots' counts; of losses on counts.
     """
 
     tiles: torch.Tensor
     targets: torch.Tensor
+    log_library: torch.Tensor | None = None
 
     def predict(self, network: nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -70,17 +70,27 @@ class Pixels:
         if self.tiles.ndim != 4 or self.tiles.shape[1] != 3:
             raise ValueError(f"tiles must be (n, 3, h, w), RGB, not {self.tiles.shape}")
 
-    def batch(
-        self, rows: NDArray[np.intp], targets: NDArray[np.float32], *, training: bool = False
-    ) -> TileBatch:
-        """Gather what a network needs of some rows; in training, augmented.
+    def __len__(self) -> int:
+        return len(self.tiles)
 
-        Augmentation takes its numbers from torch's own generator, which the runner has seeded.
+    def batch(
+        self,
+        rows: NDArray[np.intp],
+        targets: NDArray[np.float32],
+        log_library: NDArray[np.float32] | None = None,
+        *,
+        training: bool = False,
+    ) -> TileBatch:
+        """Gather what a network needs to be trained, or validated, on some rows.
+
+        What is trained on is augmented, by numbers of torch's own generator, which the runner has
+        seeded.
         """
         tiles = self.read(rows)
         return TileBatch(
             tiles=self.augmentation(tiles) if training else tiles,
             targets=torch.from_numpy(targets[rows]),
+            log_library=None if log_library is None else torch.from_numpy(log_library[rows]),
         )
 
     def read(self, rows: NDArray[np.intp]) -> torch.Tensor:
@@ -88,46 +98,53 @@ class Pixels:
         # a copy even where rows could be a view: what is memory-mapped is read once
         return torch.from_numpy(np.array(self.tiles[rows]))
 
-    def walk(
-        self, network: nn.Module, device: torch.device, *, symmetries: bool = False
-    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
-        """Predict all rows in their order; see `walk`."""
-        return walk(self._in_order(), network, device, symmetries=symmetries)
 
-    def _in_order(self) -> Tiles:
-        for start in range(0, len(self.tiles), _BATCH):
-            rows = np.arange(start, min(start + _BATCH, len(self.tiles)))
-            yield rows, self.read(rows)
+@dataclass(frozen=True)
+class TileStream:
+    """Tiles of all spots as they are read, to be predicted once.
 
-
-def walk(
-    tiles: Tiles, network: nn.Module, device: torch.device, *, symmetries: bool = False
-) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
-    """Predict tiles as they come; no more than a batch of them is held.
-
-    Parameters
+    Attributes
     ----------
     tiles
-        Batches of rows and tiles, such as `stpredict.tiles.read_tiles` gives.
-    network
-        On the device; put in evaluation mode.
-    device
-        Where it computes.
+        Batches of rows and tiles, in any order.
+    n
+        Number of rows.
     symmetries
-        Predict the mean over the eight flips and right-angle turns of a tile, as ST-Net does.
-
-    Yields
-    ------
-    tuple
-        Which rows, (b,) int, and their outputs, (b, g) float32 on the CPU.
+        Whether to predict the mean over the eight flips and right-angle turns of a tile, as ST-Net
+        does.
     """
-    network.eval()
-    turns = range(N_SYMMETRIES if symmetries else 1)
+
+    tiles: Tiles
+    n: int
+    symmetries: bool = False
+
+    def __len__(self) -> int:
+        return self.n
+
+    def walk(
+        self, network: nn.Module, device: torch.device
+    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, None]]:
+        """Predict tiles as they come; no more than a batch of them is held.
+
+        Gives the rows, in the order of the tiles, what the network predicts of them, (b, g), and
+        None where other methods have the members of an ensemble.
+        """
+        network.eval()
+        turns = range(N_SYMMETRIES if self.symmetries else 1)
+        for rows, batch in self.tiles:
+            with torch.inference_mode():
+                on_device = batch.to(device)
+                outputs = [network(symmetry(on_device, k)).float() for k in turns]
+                yield rows, torch.stack(outputs).mean(0), None
+
+
+def described(
+    tiles: Tiles, describe: Callable[[torch.Tensor], torch.Tensor], out: NDArray[np.float32]
+) -> Tiles:
+    """Pass tiles on, and write what describes them, (b, d), to the rows of an array."""
     for rows, batch in tiles:
-        with torch.inference_mode():
-            on_device = batch.to(device)
-            outputs = sum(network(symmetry(on_device, k)).float() for k in turns) / len(turns)
-            yield rows, outputs.cpu()
+        out[rows] = describe(batch).cpu().numpy()
+        yield rows, batch
 
 
 @contextmanager

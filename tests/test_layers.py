@@ -23,7 +23,7 @@ LAYERS = (
     {"_elements", "_provenance"},
     {"_sections"},
     {"_images", "_tissue"},
-    {"_layers", "_recipe", "io", "datasets"},
+    {"_layers", "_pixels", "_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -52,6 +52,7 @@ TOUCH_SPATIALDATA = {
     "_elements",
     "_images",
     "_layers",
+    "_pixels",
     "_provenance",
     "_recipe",
     "_sections",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from stpredict.models import Model
-from stpredict.models._ridge import ALPHAS, Ridge
+from stpredict.models._estimators import ALPHAS
+from stpredict.models._ridge import Ridge
 from stpredict.nn import DeepSets
 from stpredict.nn.deepsets import CONTEXTS
 from stpredict.targets import Standard
+from stpredict.targets import fit as fit_targets
 from stpredict.training import Inputs
 
 N, D, G, S, K = 300, 5, 3, 4, 6  # more rows than are predicted at a time
@@ -31,7 +36,7 @@ def model_of(context="spot_subspot_neighbors"):
         training={},
         units="log1p",
         inputs=Standard.fit(random.normal(3, 2, (20, D))),
-        targets=Standard.fit(targets),
+        targets=fit_targets("genes", targets, columns=range(G)),
         ridge=Ridge(np.zeros((G, D), np.float32), np.zeros(G, np.float32), 1.0),
         history=pd.DataFrame(),
         subtiles=Standard.fit(random.normal(1, 9, (20, D))) if CONTEXTS[context][0] else None,
@@ -62,7 +67,7 @@ def test_predictions_are_those_of_the_network_unscaled(context):
         for name, values in given.items()
     }
     with torch.inference_mode():
-        wanted = model.network(**scaled).numpy() * model.targets.scale + model.targets.mean
+        wanted = model.targets.inverse(model.network(**scaled).numpy())
     predicted = model.predict_array(**given)
     assert predicted.shape == (N, G)
     assert predicted.dtype == np.float32
@@ -80,9 +85,24 @@ def test_a_graph_of_embeddings_is_predicted_as_gathered_arrays_are(context):
         subtile_scaler=model.subtiles,
         neighbors=neighbors if "neighbors" in given else None,
     )
-    np.testing.assert_allclose(
-        model.predict_inputs(inputs), model.predict_array(**given), rtol=0, atol=1e-5
-    )
+    predicted, spread = model.predict_inputs(inputs)
+    np.testing.assert_allclose(predicted, model.predict_array(**given), rtol=0, atol=1e-5)
+    members = [  # of rho, one network each
+        dataclasses.replace(model, network=_only(model.network, i)).predict_array(**given)
+        for i in range(len(model.network.rho.weight))
+    ]
+    np.testing.assert_allclose(predicted, np.mean(members, axis=0), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(spread, np.std(members, axis=0), rtol=0, atol=1e-4)
+
+
+def _only(network, i):
+    """The network with a single member of rho."""
+    chosen = copy.deepcopy(network)
+    for name in ("weight", "bias"):
+        chosen.rho.register_parameter(
+            name, torch.nn.Parameter(getattr(network.rho, name)[i : i + 1].clone())
+        )
+    return chosen
 
 
 def test_padding_does_not_matter():
@@ -172,7 +192,7 @@ class TestRidge:
         centered = x - x.mean(axis=0)
         wanted = np.linalg.solve(
             centered.T @ centered + ridge.alpha * np.eye(D), centered.T @ (y - y.mean(axis=0))
-        )
+        )  # alpha shrinks standardised genes as it does the genes themselves
         np.testing.assert_allclose(ridge.coefficients, wanted.T, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(ridge.predict(x).mean(axis=0), y.mean(axis=0), rtol=1e-4)
 

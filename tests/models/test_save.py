@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from stpredict.models import Model, _load, _save
 from stpredict.models._ridge import Ridge
 from stpredict.nn import DeepSets
 from stpredict.targets import Standard
+from stpredict.targets import fit as fit_targets
 
 D, GENES = 5, ("ERBB2", "GNAS", "MUC1")
 FILES = {"config.json", "model.safetensors", "history.csv", "README.md"}
@@ -62,7 +64,7 @@ def model_of(seed=0, context="spot_subspot_neighbors"):
         },
         units="log(1 + counts per 10,000)",
         inputs=Standard.fit(random.normal(1, 2, (20, D))),
-        targets=Standard.fit(targets),
+        targets=fit_targets("genes", targets, columns=range(len(GENES))),
         ridge=Ridge.fit(
             random.normal(size=(20, D)).astype(np.float32),
             random.normal(size=(20, 3)).astype(np.float32),
@@ -113,9 +115,9 @@ def test_a_saved_model_is_the_model(folder):
         assert getattr(loaded, name) == getattr(model, name), name
     for name, weights in model.network.state_dict().items():
         assert torch.equal(weights, loaded.network.state_dict()[name]), name
-    for scaling in ("inputs", "targets", "subtiles"):
+    for scaling in ("inputs", "targets.standard", "subtiles"):
         for name in ("mean", "scale"):
-            before, after = (getattr(getattr(m, scaling), name) for m in (model, loaded))
+            before, after = (attrgetter(f"{scaling}.{name}")(m) for m in (model, loaded))
             np.testing.assert_array_equal(before, after, strict=True)
     np.testing.assert_array_equal(model.ridge.coefficients, loaded.ridge.coefficients)
     np.testing.assert_array_equal(model.ridge.intercept, loaded.ridge.intercept)
@@ -147,7 +149,7 @@ def test_the_folder_holds_what_it_promises(folder):
     assert {path.name for path in folder.iterdir()} == FILES
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["format"] == "stpredict model"
-    assert config["format_version"] == 1
+    assert config["format_version"] == 2
     assert config["stpredict_version"]
     assert config["method"] == "deepspot"
     assert config["genes"] == list(GENES)
@@ -288,8 +290,12 @@ class TestLoadingChecks:
         self.refused(tmp_path, r"no whole model: it lacks config\.json")
 
     def test_a_newer_version(self, folder):
-        edit(folder, format_version=2, stpredict_version="9.1")
-        self.refused(folder, r"version is 2.*reads up to 1.*stpredict 9\.1, upgrade")
+        edit(folder, format_version=3, stpredict_version="9.1")
+        self.refused(folder, r"version is 3.*reads up to 2.*stpredict 9\.1, upgrade")
+
+    def test_an_older_version(self, folder):
+        edit(folder, format_version=1, stpredict_version="0.1")
+        self.refused(folder, r"version is 1, .*reads 2.*stpredict 0\.1, fit it again")
 
     @pytest.mark.parametrize("version", ["1", 1.5, [], None])
     def test_a_version_that_is_none(self, folder, version):
@@ -361,7 +367,7 @@ class TestLoadingChecks:
         tensors = load_file(folder / "model.safetensors")
         for name in tensors:
             save_file({k: v for k, v in tensors.items() if k != name}, folder / "model.safetensors")
-            self.refused(folder, re.escape(name.removeprefix("network.")))
+            self.refused(folder, re.escape(re.sub(r"^(network|targets)\.", "", name)))
 
     def test_scaling_that_is_not_finite(self, folder):
         tensors = load_file(folder / "model.safetensors")

@@ -338,7 +338,7 @@ def test_scaling_is_fitted_on_training_rows_only(sdata):
     genes = table.var_names.get_indexer(model.genes)
     measured = table.layers["log1p"].toarray()[rows][:, genes]
     np.testing.assert_allclose(model.targets.mean, measured.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(model.targets.scale, measured.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(model.targets.standard.scale, measured.std(axis=0), rtol=1e-4)
     center = table.obsm["X_colour"][rows]
     np.testing.assert_allclose(model.inputs.mean, center.mean(axis=0), rtol=1e-5)
     subtiles = table.obsm["X_colour_subtiles"][rows]

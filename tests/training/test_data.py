@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 
 from stpredict.nn.deepsets import CONTEXTS, DeepSets
 from stpredict.targets import Standard
-from stpredict.training import Inputs, in_order, pad_neighbors
-from stpredict.training._data import loader
+from stpredict.training import Inputs, Measured, in_order, pad_neighbors
+from stpredict.training._batches import training_loader, validation_loader
 
 N, D, S, G = 30, 5, 4, 3
 
@@ -70,7 +72,7 @@ def test_without_links_nobody_has_a_neighbor():
 def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n_rows):
     inputs, targets = inputs_of(context), targets_of()
     rows = np.random.default_rng(1).permutation(N)[:n_rows]
-    batch = inputs.batch(rows, targets)
+    batch = inputs.batch(rows, Measured(targets))
 
     scaled = inputs.scaler.transform(inputs.center)
     wanted = set(rows.tolist())
@@ -109,14 +111,14 @@ def test_a_network_predicts_the_same_of_a_batch_as_of_its_parts(context):
         given_parts["neighbors"] = torch.from_numpy(scaled[own])  # -1: padded with the last tile
         given_parts["neighbor_mask"] = torch.from_numpy(own >= 0)
     with torch.inference_mode():
-        whole = inputs.batch(rows, targets_of()).predict(network)
+        whole = inputs.batch(rows, Measured(targets_of())).predict(network)
         np.testing.assert_allclose(whole, network(**given_parts), atol=1e-6)
 
 
 def test_batches_cover_every_row_once():
     inputs, targets = inputs_of("spot"), targets_of()
     rows = np.arange(3, 26)
-    batches = list(loader(inputs, targets, rows, batch_size=8))
+    batches = list(validation_loader(inputs, Measured(targets), rows, batch_size=8))
     assert [len(batch.center) for batch in batches] == [8, 8, 7]
     np.testing.assert_array_equal(torch.cat([batch.targets for batch in batches]), targets[rows])
 
@@ -126,9 +128,9 @@ def test_a_generator_shuffles_and_its_seed_says_how():
     rows = np.arange(N)
 
     def order(seed):
-        shuffled = loader(
+        shuffled = training_loader(
             inputs,
-            targets,
+            Measured(targets),
             rows,
             batch_size=8,
             generator=torch.Generator().manual_seed(seed),
@@ -149,9 +151,9 @@ def test_weights_say_how_often_a_row_is_drawn():
     weights[-1] = 11.0  # as much as the nine others and two
 
     def drawn(seed):
-        batches = loader(
+        batches = training_loader(
             inputs,
-            targets,
+            Measured(targets),
             rows,
             batch_size=8,
             generator=torch.Generator().manual_seed(seed),
@@ -172,3 +174,28 @@ def test_rows_in_order(n, size):
     parts = list(in_order(n, size))
     assert np.concatenate([np.empty(0, int), *parts]).tolist() == list(range(n))
     assert all(0 < len(part) <= size for part in parts)
+
+
+def test_patches_keep_neighbors_together_and_cover_every_row_once():
+    inputs = dataclasses.replace(inputs_of("spot"), order=np.random.default_rng(0).permutation(N))
+    numbers = np.arange(N, dtype=np.float32)[:, None]
+    rows = np.arange(4, 28)
+
+    def drawn(seed):
+        batches = training_loader(
+            inputs,
+            Measured(numbers),
+            rows,
+            batch_size=6,
+            patch_size=4,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return np.concatenate([batch.targets.numpy().ravel() for batch in batches]).astype(int)
+
+    place = np.argsort(inputs.order)
+    rank = {row: i for i, row in enumerate(sorted(rows, key=lambda row: place[row]))}
+    steps = np.diff([rank[row] for row in drawn(0)])
+    assert sorted(drawn(0)) == rows.tolist()
+    assert (steps == 1).sum() >= len(rows) - 1 - len(rows) / 4 - 1  # one jump between patches
+    np.testing.assert_array_equal(drawn(0), drawn(0))
+    assert not np.array_equal(drawn(0), drawn(1))

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 import stpredict as stp
-from stpredict.nn import DeepSets
+from stpredict.nn import DeepSets, losses
 from stpredict.targets import Standard
-from stpredict.training import Inputs, Schedule, fit_network
+from stpredict.training import Inputs, Measured, Schedule, fit_network
 
 N, D, G = 90, 6, 3
 TRAINING, VALIDATION = np.arange(60), np.arange(60, N)
@@ -52,7 +52,7 @@ def fit(*, seed=0, loss=functional.mse_loss, weights=None, **options):
     return fit_network(
         functools.partial(DeepSets, D, G, n_hidden=16, n_phi=3, n_rho=2),
         inputs,
-        targets,
+        Measured(targets),
         training=TRAINING,
         validation=VALIDATION,
         loss=loss,
@@ -93,7 +93,7 @@ def test_a_network_learns_the_rows_it_is_shown():
         fitted = fit_network(
             functools.partial(DeepSets, D, 1, context="spot", n_hidden=16, n_phi=1, n_rho=1),
             inputs,
-            targets,
+            Measured(targets),
             training=TRAINING,
             validation=VALIDATION[kind[VALIDATION] == wanted],
             loss=functional.mse_loss,
@@ -139,7 +139,7 @@ def test_the_network_is_that_of_its_best_epoch():
     assert not fitted.network.training
     inputs, targets = data()
     with torch.inference_mode():
-        predicted = inputs.batch(VALIDATION, targets).predict(fitted.network)
+        predicted = inputs.batch(VALIDATION, Measured(targets)).predict(fitted.network)
     found = functional.mse_loss(predicted, torch.from_numpy(targets[VALIDATION])).item()
     assert found == pytest.approx(losses.min(), rel=1e-5)
 
@@ -178,8 +178,137 @@ def test_the_loss_is_the_one_that_was_given():
 
 
 def test_training_that_diverges_at_once_says_so():
-    with pytest.raises(ValueError, match=r"never a number.*learning_rate=1e\+30"):
+    message = r"loss was (inf|nan) at step 2, in epoch 0, before any.*learning_rate=1e\+30 too high"
+    with pytest.raises(ValueError, match=message):
         fit(learning_rate=1e30)
+
+
+class Breaks(losses.MSE):
+    """No number at one of the training steps, or whenever validated."""
+
+    def __init__(self, *, step=None, value=float("nan")):
+        super().__init__()
+        self.step, self.value, self.steps = step, value, 0
+
+    def compute(self, predicted, target, log_library):
+        loss = super().compute(predicted, target, log_library)
+        self.steps += self.training
+        broken = not self.training if self.step is None else self.steps == self.step
+        return loss * self.value if broken else loss
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_stops_being_a_number_keeps_the_best_weights(monkeypatch, capsys, value):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    slow = {"learning_rate": 1e-2, "patience": 50}
+    until = fit(max_epochs=3, **slow)  # 4 steps an epoch
+    capsys.readouterr()
+    broken = fit(loss=Breaks(step=14, value=value), max_epochs=12, **slow)
+    assert broken.history.query("split == 'training'")["step"].tolist() == list(range(1, 14))
+    assert broken.best_epoch == until.best_epoch
+    assert not broken.network.training
+    for name, weights in until.network.state_dict().items():
+        assert torch.equal(weights, broken.network.state_dict()[name]), name
+    told = capsys.readouterr().out
+    assert f"the training loss was {value} at step 14, in epoch 3: training stopped" in told
+    assert f"with the weights of epoch {until.best_epoch}" in told
+
+
+def test_nothing_is_learnt_of_a_loss_that_is_no_number(monkeypatch):
+    taken = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, closure):
+        weights = self.param_groups[0]["params"]
+        try:
+            step(self, closure)
+        finally:
+            taken.append([values.detach().clone() for values in weights])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    with pytest.raises(ValueError, match="at step 3, in epoch 0, before any validation"):
+        fit(loss=Breaks(step=3))
+    assert len(taken) == 3
+    for before, after in zip(taken[1], taken[2], strict=True):
+        assert torch.equal(before, after)
+    assert not all(torch.equal(*pair) for pair in zip(taken[0], taken[1], strict=True))
+
+
+def test_validation_that_is_never_a_number_says_so():
+    message = r"validation loss was nan after step 4, in epoch 0, before any.*learning_rate=0.03"
+    with pytest.raises(ValueError, match=message):
+        fit(loss=Breaks())
+
+
+def test_validation_that_stops_being_a_number_keeps_the_best_weights(monkeypatch, capsys):
+    class BreaksLater(losses.MSE):
+        def compute(self, predicted, target, log_library):
+            loss = super().compute(predicted, target, log_library)
+            return loss * torch.nan if not self.training and self.progress >= 0.25 else loss
+
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    fitted = fit(loss=BreaksLater(), max_epochs=8, patience=50, learning_rate=1e-2)
+    assert np.isnan(validation_losses(fitted)).tolist() == [False, False, True]
+    assert fitted.best_epoch == 1
+    told = capsys.readouterr().out
+    assert "validation loss was nan after step 12, in epoch 2: training stopped, with the" in told
+
+
+def test_the_loss_is_told_the_progress_at_the_start_of_every_epoch(monkeypatch):
+    told = []
+
+    class Told(losses.MSE):
+        def compute(self, predicted, target, log_library):
+            told.append((self.training, self.progress))
+            return super().compute(predicted, target, log_library)
+
+    fit(loss=Told(), max_epochs=4, patience=50)
+    training = [progress for is_training, progress in told if is_training]
+    assert training == [epoch / 4 for epoch in range(4) for _ in range(4)]
+    assert {is_training for is_training, _ in told} == {True, False}
+
+
+def test_a_schedule_changes_training_and_its_validation_is_by_the_final_weight():
+    constant, rising = (
+        fit(loss=losses.make("hybrid_rank", initial=start, final=0.9), max_epochs=3)
+        for start in (0.9, 0.1)
+    )
+    assert not constant.history.equals(rising.history)
+    inputs, targets = data()
+    with torch.inference_mode():
+        predicted = inputs.batch(VALIDATION, Measured(targets)).predict(rising.network)
+        measured = torch.from_numpy(targets[VALIDATION])
+        expected = 0.1 * losses.make("mse")(predicted, measured)
+        expected += 0.9 * losses.make("pairwise_hinge")(predicted, measured)
+    assert validation_losses(rising).min() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_a_loss_learns_is_trained_in_a_copy():
+    seen = []
+
+    class Scaled(losses.MSE):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+        def compute(self, predicted, target, log_library):
+            seen.append(self.scale.item())
+            return super().compute(predicted, target, log_library) * self.scale.exp()
+
+    loss = Scaled()
+    first, second = fit(loss=loss), fit(loss=loss)
+    assert seen[-1] < 1
+    assert loss.scale == 1
+    assert loss.progress == 0
+    assert first.history.equals(second.history)
+    assert not any("scale" in name for name in first.network.state_dict())
+
+
+@pytest.mark.parametrize("name", [n for n, r in losses.LOSSES.items() if not r.counts])
+def test_every_loss_by_name_trains(name):
+    found = validation_losses(fit(loss=losses.make(name, n_targets=G), max_epochs=20, patience=50))
+    assert np.isfinite(found).all()
+    assert found.min() < 0.95 * found[0]
 
 
 def test_nothing_is_printed_and_no_file_is_left(capfd, tmp_path, monkeypatch):

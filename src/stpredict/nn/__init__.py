@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
+from stpredict.nn._sets import SetNetwork
+from stpredict.nn.autoencoder import Autoencoder
 from stpredict.nn.cnn import TileCNN
-from stpredict.nn.deepsets import DeepSets
+from stpredict.nn.deepsets import DeepCell, DeepSets
+from stpredict.nn.forest import ForestSets
+from stpredict.nn.linear import LinearSets
 from stpredict.nn.multiscale import MultiScale
 
-__all__ = ["DeepSets", "MultiScale", "TileCNN", "from_published_state"]
+__all__ = [
+    "Autoencoder",
+    "DeepCell",
+    "DeepSets",
+    "ForestSets",
+    "LinearSets",
+    "MultiScale",
+    "SetNetwork",
+    "TileCNN",
+    "from_published_state",
+    "losses",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stpredict.training._augment import Augmentation
-from stpredict.training._data import Batch, Inputs, in_order, pad_neighbors
+from stpredict.training._data import Batch, Inputs, Measured, in_order, pad_neighbors
 from stpredict.training._fit import Fitted, Schedule, fit_network
 from stpredict.training._pixels import Pixels, TileBatch, TileStream
 
@@ -12,6 +12,7 @@ __all__ = [
     "Batch",
     "Fitted",
     "Inputs",
+    "Measured",
     "Pixels",
     "Schedule",
     "TileBatch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from stpredict import _device
-from stpredict._log import quiet
+from stpredict._log import quiet, tell
 from stpredict._settings import settings
-from stpredict.training._data import loader
-from stpredict.training._module import BestWeights, History, Regression
+from stpredict.training._batches import training_loader, validation_loader
+from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from torch import nn
+    from torch.utils.data import DataLoader
 
-    from stpredict.training._data import Inputs
+    from stpredict.training._data import Inputs, Measured
     from stpredict.training._module import Loss
 
 
@@ -43,6 +45,8 @@ class Schedule:
         Spots in a batch.
     learning_rate, weight_decay
         Of AdamW.
+    patch_size
+        Spots that are near in space and stay together in a batch.
     """
 
     max_epochs: int
@@ -50,9 +54,10 @@ class Schedule:
     batch_size: int
     learning_rate: float
     weight_decay: float
+    patch_size: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size"):
+        for name in ("max_epochs", "patience", "batch_size", "patch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
@@ -73,7 +78,7 @@ class Fitted:
 def fit_network(
     build: Callable[[], nn.Module],
     inputs: Inputs,
-    targets: NDArray[np.float32],
+    measured: Measured,
     *,
     training: NDArray[np.intp],
     validation: NDArray[np.intp],
@@ -91,12 +96,13 @@ def fit_network(
         Makes the network; called with the seed set.
     inputs
         Embeddings of all rows.
-    targets
-        (n, g) float32, scaled.
+    measured
+        Targets of all rows.
     training, validation
         Rows.
     loss
-        Of predicted and measured scaled targets.
+        Of predicted and measured scaled targets, such as `stpredict.nn.losses.make` gives. What
+        it learns itself is trained in a copy.
     schedule
         How long and how fast.
     seed
@@ -107,6 +113,17 @@ def fit_network(
     weights
         (n,) of all rows: in every epoch, as many training rows are drawn by them, with
         replacement. By default, every training row once.
+
+    Returns
+    -------
+    Fitted
+        If a loss stops being a number, training ends there, and the best validated
+        weights are those given; which step it was is told.
+
+    Raises
+    ------
+    ValueError
+        If no validation ever gave a number.
     """
     chosen = _device.resolve(device)
     best, history = BestWeights(), History()
@@ -119,25 +136,47 @@ def fit_network(
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
         )
-        shuffled = loader(
+        shuffled = training_loader(
             inputs,
-            targets,
+            measured,
             training,
             batch_size=schedule.batch_size,
             generator=torch.Generator().manual_seed(seed),
+            patch_size=schedule.patch_size,
             weights=None if weights is None else weights[training],
         )
-        held_out = loader(inputs, targets, validation, batch_size=schedule.batch_size)
+        held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
         stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")
-        _trainer(chosen, schedule, callbacks=[best, history, stop]).fit(module, shuffled, held_out)
+        trainer = _trainer(chosen, schedule, callbacks=[best, history, stop])
+        broken = _run(trainer, module, shuffled, held_out, history)
     if not best.state:
         raise ValueError(
-            "the validation loss was never a number: are the targets or embeddings extreme, or "
-            f"is learning_rate={schedule.learning_rate:g} too high?"
+            f"{broken}, before any validation gave a number: are the targets or embeddings "
+            f"extreme, or is learning_rate={schedule.learning_rate:g} too high?"
         )
+    if broken:
+        tell(f"{broken}: training stopped, with the weights of epoch {best.epoch}")
     network = module.network.cpu()
     network.load_state_dict(best.state)
     return Fitted(network=network.eval(), history=history.frame(), best_epoch=best.epoch)
+
+
+def _run(
+    trainer: L.Trainer,
+    module: Regression,
+    training: DataLoader[Any],
+    validation: DataLoader[Any],
+    history: History,
+) -> str:
+    """Train; where it ended because a loss was no number, say which, else nothing."""
+    try:
+        trainer.fit(module, training, validation)
+    except NotFiniteError as error:
+        return str(error)
+    epoch, step, _, loss = history.records[-1]
+    if math.isfinite(loss):
+        return ""
+    return f"the validation loss was {loss} after step {step}, in epoch {epoch}"
 
 
 def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[Any]) -> L.Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,31 +11,58 @@ import pandas as pd
 import torch
 from torch import nn
 
+from stpredict.nn import losses
 from stpredict.training._data import Batch
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
+
+
+class NotFiniteError(Exception):
+    """The training loss is no number at a step, counted from 1, which was not taken."""
+
+    def __init__(self, *, loss: float, step: int, epoch: int) -> None:
+        super().__init__(f"the training loss was {loss} at step {step}, in epoch {epoch}")
 
 
 class Regression(L.LightningModule):
-    """Fit a network to scaled targets with AdamW."""
+    """Fit a network to scaled targets with AdamW, and what the loss itself has to learn."""
 
     def __init__(
         self, network: nn.Module, *, loss: Loss, learning_rate: float, weight_decay: float
     ) -> None:
         super().__init__()
         self.network = network
-        self.loss = loss
+        # told the progress and trained: the caller's own stays as it was
+        self.loss = copy.deepcopy(loss)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
+    def on_train_epoch_start(self) -> None:
+        """Tell the loss how far training is, for what follows a schedule."""
+        if isinstance(self.loss, losses.Loss) and self.trainer.max_epochs:
+            self.loss.progress = self.current_epoch / self.trainer.max_epochs
+
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Loss of a batch."""
-        return self.loss(batch.predict(self.network), batch.targets)
+        """Loss of a batch; raises before anything is learnt of a loss that is no number."""
+        loss = self._loss(batch)
+        if not torch.isfinite(loss):
+            raise NotFiniteError(
+                loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch
+            )
+        return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Loss of a held-out batch, averaged over the spots."""
-        loss = self.loss(batch.predict(self.network), batch.targets)
-        self.log("validation_loss", loss, batch_size=len(batch.center), prog_bar=True)
+        loss = self._loss(batch)
+        self.log("validation_loss", loss, batch_size=len(batch.targets), prog_bar=True)
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        predicted = batch.predict(self.network)
+        if batch.log_expected is None:
+            return self.loss(predicted, batch.targets)
+        # of counts: the network learns by how much they differ from what the mean expects
+        alike = predicted.new_zeros(len(predicted))
+        return self.loss(predicted + batch.log_expected, batch.targets, alike)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW."""

@@ -1,4 +1,4 @@
-"""Scaling of inputs and targets: fitted on training rows, inverted on prediction."""
+"""Standard scores: fitted on training rows, inverted on prediction."""
 
 from __future__ import annotations
 

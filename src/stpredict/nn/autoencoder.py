@@ -1,0 +1,79 @@
+"""An autoencoder of expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from stpredict.nn._check import check_dtype, check_shape
+
+
+class Autoencoder(nn.Module):
+    """Two mirrored stacks of linear layers with ReLU between them, and a code in the middle.
+
+    The code and the reconstruction are linear, of any sign. This is the autoencoder of STDL
+    (R. Rubin, "Spatial Transcriptomics Deep Learning", Technion 2020,
+    github.com/Roy-Rubin/STDL-Project).
+
+    Parameters
+    ----------
+    n_genes
+        Width of input and reconstruction.
+    n_factors
+        Width of the code.
+    hidden
+        Widths between genes and code; STDL's are 100, 10 and 5 times ``n_factors``.
+
+    Raises
+    ------
+    ValueError
+        If a width is below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict import nn
+    >>> autoencoder = nn.Autoencoder(50, 2, hidden=(20, 10))
+    >>> code = autoencoder.encode(torch.zeros(4, 50))
+    >>> code.shape, autoencoder.decode(code).shape
+    (torch.Size([4, 2]), torch.Size([4, 50]))
+    """
+
+    def __init__(self, n_genes: int, n_factors: int, *, hidden: Sequence[int]) -> None:
+        super().__init__()
+        widths = [n_genes, *hidden, n_factors]
+        if min(widths) < 1:
+            msg = f"All widths must be at least 1: {widths}."
+            raise ValueError(msg)
+        self.n_genes, self.n_factors = n_genes, n_factors
+        self.encoder = nn.Sequential(*_layers(widths))
+        self.decoder = nn.Sequential(*_layers(widths[::-1]))
+
+    def encode(self, genes: Tensor) -> Tensor:
+        """Map ``(n, n_genes)`` to codes ``(n, n_factors)``."""
+        self._check("genes", genes, self.n_genes)
+        code: Tensor = self.encoder(genes)
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Map codes ``(n, n_factors)`` to ``(n, n_genes)``."""
+        self._check("code", code, self.n_factors)
+        genes: Tensor = self.decoder(code)
+        return genes
+
+    def forward(self, genes: Tensor) -> Tensor:
+        """Reconstruct ``(n, n_genes)``."""
+        return self.decode(self.encode(genes))
+
+    def _check(self, name: str, value: Tensor, width: int) -> None:
+        check_shape(name, value, (None, width))
+        check_dtype(value, next(self.parameters()).dtype)
+
+
+def _layers(widths: Sequence[int]) -> Iterator[nn.Module]:
+    for i, (n_in, n_out) in enumerate(pairwise(widths)):
+        if i:
+            yield nn.ReLU()
+        yield nn.Linear(n_in, n_out)

@@ -1,0 +1,102 @@
+"""Losses of direction: one minus a cosine or a correlation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stpredict.nn.losses._base import Loss
+
+#: Values below this everywhere are zero: their direction would be noise with a huge gradient.
+_ZERO = 1e-12
+#: Deviations below this share of the largest value are rounding, as in `metrics.pcc`.
+_ROUNDING = 1e-6
+
+
+class Cosine(Loss):
+    """One minus the cosine of predicted and measured values of a gene over the batch.
+
+    Averaged over genes. Where a gene is zero in all spots, predicted or measured, the cosine is
+    taken as 0, which costs 1 and has no gradient. In a batch of one, the cosine is the sign of the
+    product, which has no gradient either.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.Cosine()(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(1.)
+    """
+
+    name = "cosine"
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """``1 - cos``, averaged over genes."""
+        return (1 - _cosine(predicted, target, dim=0, centered=False)).mean()
+
+
+class Pearson(Loss):
+    """One minus Pearson's correlation of a gene over the spots of the batch.
+
+    Averaged over genes; it is what `metrics.pcc` scores. Where a gene is constant, predicted or
+    measured, its correlation is taken as 0, which costs 1 and has no gradient. So a batch of one
+    costs 1, and nothing is learnt of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.Pearson()(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor(2.)
+    """
+
+    name = "pearson"
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """``1 - r``, averaged over genes."""
+        return (1 - _cosine(predicted, target, dim=0, centered=True)).mean()
+
+
+class PearsonSpot(Loss):
+    """One minus Pearson's correlation of a spot over its genes.
+
+    Averaged over spots. Where a spot is constant, predicted or measured, its correlation is taken
+    as 0, which costs 1 and has no gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PearsonSpot()(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(2.)
+    """
+
+    name = "pearson_spot"
+    needs_several_targets = True
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """``1 - r``, averaged over spots."""
+        return (1 - _cosine(predicted, target, dim=1, centered=True)).mean()
+
+
+def _cosine(x: Tensor, y: Tensor, *, dim: int, centered: bool) -> Tensor:
+    """Cosine along a dimension, of deviations from the mean where wanted; 0 where undefined."""
+    x, x_defined = _unit(x, dim=dim, centered=centered)
+    y, y_defined = _unit(y, dim=dim, centered=centered)
+    return torch.where(x_defined & y_defined, (x * y).sum(dim), 0)
+
+
+def _unit(x: Tensor, *, dim: int, centered: bool) -> tuple[Tensor, Tensor]:
+    """Vectors of length 1 along a dimension, and for which there is one."""
+    low, high = x.detach().amin(dim, keepdim=True), x.detach().amax(dim, keepdim=True)
+    largest = torch.maximum(low.abs(), high.abs())
+    defined = largest > _ZERO
+    if centered:
+        defined &= high - low > _ROUNDING * largest
+    # a cosine does not depend on the scale: this one keeps squares within the range of floats
+    x = x / torch.where(defined, largest, 1)
+    if centered:
+        x = x - x.mean(dim, keepdim=True)
+    # the root has no gradient at 0, and a NaN in the branch not taken would come through
+    squared = torch.where(defined, x.square().sum(dim, keepdim=True), 1)
+    return x / squared.sqrt(), defined.squeeze(dim)

@@ -1,0 +1,235 @@
+"""Losses of the order of a spot's targets, after HEVisum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from stpredict.nn.losses._base import Loss
+
+#: Pairs looked at together: their differences stay in the cache of a CPU, or busy an accelerator.
+_CHUNK_CPU, _CHUNK_ACCELERATOR = 2**17, 2**25
+
+_SCHEDULES = ("linear", "cosine", "exponential", "log")
+
+
+class _Pairwise(torch.autograd.Function):
+    """Mean cost of the pairs of every spot, (n,), with the gradient found on the way.
+
+    All g × g differences of a spot would not fit into memory for many genes. Here they are made
+    in chunks and dropped, and only the gradient, (n, g), is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, predicted: Tensor, target: Tensor, margin: float | None) -> Tensor:
+        cost, pairs = torch.zeros_like(predicted), torch.zeros_like(predicted)
+        slope = torch.zeros_like(predicted) if ctx.needs_input_grad[0] else None
+        for spots, left in _chunks(*predicted.shape, device=predicted.device):
+            order = torch.sign(target[spots, left, None] - target[spots, None])
+            ahead = (predicted[spots, left, None] - predicted[spots, None]).mul_(order)
+            untied = order.abs()
+            pairs[spots, left] = untied.sum(-1)
+            if margin is not None:
+                each = ahead.neg_().add_(margin).clamp_(min=0)
+                falls = (each > 0).to(each.dtype) if slope is not None else None
+            else:
+                falls = torch.sigmoid(-ahead) if slope is not None else None
+                each = F.softplus(-ahead)
+            # a tie, and a target beside itself, are no pair
+            cost[spots, left] = each.mul_(untied).sum(-1)
+            if slope is not None and falls is not None:
+                slope[spots, left] = -falls.mul_(order).sum(-1)
+        # every pair was met twice, from both its sides
+        twice = pairs.sum(1).clamp(min=1)
+        if slope is not None:
+            ctx.save_for_backward(2 * slope / twice.unsqueeze(1))
+        return cost.sum(1) / twice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grads[0].unsqueeze(1) * slope, None, None
+
+
+def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Spots and left sides of pairs; all right sides go with them."""
+    budget = _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
+    lefts = min(g, max(1, budget // g))
+    spots = max(1, budget // (lefts * g))
+    for first in range(0, n, spots):
+        for left in range(0, g, lefts):
+            yield slice(first, first + spots), slice(left, left + lefts)
+
+
+class PairwiseHinge(Loss):
+    """Hinge loss over the pairs of a spot's targets.
+
+    A pair costs ``max(0, margin - (p_j - p_k))`` where target j is measured above target k.
+    Averaged over the pairs of a spot, then over spots. Tied targets are no pair; a spot with
+    nothing but ties costs 0.
+
+    Parameters
+    ----------
+    margin
+        How far apart two predictions must be to cost nothing, in the units of the targets.
+
+    Raises
+    ------
+    ValueError
+        If the margin is negative or no number.
+
+    References
+    ----------
+    Herbrich et al., Large margin rank boundaries for ordinal regression, 2000; HEVisum,
+    https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PairwiseHinge()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
+    tensor(0.5000)
+    """
+
+    name = "pairwise_hinge"
+    needs_several_targets = True
+
+    def __init__(self, *, margin: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= margin < float("inf"):
+            msg = f"margin={margin!r} must be a finite number of at least 0."
+            raise ValueError(msg)
+        self.margin = margin
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """Mean over spots of the mean over pairs."""
+        return _Pairwise.apply(predicted, target, self.margin).mean()
+
+
+class PairwiseLogistic(Loss):
+    """Logistic loss over the pairs of a spot's targets, as of RankNet.
+
+    A pair costs ``log(1 + exp(-(p_j - p_k)))`` where target j is measured above target k.
+    Averaged over the pairs of a spot, then over spots. Tied targets are no pair; a spot with
+    nothing but ties costs 0.
+
+    References
+    ----------
+    Burges et al., Learning to rank using gradient descent, ICML 2005; HEVisum,
+    https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import losses
+    >>> losses.PairwiseLogistic()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
+    tensor(0.4741)
+    """
+
+    name = "pairwise_logistic"
+    needs_several_targets = True
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """Mean over spots of the mean over pairs."""
+        return _Pairwise.apply(predicted, target, None).mean()
+
+
+class HybridRank(Loss):
+    """``(1 - w) MSE + w rank loss``, with w moved from one value to another while training.
+
+    In evaluation (`torch.nn.Module.eval`) w is the final one, whatever the progress: validation
+    losses of two epochs can be compared, and early stopping does not follow the schedule.
+
+    Parameters
+    ----------
+    rank
+        ``"pairwise_hinge"``, with a margin of 1, or ``"pairwise_logistic"``.
+    schedule
+        How w goes from ``initial`` a to ``final`` b with the progress p: ``"linear"``,
+        ``a + (b - a) p``; ``"cosine"``, ``a + (b - a) (1 - cos πp) / 2``; ``"exponential"``,
+        ``a (b / a)^p``; ``"log"``, ``a + (b - a) log2(1 + p)``.
+    initial, final
+        Weight of the rank loss at the start and at the end, in [0, 1]; above 0 for the
+        exponential schedule.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a weight out of its range.
+
+    References
+    ----------
+    HEVisum, https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> from stpredict.nn import losses
+    >>> loss = losses.HybridRank(initial=0.25, final=0.75)
+    >>> loss.weight
+    0.25
+    >>> loss.progress = 0.5
+    >>> loss.weight
+    0.5
+    """
+
+    name = "hybrid_rank"
+    needs_several_targets = True
+
+    def __init__(
+        self,
+        *,
+        rank: Literal["pairwise_hinge", "pairwise_logistic"] = "pairwise_hinge",
+        schedule: Literal["linear", "cosine", "exponential", "log"] = "linear",
+        initial: float = 0.3,
+        final: float = 0.9,
+    ) -> None:
+        super().__init__()
+        known = {"pairwise_hinge": PairwiseHinge, "pairwise_logistic": PairwiseLogistic}
+        if rank not in known:
+            msg = f"rank={rank!r} is unknown; choose one of {', '.join(known)}."
+            raise ValueError(msg)
+        if schedule not in _SCHEDULES:
+            msg = f"schedule={schedule!r} is unknown; choose one of {', '.join(_SCHEDULES)}."
+            raise ValueError(msg)
+        for name, weight in {"initial": initial, "final": final}.items():
+            if not 0 <= weight <= 1 or (schedule == "exponential" and weight == 0):
+                wanted = "above 0 and at most 1" if schedule == "exponential" else "in [0, 1]"
+                msg = f"{name}={weight!r} must be {wanted} for the {schedule} schedule."
+                raise ValueError(msg)
+        self.rank = known[rank]()
+        self.schedule, self.initial, self.final = schedule, initial, final
+
+    @property
+    def weight(self) -> float:
+        """Weight of the rank loss now."""
+        if not self.training:
+            return self.final
+        p, start, change = (
+            min(max(self.progress, 0.0), 1.0),
+            self.initial,
+            self.final - self.initial,
+        )
+        if self.schedule == "exponential":
+            return float(start * (self.final / start) ** p)
+        done = {
+            "linear": p,
+            "cosine": (1 - math.cos(math.pi * p)) / 2,
+            "log": math.log2(1 + p),
+        }
+        return start + change * done[self.schedule]
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """MSE and rank loss by their weights of now."""
+        rank = self.rank.compute(predicted, target, log_library)
+        return (1 - self.weight) * F.mse_loss(predicted, target) + self.weight * rank
+
+    def extra_repr(self) -> str:
+        """Give the schedule."""
+        return f"schedule={self.schedule!r}, initial={self.initial:g}, final={self.final:g}"

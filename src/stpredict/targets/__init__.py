@@ -1,0 +1,11 @@
+"""What a model learns to predict: fitted on training rows, turned back into genes."""
+
+from __future__ import annotations
+
+from stpredict.targets._base import Targets
+from stpredict.targets._counts import PER, Counts
+from stpredict.targets._fit import KINDS, fit, from_state
+from stpredict.targets._scaling import SCALINGS
+from stpredict.targets._standard import Standard
+
+__all__ = ["KINDS", "PER", "SCALINGS", "Counts", "Standard", "Targets", "fit", "from_state"]

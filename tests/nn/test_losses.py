@@ -1,0 +1,623 @@
+"""Losses: golden figures, direct formulas, gradients, constants, batches of one, bf16, names."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from stpredict.nn import losses
+from stpredict.nn.losses import _rank
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "deepspot_reference.npz")
+N, G = 7, 5
+NAMES = list(losses.LOSSES)
+COUNTS = [name for name, record in losses.LOSSES.items() if record.counts]
+every_loss = pytest.mark.parametrize("name", NAMES)
+
+
+def make(name, *, n_targets=G, **options):
+    return losses.make(name, n_targets=n_targets, **options)
+
+
+def data(n=N, g=G, *, dtype=torch.float64, counts=False, seed=0):
+    seeded = np.random.default_rng(seed)
+    predicted = torch.tensor(seeded.normal(size=(n, g)), dtype=dtype)
+    target = seeded.poisson(3, (n, g)) if counts else seeded.normal(size=(n, g))
+    library = torch.tensor(seeded.normal(size=n) / 3, dtype=dtype)
+    return predicted, torch.tensor(target, dtype=dtype), library
+
+
+def data_for(name, n=N, g=G, **options):
+    return data(n, g, counts=name in COUNTS, **options)
+
+
+def gradient(loss, predicted, target, library):
+    predicted = predicted.clone().requires_grad_()
+    value = loss(predicted, target, library)
+    value.backward()
+    return value.detach(), predicted.grad
+
+
+# golden figures ---------------------------------------------------------------------------------
+
+PUBLISHED = [
+    *((f"spot/{name}", name, {}) for name in ("cosine", "mse_cosine", "mse")),
+    ("spot/pearson", "pearson_spot", {}),
+    ("spot/mse_pearson", "mse_cosine", {"mse_weight": 0.2}),
+    *(
+        (f"cell/{name}", name, {})
+        for name in (
+            "cosine",
+            "huber_cosine",
+            "huber",
+            "l1_cosine",
+            "l1",
+            "mse_cosine",
+            "mse",
+            "pearson",
+        )
+    ),
+    ("cell/mse_pearson", "mse_cosine", {"cosine_weight": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("key", "name", "options"), PUBLISHED)
+def test_the_published_figure(key, name, options):
+    predicted, target = (torch.from_numpy(GOLDEN[f"loss/{key}"]) for key in ("pred", "target"))
+    found = losses.make(name, **options)(predicted, target)
+    assert found.item() == pytest.approx(float(GOLDEN[f"loss/{key}"]), rel=1e-5)
+
+
+def test_every_golden_figure_is_accounted_for():
+    known = {key for key, _, _ in PUBLISHED} | {"spot/poisson", "cell/poisson"}
+    assert {f"loss/{key}" for key in known} | {"loss/pred", "loss/target"} == {
+        key for key in GOLDEN.files if key.startswith("loss/")
+    }
+
+
+@pytest.mark.parametrize("key", ["spot/mse_pearson", "cell/mse_pearson", "spot/pearson"])
+def test_a_name_published_for_something_else_is_not_that_here(key):
+    predicted, target = (torch.from_numpy(GOLDEN[f"loss/{key}"]) for key in ("pred", "target"))
+    found = losses.make(key.partition("/")[2])(predicted, target)
+    assert abs(found.item() - float(GOLDEN[f"loss/{key}"])) > 0.1
+
+
+@pytest.mark.parametrize("key", ["spot/poisson", "cell/poisson"])
+def test_the_published_poisson_takes_the_exponential_for_a_log_rate(key):
+    predicted, target = GOLDEN["loss/pred"], GOLDEN["loss/target"]
+    published = np.mean(np.exp(np.exp(predicted)) - target * np.exp(predicted))
+    assert published == pytest.approx(float(GOLDEN[f"loss/{key}"]), rel=1e-5)
+    ours = losses.make("poisson")(
+        torch.from_numpy(predicted), torch.from_numpy(target), torch.zeros(len(target))
+    )
+    assert abs(ours.item() - published) > 1
+
+
+# direct formulas --------------------------------------------------------------------------------
+
+
+def by_formula(name, p, t, library):
+    e = p - t
+    rows, columns = zip(p, t, strict=True), zip(p.T, t.T, strict=True)
+    if name == "mse":
+        return np.mean(e**2)
+    if name == "l1":
+        return np.mean(np.abs(e))
+    if name == "huber":
+        return np.mean(np.where(np.abs(e) <= 1, e**2 / 2, np.abs(e) - 0.5))
+    if name == "cosine":
+        return np.mean([1 - a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in columns])
+    if name == "pearson":
+        return np.mean([1 - scipy.stats.pearsonr(a, b).statistic for a, b in columns])
+    if name == "pearson_spot":
+        return np.mean([1 - scipy.stats.pearsonr(a, b).statistic for a, b in rows])
+    mean = np.exp(p + library[:, None])
+    if name == "poisson":
+        return -np.mean(scipy.stats.poisson.logpmf(t, mean))
+    if name == "negative_binomial":  # dispersion 1
+        return -np.mean(scipy.stats.nbinom.logpmf(t, 1, 1 / (1 + mean)))
+    if name == "hybrid_rank":
+        return 0.7 * np.mean(e**2) + 0.3 * by_formula("pairwise_hinge", p, t, library)
+    if name.startswith("pairwise"):
+        return np.mean([pairs(name, a, b) for a, b in rows])
+    first, second = name.split("_")
+    return by_formula(first, p, t, library) + by_formula(second, p, t, library)
+
+
+def pairs(name, p, t, margin=1.0):
+    found = []
+    for j, k in itertools.combinations(range(len(p)), 2):
+        if t[j] == t[k]:
+            continue
+        high, low = (j, k) if t[j] > t[k] else (k, j)
+        ahead = p[high] - p[low]
+        hinge = name == "pairwise_hinge"
+        found.append(max(0, margin - ahead) if hinge else np.log1p(np.exp(-ahead)))
+    return np.mean(found) if found else 0.0
+
+
+@every_loss
+def test_the_direct_formula(name):
+    predicted, target, library = data_for(name)
+    expected = by_formula(name, *(values.numpy() for values in (predicted, target, library)))
+    assert make(name)(predicted, target, library).item() == pytest.approx(expected, rel=1e-9)
+    single = make(name)(predicted.float(), target.float(), library.float())
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_loss
+def test_library_sizes_are_heeded_by_likelihoods_of_counts_only(name):
+    predicted, target, library = data_for(name)
+    loss = make(name)
+    with_library = loss(predicted, target, library)
+    assert loss(predicted, target, library[:, None]) == with_library
+    if name in COUNTS:
+        shifted = loss(predicted + library[:, None], target, torch.zeros(N))
+        assert shifted.item() == pytest.approx(with_library.item(), rel=1e-12)
+        with pytest.raises(ValueError, match=f"{name} needs log_library.*zeros if all are alike"):
+            loss(predicted, target)
+    else:
+        assert loss(predicted, target) == with_library
+
+
+@pytest.mark.parametrize("name", ["mse_pearson", "mse_cosine", "l1_cosine", "huber_cosine"])
+def test_the_weights_of_a_pair(name):
+    predicted, target, _ = data()
+    first, second = name.split("_")
+    weights = {f"{first}_weight": 0.3, f"{second}_weight": 2.0}
+    expected = 0.3 * make(first)(predicted, target) + 2 * make(second)(predicted, target)
+    assert make(name, **weights)(predicted, target).item() == pytest.approx(expected.item())
+
+
+def test_the_delta_of_huber():
+    predicted, target, _ = data()
+    huge = make("huber", delta=1e6)(predicted, target)
+    assert huge.item() == pytest.approx(make("mse")(predicted, target).item() / 2)
+
+
+def test_the_margin_of_the_hinge():
+    predicted, target = torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]])
+    for margin, cost in ((0.0, 0.0), (0.5, 0.0), (2.0, 1.5)):
+        assert make("pairwise_hinge", margin=margin)(predicted, target).item() == cost
+
+
+@given(
+    target=st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=5),
+    name=st.sampled_from(["pairwise_hinge", "pairwise_logistic"]),
+    chunk=st.integers(1, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_ties_are_no_pairs_and_chunks_do_not_show(target, name, chunk):
+    target = torch.tensor(target, dtype=torch.float64)
+    predicted = data(len(target), 4)[0]
+    expected = np.mean(
+        [pairs(name, p, t) for p, t in zip(predicted.numpy(), target.numpy(), strict=True)]
+    )
+    before, _rank._CHUNK_CPU = _rank._CHUNK_CPU, chunk
+    try:
+        value, grad = gradient(make(name, n_targets=4), predicted, target, None)
+    finally:
+        _rank._CHUNK_CPU = before
+    assert value.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert torch.allclose(grad, gradient(make(name, n_targets=4), predicted, target, None)[1])
+
+
+@pytest.mark.parametrize("name", ["pairwise_hinge", "pairwise_logistic"])
+def test_the_differences_of_many_targets_never_lie_in_memory_at_once(name, monkeypatch):
+    largest = 0
+
+    def watched(values):
+        nonlocal largest
+        largest = max(largest, values.numel())
+        return sign(values)
+
+    sign = torch.sign
+    monkeypatch.setattr(torch, "sign", watched)
+    g = 1500
+    predicted, target, _ = data(2, g, dtype=torch.float32)
+    value, grad = gradient(make(name, n_targets=g), predicted, target, None)
+    assert largest <= _rank._CHUNK_CPU < g * g
+    assert torch.isfinite(value)
+    assert torch.isfinite(grad).all()
+
+
+def test_the_order_alone_matters_to_rank_losses():
+    predicted, target, _ = data()
+    for name in ("pairwise_hinge", "pairwise_logistic"):
+        assert make(name)(predicted, target) == make(name)(predicted, target.exp() * 3)
+
+
+@pytest.mark.parametrize("log_dispersion", [-8.0, -2.0, 1.0, 8.0])
+@pytest.mark.parametrize("mean", [1e-6, 0.5, 300.0, 1e6])
+def test_the_negative_binomial_of_any_dispersion(log_dispersion, mean):
+    loss = make("negative_binomial", n_targets=1)
+    with torch.no_grad():
+        loss.unbounded.copy_(torch.atanh(torch.tensor(log_dispersion / 9)) * 9)
+    size = math.exp(-loss.log_dispersion.item())
+    counts = np.array([0, 1, 7, 1000, 10**6])
+    expected = -scipy.stats.nbinom.logpmf(counts, size, size / (size + mean)).mean()
+    predicted = torch.full((len(counts), 1), math.log(mean), dtype=torch.float64)
+    found = loss(predicted, torch.from_numpy(counts)[:, None], torch.zeros(len(counts)))
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_negative_binomial_learns_planted_rates_and_dispersions():
+    seeded = np.random.default_rng(0)
+    dispersion, rate = np.array([0.05, 0.5, 2.0]), np.array([2.0, 5.0, 20.0])
+    library = seeded.uniform(0.3, 3, 4000)
+    mean = library[:, None] * rate
+    counts = torch.from_numpy(
+        seeded.poisson(mean * seeded.gamma(1 / dispersion, dispersion, mean.shape))
+    )
+    loss = make("negative_binomial", n_targets=3)
+    log_rate = nn.Parameter(torch.zeros(1, 3))
+    optimizer = torch.optim.Adam([log_rate, *loss.parameters()], lr=0.05)
+    offset = torch.from_numpy(np.log(library))
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(log_rate.expand(len(counts), 3), counts, offset).backward()
+        optimizer.step()
+    np.testing.assert_allclose(log_rate.detach().exp().numpy()[0], rate, rtol=0.1)
+    np.testing.assert_allclose(loss.log_dispersion.detach().exp().numpy(), dispersion, rtol=0.2)
+
+
+# gradients --------------------------------------------------------------------------------------
+
+
+@every_loss
+def test_gradients_by_finite_differences(name):
+    predicted, target, library = data_for(name)
+    loss = make(name).double()
+    assert torch.autograd.gradcheck(
+        lambda p: loss(p, target, library), predicted.requires_grad_(), atol=1e-6
+    )
+
+
+def test_the_gradient_of_the_dispersion():
+    predicted, target, library = data(counts=True)
+    loss = make("negative_binomial").double()
+
+    def by_dispersion(unbounded):
+        return torch.func.functional_call(
+            loss, {"unbounded": unbounded}, (predicted, target, library)
+        )
+
+    start = torch.linspace(-5, 5, G, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(by_dispersion, start)
+
+
+#: What a loss is where prediction and target are constant (2 and 3).
+CONSTANT = {
+    "mse": 1.0,
+    "l1": 1.0,
+    "huber": 0.5,
+    "cosine": 0.0,
+    "pearson": 1.0,
+    "pearson_spot": 1.0,
+    "poisson": math.exp(2) - 6 + math.log(6),
+    "negative_binomial": -scipy.stats.nbinom.logpmf(3, 1, 1 / (1 + math.exp(2))),
+    "mse_pearson": 2.0,
+    "mse_cosine": 1.0,
+    "l1_cosine": 1.0,
+    "huber_cosine": 0.5,
+    "pairwise_hinge": 0.0,
+    "pairwise_logistic": 0.0,
+    "hybrid_rank": 0.7,
+}
+
+
+@pytest.mark.parametrize("n", [1, N])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@every_loss
+def test_constant_predictions_and_targets(name, dtype, n):
+    predicted, target = (torch.full((n, G), value, dtype=dtype) for value in (2.0, 3.0))
+    value, grad = gradient(make(name), predicted, target, torch.zeros(n, dtype=dtype))
+    assert value.item() == pytest.approx(CONSTANT[name], rel=1e-5, abs=1e-6)
+    assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("constant", ["predicted", "target"])
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e-20, 3.3])
+@every_loss
+def test_one_side_constant(name, constant, value):
+    predicted, target, library = data_for(name, dtype=torch.float32)
+    (predicted if constant == "predicted" else target).fill_(value)
+    found, grad = gradient(make(name), predicted, target, library)
+    assert torch.isfinite(found)
+    assert torch.isfinite(grad).all()
+    assert grad.abs().max() < 1e3
+    if name in ("pearson", "pearson_spot"):
+        assert found == 1
+        assert not grad.any()
+    if name == "cosine" and value in (0.0, 1e-20):
+        assert found == 1
+        assert not grad.any()
+
+
+def test_a_constant_gene_counts_as_one_not_correlated():
+    predicted, target, _ = data()
+    target[:, 0] = 0.1 + 0.2  # whose mean is not itself in floats
+    expected = (4 * make("pearson", n_targets=4)(predicted[:, 1:], target[:, 1:]) + 1) / 5
+    assert make("pearson")(predicted, target).item() == pytest.approx(expected.item())
+
+
+@every_loss
+def test_a_batch_of_one(name):
+    predicted, target, library = data_for(name, 1, dtype=torch.float32)
+    value, grad = gradient(make(name), predicted, target, library)
+    assert torch.isfinite(value)
+    assert torch.isfinite(grad).all()
+    if name == "pearson":
+        assert value == 1
+        assert not grad.any()
+    elif name == "cosine":
+        signs = torch.sign(predicted * target)
+        assert value.item() == pytest.approx((1 - signs).mean().item())
+        assert grad.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e25])
+@pytest.mark.parametrize("name", ["cosine", "pearson", "pearson_spot"])
+def test_directions_do_not_depend_on_the_scale(name, scale):
+    predicted, target, _ = data(dtype=torch.float32)
+    expected, grad = gradient(make(name), predicted, target, None)
+    found, scaled = gradient(make(name), predicted * scale, target * scale, None)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.allclose(scaled * scale, grad, rtol=1e-3, atol=1e-5)
+
+
+#: Losses that compare the spots of a batch with each other.
+OF_A_BATCH = {name for name in NAMES if "cosine" in name or name in ("pearson", "mse_pearson")}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_A_BATCH])
+def test_means_over_batches_are_the_mean_over_spots(name):
+    predicted, target, library = data_for(name)
+    loss = make(name)
+    parts = [slice(0, 4), slice(4, 6), slice(6, 7)]
+    batches = [loss(predicted[rows], target[rows], library[rows]) for rows in parts]
+    whole = sum(b * (rows.stop - rows.start) for b, rows in zip(batches, parts, strict=True)) / N
+    assert whole.item() == pytest.approx(loss(predicted, target, library).item())
+
+
+@every_loss
+def test_the_lowest_loss_is_where_predictions_are_right(name):
+    predicted, target, library = data_for(name, 40)
+    loss, start = make(name), predicted.clone().requires_grad_()
+    before = loss(start, target, library)
+    before.backward()
+    after = loss(predicted - 1e-3 * start.grad, target, library)
+    assert after < before
+    if name not in COUNTS and "pairwise" not in name and name != "hybrid_rank":
+        assert loss(target, target).item() == pytest.approx(0, abs=1e-12)
+
+
+# precision --------------------------------------------------------------------------------------
+
+
+@every_loss
+def test_under_autocast_all_is_computed_in_float32(name):
+    predicted, target, library = data_for(name, 64, dtype=torch.float32)
+    half = predicted.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        value, grad = gradient(make(name), half, target, library)
+    expected, expected_grad = gradient(make(name), half.float(), target, library)
+    assert value.dtype == torch.float32
+    assert value == expected
+    assert torch.allclose(grad.float(), expected_grad, rtol=1e-2, atol=1e-6)
+
+
+# the schedule -----------------------------------------------------------------------------------
+
+SCHEDULES = {
+    "linear": lambda p: 0.3 + 0.6 * p,
+    "cosine": lambda p: 0.9 - 0.6 * (np.cos(np.pi * p) + 1) / 2,
+    "exponential": lambda p: 0.3 * 3**p,
+    "log": lambda p: 0.3 + 0.6 * np.log2(1 + p),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_weight_follows_its_schedule(schedule):
+    loss = make("hybrid_rank", schedule=schedule)
+    for p in np.linspace(0, 1, 11):
+        loss.progress = p
+        assert loss.weight == pytest.approx(SCHEDULES[schedule](p))
+    loss.progress = 1.5
+    assert loss.weight == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("rank", ["pairwise_hinge", "pairwise_logistic"])
+def test_the_hybrid_weighs_its_parts(rank):
+    predicted, target, _ = data()
+    loss = make("hybrid_rank", rank=rank, initial=0.2, final=0.6)
+    mse, ranked = (make(name)(predicted, target) for name in ("mse", rank))
+    for progress, weight in ((0.0, 0.2), (0.5, 0.4), (1.0, 0.6)):
+        loss.progress = progress
+        expected = (1 - weight) * mse + weight * ranked
+        assert loss(predicted, target).item() == pytest.approx(expected.item())
+
+
+def test_validation_is_by_the_final_weight_whatever_the_progress():
+    predicted, target, _ = data()
+    loss = make("hybrid_rank").eval()
+    found = []
+    for progress in (0.0, 0.5, 1.0):
+        loss.progress = progress
+        found.append(loss(predicted, target).item())
+    assert loss.weight == 0.9
+    assert len(set(found)) == 1
+
+
+@every_loss
+def test_progress_changes_nothing_where_there_is_no_schedule(name):
+    predicted, target, library = data_for(name)
+    loss = make(name)
+    assert loss.progress == 0
+    before = loss(predicted, target, library)
+    loss.progress = 0.7
+    assert (loss(predicted, target, library) == before) == (name != "hybrid_rank")
+
+
+# names and bad input ----------------------------------------------------------------------------
+
+
+@every_loss
+def test_a_record_says_what_its_loss_is(name):
+    record = losses.LOSSES[name]
+    loss = make(name)
+    assert loss.name == record.name == name
+    assert (loss.needs_counts, loss.needs_several_targets) == (
+        record.counts,
+        record.several_targets,
+    )
+    assert record.description
+    assert name in losses.__doc__
+    assert bool(list(loss.parameters())) == record.per_target
+    assert make(name) is not make(name)
+
+
+def test_what_losses_need():
+    assert set(COUNTS) == {"poisson", "negative_binomial"}
+    assert {name for name, record in losses.LOSSES.items() if record.several_targets} == {
+        "pearson_spot",
+        "pairwise_hinge",
+        "pairwise_logistic",
+        "hybrid_rank",
+    }
+    with pytest.raises(TypeError):
+        losses.LOSSES["mse"] = None
+
+
+def test_a_module_is_taken_as_it_is():
+    loss = losses.make("mse")
+    assert losses.make(loss, n_targets=1) is loss
+    predicted, target, library = data()
+    other = losses.make(nn.SmoothL1Loss())
+    assert isinstance(other, losses.Loss)
+    assert other(predicted, target, library) == F.smooth_l1_loss(predicted, target)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            {"loss": "mse_pearsen"},
+            ValueError,
+            "'mse_pearsen': did you mean 'mse_pearson'.*Losses: mse, l1",
+        ),
+        ({"loss": "cos"}, ValueError, "did you mean 'cosine'"),
+        ({"loss": "MSE"}, ValueError, "did you mean 'mse'"),
+        ({"loss": "xyzzy"}, ValueError, "no loss is named 'xyzzy': Losses: mse"),
+        ({"loss": F.mse_loss}, TypeError, "a name or an nn.Module, not function"),
+        ({"loss": None}, TypeError, "a name or an nn.Module, not NoneType"),
+        ({"loss": "huber", "gamma": 1}, TypeError, "huber has no option gamma; it has delta"),
+        ({"loss": "mse", "delta": 1}, TypeError, "mse has no option delta; it has none"),
+        ({"loss": nn.MSELoss(), "delta": 1}, TypeError, "delta: a loss given as a module"),
+        ({"loss": "negative_binomial"}, ValueError, "negative_binomial.*give n_targets="),
+        (
+            {"loss": "negative_binomial", "n_targets": 0},
+            ValueError,
+            "n_targets=0 must be at least 1",
+        ),
+        ({"loss": "huber", "delta": 0}, ValueError, "delta=0 must be a finite number above 0"),
+        ({"loss": "pairwise_hinge", "margin": -1}, ValueError, "margin=-1 must be"),
+        ({"loss": "mse_cosine", "mse_weight": -1}, ValueError, "mse_weight=-1 must be"),
+        ({"loss": "l1_cosine", "l1_weight": math.nan}, ValueError, "l1_weight=nan must be"),
+        (
+            {"loss": "mse_pearson", "mse_weight": 0, "pearson_weight": 0},
+            ValueError,
+            "mse_weight and pearson_weight are all 0",
+        ),
+        (
+            {"loss": "hybrid_rank", "rank": "pearson"},
+            ValueError,
+            "rank='pearson' is unknown; choose one of pairwise_hinge",
+        ),
+        (
+            {"loss": "hybrid_rank", "schedule": "step"},
+            ValueError,
+            "schedule='step' is unknown.*linear, cosine",
+        ),
+        ({"loss": "hybrid_rank", "final": 1.1}, ValueError, r"final=1.1 must be in \[0, 1\]"),
+        (
+            {"loss": "hybrid_rank", "schedule": "exponential", "initial": 0},
+            ValueError,
+            "initial=0 must be above 0 and at most 1 for the exponential schedule",
+        ),
+    ],
+)
+def test_a_loss_that_cannot_be_made(wrong, error, message):
+    with pytest.raises(error, match=message):
+        losses.make(**wrong)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if losses.LOSSES[n].several_targets])
+def test_a_single_target_has_no_order(name):
+    message = f"loss='{name}' compares.*n_targets=1: predict two or more, or take.*'mse'"
+    with pytest.raises(ValueError, match=message):
+        losses.make(name, n_targets=1)
+    with pytest.raises(ValueError, match=message):
+        losses.make(losses.make(name), n_targets=1)
+
+
+@every_loss
+def test_tensors_that_do_not_fit(name):
+    predicted, target, library = data_for(name)
+    loss = make(name)
+    with pytest.raises(ValueError, match=r"target has shape \(7, 1\), but \(7, 5\) is needed"):
+        loss(predicted, target[:, :1], library)
+    with pytest.raises(ValueError, match="predicted has shape"):
+        loss(predicted[0], target[0], library)
+    with pytest.raises(ValueError, match="needs a spot and a target"):
+        loss(predicted[:0], target[:0], library[:0])
+    if name in COUNTS:
+        with pytest.raises(ValueError, match=r"log_library has shape \(3, 1\), but \(7, 1\)"):
+            loss(predicted, target, library[:3])
+
+
+def test_a_dispersion_for_other_genes():
+    predicted, target, library = data(counts=True)
+    with pytest.raises(ValueError, match="predicted has 5 targets, the loss 3"):
+        make("negative_binomial", n_targets=3)(predicted, target, library)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 0.6931], "1 of 2 values of layers.'log1p'. are no whole numbers.*such as 0.6931"),
+        ([-1.0, 2], "such as -1"),
+        ([np.nan, 2], "such as nan"),
+        ([np.inf, 2], "such as inf"),
+    ],
+)
+def test_likelihoods_of_counts_want_counts(name, values, message):
+    with pytest.raises(ValueError, match=f"loss='{name}' is a likelihood.*{message}.*layer=None"):
+        losses.check_counts(make(name), np.array(values), where="layers['log1p']")
+
+
+def test_other_values_do():
+    losses.check_counts(make("poisson"), np.array([[0, 1.0], [7, 3]]), where="X")
+    losses.check_counts(make("mse"), np.array([0.5, -1]), where="layers['log1p']")
+
+
+def test_library_sizes():
+    found = losses.log_library(np.array([100, 200, 400]), 200)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.log([0.5, 1, 2]), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"1 of 2 spots have no counts.*filter_spots"):
+        losses.log_library(np.array([0, 3]), 1)
+    with pytest.raises(ValueError, match="reference=0 must be"):
+        losses.log_library(np.array([3]), 0)

@@ -1,0 +1,105 @@
+"""Targets are saved as JSON and safetensors; what is damaged is refused, and told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from stpredict import targets
+
+
+def fitted(kind, scaling="robust"):
+    values = np.random.default_rng(0).poisson(3, (60, 9)).astype(np.float32)
+    values[:, 4] = 0
+    options = {
+        "genes": {"scaling": scaling},
+        "counts": {"library": np.full(60, 200)},
+    }.get(kind, {"n_factors": 2, "scaling": scaling})
+    return targets.fit(kind, values, columns=[8, 4, 1], **options), values
+
+
+def through_disk(made):
+    config, tensors = made.state()
+    return json.loads(json.dumps(config)), load(save(tensors))
+
+
+@pytest.mark.parametrize("scaling", targets.SCALINGS)
+@pytest.mark.parametrize("kind", targets.KINDS)
+def test_saved_targets_are_the_same_to_the_bit(kind, scaling):
+    made, values = fitted(kind, scaling)
+    again = targets.from_state(*through_disk(made))
+    assert type(again) is type(made)
+    assert (again.n_outputs, again.outputs) == (made.n_outputs, made.outputs)
+    outputs = made.transform(values)
+    np.testing.assert_array_equal(again.transform(values), outputs)
+    np.testing.assert_array_equal(again.inverse(outputs), made.inverse(outputs))
+    np.testing.assert_array_equal(again.mean, made.mean)
+    np.testing.assert_array_equal(again.constant, made.constant)
+    if made.outputs:
+        np.testing.assert_array_equal(again.factors(outputs), made.factors(outputs))
+    config, tensors = again.state()
+    assert config == made.state()[0]
+    assert tensors.keys() == made.state()[1].keys()
+
+
+@pytest.mark.parametrize("kind", targets.KINDS)
+def test_whatever_is_missing_is_told(kind):
+    config, tensors = through_disk(fitted(kind)[0])
+    for name in config:
+        with pytest.raises(ValueError, match=f"the saved targets lack {name}"):
+            targets.from_state({k: v for k, v in config.items() if k != name}, tensors)
+    for name in tensors:
+        with pytest.raises(ValueError, match=f"the saved targets lack the array {name}"):
+            targets.from_state(config, {k: v for k, v in tensors.items() if k != name})
+
+
+@pytest.mark.parametrize("kind", targets.KINDS)
+def test_arrays_of_another_shape_or_type_and_nan_are_told(kind):
+    config, tensors = through_disk(fitted(kind)[0])
+    for name, tensor in tensors.items():
+        wrong = {
+            "is float16, but": tensor.astype(np.float16),
+            "has the shape": np.stack([tensor, tensor]),
+        }
+        if tensor.dtype == np.float32:
+            wrong["NaN"] = np.full_like(tensor, np.nan)
+        for message, damaged in wrong.items():
+            with pytest.raises(ValueError, match=message):
+                targets.from_state(config, tensors | {name: damaged})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "pickle"}, "the kind of the saved targets='pickle' is not one of"),
+        ({"kind": ["svd"]}, "is not one of"),
+        ({"n_fit_genes": 8}, "columns go from 1 to 8, but fit genes from 0 to 7"),
+        ({"n_fit_genes": "9"}, "whole number of at least 1: '9'"),
+        ({"n_fit_genes": 10**12}, "has the shape"),
+        ({"n_factors": 3}, r"has the shape \(2,\), but \(3\)"),
+        ({"n_factors": 2.0}, r"whole number of at least 1: 2\.0"),
+        ({"scaling": "other"}, "scaling='other' is not one of"),
+    ],
+)
+def test_a_damaged_configuration_is_told(changes, message):
+    config, tensors = through_disk(fitted("svd")[0])
+    with pytest.raises(ValueError, match=message):
+        targets.from_state(config | changes, tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("columns", np.array([8, 8, 1]), "more than once"),
+        ("columns", np.array([8, 9, 1]), "from 1 to 9, but fit genes from 0 to 8"),
+        ("genes.scale", np.full(9, -1, np.float32), "negative"),
+        ("components", np.full((2, 9), -1, np.float32), "18 are negative"),
+    ],
+)
+def test_values_that_cannot_be_are_told(name, damaged, message):
+    config, tensors = through_disk(fitted("nmf")[0])
+    with pytest.raises(ValueError, match=message):
+        targets.from_state(config, tensors | {name: damaged})

@@ -171,8 +171,8 @@ def test_the_user_facing_parts_do_not_lean_on_each_other():
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) == "nn"])
-def test_networks_need_torch_and_numpy_only(module):
-    assert third_party(imports(module, type_checking=True)) <= {"torch", "numpy"}
+def test_networks_need_torch_numpy_and_timm_only(module):
+    assert third_party(imports(module, type_checking=True)) <= {"torch", "numpy", "timm"}
     assert {part_of(name) for name in own(imports(module, type_checking=True))} <= {"nn", ""}
 
 

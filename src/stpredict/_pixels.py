@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from stpredict import _sections, _validate
+from stpredict import _sections, _validate, encoders
+from stpredict._recipe import stain_difference
 from stpredict._settings import settings
-from stpredict.tiles import place, read_tiles
+from stpredict.encoders._embed import tile_side_px
+from stpredict.tiles import place, read_tiles, resize
+from stpredict.training import TileStream
+from stpredict.training._pixels import cached, described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     import torch
     from anndata import AnnData
     from numpy.typing import NDArray
+    from spatialdata import SpatialData
 
     from stpredict._sections import Section
+    from stpredict.models import Model
+
+
+#: The texture encoder takes no smaller tiles.
+_TEXTURE_PX = 48
 
 
 def check_tiles(found: Sequence[Section], tile_um: float) -> None:
@@ -65,3 +76,49 @@ def stream(
             for places, tiles in read_tiles(windows, tile_px=tile_px, batch_size=batch_size):
                 yield section.rows[places], tiles
                 bar.update(len(places))
+
+
+@contextmanager
+def cached_tiles(
+    found: Sequence[Section], recipe: dict[str, Any]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Read the tiles of all sections once into a temporary file, mapped into memory.
+
+    Gives the tiles, (n, 3, tile_px, tile_px), and the baseline's embeddings of them, (n, d).
+    """
+    n = sum(len(section.rows) for section in found)
+    baseline, center = _baseline(recipe, n)
+    tiles = described(stream(found, recipe, description="read tiles"), baseline, center)
+    with cached(tiles, n=n, tile_px=recipe["tile_px"]) as cache:
+        yield cache, center
+
+
+def _baseline(
+    recipe: dict[str, Any], n: int
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], NDArray[np.float32]]:
+    """What describes tiles for the ridge regression beside a network, and room for it."""
+    encoder = encoders.load("texture")
+    side = max(_TEXTURE_PX, tile_side_px(encoder, recipe["tile_um"]))
+
+    def describe(tiles: torch.Tensor) -> torch.Tensor:
+        return encoder(resize(tiles, side))
+
+    return describe, np.empty((n, encoder.dimension), dtype=np.float32)
+
+
+def model_tiles(sdata: SpatialData, model: Model) -> TileStream:
+    """Tiles of all sections as a model on pixels wants them, read while they are predicted."""
+    recipe = model.recipe["tiles"]
+    wanted = recipe.get("stain")
+    table = _sections.table_of(sdata)
+    found = _sections.sections(sdata, normalized=wanted is not None)
+    difference = stain_difference(_sections.stain_of(table, found), wanted)
+    if difference:
+        raise ValueError(f"{difference[0]}: run stp.pp.prepare(sdata, model)")
+    check_tiles(found, recipe["tile_um"])
+    baseline, center = _baseline(recipe, table.n_obs)
+    return TileStream(
+        described(stream(found, recipe, description="predict"), baseline, center),
+        center=center,
+        symmetries=model.hyperparameters["average_symmetries"],
+    )

@@ -13,7 +13,7 @@ from torch import nn
 from stpredict.nn import TileCNN
 from stpredict.nn._tiles import symmetry
 from stpredict.tiles import place, read_tiles
-from stpredict.training import Augmentation, Pixels, TileBatch, TileStream
+from stpredict.training import Augmentation, Measured, Pixels, TileBatch, TileStream
 from stpredict.training._pixels import cached, described
 
 N, PX, G = 70, 8, 3
@@ -25,7 +25,7 @@ def tiles_of(seed=0):
 
 
 def targets_of(seed=0):
-    return np.random.default_rng(seed).normal(size=(N, G)).astype(np.float32)
+    return Measured(np.random.default_rng(seed).normal(size=(N, G)).astype(np.float32))
 
 
 def in_order(tiles, batch_size=32):
@@ -37,7 +37,7 @@ def in_order(tiles, batch_size=32):
 def predicted(network, tiles, **options):
     """What a stream gives, in the order of the rows."""
     outputs = torch.full((N, G), torch.nan)
-    for rows, values, members in TileStream(tiles, N, **options).walk(network, CPU):
+    for rows, values, members in TileStream(tiles, np.empty((N, 0)), **options).walk(network, CPU):
         assert members is None
         outputs[rows] = values
     return outputs
@@ -63,7 +63,8 @@ def test_a_batch_is_its_rows():
     assert isinstance(batch, TileBatch)
     assert batch.tiles.dtype == torch.uint8
     assert np.array_equal(batch.tiles.numpy(), tiles_of()[rows])
-    assert np.array_equal(batch.targets.numpy(), targets[rows])
+    assert np.array_equal(batch.targets.numpy(), targets.targets[rows])
+    assert batch.log_expected is None
     network = Positions().eval()
     assert torch.equal(batch.predict(network), network(batch.tiles))
 
@@ -86,9 +87,13 @@ def test_only_training_is_augmented():
 
 
 def test_counts_go_with_their_rows():
-    rows, library = np.array([4, 1]), np.arange(N, dtype=np.float32)
-    batch = Pixels(tiles_of()).batch(rows, targets_of(), library)
-    assert batch.log_library.tolist() == [4, 1]
+    counts = Measured(
+        np.ones((N, 2), dtype=np.float32),
+        np.arange(N, dtype=np.float32),
+        np.array([0.0, 0.5], dtype=np.float32),
+    )
+    batch = Pixels(tiles_of()).batch(np.array([4, 1]), counts)
+    assert batch.log_expected.tolist() == [[4, 4.5], [1, 1.5]]
     assert len(Pixels(tiles_of())) == N
 
 
@@ -96,7 +101,7 @@ def test_a_stream_is_predicted_in_evaluation_mode():
     network = Positions().train()  # with dropout, were it left there
     found = predicted(network, in_order(tiles_of()))
     torch.testing.assert_close(found, network(torch.from_numpy(tiles_of())))
-    assert len(TileStream(iter(()), N)) == N
+    assert len(TileStream(iter(()), np.empty((N, 0)))) == N
 
 
 def test_averaged_over_flips_is_the_mean_of_eight_predictions():

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
 from tqdm.auto import tqdm
 
 from stpredict._settings import settings
 from stpredict.nn._tiles import split_tiles
-from stpredict.tiles import place, read_tiles
+from stpredict.tiles import place, read_tiles, resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +88,7 @@ def embed_section(
     batches = read_tiles(windows, tile_px=tile_px, batch_size=batch_size)
     with tqdm(total=n, desc=description, unit="tile", disable=settings.verbosity < 1) as bar:
         for rows, tiles in batches:
-            whole[rows] = encoder(_shrink(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
+            whole[rows] = encoder(resize(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
             if parts is not None:
                 split = split_tiles(tiles, n_subtiles)
                 # one sub-tile per tile at a time, so that batches stay as large as asked for
@@ -106,11 +104,3 @@ def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) 
     if encoder.input_px is None or n_subtiles == 1:
         return wanted
     return max(wanted, min(round(side), wanted * n_subtiles))
-
-
-def _shrink(tiles: torch.Tensor, side: int) -> torch.Tensor:
-    if tiles.shape[-1] == side:
-        return tiles
-    return functional.interpolate(
-        tiles, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )

@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _provenance, _recipe, _sections
+from stpredict import _keys, _pixels, _provenance, _recipe, _sections
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -20,6 +20,8 @@ def predict(
     sdata: SpatialData, model: Model, *, device: str = "auto", copy: bool = False
 ) -> SpatialData | None:
     """Predict expression in every spot.
+
+    Models on pixels read the tiles from the images, as they predict them.
 
     Parameters
     ----------
@@ -38,8 +40,9 @@ def predict(
         Writes ``tables["predicted"]``, which annotates the same shapes: ``X`` (n_obs, n_genes)
         float32 in the units of the layer the model was trained on (``log1p`` values can fall
         slightly below 0: nothing is cut off), ``layers["ridge"]`` the same from ridge regression
-        on the same embedding, ``var["training_mean"]``, and the table's ``obs``, positions and
-        spatial graph. Genes are the model's, whatever genes the table has.
+        on the same embedding (of models on pixels, on the texture encoder's of the same tiles),
+        ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
+        the model's, whatever genes the table has.
 
     Raises
     ------
@@ -57,7 +60,11 @@ def predict(
     """
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
-    inputs = _recipe.model_inputs(table, model)
+    inputs = (
+        _pixels.model_tiles(sdata, model)
+        if model.uses_pixels
+        else _recipe.model_inputs(table, model)
+    )
     values, spread = model.predict_inputs(inputs, device=device)
     predicted = AnnData(
         X=values,

@@ -57,7 +57,7 @@ class Augmentation:
     Examples
     --------
     >>> import torch
-    >>> from stpredict.training import Augmentation
+    >>> from stpredict.tl import Augmentation
     >>> tiles = torch.full((2, 3, 8, 8), 200, dtype=torch.uint8)
     >>> Augmentation(stain=0.2)(tiles, generator=torch.Generator().manual_seed(0)).dtype
     torch.uint8

@@ -16,6 +16,7 @@ from torch import nn
 
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training._augment import Augmentation
+from stpredict.training._data import Measured
 
 #: Which rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
 Tiles = Iterable[tuple[NDArray[np.intp], torch.Tensor]]
@@ -30,13 +31,13 @@ class TileBatch(NamedTuple):
         (n, 3, h, w) uint8.
     targets
         (n, g) float32, scaled.
-    log_library
-        (n,) float32, logarithm of the spots' counts; of losses on counts.
+    log_expected
+        (n, g) float32, what the network's output is added to for losses on counts.
     """
 
     tiles: torch.Tensor
     targets: torch.Tensor
-    log_library: torch.Tensor | None = None
+    log_expected: torch.Tensor | None = None
 
     def predict(self, network: nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -63,6 +64,7 @@ class Pixels:
 
     tiles: NDArray[np.uint8]
     augmentation: Augmentation = field(default_factory=Augmentation)
+    order: None = field(default=None, init=False)  # batches of patches save nothing here
 
     def __post_init__(self) -> None:
         if self.tiles.dtype != np.uint8:
@@ -74,12 +76,7 @@ class Pixels:
         return len(self.tiles)
 
     def batch(
-        self,
-        rows: NDArray[np.intp],
-        targets: NDArray[np.float32],
-        log_library: NDArray[np.float32] | None = None,
-        *,
-        training: bool = False,
+        self, rows: NDArray[np.intp], measured: Measured, *, training: bool = False
     ) -> TileBatch:
         """Gather what a network needs to be trained, or validated, on some rows.
 
@@ -89,8 +86,8 @@ class Pixels:
         tiles = self.read(rows)
         return TileBatch(
             tiles=self.augmentation(tiles) if training else tiles,
-            targets=torch.from_numpy(targets[rows]),
-            log_library=None if log_library is None else torch.from_numpy(log_library[rows]),
+            targets=torch.from_numpy(measured.targets[rows]),
+            log_expected=measured.log_expected(rows),
         )
 
     def read(self, rows: NDArray[np.intp]) -> torch.Tensor:
@@ -107,19 +104,19 @@ class TileStream:
     ----------
     tiles
         Batches of rows and tiles, in any order.
-    n
-        Number of rows.
+    center
+        (n, d) float32, what describes the tiles for the baseline; filled while they are read.
     symmetries
         Whether to predict the mean over the eight flips and right-angle turns of a tile, as ST-Net
         does.
     """
 
     tiles: Tiles
-    n: int
+    center: NDArray[np.float32]
     symmetries: bool = False
 
     def __len__(self) -> int:
-        return self.n
+        return len(self.center)
 
     def walk(
         self, network: nn.Module, device: torch.device

@@ -106,7 +106,9 @@ def test_the_whole_network_is_trained_by_default():
 
 
 def test_frozen_blocks_stay_in_evaluation_mode():
-    network = network_of(trainable=1).train()
+    network = network_of(trainable=1)
+    assert not network.backbone.layer1.training  # from the start
+    network.train()
     assert network.training
     assert network.backbone.layer4.training
     for frozen in (network.backbone.layer1, network.backbone.layer3):

@@ -155,6 +155,7 @@ class TileCNN(nn.Module):
         frozen = {name for block in blocks[: len(blocks) - self.trainable] for name in block}
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name not in frozen)
+        self.train()  # runners that keep each module's mode would find frozen ones in training
 
 
 class _Small(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _pixels, _provenance, _recipe, _sections
+from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def predict(
-    sdata: SpatialData, model: Model, *, device: str = "auto", copy: bool = False
+    sdata: SpatialData,
+    model: Model,
+    *,
+    space: Literal["genes", "factors"] = "genes",
+    device: str = "auto",
+    copy: bool = False,
 ) -> SpatialData | None:
     """Predict expression in every spot.
 
@@ -29,6 +34,9 @@ def predict(
         Sections prepared for the model (`pp.prepare`).
     model
         The fitted model.
+    space
+        ``"genes"``, or the factors that a model fitted with ``targets="svd"``, ``"nmf"`` or
+        ``"autoencoder"`` predicts on the way to genes.
     device
         ``"auto"``: cuda, then mps, then cpu.
     copy
@@ -39,17 +47,21 @@ def predict(
     SpatialData | None
         Writes ``tables["predicted"]``, which annotates the same shapes: ``X`` (n_obs, n_genes)
         float32 in the units of the layer the model was trained on (``log1p`` values can fall
-        slightly below 0: nothing is cut off), ``layers["ridge"]`` the same from ridge regression
-        on the same embedding (of models on pixels, on the texture encoder's of the same tiles),
-        ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
-        the model's, whatever genes the table has.
+        slightly below 0: nothing is cut off), ``layers["std"]`` the standard deviation over the
+        members of an ensemble, for methods that are one, ``layers["ridge"]`` the same as ``X``
+        from ridge regression on the same embedding (of models on pixels, on the texture
+        encoder's of the same tiles), ``var["training_mean"]``, and the table's ``obs``, positions
+        and spatial graph. Genes are the model's, whatever genes the table has.
+        With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]`` and
+        ``var["training_mean"]`` are left out.
 
     Raises
     ------
     KeyError
         If the model's inputs are missing.
     ValueError
-        If they were made differently than in training, or have NaN.
+        If they were made differently than in training, or have NaN; if factors are asked for of
+        a model that predicts genes.
 
     Examples
     --------
@@ -58,6 +70,7 @@ def predict(
     >>> stp.tl.predict(sdata, model)  # doctest: +SKIP
     >>> sdata.tables["predicted"].to_df()["ERBB2"]  # doctest: +SKIP
     """
+    _validate.one_of("space", space, ("genes", "factors"))
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     inputs = (
@@ -65,18 +78,11 @@ def predict(
         if model.uses_pixels
         else _recipe.model_inputs(table, model)
     )
-    values, spread = model.predict_inputs(inputs, device=device)
-    predicted = AnnData(
-        X=values,
-        obs=table.obs.copy(),
-        var=pd.DataFrame(
-            {"training_mean": model.targets.mean, "constant": model.targets.constant},
-            index=pd.Index(model.genes),
-        ),
-    )
+    values, spread = model.predict_inputs(inputs, space=space, device=device)
+    predicted = AnnData(X=values, obs=table.obs.copy(), var=_described(model, space))
     if spread is not None:
         predicted.layers[_keys.STD] = spread
-    if model.ridge is not None:
+    if model.ridge is not None and space == "genes":
         baseline = model.ridge.predict(model.inputs.transform(inputs.center))
         predicted.layers[_keys.RIDGE] = baseline
     for slots, kept in (
@@ -92,7 +98,7 @@ def predict(
         predicted,
         "predict",
         method=model.method,
-        units=model.units,
+        units=model.units if space == "genes" else "factor",
         layer=model.recipe["layer"],
         training_sections=model.training["sections"],
         ridge_alpha=None if model.ridge is None else model.ridge.alpha,
@@ -103,3 +109,13 @@ def predict(
         predicted, region=region, region_key=region_key, instance_key=instance_key
     )
     return sdata if copy else None
+
+
+def _described(model: Model, space: str) -> pd.DataFrame:
+    """Genes, or factors, and what is known of them."""
+    if space == "factors" and model.targets.outputs is not None:
+        return pd.DataFrame(index=pd.Index(model.targets.outputs))
+    return pd.DataFrame(
+        {"training_mean": model.targets.mean, "constant": model.targets.constant},
+        index=pd.Index(model.genes),
+    )

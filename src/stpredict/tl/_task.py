@@ -118,9 +118,15 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targe
     if values.library is not None:
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":
-        options |= {"n_factors": task.n_factors, "scaling": task.scaling or "standard"}
+        # what compares the targets of a spot needs them as they are, not each in units of its own
+        common = losses.make(task.loss, n_targets=len(values.genes)).needs_several_targets
+        scaling = task.scaling or ("none" if common else "standard")
+        options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
-        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or "none"}
+        options |= {
+            "n_factors": task.n_factors or _N_FACTORS,
+            "scaling": task.scaling or ("standard" if kind == "autoencoder" else "none"),
+        }
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     _tell_constant(values.genes, fitted)
     return fitted

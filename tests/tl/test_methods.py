@@ -219,3 +219,8 @@ def test_counts_are_predicted_per_10000(method, loss, train, test):
     ratio = predicted.X.mean(axis=0) / np.asarray(share).mean(axis=0)
     assert np.median(np.abs(np.log(ratio))) < 0.5
     assert stp.tl.evaluate(test, layer="log1p").attrs["summary"]["model"]["mean PCC"] > 0.2
+    scores = stp.tl.evaluate(test)  # against counts per 10,000, not against raw counts
+    assert "X as counts per 10,000" in scores.attrs["protocol"]
+    np.testing.assert_allclose(
+        scores["measured_mean"][list(model.genes)], np.asarray(share).mean(axis=0), rtol=1e-4
+    )

@@ -18,10 +18,9 @@ from stpredict._settings import settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Components of each that AESTETIK sees; its time grows with them.
+#: AESTETIK's networks grow with the square of the components: few are enough for clusters.
 _N_COMPONENTS = 15
-#: Passes with dropout that an embedding is the mean of: 15 s for 300 spots on one core, of which
-#: AESTETIK's default of 1000 would make minutes.
+#: Passes with dropout that an embedding is the mean of. AESTETIK's 1000 take longer than training.
 _N_PASSES = 100
 
 

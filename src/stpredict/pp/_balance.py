@@ -54,8 +54,8 @@ def balance(
     morphology
         An embedding of the tiles, such as ``"X_texture"``: clusters of expression, morphology and
         place in the array together, as many as Leiden finds by expression alone. They are those of
-        AESTETIK, an autoencoder trained on each section (extra ``aestetik``; many minutes without a
-        GPU, and it seeds the random generators of the process).
+        AESTETIK, an autoencoder that is trained on each section (extra ``aestetik``; minutes, and
+        it seeds the random generators of the process).
     resolution
         Of Leiden: higher gives more clusters.
     seed

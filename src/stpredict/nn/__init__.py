@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from stpredict.nn._published import from_published_state
-from stpredict.nn.deepsets import DeepSets
+from stpredict.nn._sets import SetNetwork
+from stpredict.nn.deepsets import DeepCell, DeepSets
+from stpredict.nn.forest import ForestSets
+from stpredict.nn.linear import LinearSets
 
-__all__ = ["DeepSets", "from_published_state"]
+__all__ = ["DeepCell", "DeepSets", "ForestSets", "LinearSets", "SetNetwork", "from_published_state"]

@@ -143,3 +143,11 @@ class MeanEnsemble(LinearEnsemble):
                 x, self.weight, self.bias, self.dropout, self.output_dropout, dtype
             )
         return out
+
+    def members(self, x: Tensor) -> Tensor:
+        """What each member gives without dropout: ``(n, n_in)`` to ``(members, n, n_out)``."""
+        return torch.baddbmm(
+            self.bias.unsqueeze(1),
+            x.relu().expand(len(self.weight), *x.shape),
+            self.weight.transpose(1, 2),
+        )

@@ -86,7 +86,7 @@ def units_of(table: AnnData, layer: str | None) -> str:
     return units
 
 
-def check_ranked(table: AnnData, layer: str, genes: Sequence[str]) -> None:
+def check_ranked(table: AnnData, layer: str | None, genes: Sequence[str]) -> None:
     """Require that genes take part in the ranks, where a layer is of ranks."""
     for step in steps_of(table, layer):
         ranked = step.get("genes")

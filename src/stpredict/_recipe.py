@@ -42,7 +42,9 @@ def neighbors_recipe(table: AnnData) -> dict[str, Any]:
     return known
 
 
-def recipe_of(table: AnnData, embedding: str, layer: str, *, neighbors: bool) -> dict[str, Any]:
+def recipe_of(
+    table: AnnData, embedding: str, layer: str | None, *, neighbors: bool
+) -> dict[str, Any]:
     """What has to be done to new sections before a model can predict them."""
     recipe: dict[str, Any] = {
         "embedding": embedding,

@@ -14,8 +14,16 @@ from safetensors.numpy import load_file
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
 from stpredict.models._ridge import Ridge
-from stpredict.models._save import CONFIG, FORMAT, HISTORY, HISTORY_COLUMNS, VERSION, WEIGHTS
-from stpredict.targets import Standard
+from stpredict.models._save import (
+    CONFIG,
+    FORMAT,
+    HISTORY,
+    HISTORY_COLUMNS,
+    VERSION,
+    WEIGHTS,
+    base_folder,
+)
+from stpredict.targets import Standard, from_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,12 +40,13 @@ _FIELDS: dict[str, type] = {
     "training": dict,
     "units": str,
     "n_features": int,
-    "ridge_alpha": float,
+    "targets": dict,
+    "n_bases": int,
 }
 
 #: What is read of its parts after loading.
 _PARTS = {
-    "recipe": ("embedding", "embed", "layer"),
+    "recipe": ("layer",),
     "training": ("sections", "held_out", "best_epoch"),
 }
 
@@ -82,8 +91,9 @@ def load(path: str | Path) -> Model:
         raise ValueError(f"{path} is no whole model: it lacks {', '.join(missing)}")
     try:
         config = _read_config(path)
-        return _assemble(config, load_file(path / WEIGHTS), _read_history(path))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        bases = [load(path / base_folder(number)) for number in range(config["n_bases"])]
+        return _assemble(config, load_file(path / WEIGHTS), _read_history(path), bases)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the model at {path} cannot be read: {_message(error)}") from error
 
 
@@ -99,6 +109,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
     version = config.get("format_version")
+    if isinstance(version, int) and version < VERSION:
+        raise ValueError(
+            f"its format version is {version}, this stpredict reads {VERSION}: it was written by "
+            f"stpredict {config.get('stpredict_version')}, fit it again"
+        )
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(
             f"its format version is {version!r}, this stpredict reads up to {VERSION}: it was "
@@ -129,22 +144,25 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _assemble(
-    config: Mapping[str, Any], tensors: dict[str, NDArray[Any]], history: pd.DataFrame
+    config: Mapping[str, Any],
+    tensors: dict[str, NDArray[Any]],
+    history: pd.DataFrame,
+    bases: list[Model],
 ) -> Model:
     method = METHODS[config["method"]]
-    uses_neighbors = method.contexts.get(config["context"], (False, False))[1]
-    if uses_neighbors and "neighbors" not in config["recipe"]:
-        raise ValueError(f"the recipe in {CONFIG} lacks neighbors")
+    uses_subtiles, uses_neighbors = method.contexts.get(config["context"], (False, False))
+    parts = (*method.recipe, "neighbors") if uses_neighbors else method.recipe
+    absent = [part for part in parts if part not in config["recipe"]]
+    if absent:
+        raise ValueError(f"the recipe in {CONFIG} lacks {', '.join(absent)}")
+    targets = from_state(config["targets"], _part(tensors, "targets"))
     arguments = {k: config["hyperparameters"][k] for k in method.hyperparameters}
     network = method.network(
-        config["n_features"], len(config["genes"]), context=config["context"], **arguments
+        config["n_features"], targets.n_outputs, context=config["context"], **arguments
     )
-    state = {
-        name.removeprefix("network."): torch.from_numpy(tensor)
-        for name, tensor in tensors.items()
-        if name.startswith("network.")
-    }
-    network.load_state_dict(state)
+    state = _part(tensors, "network")
+    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
+    alpha = config.get("ridge_alpha")
     model = Model(
         method=method.name,
         network=network.eval(),
@@ -155,26 +173,37 @@ def _assemble(
         training=config["training"],
         units=config["units"],
         inputs=Standard(tensors["inputs.mean"], tensors["inputs.scale"]),
-        targets=Standard(tensors["targets.mean"], tensors["targets.scale"]),
-        ridge=Ridge(
-            tensors["ridge.coefficients"], tensors["ridge.intercept"], config["ridge_alpha"]
+        targets=targets,
+        ridge=(
+            None
+            if alpha is None
+            else Ridge(tensors["ridge.coefficients"], tensors["ridge.intercept"], float(alpha))
         ),
         history=history,
         subtiles=(
-            Standard(tensors["subtiles.mean"], tensors["subtiles.scale"])
-            if method.contexts[config["context"]][0]
-            else None
+            Standard(tensors["subtiles.mean"], tensors["subtiles.scale"]) if uses_subtiles else None
         ),
+        bases=tuple(bases),
     )
-    expected = {
-        "inputs.mean": (config["n_features"],),
-        "targets.mean": (len(model.genes),),
-        "ridge.coefficients": (len(model.genes), config["n_features"]),
-        "ridge.intercept": (len(model.genes),),
-    }
-    if model.uses_subtiles:
-        expected["subtiles.mean"] = (config["n_features"],)
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"{name} has shape {tensors[name].shape}, expected {shape}")
+    _check_shapes(model, config["n_features"])
     return model
+
+
+def _part(tensors: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    """Tensors of one part of a model, by their names in it."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _check_shapes(model: Model, n_features: int) -> None:
+    n_genes = len(model.genes)
+    found = {"inputs.mean": (model.inputs.mean.shape, (n_features,))}
+    found["targets.mean"] = (model.targets.mean.shape, (n_genes,))
+    if model.ridge is not None:
+        found["ridge.coefficients"] = (model.ridge.coefficients.shape, (n_genes, n_features))
+        found["ridge.intercept"] = (model.ridge.intercept.shape, (n_genes,))
+    if model.subtiles is not None:
+        found["subtiles.mean"] = (model.subtiles.mean.shape, (n_features,))
+    for name, (shape, expected) in found.items():
+        if shape != expected:
+            raise ValueError(f"{name} has shape {shape}, expected {expected}")

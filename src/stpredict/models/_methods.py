@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stpredict.nn.deepsets import CONTEXTS, DeepSets
+from stpredict.models._estimators import fit_forest, fit_linear
+from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets
+from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+
+_DEEPSPOT_PAPER = (
+    "Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial "
+    "transcriptomics prediction from H&E images, medRxiv 2025"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,12 @@ class Method:
         Defaults of the network's arguments.
     paper
         What to cite.
+    recipe
+        What a model's recipe holds beside the layer.
+    estimate
+        Fills the network from all training rows at once, for methods that are not trained step by
+        step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
+        groups (n,), ``seed=`` and the method's own options; returns what it chose.
     """
 
     name: str
@@ -36,6 +49,8 @@ class Method:
     contexts: dict[str, tuple[bool, bool]]
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     paper: str = ""
+    recipe: tuple[str, ...] = ("embedding", "embed")
+    estimate: Callable[..., dict[str, Any]] | None = None
 
 
 DEEPSPOT = Method(
@@ -43,10 +58,37 @@ DEEPSPOT = Method(
     network=DeepSets,
     contexts=CONTEXTS,
     hyperparameters={"n_hidden": 512, "n_phi": 10, "n_rho": 10, "dropout": 0.3},
+    paper=_DEEPSPOT_PAPER,
+)
+DEEPCELL = Method(
+    name="deepcell",
+    network=DeepCell,
+    contexts=CELL_CONTEXTS,
+    hyperparameters={
+        "n_hidden": 1024,
+        "n_phi": 10,
+        "n_rho": 10,
+        "dropout": 0.2,
+        "aggregation": "max",
+    },
+    paper=_DEEPSPOT_PAPER,
+)
+RIDGE = Method(
+    name="ridge",
+    network=LinearSets,
+    contexts=CONTEXTS,
     paper=(
-        "Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial "
-        "transcriptomics prediction from H&E images, medRxiv 2025"
+        "Jaume et al., HEST-1k: a dataset for spatial transcriptomics and histology image "
+        "analysis, NeurIPS 2024"
     ),
+    estimate=fit_linear,
+)
+TREES = Method(
+    name="trees",
+    network=ForestSets,
+    contexts=CONTEXTS,
+    paper="Geurts, Ernst and Wehenkel, Extremely randomized trees, Machine Learning 2006",
+    estimate=fit_forest,
 )
 
-METHODS = {method.name: method for method in (DEEPSPOT,)}
+METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, RIDGE, TREES)}

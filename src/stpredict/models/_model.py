@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stpredict.models._ridge import Ridge
-    from stpredict.targets import Standard
+    from stpredict.targets import Standard, Targets
 
 #: Spots predicted at a time; with sub-tiles, so many embeddings pass through the network at once.
 _BATCH = 256
@@ -53,16 +53,19 @@ class Model:
         On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
     units
         Of the predictions, in words: those of the layer trained on.
+    targets
+        What the network predicts, and how that becomes genes; fitted on training rows.
     inputs
         Scaling of the embeddings, fitted on training rows.
-    targets
-        Scaling of the targets, fitted on training rows.
+    history
+        Loss of every training step and validation: ``epoch``, ``step``, ``split``, ``loss``. Empty
+        for methods that are not trained step by step.
+    ridge
+        The baseline: ridge regression on the same embedding and rows. None of released weights.
     subtiles
         Scaling of the sub-tiles' embeddings, where the context has them.
-    ridge
-        The baseline: ridge regression on the same embedding and rows.
-    history
-        Loss of every training step and validation: ``epoch``, ``step``, ``split``, ``loss``.
+    bases
+        The models that a stack stands on.
 
     Examples
     --------
@@ -79,11 +82,12 @@ class Model:
     recipe: dict[str, Any]
     training: dict[str, Any]
     units: str
+    targets: Targets
     inputs: Standard
-    targets: Standard
-    ridge: Ridge
     history: pd.DataFrame = field(repr=False)
+    ridge: Ridge | None = None
     subtiles: Standard | None = None
+    bases: tuple[Model, ...] = ()
 
     @property
     def uses_subtiles(self) -> bool:
@@ -163,7 +167,7 @@ class Model:
                 raise ValueError(f"{name} has {len(tensor)} rows, center has {len(center)}")
         chosen = _device.resolve(device)
         network = self.network.eval().to(chosen)
-        predicted = np.empty((len(center), len(self.genes)), dtype=np.float32)
+        predicted = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
         with torch.inference_mode():
             for rows in in_order(len(center), _BATCH):
                 batch = {name: tensor[rows].to(chosen) for name, tensor in scaled.items()}
@@ -171,39 +175,37 @@ class Model:
         network.cpu()
         return self.targets.inverse(predicted)
 
-    def predict_inputs(self, inputs: Inputs, *, device: str = "auto") -> NDArray[np.float32]:
+    def predict_inputs(
+        self, inputs: Inputs, *, space: Literal["genes", "factors"] = "genes", device: str = "auto"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Predict every row of a graph of embeddings; each tile is encoded once.
 
         Parameters
         ----------
         inputs
             Embeddings and neighbours; their scaler is the model's.
+        space
+            ``"genes"``, or the factors that the network predicts.
         device
             ``"auto"``: cuda, then mps, then cpu.
 
         Returns
         -------
-        (n, n_genes) float32, in the units of the training layer.
+        (n, n_genes) float32, in the units of the training layer, and the standard deviation over
+        the members of the network's ensemble, of the same shape, or None where it is none. With
+        factors, (n, n_factors).
         """
+        invert = self.targets.inverse if space == "genes" else self.targets.factors
         chosen = _device.resolve(device)
-        network: Any = self.network.eval().to(chosen)
-        n = len(inputs.center)
-        predicted = np.empty((n, len(self.genes)), dtype=np.float32)
-        with torch.inference_mode():
-            encoded = torch.cat(
-                [network.encode(inputs.tiles(rows).to(chosen)) for rows in in_order(n, _BATCH)]
-            )
-            for rows in in_order(n, _BATCH):
-                parts: list[torch.Tensor | None] = [None, None, None]
-                if (subtiles := inputs.subtiles_of(rows)) is not None:
-                    flat = network.encode(subtiles.flatten(0, 1).to(chosen))
-                    parts[0] = flat.unflatten(0, subtiles.shape[:2])
-                if inputs.neighbors is not None:
-                    neighbors = torch.from_numpy(inputs.neighbors[rows]).to(chosen)
-                    parts[1], parts[2] = encoded[neighbors.clamp(min=0)], neighbors >= 0
-                predicted[rows] = network.decode(encoded[rows], *parts).cpu().numpy()
+        network = self.network.eval().to(chosen)
+        predicted, spread = [], []
+        for _, values, members in inputs.walk(network, chosen):
+            predicted.append(invert(values.cpu().numpy()))
+            if members is not None:
+                flat = invert(members.flatten(0, 1).cpu().numpy())
+                spread.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
         network.cpu()
-        return self.targets.inverse(predicted)
+        return np.concatenate(predicted), np.concatenate(spread) if spread else None
 
     def _check(self, name: str, values: NDArray[Any]) -> None:
         if values.shape[-1] != len(self.inputs.mean):

@@ -6,26 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import Ridge as SklearnRidge
-from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+
+from stpredict.models._estimators import tune_ridge
+from stpredict.targets import Standard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Of standardised embeddings: from hardly any shrinkage to nearly the training mean.
-ALPHAS = tuple(float(alpha) for alpha in np.logspace(0, 6, 13))
-
 
 @dataclass(frozen=True)
 class Ridge:
-    """A fitted ridge regression from scaled embeddings to scaled targets.
+    """A fitted ridge regression from scaled embeddings to genes.
 
     Attributes
     ----------
     coefficients
-        (n_targets, n_features) float32.
+        (n_genes, n_features) float32.
     intercept
-        (n_targets,) float32.
+        (n_genes,) float32.
     alpha
         Shrinkage, tuned by leaving out one group of the training rows at a time.
     """
@@ -38,23 +36,29 @@ class Ridge:
     def fit(
         cls,
         embeddings: NDArray[np.float32],
-        targets: NDArray[np.float32],
+        genes: NDArray[np.float32],
         groups: NDArray[np.str_],
     ) -> Ridge:
-        """Fit on training rows, (n, d) and (n, g), both scaled; ``groups`` (n,)."""
-        search = GridSearchCV(
-            SklearnRidge(),
-            {"alpha": ALPHAS},
-            scoring="neg_mean_squared_error",
-            cv=LeaveOneGroupOut().split(embeddings, groups=groups),
-        ).fit(embeddings, targets)
-        best = search.best_estimator_
+        """Fit on training rows.
+
+        Parameters
+        ----------
+        embeddings
+            (n, d), scaled.
+        genes
+            (n, n_genes) in their units; alpha is tuned on standardised ones, so that all weigh
+            alike.
+        groups
+            (n,).
+        """
+        scale = Standard.fit(genes)
+        coefficients, intercept, alpha = tune_ridge(embeddings, scale.transform(genes), groups)
         return cls(
-            coefficients=np.atleast_2d(best.coef_).astype(np.float32),
-            intercept=np.atleast_1d(best.intercept_).astype(np.float32),
-            alpha=float(search.best_params_["alpha"]),
+            coefficients=(coefficients * scale.scale[:, None]).astype(np.float32),
+            intercept=(intercept * scale.scale + scale.mean).astype(np.float32),
+            alpha=alpha,
         )
 
     def predict(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predict scaled targets, (n, g)."""
+        """Predict genes in their units, (n, n_genes)."""
         return np.asarray(embeddings @ self.coefficients.T + self.intercept, dtype=np.float32)

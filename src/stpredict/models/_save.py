@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "stpredict model"
-VERSION = 1
+VERSION = 2
 CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
 
@@ -31,15 +31,28 @@ def save(model: Model, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        text = json.dumps(_config(model), indent=2)
-        (beside / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(_tensors(model), beside / WEIGHTS)
-        model.history.to_csv(beside / HISTORY, index=False)
-        (beside / CARD).write_text(card(model), encoding="utf-8")
+        _write(model, beside)
         beside.chmod(0o755)  # mkdtemp's folders are private
         _replace(path, beside)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(model: Model, folder: Path) -> None:
+    text = json.dumps(_config(model), indent=2)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    save_file(_tensors(model), folder / WEIGHTS)
+    model.history.to_csv(folder / HISTORY, index=False)
+    (folder / CARD).write_text(card(model), encoding="utf-8")
+    for number, base in enumerate(model.bases):
+        place = folder / base_folder(number)
+        place.mkdir()
+        _write(base, place)
+
+
+def base_folder(number: int) -> str:
+    """Name of the folder with one of the models that a stack stands on."""
+    return f"base_{number}"
 
 
 def _replace(path: Path, new: Path) -> None:
@@ -75,7 +88,9 @@ def _config(model: Model) -> dict[str, Any]:
         "context": model.context,
         "units": model.units,
         "n_features": len(model.inputs.mean),
-        "ridge_alpha": model.ridge.alpha,
+        "ridge_alpha": None if model.ridge is None else model.ridge.alpha,
+        "targets": model.targets.state()[0],
+        "n_bases": len(model.bases),
         "hyperparameters": model.hyperparameters,
         "recipe": model.recipe,
         "training": model.training,
@@ -85,14 +100,13 @@ def _config(model: Model) -> dict[str, Any]:
 
 def _tensors(model: Model) -> dict[str, NDArray[Any]]:
     tensors = {f"network.{k}": v.numpy() for k, v in model.network.state_dict().items()}
-    tensors |= {
-        "inputs.mean": model.inputs.mean,
-        "inputs.scale": model.inputs.scale,
-        "targets.mean": model.targets.mean,
-        "targets.scale": model.targets.scale,
-        "ridge.coefficients": model.ridge.coefficients,
-        "ridge.intercept": model.ridge.intercept,
-    }
-    if model.subtiles is not None:
-        tensors |= {"subtiles.mean": model.subtiles.mean, "subtiles.scale": model.subtiles.scale}
+    tensors |= {f"targets.{name}": array for name, array in model.targets.state()[1].items()}
+    for name, scaler in (("inputs", model.inputs), ("subtiles", model.subtiles)):
+        if scaler is not None:
+            tensors |= {f"{name}.mean": scaler.mean, f"{name}.scale": scaler.scale}
+    if model.ridge is not None:
+        tensors |= {
+            "ridge.coefficients": model.ridge.coefficients,
+            "ridge.intercept": model.ridge.intercept,
+        }
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

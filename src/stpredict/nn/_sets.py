@@ -64,7 +64,9 @@ class SetNetwork(nn.Module):
             msg = f"context={context!r} is unknown; choose one of {', '.join(contexts)}."
             raise ValueError(msg)
         if aggregation not in AGGREGATIONS:
-            msg = f"aggregation={aggregation!r} is unknown; choose one of {', '.join(AGGREGATIONS)}."
+            msg = (
+                f"aggregation={aggregation!r} is unknown; choose one of {', '.join(AGGREGATIONS)}."
+            )
             raise ValueError(msg)
         for name, value in {"n_features": n_features, "n_targets": n_targets}.items():
             if value < 1:

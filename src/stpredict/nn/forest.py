@@ -40,9 +40,11 @@ class ForestSets(SetNetwork):
     >>> from stpredict.nn import ForestSets
     >>> forest = ForestSets(2, 1, context="spot")
     >>> forest.grow(
-    ...     feature=torch.tensor([1, -1, -1]), threshold=torch.tensor([0.5, 0, 0]).double(),
+    ...     feature=torch.tensor([1, -1, -1]),
+    ...     threshold=torch.tensor([0.5, 0, 0]).double(),
     ...     branches=torch.tensor([[1, 2], [-1, -1], [-1, -1]]),
-    ...     value=torch.tensor([[0.0], [3.0], [4.0]]), roots=torch.tensor([0]),
+    ...     value=torch.tensor([[0.0], [3.0], [4.0]]),
+    ...     roots=torch.tensor([0]),
     ... )
     >>> forest(torch.tensor([[9.0, 0.2], [9.0, 0.7]]))
     tensor([[3.],
@@ -142,7 +144,11 @@ def _take_sizes(forest: ForestSets, state: dict[str, Any], prefix: str, *_: Any)
     further_down = branches[inner] > torch.arange(n_nodes)[inner].unsqueeze(1)
     fits = (
         not inner.any()
-        or (further_down.all() and branches[inner].max() < n_nodes and feature.max() < forest.n_pooled)
+        or (
+            further_down.all()
+            and branches[inner].max() < n_nodes
+            and feature.max() < forest.n_pooled
+        )
     ) and (not len(roots) or (roots.min() >= 0 and roots.max() < n_nodes))
     if not fits:
         msg = "A node of the forest leads nowhere, or looks at a feature that is not there."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stpredict.tl._baselines import fit_ridge, fit_trees
+from stpredict.tl._deepcell import fit_deepcell
 from stpredict.tl._deepspot import fit_deepspot
 from stpredict.tl._evaluate import evaluate
 from stpredict.tl._predict import predict
 
-__all__ = ["evaluate", "fit_deepspot", "predict"]
+__all__ = ["evaluate", "fit_deepcell", "fit_deepspot", "fit_ridge", "fit_trees", "predict"]

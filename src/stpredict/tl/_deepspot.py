@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from stpredict import _keys
 from stpredict.models._methods import DEEPSPOT
+from stpredict.tl._docs import shared
 from stpredict.tl._fit import fit
+from stpredict.tl._task import Kind, Scaling, Task
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@shared(held_out="early stopping")
 def fit_deepspot(
     sdata: SpatialData,
     *,
@@ -25,9 +28,12 @@ def fit_deepspot(
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
     ] = "spot_neighbors",
     genes: Sequence[str] | None = None,
-    layer: str = _keys.LOG1P,
+    layer: str | None = _keys.LOG1P,
     groups: str | None = None,
     sample_weight: str | None = None,
+    targets: Kind = "genes",
+    n_factors: int | None = None,
+    scaling: Scaling | None = None,
     n_hidden: int = 512,
     n_phi: int = 10,
     n_rho: int = 10,
@@ -44,7 +50,8 @@ def fit_deepspot(
 
     φ (linear, dropout, ReLU; the median of an ensemble) embeds every tile, sub-tiles are summed
     and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
-    predicts the genes. Embeddings and genes are standardised on the training rows. One group is
+    predicts the genes; the spread of ρ's ensemble goes to ``layers["std"]`` of predictions, a
+    hint at what the networks disagree on, no error bar. Embeddings and genes are standardised on the training rows. One group is
     held out to stop early by; the weights of its best epoch are kept. A ridge regression on the
     same embedding is fitted beside it, for `evaluate` to compare with.
 
@@ -60,37 +67,18 @@ def fit_deepspot(
         What the network looks at beside the spot: sub-tiles (``subspot``), neighbours, both, or
         nothing. Sub-tiles pay with encoders that see detail a whole tile loses at their input
         size; the texture encoder averages over a tile anyway.
-    genes
-        Genes to predict, by default those of ``var["selected"]``.
-    layer
-        Layer to predict, for instance ``"ranks"`` (`pp.rank_expression`). Predictions are in its
-        units, and `model.units` names them.
-    groups
-        Column of ``obs`` whose groups may not be split between training and early stopping; by
-        default the patient where there are several, else the section. With a single group, a
-        contiguous block of tissue is held out.
-    sample_weight
-        Column of ``obs`` with weights (`pp.balance`). In every epoch, as many training spots are
-        drawn by them as there are, with replacement. What is held out, the standardisation and
-        the ridge regression see every spot once. By default, training does too.
+    {rows}
+    {weight}
+    {targets}
     n_hidden
         Width of φ.
     n_phi, n_rho
         Networks in the ensembles.
     dropout
         Of φ and of ρ's input.
-    learning_rate, weight_decay
-        Of AdamW.
-    batch_size
-        Spots in a batch.
-    max_epochs
-        Most epochs.
-    patience
-        Epochs without a lower validation loss after which training stops.
-    seed
-        Same seed, same device, same model.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+    {training}
+    {seed}
+    {device}
 
     Returns
     -------
@@ -124,24 +112,28 @@ def fit_deepspot(
     10
     >>> stp.settings.verbosity = 1
     """
-    schedule = Schedule(
-        max_epochs=max_epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
     return fit(
         sdata,
         DEEPSPOT,
-        embedding=embedding,
-        context=context,
-        genes=genes,
-        layer=layer,
-        groups=groups,
-        sample_weight=sample_weight,
+        Task(
+            embedding=embedding,
+            context=context,
+            genes=genes,
+            layer=layer,
+            groups=groups,
+            sample_weight=sample_weight,
+            targets=targets,
+            n_factors=n_factors,
+            scaling=scaling,
+            seed=seed,
+            device=device,
+        ),
         network={"n_hidden": n_hidden, "n_phi": n_phi, "n_rho": n_rho, "dropout": dropout},
-        schedule=schedule,
-        seed=seed,
-        device=device,
+        schedule=Schedule(
+            max_epochs=max_epochs,
+            patience=patience,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+        ),
     )

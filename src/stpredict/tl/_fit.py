@@ -6,109 +6,127 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
-from pandas.api.types import is_numeric_dtype
+import pandas as pd
+import torch
+from sklearn.neighbors import KDTree
 from torch.nn import functional
 
-from stpredict import _keys, _layers, _provenance, _recipe, _sections, _validate
-from stpredict._log import tell
+from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.models import Model
 from stpredict.models._ridge import Ridge
+from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
-from stpredict.tl._split import split
+from stpredict.tl._split import split, whole
+from stpredict.tl._task import fit_targets, measured_of, read_values, read_weights, weighing
 from stpredict.training import Inputs, Schedule, fit_network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict.models._methods import Method
+    from stpredict.tl._task import Task
 
 #: Packages whose versions a model remembers.
-_VERSIONS = ("stpredict", "torch", "lightning", "spatialdata", "anndata", "numpy")
+_VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
 
 
 def fit(
     sdata: SpatialData,
     method: Method,
+    task: Task,
     *,
-    embedding: str,
-    context: str,
-    genes: Sequence[str] | None,
-    layer: str,
-    groups: str | None,
-    sample_weight: str | None,
     network: dict[str, Any],
-    schedule: Schedule,
-    seed: int,
-    device: str,
+    schedule: Schedule | None = None,
+    estimator: dict[str, Any] | None = None,
 ) -> Model:
-    """Check a SpatialData, fit a method to it; the doors ``fit_*`` say what each argument is."""
-    _validate.one_of("context", context, method.contexts)
-    uses_subtiles, uses_neighbors = method.contexts[context]
+    """Check a SpatialData, and fit a method to it: step by step, or by its estimator."""
+    _validate.one_of("context", task.context, method.contexts)
+    uses_subtiles, uses_neighbors = method.contexts[task.context]
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)
     center, subtiles, padded = _recipe.read_inputs(
-        table, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
+        table, task.embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
     )
-    chosen = _genes(table, genes)
-    _layers.check_ranked(table, layer, chosen)
-    measured = _dense(_sections.layer_of(table, layer), table.var_names.get_indexer(chosen))
-    rows = split(table, found, groups=groups, seed=seed)
-    weights = _weights(table, sample_weight, rows.training)
+    values = read_values(table, task)
+    choose = whole if method.estimate else split
+    rows = choose(table, found, groups=task.groups, seed=task.seed)
+    weights = read_weights(table, task.sample_weight, rows.training)
 
-    targets = Standard.fit(measured[rows.training])
-    _tell_constant(chosen, targets)
-    scaled = targets.transform(measured)
+    targets = fit_targets(values, task, rows.training)
     inputs = Inputs(
         center=center,
         scaler=Standard.fit(center[rows.training]),
         subtiles=subtiles,
         subtile_scaler=_subtile_scaler(subtiles, rows.training),
         neighbors=padded,
+        order=_order(found) if schedule and schedule.patch_size > 1 else None,
     )
-    fitted = fit_network(
-        functools.partial(method.network, center.shape[1], len(chosen), context=context, **network),
-        inputs,
-        scaled,
-        training=rows.training,
-        validation=rows.validation,
-        loss=functional.mse_loss,
-        schedule=schedule,
-        seed=seed,
-        device=device,
-        weights=weights,
+    measured = measured_of(values, targets)
+    build = functools.partial(
+        method.network, center.shape[1], targets.n_outputs, context=task.context, **network
     )
+    best_epoch, history = 0, pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    if method.estimate is None:
+        if schedule is None:
+            raise TypeError(f"{method.name} is trained step by step: it needs a schedule")
+        fitted = fit_network(
+            build,
+            inputs,
+            measured,
+            training=rows.training,
+            validation=rows.validation,
+            loss=functional.mse_loss,
+            schedule=schedule,
+            seed=task.seed,
+            device=task.device,
+            weights=weights,
+        )
+        trained, best_epoch, history = fitted.network, fitted.best_epoch, fitted.history
+        chosen: dict[str, Any] = {**vars(schedule), "loss": "mse"}
+    else:
+        trained, options = build().eval(), estimator or {}
+        pooled = torch.cat([part for _, part in inputs.pooled(trained, torch.device("cpu"))])
+        chosen = options | method.estimate(
+            trained, pooled.numpy(), measured.targets, rows.groups, seed=task.seed, **options
+        )
     # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
-    ridge = Ridge.fit(inputs.scaler.transform(center), scaled, rows.groups)
+    ridge = Ridge.fit(
+        inputs.scaler.transform(center), values.dense(np.arange(len(center))), rows.groups
+    )
     return Model(
         method=method.name,
-        network=fitted.network,
-        genes=tuple(chosen),
-        context=context,
-        hyperparameters={**network, **vars(schedule), "loss": "mse"},
-        recipe=_recipe.recipe_of(table, embedding, layer, neighbors=uses_neighbors),
+        network=trained,
+        genes=tuple(values.genes),
+        context=task.context,
+        hyperparameters={**network, **chosen},
+        recipe=_recipe.recipe_of(table, task.embedding, task.layer, neighbors=uses_neighbors),
         training={
             "sections": [section.name for section in found],
             "groups": sorted(set(rows.groups.tolist())),
             "held_out": rows.held_out,
             "n_spots": len(rows.training),
             "n_held_out": len(rows.validation),
-            "best_epoch": fitted.best_epoch,
-            "sample_weight": _weighing(table, sample_weight),
-            "seed": seed,
-            "versions": _versions(),
+            "best_epoch": best_epoch,
+            "sample_weight": weighing(table, task.sample_weight),
+            "seed": task.seed,
+            "versions": versions(),
         },
-        units=_layers.units_of(table, layer),
+        units=_layers.units_of(table, task.layer),
         inputs=inputs.scaler,
         targets=targets,
         ridge=ridge,
-        history=fitted.history,
+        history=history,
         subtiles=inputs.subtile_scaler,
     )
+
+
+def _order(found: list[_sections.Section]) -> NDArray[np.int64]:
+    """All rows, those near in space near in order: the leaves of a tree over each section."""
+    by_section = [
+        section.rows[np.asarray(KDTree(section.centers_um).get_arrays()[1])] for section in found
+    ]
+    return np.concatenate(by_section).astype(np.int64)
 
 
 def _subtile_scaler(
@@ -122,69 +140,8 @@ def _subtile_scaler(
     return each.times(n_subtiles)
 
 
-def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
-    if genes is None:
-        if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
-            raise ValueError(
-                "no genes are selected: run stp.pp.select_genes(sdata, n_top=…) first, or give "
-                "genes="
-            )
-        return table.var_names[table.var[_keys.SELECTED]].tolist()
-    chosen = list(genes)
-    if not chosen:
-        raise ValueError("genes= is empty")
-    _validate.unique_names(chosen, what="genes")
-    _validate.present(chosen, table.var_names)
-    return chosen
-
-
-def _dense(values: Any, columns: NDArray[np.intp]) -> NDArray[np.float32]:
-    picked = values[:, columns]
-    return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
-
-
-def _weights(
-    table: AnnData, column: str | None, training: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    if column is None:
-        return None
-    if column not in table.obs:
-        raise KeyError(
-            f"sample_weight={column!r} is no column of obs: {_validate.listing(table.obs.columns)}"
-            f"; stp.pp.balance writes obs[{_keys.SAMPLING_WEIGHT!r}]"
-        )
-    if not is_numeric_dtype(table.obs[column].dtype):
-        raise ValueError(
-            f"obs[{column!r}] holds {table.obs[column].dtype}, weights must be numbers; "
-            f"stp.pp.balance(sdata, by={column!r}) makes weights by which its groups weigh alike"
-        )
-    weights = table.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
-    _validate.counts(weights, what=f"weights in obs[{column!r}]")
-    if not weights[training].any():
-        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
-    return weights
-
-
-def _weighing(table: AnnData, column: str | None) -> dict[str, Any] | None:
-    """What a model remembers of its weights."""
-    if column is None:
-        return None
-    balanced = _provenance.recorded(table, "balance") if column == _keys.SAMPLING_WEIGHT else {}
-    return {"column": column, **({"balance": balanced} if balanced else {})}
-
-
-def _tell_constant(genes: list[str], targets: Standard) -> None:
-    constant = [
-        gene for gene, is_constant in zip(genes, targets.constant, strict=True) if is_constant
-    ]
-    if constant:
-        tell(
-            f"{len(constant)} of {len(genes)} genes are constant in training and predicted as that "
-            f"constant: {_validate.listing(constant)}"
-        )
-
-
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the packages that a model was made with."""
     from importlib.metadata import PackageNotFoundError, version
 
     known = {}

@@ -58,16 +58,20 @@ def predict(
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     inputs = _recipe.model_inputs(table, model)
-    baseline = model.ridge.predict(model.inputs.transform(inputs.center))
+    values, spread = model.predict_inputs(inputs, device=device)
     predicted = AnnData(
-        X=model.predict_inputs(inputs, device=device),
+        X=values,
         obs=table.obs.copy(),
         var=pd.DataFrame(
             {"training_mean": model.targets.mean, "constant": model.targets.constant},
             index=pd.Index(model.genes),
         ),
-        layers={_keys.RIDGE: model.targets.inverse(baseline)},
     )
+    if spread is not None:
+        predicted.layers[_keys.STD] = spread
+    if model.ridge is not None:
+        baseline = model.ridge.predict(model.inputs.transform(inputs.center))
+        predicted.layers[_keys.RIDGE] = baseline
     for slots, kept in (
         ("obsm", [_keys.SPATIAL]),
         ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
@@ -84,7 +88,7 @@ def predict(
         units=model.units,
         layer=model.recipe["layer"],
         training_sections=model.training["sections"],
-        ridge_alpha=model.ridge.alpha,
+        ridge_alpha=None if model.ridge is None else model.ridge.alpha,
     )
     region, region_key, instance_key = get_table_keys(table)
     # not TableModel.parse(overwrite_metadata=…): obs is already right

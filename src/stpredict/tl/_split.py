@@ -59,6 +59,21 @@ def split(
     )
 
 
+def whole(
+    table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
+) -> Split:
+    """Train on all rows; what is tuned is tuned over groups, or blocks of a single section."""
+    labels, kind = _groups(table, groups)
+    if len(set(labels)) == 1:
+        labels = _blocks(found)[0]
+    return Split(
+        training=np.arange(len(labels)),
+        validation=np.arange(0),
+        groups=labels,
+        held_out="nothing",
+    )
+
+
 def _groups(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
     if column is not None:
         if column not in table.obs:
@@ -77,18 +92,8 @@ def _groups(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
 
 def _block(found: list[_sections.Section], *, kind: str, name: str) -> Split:
     """One end of the tissue, along its longer side, of every section."""
-    training, validation = [], []
-    n_rows = sum(len(section.rows) for section in found)
-    groups = np.empty(n_rows, dtype="<U32")
-    for section in found:
-        longer = int(np.argmax(np.ptp(section.centers_um, axis=0)))
-        along = section.rows[np.argsort(section.centers_um[:, longer], kind="stable")]
-        cut = len(along) - round(len(along) * _BLOCK_SHARE)
-        training.append(along[:cut])
-        validation.append(along[cut:])
-        # blocks along the same side stand in for groups
-        for number, block in enumerate(np.array_split(along, round(1 / _BLOCK_SHARE))):
-            groups[block] = f"block {number}"
+    groups, training, validation = _blocks(found)
+    n_rows = len(groups)
     rows = np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))
     _check_sizes(len(rows[0]), len(rows[1]))
     tell(
@@ -101,6 +106,23 @@ def _block(found: list[_sections.Section], *, kind: str, name: str) -> Split:
         groups=groups,
         held_out=f"a contiguous block of {kind} {name}",
     )
+
+
+def _blocks(
+    found: list[_sections.Section],
+) -> tuple[NDArray[np.str_], list[NDArray[np.intp]], list[NDArray[np.intp]]]:
+    """Blocks of tissue that stand in for groups; rows of all but the last, rows of the last."""
+    training, validation = [], []
+    groups = np.empty(sum(len(section.rows) for section in found), dtype="<U32")
+    for section in found:
+        longer = int(np.argmax(np.ptp(section.centers_um, axis=0)))
+        along = section.rows[np.argsort(section.centers_um[:, longer], kind="stable")]
+        cut = len(along) - round(len(along) * _BLOCK_SHARE)
+        training.append(along[:cut])
+        validation.append(along[cut:])
+        for number, block in enumerate(np.array_split(along, round(1 / _BLOCK_SHARE))):
+            groups[block] = f"block {number}"
+    return groups, training, validation
 
 
 def _check_sizes(n_training: int, n_validation: int) -> None:

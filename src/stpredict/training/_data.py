@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,17 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    WeightedRandomSampler,
-)
 
 from stpredict.targets import Standard
+
+#: Spots predicted at a time; with sub-tiles, so many embeddings pass through the network at once.
+_BATCH = 256
 
 
 class Batch(NamedTuple):
@@ -40,6 +34,8 @@ class Batch(NamedTuple):
         (n, k) bool.
     targets
         (n, g) float32, scaled.
+    log_library
+        (n,) float32, logarithm of the spots' counts; of losses on counts.
     """
 
     tiles: torch.Tensor
@@ -48,6 +44,7 @@ class Batch(NamedTuple):
     neighbors: torch.Tensor | None
     neighbor_mask: torch.Tensor | None
     targets: torch.Tensor
+    log_library: torch.Tensor | None = None
 
     def predict(self, network: torch.nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -77,6 +74,8 @@ class Inputs:
         Fitted on the sub-tiles of training rows; needed where there are sub-tiles.
     neighbors
         (n, k) int64, rows; -1 where a spot has fewer neighbours.
+    order
+        (n,) int64, all rows, those near in space near in order; batches of patches need it.
     """
 
     center: NDArray[np.float32]
@@ -84,9 +83,20 @@ class Inputs:
     subtiles: NDArray[np.float32] | None = None
     subtile_scaler: Standard | None = None
     neighbors: NDArray[np.int64] | None = None
+    order: NDArray[np.int64] | None = None
 
-    def batch(self, rows: NDArray[np.intp], targets: NDArray[np.float32]) -> Batch:
-        """Gather what a network needs to be trained on some rows."""
+    def __len__(self) -> int:
+        return len(self.center)
+
+    def batch(
+        self,
+        rows: NDArray[np.intp],
+        targets: NDArray[np.float32],
+        log_library: NDArray[np.float32] | None = None,
+        *,
+        training: bool = False,
+    ) -> Batch:
+        """Gather what a network needs to be trained, or validated, on some rows."""
         neighbors = mask = None
         tiles = np.unique(rows)
         if self.neighbors is not None:
@@ -101,7 +111,39 @@ class Inputs:
             neighbors=None if neighbors is None else torch.from_numpy(neighbors),
             neighbor_mask=None if mask is None else torch.from_numpy(mask),
             targets=torch.from_numpy(targets[rows]),
+            log_library=None if log_library is None else torch.from_numpy(log_library[rows]),
         )
+
+    @torch.inference_mode()
+    def pooled(
+        self, network: Any, device: torch.device
+    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
+        """Encode every tile once, and give what the network pools of all rows, some at a time."""
+        n = len(self)
+        encoded = torch.cat(
+            [network.encode(self.tiles(rows).to(device)) for rows in in_order(n, _BATCH)]
+        )
+        for rows in in_order(n, _BATCH):
+            parts: list[torch.Tensor | None] = [None, None, None]
+            if (subtiles := self.subtiles_of(rows)) is not None:
+                flat = network.encode(subtiles.flatten(0, 1).to(device))
+                parts[0] = flat.unflatten(0, subtiles.shape[:2])
+            if self.neighbors is not None:
+                neighbors = torch.from_numpy(self.neighbors[rows]).to(device)
+                parts[1], parts[2] = encoded[neighbors.clamp(min=0)], neighbors >= 0
+            yield rows, network.pool(encoded[rows], *parts)
+
+    @torch.inference_mode()
+    def walk(
+        self, network: Any, device: torch.device
+    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
+        """Predict all rows, some at a time.
+
+        Gives the rows, what the network predicts of them (n, t), and what each member of its
+        ensemble predicts, (members, n, t), where it is one.
+        """
+        for rows, pooled in self.pooled(network, device):
+            yield rows, network.head(pooled), network.member_heads(pooled)
 
     def tiles(self, rows: NDArray[np.intp]) -> torch.Tensor:
         """Scaled embeddings of some tiles, (m, d)."""
@@ -112,54 +154,6 @@ class Inputs:
         if self.subtiles is None or self.subtile_scaler is None:
             return None
         return torch.from_numpy(self.subtile_scaler.transform(self.subtiles[rows]))
-
-
-class Rows(Dataset[Batch]):
-    """Batches of some rows, for a DataLoader."""
-
-    def __init__(
-        self, inputs: Inputs, targets: NDArray[np.float32], rows: NDArray[np.intp]
-    ) -> None:
-        self.inputs, self.targets, self.rows = inputs, targets, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, chosen: Sequence[int]) -> Batch:
-        return self.inputs.batch(self.rows[np.asarray(chosen)], self.targets)
-
-
-def loader(
-    inputs: Inputs,
-    targets: NDArray[np.float32],
-    rows: NDArray[np.intp],
-    *,
-    batch_size: int,
-    generator: torch.Generator | None = None,
-    weights: NDArray[np.float64] | None = None,
-) -> DataLoader[Any]:
-    """Batches of rows, in random order where a generator is given.
-
-    With weights, (n,) of the rows, as many rows are drawn by them, with replacement.
-    """
-    dataset = Rows(inputs, targets, rows)
-    sampler: Sampler[int]
-    if weights is not None:
-        sampler = WeightedRandomSampler(
-            torch.from_numpy(weights),  # type: ignore[arg-type]
-            num_samples=len(rows),
-            replacement=True,
-            generator=generator,
-        )
-    elif generator is not None:
-        sampler = RandomSampler(dataset, generator=generator)
-    else:
-        sampler = SequentialSampler(dataset)
-    return DataLoader(
-        dataset,
-        sampler=BatchSampler(sampler, batch_size, drop_last=False),
-        batch_size=None,  # the sampler gives whole batches
-    )
 
 
 def in_order(n: int, batch_size: int) -> Iterator[NDArray[np.intp]]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from stpredict import _device
 from stpredict._log import quiet
 from stpredict._settings import settings
-from stpredict.training._data import loader
+from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._module import BestWeights, History, Regression
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from stpredict.training._batches import Measured
     from stpredict.training._data import Inputs
     from stpredict.training._module import Loss
 
@@ -43,6 +44,8 @@ class Schedule:
         Spots in a batch.
     learning_rate, weight_decay
         Of AdamW.
+    patch_size
+        Spots that are near in space and stay together in a batch.
     """
 
     max_epochs: int
@@ -50,9 +53,10 @@ class Schedule:
     batch_size: int
     learning_rate: float
     weight_decay: float
+    patch_size: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size"):
+        for name in ("max_epochs", "patience", "batch_size", "patch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
@@ -73,7 +77,7 @@ class Fitted:
 def fit_network(
     build: Callable[[], nn.Module],
     inputs: Inputs,
-    targets: NDArray[np.float32],
+    measured: Measured,
     *,
     training: NDArray[np.intp],
     validation: NDArray[np.intp],
@@ -91,8 +95,8 @@ def fit_network(
         Makes the network; called with the seed set.
     inputs
         Embeddings of all rows.
-    targets
-        (n, g) float32, scaled.
+    measured
+        Targets of all rows.
     training, validation
         Rows.
     loss
@@ -119,15 +123,16 @@ def fit_network(
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
         )
-        shuffled = loader(
+        shuffled = training_loader(
             inputs,
-            targets,
+            measured,
             training,
             batch_size=schedule.batch_size,
             generator=torch.Generator().manual_seed(seed),
+            patch_size=schedule.patch_size,
             weights=None if weights is None else weights[training],
         )
-        held_out = loader(inputs, targets, validation, batch_size=schedule.batch_size)
+        held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
         stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")
         _trainer(chosen, schedule, callbacks=[best, history, stop]).fit(module, shuffled, held_out)
     if not best.state:

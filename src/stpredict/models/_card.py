@@ -37,9 +37,7 @@ def card(model: Model) -> str:
         "",
         "## Training",
         "",
-        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
-        f"- held out for early stopping: {training['held_out']} "
-        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+        *_training(training),
         *_weighing(training.get("sample_weight")),
         f"- seed {training['seed']}",
         *[f"- {name} {version}" for name, version in training["versions"].items()],
@@ -63,11 +61,23 @@ def _inputs(model: Model) -> list[str]:
             f"- stain: {_stain(tiles.get('stain'))}",
         ]
     embed = model.recipe["embed"]
+    if "tile_um" not in embed:
+        return [f"- embeddings in `obsm[{model.recipe['embedding']!r}]`, context `{model.context}`"]
     return [
         f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
         f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
         f"- stain: {_stain(embed.get('stain'))}",
         f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+    ]
+
+
+def _training(training: dict[str, Any]) -> list[str]:
+    if not training["sections"]:
+        return ["- weights as published; the release does not say on which sections"]
+    return [
+        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
+        f"- held out for early stopping: {training['held_out']} "
+        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
     ]
 
 

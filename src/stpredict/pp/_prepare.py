@@ -88,6 +88,13 @@ def prepare(
         _keep(sdata, prepared)
         return None
     recipe = model.recipe["embed"]
+    if "tile_um" not in recipe:
+        raise ValueError(
+            "a published release does not say how its inputs were made: run stp.pp.embed(sdata, "
+            f"{recipe.get('encoder', '…')!r}, tile_um=…, n_subtiles=3) and stp.pp.neighbors(sdata) "
+            f"as its paper did, with the result in obsm[{model.recipe['embedding']!r}], then "
+            "stp.tl.predict"
+        )
     loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
         raise ValueError(

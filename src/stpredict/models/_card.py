@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 def card(model: Model) -> str:
     """Describe a model in Markdown: what it predicts, from what, and how it was made."""
-    embed = model.recipe["embed"]
     training = model.training
     lines = [
         f"# {model.method}: {len(model.genes)} genes from H&E",
@@ -34,10 +33,7 @@ def card(model: Model) -> str:
         "",
         "## From what",
         "",
-        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
-        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
-        f"- stain: {_stain(embed.get('stain'))}",
-        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+        *_inputs(model),
         "",
         "## Training",
         "",
@@ -57,6 +53,23 @@ def card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _inputs(model: Model) -> list[str]:
+    if model.bases:
+        return [
+            f"- `{name}`, in `base_{number}`: {base.method} from {'; '.join(_inputs(base))[2:]}"
+            for number, (name, base) in enumerate(
+                zip(model.hyperparameters["bases"], model.bases, strict=True)
+            )
+        ]
+    embed = model.recipe["embed"]
+    return [
+        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
+        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
+        f"- stain: {_stain(embed.get('stain'))}",
+        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+    ]
 
 
 def _weighing(weights: dict[str, Any] | None) -> list[str]:

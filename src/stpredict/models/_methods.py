@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stpredict.models._estimators import fit_forest, fit_linear
 from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
+from stpredict.nn.stacking import SPOT, of_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,8 @@ class Method:
     paper
         What to cite.
     recipe
-        What a model's recipe holds beside the layer.
+        What a model's recipe holds beside the layer. Nothing for stacks, whose bases have
+        recipes of their own.
     estimate
         Fills the network from all training rows at once, for methods that are not trained step by
         step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
@@ -91,4 +93,13 @@ TREES = Method(
     estimate=fit_forest,
 )
 
-METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, RIDGE, TREES)}
+STACKING = Method(
+    name="stacking",
+    network=of_stack,
+    contexts=SPOT,
+    hyperparameters={"meta": "mlp", "n_hidden": 512, "dropout": 0.2},
+    paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
+    recipe=(),
+)
+
+METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, RIDGE, TREES, STACKING)}

@@ -9,6 +9,7 @@ from stpredict.nn.autoencoder import Autoencoder
 from stpredict.nn.deepsets import DeepCell, DeepSets
 from stpredict.nn.forest import ForestSets
 from stpredict.nn.linear import LinearSets
+from stpredict.nn.stacking import MeanOfModels, StackingMLP
 
 __all__ = [
     "Autoencoder",
@@ -16,7 +17,9 @@ __all__ = [
     "DeepSets",
     "ForestSets",
     "LinearSets",
+    "MeanOfModels",
     "SetNetwork",
+    "StackingMLP",
     "from_published_state",
     "losses",
 ]

@@ -9,6 +9,7 @@ from stpredict._recipe import check_recipe
 from stpredict.pp._embed import embed_with
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._prepare_layer import make_layer
+from stpredict.pp._prepare_stack import apart
 from stpredict.pp._stain import normalize_stain
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def prepare(
     the tiles and builds the neighbour graph as the model's recipe says. Where there are counts,
     makes the layer the model was trained on, so that predictions can be compared with it:
     normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
-    the same genes to rank among. No spot is removed.
+    the same genes to rank among. No spot is removed. For a stack, makes the inputs of every base;
+    those that several share are made once.
 
     Parameters
     ----------
@@ -46,7 +48,8 @@ def prepare(
     model
         The fitted model.
     encoder
-        The encoder itself, where the model was trained with a module or function of yours.
+        The encoder itself, where the model was trained with a module or function of yours. Stacks
+        on several embeddings are then prepared base by base.
     weights
         Local file with the encoder's weights, instead of the hub.
     batch_size
@@ -77,6 +80,18 @@ def prepare(
     >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
     """
     table = _sections.table_of(sdata)
+    if model.bases:
+        prepared = _sections.copy_of(sdata)
+        for base in apart(model, own=encoder is not None or weights is not None):
+            prepare(
+                prepared,
+                base,
+                encoder=encoder,
+                weights=weights,
+                batch_size=batch_size,
+                device=device,
+            )
+        return prepared if copy else _keep(sdata, prepared)
     recipe = model.recipe["embed"]
     loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
@@ -107,14 +122,16 @@ def prepare(
     if table.n_vars:
         make_layer(prepared, model)
     check_recipe(prepared.tables[_keys.TABLE], model)
-    if copy:
-        return prepared
+    return prepared if copy else _keep(sdata, prepared)
+
+
+def _keep(sdata: SpatialData, prepared: SpatialData) -> None:
+    """Take over what was prepared on a copy."""
     for name, image in prepared.images.items():
         if name not in sdata.images or sdata.images[name] is not image:
             sdata.images.pop(name, None)  # normalised to another reference
             sdata.images[name] = image
     sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
-    return None
 
 
 def _is_normalized(sdata: SpatialData, stain: dict[str, Any]) -> bool:

@@ -32,6 +32,10 @@ KINDS: tuple[Kind, ...] = ("genes", "svd", "nmf", "autoencoder")
 Scaling = Literal["standard", "robust", "none"]
 
 
+#: Of what likelihoods of counts predict.
+COUNTS_UNITS = f"counts per {PER:,.0f}"
+
+
 @dataclass(frozen=True)
 class Task:
     """What to learn from what; the doors ``fit_*`` say what each of them is."""
@@ -91,11 +95,17 @@ def read_values(table: AnnData, task: Task) -> Values:
     library = None
     if made.needs_counts:
         where = "X" if task.layer is None else f"layers[{task.layer!r}]"
-        losses.check_counts(made, values.data if sp.issparse(values) else values, where=where)
-        library = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
+        stored = values.data if sp.issparse(values) else values
+        losses.check_counts(made, np.asarray(stored), where=where)
+        library = library_of(values)
     if task.targets == "genes":
         return Values(chosen, values[:, places], np.arange(len(chosen)), library)
     return Values(chosen, values, places, library)
+
+
+def library_of(counts: Any) -> NDArray[np.float64]:
+    """Total counts of each spot, (n,)."""
+    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
 
 
 def read_loss(task: Task, n_genes: int) -> losses.Loss:
@@ -123,7 +133,10 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targe
         scaling = task.scaling or ("none" if common else "standard")
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
-        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or "none"}
+        options |= {
+            "n_factors": task.n_factors or _N_FACTORS,
+            "scaling": task.scaling or ("standard" if kind == "autoencoder" else "none"),
+        }
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     _tell_constant(values.genes, fitted)
     return fitted

@@ -6,6 +6,7 @@ A method is tested by being registered: nothing here names one, but for its smal
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,10 @@ SMALL = {
     "max_epochs": 40,
     "learning_rate": 3e-3,
     "n_trees": 40,
+    "bases": {
+        "ridge": partial(stp.tl.fit_ridge, alpha=1e3),
+        "trees": partial(stp.tl.fit_trees, n_trees=20),
+    },
     "device": "cpu",
 }
 

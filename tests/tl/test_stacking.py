@@ -121,7 +121,6 @@ def test_a_planted_leak_is_not_trusted(train, test):
     """A base that remembers its training rows counts for nothing, but would in-fold."""
     bases = {"honest": ridge, "memory": memory}
     model = stp.tl.fit_stacking(train, bases, meta="ridge")
-    n_genes = len(model.genes)
     alone = pcc(test, ridge(train))
     assert abs(pcc(test, memory(train))) < 0.1
     assert pcc(test, model) > alone - 0.03

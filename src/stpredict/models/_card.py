@@ -37,7 +37,7 @@ def card(model: Model) -> str:
         "",
         "## Training",
         "",
-        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
+        *_sections(training),
         f"- held out for early stopping: {training['held_out']} "
         f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
         *_weighing(training.get("sample_weight")),
@@ -70,6 +70,13 @@ def _inputs(model: Model) -> list[str]:
         f"- stain: {_stain(embed.get('stain'))}",
         f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
     ]
+
+
+def _sections(training: dict[str, Any]) -> list[str]:
+    if "before" not in training:
+        return [f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)"]
+    new = ", ".join(training["finetuned_on"])
+    return [*_sections(training["before"]), f"- finetuned on: {new} ({training['n_spots']} spots)"]
 
 
 def _weighing(weights: dict[str, Any] | None) -> list[str]:

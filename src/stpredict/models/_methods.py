@@ -44,6 +44,9 @@ class Method:
         Fills the network from all training rows at once, for methods that are not trained step by
         step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
         groups (n,), ``seed=`` and the method's own options; returns what it chose.
+    head
+        Part of the network that predicts from what the other parts encode, which can be trained
+        alone; none where it is empty.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Method:
     paper: str = ""
     recipe: tuple[str, ...] = ("embedding", "embed")
     estimate: Callable[..., dict[str, Any]] | None = None
+    head: str = ""
 
 
 DEEPSPOT = Method(
@@ -61,6 +65,7 @@ DEEPSPOT = Method(
     contexts=CONTEXTS,
     hyperparameters={"n_hidden": 512, "n_phi": 10, "n_rho": 10, "dropout": 0.3},
     paper=_DEEPSPOT_PAPER,
+    head="rho",
 )
 DEEPCELL = Method(
     name="deepcell",
@@ -74,6 +79,7 @@ DEEPCELL = Method(
         "aggregation": "max",
     },
     paper=_DEEPSPOT_PAPER,
+    head="rho",
 )
 RIDGE = Method(
     name="ridge",

@@ -204,4 +204,6 @@ def _silent_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         # few spots make few batches
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        # frozen blocks stay in evaluation mode
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         yield

@@ -24,12 +24,22 @@ SMALL = {
     "max_epochs": 40,
     "learning_rate": 3e-3,
     "n_trees": 40,
+    "tile_um": 40.0,
+    "tile_px": 40,
+    "widths": (4, 4, 8, 8),
+    "n_tile": 8,
+    "n_subtile": 8,
+    "average_symmetries": True,
     "bases": {
         "ridge": partial(stp.tl.fit_ridge, alpha=1e3),
         "trees": partial(stp.tl.fit_trees, n_trees=20),
     },
     "device": "cpu",
 }
+
+
+#: Networks on pixels take longer over each spot: fewer epochs, of smaller steps.
+PIXELS = {"max_epochs": 12, "batch_size": 8, "learning_rate": 1e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +80,8 @@ def fit(method, sdata, **options):
     """Fit a method, small, by its door."""
     door = getattr(stp.tl, f"fit_{method}")
     known = inspect.signature(door).parameters
-    return door(sdata, **{k: v for k, v in SMALL.items() if k in known}, **options)
+    small = {**SMALL, **(PIXELS if "tile_px" in known else {})}
+    return door(sdata, **{k: v for k, v in small.items() if k in known}, **options)
 
 
 def takes(method, argument):

@@ -222,6 +222,21 @@ def test_a_stack_of_counts_and_of_factors(train, test):
     assert np.isfinite(predicted(test, model).X).all()
 
 
+def test_a_stack_of_pixels_and_embeddings(train, test, tmp_path):
+    cnn = functools.partial(
+        stp.tl.fit_cnn, tile_um=40, tile_px=40, max_epochs=1, average_symmetries=False
+    )
+    model = stp.tl.fit_stacking(train, {"cnn": cnn, "ridge": ridge}, meta="mean", device="cpu")
+    model.save(tmp_path / "stack")
+    bare = only(test, ["S4"])
+    del bare.tables["table"].obsm["X_colour"]
+    loaded = stp.models.load(tmp_path / "stack")
+    stp.pp.prepare(bare, loaded, encoder=colour)
+    np.testing.assert_array_equal(predicted(bare, loaded).X, predicted(test, model).X)
+    card = (tmp_path / "stack" / "README.md").read_text(encoding="utf-8")
+    assert "`cnn`, in `base_0`: cnn from pixels: tiles of 40 µm" in card
+
+
 def test_a_stack_of_stacks(train, test, tmp_path):
     inner = functools.partial(stp.tl.fit_stacking, bases=BASES, meta="mean")
     model = stp.tl.fit_stacking(train, {"inner": inner, "ridge": ridge}, meta="rank_mean")

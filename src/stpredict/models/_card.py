@@ -63,6 +63,12 @@ def _inputs(model: Model) -> list[str]:
                 zip(model.hyperparameters["bases"], model.bases, strict=True)
             )
         ]
+    if model.uses_pixels:
+        tiles = model.recipe["tiles"]
+        return [
+            f"- pixels: tiles of {tiles['tile_um']:g} µm at {tiles['tile_px']} px",
+            f"- stain: {_stain(tiles.get('stain'))}",
+        ]
     embed = model.recipe["embed"]
     return [
         f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "

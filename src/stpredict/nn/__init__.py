@@ -6,9 +6,11 @@ from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.autoencoder import Autoencoder
+from stpredict.nn.cnn import TileCNN
 from stpredict.nn.deepsets import DeepCell, DeepSets
 from stpredict.nn.forest import ForestSets
 from stpredict.nn.linear import LinearSets
+from stpredict.nn.multiscale import MultiScale
 from stpredict.nn.stacking import MeanOfModels, StackingMLP
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "ForestSets",
     "LinearSets",
     "MeanOfModels",
+    "MultiScale",
     "SetNetwork",
     "StackingMLP",
+    "TileCNN",
     "from_published_state",
     "losses",
 ]

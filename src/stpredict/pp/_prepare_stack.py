@@ -20,16 +20,19 @@ def apart(model: Model, *, own: bool) -> list[Model]:
     Of bases that share an embedding one stands for all, with sub-tiles and neighbours where any
     of them looks at these. ``own`` says whether an encoder or its weights are given.
     """
+    pixels: list[Model] = []
     sharing: dict[str, list[Model]] = {}
-    for number, base in enumerate(_bases(model)):
-        sharing.setdefault(base.recipe.get("embedding", f"{number}"), []).append(base)
+    for base in _bases(model):
+        (pixels if base.uses_pixels else sharing.setdefault(base.recipe["embedding"], [])).append(
+            base
+        )
     if own and len(sharing) > 1:
         raise ValueError(
             f"the bases of the stack stand on several embeddings ({_validate.listing(sharing)}), "
             "and encoder= or weights= can be given for one: prepare base by base, "
             "stp.pp.prepare(sdata, model.bases[0], encoder=…) and so on"
         )
-    return [_for_all(bases) for bases in sharing.values()]
+    return [*pixels, *(_for_all(bases) for bases in sharing.values())]
 
 
 def _bases(model: Model) -> Iterator[Model]:

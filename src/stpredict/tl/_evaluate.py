@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
-from stpredict.targets import PER
+from stpredict.targets._counts import PER
 from stpredict.tl._task import COUNTS_UNITS, library_of
 
 if TYPE_CHECKING:

@@ -170,7 +170,7 @@ def _check(model: Model, train: str) -> None:
             f"a model of {model.method} is fitted in one go, there is no training to continue: "
             f"call stp.tl.fit_{model.method} on all sections together"
         )
-    if "embedding" not in method.recipe:
+    if model.uses_pixels:
         raise ValueError(
             f"a model of {model.method} learns from pixels, finetune takes models on embeddings: "
             f"call stp.tl.fit_{model.method} on all sections together"
@@ -209,12 +209,8 @@ def _of_layer(table: AnnData, model: Model, layer: str | None) -> Model:
             "stp.pp.prepare(sdata, model), or name the layer to learn with layer="
         )
     _layers.check_ranked(table, wanted, model.genes)
-    made = _recipe.recipe_of(
-        table, model.recipe["embedding"], wanted, neighbors=model.uses_neighbors
-    )
     recipe = {name: part for name, part in model.recipe.items() if name not in _LAYER}
-    recipe |= {name: part for name, part in made.items() if name in _LAYER}
-    return replace(model, recipe=recipe, units=units)
+    return replace(model, recipe=recipe | _recipe.layer_recipe(table, wanted), units=units)
 
 
 def _loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:

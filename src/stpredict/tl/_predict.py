@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
 from stpredict.models._stack import StackInputs, baseline
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def predict(
     copy: bool = False,
 ) -> SpatialData | None:
     """Predict expression in every spot.
+
+    Models on pixels read the tiles from the images, as they predict them.
 
     Parameters
     ----------
@@ -48,9 +50,10 @@ def predict(
         float32 in the units of the layer the model was trained on (``log1p`` values can fall
         slightly below 0: nothing is cut off), ``layers["std"]`` the standard deviation over the
         members of an ensemble, for methods that are one, or over the bases of a stack,
-        ``layers["ridge"]`` the same as ``X`` from ridge regression on the same embedding (of a
-        stack, on that of its first base that has one), ``var["training_mean"]``, and the table's
-        ``obs``, positions and spatial graph. Genes are the model's, whatever genes the table has.
+        ``layers["ridge"]`` the same as ``X`` from ridge regression on the same embedding (of models
+        on pixels, on the texture encoder's of the same tiles; of a stack, that of its first base),
+        ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
+        the model's, whatever genes the table has.
         With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]`` and
         ``var["training_mean"]`` are left out.
 
@@ -112,6 +115,8 @@ def _inputs(sdata: SpatialData, model: Model) -> Any:
     if model.bases:
         parts = tuple(_inputs(sdata, base) for base in model.bases)
         return StackInputs(model, parts, _sections.region_of(table))
+    if model.uses_pixels:
+        return _pixels.model_tiles(sdata, model)
     return _recipe.model_inputs(table, model)
 
 

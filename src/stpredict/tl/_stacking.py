@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from stpredict import _sections, _validate
+from stpredict import _recipe, _sections, _validate
 from stpredict._log import tell
 from stpredict.models import Model
 from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
-from stpredict.nn import losses
+from stpredict.nn import LinearSets, losses
 from stpredict.nn.stacking import METAS, Meta
 from stpredict.targets import Counts, Standard
 from stpredict.targets._genes import Genes
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.tl._split import Split
-
-#: Parts of a recipe that say how the layer is made.
-_LAYER = ("layer", "normalize", "layer_steps")
 
 
 @shared()
@@ -172,7 +169,7 @@ def fit_stacking(
         genes=first.genes,
         context="spot",
         hyperparameters={**options, **chosen, "bases": list(bases)},
-        recipe={part: first.recipe[part] for part in _LAYER if part in first.recipe},
+        recipe=_recipe.layer_recipe(table, first.recipe["layer"]),
         training={
             "sections": _sections.section_names(table),
             "groups": sorted(folds),
@@ -223,7 +220,7 @@ def fit_meta(
         )
         return fitted, {**vars(schedule), "loss": "mse"}
     network, chosen = build().eval(), {}
-    if options["meta"] == "ridge":
+    if isinstance(network, LinearSets):
         chosen = fit_linear(
             network,
             scaler.transform(features),

@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from stpredict import _keys, _layers, _provenance, _sections, _validate, targets
 from stpredict._log import tell
 from stpredict.nn import losses
-from stpredict.targets import PER, Counts
+from stpredict.targets._counts import PER, Counts
 from stpredict.training import Measured
 
 if TYPE_CHECKING:

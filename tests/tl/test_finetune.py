@@ -125,7 +125,7 @@ def test_a_model_remembers_old_and_new_sections(model, new):
     assert "NOT held out" in stp.tl.evaluate(new).attrs["protocol"]
 
 
-@pytest.mark.parametrize("targets", ["genes", "svd", "autoencoder"])
+@pytest.mark.parametrize("targets", ["genes", "svd"])
 def test_some_genes_are_those_of_a_sliced_model(targets, sections, new, test):
     old = only(sections, ["S1", "S2", "S3"])
     n_factors = None if targets == "genes" else 3

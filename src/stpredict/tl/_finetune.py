@@ -14,7 +14,7 @@ from stpredict.models._methods import METHODS
 from stpredict.models._restrict import restrict
 from stpredict.models._ridge import Ridge
 from stpredict.nn import losses
-from stpredict.targets import Counts
+from stpredict.targets._counts import Counts
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
 from stpredict.tl._split import split

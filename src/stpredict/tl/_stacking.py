@@ -18,7 +18,8 @@ from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
 from stpredict.nn import LinearSets, losses
 from stpredict.nn.stacking import METAS, Meta
-from stpredict.targets import Counts, Standard
+from stpredict.targets import Standard
+from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions

@@ -16,8 +16,9 @@ from stpredict.models._stack import rank_mean
 from stpredict.nn import MeanOfModels, StackingMLP
 from stpredict.targets._genes import Genes
 from stpredict.tl._folds import folds_of, only, out_of_fold
+from stpredict.tl._measured import values_of_genes
+from stpredict.tl._meta import fit_meta
 from stpredict.tl._split import whole
-from stpredict.tl._stacking import _values, fit_meta
 from stpredict.training import Schedule
 
 
@@ -138,7 +139,7 @@ def test_a_planted_leak_is_not_trusted(train, test):
     # the same meta-model on what the bases say of the rows they were fitted on
     table = train.tables["table"]
     in_fold = np.concatenate([predicted(train, base).X for base in model.bases], axis=1)
-    values = _values(table, model.bases[0])
+    values = values_of_genes(table, model.bases[0])
     rows = whole(table, _sections.sections(train), groups=None, seed=0)
     scaled = Genes.fit(values.dense(rows.training), values.columns, scaling="standard")
     leaked, _ = fit_meta(

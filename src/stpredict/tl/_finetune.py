@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 
 from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.models._methods import METHODS
@@ -17,8 +16,9 @@ from stpredict.nn import losses
 from stpredict.targets._counts import Counts
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
+from stpredict.tl._measured import values_of_targets
 from stpredict.tl._split import split
-from stpredict.tl._task import COUNTS_UNITS, Values, library_of, measured_of
+from stpredict.tl._task import COUNTS_UNITS, measured_of
 from stpredict.training import Schedule, fit_network
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def finetune(
     inputs = _recipe.model_inputs(table, model)
     start = _of_layer(table, start, layer)
     made = _loss(start, loss)
-    values = _values(table, start)
+    values = values_of_targets(table, start)
     rows = split(table, found, groups=groups, seed=seed)
     fitted = fit_network(
         lambda: _to_train(start, train),
@@ -227,29 +227,6 @@ def _loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
             f"{model.units}, from targets of {model.targets.kind!r}"
         )
     return made
-
-
-def _values(table: AnnData, model: Model) -> Values:
-    """What was measured of the genes that the model's targets are made of."""
-    names = list(model.genes)
-    if model.targets.outputs is not None:
-        if "target_genes" not in model.training:
-            raise ValueError(
-                "the model does not tell which genes its factors are made of: fit it again"
-            )
-        names = model.training["target_genes"]
-    _validate.present(names, table.var_names)
-    layer = model.recipe["layer"]
-    values: Any = _sections.layer_of(table, layer)
-    values = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
-    library = None
-    if isinstance(model.targets, Counts):
-        library = library_of(values)
-        n_empty = int((library <= 0).sum())
-        if n_empty:
-            raise ValueError(f"{n_empty} spots have no counts: drop them with stp.pp.filter_spots")
-    places = table.var_names.get_indexer(names)
-    return Values(list(model.genes), values[:, places], model.targets.columns, library)
 
 
 def _to_train(model: Model, train: str) -> nn.Module:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
+from typing import TYPE_CHECKING
 
 from stpredict import _recipe, _sections, _validate
 from stpredict._log import tell
 from stpredict.models import Model
-from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING
-from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
-from stpredict.nn import LinearSets, losses
 from stpredict.nn.stacking import METAS, Meta
-from stpredict.targets import Standard
-from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
 from stpredict.tl._folds import check_alike, fit_base, folds_of, out_of_fold
+from stpredict.tl._measured import values_of_genes
+from stpredict.tl._meta import beside, fit_meta
 from stpredict.tl._split import split, whole
-from stpredict.tl._task import Values
-from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
+from stpredict.training import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from anndata import AnnData
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict.tl._split import Split
 
 
 @shared()
@@ -153,7 +140,7 @@ def fit_stacking(
     rows = (split if meta == "mlp" else whole)(table, found, groups=groups, seed=seed)
 
     predicted, first = out_of_fold(sdata, bases, folds, device=device)
-    values = _values(table, first)
+    values = values_of_genes(table, first)
     scaled = Genes.fit(values.dense(rows.training), values.columns, scaling="standard")
     features = features_of(predicted, _sections.region_of(table), meta=meta)
     fitted, chosen = fit_meta(
@@ -190,57 +177,6 @@ def fit_stacking(
     )
 
 
-def fit_meta(
-    features: NDArray[np.float32],
-    values: Values,
-    scaled: Genes,
-    rows: Split,
-    *,
-    options: dict[str, Any],
-    schedule: Schedule,
-    seed: int,
-    device: str,
-) -> tuple[Fitted, dict[str, Any]]:
-    """Fit the network of a stack to what its bases predict, and say what was chosen."""
-    scaler = beside(scaled, features.shape[1])
-    build = functools.partial(
-        STACKING.network, features.shape[1], len(values.genes), context="spot", **options
-    )
-    aims = scaled.transform(values.dense(np.arange(len(features))))
-    if options["meta"] == "mlp":
-        fitted = fit_network(
-            build,
-            Inputs(center=features, scaler=scaler),
-            Measured(aims),
-            training=rows.training,
-            validation=rows.validation,
-            loss=losses.make("mse", n_targets=len(values.genes)),
-            schedule=schedule,
-            seed=seed,
-            device=device,
-        )
-        return fitted, {**vars(schedule), "loss": "mse"}
-    network, chosen = build().eval(), {}
-    if isinstance(network, LinearSets):
-        chosen = fit_linear(
-            network,
-            scaler.transform(features),
-            aims,
-            rows.groups,
-            alpha="tuned",
-            n_components=None,
-            seed=seed,
-        )
-    return Fitted(network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), 0), chosen
-
-
-def beside(scaled: Genes, n_features: int) -> Standard:
-    """Scale predictions, side by side, as the targets are."""
-    standard = scaled.standard
-    times = n_features // len(standard.mean)
-    return Standard(np.tile(standard.mean, times), np.tile(standard.scale, times))
-
-
 def _check(bases: Mapping[str, Callable[[SpatialData], Model]], meta: str) -> None:
     _validate.one_of("meta", meta, METAS)
     if not hasattr(bases, "items"):
@@ -256,14 +192,3 @@ def _check(bases: Mapping[str, Callable[[SpatialData], Model]], meta: str) -> No
             )
     if len(bases) < 2:
         raise ValueError(f"a stack needs at least two bases, but has {len(bases)}")
-
-
-def _values(table: AnnData, base: Model) -> Values:
-    """What was measured, in the units that a base predicts."""
-    values = _sections.layer_of(table, base.recipe["layer"])
-    values = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
-    library = None
-    if isinstance(base.targets, Counts):
-        library = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
-    places = table.var_names.get_indexer(list(base.genes))
-    return Values(list(base.genes), values[:, places], np.arange(len(places)), library)

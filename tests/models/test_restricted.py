@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copyreg
-import io
 import marshal
 import os
 import pickle

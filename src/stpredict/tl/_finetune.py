@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stpredict import _layers, _recipe, _sections, _validate
+from stpredict import _recipe, _sections, _validate
 from stpredict.models._methods import METHODS
 from stpredict.models._restrict import restrict
 from stpredict.models._ridge import Ridge
@@ -16,9 +16,9 @@ from stpredict.nn import losses
 from stpredict.targets._counts import Counts
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
-from stpredict.tl._measured import values_of_targets
+from stpredict.tl._measured import of_layer, values_of_targets
 from stpredict.tl._split import split
-from stpredict.tl._task import COUNTS_UNITS, measured_of
+from stpredict.tl._task import measured_of
 from stpredict.training import Schedule, fit_network
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from stpredict.models import Model
     from stpredict.tl._split import Split
-
-#: Parts of a recipe that say how the layer is made.
-_LAYER = ("layer", "normalize", "layer_steps")
 
 
 @shared()
@@ -126,11 +123,11 @@ def finetune(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
     )
-    start = restrict(model, _chosen(model, genes))
+    start = model if genes is None else restrict(model, _chosen(model, genes))
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)
     inputs = _recipe.model_inputs(table, model)
-    start = _of_layer(table, start, layer)
+    start = of_layer(table, start, layer)
     made = _loss(start, loss)
     values = values_of_targets(table, start)
     rows = split(table, found, groups=groups, seed=seed)
@@ -179,9 +176,7 @@ def _check(model: Model, train: str) -> None:
         raise ValueError(f'a model of {model.method} has no head of its own: train="all"')
 
 
-def _chosen(model: Model, genes: Sequence[str] | None) -> list[str]:
-    if genes is None:
-        return list(model.genes)
+def _chosen(model: Model, genes: Sequence[str]) -> list[str]:
     chosen = list(genes)
     if not chosen:
         raise ValueError("genes= is empty")
@@ -194,23 +189,6 @@ def _chosen(model: Model, genes: Sequence[str] | None) -> list[str]:
             + _validate.why_absent(absent, model.genes)
         )
     return chosen
-
-
-def _of_layer(table: AnnData, model: Model, layer: str | None) -> Model:
-    """The model with the layer it is to learn, which its own must be in the units of."""
-    counts = isinstance(model.targets, Counts)
-    wanted = model.recipe["layer"] if layer is None else layer
-    _sections.layer_of(table, wanted)
-    units = COUNTS_UNITS if counts else _layers.units_of(table, wanted)
-    if layer is None and units != model.units:
-        name = "X" if wanted is None else f"layers[{wanted!r}]"
-        raise ValueError(
-            f"{name} holds {units}, the model predicts {model.units}: run "
-            "stp.pp.prepare(sdata, model), or name the layer to learn with layer="
-        )
-    _layers.check_ranked(table, wanted, model.genes)
-    recipe = {name: part for name, part in model.recipe.items() if name not in _LAYER}
-    return replace(model, recipe=recipe | _recipe.layer_recipe(table, wanted), units=units)
 
 
 def _loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:

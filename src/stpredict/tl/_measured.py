@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from stpredict import _sections, _validate
+from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.targets._counts import Counts
-from stpredict.tl._task import Values, library_of
+from stpredict.tl._task import COUNTS_UNITS, Values, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.models import Model
+
+
+#: Parts of a recipe that say how the layer is made.
+_LAYER = ("layer", "normalize", "layer_steps")
+
+
+def of_layer(table: AnnData, model: Model, layer: str | None) -> Model:
+    """The model with the layer it is to learn, which its own must be in the units of."""
+    counts = isinstance(model.targets, Counts)
+    wanted = model.recipe["layer"] if layer is None else layer
+    _sections.layer_of(table, wanted)
+    units = COUNTS_UNITS if counts else _layers.units_of(table, wanted)
+    if layer is None and units != model.units:
+        name = "X" if wanted is None else f"layers[{wanted!r}]"
+        raise ValueError(
+            f"{name} holds {units}, the model predicts {model.units}: run "
+            "stp.pp.prepare(sdata, model), or name the layer to learn with layer="
+        )
+    _layers.check_ranked(table, wanted, model.genes)
+    recipe = {name: part for name, part in model.recipe.items() if name not in _LAYER}
+    return replace(model, recipe=recipe | _recipe.layer_recipe(table, wanted), units=units)
 
 
 def values_of_genes(table: AnnData, model: Model) -> Values:

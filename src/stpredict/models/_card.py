@@ -54,6 +54,13 @@ def card(model: Model) -> str:
 
 
 def _inputs(model: Model) -> list[str]:
+    if model.bases:
+        return [
+            f"- `{name}`, in `base_{number}`: {base.method} from {'; '.join(_inputs(base))[2:]}"
+            for number, (name, base) in enumerate(
+                zip(model.hyperparameters["bases"], model.bases, strict=True)
+            )
+        ]
     if model.uses_pixels:
         tiles = model.recipe["tiles"]
         return [
@@ -75,10 +82,20 @@ def _training(training: dict[str, Any]) -> list[str]:
     if not training["sections"]:
         return ["- weights as published; the release does not say on which sections"]
     return [
-        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
+        *_sections(training),
         f"- held out for early stopping: {training['held_out']} "
         f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
     ]
+
+
+def _sections(training: dict[str, Any]) -> list[str]:
+    if "before" in training:
+        new = ", ".join(training["finetuned_on"])
+        before = _sections(training["before"])
+        return [*before, f"- finetuned on: {new} ({training['n_spots']} spots)"]
+    if not training["sections"]:
+        return ["- weights as published"]
+    return [f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)"]
 
 
 def _weighing(weights: dict[str, Any] | None) -> list[str]:

@@ -216,7 +216,7 @@ class TestBadInput:
 
     def test_predictions_from_elsewhere(self, sdata):
         del sdata.tables["predicted"].uns["stpredict"]
-        with pytest.raises(ValueError, match=r"not written by stp\.tl\.predict"):
+        with pytest.raises(ValueError, match=r"no genes that stp\.tl\.predict wrote"):
             stp.tl.evaluate(sdata)
 
     def test_nothing_was_measured(self, sdata):

@@ -53,7 +53,7 @@ def _unroll(pipeline: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         pca = pipeline[0]
         coefficients = coefficients @ pca.components_
         intercept = intercept - coefficients @ pca.mean_
-    return coefficients, np.broadcast_to(intercept, (len(coefficients),))
+    return coefficients, np.broadcast_to(intercept, (len(coefficients),)).copy()
 
 
 def fit_linear(
@@ -80,7 +80,7 @@ def fit_linear(
         coefficients, intercept = _unroll(pipeline)
     with torch.no_grad():
         network.linear.weight.copy_(torch.from_numpy(coefficients))
-        network.linear.bias.copy_(torch.from_numpy(np.ascontiguousarray(intercept)))
+        network.linear.bias.copy_(torch.from_numpy(intercept))
     return {"alpha": chosen}
 
 

@@ -89,6 +89,16 @@ def fit(
         whole numbers (``"counts"``), columns are no genes, or ``n_factors`` is more than the data
         allow.
 
+    Notes
+    -----
+    On HER2ST, fitted on sections C2 to C4, 8 factors of the 1,000 most expressed genes give back
+    the measured genes of C5 with a mean correlation of .37 (``"svd"``, ``"nmf"``) and .35
+    (``"autoencoder"``; three other settings of its training gave the same).
+
+    Of 10,000 rows by 20,000 genes, a tenth of them not zero, 20 factors take seconds to half a
+    minute (``"svd"``) and minutes (``"nmf"``) on one core, within 1 GB. An autoencoder has 100
+    times as many weights as there are factors and genes, up to 1,024 times the genes, twice.
+
     References
     ----------
     .. [1] Lee and Seung, "Learning the parts of objects by non-negative matrix factorization",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from stpredict.targets._saved import Saved
 
-#: Iterations at most. Factors hardly change in later ones.
-_MAX_ITERATIONS = 400
+#: Iterations at most, scikit-learn's own. On 10,000 rows of 20,000 genes one takes about a second.
+_MAX_ITERATIONS = 200
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,8 +36,8 @@ _SHARED = {
         Number of factors, by default 8.
     scaling
         Of the genes, before training or before factors are found: ``"standard"``, ``"robust"`` or
-        ``"none"``; by default standard for genes, none for factors and for losses that compare
-        the genes of a spot with each other.
+        ``"none"``; by default standard for genes and autoencoders, none for SVD, NMF and losses
+        that compare the genes of a spot with each other.
     """,
     "loss": """\
     loss

@@ -123,7 +123,10 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targe
         scaling = task.scaling or ("none" if common else "standard")
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
-        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or "none"}
+        options |= {
+            "n_factors": task.n_factors or _N_FACTORS,
+            "scaling": task.scaling or ("standard" if kind == "autoencoder" else "none"),
+        }
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     _tell_constant(values.genes, fitted)
     return fitted

@@ -23,7 +23,7 @@ LAYERS = (
     {"_elements", "_provenance"},
     {"_sections"},
     {"_images", "_tissue"},
-    {"_layers", "_recipe", "io", "datasets"},
+    {"_layers", "_pixels", "_recipe", "io", "datasets"},
     {"pp", "tl", "pl"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -52,6 +52,7 @@ TOUCH_SPATIALDATA = {
     "_elements",
     "_images",
     "_layers",
+    "_pixels",
     "_provenance",
     "_recipe",
     "_sections",
@@ -170,8 +171,8 @@ def test_the_user_facing_parts_do_not_lean_on_each_other():
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) == "nn"])
-def test_networks_need_torch_and_numpy_only(module):
-    assert third_party(imports(module, type_checking=True)) <= {"torch", "numpy"}
+def test_networks_need_torch_numpy_and_timm_only(module):
+    assert third_party(imports(module, type_checking=True)) <= {"torch", "numpy", "timm"}
     assert {part_of(name) for name in own(imports(module, type_checking=True))} <= {"nn", ""}
 
 

@@ -46,13 +46,15 @@ def recipe_of(
     table: AnnData, embedding: str, layer: str | None, *, neighbors: bool
 ) -> dict[str, Any]:
     """What has to be done to new sections before a model can predict them."""
-    recipe: dict[str, Any] = {
-        "embedding": embedding,
-        "embed": embed_recipe(table, embedding),
-        "layer": layer,
-    }
+    recipe: dict[str, Any] = {"embedding": embedding, "embed": embed_recipe(table, embedding)}
     if neighbors:
         recipe["neighbors"] = neighbors_recipe(table)
+    return recipe | layer_recipe(table, layer)
+
+
+def layer_recipe(table: AnnData, layer: str | None) -> dict[str, Any]:
+    """How the layer that a model predicts was made."""
+    recipe: dict[str, Any] = {"layer": layer}
     normalized = _provenance.recorded(table, "normalize")
     if _layers.base_of(table, layer) == _keys.LOG1P and normalized:
         normalized.pop(_PROVENANCE)
@@ -105,14 +107,14 @@ def check_recipe(table: AnnData, model: Model) -> None:
             and name != "stain"
             and not (name == "n_subtiles" and not model.uses_subtiles)
         ]
-        differences += _stain_difference(made.get("stain"), model.recipe[step].get("stain"))
+        differences += stain_difference(made.get("stain"), model.recipe[step].get("stain"))
         if differences:
             raise ValueError(
                 f"the {step} step was run differently: {'; '.join(differences)}: {mend}"
             )
 
 
-def _stain_difference(made: dict[str, Any] | None, wanted: dict[str, Any] | None) -> list[str]:
+def stain_difference(made: dict[str, Any] | None, wanted: dict[str, Any] | None) -> list[str]:
     """How the stain of the images differs from a model's, without its numbers."""
     if made == wanted:
         return []

@@ -102,7 +102,7 @@ def read_tiles(
     def read(start: int) -> tuple[NDArray[np.intp], torch.Tensor]:
         rows = order[start : start + batch_size]
         tiles = torch.from_numpy(cache.windows(windows.corners[rows], windows.side))
-        return rows, _resize(tiles, tile_px)
+        return rows, resize(tiles, tile_px)
 
     with single_threaded(1) as pool:
         ahead = None
@@ -114,7 +114,8 @@ def read_tiles(
             yield ahead.result()
 
 
-def _resize(tiles: torch.Tensor, tile_px: int) -> torch.Tensor:
+def resize(tiles: torch.Tensor, tile_px: int) -> torch.Tensor:
+    """Resample tiles (b, 3, h, w) to a side (bilinear, antialiased)."""
     if tiles.shape[-1] == tile_px:
         return tiles
     return functional.interpolate(

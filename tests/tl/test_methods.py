@@ -23,6 +23,13 @@ SMALL = {
     "max_epochs": 40,
     "learning_rate": 3e-3,
     "n_trees": 40,
+    "tile_um": 40.0,
+    "tile_px": 40,
+    "widths": (4, 4, 8, 8),
+    "n_tile": 8,
+    "n_subtile": 8,
+    "patience": 10,
+    "average_symmetries": True,
     "device": "cpu",
 }
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
 from tqdm.auto import tqdm
 
 from stpredict._settings import settings
-from stpredict.tiles import place, read_tiles
+from stpredict.nn._tiles import split_tiles
+from stpredict.tiles import place, read_tiles, resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +88,7 @@ def embed_section(
     batches = read_tiles(windows, tile_px=tile_px, batch_size=batch_size)
     with tqdm(total=n, desc=description, unit="tile", disable=settings.verbosity < 1) as bar:
         for rows, tiles in batches:
-            whole[rows] = encoder(_shrink(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
+            whole[rows] = encoder(resize(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
             if parts is not None:
                 split = split_tiles(tiles, n_subtiles)
                 # one sub-tile per tile at a time, so that batches stay as large as asked for
@@ -99,30 +98,9 @@ def embed_section(
     return whole, parts
 
 
-def split_tiles(tiles: torch.Tensor, n: int) -> torch.Tensor:
-    """Split tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
-
-    Pixels left over by the division are cut off evenly at the borders.
-    """
-    side = tiles.shape[-1] // n
-    start = (tiles.shape[-1] - side * n) // 2
-    inner = tiles[..., start : start + side * n, start : start + side * n]
-    b, c = tiles.shape[:2]
-    grid = inner.reshape(b, c, n, side, n, side).permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(b, n * n, c, side, side)
-
-
 def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) -> int:
     """Side at which tiles are read: sub-tiles of a fixed input size keep the detail they have."""
     wanted = tile_side_px(encoder, tile_um)
     if encoder.input_px is None or n_subtiles == 1:
         return wanted
     return max(wanted, min(round(side), wanted * n_subtiles))
-
-
-def _shrink(tiles: torch.Tensor, side: int) -> torch.Tensor:
-    if tiles.shape[-1] == side:
-        return tiles
-    return functional.interpolate(
-        tiles, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 def card(model: Model) -> str:
     """Describe a model in Markdown: what it predicts, from what, and how it was made."""
-    embed = model.recipe["embed"]
     training = model.training
     lines = [
         f"# {model.method}: {len(model.genes)} genes from H&E",
@@ -34,10 +33,7 @@ def card(model: Model) -> str:
         "",
         "## From what",
         "",
-        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
-        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
-        f"- stain: {_stain(embed.get('stain'))}",
-        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+        *_inputs(model),
         "",
         "## Training",
         "",
@@ -57,6 +53,22 @@ def card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _inputs(model: Model) -> list[str]:
+    if model.uses_pixels:
+        tiles = model.recipe["tiles"]
+        return [
+            f"- pixels: tiles of {tiles['tile_um']:g} µm at {tiles['tile_px']} px",
+            f"- stain: {_stain(tiles.get('stain'))}",
+        ]
+    embed = model.recipe["embed"]
+    return [
+        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
+        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
+        f"- stain: {_stain(embed.get('stain'))}",
+        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+    ]
 
 
 def _weighing(weights: dict[str, Any] | None) -> list[str]:

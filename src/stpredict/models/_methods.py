@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stpredict.models._estimators import fit_forest, fit_linear
-from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets
+from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ class Method:
     estimate: Callable[..., dict[str, Any]] | None = None
 
 
+def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Make a network on tiles as others are made, which need to know their features and context."""
+
+    def build(_: int, n_targets: int, *, context: str, **hyperparameters: Any) -> nn.Module:
+        return network(n_targets, **hyperparameters)
+
+    return build
+
+
 DEEPSPOT = Method(
     name="deepspot",
     network=DeepSets,
@@ -91,4 +100,32 @@ TREES = Method(
     estimate=fit_forest,
 )
 
-METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, RIDGE, TREES)}
+CNN = Method(
+    name="cnn",
+    network=on_pixels(TileCNN),
+    contexts={"spot": (False, False)},
+    hyperparameters={"backbone": "small", "tile_px": 112, "trainable": None},
+    paper=(
+        "He et al., Integrating spatial gene expression and breast tumour morphology via deep "
+        "learning, Nature Biomedical Engineering 2020; Rubin et al., STDL: Spatial "
+        "Transcriptomics with Deep Learning, https://github.com/Roy-Rubin/STDL-Project"
+    ),
+    recipe=("tiles",),
+)
+MULTISCALE = Method(
+    name="multiscale",
+    network=on_pixels(MultiScale),
+    contexts={"spot": (False, False)},
+    hyperparameters={
+        "tile_px": 78,
+        "n_subtiles": 3,
+        "widths": (32, 64, 128, 256),
+        "n_tile": 128,
+        "n_subtile": 64,
+        "dropout": 0.1,
+    },
+    paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
+    recipe=("tiles",),
+)
+
+METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES)}

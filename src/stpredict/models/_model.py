@@ -10,7 +10,7 @@ import torch
 
 from stpredict import _device
 from stpredict.models._methods import METHODS
-from stpredict.training import Inputs, in_order
+from stpredict.training import Inputs, Pixels, TileStream, in_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,8 @@ class Model:
         How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
         ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it;
         ``embed["stain"]`` is the reference of normalised images; for a layer of ranks or smoothed
-        values, ``layer_steps``, the steps to it in their order.
+        values, ``layer_steps``, the steps to it in their order. Of models on pixels, ``tiles``
+        (``tile_um``, ``tile_px``, ``stain``) instead of the embedding.
     training
         On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
     units
@@ -99,6 +100,11 @@ class Model:
         """Whether the network takes neighbours."""
         return METHODS[self.method].contexts[self.context][1]
 
+    @property
+    def uses_pixels(self) -> bool:
+        """Whether the network takes the pixels of tiles."""
+        return "tiles" in METHODS[self.method].recipe
+
     def save(self, path: str | Path) -> None:
         """Save to a folder, which :func:`stpredict.models.load` reads.
 
@@ -134,7 +140,8 @@ class Model:
         Parameters
         ----------
         center
-            (n, d), embeddings of the spots' tiles.
+            (n, d), embeddings of the spots' tiles; of models on pixels, the tiles themselves,
+            (n, 3, tile_px, tile_px) uint8.
         subtiles
             (n, s, d), of their sub-tiles; where the context has them.
         neighbors
@@ -153,6 +160,8 @@ class Model:
         ValueError
             If an input is missing, not used, or of the wrong shape, or has NaN.
         """
+        if self.uses_pixels:
+            return self._predict_tiles(center, device=device)
         given = {"center": center, "subtiles": subtiles, "neighbors": neighbors}
         scaled: dict[str, torch.Tensor] = {}
         for name, values in given.items():
@@ -176,14 +185,18 @@ class Model:
         return self.targets.inverse(predicted)
 
     def predict_inputs(
-        self, inputs: Inputs, *, space: Literal["genes", "factors"] = "genes", device: str = "auto"
+        self,
+        inputs: Inputs | TileStream,
+        *,
+        space: Literal["genes", "factors"] = "genes",
+        device: str = "auto",
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Predict every row of a graph of embeddings; each tile is encoded once.
 
         Parameters
         ----------
         inputs
-            Embeddings and neighbours; their scaler is the model's.
+            Embeddings and neighbours, whose scaler is the model's; or tiles as they are read.
         space
             ``"genes"``, or the factors that the network predicts.
         device
@@ -198,14 +211,26 @@ class Model:
         invert = self.targets.inverse if space == "genes" else self.targets.factors
         chosen = _device.resolve(device)
         network = self.network.eval().to(chosen)
-        predicted, spread = [], []
-        for _, values, members in inputs.walk(network, chosen):
-            predicted.append(invert(values.cpu().numpy()))
+        order, predicted, spread = [], [], []
+        for rows, outputs, members in inputs.walk(network, chosen):
+            order.append(rows)
+            predicted.append(invert(outputs.cpu().numpy()))
             if members is not None:
                 flat = invert(members.flatten(0, 1).cpu().numpy())
                 spread.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
         network.cpu()
-        return np.concatenate(predicted), np.concatenate(spread) if spread else None
+        places = np.argsort(np.concatenate(order))  # tiles are read in spatial order
+        values = np.concatenate(predicted)[places]
+        return values, np.concatenate(spread)[places] if spread else None
+
+    def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
+        pixels = Pixels(np.asarray(tiles))
+        stream = TileStream(
+            ((rows, pixels.read(rows)) for rows in in_order(len(pixels), _BATCH)),
+            center=np.empty((len(pixels), 0), dtype=np.float32),
+            symmetries=self.hyperparameters["average_symmetries"],
+        )
+        return self.predict_inputs(stream, device=device)[0]
 
     def _check(self, name: str, values: NDArray[Any]) -> None:
         if values.shape[-1] != len(self.inputs.mean):

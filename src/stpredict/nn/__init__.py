@@ -6,9 +6,11 @@ from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.autoencoder import Autoencoder
+from stpredict.nn.cnn import TileCNN
 from stpredict.nn.deepsets import DeepCell, DeepSets
 from stpredict.nn.forest import ForestSets
 from stpredict.nn.linear import LinearSets
+from stpredict.nn.multiscale import MultiScale
 
 __all__ = [
     "Autoencoder",
@@ -16,7 +18,9 @@ __all__ = [
     "DeepSets",
     "ForestSets",
     "LinearSets",
+    "MultiScale",
     "SetNetwork",
+    "TileCNN",
     "from_published_state",
     "losses",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _device, _keys, _provenance, _sections, _validate, encoders
+from stpredict._pixels import check_tiles
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -166,17 +167,5 @@ def embed_with(
 
 def _check(sdata: SpatialData, tile_um: float, *, normalized: bool) -> list[_sections.Section]:
     found = _sections.sections(sdata, normalized=normalized)
-    for section in found:
-        _validate.inside_image(section.centers, section.shape_yx, section=section.name)
-        _check_size(section, tile_um)
+    check_tiles(found, tile_um)
     return found
-
-
-def _check_size(section: _sections.Section, tile_um: float) -> None:
-    side = tile_um / section.mpp
-    height, width = section.shape_yx
-    if side > min(height, width):
-        raise ValueError(
-            f"a tile of {tile_um:g} µm is {side:.0f} px at {section.mpp:.3g} µm per pixel, larger "
-            f"than the image of section {section.name!r} ({width} × {height} px)"
-        )

@@ -37,7 +37,8 @@ def prepare(
     the tiles and builds the neighbour graph as the model's recipe says. Where there are counts,
     makes the layer the model was trained on, so that predictions can be compared with it:
     normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
-    the same genes to rank among. No spot is removed.
+    the same genes to rank among. No spot is removed. Models on pixels read the tiles themselves:
+    for them, the stain and the layer are all there is to prepare.
 
     Parameters
     ----------
@@ -77,6 +78,12 @@ def prepare(
     >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
     """
     table = _sections.table_of(sdata)
+    if model.uses_pixels:
+        prepared = _sections.copy_of(sdata)
+        _normalize_stain(prepared, model.recipe["tiles"].get("stain"))
+        if table.n_vars:
+            make_layer(prepared, model)
+        return prepared if copy else _keep(sdata, prepared)
     recipe = model.recipe["embed"]
     loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
@@ -88,8 +95,7 @@ def prepare(
     # on a copy first: if one step fails, none is left behind
     prepared = _sections.copy_of(sdata)
     stain = recipe.get("stain")
-    if stain and not _is_normalized(prepared, stain):
-        normalize_stain(prepared, method=stain["method"], reference=stain)
+    _normalize_stain(prepared, stain)
     embed_with(
         prepared,
         loaded,
@@ -107,14 +113,22 @@ def prepare(
     if table.n_vars:
         make_layer(prepared, model)
     check_recipe(prepared.tables[_keys.TABLE], model)
-    if copy:
-        return prepared
+    return prepared if copy else _keep(sdata, prepared)
+
+
+def _keep(sdata: SpatialData, prepared: SpatialData) -> None:
+    """Take over what was prepared on a copy."""
     for name, image in prepared.images.items():
         if name not in sdata.images or sdata.images[name] is not image:
             sdata.images.pop(name, None)  # normalised to another reference
             sdata.images[name] = image
     sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
-    return None
+
+
+def _normalize_stain(sdata: SpatialData, stain: dict[str, Any] | None) -> None:
+    """Normalise the stain to a model's reference, where it has one and the images have not."""
+    if stain and not _is_normalized(sdata, stain):
+        normalize_stain(sdata, method=stain["method"], reference=stain)
 
 
 def _is_normalized(sdata: SpatialData, stain: dict[str, Any]) -> bool:

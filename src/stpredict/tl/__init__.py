@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from stpredict.tl._baselines import fit_ridge, fit_trees
+from stpredict.tl._cnn import fit_cnn
 from stpredict.tl._deepcell import fit_deepcell
 from stpredict.tl._deepspot import fit_deepspot
 from stpredict.tl._evaluate import evaluate
+from stpredict.tl._multiscale import fit_multiscale
 from stpredict.tl._predict import predict
+from stpredict.training import Augmentation
 
-__all__ = ["evaluate", "fit_deepcell", "fit_deepspot", "fit_ridge", "fit_trees", "predict"]
+__all__ = [
+    "Augmentation",
+    "evaluate",
+    "fit_cnn",
+    "fit_deepcell",
+    "fit_deepspot",
+    "fit_multiscale",
+    "fit_ridge",
+    "fit_trees",
+    "predict",
+]

@@ -53,7 +53,21 @@ _SHARED = {
     max_epochs
         Most epochs.
     patience
-        Epochs without a lower validation loss after which training stops.
+        Epochs without a better validation after which training stops.
+    """,
+    "decay": """\
+    decay
+        ``"constant"``, or ``"cosine"``: the learning rate falls to 0 over ``max_epochs``.
+    monitor
+        What early stopping watches: the validation ``"loss"``, or ``"spearman"``, the rank
+        correlation over the (scaled) targets of each held-out spot, averaged over spots.
+    """,
+    "tiles": """\
+    augmentation
+        Changes of tiles in training, anew for every batch; ``stp.tl.Augmentation()`` for none.
+    average_symmetries
+        Predict the mean over the eight flips and right-angle turns of a tile, as ST-Net does; takes
+        eight times as long.
     """,
     "seed": """\
     seed

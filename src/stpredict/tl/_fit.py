@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +26,17 @@ from stpredict.tl._task import (
 from stpredict.training import Inputs, Schedule, fit_network
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+    from torch import nn
 
     from stpredict.models._methods import Method
-    from stpredict.tl._task import Task
+    from stpredict.tl._split import Split
+    from stpredict.tl._task import Task, Values
+    from stpredict.training import Pixels
 
 #: Packages whose versions a model remembers.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
@@ -57,9 +62,6 @@ def fit(
     values = read_values(table, task)
     choose = whole if method.estimate else split
     rows = choose(table, found, groups=task.groups, seed=task.seed)
-    weights = read_weights(table, task.sample_weight, rows.training)
-
-    targets = fit_targets(values, task, rows.training)
     inputs = Inputs(
         center=center,
         scaler=Standard.fit(center[rows.training]),
@@ -68,10 +70,53 @@ def fit(
         neighbors=padded,
         order=_order(found) if schedule and schedule.patch_size > 1 else None,
     )
-    measured = measured_of(values, targets)
-    build = functools.partial(
-        method.network, center.shape[1], targets.n_outputs, context=task.context, **network
+    return fit_inputs(
+        table,
+        method,
+        task,
+        values,
+        rows,
+        inputs=inputs,
+        center=center,
+        recipe=_recipe.recipe_of(table, task.embedding, task.layer, neighbors=uses_neighbors),
+        network=network,
+        schedule=schedule,
+        estimator=estimator,
     )
+
+
+def fit_inputs(
+    table: AnnData,
+    method: Method,
+    task: Task,
+    values: Values,
+    rows: Split,
+    *,
+    inputs: Inputs | Pixels,
+    center: NDArray[np.float32],
+    recipe: dict[str, Any],
+    network: dict[str, Any],
+    schedule: Schedule | None = None,
+    estimator: dict[str, Any] | None = None,
+    noted: dict[str, Any] | None = None,
+    start: Callable[[nn.Module], None] | None = None,
+) -> Model:
+    """Fit a method to inputs that are ready.
+
+    ``center``, (n, d), are the embeddings that the ridge regression beside it sees; ``noted`` is
+    what the model remembers among its hyperparameters; ``start`` fills the network with weights to
+    start from.
+    """
+    weights = read_weights(table, task.sample_weight, rows.training)
+    targets = fit_targets(values, task, rows.training)
+    measured = measured_of(values, targets)
+
+    def build() -> nn.Module:
+        made = method.network(center.shape[1], targets.n_outputs, context=task.context, **network)
+        if start is not None:
+            start(made)
+        return made
+
     best_epoch, history = 0, pd.DataFrame(columns=list(HISTORY_COLUMNS))
     if method.estimate is None:
         if schedule is None:
@@ -94,25 +139,26 @@ def fit(
             **vars(schedule),
             "loss": loss.name if isinstance(task.loss, str) else repr(task.loss),
         }
-    else:
+    elif isinstance(inputs, Inputs):
         trained, options = build().eval(), estimator or {}
         pooled = torch.cat([part for _, part in inputs.pooled(trained, torch.device("cpu"))])
         chosen = options | method.estimate(
             trained, pooled.numpy(), measured.targets, rows.groups, seed=task.seed, **options
         )
+    else:
+        raise TypeError(f"{method.name} has an estimator, which takes embeddings, not pixels")
     # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
-    ridge = Ridge.fit(
-        inputs.scaler.transform(center), values.dense(np.arange(len(center))), rows.groups
-    )
+    scaler = inputs.scaler if isinstance(inputs, Inputs) else Standard.fit(center[rows.training])
+    ridge = Ridge.fit(scaler.transform(center), values.dense(np.arange(len(center))), rows.groups)
     return Model(
         method=method.name,
         network=trained,
         genes=tuple(values.genes),
         context=task.context,
-        hyperparameters={**network, **chosen},
-        recipe=_recipe.recipe_of(table, task.embedding, task.layer, neighbors=uses_neighbors),
+        hyperparameters={**network, **chosen, **(noted or {})},
+        recipe=recipe,
         training={
-            "sections": [section.name for section in found],
+            "sections": _sections.section_names(table),
             "groups": sorted(set(rows.groups.tolist())),
             "held_out": rows.held_out,
             "n_spots": len(rows.training),
@@ -127,11 +173,11 @@ def fit(
             if values.library is None
             else f"counts per {PER:,.0f}"
         ),
-        inputs=inputs.scaler,
+        inputs=scaler,
         targets=targets,
         ridge=ridge,
         history=history,
-        subtiles=inputs.subtile_scaler,
+        subtiles=inputs.subtile_scaler if isinstance(inputs, Inputs) else None,
     )
 
 

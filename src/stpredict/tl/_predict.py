@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -25,6 +25,8 @@ def predict(
     copy: bool = False,
 ) -> SpatialData | None:
     """Predict expression in every spot.
+
+    Models on pixels read the tiles from the images, as they predict them.
 
     Parameters
     ----------
@@ -47,8 +49,9 @@ def predict(
         float32 in the units of the layer the model was trained on (``log1p`` values can fall
         slightly below 0: nothing is cut off), ``layers["std"]`` the standard deviation over the
         members of an ensemble, for methods that are one, ``layers["ridge"]`` the same as ``X``
-        from ridge regression on the same embedding, ``var["training_mean"]``, and the table's
-        ``obs``, positions and spatial graph. Genes are the model's, whatever genes the table has.
+        from ridge regression on the same embedding (of models on pixels, on the texture
+        encoder's of the same tiles), ``var["training_mean"]``, and the table's ``obs``, positions
+        and spatial graph. Genes are the model's, whatever genes the table has.
         With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]`` and
         ``var["training_mean"]`` are left out.
 
@@ -70,7 +73,11 @@ def predict(
     _validate.one_of("space", space, ("genes", "factors"))
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
-    inputs = _recipe.model_inputs(table, model)
+    inputs = (
+        _pixels.model_tiles(sdata, model)
+        if model.uses_pixels
+        else _recipe.model_inputs(table, model)
+    )
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=table.obs.copy(), var=_described(model, space))
     if spread is not None:

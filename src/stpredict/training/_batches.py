@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.training._data import Batch, Inputs, Measured
+    from stpredict.training._pixels import Pixels, TileBatch
 
 
 class Rows(Dataset[Any]):
     """Batches of some rows."""
 
     def __init__(
-        self, inputs: Inputs, measured: Measured, rows: NDArray[np.intp], *, training: bool
+        self, inputs: Inputs | Pixels, measured: Measured, rows: NDArray[np.intp], *, training: bool
     ) -> None:
         self.inputs, self.measured, self.rows = inputs, measured, rows
         self.training = training
@@ -35,7 +36,7 @@ class Rows(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, chosen: Sequence[int]) -> Batch:
+    def __getitem__(self, chosen: Sequence[int]) -> Batch | TileBatch:
         return self.inputs.batch(
             self.rows[np.asarray(chosen)], self.measured, training=self.training
         )
@@ -74,7 +75,7 @@ class PatchSampler(Sampler[int]):
 
 
 def training_loader(
-    inputs: Inputs,
+    inputs: Inputs | Pixels,
     measured: Measured,
     rows: NDArray[np.intp],
     *,
@@ -107,7 +108,7 @@ def training_loader(
 
 
 def validation_loader(
-    inputs: Inputs, measured: Measured, rows: NDArray[np.intp], *, batch_size: int
+    inputs: Inputs | Pixels, measured: Measured, rows: NDArray[np.intp], *, batch_size: int
 ) -> DataLoader[Any]:
     """Batches of rows in their order."""
     dataset = Rows(inputs, measured, rows, training=False)

@@ -12,11 +12,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from stpredict import _device
+from stpredict import _device, _validate
 from stpredict._log import quiet, tell
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
-from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
+from stpredict.training._module import MONITORS, BestWeights, History, NotFiniteError, Regression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from stpredict.training._data import Inputs, Measured
     from stpredict.training._module import Loss
+    from stpredict.training._pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,18 @@ class Schedule:
     max_epochs
         Most epochs.
     patience
-        Epochs without a lower validation loss after which training stops.
+        Epochs without a better validation after which training stops.
     batch_size
         Spots in a batch.
     learning_rate, weight_decay
         Of AdamW.
     patch_size
         Spots that are near in space and stay together in a batch.
+    decay
+        ``"constant"``, or ``"cosine"``: the learning rate falls to 0 over ``max_epochs``.
+    monitor
+        What the best epoch is chosen by: the validation ``"loss"``, or ``"spearman"``, the rank
+        correlation over the targets of each held-out spot, averaged over spots.
     """
 
     max_epochs: int
@@ -55,6 +61,8 @@ class Schedule:
     learning_rate: float
     weight_decay: float
     patch_size: int = 1
+    decay: str = "constant"
+    monitor: str = "loss"
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "patience", "batch_size", "patch_size"):
@@ -64,11 +72,13 @@ class Schedule:
         for name in ("learning_rate", "weight_decay"):
             if not getattr(self, name) >= 0:  # NaN is not
                 raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
+        _validate.one_of("decay", self.decay, ("constant", "cosine"))
+        _validate.one_of("monitor", self.monitor, tuple(MONITORS))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, at the epoch with the lowest validation loss."""
+    """A trained network, at the epoch with the best validation."""
 
     network: nn.Module
     history: pd.DataFrame
@@ -77,7 +87,7 @@ class Fitted:
 
 def fit_network(
     build: Callable[[], nn.Module],
-    inputs: Inputs,
+    inputs: Inputs | Pixels,
     measured: Measured,
     *,
     training: NDArray[np.intp],
@@ -126,7 +136,13 @@ def fit_network(
         If no validation ever gave a number.
     """
     chosen = _device.resolve(device)
-    best, history = BestWeights(), History()
+    if schedule.monitor == "spearman" and measured.targets.shape[1] < 2:
+        raise ValueError(
+            "monitor='spearman' ranks the targets of a spot, and there is one target: monitor the "
+            "'loss'"
+        )
+    name, mode = MONITORS[schedule.monitor]
+    best, history = BestWeights(name, mode), History()
     cuda = range(torch.cuda.device_count()) if chosen.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _silent_lightning():
         torch.manual_seed(seed)
@@ -135,6 +151,7 @@ def fit_network(
             loss=loss,
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
+            cosine_epochs=schedule.max_epochs if schedule.decay == "cosine" else None,
         )
         shuffled = training_loader(
             inputs,
@@ -146,7 +163,7 @@ def fit_network(
             weights=None if weights is None else weights[training],
         )
         held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
-        stop = EarlyStopping("validation_loss", patience=schedule.patience, mode="min")
+        stop = EarlyStopping(name, patience=schedule.patience, mode=mode)
         trainer = _trainer(chosen, schedule, callbacks=[best, history, stop])
         broken = _run(trainer, module, shuffled, held_out, history)
     if not best.state:
@@ -204,4 +221,6 @@ def _silent_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         # few spots make few batches
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        # frozen blocks stay in evaluation mode
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         yield

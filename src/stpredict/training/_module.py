@@ -7,14 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import rankdata
 from torch import nn
 
 from stpredict.nn import losses
 from stpredict.training._data import Batch
+from stpredict.training._pixels import TileBatch
 
 Loss = Callable[..., torch.Tensor]
+
+#: What the best epoch can be chosen by: the name it is logged by, and which way is better.
+MONITORS = {"loss": ("validation_loss", "min"), "spearman": ("validation_spearman", "max")}
 
 
 class NotFiniteError(Exception):
@@ -28,7 +34,13 @@ class Regression(L.LightningModule):
     """Fit a network to scaled targets with AdamW, and what the loss itself has to learn."""
 
     def __init__(
-        self, network: nn.Module, *, loss: Loss, learning_rate: float, weight_decay: float
+        self,
+        network: nn.Module,
+        *,
+        loss: Loss,
+        learning_rate: float,
+        weight_decay: float,
+        cosine_epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -36,54 +48,71 @@ class Regression(L.LightningModule):
         self.loss = copy.deepcopy(loss)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.cosine_epochs = cosine_epochs
 
     def on_train_epoch_start(self) -> None:
         """Tell the loss how far training is, for what follows a schedule."""
         if isinstance(self.loss, losses.Loss) and self.trainer.max_epochs:
             self.loss.progress = self.current_epoch / self.trainer.max_epochs
 
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+    def training_step(self, batch: Batch | TileBatch, _: int) -> torch.Tensor:
         """Loss of a batch; raises before anything is learnt of a loss that is no number."""
-        loss = self._loss(batch)
+        loss, _ = self._loss(batch)
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch
             )
         return loss
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Loss of a held-out batch, averaged over the spots."""
-        loss = self._loss(batch)
-        self.log("validation_loss", loss, batch_size=len(batch.targets), prog_bar=True)
+    def validation_step(self, batch: Batch | TileBatch, _: int) -> None:
+        """Loss and rank correlation of a held-out batch, averaged over the spots."""
+        loss, predicted = self._loss(batch)
+        n = len(batch.targets)
+        self.log("validation_loss", loss, batch_size=n, prog_bar=True)
+        self.log("validation_spearman", spearman_per_spot(predicted, batch.targets), batch_size=n)
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = batch.predict(self.network)
         if batch.log_expected is None:
-            return self.loss(predicted, batch.targets)
+            return self.loss(predicted, batch.targets), predicted
         # of counts: the network learns by how much they differ from what the mean expects
         alike = predicted.new_zeros(len(predicted))
-        return self.loss(predicted + batch.log_expected, batch.targets, alike)
+        return self.loss(predicted + batch.log_expected, batch.targets, alike), predicted
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(
+    def configure_optimizers(self) -> Any:
+        """AdamW, with a learning rate that stays or falls along a cosine."""
+        optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
+        if self.cosine_epochs is None:
+            return optimizer
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.cosine_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": cosine}
+
+
+def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:
+    """Rank correlation over the targets of each spot, averaged; 0 where one side is constant."""
+    ranks = [rankdata(values.float().cpu().numpy(), axis=1) for values in (predicted, targets)]
+    centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
+    norm = np.sqrt(np.prod([(values**2).sum(axis=1) for values in centred], axis=0))
+    product = (centred[0] * centred[1]).sum(axis=1)
+    return float(np.divide(product, norm, out=np.zeros_like(product), where=norm > 0).mean())
 
 
 class BestWeights(L.Callback):
-    """Keep the weights of the epoch with the lowest validation loss, in memory."""
+    """Keep the weights of the epoch with the best validation, in memory."""
 
-    def __init__(self) -> None:
-        self.loss = float("inf")
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor, self.sign = monitor, 1 if mode == "max" else -1
+        self.score = -float("inf")
         self.epoch = -1
         self.state: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Copy the weights if they are the best so far."""
-        loss = float(trainer.callback_metrics["validation_loss"])
-        if loss < self.loss:
-            self.loss, self.epoch = loss, trainer.current_epoch
+        score = self.sign * float(trainer.callback_metrics[self.monitor])
+        if score > self.score:
+            self.score, self.epoch = score, trainer.current_epoch
             network: Any = pl_module.network
             self.state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 

@@ -1,0 +1,208 @@
+"""HEVisum's network: a tile, its sub-tiles and its middle, each through an encoder of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stpredict.nn._tiles import Normalize, center_of, check_px, split_tiles
+
+_MIDDLE = (0.5, 0.5, 0.5)
+_DECODER = (256, 128, 64)
+#: The tile is pooled to maps of these sides, sub-tiles to those.
+_TILE_POOLS, _SUBTILE_POOLS = (1, 3), (1, 2, 3)
+
+
+class MultiScale(nn.Module):
+    """Three encoders on the pixels of a tile: the whole, all sub-tiles, and the one in the middle.
+
+    Each encoder is a convolution and residual blocks (3 × 3, batch norm, SiLU), two of each width,
+    max pooling between the widths; then averages over grids of several sides, and a head of three
+    layers. All sub-tiles share weights, and their averages are averaged before the head. The three
+    vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero: of
+    standardised targets, the first prediction is their mean. The network takes the tile alone and
+    cuts the sub-tiles itself.
+
+    This is ``VisionMLP_MultiTask`` of HEVisum [1]_, there with tiles of 78 px and sub-tiles of 26,
+    heads of two layers on sub-tiles, and LeakyReLU in the heads and the decoder.
+
+    Parameters
+    ----------
+    n_targets
+        Number of targets.
+    n_subtiles
+        The tile is split into n × n sub-tiles; where n is even, the middle is cut as large as a
+        sub-tile.
+    tile_px
+        Side of the tiles in pixels; tiles of other sizes are taken later too.
+    widths
+        Channels of the first convolution, and of each pair of residual blocks. The encoders of
+        sub-tiles leave the last pair out.
+    n_tile, n_subtile
+        Width of the vector of the tile, and of those of the sub-tiles and the middle.
+    dropout
+        Probability in heads and decoder, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, or a tile is too small to be split.
+
+    References
+    ----------
+    .. [1] Wang, HEVisum: spatial gene expression prediction from H&E histology,
+       https://github.com/Dewey-Wang/HEVisum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stpredict.nn import MultiScale
+    >>> network = MultiScale(35, tile_px=78).eval()
+    >>> network(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
+    torch.Size([2, 35])
+    """
+
+    def __init__(
+        self,
+        n_targets: int,
+        *,
+        n_subtiles: int = 3,
+        tile_px: int = 78,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        n_tile: int = 128,
+        n_subtile: int = 64,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        sizes = {"n_targets": n_targets, "n_tile": n_tile, "n_subtile": n_subtile}
+        for name, value in sizes.items():
+            if value < 1:
+                msg = f"{name}={value} must be at least 1."
+                raise ValueError(msg)
+        if n_subtiles < 2:
+            msg = f"n_subtiles={n_subtiles} must be at least 2: a tile is split into n × n."
+            raise ValueError(msg)
+        if len(widths) < 3 or min(widths) < 1:
+            msg = f"widths={tuple(widths)} must be at least three numbers of at least 1."
+            raise ValueError(msg)
+        if not 0 <= dropout < 1:
+            msg = f"dropout={dropout} must be at least 0 and below 1."
+            raise ValueError(msg)
+        self.n_targets, self.n_subtiles, self.tile_px = n_targets, n_subtiles, tile_px
+        least_px = _least_px(len(widths), n_subtiles)
+        name = f"{n_subtiles} × {n_subtiles} sub-tiles and {len(widths)} widths"
+        check_px(tile_px, least_px, name=name)
+        self.normalize = Normalize(_MIDDLE, _MIDDLE, least_px=least_px, name=name)
+        self.tile = _Encoder(widths, _TILE_POOLS, n_tile, dropout)
+        self.subtiles = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
+        self.center = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
+        self.decoder = _decoder(n_tile + 2 * n_subtile, n_targets, dropout)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Predict the targets of tiles.
+
+        Parameters
+        ----------
+        tiles
+            ``(n, 3, h, w)``, square, uint8, or floats in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            ``(n, n_targets)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If tiles have another type or shape, or are too small to be split.
+        """
+        x = self.normalize(tiles)
+        if x.shape[-1] != x.shape[-2]:
+            msg = f"Tiles must be square, not {tuple(x.shape[-2:])}."
+            raise ValueError(msg)
+        parts = split_tiles(x, self.n_subtiles)
+        pooled = self.subtiles.pool(parts.flatten(0, 1)).unflatten(0, parts.shape[:2])
+        vectors = [
+            self.tile.head(self.tile.pool(x)),
+            self.subtiles.head(pooled.mean(1)),
+            self.center.head(self.center.pool(center_of(x, self.n_subtiles))),
+        ]
+        predicted: Tensor = self.decoder(torch.cat(vectors, dim=1))
+        return predicted
+
+
+class _Encoder(nn.Module):
+    """Convolutions, averages over grids of several sides, and a head."""
+
+    def __init__(
+        self, widths: Sequence[int], pools: Sequence[int], n_out: int, dropout: float
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 3, padding=1),
+            nn.BatchNorm2d(widths[0]),
+            nn.SiLU(),
+        ]
+        for n_in, n_out_maps in itertools.pairwise(widths):
+            layers += [
+                nn.MaxPool2d(2),
+                _Residual(n_in, n_out_maps),
+                _Residual(n_out_maps, n_out_maps),
+            ]
+        self.maps = nn.Sequential(*layers)
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(side) for side in pools)
+        n_pooled = widths[-1] * sum(side**2 for side in pools)
+        self.head = _head((n_pooled, 4 * n_out, 2 * n_out, n_out), dropout)
+
+    def pool(self, tiles: Tensor) -> Tensor:
+        """``(n, 3, h, w)`` to ``(n, maps × (1 + 9 …))``."""
+        maps = self.maps(tiles)
+        return torch.cat([pool(maps).flatten(1) for pool in self.pools], dim=1)
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut; the sum is not activated again, as in HEVisum."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, padding=1),
+            nn.BatchNorm2d(n_out),
+            nn.SiLU(),
+            nn.Conv2d(n_out, n_out, 3, padding=1),
+            nn.BatchNorm2d(n_out),
+            nn.SiLU(),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if n_in != n_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1), nn.BatchNorm2d(n_out))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        summed: Tensor = self.convolutions(maps) + self.shortcut(maps)
+        return summed
+
+
+def _head(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Dropout, linear, SiLU from each width to the next."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(widths):
+        layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+def _decoder(n_in: int, n_targets: int, dropout: float) -> nn.Sequential:
+    last = nn.Linear(_DECODER[-1], n_targets)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    hidden = _head((n_in, *_DECODER), dropout)
+    return nn.Sequential(*list(hidden)[1:], nn.Dropout(dropout), last)
+
+
+def _least_px(n_widths: int, n_subtiles: int) -> int:
+    """Side of the smallest tile whose maps, and whose sub-tiles', have a pixel per cell."""
+    tile = max(_TILE_POOLS) * 2 ** (n_widths - 1)
+    subtile = max(_SUBTILE_POOLS) * 2 ** (n_widths - 2)
+    return max(tile, subtile * n_subtiles)

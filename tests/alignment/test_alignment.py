@@ -137,7 +137,7 @@ def test_either_signal_finds_the_planted_motion_alone(signals):
     tolerance = 30 if signals == "tissue" else 10
     assert np.median(np.linalg.norm(back - centers, axis=1)) < tolerance
     assert found.is_better
-    assert found.gain > 0
+    assert found.gain > found.required >= max(found.noise, 0.03)
 
 
 def test_a_scale_is_found_as_far_as_an_outline_tells_it():
@@ -159,10 +159,12 @@ def test_nothing_is_better_where_nothing_is_known(seed):
     )
     assert not found.is_better
     assert found.noise > 0.02
+    assert found.required == max(found.noise, 0.03)
     flat = estimate(evidence(centers), kind="translation", max_shift=200)
     assert not flat.is_better
     assert flat.gain == pytest.approx(0)
     assert flat.noise == 0
+    assert flat.required == 0.03
 
 
 def test_the_surface_peaks_at_the_planted_shift():

@@ -16,11 +16,6 @@ CELL_TYPES = [f"C{i}" for i in range(1, 36)]
 PITCH_PX = 14.0
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def pixels(slide):
     return np.random.default_rng(int(slide[2:])).integers(0, 255, (180, 240, 3), dtype=np.uint8)
 
@@ -224,6 +219,12 @@ def swapped(file):
     replace(file, "spots/Train/S_2", table)
 
 
+def beyond_the_image(file):
+    table = spots("S_2")
+    table["x"] += 100
+    replace(file, "spots/Train/S_2", table)
+
+
 def a_missing_value(file):
     table = spots("S_2")
     table["C5"][3] = np.nan
@@ -276,6 +277,11 @@ def a_group_for_an_image(file):
         (no_abundances, ValueError, "'S_2' has no abundances C1, C2, …; fields: x, y, Test_Set"),
         (other_cell_types, ValueError, "'S_1' and 'S_2' have other cell types: C3[56], C3[56] in"),
         (swapped, ValueError, "'S_2' .* image of 240 × 180 px .* Are x and y swapped"),
+        (
+            beyond_the_image,
+            ValueError,
+            "spots of section 'S_2' .* lie outside the image of 240 × 180",
+        ),
         (a_missing_value, ValueError, "abundances of section 'S_2' .* 1 values are NaN"),
         (a_negative_value, ValueError, "abundances of section 'S_2' .* 1 are negative"),
         (scattered, ValueError, "spots of slide 'S_2' lie on no grid: .* px apart.*give mpp="),

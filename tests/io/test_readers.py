@@ -29,11 +29,6 @@ from stpredict.io import _image
 from stpredict.io._assemble import assemble_section
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype)
@@ -495,7 +490,7 @@ def test_h5ad_without_cells(picture):
 VISIUM_SYMBOLS = ["ERBB2", "TBCE", "KRT5", "TBCE", "ACTB"]
 
 
-def write_visium(folder, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
+def write_visium(folder, write_10x, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
     """What Space Ranger writes, of 12 rows of 8 spots; gives the positions in pixels."""
     rng = np.random.default_rng(3)
     row, column = (a.ravel() for a in np.mgrid[:12, :8])
@@ -529,24 +524,21 @@ def write_visium(folder, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
             folder / "spatial" / f"tissue_{name}_image.png",
             random_pixels(int(fullres[0] * scale), int(fullres[1] * scale)),
         )
-    counts = sp.csc_matrix(rng.poisson(1.0, (5, len(row))), dtype=np.int32)
-    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
-        matrix = file.create_group("matrix")
-        matrix["barcodes"] = np.array(barcodes, dtype="S")
-        for name in ("data", "indices", "indptr"):
-            matrix[name] = getattr(counts, name)
-        matrix["shape"] = np.array(counts.shape, dtype=np.int32)
-        features = matrix.create_group("features")
-        features["id"] = np.array([f"ENSG{i}" for i in range(5)], dtype="S")
-        features["name"] = np.array(VISIUM_SYMBOLS, dtype="S")
-        features["feature_type"] = np.array(["Gene Expression"] * 5, dtype="S")
-        features["genome"] = np.array(["GRCh38"] * 5, dtype="S")
-    return pixels, counts.T.toarray()
+    counts = rng.poisson(1.0, (5, len(row))).T
+    write_10x(
+        folder / "filtered_feature_bc_matrix.h5",
+        counts,
+        barcodes,
+        ids=[f"ENSG{i}" for i in range(5)],
+        symbols=VISIUM_SYMBOLS,
+        types=["Gene Expression"] * 5,
+    )
+    return pixels, counts
 
 
 @pytest.fixture
-def visium(tmp_path):
-    return tmp_path / "outs", *write_visium(tmp_path / "outs")
+def visium(tmp_path, write_10x):
+    return tmp_path / "outs", *write_visium(tmp_path / "outs", write_10x)
 
 
 def test_visium_on_the_full_resolution(tmp_path, visium):

@@ -14,11 +14,6 @@ from stpredict import _sections
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def folder(name):
     path = DATA / name
     if not path.is_dir():

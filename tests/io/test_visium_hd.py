@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 import spatialdata as sd
 import spatialdata_io
 from PIL import Image
@@ -23,11 +22,6 @@ SYMBOLS = ["ERBB2", "TBCE", "TBCE", "ACTB", "NegProbe-1"]
 TYPES = ["Gene Expression"] * 4 + ["Negative Control Probe"]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def picture(height, width):
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
@@ -36,22 +30,7 @@ def png(path, height, width):
     Image.fromarray(picture(height, width)).save(path)
 
 
-def write_counts(path, counts, barcodes, *, types=TYPES):
-    matrix = sp.csc_matrix(counts.T, dtype=np.int32)
-    with h5py.File(path, "w") as file:
-        group = file.create_group("matrix")
-        group["barcodes"] = np.array(barcodes, dtype="S")
-        for name in ("data", "indices", "indptr"):
-            group[name] = getattr(matrix, name)
-        group["shape"] = np.array(matrix.shape, dtype=np.int32)
-        features = group.create_group("features")
-        features["id"] = np.array([f"ENSG{i:011d}" for i in range(len(types))], dtype="S")
-        features["name"] = np.array(SYMBOLS, dtype="S")
-        features["feature_type"] = np.array(types, dtype="S")
-        features["genome"] = np.array(["GRCh38"] * len(types), dtype="S")
-
-
-def write_bin(folder, size):
+def write_bin(folder, size, write_10x):
     """Bins on a grid, the last two rows of them off the tissue; gives positions and counts."""
     pitch = size / MPP
     row, column = (axis.ravel() for axis in np.mgrid[: int(380 // pitch), : int(500 // pitch)])
@@ -86,16 +65,24 @@ def write_bin(folder, size):
         png(spatial / f"tissue_{name}_image.png", int(FULL_YX[0] * scale), int(FULL_YX[1] * scale))
     kept = np.random.default_rng(size).permutation(np.flatnonzero(in_tissue))  # in no order
     counts = np.random.default_rng(1).poisson(1.0, (len(kept), len(SYMBOLS)))
-    write_counts(folder / "filtered_feature_bc_matrix.h5", counts, barcodes[kept])
+    write_10x(
+        folder / "filtered_feature_bc_matrix.h5",
+        counts,
+        barcodes[kept],
+        ids=[f"ENSG{i:011d}" for i in range(len(TYPES))],
+        symbols=SYMBOLS,
+        types=TYPES,
+    )
     return pixels[kept], counts
 
 
 @pytest.fixture
-def hd(tmp_path):
+def hd(tmp_path, write_10x):
     """The folder, the image, and what was written of each bin size."""
     outs = tmp_path / "outs"
     written = {
-        size: write_bin(outs / "binned_outputs" / f"square_{size:03}um", size) for size in (8, 16)
+        size: write_bin(outs / "binned_outputs" / f"square_{size:03}um", size, write_10x)
+        for size in (8, 16)
     }
     metadata = {"hd_layout_json": json.dumps({"file_format": "1.0"})}
     with h5py.File(outs / "feature_slice.h5", "w") as file:

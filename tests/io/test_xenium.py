@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 import spatialdata as sd
 import tifffile
 import zarr
@@ -22,11 +20,6 @@ PIXEL_UM = 0.2125
 IMAGE_YX = (420, 560)
 SYMBOLS = ["ERBB2", "KRT5", "ACTB", "NegControlProbe_1", "UnassignedCodeword_7"]
 TYPES = ["Gene Expression"] * 3 + ["Negative Control Probe", "Unassigned Codeword"]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def turned(angle=0.1, scale=1.7, shift=(30.0, -12.0), *, mirrored=False):
@@ -47,7 +40,7 @@ def write_alignment(path, matrix):
 class Xenium:
     """Files of one section: square cells of 12 px on a jittered grid of the H&E image."""
 
-    def __init__(self, folder, *, version="2.0.0.10", alignment=None, beyond=()):
+    def __init__(self, folder, write_10x, *, version="2.0.0.10", alignment=None, beyond=()):
         random = np.random.default_rng(0)
         self.folder = folder / "outs"
         self.folder.mkdir()
@@ -70,6 +63,14 @@ class Xenium:
         self.image = self.folder / "X1_he_image.ome.tif"
         self.pixels = random.integers(0, 255, (*IMAGE_YX, 3), dtype=np.uint8)
         self.write(version, prefix)
+        write_10x(
+            self.folder / "cell_feature_matrix.h5",
+            self.counts,
+            [str(name) for name in self.ids],
+            ids=[f"ENSG{i:011d}" for i in range(len(TYPES))],
+            symbols=SYMBOLS,
+            types=TYPES,
+        )
 
     def write(self, version, prefix):
         n = len(self.ids)
@@ -80,7 +81,6 @@ class Xenium:
         cells |= {"transcript_counts": self.counts.sum(axis=1), "cell_area": self.area_um2}
         pd.DataFrame({**cells, "nucleus_area": 20.0}).to_parquet(self.folder / "cells.parquet")
         self.write_boundaries(np.arange(n))
-        self.write_counts()
         root = zarr.create_group(self.folder.parent / "cells.zarr", zarr_format=2)
         summary = root.create_array("cell_summary", data=np.zeros((n, 8)))
         summary.attrs["column_names"] = [
@@ -108,27 +108,13 @@ class Xenium:
             table["label_id"] = np.repeat(kept + 1, 5)
         table.to_parquet(self.folder / "cell_boundaries.parquet")
 
-    def write_counts(self):
-        matrix = sp.csc_matrix(self.counts.T, dtype=np.int32)
-        with h5py.File(self.folder / "cell_feature_matrix.h5", "w") as file:
-            group = file.create_group("matrix")
-            group["barcodes"] = np.array([str(name) for name in self.ids], dtype="S")
-            for name in ("data", "indices", "indptr"):
-                group[name] = getattr(matrix, name)
-            group["shape"] = np.array(matrix.shape, dtype=np.int32)
-            features = group.create_group("features")
-            features["id"] = np.array([f"ENSG{i:011d}" for i in range(len(TYPES))], dtype="S")
-            features["name"] = np.array(SYMBOLS, dtype="S")
-            features["feature_type"] = np.array(TYPES, dtype="S")
-            features["genome"] = np.array(["GRCh38"] * len(TYPES), dtype="S")
-
     def read(self, **options):
         return stp.io.read_xenium(self.folder, section="X1", **options)
 
 
 @pytest.fixture
-def xenium(tmp_path):
-    return Xenium(tmp_path)
+def xenium(tmp_path, write_10x):
+    return Xenium(tmp_path, write_10x)
 
 
 def only(sdata):
@@ -138,8 +124,8 @@ def only(sdata):
 
 @pytest.mark.parametrize("version", ["2.0.0.10", "1.0.2"])
 @pytest.mark.parametrize("shapes", ["boundaries", "circles"])
-def test_cells_lie_where_they_were_planted(tmp_path, version, shapes):
-    files = Xenium(tmp_path, version=version)
+def test_cells_lie_where_they_were_planted(tmp_path, write_10x, version, shapes):
+    files = Xenium(tmp_path, write_10x, version=version)
     sdata = files.read(shapes=shapes, patient="P")
     found, table = only(sdata), sdata.tables["table"]
     np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
@@ -157,8 +143,8 @@ def test_cells_lie_where_they_were_planted(tmp_path, version, shapes):
     np.testing.assert_array_equal(found.levels[0].compute(), files.pixels.transpose(2, 0, 1))
 
 
-def test_a_mirrored_image(tmp_path):
-    files = Xenium(tmp_path, alignment=turned(3.0, 0.8, (300.0, 500.0), mirrored=True))
+def test_a_mirrored_image(tmp_path, write_10x):
+    files = Xenium(tmp_path, write_10x, alignment=turned(3.0, 0.8, (300.0, 500.0), mirrored=True))
     found = only(files.read())
     np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
     assert found.mpp == pytest.approx(0.8 * PIXEL_UM)
@@ -173,8 +159,8 @@ def test_image_and_alignment_from_elsewhere(xenium, tmp_path):
         np.testing.assert_allclose(found.centers, xenium.centers, atol=1e-6)
 
 
-def test_an_image_with_the_pixels_of_the_scan(tmp_path):
-    files = Xenium(tmp_path, alignment=np.eye(3))
+def test_an_image_with_the_pixels_of_the_scan(tmp_path, write_10x):
+    files = Xenium(tmp_path, write_10x, alignment=np.eye(3))
     (files.folder / "X1_he_imagealignment.csv").unlink()
     found = only(files.read(alignment=np.eye(3)))
     assert found.mpp == pytest.approx(PIXEL_UM)
@@ -187,9 +173,9 @@ def test_gene_names(xenium):
     assert list(table.var["gene_symbols"]) == SYMBOLS[:3]
 
 
-def test_cells_beyond_the_image_are_left_out_and_told(tmp_path, capsys, monkeypatch):
+def test_cells_beyond_the_image_are_left_out_and_told(tmp_path, write_10x, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
-    files = Xenium(tmp_path, beyond=[[-30, 50], [600, 50], [100, 421]])
+    files = Xenium(tmp_path, write_10x, beyond=[[-30, 50], [600, 50], [100, 421]])
     sdata = files.read()
     n = len(files.centers)
     assert f"X1: 3 of {n} cells lie outside the image, left out" in capsys.readouterr().out

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import EllipseCollection
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import get_transformation
 
 import stpredict as stp
 from stpredict import _sections, metrics
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-    yield
-    plt.close("all")
 
 
 def colour(tiles):
@@ -284,6 +280,28 @@ class TestStain:
         axes = stp.pl.stain(sdata)
         assert axes[1, 1].get_title() == "S2: left as it is"
 
+    def test_an_image_is_read_once_for_both(self, stained):
+        sdata = stained.subset(["S1", "S1_image"])
+        transformations = get_transformation(sdata.images["S1_image"], get_all=True)
+        pixels = np.asarray(sdata.images.pop("S1_image")["scale0"].ds["image"].data)
+        read = []
+
+        def decode(chunk, block_info=None):
+            read.append(block_info[0]["chunk-location"])
+            return chunk
+
+        sdata.images["S1_image"] = Image2DModel.parse(
+            da.from_array(pixels, chunks=(3, 100, 100)).map_blocks(decode, meta=np.empty(0, "u1")),
+            dims=("c", "y", "x"),
+            scale_factors=[2],
+            transformations=transformations,
+        )
+        stp.pp.normalize_stain(sdata)
+        read.clear()
+        stp.pl.stain(sdata)
+        assert read
+        assert len(read) == len(set(read))
+
     def test_nothing_was_normalised(self, stained):
         sdata = stained.subset(["S1", "S1_image"])
         with pytest.raises(ValueError, match=r"run stp\.pp\.normalize_stain\(sdata\) first"):
@@ -309,6 +327,7 @@ class TestRealignment:
         np.testing.assert_allclose(spots[0].get_offsets(), after)
         np.testing.assert_allclose(spots[1].get_offsets(), before, atol=1e-6)
         record = misaligned.tables["table"].uns["stpredict"]["realign"]["S1"]
+        assert f"required {record['required']:.3f}" in axes[1].get_title()
         (surface,) = axes[1].images
         np.testing.assert_array_equal(surface.get_array(), record["surface"])
         # the brightest pixel lies where the chosen shift is marked

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import dask.array as da
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import spatialdata as sd
 from matplotlib.collections import EllipseCollection
 from matplotlib.contour import ContourSet
 from spatialdata.models import Image2DModel
@@ -15,13 +18,6 @@ import stpredict as stp
 from stpredict import _sections
 
 MPP = 0.5
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-    yield
-    plt.close("all")
 
 
 def colour(tiles):
@@ -136,7 +132,9 @@ class TestTissue:
 
         chunks = ((3,), (1000,) * 8, (1000,) * 8)
         image = da.map_blocks(chunk, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), "u1"))
-        large = one.subset(["S1_image_tissue"])
+        large = sd.SpatialData(
+            labels={"S1_image_tissue": copy.deepcopy(one.labels["S1_image_tissue"])}
+        )
         to_um = Scale([MPP, MPP], axes=("x", "y"))
         large.images["S1_image"] = Image2DModel.parse(
             image, dims=("c", "y", "x"), transformations={"S1_um": to_um}

@@ -13,12 +13,6 @@ from spatialdata.transformations import Identity, Scale, get_transformation, set
 import stpredict as stp
 from stpredict.io._assemble import assemble_section
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 N = 25
 
 
@@ -275,6 +269,102 @@ def test_layer_with_nan(sdata, value):
     with pytest.raises(ValueError, match=r"layers\['log1p'\] has 1 values that are NaN or infin"):
         stp.pp.select_genes(sdata, n_top=2, flavor="variance")
     assert state(sdata) == before
+
+
+# --- steps that make sections comparable ----------------------------------------------------------
+
+
+def blank(sdata):
+    del sdata.images["S1_image"]
+    sdata.images["S1_image"] = Image2DModel.parse(
+        np.full((3, 120, 160), 240, dtype=np.uint8),
+        dims=("c", "y", "x"),
+        transformations={"S1_um": Scale([2.0, 2.0], ("x", "y"))},
+    )
+
+
+def nan_in_layer(sdata):
+    sdata.tables["table"].layers["log1p"][2, 2] = np.nan
+
+
+def realigned(sdata):
+    stp.pp.realign(sdata, shift_um=(6, -4))
+
+
+def as_it_is(sdata):
+    pass
+
+
+STAIN_OF_REINHARD = {"method": "reinhard", "mu": [1.0, 2.0, 3.0], "sigma": [1.0, 1.0, 1.0]}
+#: What is spoiled, the step, its options, what it says.
+COMPARABLE = {
+    f"{what}, {step}": (image_of(n, dtype), step, {}, f"has {n} channels of {dtype}; .* of uint8")
+    for what, n, dtype in (
+        ("grey", 1, "uint8"),
+        ("4 channels", 4, "uint8"),
+        ("16 bit", 3, "uint16"),
+    )
+    for step in ("detect_tissue", "normalize_stain", "realign")
+} | {
+    "no tissue": (blank, "detect_tissue", {}, r"there is no tissue in images\['S1_image'\]"),
+    "no tissue to stain": (blank, "normalize_stain", {}, r"only 0\.00% of its image is stained"),
+    "stain of another method": (
+        as_it_is,
+        "normalize_stain",
+        {"method": "macenko", "reference": STAIN_OF_REINHARD},
+        "fitted with the method 'reinhard', not 'macenko': give method='reinhard'",
+    ),
+    "realigned": (realigned, "realign", {}, "'S1' is realigned already: .*undo=True"),
+    "realigned by hand": (realigned, "realign", {"shift_um": (1, 1)}, "is realigned already"),
+    "not invertible": (
+        as_it_is,
+        "realign",
+        {"transform": [[1, 2, 0], [2, 4, 0], [0, 0, 1]]},
+        "transform of section 'S1' cannot be inverted",
+    ),
+    "NaN ranked": (nan_in_layer, "rank_expression", {}, r"layers\['log1p'\] has 1 values .* NaN"),
+    "NaN smoothed": (nan_in_layer, "smooth", {}, r"layers\['log1p'\] has 1 values .* NaN"),
+    "NaN balanced": (nan_in_layer, "balance", {}, r"layers\['log1p'\] has 1 values .* NaN"),
+    "single cluster": (
+        as_it_is,
+        "balance",
+        {"resolution": 1e-6},
+        r"25 spots of section 'S1' form a single cluster.*Give a higher resolution=",
+    ),
+    "repeated genes selected": (
+        as_it_is,
+        "select_genes",
+        {"genes": ["A", "B", "A"]},
+        "genes are not unique, repeated: A",
+    ),
+    "repeated genes ranked": (
+        as_it_is,
+        "rank_expression",
+        {"genes": ["A", "B", "A"]},
+        "genes are not unique, repeated: A",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMPARABLE)
+def test_comparable_told_and_left_alone(sdata, case):
+    spoil, step, options, message = COMPARABLE[case]
+    spoil(sdata)
+    before = state(sdata)
+    with pytest.raises(ValueError, match=message):
+        getattr(stp.pp, step)(sdata, **options)
+    assert state(sdata) == before
+
+
+def test_glass_moves_no_spots(sdata):
+    # one signal may be useless, as may both: that is no mistake of the user's
+    blank(sdata)
+    where = get_transformation(sdata.shapes["S1"], get_all=True)
+    stp.pp.realign(sdata)
+    assert get_transformation(sdata.shapes["S1"], get_all=True) == where
+    record = sdata.tables["table"].uns["stpredict"]["realign"]["S1"]
+    assert not record["moved"]
+    assert np.isfinite(record["surface"]).all()
 
 
 @pytest.mark.parametrize("step", ALL)

@@ -21,11 +21,6 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "her2st"
 MPP = 2.0
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def slide(*discs, shape=(1200, 1600), seed=0):
     """White glass with discs (y, x, radius) of tissue, (3, y, x)."""
     rng = np.random.default_rng(seed)

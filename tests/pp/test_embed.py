@@ -13,11 +13,6 @@ from stpredict import _provenance, _sections, encoders
 from stpredict.io._assemble import assemble_section
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def mean_colour(tiles):
     return tiles.mean((-2, -1))
 

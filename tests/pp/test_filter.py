@@ -22,11 +22,6 @@ FINE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def move(sdata, names, x, y, section="S1"):
     """Put spots of a section somewhere else."""
     circles = sdata.shapes[section]

@@ -9,29 +9,18 @@ import scipy.sparse as sp
 from scipy.stats import rankdata
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict import _provenance
 
 FLAVORS = pytest.mark.parametrize("flavor", ["expression", "hvg", "moran"])
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
-@pytest.fixture(scope="module")
-def pristine():
+def phantom():
     sdata = stp.datasets.phantom(
         2, size_px=800, mpp=0.5, pitch_um=30.0, n_morphology=10, n_neighborhood=10, n_null=20
     )
     stp.pp.normalize(sdata)
     stp.pp.neighbors(sdata)
     return sdata
-
-
-@pytest.fixture
-def sdata(pristine):
-    return _sections.copy_of(pristine)
 
 
 @pytest.fixture

@@ -13,11 +13,6 @@ from stpredict import _provenance
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0}
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 @pytest.fixture
 def sdata():
     return stp.datasets.phantom(2, **SMALL, n_morphology=5, n_neighborhood=5, n_null=20)

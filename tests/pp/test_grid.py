@@ -17,11 +17,6 @@ import stpredict as stp
 from stpredict import _provenance, _sections
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def slide(mask, *, mpp=1.0, coarse=8, name="slide_image"):
     """Slide of which the tissue is known: a mask at a coarser resolution than the image's."""
     to_um = Scale([mpp, mpp], axes=("x", "y"))
@@ -277,12 +272,29 @@ def test_unknown_mpp():
         stp.pp.grid(sdata, "slide_image")
 
 
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(1, np.uint8), (4, np.uint8), (3, np.uint16)], ids=str
+)
+def test_images_that_are_no_he(channels, dtype):
+    sdata = slide(DISC)
+    to_um = get_transformation(sdata.images.pop("slide_image"), get_all=True)
+    sdata.images["slide_image"] = Image2DModel.parse(
+        np.full((channels, 480, 640), 240, dtype), dims=("c", "y", "x"), transformations=to_um
+    )
+    with pytest.raises(ValueError, match=f"has {channels} channels of {np.dtype(dtype)}; an H&E"):
+        stp.pp.grid(sdata, "slide_image")
+    assert not sdata.shapes
+    assert not sdata.tables
+
+
 def test_blank_glass():
     sdata = slide(DISC)
     del sdata.labels["slide_image_tissue"]
     with pytest.raises(ValueError, match="no spot of 55 µm every 100 µm would lie on the tissue"):
         stp.pp.grid(sdata, "slide_image")
     assert not sdata.shapes
+    assert not sdata.tables
+    assert not sdata.labels
 
 
 def test_measured_sections_have_no_room():

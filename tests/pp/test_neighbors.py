@@ -13,11 +13,6 @@ from stpredict import _provenance
 from stpredict.io._assemble import assemble_section
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def lattice(grid, n_rows, n_columns):
     """Positions on a grid of pitch 1."""
     row, column = (a.ravel().astype(float) for a in np.mgrid[:n_rows, :n_columns])

@@ -14,11 +14,6 @@ from stpredict import _provenance
 SMALL = {"size_px": 400, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 @pytest.fixture
 def sdata():
     return stp.datasets.phantom(**SMALL, n_null=6)

@@ -8,13 +8,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import spatialdata as sd
-from spatialdata.models import Image2DModel
+from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
 from stpredict import _provenance, _sections
 from stpredict.io._assemble import assemble_section
-from stpredict.pp import _stain_fit
+from stpredict.pp import _stain_fit, _tissue
 
 #: Unit vectors of two dyes in optical density of red, green and blue.
 BLUE = np.array([0.68, 0.66, 0.32])
@@ -23,11 +23,6 @@ OTHER_BLUE = np.array([0.58, 0.74, 0.34])
 OTHER_PINK = np.array([0.22, 0.92, 0.32])
 METHODS = ("macenko", "vahadane", "reinhard")
 DECOMPOSITIONS = ("macenko", "vahadane")
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def unit(vector):
@@ -140,7 +135,7 @@ def test_the_reference_itself_keeps_its_colours(method):
     assert np.abs(pixels(sdata) - white_balanced)[:, tissue].max() <= 1
     assert record(sdata)["reference_sections"] == ["S1"]
     stain = record(sdata)["stains"]["S1"]
-    glass = stain.pop("glass")
+    glass, _ = stain.pop("glass"), stain.pop("tissue")
     assert stain == record(sdata)["reference"]
     np.testing.assert_allclose(glass, (243, 242, 245), atol=1)
 
@@ -339,6 +334,47 @@ def test_no_section_can_be_told():
     before = contents(sdata)
     with pytest.raises(ValueError, match=r"no reference section can be told: S1 \(its image is gr"):
         stp.pp.normalize_stain(sdata, degenerate="skip")
+    assert contents(sdata) == before
+
+
+# --- tissue -------------------------------------------------------------------------------------
+
+
+def mark(sdata, mask):
+    """Store a mask as `pp.detect_tissue` does, at half the resolution of the image."""
+    sdata.labels["S1_image_tissue"] = Labels2DModel.parse(
+        mask[::2, ::2].astype(np.int32),
+        dims=("y", "x"),
+        transformations={"S1_um": Scale([2, 2], ("x", "y"))},
+    )
+
+
+def test_stored_tissue_is_what_the_stain_is_fitted_to(monkeypatch):
+    # two pieces of tissue with other dyes: only one of them is marked
+    (left, tissue), (right, _) = draw(), draw((OTHER_BLUE, OTHER_PINK))
+    both = section("S1", np.hstack([left, right]))
+    mark(both, np.hstack([tissue, np.zeros_like(tissue)]))
+    alone = section("S1", left)
+    stp.pp.normalize_stain(alone)
+    assert record(alone)["stains"]["S1"]["tissue"] == "found"
+    monkeypatch.setattr(_tissue, "find_tissue", None)
+    stp.pp.normalize_stain(both)
+    assert record(both)["stains"]["S1"]["tissue"] == "stored"
+    found, expected = (
+        np.array(record(sdata)["stains"]["S1"]["stain_matrix"]) for sdata in (both, alone)
+    )
+    for column, dye, expected_column in zip(found.T, (BLUE, PINK), expected.T, strict=False):
+        assert angle(column, dye) < 3
+        assert angle(column, expected_column) < 1
+
+
+def test_stored_tissue_that_is_glass():
+    image, tissue = draw()
+    sdata = section("S1", image)
+    mark(sdata, ~tissue)
+    before = contents(sdata)
+    with pytest.raises(ValueError, match=r"only 0\.\d+% of its image is stained tissue"):
+        stp.pp.normalize_stain(sdata)
     assert contents(sdata) == before
 
 

@@ -15,11 +15,6 @@ SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_nei
 TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 class Colour(nn.Module):
     """A little network whose weights make it what it is."""
 

@@ -24,25 +24,10 @@ def colour(tiles):
     return tiles.mean((-2, -1))
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def phantom(seed=0):
     sdata = stp.datasets.phantom(2, **SMALL, n_null=4, seed=seed)
     stp.pp.normalize(sdata)
     return sdata
-
-
-@pytest.fixture(scope="module")
-def pristine():
-    return phantom()
-
-
-@pytest.fixture
-def sdata(pristine):
-    return _sections.copy_of(pristine)
 
 
 def dense(values):

@@ -23,11 +23,6 @@ FINE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 @pytest.fixture
 def shifted():
     """Two sections whose spots lie 100 µm, a pitch, beside their places."""
@@ -94,7 +89,7 @@ def test_an_aligned_section_is_left_alone(small):
     np.testing.assert_array_equal(centers(small)["S1"], before["S1"])
     record = recorded(small)["S1"]
     assert not record["moved"]
-    assert record["gain"] <= record["noise"]
+    assert record["gain"] <= record["required"]
     np.testing.assert_array_equal(record["matrix"], np.eye(3))
     # and may be asked about again
     stp.pp.realign(small)
@@ -225,7 +220,12 @@ def test_it_tells_how_far_and_why(shifted, capsys, monkeypatch):
     stp.pp.realign(shifted)
     told = capsys.readouterr().out
     assert "realign S1: moved by (-" in told
-    assert "by chance up to" in told
+    record = recorded(shifted)["S1"]
+    assert record["required"] == max(record["noise"], 0.03)
+    assert (
+        f"(score +{record['gain']:.3f}, required: {record['required']:.3f}; by chance up to "
+        f"{record['noise']:.3f})"
+    ) in told
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,10 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _layers, _provenance, _sections
+from stpredict import _layers, _provenance
 
 SMALL = {"size_px": 700, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 6, "n_neighborhood": 6}
 BOTH = pytest.mark.parametrize("by", ["space", "expression"])
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def phantom(seed=0):
@@ -24,16 +19,6 @@ def phantom(seed=0):
     stp.pp.normalize(sdata)
     stp.pp.neighbors(sdata)
     return sdata
-
-
-@pytest.fixture(scope="module")
-def pristine():
-    return phantom()
-
-
-@pytest.fixture
-def sdata(pristine):
-    return _sections.copy_of(pristine)
 
 
 def dense(values):

@@ -76,9 +76,14 @@ class Estimate:
         return score(self.after) - score(self.before)
 
     @property
+    def required(self) -> float:
+        """What the gain must exceed: chance, and what sections gain that are in their places."""
+        return max(self.noise, _LEAST_GAIN)
+
+    @property
     def is_better(self) -> bool:
-        """Whether the gain is more than a search finds by chance."""
-        return self.gain > max(self.noise, _LEAST_GAIN)
+        """Whether the gain is more than is required."""
+        return self.gain > self.required
 
 
 def score(signals: tuple[float, float]) -> float:

@@ -11,10 +11,10 @@ import numpy as np
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._elements import matrix_of
 from stpredict.io._assemble import assemble_section
 from stpredict.io._genes import GeneNames, check_gene_names, named_genes
-from stpredict.io._image import open_image
+from stpredict.io._hires import HIRES, choose_image, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,6 @@ DIAMETER_UM = 55.0
 
 COUNTS = "filtered_feature_bc_matrix.h5"
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # Space Ranger before and from 2
-HIRES = "tissue_hires_image.png"
 
 
 def read_visium(
@@ -100,7 +99,9 @@ def read_visium(
     path = Path(path)
     check_gene_names(gene_names)
     counts = _counts(path, counts_file)
-    _require_files(path, fullres_image)
+    _require_files(path / "spatial")
+    hires = path / "spatial" / HIRES
+    image = choose_image(hires.parent, fullres_image, hires)
     if counts.name.endswith(".mtx.gz"):
         kwargs.setdefault("var_names", "gene_ids")  # the symbols stay as they are, in a column
     with warnings.catch_warnings():
@@ -111,17 +112,11 @@ def read_visium(
     table = read.tables["table"]
     names, var = named_genes(*_genes(counts, table), gene_names=gene_names)
     positions = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
-    mpp = _mpp(positions, table)
-    image: Any = fullres_image
-    hires = f"{section}_hires_image"
-    scale = _downscale(read, hires) if hires in read.images else None
-    if fullres_image is not None:
-        check_fullres(fullres_image, path / "spatial" / HIRES, scale=scale)
-    elif scale is not None:
-        tell(
-            f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
-        )
-        image, positions, mpp = read.images[hires].data, positions * scale, mpp / scale
+    to_hires = get_transformation(read.shapes[section], f"{section}_downscaled_hires")
+    scale = float(matrix_of(to_hires)[0, 0])
+    positions, mpp = place(
+        positions, _mpp(positions, table), image=image, hires=hires, scale=scale, section=section
+    )
     return assemble_section(
         section,
         image=image,
@@ -151,34 +146,12 @@ def _counts(path: Path, counts_file: str) -> Path:
     )
 
 
-def _require_files(path: Path, fullres_image: str | Path | None) -> None:
-    """Require all that is read beside the counts, before anything is read."""
-    spatial = path / "spatial"
+def _require_files(spatial: Path) -> None:
+    """Require all that is read beside counts and image, before anything is read."""
     if not any((spatial / name).is_file() for name in _POSITIONS):
         raise FileNotFoundError(f"{spatial} has neither {' nor '.join(_POSITIONS)}")
     if not (spatial / "scalefactors_json.json").is_file():
         raise FileNotFoundError(f"{spatial} has no scalefactors_json.json")
-    if fullres_image is None:
-        if not (spatial / HIRES).is_file():
-            raise FileNotFoundError(
-                f"{spatial} has no {HIRES}; give the full-resolution image as fullres_image="
-            )
-    elif not Path(fullres_image).is_file():
-        raise FileNotFoundError(f"fullres_image {fullres_image} does not exist")
-
-
-def check_fullres(image: str | Path, hires: Path | None, *, scale: float | None) -> None:
-    """Require the image that the hires image was made of, by its size, where there is one."""
-    if hires is None or scale is None or not hires.is_file():
-        return
-    given = np.array(open_image(image).shape[1:])
-    expected = np.array(open_image(hires).shape[1:]) / scale
-    if np.any(np.abs(given - expected) > 0.01 * expected + 2 / scale):
-        raise ValueError(
-            f"fullres_image {image} has {given[1]} × {given[0]} px, but {hires.name} was made of "
-            f"one of about {expected[1]:.0f} × {expected[0]:.0f} px: positions would not fit. Give "
-            "the image that Space Ranger was given"
-        )
 
 
 def _genes(counts: Path, table: AnnData) -> tuple[pd.DataFrame, list[str]]:
@@ -219,12 +192,3 @@ def _mpp(positions: NDArray[np.float64], table: AnnData) -> float:
     if rank < 3:
         raise ValueError("all spots lie in one line, so the µm per pixel cannot be derived")
     return float(1 / np.sqrt(abs(np.linalg.det(affine[:2]))))
-
-
-def _downscale(read: SpatialData, image: str) -> float:
-    """Pixels of an image per pixel of the full resolution."""
-    transformations = get_transformation(read.images[image], get_all=True)
-    # spatialdata-io maps each image to the full resolution in the coordinate system of the dataset
-    system = image.removesuffix("_hires_image")
-    affine = transformations[system].to_affine_matrix(input_axes=("x",), output_axes=("x",))
-    return float(1 / affine[0, 0])

@@ -13,10 +13,9 @@ import scanpy as sc
 import shapely
 
 from stpredict import _validate
-from stpredict._log import tell
 from stpredict.io._assemble import assemble_section
 from stpredict.io._genes import GeneNames, check_gene_names, named_genes
-from stpredict.io._visium import HIRES, check_fullres
+from stpredict.io._hires import HIRES, choose_image, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,34 +96,26 @@ def read_visium_hd(
     spatial = folder / "spatial"
     needed = [folder / _COUNTS, spatial / "tissue_positions.parquet"]
     needed += [spatial / "scalefactors_json.json"]
-    if fullres_image is not None:
-        needed.append(Path(fullres_image))
     for file in needed:
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist")
     hires = _hires(Path(path), spatial)
-    if fullres_image is None and hires is None:
-        raise FileNotFoundError(
-            f"{spatial} has no {HIRES}; give the full-resolution image as fullres_image="
-        )
+    image = choose_image(spatial, fullres_image, hires)
     scales = _scales(spatial / "scalefactors_json.json", bin_size_um)
-    mpp = float(scales["microns_per_pixel"])
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         table = sc.read_10x_h5(folder / _COUNTS)  # genes only
     placed = _placed(spatial / "tissue_positions.parquet", table.obs_names)
     names, var = named_genes(table.var, table.var_names, gene_names=gene_names)
-    positions = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
-    scale = float(scales["tissue_hires_scalef"])
-    image: Any = hires if fullres_image is None else fullres_image
-    if fullres_image is None:
-        tell(
-            f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
-        )
-        positions, mpp = positions * scale, mpp / scale
-    else:
-        check_fullres(fullres_image, hires, scale=scale)
+    positions, mpp = place(
+        placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float),
+        float(scales["microns_per_pixel"]),
+        image=image,
+        hires=hires,
+        scale=float(scales["tissue_hires_scalef"]),
+        section=section,
+    )
     return assemble_section(
         section,
         image=image,

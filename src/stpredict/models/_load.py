@@ -197,7 +197,9 @@ def _part(tensors: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[A
 
 def _check_shapes(model: Model, n_features: int) -> None:
     n_genes = len(model.genes)
-    found = {"inputs.mean": (model.inputs.mean.shape, (n_features,))}
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "inputs.mean": (model.inputs.mean.shape, (n_features,))
+    }
     found["targets.mean"] = (model.targets.mean.shape, (n_genes,))
     if model.ridge is not None:
         found["ridge.coefficients"] = (model.ridge.coefficients.shape, (n_genes, n_features))

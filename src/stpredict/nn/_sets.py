@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stpredict.nn._aggregate import AGGREGATIONS, Aggregation, aggregate
 from stpredict.nn._check import (
     check_dtype,
     check_given,
@@ -15,10 +14,6 @@ from stpredict.nn._check import (
     check_mask,
     check_shape,
 )
-
-#: How what is known of the neighbours is reduced to one vector.
-Aggregation = Literal["max", "mean", "sum"]
-AGGREGATIONS: tuple[Aggregation, ...] = ("max", "mean", "sum")
 
 
 class SetNetwork(nn.Module):
@@ -241,7 +236,7 @@ class SetNetwork(nn.Module):
             check_shape("neighbors_h", neighbors_h, (n, None, self.n_encoded))
             if neighbor_mask is not None:
                 check_mask(neighbor_mask, tuple(neighbors_h.shape[:2]))
-            parts.append(_aggregate(neighbors_h, neighbor_mask, self.aggregation))
+            parts.append(aggregate(neighbors_h, neighbor_mask, self.aggregation))
         return torch.cat(parts, dim=1)
 
     def head(self, pooled: Tensor) -> Tensor:
@@ -269,19 +264,3 @@ class SetNetwork(nn.Module):
             return None
         check_shape("subtiles", subtiles, (n, None, self.n_features))
         return self._encode_sets(subtiles)
-
-
-def _aggregate(neighbors_h: Tensor, mask: Tensor | None, how: Aggregation) -> Tensor:
-    """``(n, k, h)`` to ``(n, h)``; zeros where no neighbour is."""
-    n, k, n_encoded = neighbors_h.shape
-    if k == 0:
-        return neighbors_h.new_zeros(n, n_encoded)
-    if how == "max":
-        if mask is None:
-            return neighbors_h.max(1).values
-        highest = neighbors_h.masked_fill(~mask.unsqueeze(-1), -torch.inf).max(1).values
-        return highest.masked_fill(~mask.any(1, keepdim=True), 0)
-    if mask is None:
-        return neighbors_h.sum(1) if how == "sum" else neighbors_h.mean(1)
-    total = neighbors_h.masked_fill(~mask.unsqueeze(-1), 0).sum(1)
-    return total if how == "sum" else total / mask.sum(1, keepdim=True).clamp(min=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stpredict.nn._aggregate import Aggregation
 from stpredict.nn._ensemble import MeanEnsemble, MedianEnsemble
 from stpredict.nn._median import MAX_MEMBERS
-from stpredict.nn._sets import Aggregation, SetNetwork
+from stpredict.nn._sets import SetNetwork
 
 #: For each context whether sub-tiles and whether neighbours are taken in.
 CONTEXTS: dict[str, tuple[bool, bool]] = {

@@ -37,7 +37,8 @@ def realignment(
     -------
     numpy.ndarray
         The axes: H&E with the spots before (dashed) and after (solid) in µm; where the motion was
-        estimated, the score of the coarse search by shift, with no shift and the chosen one.
+        estimated, the score of the coarse search by shift, with no shift and the chosen one, and
+        how much of a gain it took to move the spots.
 
     Raises
     ------
@@ -103,7 +104,8 @@ def _draw_surface(ax: Axes, record: dict[str, Any], shift: NDArray[np.float64]) 
         ax.plot(*shift, "x", color="black", label="chosen")
     ax.legend(loc="best")
     ax.set(xlabel="shift in x (µm)", ylabel="shift in y (µm)")
-    ax.set_title(f"gain {record['gain']:.2f}, by chance up to {record['noise']:.2f}")
+    gain, required, noise = (f"{record[name]:.3f}" for name in ("gain", "required", "noise"))
+    ax.set_title(f"gain {gain}, required {required}\nby chance up to {noise}")
     _section.draw_bar(ax, shown, "score (½ tissue contrast + explained variance)")
 
 

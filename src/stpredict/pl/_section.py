@@ -13,6 +13,7 @@ from stpredict import _validate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from numpy.typing import NDArray
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stpredict._sections import Section
 
     Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
+    Crop = tuple[da.Array, tuple[float, float, float, float]]
 
 #: Sharp enough for a panel of a few inches.
 _MOST_PX = 1500
@@ -67,8 +69,11 @@ def given_axes(axes: Sequence[Axes], n: int) -> NDArray[Any]:
     return given
 
 
-def draw_image(ax: Axes, section: Section, within: Limits) -> None:
-    """Draw the image between two corners in µm, from the finest level that is not too large."""
+def crop(section: Section, within: Limits) -> Crop:
+    """Choose the image between two corners in µm, from the finest level that is not too large.
+
+    Lazy (3, y, x); and its extent in µm: left, right, bottom, top.
+    """
     low, high = within
     for level in section.levels:
         mpp = section.mpp * section.shape_yx[1] / level.shape[2]
@@ -77,9 +82,19 @@ def draw_image(ax: Axes, section: Section, within: Limits) -> None:
     # of an image without a coarse level, every so many pixels, chunk by chunk
     step = max(1, int(np.ceil((high - low).max() / mpp / _MOST_PX)))
     (x0, y0), (x1, y1) = np.floor(low / mpp).astype(int), np.ceil(high / mpp).astype(int)
-    pixels = np.asarray(level[:, y0:y1:step, x0:x1:step]).transpose(1, 2, 0)
     y1, x1 = min(y1, level.shape[1]), min(x1, level.shape[2])
-    ax.imshow(pixels, extent=(x0 * mpp, x1 * mpp, y1 * mpp, y0 * mpp))
+    return level[:, y0:y1:step, x0:x1:step], (x0 * mpp, x1 * mpp, y1 * mpp, y0 * mpp)
+
+
+def draw_image(ax: Axes, section: Section, within: Limits) -> None:
+    """Draw the image between two corners in µm."""
+    pixels, extent = crop(section, within)
+    show(ax, np.asarray(pixels), extent)
+
+
+def show(ax: Axes, pixels: NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
+    """Draw pixels (3, y, x) where they lie, in µm."""
+    ax.imshow(pixels.transpose(1, 2, 0), extent=extent)
 
 
 def draw_spots(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dask
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -75,9 +76,13 @@ def stain(
         after = "normalised" if normalized[name].normalized else "left as it is"
         above.set_title(f"{name}: as scanned")
         below.set_title(f"{name}: {after}")
-        for ax, section in ((above, raw[name]), (below, normalized[name])):
-            within = _section.limits(section)
-            _section.draw_image(ax, section, within)
+        within = _section.limits(raw[name])
+        crops, extents = zip(
+            *(_section.crop(found[name], within) for found in (raw, normalized)), strict=True
+        )
+        # together: the normalised image is made of the raw one, which may be slow to decode
+        for ax, pixels, extent in zip((above, below), dask.compute(*crops), extents, strict=True):
+            _section.show(ax, pixels, extent)
             _section.frame(ax, within)
     return drawn
 

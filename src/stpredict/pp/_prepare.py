@@ -83,7 +83,10 @@ def prepare(
         _normalize_stain(prepared, model.recipe["tiles"].get("stain"))
         if table.n_vars:
             make_layer(prepared, model)
-        return prepared if copy else _keep(sdata, prepared)
+        if copy:
+            return prepared
+        _keep(sdata, prepared)
+        return None
     recipe = model.recipe["embed"]
     loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
@@ -113,7 +116,10 @@ def prepare(
     if table.n_vars:
         make_layer(prepared, model)
     check_recipe(prepared.tables[_keys.TABLE], model)
-    return prepared if copy else _keep(sdata, prepared)
+    if copy:
+        return prepared
+    _keep(sdata, prepared)
+    return None
 
 
 def _keep(sdata: SpatialData, prepared: SpatialData) -> None:

@@ -45,9 +45,10 @@ def realign(
     Where one signal is useless (no edge of tissue in sight, or uniform tissue), it is flat and the
     other decides.
 
-    A section is left alone unless the score grows by more than chance adds to it: the largest
-    growth of the explained variance when the same search is given the section's expression turned
-    and mirrored in seven ways.
+    A section is left alone unless the score grows by more than 0.03 (sections in their places
+    gain up to 0.02) and by more than chance adds to it: the largest growth of the explained
+    variance when the same search is given the section's expression turned and mirrored in seven
+    ways.
 
     Parameters
     ----------
@@ -75,8 +76,9 @@ def realign(
     SpatialData | None
         Changes the transformations of ``shapes[<section>]``, never the coordinates. Writes
         ``uns["stpredict"]["realign"][<section>]``: ``matrix`` (3, 3) in µm, ``moved``, and, where
-        it was estimated, both signals before and after, ``gain``, ``noise``, and the ``surface``
-        of the score over ``shifts_um``. Drops what was made at the old positions of sections that
+        it was estimated, both signals before and after, ``gain``, ``noise`` (by chance),
+        ``required`` (what the gain had to exceed), and the ``surface`` of the score over
+        ``shifts_um``. Drops what was made at the old positions of sections that
         move: embeddings and ``obs["tissue_fraction"]``.
 
     Raises
@@ -92,7 +94,7 @@ def realign(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(misalignment_um=(80, -60))
     >>> stp.pp.realign(sdata)
-    realign S1: moved by (..., ...) µm (score +...; by chance up to ...)
+    realign S1: moved by (..., ...) µm (score +..., required: ...; by chance up to ...)
     >>> stp.pp.realign(sdata, undo=True)
     realign S1: taken back
     """
@@ -189,6 +191,7 @@ def _estimated(
         "motion": motion,
         "gain": found.gain,
         "noise": found.noise,
+        "required": found.required,
         **_signals("before", found.before),
         **_signals("after", found.after),
         "shifts_um": found.shifts,
@@ -228,7 +231,8 @@ def _told(section: _sections.Section, record: dict[str, Any], *, undo: bool) -> 
     if undo:
         return "taken back" if record["moved"] else "had not been moved"
     evidence = (
-        f" (score +{record['gain']:.3f}; by chance up to {record['noise']:.3f})"
+        f" (score {record['gain']:+.3f}, required: {record['required']:.3f}; by chance up to "
+        f"{record['noise']:.3f})"
         if "gain" in record
         else ""
     )

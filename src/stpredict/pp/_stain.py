@@ -12,7 +12,9 @@ from xarray import DataArray, DataTree
 
 from stpredict import _keys, _provenance, _sections, _validate
 from stpredict._log import tell
-from stpredict.pp import _stain_fit
+from stpredict.pp import _stain_fit, _stain_map
+from stpredict.pp._stain_pixels import DegenerateError
+from stpredict.pp._tissue import tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +34,12 @@ def normalize_stain(
     """Give the H&E images of all sections the same stain.
 
     The stain of each section is estimated from a sample of its tissue at about 2 µm per pixel,
-    and mapped to the reference's as the image is read, chunk by chunk. The glass of every section
-    becomes white. :func:`stpredict.pp.embed` then reads the normalised images, and a model
-    trained on them asks :func:`stpredict.pp.prepare` to normalise new sections likewise. To go
-    back to the raw images, delete the normalised ones: ``del sdata.images["…_normalized"]``.
+    and mapped to the reference's as the image is read, chunk by chunk. Tissue is what
+    ``labels["<image>_tissue"]`` marks, or, where :func:`stpredict.pp.detect_tissue` was not run,
+    what it would find. The glass of every section becomes white. :func:`stpredict.pp.embed` then
+    reads the normalised images, and a model trained on them asks :func:`stpredict.pp.prepare` to
+    normalise new sections likewise. To go back to the raw images, delete the normalised ones:
+    ``del sdata.images["…_normalized"]``.
 
     Parameters
     ----------
@@ -63,14 +67,15 @@ def normalize_stain(
         Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and the
         transformations of the original, and ``uns["stpredict"]["normalize_stain"]`` of
         ``tables["table"]``: ``method``, ``reference`` (the stain, in lists), ``reference_sections``
-        (unless a fitted reference was given), ``stains`` (each section's own, and the colour of
-        its glass) and ``left_alone`` (sections that were skipped).
+        (unless a fitted reference was given), ``stains`` (each section's own, the colour of its
+        glass, and whether its ``tissue`` was ``"stored"`` or ``"found"``) and ``left_alone``
+        (sections that were skipped).
 
     Raises
     ------
     ValueError
-        If the stain of a section cannot be told, or that of all the reference's sections, or a
-        reference is of another method.
+        If the stain of a section cannot be told, or that of all the reference's sections, a
+        reference is of another method, or labels of tissue do not lie on their image.
     KeyError
         If there is no such section.
     TypeError
@@ -102,8 +107,10 @@ def normalize_stain(
     left_alone: dict[str, str] = {}
     for section in found:
         try:
-            stains[section.name] = _stain_fit.fit_section(section, method)
-        except _stain_fit.DegenerateError as error:
+            stains[section.name] = _stain_fit.fit_section(
+                section, tissue(sdata, section.image), method
+            )
+        except DegenerateError as error:
             if degenerate == "error":
                 raise
             left_alone[section.name] = error.reason
@@ -133,8 +140,13 @@ def normalize_stain(
         reference=_stain_fit.to_plain(given),
         reference_sections=[name for name in chosen if name in stains] or None,
         stains={
-            name: {**_stain_fit.to_plain(stain.fitted), "glass": stain.white.tolist()}
-            for name, stain in stains.items()
+            section.name: {
+                **_stain_fit.to_plain(stains[section.name].fitted),
+                "glass": stains[section.name].white.tolist(),
+                "tissue": "stored" if _keys.tissue(section.image) in sdata.labels else "found",
+            }
+            for section in found
+            if section.name in stains
         },
         left_alone=list(left_alone),
     )
@@ -188,7 +200,7 @@ def _image(
 
     def mapped(level: DataArray) -> DataArray:
         upright = level.transpose("c", "y", "x")
-        twin = upright.copy(data=_stain_fit.apply(upright.data, stain, reference))
+        twin = upright.copy(data=_stain_map.apply(upright.data, stain, reference))
         twin.attrs = copying.deepcopy(level.attrs)  # holds the transformations
         return twin
 

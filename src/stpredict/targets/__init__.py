@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from stpredict.targets._base import Targets
-from stpredict.targets._counts import PER, Counts
 from stpredict.targets._fit import KINDS, fit, from_state
 from stpredict.targets._scaling import SCALINGS
 from stpredict.targets._standard import Standard
 
-__all__ = ["KINDS", "PER", "SCALINGS", "Counts", "Standard", "Targets", "fit", "from_state"]
+__all__ = ["KINDS", "SCALINGS", "Standard", "Targets", "fit", "from_state"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections.abc import Callable
 from typing import TypeVar
@@ -89,7 +90,7 @@ def shared(**words: str) -> Callable[[_Function], _Function]:
 
     def describe(function: _Function) -> _Function:
         lines = []
-        for line in textwrap.dedent(function.__doc__ or "").splitlines(keepends=True):
+        for line in inspect.cleandoc(function.__doc__ or "").splitlines(keepends=True):
             name = line.strip()
             if name.startswith("{") and name.endswith("}"):
                 line = textwrap.dedent(_SHARED[name[1:-1]])

@@ -10,6 +10,8 @@ import scipy.sparse as sp
 
 from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
+from stpredict.targets._counts import PER
+from stpredict.tl._task import COUNTS_UNITS, library_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,7 +38,8 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     sdata
         Sections with counts and ``tables["predicted"]``.
     layer
-        Measured layer, by default the one the model was trained on.
+        Measured layer, by default the one the model was trained on; of models of counts, their
+        counts per 10,000.
     seed
         Of the shuffles.
 
@@ -71,8 +74,9 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
             f"tables[{_keys.PREDICTED!r}] holds no genes that stp.tl.predict wrote: its baselines "
             "are missing"
         )
-    layer = how.get("layer") if layer is None else layer
+    given, layer = layer, how.get("layer") if layer is None else layer
     values = _sections.layer_of(measured, layer)
+    units = _layers.units_of(measured, layer)
     spots = predicted.obs_names.intersection(measured.obs_names, sort=False)
     genes = predicted.var_names.intersection(measured.var_names, sort=False)
     if not len(spots) or not len(genes):
@@ -84,11 +88,12 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     chosen = predicted[spots, genes]
     picked = values[measured.obs_names.get_indexer(spots)][:, measured.var_names.get_indexer(genes)]
     truth = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
+    if given is None and how["units"] == COUNTS_UNITS:
+        library = library_of(values)[measured.obs_names.get_indexer(spots)]
+        truth, units = truth / library[:, None] * PER, COUNTS_UNITS
     scores = _score(chosen, truth, seed=seed)
     scores.attrs["summary"] = _summary(scores)
-    scores.attrs["protocol"] = _protocol(
-        predicted, chosen, layer=layer, units=_layers.units_of(measured, layer), how=how
-    )
+    scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, units=units, how=how)
     tell(f"{scores.attrs['protocol']}\n{pd.DataFrame(scores.attrs['summary']).T.round(3)}")
     return scores
 
@@ -162,7 +167,7 @@ def _mean(scores: pd.DataFrame, column: str) -> float:
 
 
 def _protocol(
-    predicted: AnnData, chosen: AnnData, *, layer: str, units: str, how: dict[str, object]
+    predicted: AnnData, chosen: AnnData, *, layer: str | None, units: str, how: dict[str, object]
 ) -> str:
     sections = list(dict.fromkeys(_sections.region_of(chosen)))
     trained: list[str] = list(how.get("training_sections", []))  # type: ignore[call-overload]
@@ -172,11 +177,13 @@ def _protocol(
         if seen
         else f"Held out; the model was trained on {_validate.listing(trained)}."
     )
+    where = "X" if layer is None else f"layer {layer!r}"
+    where += f" as {units}" if units == COUNTS_UNITS else ""
     left = predicted.n_vars - chosen.n_vars
     return (
         f"{how.get('method')}: {chosen.n_vars} genes, {chosen.n_obs} spots of "
         f"{_validate.listing(sections)}. {held_out} Pearson per gene within each section, mean "
-        f"over sections, constant genes count as 0; measured layer {layer!r}."
+        f"over sections, constant genes count as 0; measured {where}."
         + (f" {left} predicted genes were not measured." if left else "")
         + (
             f" Measured in {units}, predicted in {how['units']}: RMSE compares the two as they are."

@@ -13,9 +13,10 @@ from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.models import Model
 from stpredict.models._ridge import Ridge
 from stpredict.models._save import HISTORY_COLUMNS
-from stpredict.targets import PER, Standard
+from stpredict.targets import Standard
 from stpredict.tl._split import split, whole
 from stpredict.tl._task import (
+    COUNTS_UNITS,
     fit_targets,
     measured_of,
     read_loss,
@@ -168,11 +169,7 @@ def fit_inputs(
             "seed": task.seed,
             "versions": versions(),
         },
-        units=(
-            _layers.units_of(table, task.layer)
-            if values.library is None
-            else f"counts per {PER:,.0f}"
-        ),
+        units=(_layers.units_of(table, task.layer) if values.library is None else COUNTS_UNITS),
         inputs=scaler,
         targets=targets,
         ridge=ridge,

@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from stpredict import _keys, _layers, _provenance, _sections, _validate, targets
 from stpredict._log import tell
 from stpredict.nn import losses
-from stpredict.targets import PER, Counts
+from stpredict.targets._counts import PER, Counts
 from stpredict.training import Measured
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ _N_FACTORS = 8
 Kind = Literal["genes", "svd", "nmf", "autoencoder"]
 KINDS: tuple[Kind, ...] = ("genes", "svd", "nmf", "autoencoder")
 Scaling = Literal["standard", "robust", "none"]
+
+
+#: Of what likelihoods of counts predict.
+COUNTS_UNITS = f"counts per {PER:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,17 @@ def read_values(table: AnnData, task: Task) -> Values:
     library = None
     if made.needs_counts:
         where = "X" if task.layer is None else f"layers[{task.layer!r}]"
-        losses.check_counts(made, values.data if sp.issparse(values) else values, where=where)
-        library = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
+        stored = values.data if sp.issparse(values) else values
+        losses.check_counts(made, np.asarray(stored), where=where)
+        library = library_of(values)
     if task.targets == "genes":
         return Values(chosen, values[:, places], np.arange(len(chosen)), library)
     return Values(chosen, values, places, library)
+
+
+def library_of(counts: Any) -> NDArray[np.float64]:
+    """Total counts of each spot, (n,)."""
+    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
 
 
 def read_loss(task: Task, n_genes: int) -> losses.Loss:

@@ -62,7 +62,7 @@ class Regression(L.LightningModule):
 
     def training_step(self, batch: Batch | TileBatch, _: int) -> torch.Tensor:
         """Loss of a batch; raises before anything is learnt of a loss that is no number."""
-        loss, _ = self._loss(batch)
+        loss = self._loss(batch)[0]
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from her2st_sections import LOCAL, SECTIONS, part
+from methods import LOCAL, SECTIONS, part
 
 import stpredict as stp
 from stpredict import _sections

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
-import io
 import marshal
 import os
 import pickle
@@ -520,11 +520,8 @@ def test_any_damage_to_the_pickle_is_told_or_harmless(data):
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(mutated) - 1))
         mutated[position] = data.draw(st.integers(0, 255))
-    with Archive(SPOT) as archived:
-        try:
-            _restricted._Machine(archived).run(bytes(mutated))
-        except ValueError:
-            pass
+    with Archive(SPOT) as archived, contextlib.suppress(ValueError):
+        _restricted._Machine(archived).run(bytes(mutated))
 
 
 @settings(max_examples=200, deadline=None)
@@ -537,7 +534,9 @@ def test_any_damage_to_the_archive_is_told_or_harmless(tmp_path_factory, data):
         mutated[position] = data.draw(st.integers(0, 255))
     file = tmp_path_factory.getbasetemp() / "mutated.pkl"
     file.write_bytes(mutated)
+    told = ""
     try:
-        assert isinstance(read_module(file), Foreign)
+        found = read_module(file)
     except ValueError as error:
-        assert "refused" in str(error) or "no module" in str(error)
+        told, found = str(error), None
+    assert isinstance(found, Foreign) or "refused" in told or "no module" in told

@@ -6,6 +6,7 @@ A method is tested by being registered: nothing here names one, but for its smal
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ SMALL = {
     "n_tile": 16,
     "n_subtile": 8,
     "average_symmetries": True,
+    "bases": {
+        "ridge": partial(stp.tl.fit_ridge, alpha=1e3),
+        "trees": partial(stp.tl.fit_trees, n_trees=20),
+    },
     "device": "cpu",
 }
 

@@ -19,7 +19,7 @@ from stpredict.models import _inert
 from stpredict.models._archive import DTYPES, Archive
 from stpredict.models._inert import Array, DType, Foreign, Name
 
-#: Opcodes, and items of what they walk over. A model of 500 members and 20,000 genes has 1.5 million.
+#: Opcodes, and items of what they walk over; 500 members and 20,000 genes make 1.5 million.
 MAX_WORK = 4_000_000
 
 #: Opcodes whose argument is the value.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from stpredict import _validate
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -93,6 +95,16 @@ class Targets(ABC):
             'targets="svd", "nmf" or "autoencoder" to predict factors'
         )
 
+    def only(self, places: Sequence[int]) -> Targets:
+        """Keep some of the model's genes, by their places; factors stay what they are."""
+        kept = np.asarray(places, dtype=np.int64)
+        return replace(
+            self,
+            columns=self.columns[kept],
+            mean=self.mean[kept],
+            constant=self.constant[kept],
+        )
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Give what :func:`stpredict.targets.from_state` makes the same targets of.
 
@@ -146,14 +158,14 @@ class Targets(ABC):
 
 @dataclass(frozen=True, eq=False)
 class FactorTargets(Targets):
-    """Targets whose outputs are standardised scores of factors.
+    """Targets whose outputs are scaled scores of factors.
 
     Attributes
     ----------
     genes
         Scaling of the fit genes; ``genes.scale`` is 0 where a gene takes no part.
     scores
-        Standard scores of the factors in training; 0 where a factor has no variance.
+        Centre and scale of the factors in training; scale 0 where a factor has no variance.
     scaling
         Name of the scaling of the genes.
     """
@@ -211,6 +223,22 @@ def standard_scores(scores: NDArray[np.float64]) -> Standard:
     # a smaller spread is what rounding leaves of none
     has_spread = standard.scale > 1e-6 * standard.scale.max()
     return Standard(standard.mean, np.where(has_spread, standard.scale, np.float32(0)))
+
+
+def weighed_scores(scores: NDArray[np.float64], components: NDArray[np.float32]) -> Standard:
+    """Scale scores by what they move in the genes, of (n_rows, n_factors).
+
+    An error of a factor then counts as the errors that it makes in the genes: exactly so where
+    components (n_factors, n_fit_genes) are orthogonal. Were all factors of one size, a network
+    would spend itself on the small ones, which are mostly noise. On average over the factors,
+    the variance is 1.
+    """
+    standard = standard_scores(scores)
+    reach = np.linalg.norm(components.astype(np.float64), axis=1)
+    common = np.sqrt(np.mean((standard.scale * reach) ** 2))
+    takes_part = ~standard.constant & (reach > 0)
+    scale = np.where(takes_part, common / np.where(takes_part, reach, 1), 0)
+    return Standard(standard.mean, scale.astype(np.float32))
 
 
 def matrix(values: Any) -> Any:

@@ -12,7 +12,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from stpredict import _validate
-from stpredict.targets._base import FactorTargets, check_n_factors, standard_scores
+from stpredict.targets._base import FactorTargets, check_n_factors, weighed_scores
 from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 
@@ -60,13 +60,13 @@ class Nmf(FactorTargets):
             mean=found.mean[columns],
             constant=found.constant[columns],
             genes=genes,
-            scores=standard_scores(_scores(values, genes, components)),
+            scores=weighed_scores(_scores(values, genes, components), components),
             scaling=scaling,
             components=components,
         )
 
     def transform(self, values: Any) -> NDArray[np.float32]:
-        """Scores by non-negative least squares, standardised, (n, n_factors).
+        """Scores by non-negative least squares, scaled, (n, n_factors).
 
         Every row has its own solution, whatever the others are.
         """

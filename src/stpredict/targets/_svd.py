@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.decomposition import PCA
 
-from stpredict.targets._base import FactorTargets, standard_scores
+from stpredict.targets._base import FactorTargets, weighed_scores
 from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 
@@ -57,13 +57,13 @@ class Svd(FactorTargets):
             mean=found.mean[columns],
             constant=found.constant[columns],
             genes=genes,
-            scores=standard_scores(_scores(values, genes, components)),
+            scores=weighed_scores(_scores(values, genes, components), components),
             scaling=scaling,
             components=components,
         )
 
     def transform(self, values: Any) -> NDArray[np.float32]:
-        """Scores of all fit genes, standardised, (n, n_fit_genes) to (n, n_factors)."""
+        """Scores of all fit genes, scaled, (n, n_fit_genes) to (n, n_factors)."""
         return self.scores.transform(_scores(self._checked(values), self.genes, self.components))
 
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:

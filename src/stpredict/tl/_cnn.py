@@ -48,7 +48,7 @@ def fit_cnn(
     max_epochs: int = 50,
     patience: int = 5,
     decay: Literal["constant", "cosine"] = "constant",
-    monitor: Literal["loss", "spearman"] = "loss",
+    monitor: Literal["loss", "pearson", "spearman"] = "loss",
     seed: int = 0,
     device: str = "auto",
 ) -> Model:
@@ -87,6 +87,7 @@ def fit_cnn(
     {tiles}
     {training}
     {decay}
+    {monitor}
     {seed}
     {device}
 

@@ -44,6 +44,7 @@ def fit_deepcell(
     batch_size: int = 256,
     max_epochs: int = 200,
     patience: int = 10,
+    monitor: Literal["loss", "pearson", "spearman"] = "pearson",
     patch_size: int = 64,
     seed: int = 0,
     device: str = "auto",
@@ -80,6 +81,7 @@ def fit_deepcell(
     aggregation
         How neighbours are reduced.
     {training}
+    {monitor}
     patch_size
         Cells of a patch; 1 draws cells one by one. Does not apply with ``sample_weight``.
     {seed}
@@ -148,6 +150,7 @@ def fit_deepcell(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            monitor=monitor,
             patch_size=patch_size,
         ),
     )

@@ -40,11 +40,12 @@ def fit_deepspot(
     n_phi: int = 10,
     n_rho: int = 10,
     dropout: float = 0.3,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-3,
     weight_decay: float = 1e-6,
     batch_size: int = 64,
     max_epochs: int = 200,
     patience: int = 10,
+    monitor: Literal["loss", "pearson", "spearman"] = "pearson",
     seed: int = 0,
     device: str = "auto",
 ) -> Model:
@@ -81,6 +82,7 @@ def fit_deepspot(
     dropout
         Of φ and of ρ's input.
     {training}
+    {monitor}
     {seed}
     {device}
 
@@ -141,5 +143,6 @@ def fit_deepspot(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            monitor=monitor,
         ),
     )

@@ -56,12 +56,16 @@ _SHARED = {
     patience
         Epochs without a better validation after which training stops.
     """,
+    "monitor": """\
+    monitor
+        What early stopping watches: the validation ``"loss"``; ``"pearson"``, the correlation of
+        each target over the held-out spots, averaged by the variance of the targets, which does
+        not mind that another section is brighter or darker as a whole; or ``"spearman"``, the
+        rank correlation over the (scaled) targets of each held-out spot, averaged over spots.
+    """,
     "decay": """\
     decay
         ``"constant"``, or ``"cosine"``: the learning rate falls to 0 over ``max_epochs``.
-    monitor
-        What early stopping watches: the validation ``"loss"``, or ``"spearman"``, the rank
-        correlation over the (scaled) targets of each held-out spot, averaged over spots.
     """,
     "tiles": """\
     augmentation

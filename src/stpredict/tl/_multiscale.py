@@ -47,7 +47,7 @@ def fit_multiscale(
     max_epochs: int = 30,
     patience: int = 10,
     decay: Literal["constant", "cosine"] = "cosine",
-    monitor: Literal["loss", "spearman"] = "spearman",
+    monitor: Literal["loss", "pearson", "spearman"] = "spearman",
     seed: int = 0,
     device: str = "auto",
 ) -> Model:
@@ -83,6 +83,7 @@ def fit_multiscale(
     {tiles}
     {training}
     {decay}
+    {monitor}
     {seed}
     {device}
 

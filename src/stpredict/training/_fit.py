@@ -51,8 +51,10 @@ class Schedule:
     decay
         ``"constant"``, or ``"cosine"``: the learning rate falls to 0 over ``max_epochs``.
     monitor
-        What the best epoch is chosen by: the validation ``"loss"``, or ``"spearman"``, the rank
-        correlation over the targets of each held-out spot, averaged over spots.
+        What the best epoch is chosen by: the validation ``"loss"``; ``"pearson"``, the correlation
+        of each target over the held-out spots, averaged by the variance of the targets; or
+        ``"spearman"``, the rank correlation over the targets of each held-out spot, averaged over
+        spots.
     """
 
     max_epochs: int

@@ -20,7 +20,11 @@ from stpredict.training._pixels import TileBatch
 Loss = Callable[..., torch.Tensor]
 
 #: What the best epoch can be chosen by: the name it is logged by, and which way is better.
-MONITORS = {"loss": ("validation_loss", "min"), "spearman": ("validation_spearman", "max")}
+MONITORS = {
+    "loss": ("validation_loss", "min"),
+    "pearson": ("validation_pearson", "max"),
+    "spearman": ("validation_spearman", "max"),
+}
 
 
 class NotFiniteError(Exception):
@@ -49,6 +53,7 @@ class Regression(L.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.cosine_epochs = cosine_epochs
+        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
         """Tell the loss how far training is, for what follows a schedule."""
@@ -70,6 +75,18 @@ class Regression(L.LightningModule):
         n = len(batch.targets)
         self.log("validation_loss", loss, batch_size=n, prog_bar=True)
         self.log("validation_spearman", spearman_per_spot(predicted, batch.targets), batch_size=n)
+        targets = batch.targets
+        if batch.log_expected is not None:
+            # counts over what is expected, on a scale on which rare genes do not run away
+            targets = torch.log1p(targets / batch.log_expected.exp())
+            predicted = torch.nn.functional.softplus(predicted)
+        self._validated.append((predicted, targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Correlation over all held-out spots."""
+        predicted, targets = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        self.log("validation_pearson", pearson_per_target(predicted, targets))
 
     def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = batch.predict(self.network)
@@ -88,6 +105,21 @@ class Regression(L.LightningModule):
             return optimizer
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.cosine_epochs)
         return {"optimizer": optimizer, "lr_scheduler": cosine}
+
+
+def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:
+    """Correlation of each target over spots, averaged by their variance; 0 where one is constant.
+
+    Factors so weigh by what they explain, and standardised genes about alike.
+    """
+    sides = [values.double().cpu().numpy() for values in (predicted, targets)]
+    centred = [values - values.mean(axis=0) for values in sides]
+    spread = [np.sqrt((values**2).sum(axis=0)) for values in centred]
+    product, norm = (centred[0] * centred[1]).sum(axis=0), spread[0] * spread[1]
+    # what is no number stays none
+    pcc = np.divide(product, norm, out=np.zeros_like(product), where=norm != 0)
+    weights = spread[1] ** 2
+    return float((pcc * weights).sum() / max(weights.sum(), np.finfo(float).tiny))
 
 
 def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:

@@ -1,0 +1,281 @@
+"""DeepCell on a phantom of 100,000 cells with 45 neighbours: what gathering saves, and memory.
+
+Prediction encodes every cell once and gathers (`stpredict.training.Inputs.walk`); against it, the
+network is called with the neighbours of every cell, which encodes them again for each of them.
+Training draws batches as patches of tissue; against it, cells one by one with their neighbours
+gathered for each, and cells one by one with every tile of a batch encoded once.
+
+Cells lie at random in a plane, embeddings are smooth in it plus noise. Every side runs in a process
+of its own, whose highest resident size is printed with the phantom's arrays in it. Except for
+`walk`, which goes through all cells, a side is timed on some steps and the rest is extrapolated.
+
+    python benchmarks/deepcell.py [--cells 100000] [--batch 256] [--patch 64] …
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.neighbors import KDTree
+from torch.nn import functional as F
+
+import stpredict
+from stpredict.nn import DeepCell
+from stpredict.targets import Standard
+from stpredict.training import Inputs, Measured
+from stpredict.training._batches import training_loader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Side = Callable[["DeepCell", Inputs, Measured, argparse.Namespace], dict[str, Any]]
+
+# What the roadmap asks for.
+TARGET_GIB, TARGET_RATIO = 4.0, 15.0
+CPU = torch.device("cpu")
+
+
+def phantom(options: argparse.Namespace) -> tuple[Inputs, Measured]:
+    """Cells at random in a plane, with smooth and noisy embeddings and targets."""
+    random = np.random.default_rng(options.seed)
+    positions = random.random((options.cells, 2)) * options.cells**0.5
+    tree = KDTree(positions)
+    waves = np.cos(positions @ random.normal(0, 0.05, (2, 32)) + random.random(32) * 6)
+    center = random.standard_normal((options.cells, options.features), dtype=np.float32)
+    center += (waves @ random.normal(0, 0.3, (32, options.features))).astype(np.float32)
+    targets = random.standard_normal((options.cells, options.targets), dtype=np.float32)
+    neighbors = tree.query(positions, options.neighbors + 1, return_distance=False)[:, 1:]
+    inputs = Inputs(
+        center=center,
+        scaler=Standard.fit(center),
+        neighbors=np.ascontiguousarray(neighbors, dtype=np.int64),
+        order=np.asarray(tree.get_arrays()[1], dtype=np.int64),
+    )
+    return inputs, Measured(targets)
+
+
+def sample_of(options: argparse.Namespace) -> NDArray[np.intp]:
+    """Cells whose predictions are compared."""
+    drawn = np.random.default_rng(1).choice(options.cells, options.sample, replace=False)
+    return np.sort(drawn)
+
+
+def spelled_out(inputs: Inputs, rows: NDArray[np.intp]) -> dict[str, torch.Tensor]:
+    """Cells with the embeddings of the neighbours of each."""
+    assert inputs.neighbors is not None
+    near = inputs.neighbors[rows]
+    tiles = inputs.tiles(np.maximum(near, 0).ravel()).unflatten(0, near.shape)
+    mask = torch.from_numpy(near >= 0)
+    return {"center": inputs.tiles(rows), "neighbors": tiles, "neighbor_mask": mask}
+
+
+def predict_gathered(
+    network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Predict all cells; keep the sample."""
+    sample = sample_of(options)
+    found = np.empty((len(sample), options.targets), dtype=np.float32)
+    start = time.perf_counter()
+    for rows, predicted, _ in inputs.walk(network.eval(), CPU):
+        wanted = np.isin(sample, rows)
+        found[wanted] = predicted.numpy()[np.isin(rows, sample)]
+    seconds = time.perf_counter() - start
+    np.save(options.scratch / "gathered.npy", found)
+    return {"seconds": seconds, "cells": len(inputs), "tiles": len(inputs)}
+
+
+@torch.inference_mode()
+def predict_naive(
+    network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Predict the sample, neighbours encoded for every cell."""
+    sample, network = sample_of(options), network.eval()
+    start = time.perf_counter()
+    parts = [
+        network(**spelled_out(inputs, rows))
+        for rows in np.array_split(sample, -(-len(sample) // options.batch))
+    ]
+    seconds = time.perf_counter() - start
+    np.save(options.scratch / "naive.npy", torch.cat(parts).numpy())
+    n_tiles = len(sample) * (1 + options.neighbors)
+    return {"seconds": seconds, "cells": len(sample), "tiles": n_tiles}
+
+
+def train_gathered(patch_size: int | None) -> Side:
+    """Train on patches of this many cells, by default as the options say."""
+
+    def train(
+        network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
+    ) -> dict[str, Any]:
+        loader = training_loader(
+            inputs,
+            measured,
+            np.arange(len(inputs)),
+            batch_size=options.batch,
+            generator=torch.Generator().manual_seed(0),
+            patch_size=patch_size or options.patch,
+        )
+
+        def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+            for batch in loader:
+                yield batch.predict(network), batch.targets, len(batch.tiles)
+
+        return train_steps(network, batches(), options)
+
+    return train
+
+
+def train_naive(
+    network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train on cells drawn one by one, neighbours encoded for every cell."""
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        for drawn in torch.randperm(len(inputs)).split(options.batch):
+            rows = drawn.numpy()
+            predicted = network(**spelled_out(inputs, rows))
+            yield predicted, torch.from_numpy(measured.targets[rows]), rows.size * (
+                1 + options.neighbors
+            )
+
+    return train_steps(network, batches(), options)
+
+
+def train_steps(
+    network: DeepCell,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor, int]],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Take some steps after one that warms up."""
+    optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-4, weight_decay=1e-6)
+    n_cells = n_tiles = 0
+    start = time.perf_counter()
+    for step in range(options.steps + 1):
+        predicted, targets, tiles = next(batches)
+        optimizer.zero_grad()
+        F.mse_loss(predicted, targets).backward()
+        optimizer.step()
+        if step == 0:
+            start = time.perf_counter()
+        else:
+            n_cells, n_tiles = n_cells + len(targets), n_tiles + tiles
+    return {"seconds": time.perf_counter() - start, "cells": n_cells, "tiles": n_tiles}
+
+
+SIDES: dict[str, Side] = {
+    "predict, gathered": predict_gathered,
+    "predict, naive": predict_naive,
+    "train, patches": train_gathered(None),
+    "train, cells one by one": train_gathered(1),
+    "train, naive": train_naive,
+}
+
+
+def peak_gib() -> float:
+    """Highest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one side."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    inputs, measured = phantom(options)
+    network = DeepCell(options.features, options.targets, n_hidden=options.hidden)
+    return SIDES[side](network, inputs, measured, options) | {"gib": peak_gib()}
+
+
+def measure_in_process(side: str, scratch: str) -> dict[str, Any]:
+    """Run `measure` with the same options in a fresh process."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", side, "--scratch", scratch]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(found.splitlines()[-1])
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    defaults = {
+        "cells": 100_000,
+        "neighbors": 45,
+        "features": 1024,
+        "targets": 338,
+        "hidden": 1024,
+        "batch": 256,
+        "patch": 64,
+        "steps": 4,
+        "sample": 512,
+        "threads": 2,
+        "seed": 0,
+    }
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table."""
+    options = parse_options()
+    if options.only:
+        print(json.dumps(measure(options.only, options)))
+        return
+    print(
+        f"{datetime.date.today()}, stpredict {stpredict.__version__}, torch {torch.__version__}\n"
+        f"{options.cells:,} cells, {options.neighbors} neighbours, {options.features} features, "
+        f"{options.targets} targets, 10 + 10 members of {options.hidden}, batches of "
+        f"{options.batch}, patches of {options.patch}, {options.threads} threads\n\n"
+        f"{'':>24} {'s measured':>10} {'cells':>8} {'s for all':>10} {'tiles/cell':>10} "
+        f"{'peak GiB':>9}"
+    )
+    runs = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in options.sides:
+            runs[side] = run = measure_in_process(side, scratch)
+            run["all"] = run["seconds"] / run["cells"] * options.cells
+            print(
+                f"{side:>24} {run['seconds']:10.1f} {run['cells']:8,} {run['all']:10.0f} "
+                f"{run['tiles'] / run['cells']:10.2f} {run['gib']:9.2f}",
+                flush=True,
+            )
+        conclude(runs, Path(scratch))
+
+
+def conclude(runs: dict[str, dict[str, Any]], scratch: Path) -> None:
+    """Print the ratios of the sides that ran."""
+    for what, gathered in {"predict": "predict, gathered", "train": "train, patches"}.items():
+        naive = f"{what}, naive"
+        if {gathered, naive} <= runs.keys():
+            ratio = runs[naive]["all"] / runs[gathered]["all"]
+            memory = runs[gathered]["gib"]
+            wanted = f" (wanted {TARGET_RATIO:.0f})" if what == "predict" else ""
+            print(
+                f"{what}: {ratio:.1f} times as fast as naive{wanted}, peak {memory:.2f} GiB "
+                f"(wanted at most {TARGET_GIB:.0f})"
+            )
+    if {"predict, gathered", "predict, naive"} <= runs.keys():
+        ours, naive = (np.load(scratch / f"{name}.npy") for name in ("gathered", "naive"))
+        print(
+            f"{len(ours)} cells predicted both ways differ by at most {np.abs(ours - naive).max():g}"
+            f" of values up to {np.abs(naive).max():.3g}"
+        )
+
+
+if __name__ == "__main__":
+    main()

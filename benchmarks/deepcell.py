@@ -147,8 +147,10 @@ def train_naive(
         for drawn in torch.randperm(len(inputs)).split(options.batch):
             rows = drawn.numpy()
             predicted = network(**spelled_out(inputs, rows))
-            yield predicted, torch.from_numpy(measured.targets[rows]), rows.size * (
-                1 + options.neighbors
+            yield (
+                predicted,
+                torch.from_numpy(measured.targets[rows]),
+                rows.size * (1 + options.neighbors),
             )
 
     return train_steps(network, batches(), options)

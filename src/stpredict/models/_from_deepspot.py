@@ -20,7 +20,11 @@ from stpredict.targets import Standard
 from stpredict.targets._genes import Genes
 
 #: Encoders by the names that DeepSpot has for them, where ours differ in more than case.
-_ENCODERS = {"phikonv2": "phikon-v2", "hoptimus0": "h-optimus-0"}
+_ENCODERS = {
+    "phikonv2": "phikon-v2",
+    "hoptimus0": "h-optimus-0",
+    "inception": "inception_v3",
+}
 
 
 def from_deepspot(
@@ -77,7 +81,7 @@ def from_deepspot(
     --------
     >>> import stpredict as stp
     >>> model = stp.models.from_deepspot("COAD_hest_uni/final_model.pkl")  # doctest: +SKIP
-    >>> stp.pp.embed(sdata, "uni", tile_um=112)  # doctest: +SKIP
+    >>> stp.pp.embed(sdata, "uni", tile_um=55)  # doctest: +SKIP
     >>> stp.pp.neighbors(sdata)  # doctest: +SKIP
     >>> stp.tl.predict(sdata, model)  # doctest: +SKIP
     """

@@ -1,0 +1,274 @@
+"""Releases saved anew by torch: every context and aggregation, scalers, and what does not fit."""
+
+from __future__ import annotations
+
+import sys
+import types
+from enum import Enum
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.preprocessing import RobustScaler, StandardScaler
+from torch import nn
+
+from stpredict.models import from_deepspot
+from stpredict.models._release import read_release
+
+D, H, G, K, S, N = 4, 3, 5, 6, 2, 7
+GENES = [f"G{i}" for i in range(G)]
+SPOT_CONTEXTS = ["spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"]
+CELLS = [("cell", "max"), *(("cell_neighbors", how) for how in ("max", "mean", "sum"))]
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Modules by the names that DeepSpot's have, with classes to be pickled by name."""
+    made = {}
+    for parent in ("deepspot", "deepspot.spot", "deepspot.cell"):
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    for package, network in (("deepspot.spot", "DeepSpot"), ("deepspot.cell", "DeepCell")):
+        module = types.ModuleType(f"{package}.model")
+        for name in (network, "Phi", "Rho"):
+            kind = type(name, (nn.Module,), {"__module__": module.__name__})
+            setattr(module, name, kind)
+        # the bound methods that a model keeps one of
+        for context in [*SPOT_CONTEXTS, "cell", "cell_neighbors"]:
+            method = types.FunctionType((lambda self: None).__code__, {}, f"_forward_{context}")
+            setattr(getattr(module, network), method.__name__, method)
+        module.Operation = Enum(
+            "Operation",
+            {"SUM": "sum", "MAX": "max", "MEAN": "mean"},
+            type=str,
+            module=module.__name__,
+        )
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        made[package] = module
+    return made
+
+
+def member(kind, *layers):
+    made = kind()
+    made.model = nn.Sequential(*layers)
+    return made
+
+
+def network_of(packages, context, aggregation="max", scaler=None, extra=(), forward=True):
+    """A published network, by its layout only."""
+    torch.manual_seed(0)
+    is_spot = context.startswith("spot")
+    module = packages["deepspot.spot" if is_spot else "deepspot.cell"]
+    model = module.DeepSpot() if is_spot else module.DeepCell()
+    parts = 1 + ("subspot" in context) + ("neighbors" in context)
+    phi = nn.ModuleList(
+        member(module.Phi, nn.Linear(D, H), nn.Dropout(0.3), nn.ReLU(inplace=True), *extra)
+        for _ in range(3)
+    )
+    setattr(model, "phi_spot" if is_spot else "phi_cell", phi)
+    model.rho = nn.ModuleList(
+        member(module.Rho, nn.Dropout(0.2), nn.ReLU(), nn.Linear(parts * H, G), nn.Dropout(0.1))
+        for _ in range(2)
+    )
+    model.scaler = scaler
+    if not is_spot:
+        model.agg_neighbors = module.Operation(aggregation)
+    if forward:
+        model._forward_fn = getattr(model, f"_forward_{context}")
+    model._hparams = {
+        "input_size": D,
+        "output_size": G,
+        "n_ensemble": 2,
+        "n_ensemble_phi": 3,
+        "phi2rho_size": H,
+        f"{'spot' if is_spot else 'cell'}_context": context,
+    }
+    return model.eval()
+
+
+def saved(path, model, *, protocol=2, hyperparameters=None):
+    torch.save(model, path / "final_model.pkl", pickle_protocol=protocol)
+    text = yaml.safe_dump({"image_feature_model": "uni", **(hyperparameters or {})})
+    (path / "top_param_overall.yaml").write_text(text)
+    return path
+
+
+def forward(model, aggregation, given):
+    """The published forward pass, read off its description."""
+
+    def encode(x):
+        phis = model.phi_spot if hasattr(model, "phi_spot") else model.phi_cell
+        return torch.stack([phi.model(x) for phi in phis], dim=1).median(dim=1).values
+
+    parts = [encode(given["center"])]
+    if "subtiles" in given:
+        parts.append(encode(given["subtiles"].flatten(0, 1)).reshape(N, S, H).sum(1))
+    if "neighbors" in given:
+        pool = {"max": torch.amax, "mean": torch.mean, "sum": torch.sum}[aggregation]
+        parts.append(pool(encode(given["neighbors"].flatten(0, 1)).reshape(N, K, H), dim=1))
+    x = torch.cat(parts, dim=1)
+    with torch.no_grad():
+        return torch.stack([rho.model(x) for rho in model.rho], dim=1).mean(dim=1).numpy()
+
+
+def inputs_of(context):
+    torch.manual_seed(1)
+    given = {"center": torch.randn(N, D)}
+    if "subspot" in context:
+        given["subtiles"] = torch.randn(N, S, D)
+    if "neighbors" in context:
+        given["neighbors"] = torch.randn(N, K, D)
+        given["neighbors"][:, -2:] = 0  # padding that takes part
+    return given
+
+
+def fitted(kind, **options):
+    values = np.random.default_rng(0).gamma(2, 3, (50, G))
+    values[:, 1] = 4  # constant
+    return kind(**options).fit(values)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("context", "aggregation"), [*((context, "max") for context in SPOT_CONTEXTS), *CELLS]
+)
+def test_every_context_and_aggregation(packages, tmp_path, context, aggregation, protocol):
+    scaler = fitted(StandardScaler)
+    model = network_of(packages, context, aggregation, scaler)
+    read = from_deepspot(saved(tmp_path, model, protocol=protocol), genes=GENES)
+    assert (read.context, read.genes) == (context, tuple(GENES))
+    given = inputs_of(context)
+    wanted = scaler.inverse_transform(forward(model, aggregation, given))
+    predicted = read.predict_array(**{k: v.numpy() for k, v in given.items()}, device="cpu")
+    np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        None,
+        fitted(RobustScaler),
+        fitted(RobustScaler, with_centering=False),
+        fitted(StandardScaler, with_mean=False),
+        fitted(StandardScaler, with_std=False),
+        fitted(StandardScaler, with_mean=False, with_std=False),
+    ],
+    ids=str,
+)
+def test_every_scaler(packages, tmp_path, scaler):
+    model = network_of(packages, "spot", scaler=scaler)
+    read = from_deepspot(saved(tmp_path, model), genes=GENES)
+    given = inputs_of("spot")
+    wanted = forward(model, "max", given)
+    if scaler is not None:
+        wanted = scaler.inverse_transform(wanted)
+    predicted = read.predict_array(given["center"].numpy(), device="cpu")
+    np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("published", "slot"),
+    [("inception", "X_inception_v3"), ("hoptimus0", "X_h-optimus-0"), ("phikonv2", "X_phikon-v2")],
+)
+def test_encoders_have_other_names_there(packages, tmp_path, published, slot):
+    folder = saved(
+        tmp_path,
+        network_of(packages, "spot"),
+        hyperparameters={"image_feature_model": published},
+    )
+    assert from_deepspot(folder, genes=GENES).recipe["embedding"] == slot
+
+
+def test_without_hyperparameters_those_of_the_pickle_count(packages, tmp_path):
+    folder = saved(tmp_path, network_of(packages, "spot_neighbors", forward=False))
+    (folder / "top_param_overall.yaml").unlink()
+    release = read_release(folder, genes=GENES)
+    assert (release.context, release.encoder, release.n_phi) == ("spot_neighbors", None, 3)
+    with pytest.raises(ValueError, match=r"names no encoder.*Give embedding="):
+        from_deepspot(folder, genes=GENES)
+    assert from_deepspot(folder, genes=GENES, embedding="X_mine").context == "spot_neighbors"
+
+
+class TestBadInput:
+    def test_another_version_of_the_network(self, packages, tmp_path):
+        extra = (nn.Linear(H, H), nn.ReLU())
+        folder = saved(tmp_path, network_of(packages, "cell", extra=extra))
+        with pytest.raises(ValueError, match=r"phi_cell\.0 has the layers .* another version"):
+            read_release(folder, genes=GENES)
+
+    def test_another_part(self, packages, tmp_path):
+        model = network_of(packages, "cell")
+        model.gene_expression = nn.Linear(G, G)
+        with pytest.raises(ValueError, match="has the parts gene_expression, phi_cell, rho"):
+            read_release(saved(tmp_path, model), genes=GENES)
+
+    def test_weights_that_are_shared(self, packages, tmp_path):
+        model = network_of(packages, "spot")
+        model.rho[1] = model.rho[0]
+        with pytest.raises(ValueError, match="share weights"):
+            read_release(saved(tmp_path, model), genes=GENES)
+
+    def test_weights_that_are_no_numbers(self, packages, tmp_path):
+        model = network_of(packages, "spot")
+        model.phi_spot[1].model[0].bias.data[0] = torch.nan
+        with pytest.raises(ValueError, match=r"phi_spot\.1\.model\.0\.bias has values that are no"):
+            read_release(saved(tmp_path, model), genes=GENES)
+
+    def test_a_context_that_the_weights_do_not_have(self, packages, tmp_path):
+        model = network_of(packages, "spot_neighbors")
+        model._forward_fn = model._forward_spot
+        with pytest.raises(ValueError, match="rho takes 6 numbers, context 'spot' gives 1 × 3"):
+            read_release(saved(tmp_path, model), genes=GENES)
+
+    def test_a_scaler_of_other_targets(self, packages, tmp_path):
+        scaler = StandardScaler().fit(np.random.default_rng(0).normal(size=(9, G + 1)))
+        folder = saved(tmp_path, network_of(packages, "spot", scaler=scaler))
+        with pytest.raises(ValueError, match=r"mean_ of its StandardScaler has shape \(6,\)"):
+            read_release(folder, genes=GENES)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[1, 2]", "no hyperparameters but a list"),
+            ("a: [", "is no YAML of hyperparameters"),
+            ("!!python/object/apply:os.system ['true']", "is no YAML of hyperparameters"),
+            ("[" * 5000, "is no YAML of hyperparameters"),
+            ("a" * (1 << 20) + "b", "hyperparameters are few"),
+            ("agg_neighbors: mean\ncell_context: cell", "not those of .*agg_neighbors is 'mean'"),
+        ],
+        ids=["list", "damaged", "hostile", "deep", "large", "other"],
+    )
+    def test_hyperparameters(self, packages, tmp_path, text, message):
+        folder = saved(tmp_path, network_of(packages, "cell_neighbors"))
+        (folder / "top_param_overall.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_release(folder, genes=GENES)
+
+    def test_hyperparameters_that_would_grow(self, packages, tmp_path):
+        folder = saved(tmp_path, network_of(packages, "spot"))
+        lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
+        (folder / "top_param_overall.yaml").write_text("\n".join(lines))
+        assert "a59" not in read_release(folder, genes=GENES).hyperparameters
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("gene_name\nA\n", "lacks isPredicted; it has gene_name"),
+            ("isPredicted\nTrue\n", "lacks gene_name"),
+            ("gene_name,isPredicted\nA,perhaps\n", "must be True or False: perhaps"),
+            ("gene_name,isPredicted\nA,True\nB,False\n", "names 1 genes, .* predicts 5"),
+            ("", "is no table of genes"),
+        ],
+    )
+    def test_genes(self, packages, tmp_path, table, message):
+        folder = saved(tmp_path, network_of(packages, "spot"))
+        (folder / "info_highly_variable_genes.csv").write_text(table)
+        with pytest.raises(ValueError, match=message):
+            read_release(folder)
+
+    def test_several_tables(self, packages, tmp_path):
+        folder = saved(tmp_path, network_of(packages, "spot"))
+        for name in ("one.csv", "two.csv"):
+            (folder / name).write_text("gene_name,isPredicted\n")
+        with pytest.raises(ValueError, match=r"may be its genes: one\.csv, two\.csv; pass genes="):
+            read_release(folder)

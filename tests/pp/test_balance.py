@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict import _provenance
 
 SMALL = {"size_px": 800, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 3, "n_neighborhood": 3}
 
@@ -110,112 +105,6 @@ def test_several_columns_are_combined(sdata):
     stp.pp.balance(sdata, by=("region", "kind"))
     columns = [table.obs["region"].astype(str), table.obs["kind"]]
     np.testing.assert_allclose(weights(sdata).groupby(columns).sum(), table.n_obs / 6)
-
-
-# --- clusters of expression and morphology ------------------------------------------------------
-
-
-class AESTETIK:
-    """Stands for aestetik 0.3.1: called as it is, it clusters by the morphology alone."""
-
-    made: ClassVar[list] = []
-
-    def __init__(
-        self,
-        morphology_weight=1.5,
-        n_cluster=7,
-        clustering_method="bgm",
-        num_repeats_predict=1000,
-        random_state=2023,
-    ):
-        self.n_cluster, self.clustering_method = n_cluster, clustering_method
-        self.random_state = random_state
-
-    def fit_predict(self, X, y=None):
-        assert X.obs_names.is_unique
-        self.spots = X
-        self.made.append(self)
-        Path("lightning_logs").mkdir()
-        print("Epoch 0")
-        first = X.obsm["X_pca_morphology"][:, 0]
-        return (first > np.median(first)).astype(int).astype(str)
-
-
-@pytest.fixture
-def aestetik(monkeypatch):
-    monkeypatch.setitem(sys.modules, "aestetik", SimpleNamespace(AESTETIK=AESTETIK))
-    monkeypatch.setattr(AESTETIK, "made", [])
-    return AESTETIK.made
-
-
-def embedded(sdata):
-    """Two kinds of tiles, as many of each in every section."""
-    table = plant(sdata)
-    random = np.random.default_rng(1)
-    values = random.normal(0, 0.1, (table.n_obs, 6))
-    table.obs["tile"] = np.where(np.arange(table.n_obs) % 3 == 0, "a", "b")
-    values[:, 2] += 5 * (table.obs["tile"] == "a")
-    table.obsm["X_mine"] = values.astype(np.float32)
-    table.uns["stpredict"]["embed"] = {"X_mine": {"tile_um": 50.0}}
-    return table
-
-
-def test_clusters_of_aestetik_weigh_alike(sdata, aestetik, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    table = embedded(sdata)
-    stp.pp.balance(sdata, morphology="X_mine", resolution=0.2, seed=4)
-    weight = weights(sdata)
-    assert not list(tmp_path.iterdir())  # nor anything told
-    assert capsys.readouterr().out == ""
-    assert [model.n_cluster for model in aestetik] == [3, 3]  # as many as were planted
-    assert {model.random_state for model in aestetik} == {4}
-    for model, section in zip(aestetik, _sections.sections(sdata), strict=True):
-        rows = section.rows
-        assert len(model.spots) == len(rows)
-        components = model.spots.obsm["X_pca_morphology"]
-        first = components[:, 0] > np.median(components[:, 0])
-        for cluster in (first, ~first):
-            np.testing.assert_allclose(weight.iloc[rows][cluster].sum(), len(rows) / 2)
-        # 30 µm apart in their array: neighbours in a row are one step apart
-        place = model.spots.obs[["x_array", "y_array"]].to_numpy()
-        np.testing.assert_array_equal(place, np.round(place))
-        corner = section.centers_um.min(axis=0)
-        assert np.abs(place * 30 + corner - section.centers_um).max() <= 15 + 1e-6
-    record = _provenance.recorded(table, "balance")
-    assert (record["morphology"], record["n_groups"]) == ("X_mine", [2, 2])
-
-
-def test_the_array_is_that_of_the_slide_where_it_is_known(sdata, aestetik):
-    table = embedded(sdata)
-    table.obs["array_col"], table.obs["array_row"] = np.arange(table.n_obs), 7
-    stp.pp.balance(sdata, morphology="X_mine", resolution=0.2)
-    columns = np.concatenate([model.spots.obs["x_array"] for model in aestetik])
-    np.testing.assert_array_equal(columns, np.arange(table.n_obs))
-    assert (aestetik[0].spots.obs["y_array"] == 7).all()
-
-
-def test_without_aestetik(sdata, monkeypatch):
-    embedded(sdata)
-    monkeypatch.setitem(sys.modules, "aestetik", None)
-    with pytest.raises(ImportError, match=r'not installed: .* extra "aestetik".*pip install aest'):
-        stp.pp.balance(sdata, morphology="X_mine")
-    assert unchanged(sdata)
-
-
-def test_bad_morphology(sdata, aestetik):
-    table = embedded(sdata)
-    with pytest.raises(KeyError, match=r"no embedding obsm\['X_uni'\]; embeddings: X_mine"):
-        stp.pp.balance(sdata, morphology="X_uni")
-    with pytest.raises(ValueError, match="give one of by= and morphology=: by='kind', morph"):
-        stp.pp.balance(sdata, by="kind", morphology="X_mine")
-    table.obsm["X_mine"][3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"obsm\['X_mine'\] has 1 values that are NaN"):
-        stp.pp.balance(sdata, morphology="X_mine")
-    assert not aestetik
-    table.obsm["X_mine"] = np.tile(np.arange(6, dtype=np.float32), (table.n_obs, 1))
-    with pytest.raises(ValueError, match=r"section 'S1' has no morphology to compare: .* 0 vary"):
-        stp.pp.balance(sdata, morphology="X_mine")
-    assert unchanged(sdata)
 
 
 def test_the_table_is_not_copied(sdata):

@@ -37,9 +37,7 @@ def card(model: Model) -> str:
         "",
         "## Training",
         "",
-        f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)",
-        f"- held out for early stopping: {training['held_out']} "
-        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+        *_training(training),
         *_weighing(training.get("sample_weight")),
         f"- seed {training['seed']}",
         *[f"- {name} {version}" for name, version in training["versions"].items()],
@@ -56,6 +54,13 @@ def card(model: Model) -> str:
 
 
 def _inputs(model: Model) -> list[str]:
+    if model.bases:
+        return [
+            f"- `{name}`, in `base_{number}`: {base.method} from {'; '.join(_inputs(base))[2:]}"
+            for number, (name, base) in enumerate(
+                zip(model.hyperparameters["bases"], model.bases, strict=True)
+            )
+        ]
     if model.uses_pixels:
         tiles = model.recipe["tiles"]
         return [
@@ -63,12 +68,34 @@ def _inputs(model: Model) -> list[str]:
             f"- stain: {_stain(tiles.get('stain'))}",
         ]
     embed = model.recipe["embed"]
+    if "tile_um" not in embed:
+        return [f"- embeddings in `obsm[{model.recipe['embedding']!r}]`, context `{model.context}`"]
     return [
         f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
         f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
         f"- stain: {_stain(embed.get('stain'))}",
         f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
     ]
+
+
+def _training(training: dict[str, Any]) -> list[str]:
+    if not training["sections"]:
+        return ["- weights as published; the release does not say on which sections"]
+    return [
+        *_sections(training),
+        f"- held out for early stopping: {training['held_out']} "
+        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+    ]
+
+
+def _sections(training: dict[str, Any]) -> list[str]:
+    if "before" in training:
+        new = ", ".join(training["finetuned_on"])
+        before = _sections(training["before"])
+        return [*before, f"- finetuned on: {new} ({training['n_spots']} spots)"]
+    if not training["sections"]:
+        return ["- weights as published"]
+    return [f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)"]
 
 
 def _weighing(weights: dict[str, Any] | None) -> list[str]:

@@ -23,6 +23,7 @@ from stpredict.models._save import (
     WEIGHTS,
     base_folder,
 )
+from stpredict.models._stack import check_bases
 from stpredict.targets import Standard, from_state
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _assemble(
         bases=tuple(bases),
     )
     _check_shapes(model, config["n_features"])
+    check_bases(model)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stpredict.models._estimators import fit_forest, fit_linear
 from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
+from stpredict.nn.stacking import SPOT, of_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +38,15 @@ class Method:
     paper
         What to cite.
     recipe
-        What a model's recipe holds beside the layer.
+        What a model's recipe holds beside the layer. Nothing for stacks, whose bases have
+        recipes of their own.
     estimate
         Fills the network from all training rows at once, for methods that are not trained step by
         step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
         groups (n,), ``seed=`` and the method's own options; returns what it chose.
+    head
+        Part of the network that predicts from what the other parts encode, which can be trained
+        alone; none where it is empty.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Method:
     paper: str = ""
     recipe: tuple[str, ...] = ("embedding", "embed")
     estimate: Callable[..., dict[str, Any]] | None = None
+    head: str = ""
 
 
 def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -68,6 +74,7 @@ DEEPSPOT = Method(
     contexts=CONTEXTS,
     hyperparameters={"n_hidden": 512, "n_phi": 10, "n_rho": 10, "dropout": 0.3},
     paper=_DEEPSPOT_PAPER,
+    head="rho",
 )
 DEEPCELL = Method(
     name="deepcell",
@@ -81,6 +88,7 @@ DEEPCELL = Method(
         "aggregation": "max",
     },
     paper=_DEEPSPOT_PAPER,
+    head="rho",
 )
 RIDGE = Method(
     name="ridge",
@@ -128,4 +136,15 @@ MULTISCALE = Method(
     recipe=("tiles",),
 )
 
-METHODS = {method.name: method for method in (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES)}
+STACKING = Method(
+    name="stacking",
+    network=of_stack,
+    contexts=SPOT,
+    hyperparameters={"meta": "mlp", "n_hidden": 512, "dropout": 0.2},
+    paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
+    recipe=(),
+)
+
+METHODS = {
+    method.name: method for method in (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES, STACKING)
+}

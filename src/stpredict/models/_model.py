@@ -66,7 +66,8 @@ class Model:
     subtiles
         Scaling of the sub-tiles' embeddings, where the context has them.
     bases
-        The models that a stack stands on.
+        The models that a stack stands on, each with its own recipe; their predictions are what
+        its network takes in.
 
     Examples
     --------
@@ -158,8 +159,14 @@ class Model:
         Raises
         ------
         ValueError
-            If an input is missing, not used, or of the wrong shape, or has NaN.
+            If an input is missing, not used, or of the wrong shape, or has NaN; if the model is a
+            stack.
         """
+        if self.bases:
+            raise ValueError(
+                "a stack takes no embeddings of its own, its bases do: predict with "
+                "model.bases[…].predict_array, or the whole stack with stp.tl.predict"
+            )
         if self.uses_pixels:
             return self._predict_tiles(center, device=device)
         given = {"center": center, "subtiles": subtiles, "neighbors": neighbors}

@@ -11,6 +11,7 @@ from stpredict.nn.deepsets import DeepCell, DeepSets
 from stpredict.nn.forest import ForestSets
 from stpredict.nn.linear import LinearSets
 from stpredict.nn.multiscale import MultiScale
+from stpredict.nn.stacking import MeanOfModels, StackingMLP
 
 __all__ = [
     "Autoencoder",
@@ -18,8 +19,10 @@ __all__ = [
     "DeepSets",
     "ForestSets",
     "LinearSets",
+    "MeanOfModels",
     "MultiScale",
     "SetNetwork",
+    "StackingMLP",
     "TileCNN",
     "from_published_state",
     "losses",

@@ -11,9 +11,6 @@ from anndata import AnnData
 
 from stpredict import _keys, _provenance, _sections, _validate
 from stpredict._log import tell
-from stpredict._recipe import read_inputs
-from stpredict.alignment import pitch_of
-from stpredict.pp._aestetik import joint_clusters, require_aestetik
 from stpredict.pp._pca import section_pca
 
 if TYPE_CHECKING:
@@ -24,15 +21,12 @@ if TYPE_CHECKING:
 
 #: Neighbours in the graph that is clustered, as scanpy's default.
 _N_NEIGHBORS = 15
-#: Where Visium's readers keep the column and row of a spot.
-_ARRAY = ("array_col", "array_row")
 
 
 def balance(
     sdata: SpatialData,
     *,
     by: str | Sequence[str] | None = None,
-    morphology: str | None = None,
     resolution: float = 1.0,
     seed: int = 0,
     copy: bool = False,
@@ -51,11 +45,6 @@ def balance(
     by
         Instead of clusters: a column of ``obs`` whose groups weigh alike, such as ``"region"`` for
         sections, or several columns, whose combinations that occur do.
-    morphology
-        An embedding of the tiles, such as ``"X_texture"``: clusters of expression, morphology and
-        place in the array together, as many as Leiden finds by expression alone. They are those of
-        AESTETIK, an autoencoder trained on each section (extra ``aestetik``; many minutes without a
-        GPU, and it seeds the random generators of the process).
     resolution
         Of Leiden: higher gives more clusters.
     seed
@@ -72,18 +61,15 @@ def balance(
     Raises
     ------
     KeyError
-        If ``layers["log1p"]``, the embedding, or a column, is not there.
+        If ``layers["log1p"]``, or a column, is not there.
     ValueError
-        If there is a single cluster in a section, or a single group; spots have no group; the
-        layer has NaN; or both ``by`` and ``morphology`` are given.
-    ImportError
-        If ``morphology`` is given and AESTETIK is not installed.
+        If there is a single cluster in a section, or a single group; spots have no group; or the
+        layer has NaN.
 
     References
     ----------
     Traag et al., From Louvain to Leiden: guaranteeing well-connected communities, Scientific
-    Reports 2019. Nonchev et al., Representation learning for multi-modal spatially resolved
-    transcriptomics data, Bioinformatics 2026.
+    Reports 2019.
 
     Examples
     --------
@@ -97,16 +83,12 @@ def balance(
     True
     """
     _validate.positive("resolution", resolution)
-    if by is not None and morphology is not None:
-        raise ValueError(f"give one of by= and morphology=: by={by!r}, morphology={morphology!r}")
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
     if by is None:
-        spots = None if morphology is None else _spots(sdata, table, morphology)
-        weight, n_groups = _by_cluster(table, spots, resolution=resolution, seed=seed)
+        weight, n_groups = _by_cluster(table, resolution=resolution, seed=seed)
         how: dict[str, Any] = {"resolution": float(resolution), "seed": seed}
-        how["morphology"] = morphology
-        what = "clusters of expression" + (" and morphology" if morphology else "")
+        what = "clusters of expression"
     else:
         columns = [by] if isinstance(by, str) else list(by)
         labels = _labels(table, columns)
@@ -129,28 +111,8 @@ def _alike(labels: NDArray[np.intp]) -> NDArray[np.float64]:
     return weight
 
 
-def _spots(
-    sdata: SpatialData, table: AnnData, morphology: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Embedding of every spot, and its column and row in the array of its section."""
-    require_aestetik()
-    embedding, _, _ = read_inputs(table, morphology, subtiles=False, neighbors=False)
-    place = np.empty((table.n_obs, 2))
-    for section in _sections.sections(sdata):
-        if set(_ARRAY) <= set(table.obs):
-            place[section.rows] = table.obs[list(_ARRAY)].to_numpy(dtype=float)[section.rows]
-        else:
-            centers = section.centers_um
-            place[section.rows] = np.round((centers - centers.min(axis=0)) / pitch_of(centers))
-    return embedding, place
-
-
 def _by_cluster(
-    table: AnnData,
-    spots: tuple[NDArray[np.float32], NDArray[np.float64]] | None,
-    *,
-    resolution: float,
-    seed: int,
+    table: AnnData, *, resolution: float, seed: int
 ) -> tuple[NDArray[np.float64], list[int]]:
     values = _sections.layer_of(table, _keys.LOG1P)
     region = _sections.region_of(table)
@@ -159,29 +121,15 @@ def _by_cluster(
         rows = np.flatnonzero(region == section)
         components = section_pca(values, rows, section=section, seed=seed)
         labels = _cluster(components, resolution=resolution, seed=seed)
-        _require_several(labels, section, resolution=resolution)
-        if spots is not None:
-            embedding, place = spots
-            labels = joint_clusters(
-                components,
-                section_pca(embedding, rows, section=section, seed=seed, what="morphology"),
-                place[rows],
-                n_clusters=int(labels.max()) + 1,
-                seed=seed,
+        if labels.max() == 0:
+            raise ValueError(
+                f"the {len(rows)} spots of section {section!r} form a single cluster at "
+                f"resolution={resolution:g}: there is nothing to balance. Give a higher "
+                'resolution=, or a column of obs, for instance by="region" for sections'
             )
-            _require_several(labels, section, resolution=resolution)
         weight[rows] = _alike(labels)
         n_groups.append(int(labels.max()) + 1)
     return weight, n_groups
-
-
-def _require_several(labels: NDArray[np.intp], section: str, *, resolution: float) -> None:
-    if labels.max() == 0:
-        raise ValueError(
-            f"the {len(labels)} spots of section {section!r} form a single cluster at "
-            f"resolution={resolution:g}: there is nothing to balance. Give a higher resolution=, "
-            'or a column of obs, for instance by="region" for sections'
-        )
 
 
 def _cluster(components: NDArray[np.float32], *, resolution: float, seed: int) -> NDArray[np.intp]:

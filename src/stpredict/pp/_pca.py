@@ -17,7 +17,7 @@ _N_COMPONENTS = 50
 
 
 def section_pca(
-    values: Any, rows: NDArray[np.intp], *, section: str, seed: int, what: str = "expression"
+    values: Any, rows: NDArray[np.intp], *, section: str, seed: int
 ) -> NDArray[np.float32]:
     """Components of some rows of a layer, (n, d), d at most 50.
 
@@ -31,8 +31,6 @@ def section_pca(
         Its name, for messages.
     seed
         Of the solver.
-    what
-        What the values are, for messages.
     """
     chosen = values[rows]
     if sp.issparse(chosen):  # scanpy 1.11 fails on scipy's sparse arrays
@@ -43,8 +41,8 @@ def section_pca(
     n_components = min(_N_COMPONENTS, min(chosen.shape) - 1)
     if n_components < 1 or not variance(chosen).any():
         raise ValueError(
-            f"section {section!r} has no {what} to compare: {len(rows)} spots and "
-            f"{chosen.shape[1]} columns, of which {int(np.count_nonzero(variance(chosen)))} vary; "
+            f"section {section!r} has no expression to compare: {len(rows)} spots and "
+            f"{chosen.shape[1]} genes, of which {int(np.count_nonzero(variance(chosen)))} vary; "
             "it takes two of each that do"
         )
     return np.asarray(sc.pp.pca(chosen, n_comps=n_components, random_state=seed))

@@ -9,6 +9,7 @@ from stpredict._recipe import check_recipe
 from stpredict.pp._embed import embed_with
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._prepare_layer import make_layer
+from stpredict.pp._prepare_stack import apart
 from stpredict.pp._stain import normalize_stain
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def prepare(
     makes the layer the model was trained on, so that predictions can be compared with it:
     normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
     the same genes to rank among. No spot is removed. Models on pixels read the tiles themselves:
-    for them, the stain and the layer are all there is to prepare.
+    for them, the stain and the layer are all there is to prepare. For a stack, makes the inputs of
+    every base; those that several share are made once.
 
     Parameters
     ----------
@@ -47,7 +49,8 @@ def prepare(
     model
         The fitted model.
     encoder
-        The encoder itself, where the model was trained with a module or function of yours.
+        The encoder itself, where the model was trained with a module or function of yours. Stacks
+        on several embeddings are then prepared base by base.
     weights
         Local file with the encoder's weights, instead of the hub.
     batch_size
@@ -78,6 +81,21 @@ def prepare(
     >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
     """
     table = _sections.table_of(sdata)
+    if model.bases:
+        prepared = _sections.copy_of(sdata)
+        for base in apart(model, own=encoder is not None or weights is not None):
+            prepare(
+                prepared,
+                base,
+                encoder=encoder,
+                weights=weights,
+                batch_size=batch_size,
+                device=device,
+            )
+        if copy:
+            return prepared
+        _keep(sdata, prepared)
+        return None
     if model.uses_pixels:
         prepared = _sections.copy_of(sdata)
         _normalize_stain(prepared, model.recipe["tiles"].get("stain"))
@@ -88,6 +106,13 @@ def prepare(
         _keep(sdata, prepared)
         return None
     recipe = model.recipe["embed"]
+    if "tile_um" not in recipe:
+        raise ValueError(
+            "a published release does not say how its inputs were made: run stp.pp.embed(sdata, "
+            f"{recipe.get('encoder', '…')!r}, tile_um=…, n_subtiles=3) and stp.pp.neighbors(sdata) "
+            f"as its paper did, with the result in obsm[{model.recipe['embedding']!r}], then "
+            "stp.tl.predict"
+        )
     loaded = _load(recipe["encoder"], encoder, weights)
     if loaded.weights_hash != recipe["weights_hash"]:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from stpredict import _validate
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -91,6 +93,16 @@ class Targets(ABC):
         raise ValueError(
             f"targets={self.kind!r} have no factors, their outputs are genes; fit a model with "
             'targets="svd", "nmf" or "autoencoder" to predict factors'
+        )
+
+    def only(self, places: Sequence[int]) -> Targets:
+        """Keep some of the model's genes, by their places; factors stay what they are."""
+        kept = np.asarray(places, dtype=np.int64)
+        return replace(
+            self,
+            columns=self.columns[kept],
+            mean=self.mean[kept],
+            constant=self.constant[kept],
         )
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -13,6 +13,8 @@ from stpredict.targets._base import Targets, dense
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from stpredict.targets._saved import Saved
@@ -65,6 +67,11 @@ class Counts(Targets):
         """Logarithm of the share of the counts that each gene has in training, (n_genes,)."""
         share = np.maximum(self.mean / PER, np.finfo(np.float32).tiny)
         return np.asarray(np.log(share), dtype=np.float32)
+
+    def only(self, places: Sequence[int]) -> Counts:
+        """Keep some of the genes, by their places; no others are needed to make targets."""
+        n, kept = len(places), np.asarray(places, dtype=np.int64)
+        return Counts(np.arange(n), n, self.mean[kept], self.constant[kept])
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {}, {}

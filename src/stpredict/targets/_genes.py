@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ from stpredict.targets._scaling import describe
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -52,6 +54,18 @@ class Genes(Targets):
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Bring scaled genes back to their units, (n, n_genes)."""
         return self._with_constants(self.standard.inverse(self._checked_outputs(outputs)))
+
+    def only(self, places: Sequence[int]) -> Genes:
+        """Keep some of the genes, by their places; no others are needed to make targets."""
+        n, kept = len(places), np.asarray(places, dtype=np.int64)
+        return replace(
+            self,
+            columns=np.arange(n),
+            n_fit_genes=n,
+            mean=self.mean[kept],
+            constant=self.constant[kept],
+            standard=Standard(self.standard.mean[kept], self.standard.scale[kept]),
+        )
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {"scaling": self.scaling}, {

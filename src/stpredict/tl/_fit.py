@@ -168,6 +168,8 @@ def fit_inputs(
             "sample_weight": weighing(table, task.sample_weight),
             "seed": task.seed,
             "versions": versions(),
+            # of factors, to make the same of new sections
+            **({} if targets.outputs is None else {"target_genes": table.var_names.tolist()}),
         },
         units=(_layers.units_of(table, task.layer) if values.library is None else COUNTS_UNITS),
         inputs=scaler,

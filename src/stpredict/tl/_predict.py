@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
+from stpredict.models._stack import StackInputs, baseline
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -48,10 +49,11 @@ def predict(
         Writes ``tables["predicted"]``, which annotates the same shapes: ``X`` (n_obs, n_genes)
         float32 in the units of the layer the model was trained on (``log1p`` values can fall
         slightly below 0: nothing is cut off), ``layers["std"]`` the standard deviation over the
-        members of an ensemble, for methods that are one, ``layers["ridge"]`` the same as ``X``
-        from ridge regression on the same embedding (of models on pixels, on the texture
-        encoder's of the same tiles), ``var["training_mean"]``, and the table's ``obs``, positions
-        and spatial graph. Genes are the model's, whatever genes the table has.
+        members of an ensemble, for methods that are one, or over the bases of a stack,
+        ``layers["ridge"]`` the same as ``X`` from ridge regression on the same embedding (of models
+        on pixels, on the texture encoder's of the same tiles; of a stack, that of its first base),
+        ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
+        the model's, whatever genes the table has.
         With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]`` and
         ``var["training_mean"]`` are left out.
 
@@ -73,18 +75,14 @@ def predict(
     _validate.one_of("space", space, ("genes", "factors"))
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
-    inputs = (
-        _pixels.model_tiles(sdata, model)
-        if model.uses_pixels
-        else _recipe.model_inputs(table, model)
-    )
+    inputs = _inputs(sdata, model)
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=table.obs.copy(), var=_described(model, space))
     if spread is not None:
         predicted.layers[_keys.STD] = spread
-    if model.ridge is not None and space == "genes":
-        baseline = model.ridge.predict(model.inputs.transform(inputs.center))
-        predicted.layers[_keys.RIDGE] = baseline
+    ridge = baseline(model, inputs)
+    if ridge is not None and space == "genes":
+        predicted.layers[_keys.RIDGE] = ridge[0]
     for slots, kept in (
         ("obsm", [_keys.SPATIAL]),
         ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
@@ -101,7 +99,7 @@ def predict(
         units=model.units if space == "genes" else "factor",
         layer=model.recipe["layer"],
         training_sections=model.training["sections"],
-        ridge_alpha=None if model.ridge is None else model.ridge.alpha,
+        ridge_alpha=None if ridge is None else ridge[1],
     )
     region, region_key, instance_key = get_table_keys(table)
     # not TableModel.parse(overwrite_metadata=…): obs is already right
@@ -109,6 +107,17 @@ def predict(
         predicted, region=region, region_key=region_key, instance_key=instance_key
     )
     return sdata if copy else None
+
+
+def _inputs(sdata: SpatialData, model: Model) -> Any:
+    """Read what a model takes in; of a stack, what each of its bases does."""
+    table = _sections.table_of(sdata)
+    if model.bases:
+        parts = tuple(_inputs(sdata, base) for base in model.bases)
+        return StackInputs(model, parts, _sections.region_of(table))
+    if model.uses_pixels:
+        return _pixels.model_tiles(sdata, model)
+    return _recipe.model_inputs(table, model)
 
 
 def _described(model: Model, space: str) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def split(
     table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
 ) -> Split:
     """Hold out one group (patient, section), or a block of tissue of a single section."""
-    labels, kind = _groups(table, groups)
+    labels, kind = group_labels(table, groups)
     names = list(dict.fromkeys(labels))
     if len(names) == 1:
         return _block(found, kind=kind, name=names[0])
@@ -63,7 +63,7 @@ def whole(
     table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
 ) -> Split:
     """Train on all rows; what is tuned is tuned over groups, or blocks of a single section."""
-    labels, _ = _groups(table, groups)
+    labels, _ = group_labels(table, groups)
     if len(set(labels)) == 1:
         labels = _blocks(found)[0]
     return Split(
@@ -74,7 +74,8 @@ def whole(
     )
 
 
-def _groups(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
+def group_labels(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
+    """Group of each row, (n_obs,), and what the groups are: a column, or sections."""
     if column is not None:
         if column not in table.obs:
             raise KeyError(
@@ -86,7 +87,7 @@ def _groups(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
             )
         return table.obs[column].astype(str).to_numpy(), column
     if _keys.PATIENT in table.obs and table.obs[_keys.PATIENT].nunique() > 1:
-        return _groups(table, _keys.PATIENT)
+        return group_labels(table, _keys.PATIENT)
     return _sections.region_of(table), "section"
 
 

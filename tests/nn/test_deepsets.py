@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from stpredict.nn import DeepSets, _median, from_published_state
+from stpredict.nn import DeepCell, DeepSets, _median, from_published_state
 from stpredict.nn._dropout import keep_mask
 from stpredict.nn._ensemble import MeanEnsemble, MedianEnsemble
 from stpredict.nn._median import lower_median
@@ -99,6 +99,49 @@ def test_golden_figures(context):
     if network.uses_neighbors:
         inputs["neighbors"] = figures["x_neighbors"]
     torch.testing.assert_close(network.eval()(**inputs), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("context", ["cell", "cell_neighbors"])
+@pytest.mark.parametrize("aggregation", ["max", "mean", "sum"])
+def test_golden_figures_of_deepcell(aggregation, context):
+    with np.load(GOLDEN) as stored:
+        figures = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    prefix = f"deepcell/{aggregation}/{context}/"
+    state = {k.removeprefix(prefix): v for k, v in figures.items() if k.startswith(prefix)}
+    expected = state.pop("y")
+    stacked = from_published_state(state)
+    (n_phi, n_hidden, n_features), (n_rho, n_targets, _) = (
+        stacked[f"{part}.weight"].shape for part in ("phi", "rho")
+    )
+    sizes = {"n_hidden": n_hidden, "n_phi": n_phi, "n_rho": n_rho}
+    network = DeepCell(n_features, n_targets, context=context, aggregation=aggregation, **sizes)
+    network.load_state_dict(stacked)
+    inputs = {"center": figures["x_center"].squeeze(1)}
+    if network.uses_neighbors:
+        inputs["neighbors"] = figures["x_neighbors"]  # without a mask padding takes part, as there
+    torch.testing.assert_close(network.eval()(**inputs), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("aggregation", ["max", "mean", "sum"])
+def test_masked_neighbours_are_reduced_as_in_a_loop(aggregation):
+    torch.manual_seed(0)
+    sizes = {"n_hidden": H, "n_phi": 3, "n_rho": 2}
+    network = DeepCell(D, G, aggregation=aggregation, **sizes).double().eval()
+    inputs = make_inputs("spot_neighbors")
+    mask = torch.rand(8, K, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[3] = False
+    y = network(**inputs, neighbor_mask=mask)
+    for i in range(8):
+        center_h = network.encode(inputs["center"][i : i + 1])[0]
+        near = [network.encode(x[None])[0] for x in inputs["neighbors"][i][mask[i]]]
+        reduced = torch.zeros_like(center_h)
+        for h in near:
+            if aggregation == "max":
+                reduced = torch.maximum(reduced, h)  # phi ends in ReLU
+            else:
+                reduced = reduced + h / (len(near) if aggregation == "mean" else 1)
+        expected = network.rho(torch.cat([center_h, reduced])[None])[0]
+        torch.testing.assert_close(y[i], expected)
 
 
 def test_golden_figures_contain_padding():
@@ -363,6 +406,7 @@ def test_no_rows_give_no_rows():
     ("options", "message"),
     [
         ({"context": "spots"}, r"context='spots' is unknown; choose one of spot, spot_subspot"),
+        ({"aggregation": "min"}, r"aggregation='min' is unknown; choose one of max, mean, sum"),
         ({"n_hidden": 0}, r"n_hidden=0 must be at least 1"),
         ({"n_phi": 256}, r"n_phi=256 must be 1 to 255"),
         ({"n_rho": 0}, r"n_rho=0 must be 1 to 255"),

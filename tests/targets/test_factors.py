@@ -92,7 +92,7 @@ def test_genes_of_the_model_are_some_of_the_fit_genes(kind, scaling):
 
 
 @pytest.mark.parametrize("kind", FACTORS)
-def test_networks_see_factors_of_one_size_and_users_see_their_scores(kind):
+def test_networks_see_scaled_factors_and_users_see_their_scores(kind):
     values = planted(noise=0.2)
     made = fitted(kind, values)
     assert made.n_outputs == 3
@@ -100,10 +100,31 @@ def test_networks_see_factors_of_one_size_and_users_see_their_scores(kind):
     outputs = made.transform(values)
     assert outputs.dtype == np.float32
     np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(outputs.std(axis=0), 1, atol=1e-5)
+    assert (outputs**2).mean() == pytest.approx(1, abs=1e-4)
     scores = made.factors(outputs)
     assert scores.dtype == np.float32
     assert np.ptp(scores.std(axis=0)) > 0.1  # not of one size
+
+
+def test_an_error_of_a_principal_component_weighs_as_the_errors_it_makes_in_the_genes():
+    values = planted(noise=0.2)
+    made = fitted("svd", values, scaling="none")
+    outputs = made.transform(values)
+    assert np.ptp(outputs.std(axis=0)) > 0.1
+    wrong = outputs + np.random.default_rng(0).normal(size=outputs.shape).astype(np.float32)
+    in_outputs = ((wrong - outputs) ** 2).sum(axis=1)
+    in_genes = ((made.inverse(wrong) - made.inverse(outputs)) ** 2).sum(axis=1)
+    np.testing.assert_allclose(in_genes / in_outputs, (in_genes / in_outputs)[0], rtol=1e-4)
+
+
+def test_nmf_factors_weigh_by_what_they_move_in_the_genes():
+    values = planted(noise=0.2)
+    made = fitted("nmf", values, scaling="none")
+    outputs = made.transform(values)
+    moved = made.factors(outputs).std(axis=0) * np.linalg.norm(made.components, axis=1)
+    np.testing.assert_allclose(
+        outputs.std(axis=0) / outputs.std(axis=0)[0], moved / moved[0], rtol=1e-4
+    )
 
 
 def test_genes_have_no_factors():

@@ -67,6 +67,8 @@ def fit_linear(
     seed: int,
 ) -> dict[str, Any]:
     """Fill a linear network by ridge regression, of principal components where asked for."""
+    if n_components is not None:
+        _check_components(n_components, features, groups, tuned=alpha == "tuned")
     if alpha == "tuned":
         coefficients, intercept, chosen = tune_ridge(
             features, targets, groups, n_components=n_components, seed=seed
@@ -82,6 +84,22 @@ def fit_linear(
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))
     return {"alpha": chosen}
+
+
+def _check_components(
+    n_components: int, features: NDArray[np.float32], groups: NDArray[np.str_], *, tuned: bool
+) -> None:
+    """Require no more components than there are features, and rows to find them on."""
+    n_rows, n_features = features.shape
+    where = ""
+    if tuned:
+        n_rows -= int(np.unique(groups, return_counts=True)[1].max())
+        where = " without the largest group, which is left out to tune alpha"
+    if not 1 <= n_components <= min(n_rows, n_features):
+        raise ValueError(
+            f"n_components={n_components} must be 1 to {min(n_rows, n_features)}: there are "
+            f"{n_features} features, and {n_rows} training rows{where}"
+        )
 
 
 def fit_forest(

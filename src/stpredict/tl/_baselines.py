@@ -187,6 +187,14 @@ def fit_trees(
     >>> sdata.tables["predicted"].layers["std"].shape == sdata.tables["predicted"].shape
     True
     """
+    for name, value in {"n_trees": n_trees, "min_samples_leaf": min_samples_leaf}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
+    _validate.positive("max_features", max_features)
+    if max_features > 1:
+        raise ValueError(
+            f"max_features={max_features!r} is a share of the features, above 0 and up to 1"
+        )
     return fit(
         sdata,
         TREES,

@@ -1,0 +1,62 @@
+"""Ridge and trees of scikit-learn in networks: scikit-learn itself is the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+
+from stpredict.models._estimators import ALPHAS, fit_linear, tune_ridge
+from stpredict.nn import LinearSets
+
+
+def data(noise=1.0):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(90, 12)).astype(np.float32)
+    targets = features @ rng.normal(size=(12, 3)) + noise * rng.normal(size=(90, 3))
+    return features, targets.astype(np.float32), np.repeat(["a", "b", "c"], 30)
+
+
+def predicted(features, targets, groups, **options):
+    network = LinearSets(12, 3, context="spot")
+    chosen = fit_linear(network, features, targets, groups, seed=0, **options)
+    with torch.no_grad():
+        return network(torch.from_numpy(features)).numpy(), chosen["alpha"]
+
+
+@pytest.mark.parametrize("n_components", [None, 4])
+def test_the_network_predicts_as_the_pipeline(n_components):
+    features, targets, groups = data()
+    found, alpha = predicted(features, targets, groups, alpha=3.0, n_components=n_components)
+    steps = [] if n_components is None else [PCA(n_components, random_state=0)]
+    oracle = make_pipeline(*steps, Ridge(3.0)).fit(features, targets)
+    np.testing.assert_allclose(found, oracle.predict(features), rtol=1e-4, atol=1e-5)
+    assert alpha == 3.0
+
+
+@pytest.mark.parametrize("n_components", [None, 4])
+def test_alpha_is_what_predicts_the_group_left_out_best(n_components):
+    features, targets, groups = data(noise=6.0)
+    steps = [] if n_components is None else [PCA(n_components, random_state=0)]
+    errors = []
+    for alpha in ALPHAS:
+        squared = []
+        for group in "abc":
+            out = groups == group
+            model = make_pipeline(*steps, Ridge(alpha)).fit(features[~out], targets[~out])
+            squared.append(((model.predict(features[out]) - targets[out]) ** 2).mean())
+        errors.append(np.mean(squared))
+    _, _, alpha = tune_ridge(features, targets, groups, n_components=n_components)
+    assert alpha == ALPHAS[int(np.argmin(errors))]
+    assert 1 < alpha < ALPHAS[-1]
+
+
+def test_alpha_of_hest_is_by_the_size_of_the_problem():
+    features, targets, groups = data()
+    whole = predicted(features, targets, groups, alpha="hest", n_components=None)[1]
+    some = predicted(features, targets, groups, alpha="hest", n_components=4)[1]
+    assert whole == pytest.approx(100 / (12 * 3))
+    assert some == pytest.approx(100 / (4 * 3))

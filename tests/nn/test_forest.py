@@ -1,0 +1,115 @@
+"""Linear maps and forests over sets: scikit-learn as oracle, damaged tables are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import ExtraTreesRegressor
+
+from stpredict.models._estimators import fit_forest
+from stpredict.nn import ForestSets, LinearSets
+
+
+def test_linear_sets_are_linear_in_the_means():
+    torch.manual_seed(0)
+    network = LinearSets(3, 2, context="spot_neighbors").double()
+    center, neighbors = torch.randn(5, 3).double(), torch.randn(5, 4, 3).double()
+    mask = torch.arange(4) < torch.tensor([4, 2, 1, 0, 3]).unsqueeze(1)
+    y = network(center, neighbors=neighbors, neighbor_mask=mask)
+    for i in range(5):
+        near = neighbors[i][mask[i]]
+        mean = near.mean(0) if len(near) else torch.zeros(3).double()
+        torch.testing.assert_close(y[i], network.linear(torch.cat([center[i], mean])))
+
+
+@pytest.fixture
+def grown():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 6)).astype(np.float32)
+    targets = np.stack([features[:, 0] > 0, features[:, 3] * features[:, 1]], 1).astype(np.float32)
+    forest = ForestSets(6, 2, context="spot")
+    options = {"n_trees": 30, "min_samples_leaf": 3, "max_features": 0.5}
+    fit_forest(forest, features, targets, np.repeat("a", 300), seed=4, **options)
+    oracle = ExtraTreesRegressor(30, min_samples_leaf=3, max_features=0.5, random_state=4)
+    return forest, oracle.fit(features, targets)
+
+
+def test_a_forest_predicts_as_that_of_scikit_learn(grown):
+    forest, oracle = grown
+    new = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
+    found = forest(torch.from_numpy(new))
+    np.testing.assert_allclose(found.numpy(), oracle.predict(new), rtol=1e-5, atol=1e-6)
+    members = forest.member_heads(torch.from_numpy(new)).numpy()
+    for tree, predicted in zip(oracle.estimators_, members, strict=True):
+        np.testing.assert_array_equal(predicted, tree.predict(new).astype(np.float32))
+
+
+def test_chunks_do_not_show(grown, monkeypatch):
+    forest, _ = grown
+    x = torch.randn(40, 6)
+    whole = forest(x)
+    monkeypatch.setattr("stpredict.nn.forest._CHUNK", 1)
+    torch.testing.assert_close(forest(x), whole)
+    assert forest(x[:0]).shape == (0, 2)
+
+
+def test_a_forest_is_saved_as_its_state(grown):
+    forest, _ = grown
+    other = ForestSets(6, 2, context="spot")
+    with pytest.raises(ValueError, match=r"has no trees yet: fill it with grow\(\)"):
+        other(torch.zeros(1, 6))
+    other.load_state_dict(forest.state_dict())
+    x = torch.randn(20, 6)
+    assert torch.equal(other(x), forest(x))
+
+
+def small():
+    """One split, two leaves."""
+    return {
+        "feature": torch.tensor([1, -1, -1]),
+        "threshold": torch.tensor([0.5, 0, 0]).double(),
+        "branches": torch.tensor([[1, 2], [-1, -1], [-1, -1]]),
+        "value": torch.tensor([[0.0], [3.0], [4.0]]),
+        "roots": torch.tensor([0]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("branches", [[0, 2], [-1, -1], [-1, -1]], "leads nowhere"),  # round and round
+        ("branches", [[1, 3], [-1, -1], [-1, -1]], "leads nowhere"),
+        ("branches", [[-1, 2], [-1, -1], [-1, -1]], "leads nowhere"),
+        ("feature", [2, -1, -1], "looks at a feature that is not there"),
+        ("feature", [1, -1], "2 nodes have thresholds, branches and values of the shapes"),
+        ("roots", [3], "leads nowhere"),
+        ("roots", [-1], "leads nowhere"),
+        ("value", [[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]], "3 nodes have thresholds"),
+        ("threshold", [0.5], "3 nodes have thresholds"),
+    ],
+)
+def test_damaged_tables_are_refused(name, value, message):
+    forest = ForestSets(2, 1, context="spot")
+    damaged = small()
+    damaged[name] = torch.tensor(value, dtype=damaged[name].dtype)
+    with pytest.raises(ValueError, match=message):
+        forest.load_state_dict(damaged)
+    assert len(forest.feature) == 0  # nothing was taken
+    forest.load_state_dict(small())
+    assert forest(torch.tensor([[9.0, 0.2], [9.0, 0.7]])).tolist() == [[3.0], [4.0]]
+
+
+def test_missing_tables_are_named():
+    forest, state = ForestSets(2, 1), small()
+    del state["roots"]
+    with pytest.raises(RuntimeError, match="roots"):
+        forest.load_state_dict(state)
+
+
+@pytest.mark.parametrize("network", [LinearSets, ForestSets])
+def test_bad_options_are_told(network):
+    with pytest.raises(ValueError, match=r"context='cell' is unknown; choose one of spot"):
+        network(2, 1, context="cell")
+    with pytest.raises(ValueError, match=r"n_targets=0 must be at least 1"):
+        network(2, 0)

@@ -1,0 +1,93 @@
+"""Ridge and trees as models: what their options do, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stpredict as stp
+
+TREES = {"n_trees": 10}
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+@pytest.fixture(scope="module")
+def sdata():
+    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=40)
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=5, flavor="variance")
+    stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    stp.settings.verbosity = verbosity
+    return sdata
+
+
+def test_ridge_remembers_its_alpha(sdata):
+    assert stp.tl.fit_ridge(sdata, alpha=7).hyperparameters["alpha"] == 7
+    assert stp.tl.fit_ridge(sdata).hyperparameters["alpha"] >= 1
+    hest = stp.tl.fit_ridge(sdata, context="spot", n_components=16, alpha="hest")
+    assert hest.hyperparameters["alpha"] == pytest.approx(100 / (16 * 5))
+    assert hest.hyperparameters["n_components"] == 16
+    assert hest.training["held_out"] == "nothing"
+    assert hest.history.empty
+
+
+def test_ridge_on_the_spot_is_the_baseline_of_every_model(sdata):
+    model = stp.tl.fit_ridge(sdata, context="spot")
+    predicted = stp.tl.predict(sdata, model, copy=True).tables["predicted"]
+    np.testing.assert_allclose(predicted.X, predicted.layers["ridge"], atol=1e-4)
+
+
+def test_more_shrinkage_predicts_less_spread(sdata):
+    spreads = []
+    for alpha in (1, 1e3, 1e6):
+        model = stp.tl.fit_ridge(sdata, alpha=alpha)
+        spreads.append(stp.tl.predict(sdata, model, copy=True).tables["predicted"].X.std(0).mean())
+    assert spreads[0] > spreads[1] > 5 * spreads[2]
+
+
+def test_one_tree_of_single_spots_knows_them_by_heart(sdata):
+    model = stp.tl.fit_trees(sdata, n_trees=1, min_samples_leaf=1, max_features=1.0)
+    stp.tl.predict(sdata, model)
+    predicted, table = sdata.tables["predicted"], sdata.tables["table"]
+    measured = table[:, predicted.var_names].layers["log1p"].toarray()
+    np.testing.assert_allclose(predicted.X, measured, atol=1e-4)
+    np.testing.assert_allclose(predicted.layers["std"], 0, atol=1e-5)
+    del sdata.tables["predicted"]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("ridge", {"n_components": 0}, r"n_components=0 must be 1 to \d+"),
+        (
+            "ridge",
+            {"n_components": 5000},
+            r"n_components=5000 must be 1 to \d+: there are \d+ features, and \d+ training rows "
+            r"without the largest group",
+        ),
+        (
+            "ridge",
+            {"n_components": 5000, "alpha": "hest", "context": "spot"},
+            r"n_components=5000 must be 1 to \d+: there are \d+ features, and \d+ training rows$",
+        ),
+        ("ridge", {"alpha": 0}, r"alpha must be a number above 0: 0"),
+        ("ridge", {"alpha": "best"}, r"alpha must be a number above 0: 'best'"),
+        ("ridge", {"context": "cell"}, r"context='cell' is not one of"),
+        ("trees", {"n_trees": 0}, r"n_trees must be a whole number of at least 1: 0"),
+        ("trees", {"min_samples_leaf": 0}, r"min_samples_leaf must be a whole number.*: 0"),
+        ("trees", {"min_samples_leaf": 0.5}, r"min_samples_leaf must be a whole number.*: 0.5"),
+        ("trees", {"max_features": 0.0}, r"max_features must be a number above 0: 0.0"),
+        ("trees", {"max_features": 1.5}, r"max_features=1.5 is a share of the features"),
+        ("trees", {"targets": "pca"}, r"targets='pca' is not one of"),
+    ],
+)
+def test_bad_options_are_told(sdata, method, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(stp.tl, f"fit_{method}")(sdata, **options)
+    assert set(sdata.tables) == {"table"}

@@ -21,9 +21,6 @@ FUNCTIONS = {
 }
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-#: Functions of a method of a fitted model, whose fields need no further check.
-TAKE_WHAT_THEY_GET = {"pl.loss_curve"}
-
 
 def bare_slide(sdata):
     """Take away all that measured spots brought with them."""
@@ -107,8 +104,7 @@ def test_the_docstring_has_what_a_reader_needs(function):
     assert sections.get("Examples", "").count(">>> "), "no example"
     if inspect.signature(function).return_annotation != "None":
         assert sections.get("Returns", "").strip(), "does not say what it returns"
-    name = f"{function.__module__.split('.')[1]}.{function.__name__}"
-    if parameters(function) and name not in TAKE_WHAT_THEY_GET:
+    if parameters(function):
         raises = documented(sections.get("Raises", ""))
         assert raises, "does not say what it raises"
         assert all(issubclass(getattr(builtins, error), Exception) for error in raises)

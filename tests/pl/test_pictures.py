@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import dask.array as da
 import matplotlib.pyplot as plt
 import numpy as np
@@ -96,12 +98,12 @@ class TestLossCurve:
         ax = stp.pl.loss_curve(model)
         best = model.training["best_epoch"]
         validation = model.history[model.history["split"] == "validation"]
-        lowest = validation["loss"].min()
+        chosen = validation.loc[validation["epoch"] == best, "loss"].item()
         mark = ax.lines[-1]
         assert list(mark.get_xdata()) == [best + 1]
-        assert list(mark.get_ydata()) == [lowest]
+        assert list(mark.get_ydata()) == [chosen]
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert f"chosen: epoch {best + 1}, {lowest:.3f}" in labels
+        assert f"chosen: epoch {best + 1}, {chosen:.3f}" in labels
         assert any(model.training["held_out"] in label for label in labels)
 
     def test_axes_are_labelled(self, model):
@@ -109,6 +111,12 @@ class TestLossCurve:
         assert ax.get_xlabel() == "epoch"
         assert "mse" in ax.get_ylabel()
         assert model.units in ax.get_ylabel()
+
+    def test_a_model_that_was_not_trained_in_steps(self, model):
+        bare = dataclasses.replace(model, history=model.history.iloc[:0])
+        with pytest.raises(ValueError, match=r"\(deepspot\) has no history"):
+            stp.pl.loss_curve(bare)
+        assert not plt.get_fignums()
 
     def test_axes_of_the_caller_are_drawn_on(self, model):
         _, ax = plt.subplots()

@@ -312,11 +312,11 @@ def test_the_mlp_takes_a_single_row_and_a_batch():
     network = StackingMLP(6, 3, n_hidden=8)
     widths = [layer.out_features for layer in network.layers if hasattr(layer, "out_features")]
     assert widths == [8, 4, 3]
-    before = network.layers[1].running_mean.clone()
+    before = network.layers[2].running_mean.clone()
     network.train()(torch.rand(1, 6)).sum().backward()
-    assert torch.equal(before, network.layers[1].running_mean)
+    assert torch.equal(before, network.layers[2].running_mean)
     network(torch.rand(4, 6))
-    assert not torch.equal(before, network.layers[1].running_mean)
+    assert not torch.equal(before, network.layers[2].running_mean)
     network.eval()
     rows = torch.rand(5, 6)
     torch.testing.assert_close(network(rows)[:1], network(rows[:1]))

@@ -37,7 +37,7 @@ class _OfPredictions(SetNetwork):
 class StackingMLP(_OfPredictions):
     """Two hidden layers over the predictions of other models, side by side.
 
-    Each layer is linear, batch norm, LeakyReLU, dropout; the second has half the width of the
+    Each layer is linear, LeakyReLU, batch norm, dropout; the second has half the width of the
     first. With its defaults, the layers of HEVisum's ``StackingMLP``.
 
     Parameters
@@ -159,4 +159,4 @@ class _BatchNorm(nn.BatchNorm1d):
 
 
 def _hidden(n_in: int, n_out: int, dropout: float) -> tuple[nn.Module, ...]:
-    return nn.Linear(n_in, n_out), _BatchNorm(n_out), nn.LeakyReLU(), nn.Dropout(dropout)
+    return nn.Linear(n_in, n_out), nn.LeakyReLU(), _BatchNorm(n_out), nn.Dropout(dropout)

@@ -28,14 +28,24 @@ def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    ValueError
+        If the model was not trained step by step, or its weights are published ones.
+
     Examples
     --------
     >>> import stpredict as stp
     >>> ax = stp.pl.loss_curve(model)  # doctest: +SKIP
     """
+    history = model.history
+    if history.empty:
+        raise ValueError(
+            f"the model ({model.method}) has no history: its weights were published, or it was not "
+            "trained step by step"
+        )
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    history = model.history
     training = history[history["split"] == "training"]
     validation = history[history["split"] == "validation"]
     steps = max(1, int(training.groupby("epoch").size().median()))
@@ -51,7 +61,8 @@ def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
         ax.plot(at, loss, "o", color="C1", markersize=8, markerfacecolor="none",
                 label=f"chosen: epoch {model.training['best_epoch'] + 1}, {loss:.3f}")  # fmt: skip
     ax.set_xlabel("epoch")
-    ax.set_ylabel(f"{model.hyperparameters['loss']} of scaled {model.units}")
+    of = "factors of" if model.targets.outputs else "scaled"
+    ax.set_ylabel(f"{model.hyperparameters['loss']} of {of} {model.units}")
     ax.set_xlim(left=0)
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)

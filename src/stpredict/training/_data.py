@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from stpredict.targets import Standard
 
@@ -148,7 +149,9 @@ class Inputs:
                 parts[0] = flat.unflatten(0, subtiles.shape[:2])
             if self.neighbors is not None:
                 neighbors = torch.from_numpy(self.neighbors[rows]).to(device)
-                parts[1], parts[2] = encoded[neighbors.clamp(min=0)], neighbors >= 0
+                parts[1] = functional.embedding(neighbors.clamp(min=0), encoded)
+                # without padding there is nothing to hide, and hiding costs a copy
+                parts[2] = None if (self.neighbors[rows] >= 0).all() else neighbors >= 0
             yield rows, network.pool(encoded[rows], *parts)
 
     @torch.inference_mode()

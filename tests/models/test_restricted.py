@@ -513,6 +513,11 @@ def test_tensors_are_those_that_torch_wrote(tmp_path, protocol):
     assert found.state["_buffers"]["halved"].dtype == torch.bfloat16
 
 
+def test_broken_text_is_told_without_a_warning():
+    with Archive(SPOT) as archived, pytest.raises(ValueError, match=r"opcode|damaged|refused"):
+        _restricted._Machine(archived).run(b"S'\\o'\n.")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_damage_to_the_pickle_is_told_or_harmless(data):

@@ -8,6 +8,7 @@ in it that could be called but the functions of that list.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,14 @@ class _Machine:
 
     def run(self, data: bytes) -> Any:
         """Walk the opcodes of a pickle; give what it describes."""
+        with warnings.catch_warnings():  # Python's, of escapes in broken text
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._walk(data)
+        if len(self.stack) != 1 or self.marks:
+            raise ValueError(f"its pickle ends with {len(self.stack)} objects instead of one")
+        return self.stack[0]
+
+    def _walk(self, data: bytes) -> None:
         for opcode, argument, position in pickletools.genops(data):
             if opcode.name == "STOP":
                 break
@@ -108,9 +117,6 @@ class _Machine:
                 raise ValueError(
                     f"its pickle is damaged at byte {position} ({opcode.name})"
                 ) from error
-        if len(self.stack) != 1 or self.marks:
-            raise ValueError(f"its pickle ends with {len(self.stack)} objects instead of one")
-        return self.stack[0]
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _VALUES:

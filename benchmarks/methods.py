@@ -36,6 +36,13 @@ LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 HEST = {"context": "spot", "n_components": 256, "alpha": "hest"}
 FULL = "spot_subspot_neighbors"
 
+#: What stacks stand on.
+BASES: dict[str, Callable[[SpatialData], Model]] = {
+    "ridge": tl.fit_ridge,
+    "ridge, svd": partial(tl.fit_ridge, targets="svd"),
+    "trees, svd": partial(tl.fit_trees, targets="svd"),
+}
+
 #: A name, and what fits it on training sections.
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge, spot": partial(tl.fit_ridge, context="spot"),
@@ -57,6 +64,9 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "deepspot, spot": partial(tl.fit_deepspot, context="spot"),
     "deepspot, spot_subspot": partial(tl.fit_deepspot, context="spot_subspot"),
     "deepspot, spot_subspot_neighbors": partial(tl.fit_deepspot, context=FULL),
+    "stack, mean of three": partial(tl.fit_stacking, bases=BASES, meta="mean"),
+    "stack, ridge on three": partial(tl.fit_stacking, bases=BASES, meta="ridge"),
+    "stack, mlp on three": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
     "cnn, svd": partial(tl.fit_cnn, targets="svd"),
     "multiscale, svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson"),
 }

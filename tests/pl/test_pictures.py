@@ -103,7 +103,7 @@ class TestLossCurve:
         assert list(mark.get_xdata()) == [best + 1]
         assert list(mark.get_ydata()) == [chosen]
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert f"chosen: epoch {best + 1}, {chosen:.3f}" in labels
+        assert f"chosen by pearson: epoch {best + 1}, loss {chosen:.3f}" in labels
         assert any(model.training["held_out"] in label for label in labels)
 
     def test_axes_are_labelled(self, model):

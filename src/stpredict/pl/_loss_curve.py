@@ -55,11 +55,13 @@ def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
     ax.plot(epoch, smooth, color="C0", label="training (mean over one epoch; steps behind)")
     ax.plot(validation["step"] / steps, validation["loss"], "o-", color="C1", markersize=3,
             label=f"validation: {model.training['held_out']}")  # fmt: skip
+    monitor = model.hyperparameters.get("monitor", "loss")
     best = validation[validation["epoch"] == model.training["best_epoch"]]
     for at, loss in zip(best["step"] / steps, best["loss"], strict=True):
         ax.axvline(at, color="0.4", linestyle=":", linewidth=1)
         ax.plot(at, loss, "o", color="C1", markersize=8, markerfacecolor="none",
-                label=f"chosen: epoch {model.training['best_epoch'] + 1}, {loss:.3f}")  # fmt: skip
+                label=f"chosen by {monitor}: epoch {model.training['best_epoch'] + 1}, "
+                f"loss {loss:.3f}")  # fmt: skip
     ax.set_xlabel("epoch")
     of = "factors of" if model.targets.outputs else "scaled"
     ax.set_ylabel(f"{model.hyperparameters['loss']} of {of} {model.units}")

@@ -72,8 +72,8 @@ def fit_stacking(
         ``"rank_mean"``: gene by gene and within each section, the values of the mean in the order
         of the spots' mean ranks, so that a spot's prediction depends on the others of its section.
         With few sections the mean is hard to beat: on HER2ST C2-C5 (one section left out in turn,
-        250 genes, texture encoder; ridge, ridge and trees on 8 factors) it had a mean PCC of 0.371,
-        ``"ridge"`` 0.354, the ``"mlp"`` 0.352, and the best base 0.363.
+        250 genes, texture encoder; ridge, ridge and trees on 8 factors) it had a mean PCC of 0.378,
+        ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
     groups
         Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
         early stopping of the ``"mlp"``; whole sections only. By default the patient where there

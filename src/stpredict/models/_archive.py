@@ -161,6 +161,6 @@ def _why_no_zip(path: Path, error: Exception) -> str:
         return f"it is a damaged or truncated zip archive ({error})"
     return (
         "it is no zip archive, as torch.save writes since torch 1.6, and a bare pickle is not "
-        "opened. Whoever trusts the file can convert it where DeepSpot is installed: "
-        "torch.save(torch.load(path, weights_only=False), new_path)"
+        "opened. Whoever trusts the file can convert it where DeepSpot is installed: load it there "
+        "and torch.save it again"
     )

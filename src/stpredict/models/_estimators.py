@@ -34,15 +34,20 @@ def tune_ridge(
     Returns coefficients (n_targets, n_features), intercept (n_targets,) and alpha. Components are
     found anew on the rows of each split.
     """
-    steps = [] if n_components is None else [PCA(n_components, random_state=seed)]
     search = GridSearchCV(
-        make_pipeline(*steps, SklearnRidge()),
+        _regression(SklearnRidge(), n_components, seed),
         {"ridge__alpha": ALPHAS},
         scoring="neg_mean_squared_error",
         cv=LeaveOneGroupOut().split(features, groups=groups),
     ).fit(features, targets)
     coefficients, intercept = _unroll(search.best_estimator_)
     return coefficients, intercept, float(search.best_params_["ridge__alpha"])
+
+
+def _regression(ridge: SklearnRidge, n_components: int | None, seed: int) -> Any:
+    """Ridge regression, of principal components where asked for."""
+    steps = [] if n_components is None else [PCA(n_components, random_state=seed)]
+    return make_pipeline(*steps, ridge)
 
 
 def _unroll(pipeline: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -77,9 +82,8 @@ def fit_linear(
         width = features.shape[1] if n_components is None else n_components
         # HEST-bench shrinks by the size of the problem, not by what is held out
         chosen = 100 / (width * targets.shape[1]) if alpha == "hest" else float(alpha)
-        steps = [] if n_components is None else [PCA(n_components, random_state=seed)]
-        pipeline = make_pipeline(*steps, SklearnRidge(alpha=chosen)).fit(features, targets)
-        coefficients, intercept = _unroll(pipeline)
+        pipeline = _regression(SklearnRidge(alpha=chosen), n_components, seed)
+        coefficients, intercept = _unroll(pipeline.fit(features, targets))
     with torch.no_grad():
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))

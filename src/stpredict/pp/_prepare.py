@@ -80,31 +80,32 @@ def prepare(
     >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
     >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
     """
-    table = _sections.table_of(sdata)
-    if model.bases:
-        prepared = _sections.copy_of(sdata)
-        for base in apart(model, own=encoder is not None or weights is not None):
-            prepare(
-                prepared,
-                base,
-                encoder=encoder,
-                weights=weights,
-                batch_size=batch_size,
-                device=device,
-            )
-        if copy:
-            return prepared
-        _keep(sdata, prepared)
-        return None
-    if model.uses_pixels:
-        prepared = _sections.copy_of(sdata)
-        _normalize_stain(prepared, model.recipe["tiles"].get("stain"))
-        if table.n_vars:
-            make_layer(prepared, model)
-        if copy:
-            return prepared
-        _keep(sdata, prepared)
-        return None
+    _sections.table_of(sdata)
+    # on a copy first: if one step fails, none is left behind
+    prepared = _sections.copy_of(sdata)
+    own = encoder is not None or weights is not None
+    for each in apart(model, own=own) if model.bases else (model,):
+        if each.uses_pixels:
+            _normalize_stain(prepared, each.recipe["tiles"].get("stain"))
+        else:
+            loaded = _loaded(each, encoder, weights)
+            _make_inputs(prepared, each, loaded, batch_size=batch_size, device=device)
+        if _sections.table_of(prepared).n_vars:
+            make_layer(prepared, each)
+        if not each.uses_pixels:
+            check_recipe(prepared.tables[_keys.TABLE], each)
+    if copy:
+        return prepared
+    _keep(sdata, prepared)
+    return None
+
+
+def _loaded(
+    model: Model,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None,
+    weights: str | Path | None,
+) -> encoders.Encoder:
+    """Load a model's encoder, which must have the weights the model was trained with."""
     recipe = model.recipe["embed"]
     if "tile_um" not in recipe:
         raise ValueError(
@@ -120,12 +121,18 @@ def prepare(
             f"({loaded.weights_hash[:12]}… instead of {recipe['weights_hash'][:12]}…): give the "
             "same file as weights="
         )
-    # on a copy first: if one step fails, none is left behind
-    prepared = _sections.copy_of(sdata)
+    return loaded
+
+
+def _make_inputs(
+    sdata: SpatialData, model: Model, loaded: encoders.Encoder, *, batch_size: int, device: str
+) -> None:
+    """Normalise the stain, embed tiles and link neighbours as a model's recipe says."""
+    recipe = model.recipe["embed"]
     stain = recipe.get("stain")
-    _normalize_stain(prepared, stain)
+    _normalize_stain(sdata, stain)
     embed_with(
-        prepared,
+        sdata,
         loaded,
         source=recipe["encoder"],
         tile_um=recipe["tile_um"],
@@ -137,14 +144,7 @@ def prepare(
     )
     if model.uses_neighbors:
         rule: dict[str, Any] = model.recipe["neighbors"]
-        neighbors(prepared, **rule)
-    if table.n_vars:
-        make_layer(prepared, model)
-    check_recipe(prepared.tables[_keys.TABLE], model)
-    if copy:
-        return prepared
-    _keep(sdata, prepared)
-    return None
+        neighbors(sdata, **rule)
 
 
 def _keep(sdata: SpatialData, prepared: SpatialData) -> None:

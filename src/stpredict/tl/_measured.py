@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from stpredict import _layers, _recipe, _sections, _validate
+from stpredict.targets._base import matrix
 from stpredict.targets._counts import Counts
 from stpredict.tl._task import COUNTS_UNITS, Values, library_of
 
@@ -60,8 +60,7 @@ def values_of_targets(table: AnnData, model: Model) -> Values:
 
 def _read(table: AnnData, model: Model, names: Sequence[str], columns: NDArray[np.intp]) -> Values:
     _validate.present(names, table.var_names)
-    values: Any = _sections.layer_of(table, model.recipe["layer"])
-    values = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
+    values = matrix(_sections.layer_of(table, model.recipe["layer"]))
     library = None
     if isinstance(model.targets, Counts):
         library = library_of(values)

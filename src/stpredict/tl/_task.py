@@ -12,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from stpredict import _keys, _layers, _provenance, _sections, _validate, targets
 from stpredict._log import tell
 from stpredict.nn import losses
+from stpredict.targets._base import dense, matrix
 from stpredict.targets._counts import PER, Counts
 from stpredict.training import Measured
 
@@ -79,7 +80,7 @@ class Values:
     def dense(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
         picked = self.fit_genes[rows][:, self.columns]
-        found = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
+        found = dense(picked)
         if self.library is None:
             return found
         return (found / self.library[rows, None] * PER).astype(np.float32)
@@ -90,8 +91,7 @@ def read_values(table: AnnData, task: Task) -> Values:
     chosen = _genes(table, task.genes)
     made = read_loss(task, len(chosen))
     _layers.check_ranked(table, task.layer, chosen)
-    values = _sections.layer_of(table, task.layer)
-    values = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
+    values = matrix(_sections.layer_of(table, task.layer))
     places = table.var_names.get_indexer(chosen)
     library = None
     if made.needs_counts:
@@ -130,7 +130,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targe
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":
         # what compares the targets of a spot needs them as they are, not each in units of its own
-        common = losses.make(task.loss, n_targets=len(values.genes)).needs_several_targets
+        common = read_loss(task, len(values.genes)).needs_several_targets
         scaling = task.scaling or ("none" if common else "standard")
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:

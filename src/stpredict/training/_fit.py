@@ -154,6 +154,7 @@ def fit_network(
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
             cosine_epochs=schedule.max_epochs if schedule.decay == "cosine" else None,
+            monitor=schedule.monitor,
         )
         shuffled = training_loader(
             inputs,

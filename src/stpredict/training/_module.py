@@ -45,6 +45,7 @@ class Regression(L.LightningModule):
         learning_rate: float,
         weight_decay: float,
         cosine_epochs: int | None = None,
+        monitor: str = "loss",
     ) -> None:
         super().__init__()
         self.network = network
@@ -53,6 +54,7 @@ class Regression(L.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.cosine_epochs = cosine_epochs
+        self.monitor = monitor
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -70,23 +72,25 @@ class Regression(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch | TileBatch, _: int) -> None:
-        """Loss and rank correlation of a held-out batch, averaged over the spots."""
+        """Loss of a held-out batch, averaged over the spots, and what is monitored beside it."""
         loss, predicted = self._loss(batch)
-        n = len(batch.targets)
+        targets, n = batch.targets, len(batch.targets)
         self.log("validation_loss", loss, batch_size=n, prog_bar=True)
-        self.log("validation_spearman", spearman_per_spot(predicted, batch.targets), batch_size=n)
-        targets = batch.targets
-        if batch.log_expected is not None:
-            # counts over what is expected, on a scale on which rare genes do not run away
-            targets = torch.log1p(targets / batch.log_expected.exp())
-            predicted = torch.nn.functional.softplus(predicted)
-        self._validated.append((predicted, targets))
+        if self.monitor == "spearman":
+            self.log("validation_spearman", spearman_per_spot(predicted, targets), batch_size=n)
+        elif self.monitor == "pearson":
+            if batch.log_expected is not None:
+                # counts over what is expected, on a scale on which rare genes do not run away
+                targets = torch.log1p(targets / batch.log_expected.exp())
+                predicted = torch.nn.functional.softplus(predicted)
+            self._validated.append((predicted, targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Correlation over all held-out spots."""
-        predicted, targets = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
-        self._validated.clear()
-        self.log("validation_pearson", pearson_per_target(predicted, targets))
+        """Correlation over all held-out spots, where it is monitored."""
+        if self._validated:
+            predicted, targets = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+            self._validated.clear()
+            self.log("validation_pearson", pearson_per_target(predicted, targets))
 
     def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = batch.predict(self.network)

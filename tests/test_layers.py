@@ -20,11 +20,14 @@ LAYERS = (
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
     {"models"},
+    {"results"},
     {"_elements", "_provenance"},
     {"_sections"},
     {"_images", "_tissue"},
     {"_layers", "_pixels", "_recipe", "io", "datasets"},
-    {"pp", "tl", "pl"},
+    {"pp", "pl"},
+    {"tl"},
+    {"report"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -135,7 +138,7 @@ def reachable(module: str) -> set[str]:
 
 def test_every_part_has_its_layer():
     parts = {part_of(module) for module in SOURCES} - {""}
-    assert parts == LEVEL.keys(), "give a new part of the package its place in LAYERS"
+    assert parts <= LEVEL.keys(), "give a new part of the package its place in LAYERS"
 
 
 def test_every_own_import_is_a_module_of_the_package():
@@ -163,11 +166,12 @@ def test_parts_import_each_other_in_no_circle():
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_the_user_facing_parts_do_not_lean_on_each_other():
+def test_only_the_tools_lean_on_preprocessing():
+    may = {"pp": {"pp"}, "pl": {"pl"}, "tl": {"pp", "tl"}}
     for module in SOURCES:
-        if part_of(module) in {"pp", "tl", "pl"}:
-            others = {part_of(name) for name in own(imports(module))} & {"pp", "tl", "pl"}
-            assert others <= {part_of(module)}, module
+        if part_of(module) in may:
+            others = {part_of(name) for name in own(imports(module))} & may.keys()
+            assert others <= may[part_of(module)], module
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) == "nn"])

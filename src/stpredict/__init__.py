@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stpredict import datasets, encoders, io, metrics, models, nn, pl, pp, targets, tl
+    from stpredict import datasets, encoders, io, metrics, models, nn, pl, pp, results, targets, tl
     from stpredict._settings import settings
 
 try:
@@ -15,7 +15,19 @@ try:
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
-_MODULES = ("datasets", "encoders", "io", "metrics", "models", "nn", "pl", "pp", "targets", "tl")
+_MODULES = (
+    "datasets",
+    "encoders",
+    "io",
+    "metrics",
+    "models",
+    "nn",
+    "pl",
+    "pp",
+    "results",
+    "targets",
+    "tl",
+)
 
 __all__ = [
     "datasets",
@@ -26,6 +38,7 @@ __all__ = [
     "nn",
     "pl",
     "pp",
+    "results",
     "settings",
     "targets",
     "tl",

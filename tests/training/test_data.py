@@ -199,3 +199,12 @@ def test_patches_keep_neighbors_together_and_cover_every_row_once():
     assert (steps == 1).sum() >= len(rows) - 1 - len(rows) / 4 - 1  # one jump between patches
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert not np.array_equal(drawn(0), drawn(1))
+
+
+def test_validation_goes_through_the_tissue_where_its_order_is_known():
+    order = np.random.default_rng(0).permutation(N)
+    inputs = dataclasses.replace(inputs_of("spot"), order=order)
+    numbers, rows = np.arange(N, dtype=np.float32)[:, None], np.arange(4, 28)
+    batches = validation_loader(inputs, Measured(numbers), rows, batch_size=6)
+    seen = np.concatenate([batch.targets.numpy().ravel() for batch in batches]).astype(int)
+    np.testing.assert_array_equal(seen, [row for row in order if row in set(rows)])

@@ -99,9 +99,7 @@ def training_loader(
             generator=generator,
         )
     elif patch_size > 1 and inputs.order is not None:
-        place = np.empty(len(inputs), dtype=np.int64)
-        place[inputs.order] = np.arange(len(inputs))
-        sampler = PatchSampler(np.argsort(place[rows]), patch_size, generator)
+        sampler = PatchSampler(_along(inputs.order, rows), patch_size, generator)
     else:
         sampler = RandomSampler(dataset, generator=generator)
     return _load(dataset, sampler, batch_size)
@@ -110,9 +108,18 @@ def training_loader(
 def validation_loader(
     inputs: Inputs | Pixels, measured: Measured, rows: NDArray[np.intp], *, batch_size: int
 ) -> DataLoader[Any]:
-    """Batches of rows in their order."""
+    """Batches of rows in their order, or where it is known, in that of the tissue."""
+    if inputs.order is not None:  # neighbours are shared, as in patches
+        rows = rows[_along(inputs.order, rows)]
     dataset = Rows(inputs, measured, rows, training=False)
     return _load(dataset, SequentialSampler(dataset), batch_size)
+
+
+def _along(order: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Places of some rows, (n_rows,), in an order of all."""
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return np.argsort(place[rows])
 
 
 def _load(dataset: Rows, sampler: Sampler[int], batch_size: int) -> DataLoader[Any]:

@@ -106,8 +106,8 @@ def _baseline(
     return describe, np.empty((n, encoder.dimension), dtype=np.float32)
 
 
-def model_tiles(sdata: SpatialData, model: Model) -> TileStream:
-    """Tiles of all sections as a model on pixels wants them, read while they are predicted."""
+def model_sections(sdata: SpatialData, model: Model) -> list[Section]:
+    """Sections whose images are as a model on pixels wants them, and hold all tiles."""
     recipe = model.recipe["tiles"]
     wanted = recipe.get("stain")
     table = _sections.table_of(sdata)
@@ -116,7 +116,14 @@ def model_tiles(sdata: SpatialData, model: Model) -> TileStream:
     if difference:
         raise ValueError(f"{difference[0]}: run stp.pp.prepare(sdata, model)")
     check_tiles(found, recipe["tile_um"])
-    baseline, center = _baseline(recipe, table.n_obs)
+    return found
+
+
+def model_tiles(sdata: SpatialData, model: Model) -> TileStream:
+    """Tiles of all sections as a model on pixels wants them, read while they are predicted."""
+    recipe = model.recipe["tiles"]
+    found = model_sections(sdata, model)
+    baseline, center = _baseline(recipe, sum(len(section.rows) for section in found))
     return TileStream(
         described(stream(found, recipe, description="predict"), baseline, center),
         center=center,

@@ -65,6 +65,16 @@ def layer_recipe(table: AnnData, layer: str | None) -> dict[str, Any]:
     return recipe
 
 
+def completed(table: AnnData, model: Model) -> dict[str, Any]:
+    """A model's recipe; what a published release does not say of its inputs, a table does."""
+    recipe = dict(model.recipe)
+    if not model.uses_pixels and "tile_um" not in recipe["embed"]:
+        recipe["embed"] = embed_recipe(table, recipe["embedding"])
+        if model.uses_neighbors:
+            recipe["neighbors"] = neighbors_recipe(table)
+    return recipe
+
+
 def read_inputs(
     table: AnnData, embedding: str, *, subtiles: bool, neighbors: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.int64] | None]:
@@ -141,6 +151,11 @@ def model_inputs(table: AnnData, model: Model) -> Inputs:
         subtiles=model.uses_subtiles,
         neighbors=model.uses_neighbors,
     )
+    if center.shape[1] != len(model.inputs.mean):  # a published release does not say its encoder
+        raise ValueError(
+            f"obsm[{model.recipe['embedding']!r}] has {center.shape[1]} features, the model was "
+            f"trained on {len(model.inputs.mean)}: embed with the encoder it was trained on"
+        )
     return Inputs(
         center=center,
         scaler=model.inputs,

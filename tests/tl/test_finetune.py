@@ -208,10 +208,6 @@ def test_what_is_not_trained_step_by_step(sections, new):
         with pytest.raises(ValueError, match=rf"of {name} is fitted in one go.*fit_{name} on all"):
             stp.tl.finetune(fit(old, **options), new)
 
-    cnn = stp.tl.fit_cnn(old, tile_um=40, tile_px=40, max_epochs=1)
-    with pytest.raises(ValueError, match=r"of cnn learns from pixels, finetune takes models on"):
-        stp.tl.finetune(cnn, new)
-
     def ridge(sdata):
         return stp.tl.fit_ridge(sdata, **options)
 

@@ -119,6 +119,7 @@ CNN = Method(
         "Transcriptomics with Deep Learning, https://github.com/Roy-Rubin/STDL-Project"
     ),
     recipe=("tiles",),
+    head="head",
 )
 MULTISCALE = Method(
     name="multiscale",
@@ -134,6 +135,7 @@ MULTISCALE = Method(
     },
     paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
     recipe=("tiles",),
+    head="decoder",
 )
 
 STACKING = Method(

@@ -47,19 +47,18 @@ def _sliced(model: Model, places: list[int]) -> nn.Module:
     method = METHODS[model.method]
     arguments = {name: model.hyperparameters[name] for name in method.hyperparameters}
 
-    def shapes_of(n_targets: int) -> nn.Module:
-        with torch.device("meta"):
-            return method.network(
-                len(model.inputs.mean), n_targets, context=model.context, **arguments
-            )
+    def of(n_targets: int) -> nn.Module:
+        return method.network(len(model.inputs.mean), n_targets, context=model.context, **arguments)
 
-    longer = shapes_of(model.targets.n_outputs + 1).state_dict()
+    with torch.device("meta"):  # shapes without memory
+        longer = of(model.targets.n_outputs + 1).state_dict()
     state = {}
     for name, tensor in model.network.state_dict().items():
         for axis, (size, grown) in enumerate(zip(tensor.shape, longer[name].shape, strict=True)):
             if size != grown:
                 tensor = tensor.index_select(axis, torch.tensor(places))
-        state[name] = tensor.clone()
-    network = shapes_of(len(places))
-    network.load_state_dict(state, assign=True)
+        state[name] = tensor
+    with torch.random.fork_rng(devices=[]):
+        network = of(len(places))
+    network.load_state_dict(state)
     return network.eval()

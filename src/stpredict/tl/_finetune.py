@@ -17,6 +17,7 @@ from stpredict.targets._counts import Counts
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
 from stpredict.tl._measured import of_layer, values_of_targets
+from stpredict.tl._pixels import ready_inputs
 from stpredict.tl._split import split
 from stpredict.tl._task import measured_of
 from stpredict.training import Schedule, fit_network
@@ -55,23 +56,27 @@ def finetune(
     The scaling of the inputs and of the targets stays the model's, so that what it has learnt
     keeps its meaning; genes that were constant in its training stay so. One group of the new
     sections is held out to stop early by. The ridge regression beside it is fitted to the new
-    sections.
+    sections. Models on pixels read tiles as they were read in their training, with its
+    augmentation.
 
     Parameters
     ----------
     model
-        A model that was trained step by step on embeddings.
+        A model that was trained step by step.
     sdata
         New sections, prepared for the model (`pp.prepare`), with what was measured.
     train
         ``"all"`` of the network, or its ``"head"`` only, which predicts from what the rest makes
-        of the embeddings: ρ of DeepSpot and DeepCell. With few spots, the head is safer.
+        of the inputs: ρ of DeepSpot and DeepCell, the last layer of `fit_cnn`, the decoder of
+        `fit_multiscale`. With few spots, the head is safer. Blocks that ``trainable=`` of
+        `fit_cnn` froze stay frozen.
     genes
         Some of the model's genes, by default all. A model of factors goes on predicting all its
         factors.
     layer
         Layer to learn, by default the model's own, which has to be in the same units. Give it for
-        imported models; predictions are in its units then.
+        imported models; predictions are in its units then, and `pp.prepare` makes inputs as those
+        of the new sections were made.
     groups
         Column of ``obs`` whose groups may not be split between training and early stopping; by
         default the patient where there are several, else the section. With a single group, blocks
@@ -94,9 +99,9 @@ def finetune(
     KeyError
         If inputs, the layer, a gene or a column is not there.
     ValueError
-        If the method has no step-by-step training or no head, the model is a stack, genes are none
-        of the model's, inputs or layer were made differently than in training, the loss does not
-        suit the model's targets, or there are too few spots to hold any out.
+        If the method has no step-by-step training, the model is a stack, genes are none of the
+        model's, inputs or layer were made differently than in training, the loss does not suit the
+        model's targets, or there are too few spots to hold any out.
 
     Examples
     --------
@@ -126,30 +131,33 @@ def finetune(
     start = model if genes is None else restrict(model, _chosen(model, genes))
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)
-    inputs = _recipe.model_inputs(table, model)
+    ready = ready_inputs(sdata, model)
     start = of_layer(table, start, layer)
     made = _loss(start, loss)
     values = values_of_targets(table, start)
     rows = split(table, found, groups=groups, seed=seed)
-    fitted = fit_network(
-        lambda: _to_train(start, train),
-        inputs,
-        measured_of(values, start.targets),
-        training=rows.training,
-        validation=rows.validation,
-        loss=made,
-        schedule=schedule,
-        seed=seed,
-        device=device,
-    )
-    center = model.inputs.transform(inputs.center)
+    with ready as (inputs, center):
+        fitted = fit_network(
+            lambda: _to_train(start, train),
+            inputs,
+            measured_of(values, start.targets),
+            training=rows.training,
+            validation=rows.validation,
+            loss=made,
+            schedule=schedule,
+            seed=seed,
+            device=device,
+        )
     said = {"loss": loss if isinstance(loss, str) else repr(loss)} if loss is not None else {}
     return replace(
         start,
-        network=fitted.network.requires_grad_(True),
+        network=_thawed(fitted.network, start.network),
         hyperparameters={**model.hyperparameters, **vars(schedule), **said, "train": train},
+        recipe=_recipe.completed(table, start),
         training=_remembered(model, table, rows, best_epoch=fitted.best_epoch, seed=seed),
-        ridge=Ridge.fit(center, values.dense(np.arange(len(center))), rows.groups),
+        ridge=Ridge.fit(
+            model.inputs.transform(center), values.dense(np.arange(len(center))), rows.groups
+        ),
         history=fitted.history,
     )
 
@@ -167,13 +175,6 @@ def _check(model: Model, train: str) -> None:
             f"a model of {model.method} is fitted in one go, there is no training to continue: "
             f"call stp.tl.fit_{model.method} on all sections together"
         )
-    if model.uses_pixels:
-        raise ValueError(
-            f"a model of {model.method} learns from pixels, finetune takes models on embeddings: "
-            f"call stp.tl.fit_{model.method} on all sections together"
-        )
-    if train == "head" and not method.head:
-        raise ValueError(f'a model of {model.method} has no head of its own: train="all"')
 
 
 def _chosen(model: Model, genes: Sequence[str]) -> list[str]:
@@ -214,6 +215,13 @@ def _to_train(model: Model, train: str) -> nn.Module:
         for name, part in network.named_children():
             if name != METHODS[model.method].head:
                 part.eval().requires_grad_(False)
+    return network
+
+
+def _thawed(network: nn.Module, like: nn.Module) -> nn.Module:
+    """The trained network, in which is frozen what was before."""
+    for parameter, before in zip(network.parameters(), like.parameters(), strict=True):
+        parameter.requires_grad_(before.requires_grad)
     return network
 
 

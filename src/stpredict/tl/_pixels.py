@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from stpredict import _recipe, _sections, _validate
-from stpredict._pixels import cached_tiles, check_tiles, tiles_recipe
+from stpredict._pixels import cached_tiles, check_tiles, model_sections, tiles_recipe
 from stpredict.tl._fit import fit_inputs
 from stpredict.tl._split import split
 from stpredict.tl._task import read_values, read_weights
-from stpredict.training import Augmentation, Pixels
+from stpredict.training import Augmentation, Inputs, Pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    import numpy as np
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
     from torch import nn
 
+    from stpredict._sections import Section
     from stpredict.models import Model
     from stpredict.models._methods import Method
     from stpredict.tl._task import Task
     from stpredict.training import Schedule
+
+    #: What a network is trained on, and the embeddings that the ridge regression beside it sees.
+    Ready = tuple[Inputs | Pixels, NDArray[np.float32]]
 
 #: What tissue looks like from behind or turned is tissue; stain and focus vary between slides.
 AUGMENTATION = Augmentation(flip=True, rotate=True, stain=0.1, color=0.1)
@@ -79,3 +87,18 @@ def fit_pixels(
                 **(noted or {}),
             },
         )
+
+
+def ready_inputs(sdata: SpatialData, model: Model) -> AbstractContextManager[Ready]:
+    """Check the inputs of a fitted model; tiles are read when the context is entered."""
+    if model.uses_pixels:
+        return _cached(model_sections(sdata, model), model)
+    inputs = _recipe.model_inputs(_sections.table_of(sdata), model)
+    return nullcontext((inputs, inputs.center))
+
+
+@contextmanager
+def _cached(found: list[Section], model: Model) -> Iterator[Ready]:
+    augmentation = Augmentation(**model.hyperparameters["augmentation"])
+    with cached_tiles(found, model.recipe["tiles"]) as (tiles, center):
+        yield Pixels(tiles, augmentation), center

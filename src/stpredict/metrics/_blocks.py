@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     #: (n_spots, n_genes) numbers: dense, scipy sparse, or dask.
-    Values = ArrayLike | sp.sparray | sp.spmatrix | da.Array
+    Values: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix | da.Array
 
 SPOTS, GENES = 0, 1
 
@@ -29,7 +29,7 @@ _SLAB = 2**30
 def as_values(values: Values) -> Any:
     """Keep what can be read in pieces, and make an array of everything else."""
     if sp.issparse(values):
-        return values if values.format in ("csr", "csc") else values.tocsr()  # type: ignore[union-attr]
+        return values if values.format in ("csr", "csc") else values.tocsr()
     return values if isinstance(values, (da.Array, np.memmap)) else np.asarray(values)
 
 

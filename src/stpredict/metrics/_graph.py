@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     #: (n_spots, n_spots) weights.
-    Graph = ArrayLike | sp.sparray | sp.spmatrix
+    Graph: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix
 
 
 def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
@@ -25,7 +25,7 @@ def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
     ValueError
         If the graph is not (n_spots, n_spots), or a weight is negative or NaN.
     """
-    shape = np.shape(graph) if not sp.issparse(graph) else graph.shape  # type: ignore[union-attr]
+    shape = np.shape(graph) if not sp.issparse(graph) else graph.shape
     if shape != (n_spots, n_spots):
         raise ValueError(
             f"the graph must be (n_spots, n_spots), here ({n_spots}, {n_spots}): {shape}"

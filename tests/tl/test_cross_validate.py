@@ -113,7 +113,7 @@ def test_planted_genes_are_told_from_noise_and_nulls(sdata):
     assert list(summary.index) == ["ridge", "factors", *results.REFERENCES]
     kind = sdata["table"].var["planted"].astype(str)
     pcc = result.values().groupby("gene").mean()
-    assert (pcc.loc[kind.index[kind == "morphology"], "ridge"] > 0.4).all()
+    assert (pcc.loc[kind.index[kind == "morphology"], "ridge"] > 0.3).all()
     assert (pcc.loc[kind.index[kind == "null"], "ridge"].abs() < 0.2).all()
     assert (pcc["ridge"] <= pcc["noise_ceiling"] + 0.1).all()
     assert (result.values(methods=["training_mean"]) == 0).all(axis=None)

@@ -146,10 +146,7 @@ class TestSSIM:
         measured, predicted = (side[small] for side in maps())
         assert (metrics.ssim(measured, predicted, positions[small]) > 0).all()
         line = positions[:, 1] < 2
-        with pytest.raises(
-            ValueError, match=r"the section is 2 × 19 spots: .* at least three rows"
-        ):
-            metrics.ssim(*(side[line] for side in maps()), positions[line])
+        assert np.isnan(metrics.ssim(*(side[line] for side in maps()), positions[line])).all()
 
     def test_positions_of_other_spots_are_told(self):
         with pytest.raises(ValueError, match=r"positions must be \(266, 2\): \(265, 2\)"):

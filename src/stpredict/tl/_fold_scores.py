@@ -107,8 +107,9 @@ def score_whole(
         found |= {
             "pcc_per_spot": float(metrics.pcc_per_spot(measured, predicted).mean()),
             "spearman_per_spot": float(metrics.spearman_per_spot(measured, predicted).mean()),
-            "gene_correlation": metrics.gene_correlation(measured, predicted),
         }
+    if measured.shape[1] > 2:
+        found["gene_correlation"] = metrics.gene_correlation(measured, predicted)
     if len(measured) > _N_CLUSTERS:
         agreement = metrics.cluster_agreement(
             measured, predicted, n_clusters=_N_CLUSTERS, seed=seed

@@ -63,7 +63,8 @@ class Calibration:
         n_genes = len(self.intervals.edges)
         if len(self.reliability.pcc) != n_genes:
             raise ValueError(
-                f"the reliability is of {len(self.reliability.pcc)} genes, intervals are of {n_genes}"
+                f"the reliability is of {len(self.reliability.pcc)} genes, intervals are of "
+                f"{n_genes}"
             )
         if len(self.groups) < 2 or len(set(self.groups)) < len(self.groups):
             raise ValueError(f"a calibration is made on at least two groups: {self.groups}")

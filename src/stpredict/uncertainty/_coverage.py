@@ -112,9 +112,9 @@ def coverage_by_group(
         others = ~inside
         if np.isfinite(predicted[others]).sum(axis=0).max(initial=0) < rows_needed(level):
             raise ValueError(
-                f"without group {name!r} there are {int(others.sum())} held-out rows, but intervals "
-                f"at level={level:g} need at least {rows_needed(level)}: cross-validate more "
-                "sections, or ask for a lower level"
+                f"without group {name!r} there are {int(others.sum())} held-out rows, but "
+                f"intervals at level={level:g} need at least {rows_needed(level)}: cross-validate "
+                "more sections, or ask for a lower level"
             )
         intervals = conformal(measured[others], predicted[others], codes[others], level=level)
         lower, upper = intervals.around(predicted[inside])

@@ -174,8 +174,8 @@ def _evenly(groups: NDArray[Any], generator: np.random.Generator) -> NDArray[np.
     names = np.unique(groups)
     if len(names) < 2:
         raise ValueError(
-            f"there is one group only, {', '.join(map(str, names))}: familiarity compares the tiles "
-            "of groups"
+            f"there is one group only, {', '.join(map(str, names))}: familiarity compares the "
+            "tiles of groups"
         )
     shuffled = generator.permutation(len(groups))
     each = _MOST_TILES // len(names)

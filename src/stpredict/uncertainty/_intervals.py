@@ -114,8 +114,8 @@ def conformal(
     number of spots, and the effective number of spots takes the place of n.
 
     What is exchangeable are groups, not spots. Coverage is therefore that of *a spot of a new
-    group*, on average over groups; a single new section lies above or below it. No distribution-free
-    promise can be made for a handful of groups, so count what is covered with
+    group*, on average over groups; a single new section lies above or below it. A handful of groups
+    allows no promise free of assumptions, so count what is covered with
     :func:`stpredict.uncertainty.coverage_by_group`.
 
     Parameters

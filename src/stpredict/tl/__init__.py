@@ -18,8 +18,8 @@ from stpredict.training import Augmentation
 
 __all__ = [
     "Augmentation",
-    "cross_validate",
     "calibrate",
+    "cross_validate",
     "evaluate",
     "finetune",
     "fit_cnn",

@@ -108,7 +108,7 @@ def calibrate(model: Model, sdata: SpatialData, *, method: str, level: float = 0
             held_out.measured,
             held_out.predicted,
             positions,
-            sections=held_out.pieces,
+            sections=held_out.sections,
             groups=held_out.groups,
         ),
         familiarity=Familiarity.fit(described(model, inputs), held_out.groups),

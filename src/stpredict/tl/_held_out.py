@@ -30,14 +30,14 @@ class HeldOut:
         (n, n_genes), of the model's genes; NaN where a gene was not predicted, or in one group.
     groups
         (n,) group of each row.
-    pieces
-        (n,) what lies in one section and one group.
+    sections
+        (n,) section of each row.
     """
 
     measured: NDArray[np.float32]
     predicted: NDArray[np.float32]
     groups: NDArray[np.str_]
-    pieces: NDArray[np.str_]
+    sections: NDArray[np.str_]
 
 
 def read(table: AnnData, own: AnnData, model: Model, method: str) -> HeldOut:
@@ -53,13 +53,10 @@ def read(table: AnnData, own: AnnData, model: Model, method: str) -> HeldOut:
             + _validate.why_absent(model.genes, table.var_names)
         )
     there = places >= 0
-    measured = np.zeros((table.n_obs, len(places)), dtype=np.float32)
-    predicted = np.full(measured.shape, np.nan, dtype=np.float32)
+    measured, predicted = np.full((2, table.n_obs, len(places)), np.nan, dtype=np.float32)
     measured[:, there] = dense(table.X[:, places[there]])
     predicted[:, there] = dense(table.layers[method][:, places[there]])
     _check_values(measured, predicted, table.obs[_keys.FOLD].astype(str).to_numpy(), method)
-    region = _sections.region_of(table)
-    pieces = np.array([f"{a}\t{b}" for a, b in zip(region, groups, strict=True)])
     seen = np.isfinite(predicted)
     n_groups = sum(seen[groups == group].any(axis=0).astype(int) for group in np.unique(groups))
     predicted[:, n_groups < 2] = np.nan  # one group does not say how groups differ
@@ -67,7 +64,7 @@ def read(table: AnnData, own: AnnData, model: Model, method: str) -> HeldOut:
         raise ValueError(
             f"no gene was predicted in two groups by {method!r}: {_AGAIN}, with the same genes"
         )
-    return HeldOut(measured, predicted, groups, pieces)
+    return HeldOut(measured, predicted, groups, _sections.region_of(table))
 
 
 def _check_source(
@@ -127,8 +124,13 @@ def _check_values(
     folds: NDArray[np.str_],
     method: str,
 ) -> None:
-    """Require predictions of a gene in all rows of a fold, or in none."""
-    _validate.finite(measured, what=f"tables[{_keys.OUT_OF_FOLD!r}].X")
+    """Require predictions of a gene in all rows of a fold, or in none, and what was measured."""
+    n_bad = int((~np.isfinite(measured) & ~np.isnan(predicted)).sum())
+    if n_bad:
+        raise ValueError(
+            f"tables[{_keys.OUT_OF_FOLD!r}].X is NaN or infinite at {n_bad} of the predicted "
+            f"values: {_AGAIN} again"
+        )
     if np.isinf(predicted).any():
         raise ValueError(f"{int(np.isinf(predicted).sum())} predictions of {method!r} are infinite")
     for fold in dict.fromkeys(folds):

@@ -22,7 +22,7 @@ def coverage(
     Parameters
     ----------
     measured
-        (n, n_genes).
+        (n, n_genes); genes without intervals may be NaN.
     lower, upper
         (n, n_genes), such as ``layers["lower"]`` and ``layers["upper"]`` of predictions.
 
@@ -49,10 +49,10 @@ def coverage(
         raise ValueError(
             "measured, lower and upper must all be (n, n_genes): " + ", ".join(map(str, shapes))
         )
-    n_bad = int(np.count_nonzero(~np.isfinite(measured)))
+    lacking = np.isnan(lower) | np.isnan(upper)
+    n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~lacking))
     if n_bad:
         raise ValueError(f"{n_bad} measured values are NaN or infinite")
-    lacking = np.isnan(lower) | np.isnan(upper)
     torn = int((lacking.any(axis=0) & ~lacking.all(axis=0)).sum())
     if torn:
         raise ValueError(f"{torn} genes have intervals in some rows only: NaN in lower or upper")

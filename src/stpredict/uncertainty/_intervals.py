@@ -121,7 +121,7 @@ def conformal(
     Parameters
     ----------
     measured
-        (n, n_genes) measured values.
+        (n, n_genes) measured values; they may be NaN where a gene was not predicted.
     predicted
         (n, n_genes) predictions of the same by models that have not seen the row's group. NaN where
         a gene was not predicted.
@@ -139,8 +139,8 @@ def conformal(
     Raises
     ------
     ValueError
-        If shapes do not fit, measured values have NaN, the level is none, or no gene has enough
-        rows.
+        If shapes do not fit, a predicted value was measured as NaN, the level is none, or no gene
+        has enough rows.
 
     References
     ----------
@@ -240,9 +240,9 @@ def check_errors(
     if np.shape(groups) != (len(measured),):
         raise ValueError(f"groups must be ({len(measured)},), not {np.shape(groups)}")
     measured, predicted = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
-    n_bad = int(np.count_nonzero(~np.isfinite(measured)))
+    n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~np.isnan(predicted)))
     if n_bad:
-        raise ValueError(f"{n_bad} measured values are NaN or infinite")
+        raise ValueError(f"{n_bad} measured values are NaN or infinite where there are predictions")
     n_bad = int(np.count_nonzero(np.isinf(predicted)))
     if n_bad:
         raise ValueError(f"{n_bad} predicted values are infinite")

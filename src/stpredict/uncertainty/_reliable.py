@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import false_discovery_control, norm
 
+from stpredict.metrics import spatial_null
 from stpredict.uncertainty._intervals import check_errors
-from stpredict.uncertainty._null import spatial_null
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def reliable(
     Parameters
     ----------
     measured
-        (n, n_genes) measured values.
+        (n, n_genes) measured values; they may be NaN where a gene was not predicted.
     predicted
         (n, n_genes) out-of-fold predictions, NaN where a gene was not predicted. Sections in which
         it was not predicted at all spots do not count for a gene.
@@ -186,11 +186,14 @@ def _tested(
 
 
 def _means_of_others(measured: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Mean of the rows of all other groups, (n_groups, n_genes)."""
-    n_rows = np.bincount(codes)
-    sums = np.stack([measured[codes == code].sum(axis=0) for code in range(len(n_rows))])
-    others: NDArray[np.float64] = (sums.sum(axis=0) - sums) / (len(codes) - n_rows)[:, None]
-    return others
+    """Mean of the rows of all other groups, (n_groups, n_genes); NaN where there are none."""
+    members = np.arange(codes.max() + 1)[:, None] == codes  # (n_groups, n)
+    known = np.isfinite(measured)
+    n_rows = members @ known.astype(np.float64)
+    sums = members @ np.where(known, measured, 0)
+    n_others = n_rows.sum(axis=0) - n_rows
+    nothing = np.full_like(sums, np.nan)
+    return np.divide(sums.sum(axis=0) - sums, n_others, out=nothing, where=n_others > 0)
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:

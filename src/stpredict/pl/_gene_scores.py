@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from stpredict.results import CrossValidation
 
-_PALE = "#8FC1E0"
 _FONT_PT, _LINE_PT = 7.0, 9.0
 #: More genes than these are drawn small, and with a moving mean of what stands beside.
 _MANY = 100
@@ -153,7 +152,7 @@ def _draw_genes(
     else:
         groups = [
             (trusted, _scores.METHOD, f"{method}, reliable"),
-            (~trusted, _PALE, f"{method}, not reliable"),
+            (~trusted, _scores.PALE, f"{method}, not reliable"),
         ]
     for chosen, colour, words in groups:
         some = scores[chosen]

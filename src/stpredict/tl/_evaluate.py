@@ -10,10 +10,10 @@ import scipy.sparse as sp
 
 from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
-from stpredict.targets._counts import PER
+from stpredict.targets._counts import COUNTS_UNITS, PER
 from stpredict.tl._fold_scores import Tissue, score_genes, score_nulls
 from stpredict.tl._score_folds import graph_of, noise_ceiling
-from stpredict.tl._task import COUNTS_UNITS, library_of
+from stpredict.tl._task import library_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TABLE = "table"
 PREDICTED = "predicted"
+OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"
 INSTANCE = "instance_id"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from stpredict._report import _tables
 from stpredict.pl import _section
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Larger side of a picture of a section.
 _MOST_PX = 560
+#: Spots are drawn this large, as a share of the distance to the next, to be seen in small pictures.
+_RADIUS = 0.44
 #: What the maps may take when it is not said which to draw.
 _MOST_BYTES = 24 * 2**20
 #: The byte of a spot that has no value; those below it go from the scale's low to its high end.
@@ -101,9 +104,7 @@ def draw(
     )
 
 
-def _columns(
-    layer: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.float32]:
+def _columns(layer: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
     picked = layer[rows][:, columns]
     return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
 
@@ -132,7 +133,8 @@ def tissue(section: Section) -> Tissue:
     picture = Image.fromarray(np.asarray(pixels).transpose(1, 2, 0))
     picture.thumbnail((_MOST_PX, _MOST_PX), reducing_gap=3)
     scale = np.array([picture.width / (right - left), picture.height / (bottom - top)])
-    x, y = ((section.centers_um - (left, top)) * scale).round(1).T.tolist()
+    centers = (section.centers_um - (left, top)) * scale
+    x, y = centers.round(1).T.tolist()
     return Tissue(
         name=section.name,
         picture=data_uri(picture),
@@ -140,8 +142,17 @@ def tissue(section: Section) -> Tissue:
         height=picture.height,
         x=x,
         y=y,
-        radius=(section.radius_um * scale.mean()).round(2).tolist(),
+        radius=np.maximum(section.radius_um * scale.mean(), _RADIUS * _pitch(centers))
+        .round(2)
+        .tolist(),
     )
+
+
+def _pitch(centers: NDArray[np.float64]) -> float:
+    """Usual distance of a spot to the next; of a single spot, none."""
+    if len(centers) < 2:
+        return 0.0
+    return float(np.median(cKDTree(centers).query(centers, k=2)[0][:, 1]))
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -81,6 +81,8 @@ def _settings(result: CrossValidation) -> dict[str, str]:
         value = result.settings.get(key)
         if value is None:
             continue
+        if isinstance(value, Mapping) and all([name] == part for name, part in value.items()):
+            value = list(value)  # each fold is named by its one section
         if isinstance(value, Mapping):
             value = "; ".join(f"{name}: {_in_words(part)}" for name, part in value.items())
         told[label] = _in_words(value)
@@ -93,9 +95,7 @@ def _in_words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _data(
-    result: CrossValidation, table: AnnData, drawn: Maps, genes: list[str]
-) -> dict[str, Any]:
+def _data(result: CrossValidation, table: AnnData, drawn: Maps, genes: list[str]) -> dict[str, Any]:
     """What the script draws from."""
     sections = [tissue.name for tissue in drawn.tissues]
     pcc = _tables.per_section(result, "pcc", genes, sections)

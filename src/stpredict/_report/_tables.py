@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 
 from stpredict._report import _words
-from stpredict.results import NOISE_CEILING, PCC_SPATIAL_NULL, REFERENCES, TRAINING_MEAN
+from stpredict.results import (
+    NEIGHBOR_MEAN,
+    NOISE_CEILING,
+    PCC_SPATIAL_NULL,
+    REFERENCES,
+    TRAINING_MEAN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +103,8 @@ def genes(result: CrossValidation, reliable: pd.Series | None) -> Table:
 
 
 def gene_scores(result: CrossValidation) -> pd.DataFrame:
-    """Mean PCC over sections: genes by methods, references, and the highest spatial null."""
-    frame = _by_gene(result, "pcc").drop(columns=TRAINING_MEAN, errors="ignore")
+    """Mean PCC over sections: genes by methods, what bounds them, and the highest spatial null."""
+    frame = _by_gene(result, "pcc").drop(columns=[TRAINING_MEAN, NEIGHBOR_MEAN], errors="ignore")
     if PCC_SPATIAL_NULL in set(result.scores["metric"]):
         frame[PCC_SPATIAL_NULL] = _by_gene(result, PCC_SPATIAL_NULL).max(axis=1)
     return frame.sort_values(frame.columns[0], ascending=False, kind="stable")

@@ -128,7 +128,9 @@
   function tabulate(gene) {
     const target = document.getElementById("gene-scores");
     const caption = document.createElement("caption");
-    caption.textContent = "PCC by section";
+    caption.textContent = "PCC by section ";
+    const leaky = article.querySelector("h3 .leaky");
+    if (leaky) caption.append(leaky.cloneNode(true));
     target.replaceChildren(caption);
     const nulls = Object.entries(data.nulls).filter(([, scores]) => Object.keys(scores).length);
     const top = target.createTHead().insertRow();
@@ -173,7 +175,7 @@
     context.globalAlpha = 1;
     context.fillStyle = "white";
     context.fillRect(0, 0, canvas.width, canvas.height);
-    context.globalAlpha = 0.45; // the tissue is the background
+    context.globalAlpha = 0.4; // the tissue is the background
     context.drawImage(picture, 0, 0, canvas.width, canvas.height);
     context.globalAlpha = 1;
     context.strokeStyle = "rgb(110 110 110)";

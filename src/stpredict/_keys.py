@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TABLE = "table"
 PREDICTED = "predicted"
+OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"
 INSTANCE = "instance_id"
@@ -22,6 +23,9 @@ RANKS = "ranks"
 SMOOTHED = "smoothed"
 STD = "std"
 RIDGE = "ridge"
+LOWER = "lower"
+UPPER = "upper"
+FAMILIARITY = "familiarity"
 SELECTED = "selected"
 TISSUE_FRACTION = "tissue_fraction"
 SAMPLING_WEIGHT = "sampling_weight"

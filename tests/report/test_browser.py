@@ -6,11 +6,13 @@ import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import stpredict as stp
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
+METHODS = ("ridge", "trees")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CANVASES = "[...document.querySelectorAll('canvas[data-series]')].map(each => each.toDataURL())"
 
@@ -23,9 +25,12 @@ def browser():
         pytest.skip(f"no browser is here: {', '.join(BROWSERS)}")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox"] if root else []
-        )
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=program, args=["--no-sandbox"] if root else []
+            )
+        except api.Error as error:
+            pytest.skip(f"{program} does not start: {error}")
         yield browser
         browser.close()
 
@@ -115,6 +120,27 @@ def test_scores_of_the_gene_stand_beside_their_nulls(visit):
     assert rows[-1][:4] == ["noise ceiling", "0.800", "0.800", "0.800"]
 
 
+def test_pointing_at_a_spot_tells_its_values(visit, found):
+    page = visit()
+    spot = page.evaluate(
+        "(({x, y}) => [x[0], y[0]])(JSON.parse(document.getElementById('data').text).tissues[0])"
+    )
+    canvas = page.locator("[data-section='0'] canvas[data-series='1']")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    scale = box["width"] / int(canvas.get_attribute("width"))
+    captions = page.locator("[data-section='0'] .pcc")
+    before = captions.all_inner_texts()
+    page.mouse.move(box["x"] + spot[0] * scale, box["y"] + spot[1] * scale)
+    table = found.sdata.tables["out_of_fold"]
+    told = [float(text.lstrip("≤≥ ")) for text in captions.all_inner_texts()]
+    low, high = np.percentile(table.X[(table.obs["region"] == "S1").to_numpy(), 0], [1, 99])
+    wanted = [table.X[0, 0], *(table.layers[name][0, 0] for name in (*METHODS, "tuned_ridge"))]
+    np.testing.assert_allclose(told, np.clip(wanted, low, high), atol=0.02 + (high - low) / 400)
+    page.mouse.move(1, 1)
+    assert captions.all_inner_texts() == before
+
+
 def test_arrow_keys_walk_through_the_genes(visit):
     page = visit()
     page.get_by_role("button", name="ERBB2").focus()
@@ -129,7 +155,7 @@ def test_a_name_that_looks_like_markup_runs_nothing(visit):
     page.get_by_role("button", name="onerror").click()
     assert page.locator("#gene-name").inner_text() == EVIL
     assert page.title() == "Cross-validation of ridge, trees"
-    assert page.locator("img").count() == 2  # the H&E of two sections
+    assert page.locator("img").count() == 3  # the figure, the H&E of two sections
     page.locator("details summary").click()
     assert "<script>alert(1)</script>" in page.locator("details pre").inner_text()
 

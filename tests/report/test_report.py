@@ -67,7 +67,7 @@ def test_all_lies_in_the_one_file(write):
 def test_names_are_text_and_never_markup(write):
     text = write()
     page = Page(text)
-    assert [tag["src"][:11] for tag in page.of("img")] == ["data:image/"] * 2
+    assert [tag["src"][:11] for tag in page.of("img")] == ["data:image/"] * 3
     assert len(page.of("script")) == 2
     assert EVIL in data_of(page)["genes"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text  # the traceback

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from stpredict._report import _maps, _tables, _words
+from stpredict._report import _figure, _maps, _tables, _words
 from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def render(result: CrossValidation, table: AnnData, drawn: Maps) -> str:
         date=result.settings.get("date", datetime.date.today().isoformat()),
         settings=_settings(result),
         n_spots=table.n_obs,
+        figure=_figure.of_methods(result),
         summary=_tables.summary(result),
         by_section=_tables.by_section(result),
         genes=genes,

@@ -66,8 +66,8 @@ def summary(result: CrossValidation) -> Table:
         else:
             cells = [Cell("failed"), *(Cell(MISSING) for _ in scored[1:]), Cell(f"0 of {most}")]
         rows.append(_row(result, name, cells))
-    columns = [_words.METRICS.get(name, (name, "")) for name in [*scored, "n_sections"]]
-    return Table(columns, rows)
+    columns = [_words.metric(name) for name in scored]
+    return Table([*columns, ("sections", "Sections that were scored.")], rows)
 
 
 def by_section(result: CrossValidation) -> Table:
@@ -88,7 +88,7 @@ def by_section(result: CrossValidation) -> Table:
 def genes(result: CrossValidation, reliable: pd.Series | None) -> Table:
     """Mean PCC over sections, a row per gene, by falling score of the first method."""
     frame = gene_scores(result)
-    columns = [(_words.method(name), _words.REFERENCES.get(name, ("", ""))[1]) for name in frame]
+    columns = [(_words.method(name), _words.REFERENCES.get(name, "")) for name in frame]
     if PCC_SPATIAL_NULL in frame:
         columns[-1] = ("spatial null", "The highest of the methods' spatial nulls.")
     if reliable is not None:
@@ -141,7 +141,7 @@ def _failed(result: CrossValidation) -> set[tuple[str, str]]:
 def _row(result: CrossValidation, name: str, cells: list[Cell]) -> Row:
     kind = "method" if name in result.methods else "reference"
     kind = "ceiling" if name == NOISE_CEILING else kind
-    return Row(_words.method(name), cells, kind, _words.REFERENCES.get(name, ("", ""))[1])
+    return Row(_words.method(name), cells, kind, _words.REFERENCES.get(name, ""))
 
 
 def _number(value: float, metric: str = "pcc") -> Cell:

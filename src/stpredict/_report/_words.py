@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.pl import _scores
 from stpredict.results import (
     NEIGHBOR_MEAN,
     NOISE_CEILING,
@@ -11,35 +12,35 @@ from stpredict.results import (
     TUNED_RIDGE,
 )
 
-#: References, as a row says them, and what they are.
+#: What stands beside the methods.
 REFERENCES = {
-    TRAINING_MEAN: ("training mean", "Null: every spot gets the mean of the training rows."),
-    TUNED_RIDGE: ("tuned ridge", "Null: ridge regression on the same embedding, alpha tuned."),
-    NEIGHBOR_MEAN: ("neighbour mean", "Every spot gets what was measured in its neighbours."),
-    NOISE_CEILING: ("noise ceiling", "What a perfect model could reach, as counts are noisy."),
+    TRAINING_MEAN: "Null: every spot gets the mean of the training rows.",
+    TUNED_RIDGE: "Null: ridge regression on the same embedding, alpha tuned.",
+    NEIGHBOR_MEAN: "Every spot gets what was measured in its neighbours.",
+    NOISE_CEILING: "What a perfect model could reach, as counts are noisy.",
 }
-#: Metrics, as a column says them, and what they are.
+#: Nulls of each method, as a column says them.
+NULLS = {PCC_SHUFFLED: "PCC, shuffled", PCC_SPATIAL_NULL: "PCC, spatial null"}
+#: What metrics are.
 METRICS = {
-    "pcc": ("PCC", "Pearson correlation of a gene over the spots of a section. Higher is better."),
-    PCC_SHUFFLED: ("PCC, shuffled", "Null: every spot predicted from another's inputs."),
+    "pcc": "Pearson correlation of a gene over the spots of a section. Higher is better.",
+    PCC_SHUFFLED: "Null: every spot predicted from another's inputs.",
     PCC_SPATIAL_NULL: (
-        "PCC, spatial null",
-        "Null: predictions shifted or turned within the section, which keeps them as smooth.",
+        "Null: predictions shifted or turned within the section, which keeps them as smooth."
     ),
-    "spearman": ("Spearman", "Rank correlation of a gene over the spots. Higher is better."),
-    "rmse": ("RMSE", "Root mean squared error. Lower is better."),
-    "mae": ("MAE", "Mean absolute error. Lower is better."),
-    "explained_variance": ("explained variance", "1 is best; 0 is no better than a constant."),
-    "variance_ratio": ("variance ratio", "Variance predicted over measured; 1 is best."),
-    "auc": ("AUC", "Area under the ROC curve of zero versus non-zero; 0.5 is chance."),
-    "ssim": ("SSIM", "Structural similarity of the rasterised section; 1 is best."),
-    "morans_i": ("Moran's I", "Spatial autocorrelation."),
-    "pcc_per_spot": ("PCC per spot", "Pearson correlation of a spot over genes."),
-    "spearman_per_spot": ("Spearman per spot", "Rank correlation of a spot over genes."),
-    "gene_correlation": ("gene correlation", "How well correlations between genes are kept."),
-    "ari": ("ARI", "Agreement of clusters: adjusted Rand index."),
-    "nmi": ("NMI", "Agreement of clusters: normalised mutual information."),
-    "n_sections": ("sections", "Sections that were scored."),
+    "spearman": "Rank correlation of a gene over the spots. Higher is better.",
+    "rmse": "Root mean squared error. Lower is better.",
+    "mae": "Mean absolute error. Lower is better.",
+    "explained_variance": "1 is best; 0 is no better than a constant.",
+    "variance_ratio": "Variance predicted over measured; 1 is best.",
+    "auc": "Area under the ROC curve of zero versus non-zero; 0.5 is chance.",
+    "ssim": "Structural similarity of the rasterised section; 1 is best.",
+    "morans_i": "Spatial autocorrelation.",
+    "pcc_per_spot": "Pearson correlation of a spot over genes.",
+    "spearman_per_spot": "Rank correlation of a spot over genes.",
+    "gene_correlation": "How well correlations between genes are kept.",
+    "ari": "Agreement of clusters: adjusted Rand index.",
+    "nmi": "Agreement of clusters: normalised mutual information.",
 }
 #: Settings of a cross-validation, in the order in which they are told.
 SETTINGS = {
@@ -56,9 +57,9 @@ SETTINGS = {
 
 def method(name: str) -> str:
     """Name of a method or of a reference, as it is shown."""
-    return REFERENCES.get(name, (name, ""))[0]
+    return " ".join(_scores.WORDS.get(name, name).split())
 
 
-def metric(name: str) -> str:
-    """Name of a metric, as it is shown."""
-    return METRICS.get(name, (name, ""))[0]
+def metric(name: str) -> tuple[str, str]:
+    """Name of a metric, as it is shown, and what it is."""
+    return NULLS.get(name) or _scores.title(name), METRICS.get(name, "")

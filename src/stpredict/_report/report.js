@@ -152,21 +152,27 @@
 
   // -- maps -------------------------------------------------------------------------------------
 
+  const places = [...document.querySelectorAll(".tissue")];
+  let drawn = []; // of each section its scale, and the bytes of each panel
+
   function draw(gene, scales, encoded) {
     const values = bytes(encoded);
     let start = 0;
-    document.querySelectorAll(".tissue").forEach((place, section) => {
+    drawn = places.map((place, section) => {
       const tissue = data.tissues[section];
       const [low, high] = scales[section];
+      const panels = [];
       place.querySelector(".low").textContent = low.toFixed(2);
       place.querySelector(".high").textContent = high.toFixed(2);
       const picture = place.querySelector("img");
       place.querySelectorAll("canvas[data-series]").forEach((canvas) => {
         const levels = values.subarray(start, start + tissue.x.length);
         start += tissue.x.length;
+        panels.push(levels);
         paint(canvas, picture, tissue, levels);
         describe(canvas, gene, section, levels);
       });
+      return { low, high, panels };
     });
   }
 
@@ -199,12 +205,48 @@
     const caption = canvas.parentElement.querySelector(".pcc");
     if (series === 0) caption.textContent = "";
     else caption.textContent = predicted ? `PCC ${text(score)}` : "not predicted";
+    caption.dataset.resting = caption.textContent;
     const label = canvas.parentElement.querySelector("figcaption").textContent;
     canvas.setAttribute(
       "aria-label",
       `${data.genes[gene]} in section ${data.sections[section]}, ${label}`,
     );
   }
+
+  // the values of the spot under the pointer, in every panel of the section
+  function point(event, section) {
+    const canvas = event.target.closest("canvas[data-series]");
+    const spot = canvas && drawn[section] ? nearest(event, canvas, data.tissues[section]) : -1;
+    places[section].querySelectorAll(".pcc").forEach((caption, series) => {
+      if (spot < 0) {
+        caption.textContent = caption.dataset.resting ?? "";
+      } else {
+        const { low, high, panels } = drawn[section];
+        const level = panels[series][spot];
+        const value = low + (level / (MISSING - 1)) * (high - low);
+        const beyond = { 0: "≤ ", [MISSING - 1]: "≥ " }[level] ?? "";
+        caption.textContent = level === MISSING ? "–" : beyond + value.toFixed(2);
+      }
+    });
+  }
+
+  function nearest(event, canvas, tissue) {
+    const box = canvas.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * canvas.width;
+    const y = ((event.clientY - box.top) / box.height) * canvas.height;
+    let [best, within] = [-1, Infinity];
+    for (let n = 0; n < tissue.x.length; n += 1) {
+      const far = Math.hypot(tissue.x[n] - x, tissue.y[n] - y);
+      if (far < within && far < 1.3 * tissue.radius[n] + 1) [best, within] = [n, far];
+    }
+    return best;
+  }
+
+  places.forEach((place, section) => {
+    for (const kind of ["pointermove", "pointerdown", "pointerleave"]) {
+      place.addEventListener(kind, (event) => point(event, section));
+    }
+  });
 
   for (const bar of document.querySelectorAll("canvas.bar")) {
     const context = bar.getContext("2d");

@@ -145,6 +145,23 @@ def test_a_gene_that_does_not_vary_has_a_scale():
     assert levels[1, :, 0].tolist() == [0, 64, 127, 190, 254]
 
 
+def test_a_gene_that_was_not_predicted_in_a_fold_is_missing_there():
+    series = np.full((2, 5, 2), np.nan, dtype=np.float32)
+    series[:, :, 1] = np.arange(5)
+    levels, low, high = _maps.quantise(series)
+    assert (levels[:, :, 0] == _maps.MISSING).all()
+    assert np.isfinite([low, high]).all()
+    assert (levels[:, :, 1] < _maps.MISSING).all()
+
+
+def test_a_sentence_tells_where_each_method_stands(found, write):
+    sentences = _tables.differences(found.result)
+    assert [each.split(" = ")[0] for each in sentences] == [
+        "ridge - tuned_ridge", "trees - tuned_ridge",
+    ]  # fmt: skip
+    assert "ridge - tuned_ridge = +0.100" in write()
+
+
 def test_spots_lie_on_the_picture(found):
     from stpredict import _sections
 
@@ -211,6 +228,12 @@ def without_the_table(found):
     return {}
 
 
+def other_protocol(found):
+    known = found.sdata.tables["out_of_fold"].uns["stpredict"]["cross_validate"]
+    known["protocol"] = "LEAKY: as asked."
+    return {}
+
+
 def other_section(found):
     return {"result": replace(found.result, scores=found.result.scores.replace("S2", "S9"))}
 
@@ -227,6 +250,7 @@ def other_gene(found):
         (without_the_table, KeyError, r"no tables\['out_of_fold'\]; tables: table"),
         (other_methods, ValueError, "result has the methods ridge, cnn, the table ridge, trees"),
         (without_the_layer, ValueError, "result has the methods ridge, the table trees"),
+        (other_protocol, ValueError, "the protocol Leave one section out., the table LEAKY"),
         (other_section, ValueError, "result has the sections S9, the table S1, S2"),
         (other_gene, ValueError, "result has the genes MUC2, the table ERBB2"),
         (lambda _: {"genes": "ERBB2"}, TypeError, "give a list"),

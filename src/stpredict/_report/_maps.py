@@ -82,7 +82,8 @@ def draw(
     genes: Sequence[str] | None,
 ) -> Maps:
     """Pictures of the sections, and values of the genes on them."""
-    methods = [*result.methods, *([TUNED_RIDGE] if TUNED_RIDGE in table.layers else [])]
+    ridges = [name for name in table.layers if name is not None and name.startswith(TUNED_RIDGE)]
+    methods = [*result.methods, *ridges]
     if genes is None:
         fit = max(1, _MOST_BYTES // (table.n_obs * (1 + len(methods))))
         genes = list(_tables.gene_scores(result).index[:fit])
@@ -117,10 +118,15 @@ def quantise(
     The scale is that of what was measured, not stretched by single spots, nor by a method that
     predicts nonsense; of a gene that hardly varies so, that of everything.
     """
-    low, high = np.percentile(series[0].astype(np.float64), [1, 99], axis=0)
-    for n, (lowest, highest) in enumerate(zip(low, high, strict=True)):
-        if highest <= lowest and np.isfinite(pooled := series[:, :, n]).any():
-            low[n], high[n] = np.nanmin(pooled), np.nanmax(pooled)
+    low, high = np.zeros(series.shape[2]), np.zeros(series.shape[2])
+    for n in range(series.shape[2]):
+        measured, all_of_it = (
+            each[np.isfinite(each)] for each in (series[0, :, n], series[:, :, n])
+        )
+        if measured.size:
+            low[n], high[n] = np.percentile(measured.astype(np.float64), [1, 99])
+        if high[n] <= low[n] and all_of_it.size:
+            low[n], high[n] = all_of_it.min(), all_of_it.max()
     high = np.where(high > low, high, low + 1)
     share = np.clip((series - low) / (high - low), 0, 1)
     levels = np.where(np.isfinite(series), np.round(np.nan_to_num(share) * (MISSING - 1)), MISSING)

@@ -30,18 +30,16 @@ def out_of_fold(result: CrossValidation, sdata: SpatialData) -> AnnData:
         )
     table = _sections.table_of(sdata, _keys.OUT_OF_FOLD)
     named = [name for name in table.layers if name is not None]  # anndata 0.13: None is X
-    methods = _provenance.recorded(table, "cross_validate").get("methods", named)
-    _same("methods", result.methods, methods)
+    known = _provenance.recorded(table, "cross_validate")
+    if set(known.get("methods", result.methods)) != set(result.methods):
+        raise ValueError(_other("methods", result.methods, known["methods"]))
+    if known.get("protocol", result.protocol) != result.protocol:
+        raise ValueError(_other("protocol", [result.protocol], [known["protocol"]]))
     _within("methods", result.methods, named)
     _within("sections", result.scores["section"].unique(), _sections.section_names(table))
     genes = result.scores["gene"].unique()
     _within("genes", genes[genes != ""], table.var_names)
     return table
-
-
-def _same(what: str, scored: Iterable[str], there: Iterable[str]) -> None:
-    if set(scored) != set(there):
-        raise ValueError(_other(what, scored, there))
 
 
 def _within(what: str, scored: Iterable[str], there: Iterable[str]) -> None:

@@ -58,6 +58,7 @@ def render(result: CrossValidation, table: AnnData, drawn: Maps) -> str:
         n_spots=table.n_obs,
         figure=_figure.of_methods(result),
         summary=_tables.summary(result),
+        differences=_tables.differences(result),
         by_section=_tables.by_section(result),
         genes=genes,
         tissues=drawn.tissues,

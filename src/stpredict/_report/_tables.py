@@ -13,8 +13,8 @@ from stpredict.results import (
     NEIGHBOR_MEAN,
     NOISE_CEILING,
     PCC_SPATIAL_NULL,
-    REFERENCES,
     TRAINING_MEAN,
+    TUNED_RIDGE,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 #: Metrics in which 0 is nothing and 1 is best, which are shaded.
-_CORRELATIONS = ("pcc", "spearman", "pcc_per_spot", "spearman_per_spot")
+_CORRELATIONS = (
+    "pcc",
+    "spearman",
+    "pcc_per_spot",
+    "spearman_per_spot",
+    "pcc_top50",
+    "gene_correlation",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def summary(result: CrossValidation) -> Table:
     scored = [name for name in means.columns if name != "n_sections"]
     most = result.scores["section"].nunique()
     rows = []
-    for name in [*result.methods, *(name for name in REFERENCES if name in means.index)]:
+    for name in dict.fromkeys([*result.methods, *means.index]):
         if name in means.index:
             cells = [_number(means.loc[name, metric], metric) for metric in scored]
             cells.append(Cell(f"{means.loc[name, 'n_sections']:.0f} of {most}"))
@@ -85,10 +92,22 @@ def by_section(result: CrossValidation) -> Table:
     return Table([*((str(name), "") for name in means.index), ("mean", "over sections")], rows)
 
 
+def differences(result: CrossValidation) -> list[str]:
+    """Sentences on where each method stands against tuned ridge."""
+    scored = list(result.values("pcc"))
+    ridges = [name for name in scored if name.startswith(TUNED_RIDGE)]
+    return [
+        str(result.compare(name, ridge))
+        for name in result.methods
+        for ridge in ridges
+        if name in scored and result.values("pcc", methods=[name, ridge]).notna().all(axis=1).any()
+    ]
+
+
 def genes(result: CrossValidation, reliable: pd.Series | None) -> Table:
     """Mean PCC over sections, a row per gene, by falling score of the first method."""
     frame = gene_scores(result)
-    columns = [(_words.method(name), _words.REFERENCES.get(name, "")) for name in frame]
+    columns = [(_words.method(name), _words.note(name)) for name in frame]
     if PCC_SPATIAL_NULL in frame:
         columns[-1] = ("spatial null", "The highest of the methods' spatial nulls.")
     if reliable is not None:
@@ -141,7 +160,7 @@ def _failed(result: CrossValidation) -> set[tuple[str, str]]:
 def _row(result: CrossValidation, name: str, cells: list[Cell]) -> Row:
     kind = "method" if name in result.methods else "reference"
     kind = "ceiling" if name == NOISE_CEILING else kind
-    return Row(_words.method(name), cells, kind, _words.REFERENCES.get(name, ""))
+    return Row(_words.method(name), cells, kind, _words.note(name))
 
 
 def _number(value: float, metric: str = "pcc") -> Cell:

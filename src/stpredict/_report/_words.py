@@ -19,8 +19,13 @@ REFERENCES = {
     NEIGHBOR_MEAN: "Every spot gets what was measured in its neighbours.",
     NOISE_CEILING: "What a perfect model could reach, as counts are noisy.",
 }
-#: Nulls of each method, as a column says them.
-NULLS = {PCC_SHUFFLED: "PCC, shuffled", PCC_SPATIAL_NULL: "PCC, spatial null"}
+#: Metrics that pictures do not draw, as a column says them.
+NAMES = {
+    PCC_SHUFFLED: "PCC, shuffled",
+    PCC_SPATIAL_NULL: "PCC, spatial null",
+    "morans_i_difference": "Moran's I, difference",
+    "pcc_top50": "PCC of top 50",
+}
 #: What metrics are.
 METRICS = {
     "pcc": "Pearson correlation of a gene over the spots of a section. Higher is better.",
@@ -35,7 +40,8 @@ METRICS = {
     "variance_ratio": "Variance predicted over measured; 1 is best.",
     "auc": "Area under the ROC curve of zero versus non-zero; 0.5 is chance.",
     "ssim": "Structural similarity of the rasterised section; 1 is best.",
-    "morans_i": "Spatial autocorrelation.",
+    "morans_i_difference": "Spatial autocorrelation, predicted less measured; 0 is best.",
+    "pcc_top50": "PCC of the 50 genes that vary most.",
     "pcc_per_spot": "Pearson correlation of a spot over genes.",
     "spearman_per_spot": "Rank correlation of a spot over genes.",
     "gene_correlation": "How well correlations between genes are kept.",
@@ -57,9 +63,16 @@ SETTINGS = {
 
 def method(name: str) -> str:
     """Name of a method or of a reference, as it is shown."""
+    if name.startswith(f"{TUNED_RIDGE}_"):  # one of several, each on an embedding
+        return f"{method(TUNED_RIDGE)}, {name.removeprefix(f'{TUNED_RIDGE}_')}"
     return " ".join(_scores.WORDS.get(name, name).split())
+
+
+def note(name: str) -> str:
+    """What a reference is; of a method nothing."""
+    return REFERENCES.get(TUNED_RIDGE if name.startswith(TUNED_RIDGE) else name, "")
 
 
 def metric(name: str) -> tuple[str, str]:
     """Name of a metric, as it is shown, and what it is."""
-    return NULLS.get(name) or _scores.title(name), METRICS.get(name, "")
+    return NAMES.get(name) or _scores.title(name), METRICS.get(name, "")

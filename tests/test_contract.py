@@ -19,6 +19,7 @@ FUNCTIONS = {
     for name in getattr(stp, module).__all__
     if inspect.isfunction(function := getattr(getattr(stp, module), name))
 }
+FUNCTIONS["report"] = stp.report
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -27,7 +27,7 @@ LAYERS = (
     {"_layers", "_pixels", "_recipe", "io", "datasets"},
     {"pp", "pl"},
     {"tl"},
-    {"report"},
+    {"_report"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -59,6 +59,7 @@ TOUCH_SPATIALDATA = {
     "_pixels",
     "_provenance",
     "_recipe",
+    "_report",
     "_sections",
     "_tissue",
     "datasets",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         tl,
         uncertainty,
     )
+    from stpredict._report import report
     from stpredict._settings import settings
 
 try:
@@ -52,6 +53,7 @@ __all__ = [
     "nn",
     "pl",
     "pp",
+    "report",
     "results",
     "settings",
     "targets",
@@ -64,6 +66,8 @@ def __getattr__(name: str) -> Any:
     # modules load when first used: torch and squidpy take seconds to import
     if name in _MODULES:
         return import_module(f"stpredict.{name}")
+    if name == "report":
+        return import_module("stpredict._report").report
     if name == "settings":
         return import_module("stpredict._settings").settings
     raise AttributeError(f"module 'stpredict' has no attribute {name!r}")

@@ -175,7 +175,7 @@ class TestMetrics:
 
     def test_the_best_variance_ratio_is_one(self):
         rows = []
-        for name, ratio in (("flat", 0.3), ("wild", 2.0), ("right", 0.9)):
+        for name, ratio in (("flat", 0.3), ("wild", 1.6), ("right", 0.9)):
             rows += rows_of(name, "variance_ratio", ratio)
         result = CrossValidation(
             pd.DataFrame(rows, columns=COLUMNS), methods=("flat", "wild", "right"), protocol=""
@@ -183,6 +183,31 @@ class TestMetrics:
         ax = stp.pl.metrics(result, metric="variance_ratio")
         names = [label.get_text() for label in ax.get_yticklabels()]
         assert names == ["right", "wild", "flat"]
+
+    def test_a_difference_is_best_at_none(self):
+        rows = []
+        for name, mean in (("rough", -0.3), ("smooth", 0.5), ("right", 0.1)):
+            rows += rows_of(name, "morans_i_difference", mean)
+        result = CrossValidation(
+            pd.DataFrame(rows, columns=COLUMNS), methods=("rough", "smooth", "right"), protocol=""
+        )
+        ax = stp.pl.metrics(result, metric="morans_i_difference")
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == ["right", "rough", "smooth"]
+        assert ax.get_xlabel().endswith("0 is best")
+
+    def test_of_ridges_on_several_embeddings_the_best_is_the_line(self):
+        result = make(("ridge",))
+        rows = rows_of("tuned_ridge_X_uni", "pcc", 0.6) + rows_of("tuned_ridge_X_bad", "pcc", 0.1)
+        more = pd.DataFrame(rows, columns=COLUMNS)
+        scores = result.scores[result.scores["method"] != "tuned_ridge"]
+        result = dataclasses.replace(result, scores=pd.concat([scores, more], ignore_index=True))
+        ax = stp.pl.metrics(result)
+        (line,) = [x for x in ax.lines if x.get_linestyle() == "--"]
+        assert line.get_xdata()[0] == pytest.approx(0.6)
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names[:2] == ["ridge", "tuned ridge on\nX_uni"]
+        assert "tuned ridge on\nX_uni" in labels_of(stp.pl.gene_scores(result))
 
     def test_a_metric_of_whole_sections_has_a_mark_per_section(self):
         ax = stp.pl.metrics(make(), metric="ari")

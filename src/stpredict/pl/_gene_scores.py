@@ -11,7 +11,7 @@ from matplotlib.transforms import offset_copy
 
 from stpredict import _validate
 from stpredict.pl import _scores
-from stpredict.results import NOISE_CEILING, TUNED_RIDGE
+from stpredict.results import NOISE_CEILING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +37,10 @@ def gene_scores(
     """Draw the out-of-fold PCC of every gene, the best on top, beside tuned ridge and the ceiling.
 
     A dot is a gene's mean over the sections in which it was predicted, its line reaches from the
-    worst section to the best. Of more than 100 genes, the moving mean of ridge and of the noise
-    ceiling is drawn over their dots. The order is the method's own: its luckiest genes stand on
-    top, so there it looks better beside ridge than it is; the means of `metrics` compare them.
+    worst section to the best. Of tuned ridge on several embeddings, the best is drawn. Of more than
+    100 genes, the moving mean of ridge and of the noise ceiling is drawn over their dots. The order
+    is the method's own: its luckiest genes stand on top, so there it looks better beside ridge than
+    it is; the means of `metrics` compare them.
 
     Parameters
     ----------
@@ -88,10 +89,11 @@ def gene_scores(
         height = 1.6 + min(4.6, 0.16 * max(len(scores), 4))
         _, ax = plt.subplots(figsize=(7.5, height), layout="constrained")
     _draw_genes(ax, scores, trusted, method)
-    for name, colour in ((TUNED_RIDGE, _scores.RIDGE), (NOISE_CEILING, _scores.CEILING)):
+    ridge = _scores.best_ridge("pcc", wide.mean().dropna())
+    for name, colour in ((ridge, _scores.RIDGE), (NOISE_CEILING, _scores.CEILING)):
         if name in wide and name != method:
             values = _scores.by_gene(wide[name]).reindex(scores.index)
-            _draw_beside(ax, values, colour, _scores.WORDS[name])
+            _draw_beside(ax, values, colour, _scores.words(name))
     _scores.draw_chance(ax, "pcc")
     ax.set_ylim(len(scores) - 0.5, -0.5)
     ax.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
 from stpredict.pl import _scores
-from stpredict.results import NOISE_CEILING, NULLS, TUNED_RIDGE
+from stpredict.results import NOISE_CEILING, TUNED_RIDGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +57,8 @@ def metrics(result: CrossValidation, *, metric: str = "pcc", ax: Axes | None = N
     drawn as dots), the bar under it their quartiles, the marks the mean of each section, the
     number at the right the mean over sections. Pale under the row lie the nulls of the method:
     predictions of shuffled embeddings, and of embeddings that were moved within the section. The
-    mean of tuned ridge is a dashed line through all rows, the noise ceiling a band: the quartiles
-    of its genes, a line at its mean.
+    mean of tuned ridge (on several embeddings: of the best) is a dashed line through all rows, the
+    noise ceiling a band: the quartiles of its genes, a line at its mean.
 
     Parameters
     ----------
@@ -90,27 +90,28 @@ def metrics(result: CrossValidation, *, metric: str = "pcc", ax: Axes | None = N
     rows = {name: _Row.of(wide[name]) for name in wide if wide[name].notna().any()}
     if not rows:
         raise ValueError(f"no {metric} of the result is a number")
-    methods = [name for name in result.methods if name in rows]
-    methods = _scores.better(metric, pd.Series({name: rows[name].mean for name in methods}))
+    means = pd.Series({name: row.mean for name, row in rows.items() if name != NOISE_CEILING})
+    ranked = _scores.better(metric, means)
+    methods = [name for name in ranked if name in result.methods]
     methods += [name for name in result.methods if name not in rows]
-    nulls = pd.Series({name: rows[name].mean for name in NULLS if name in rows}, dtype=float)
-    names = [*methods, *_scores.better(metric, nulls)]
+    names = [*methods, *(name for name in ranked if name not in methods)]
+    ridge = _scores.best_ridge(metric, means)
     if ax is None:
         _, ax = plt.subplots(figsize=(7.5, 1.6 + 0.5 * len(names)), layout="constrained")
     markers = _markers(wide)
     for at, name in enumerate(names):
         if name in rows:
-            _draw(ax, at, rows[name], markers, name in methods, name == TUNED_RIDGE)
+            _draw(ax, at, rows[name], markers, _colour(name, methods))
         else:
             failed = any(failure.method == name for failure in result.failures)
             ax.annotate("failed in every fold" if failed else "not scored", (0.5, at),
                         xycoords=("axes fraction", "data"), ha="center", va="center",
                         color=_scores.LEAKY)  # fmt: skip
     handles = _draw_nulls(ax, result, metric, methods)
-    _draw_levels(ax, rows, names)
+    _draw_levels(ax, rows, ridge)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
-    ax.legend(handles=_handles(rows, markers, handles), loc="upper left", frameon=False,
+    ax.legend(handles=_handles(rows, markers, handles, ridge), loc="upper left", frameon=False,
               bbox_to_anchor=(1.09, 1), fontsize="small", borderaxespad=0)  # fmt: skip
     _tell(ax, result, metric, wide)
     return ax
@@ -134,8 +135,13 @@ def _markers(wide: pd.DataFrame) -> dict[str, str]:
     return dict(zip(sections, shapes, strict=False))
 
 
-def _draw(ax: Axes, at: int, row: _Row, markers: dict[str, str], method: bool, ridge: bool) -> None:
-    colour = _scores.METHOD if method else _scores.RIDGE if ridge else _scores.REFERENCE
+def _colour(name: str, methods: list[str]) -> str:
+    if name in methods:
+        return _scores.METHOD
+    return _scores.RIDGE if name.startswith(TUNED_RIDGE) else _scores.REFERENCE
+
+
+def _draw(ax: Axes, at: int, row: _Row, markers: dict[str, str], colour: str) -> None:
     values = row.genes.to_numpy()
     if set(row.genes.index) != {""}:
         _draw_genes(ax, at, values, colour)
@@ -175,25 +181,16 @@ def _draw_nulls(ax: Axes, result: CrossValidation, metric: str, methods: list[st
             low, high = np.percentile(row.genes, [5, 95])
             ax.plot([low, high], [at + below] * 2, color=colour, linewidth=1, alpha=0.7)
             ax.plot(row.mean, at + below, "|", color=colour, markersize=7, markeredgewidth=1.6)
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=colour,
-                linewidth=1,
-                marker="|",
-                markersize=7,
-                markeredgewidth=1.6,
-                label=f"{words}:\n5–95 % of genes, mean",
-            )
-        )
+        handles.append(Line2D([], [], color=colour, linewidth=1, marker="|", markersize=7,
+                              markeredgewidth=1.6,
+                              label=f"{words}:\n5–95 % of genes, mean"))  # fmt: skip
     return handles
 
 
-def _draw_levels(ax: Axes, rows: dict[str, _Row], names: list[str]) -> None:
+def _draw_levels(ax: Axes, rows: dict[str, _Row], ridge: str | None) -> None:
     """Draw what goes through all rows: tuned ridge, and the noise ceiling."""
-    if TUNED_RIDGE in rows and len(names) > 1:
-        ax.axvline(rows[TUNED_RIDGE].mean, color=_scores.RIDGE, linestyle="--", linewidth=1,
+    if ridge is not None:
+        ax.axvline(rows[ridge].mean, color=_scores.RIDGE, linestyle="--", linewidth=1,
                    zorder=0.5)  # fmt: skip
     if NOISE_CEILING in rows:
         row = rows[NOISE_CEILING]
@@ -207,7 +204,7 @@ def _label(ax: Axes, rows: dict[str, _Row], names: list[str], n_methods: int) ->
     most = max(len(row.sections) for row in rows.values())
     labels = []
     for at, name in enumerate(names):
-        words = _scores.WORDS.get(name, name)
+        words = _scores.words(name)
         if name in rows:
             n = len(rows[name].sections)
             words += f"\n({n} of {most} sections)" if n < most else ""
@@ -224,7 +221,9 @@ def _label(ax: Axes, rows: dict[str, _Row], names: list[str], n_methods: int) ->
     ax.tick_params(axis="y", length=0)
 
 
-def _handles(rows: dict[str, _Row], markers: dict[str, str], nulls: list[Line2D]) -> list[Any]:
+def _handles(
+    rows: dict[str, _Row], markers: dict[str, str], nulls: list[Line2D], ridge: str | None
+) -> list[Any]:
     look: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "linestyle": "none"}
     shapes = {f"mean of {section}": shape for section, shape in markers.items()}
     if len(set(markers.values())) < len(markers):
@@ -234,9 +233,9 @@ def _handles(rows: dict[str, _Row], markers: dict[str, str], nulls: list[Line2D]
         for words, shape in shapes.items()
     ]
     handles += nulls
-    if TUNED_RIDGE in rows:
+    if ridge is not None:
         handles.append(Line2D([], [], color=_scores.RIDGE, linestyle="--", linewidth=1,
-                              label="tuned ridge: mean"))  # fmt: skip
+                              label=f"{_scores.words(ridge)}: mean"))  # fmt: skip
     if NOISE_CEILING in rows:
         mean = f"noise ceiling: mean {rows[NOISE_CEILING].mean:.2f}"
         handles.append(Line2D([], [], color=_scores.CEILING, linewidth=1, label=mean))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
 if TYPE_CHECKING:
@@ -30,7 +28,9 @@ TITLES = {
     "variance_ratio": "variance ratio",
     "auc": "ROC-AUC",
     "ssim": "SSIM",
-    "morans_i": "Moran's I",
+    "morans_i_difference": "Moran's I, predicted − measured",
+    "pcc_top50": "PCC of the 50 most variable genes",
+    "reliability": "split-half reliability",
     "pcc_per_spot": "PCC per spot",
     "spearman_per_spot": "Spearman correlation per spot",
     "gene_correlation": "gene–gene correlation",
@@ -40,9 +40,11 @@ TITLES = {
 #: Values of what knows nothing.
 _CHANCE = {"pcc": 0.0, "spearman": 0.0, "explained_variance": 0.0, "auc": 0.5, "ssim": 0.0,
            "pcc_per_spot": 0.0, "spearman_per_spot": 0.0, "gene_correlation": 0.0, "ari": 0.0,
-           "nmi": 0.0}  # fmt: skip
+           "nmi": 0.0, "pcc_top50": 0.0}  # fmt: skip
 _ERRORS = ("rmse", "mae")
-#: What stands beside the methods, in words.
+#: Where other metrics are best, that are not best where they are highest.
+_BEST = {"variance_ratio": 1, "morans_i_difference": 0}
+#: What stands beside the methods.
 WORDS = {
     TRAINING_MEAN: "training mean",
     TUNED_RIDGE: "tuned ridge",
@@ -62,8 +64,8 @@ def better(metric: str, means: pd.Series) -> list[str]:
     """Names by their mean, the best first."""
     if metric in _ERRORS:
         rank = means
-    elif metric == "variance_ratio":  # as variable as what was measured: 1
-        rank = (np.log(means.clip(lower=1e-12))).abs()
+    elif metric in _BEST:
+        rank = (means - _BEST[metric]).abs()
     else:
         rank = -means
     return list(rank.sort_values(kind="stable").index)
@@ -73,13 +75,27 @@ def direction(metric: str) -> str:
     """Where better is, where it is not to the right."""
     if metric in _ERRORS:
         return ", lower is better"
-    return ", 1 is best" if metric == "variance_ratio" else ""
+    return f", {_BEST[metric]} is best" if metric in _BEST else ""
+
+
+def words(name: str) -> str:
+    """What a reference is called; methods have their own names."""
+    if name.startswith(f"{TUNED_RIDGE}_"):  # of several embeddings
+        return f"{WORDS[TUNED_RIDGE]} on\n{name.removeprefix(f'{TUNED_RIDGE}_')}"
+    return WORDS.get(name, name)
+
+
+def best_ridge(metric: str, means: pd.Series) -> str | None:
+    """Tuned ridge, of several embeddings the best; None where there is none."""
+    ridges = [name for name in means.index if name.startswith(TUNED_RIDGE)]
+    return better(metric, means[ridges])[0] if ridges else None
 
 
 def draw_chance(ax: Axes, metric: str) -> None:
-    """Draw where a score says nothing, within what is shown, where there is such a value."""
-    if metric in _CHANCE:
-        ax.axvline(_CHANCE[metric], color="0.8", linewidth=0.8, zorder=0)
+    """Draw where a score says nothing, or is best in the middle, where there is such a value."""
+    at = _CHANCE.get(metric, _BEST.get(metric))
+    if at is not None:
+        ax.axvline(at, color="0.8", linewidth=0.8, zorder=0)
 
 
 def counted(n: int, what: str) -> str:

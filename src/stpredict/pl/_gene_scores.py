@@ -91,7 +91,7 @@ def gene_scores(
     _draw_genes(ax, scores, trusted, method)
     ridge = _scores.best_ridge("pcc", wide.mean().dropna())
     for name, colour in ((ridge, _scores.RIDGE), (NOISE_CEILING, _scores.CEILING)):
-        if name in wide and name != method:
+        if name is not None and name in wide and name != method:
             values = _scores.by_gene(wide[name]).reindex(scores.index)
             _draw_beside(ax, values, colour, _scores.words(name))
     _scores.draw_chance(ax, "pcc")

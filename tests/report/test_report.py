@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import html
 import json
 import re
 from dataclasses import replace
@@ -254,6 +256,7 @@ def other_gene(found):
         (other_section, ValueError, "result has the sections S9, the table S1, S2"),
         (other_gene, ValueError, "result has the genes MUC2, the table ERBB2"),
         (lambda _: {"genes": "ERBB2"}, TypeError, "give a list"),
+        (lambda _: {"genes": []}, ValueError, "genes= is empty"),
         (lambda _: {"genes": ["ERBB3"]}, KeyError, "1 of 1 genes are not in the table: ERBB3"),
         (lambda _: {"folder": "none"}, FileNotFoundError, "there is no folder"),
         (lambda _: {"name": "."}, FileExistsError, "exists and is no report"),
@@ -266,6 +269,26 @@ def test_bad_input_is_told_before_anything_is_written(found, tmp_path, change, e
     with pytest.raises(error, match=message):
         stp.report(given.pop("result"), given.pop("sdata"), place, **given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cross_validate_leaves_makes_a_page(tmp_path):
+    def colour(tiles):
+        return tiles.mean((-2, -1))
+
+    sdata = stp.datasets.phantom(
+        3, size_px=600, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=2, n_null=2
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=3)  # others in every fold
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour")
+    result = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    place = tmp_path / "report.html"
+    stp.report(result, sdata, place)
+    text = place.read_text(encoding="utf-8")
+    assert result.protocol in html.unescape(text)
+    assert set(data_of(Page(text))["maps"]) == set(sdata.tables["out_of_fold"].var_names)
 
 
 def test_settings_that_are_not_there_are_not_told(found):

@@ -56,7 +56,8 @@ def report(
     KeyError
         If there is no ``tables["out_of_fold"]``, or no such gene in it.
     ValueError
-        If the table is of another cross-validation: methods, sections or genes differ.
+        If the table is of another cross-validation (methods, protocol, sections or genes differ),
+        or ``genes`` is empty.
     FileNotFoundError
         If the folder to write into does not exist.
     FileExistsError
@@ -71,6 +72,8 @@ def report(
     table = out_of_fold(result, sdata)
     if isinstance(genes, str):
         raise TypeError(f"genes={genes!r} is one name; give a list: [{genes!r}]")
+    if genes is not None and len(genes) == 0:
+        raise ValueError("genes= is empty; leave it out to draw all")
     if genes is not None:
         _validate.present(list(genes), table.var_names)
     place = _place(path)

@@ -17,6 +17,7 @@
     (_, n) => `rgb(${packed[3 * n]} ${packed[3 * n + 1]} ${packed[3 * n + 2]})`,
   );
   const text = (value) => (value === null ? "–" : value.toFixed(3));
+  const brief = (value) => String(Number(value.toPrecision(3)));
   const mean = (values) => {
     const known = values.filter((value) => value !== null);
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
@@ -162,8 +163,8 @@
       const tissue = data.tissues[section];
       const [low, high] = scales[section];
       const panels = [];
-      place.querySelector(".low").textContent = low.toFixed(2);
-      place.querySelector(".high").textContent = high.toFixed(2);
+      place.querySelector(".low").textContent = brief(low);
+      place.querySelector(".high").textContent = brief(high);
       const picture = place.querySelector("img");
       place.querySelectorAll("canvas[data-series]").forEach((canvas) => {
         const levels = values.subarray(start, start + tissue.x.length);
@@ -225,7 +226,7 @@
         const level = panels[series][spot];
         const value = low + (level / (MISSING - 1)) * (high - low);
         const beyond = { 0: "≤ ", [MISSING - 1]: "≥ " }[level] ?? "";
-        caption.textContent = level === MISSING ? "–" : beyond + value.toFixed(2);
+        caption.textContent = level === MISSING ? "–" : beyond + brief(value);
       }
     });
   }

@@ -18,7 +18,7 @@ ROOT = Path(stpredict.__file__).parent
 LAYERS = (
     {"_keys", "_settings", "_log", "_validate", "_device", "_threads"},
     {"nn"},
-    {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
+    {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
     {"models"},
     {"results"},
     {"_elements", "_provenance"},
@@ -49,6 +49,7 @@ ARRAYS_ONLY = (
     "targets",
     "metrics",
     "alignment",
+    "uncertainty",
     "models",
 )
 TOUCH_SPATIALDATA = {

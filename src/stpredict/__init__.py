@@ -7,7 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stpredict import datasets, encoders, io, metrics, models, nn, pl, pp, results, targets, tl
+    from stpredict import (
+        datasets,
+        encoders,
+        io,
+        metrics,
+        models,
+        nn,
+        pl,
+        pp,
+        results,
+        targets,
+        tl,
+        uncertainty,
+    )
     from stpredict._report import report
     from stpredict._settings import settings
 
@@ -28,6 +41,7 @@ _MODULES = (
     "results",
     "targets",
     "tl",
+    "uncertainty",
 )
 
 __all__ = [
@@ -44,6 +58,7 @@ __all__ = [
     "settings",
     "targets",
     "tl",
+    "uncertainty",
 ]
 
 

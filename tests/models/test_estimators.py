@@ -9,7 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
-from stpredict.models._estimators import ALPHAS, fit_linear, tune_ridge
+from stpredict.models._estimators import fit_linear
+from stpredict.models._tune import ALPHAS, tune_ridge
 from stpredict.nn import LinearSets
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from stpredict.models import Model
-from stpredict.models._estimators import ALPHAS
 from stpredict.models._ridge import Ridge
+from stpredict.models._tune import ALPHAS
 from stpredict.nn import DeepSets
 from stpredict.nn.deepsets import CONTEXTS
 from stpredict.targets import Standard

@@ -209,6 +209,19 @@ class TestPrediction:
         after = spots_of(stp.pl.prediction(one, "null_001")[1]).get_array()
         np.testing.assert_array_equal(after, before)
 
+    def test_a_model_of_counts_has_its_units(self, one):
+        """It is fitted to X, of which the record of the layer says nothing."""
+        table, predicted = one.tables["table"], one.tables["predicted"]
+        how = predicted.uns["stpredict"]["predict"]
+        del how["layer"]
+        how["units"] = "counts per 10,000"
+        counts = table.X.toarray() if hasattr(table.X, "toarray") else table.X
+        expected = counts / counts.sum(axis=1, keepdims=True) * 1e4
+        axes = stp.pl.prediction(one, "morphology_001")
+        np.testing.assert_allclose(
+            spots_of(axes[1]).get_array(), expected[:, table.var_names.get_loc("morphology_001")]
+        )
+
     def test_without_measured_values_two_panels_are_drawn(self, one):
         one.tables["table"] = one.tables["table"][:, ["null_002"]].copy()
         axes = stp.pl.prediction(one, "morphology_001")

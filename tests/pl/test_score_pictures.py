@@ -117,6 +117,13 @@ class TestMetrics:
         bars = [line.get_xdata() for line in ax.lines if list(line.get_ydata()) == [0, 0]]
         np.testing.assert_allclose(bars, [np.percentile(genes, [25, 75])])
 
+    def test_genes_that_are_all_alike_but_a_few_have_no_hill(self):
+        genes = [f"G{i}" for i in range(400)]
+        result = make(("ridge",), genes=genes, references=False)
+        result.scores["value"] = np.where(result.scores["gene"] == "G7", 0.9, 0.0)
+        ax = stp.pl.metrics(result)
+        assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
+
     def test_many_genes_are_a_hill_above_their_row(self):
         genes = [f"G{i}" for i in range(200)]
         ax = stp.pl.metrics(make(genes=genes))
@@ -350,3 +357,9 @@ class TestGeneScores:
         with pytest.raises(error, match=message):
             stp.pl.gene_scores(make(), **arguments)
         assert not plt.get_fignums()
+
+    def test_axes_in_a_subfigure(self):
+        left, _ = plt.figure(figsize=(12, 5), layout="constrained").subfigures(1, 2)
+        genes = [f"G{i}" for i in range(40)]
+        ax = stp.pl.gene_scores(make(("ridge",), genes=genes), ax=left.subplots())
+        assert [text for text in texts(ax) if text in genes][:2] == ["G39", "G38"]

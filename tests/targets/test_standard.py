@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import StandardScaler
 
-from stpredict.targets import Standard
+from stpredict.targets import Standard, _standard
 
 ROWS = hnp.arrays(
     np.float32,
@@ -119,3 +119,12 @@ def test_nan_is_refused():
 def test_mean_and_scale_must_belong_together():
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         Standard(np.zeros(2, np.float32), np.ones(3, np.float32))
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch):
+    values = np.random.default_rng(0).normal(3, 2, (50, 11)).astype(np.float32)
+    whole = Standard.fit(values)
+    monkeypatch.setattr(_standard, "_BLOCK", 150)  # three columns
+    blocks = Standard.fit(values)
+    np.testing.assert_array_equal(blocks.mean, whole.mean)
+    np.testing.assert_allclose(blocks.scale, whole.scale, rtol=1e-7)

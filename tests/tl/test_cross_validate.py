@@ -113,7 +113,7 @@ def test_planted_genes_are_told_from_noise_and_nulls(sdata):
     assert list(summary.index) == ["ridge", "factors", *results.REFERENCES]
     kind = sdata["table"].var["planted"].astype(str)
     pcc = result.values().groupby("gene").mean()
-    assert (pcc.loc[kind.index[kind == "morphology"], "ridge"] > 0.4).all()
+    assert (pcc.loc[kind.index[kind == "morphology"], "ridge"] > 0.3).all()
     assert (pcc.loc[kind.index[kind == "null"], "ridge"].abs() < 0.2).all()
     assert (pcc["ridge"] <= pcc["noise_ceiling"] + 0.1).all()
     assert (result.values(methods=["training_mean"]) == 0).all(axis=None)
@@ -288,10 +288,22 @@ def test_an_interrupted_run_goes_on_where_it_was(sdata, tmp_path):
 
 def test_a_folder_of_another_run_is_refused(sdata, tmp_path):
     stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run holds a cross-validation of other methods: give"):
+    with pytest.raises(ValueError, match=r"run holds .* with other method .ridge.: give"):
         stp.tl.cross_validate(sdata, {"ridge": factors}, folder=tmp_path / "run")
+    calls = []
+
+    def counted(train):
+        calls.append(train)
+        return factors(train)
+
+    more = {"ridge": never, "factors": counted}
+    with pytest.raises(ValueError, match="other method 'ridge'"):
+        stp.tl.cross_validate(sdata, more, folder=tmp_path / "run")
+    more["ridge"] = ridge  # another method joins what is finished
+    assert not stp.tl.cross_validate(sdata, more, folder=tmp_path / "run").failures
+    assert len(calls) == 3
     sdata["table"].layers["log1p"] *= 2
-    with pytest.raises(ValueError, match=r"of other data: give another folder="):
+    with pytest.raises(ValueError, match=r"with other data: give another folder="):
         stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

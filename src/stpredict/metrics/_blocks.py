@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse as sp
@@ -28,9 +29,10 @@ _SLAB = 2**30
 
 def as_values(values: Values) -> Any:
     """Keep what can be read in pieces, and make an array of everything else."""
-    if sp.issparse(values):
-        return values if values.format in ("csr", "csc") else values.tocsr()
-    return values if isinstance(values, (da.Array, np.memmap)) else np.asarray(values)
+    given: Any = values
+    if sp.issparse(given):
+        return given if given.format in ("csr", "csc") else given.tocsr()
+    return given if isinstance(given, (da.Array, np.memmap)) else np.asarray(given)
 
 
 def check_pair(
@@ -132,13 +134,12 @@ def _load(side: Any, slab: slice, axis: int) -> Any:
     part = side[slab] if axis == SPOTS else side[:, slab]
     if not _is_costly(side, axis):
         return part
-    if isinstance(side, da.Array):
-        if not isinstance(side._meta, np.ndarray):  # chunks are sparse matrices
-            part = part.compute()
-        else:
-            loaded = np.empty(part.shape, dtype=part.dtype)
-            da.store(part, loaded, lock=False)  # a whole, without a list of chunks beside it
-            return loaded
+    if isinstance(side, da.Array) and isinstance(side._meta, np.ndarray):
+        loaded = np.empty(part.shape, dtype=part.dtype)
+        da.store(part, loaded, lock=False)  # at once, without a list of chunks beside it
+        return loaded
+    if isinstance(side, da.Array):  # chunks are sparse matrices
+        part = sp.bmat(dask.compute(part.to_delayed().tolist())[0])
     if sp.issparse(part):
         return part.tocsr() if axis == SPOTS else part.tocsc()
     return np.array(part)
@@ -155,7 +156,7 @@ def _check_finite(piece: NDArray[Any], name: str, here: slice, axis: int) -> Non
     n_bad = int(piece.size - np.count_nonzero(np.isfinite(piece)))
     if n_bad:
         what = ("spots", "genes")[axis]
+        called = name if name == "values" else f"{name} values"
         raise ValueError(
-            f"{n_bad} {name} values are NaN or infinite, among {what} {here.start} to "
-            f"{here.stop - 1}"
+            f"{n_bad} {called} are NaN or infinite, among {what} {here.start} to {here.stop - 1}"
         )

@@ -62,9 +62,10 @@ def noise_ceiling(
     that of two whole measurements, the reliability; its square root is what a prediction without
     noise can reach against one measurement.
 
-    The bound is for a model that predicts expected values exactly. It is an estimate: of a gene
-    with few counts it scatters by chance as correlations over `n_spots` do, so read means over
-    genes; and log1p, which is not linear at few counts, makes it approximate.
+    The bound is for a model that predicts expected values exactly. It is an estimate, too high
+    where counts are few, because log1p is not linear: on simulated sections by 0.03 (mean over
+    genes) at 5,000 counts per spot, by 0.08 at 1,000, by less than 0.01 at 30,000. Of single genes
+    it scatters by chance as correlations over `n_spots` do, so read means over genes.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ def noise_ceiling(
     >>> metrics.noise_ceiling(counts, target_sum=100).pcc.round(1)
     array([1. , 0.9, 0. ])
     """
-    if target_sum <= 0 or not np.isfinite(target_sum):
-        raise ValueError(f"target_sum must be above 0: {target_sum}")
+    if not 0 < target_sum < np.inf:
+        raise ValueError(f"target_sum must be above 0 and finite: {target_sum}")
     if n_splits < 1:
         raise ValueError(f"n_splits must be at least 1: {n_splits}")
     counts = check_values(counts)

@@ -25,15 +25,18 @@ def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
     ValueError
         If the graph is not (n_spots, n_spots), or a weight is negative or NaN.
     """
-    shape = np.shape(graph) if not sp.issparse(graph) else graph.shape
+    weights: Any = graph if sp.issparse(graph) else np.asarray(graph)
+    shape = weights.shape
     if shape != (n_spots, n_spots):
         raise ValueError(
             f"the graph must be (n_spots, n_spots), here ({n_spots}, {n_spots}): {shape}"
         )
-    weights: Any = sp.coo_array(graph, dtype=np.float64)
+    weights = sp.coo_array(weights, dtype=np.float64)
     n_bad = int(np.count_nonzero(~(weights.data >= 0) | np.isinf(weights.data)))
     if n_bad:
         raise ValueError(f"{n_bad} weights of the graph are negative, NaN or infinite")
     apart = weights.row != weights.col
     entries = (weights.data[apart], (weights.row[apart], weights.col[apart]))
-    return sp.csr_array(normalize(sp.csr_array(entries, shape=shape), norm="l1"))
+    to_others = sp.csr_array(entries, shape=shape)
+    to_others.eliminate_zeros()  # a weight of 0 makes no neighbour
+    return sp.csr_array(normalize(to_others, norm="l1"))

@@ -61,7 +61,7 @@ def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     mean = mean_of_neighbors(graph, values.shape[0])
     lone = np.diff(mean.indptr) == 0
     found = np.empty(values.shape, np.float32 if values.dtype == np.float32 else np.float64)
-    for here, (piece,) in blocks(GENES, measured=values):
+    for here, (piece,) in blocks(GENES, values=values):
         of_genes = piece.astype(np.float64)
         found[:, here] = mean @ of_genes.T
         found[lone, here] = of_genes.mean(axis=1)

@@ -43,13 +43,12 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
     Returns
     -------
     (n_genes,) float64 in [-1, 1], 1 where the scaled maps are the same; 0 where either side is
-    constant, as for `pcc`.
+    constant, as for `pcc`; NaN if the section is less than three spots wide or high.
 
     Raises
     ------
     ValueError
-        If the shapes differ, a value is NaN, spots share a position, or the section is less than
-        three spots wide or high.
+        If the shapes differ, a value is NaN, or spots share a position.
 
     References
     ----------
@@ -69,10 +68,7 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
     grid = rasterize(check_positions(positions, measured.shape[0]))
     narrow = min(grid.spot.shape)
     if narrow < 3:
-        raise ValueError(
-            f"the section is {' × '.join(map(str, grid.spot.shape))} spots: structural similarity "
-            "needs at least three rows and columns"
-        )
+        return np.full(measured.shape[1], np.nan)
     window = min(_WINDOW, narrow - 1 + narrow % 2)
 
     def of_genes(*sides: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Methods of scikit-learn that fill a network: ridge regression and extremely randomised trees."""
+"""Methods that fill a network from all rows at once: ridge regression and randomised trees."""
 
 from __future__ import annotations
 
@@ -6,59 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.linear_model import Ridge as SklearnRidge
-from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
-from sklearn.pipeline import make_pipeline
+
+from stpredict.models._tune import fit_ridge, tune_ridge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.nn import ForestSets, LinearSets
-
-#: Of standardised embeddings: from hardly any shrinkage to nearly the training mean.
-ALPHAS = tuple(float(alpha) for alpha in np.logspace(0, 6, 13))
-
-
-def tune_ridge(
-    features: NDArray[np.float32],
-    targets: NDArray[np.float32],
-    groups: NDArray[np.str_],
-    *,
-    n_components: int | None = None,
-    seed: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Tune ridge's alpha by leaving out one group at a time, then fit all rows.
-
-    Returns coefficients (n_targets, n_features), intercept (n_targets,) and alpha. Components are
-    found anew on the rows of each split.
-    """
-    search = GridSearchCV(
-        _regression(SklearnRidge(), n_components, seed),
-        {"ridge__alpha": ALPHAS},
-        scoring="neg_mean_squared_error",
-        cv=LeaveOneGroupOut().split(features, groups=groups),
-    ).fit(features, targets)
-    coefficients, intercept = _unroll(search.best_estimator_)
-    return coefficients, intercept, float(search.best_params_["ridge__alpha"])
-
-
-def _regression(ridge: SklearnRidge, n_components: int | None, seed: int) -> Any:
-    """Ridge regression, of principal components where asked for."""
-    steps = [] if n_components is None else [PCA(n_components, random_state=seed)]
-    return make_pipeline(*steps, ridge)
-
-
-def _unroll(pipeline: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coefficients and intercept on the features themselves."""
-    ridge = pipeline[-1]
-    coefficients, intercept = np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
-    if len(pipeline) > 1:
-        pca = pipeline[0]
-        coefficients = coefficients @ pca.components_
-        intercept = intercept - coefficients @ pca.mean_
-    return coefficients, np.broadcast_to(intercept, (len(coefficients),)).copy()
 
 
 def fit_linear(
@@ -71,19 +26,23 @@ def fit_linear(
     n_components: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Fill a linear network by ridge regression, of principal components where asked for."""
+    """Fill a linear network by ridge regression, of principal components where asked for.
+
+    Nothing is drawn, whatever the seed.
+    """
     if n_components is not None:
         _check_components(n_components, features, groups, tuned=alpha == "tuned")
     if alpha == "tuned":
         coefficients, intercept, chosen = tune_ridge(
-            features, targets, groups, n_components=n_components, seed=seed
+            features, targets, groups, n_components=n_components
         )
     else:
         width = features.shape[1] if n_components is None else n_components
         # HEST-bench shrinks by the size of the problem, not by what is held out
         chosen = 100 / (width * targets.shape[1]) if alpha == "hest" else float(alpha)
-        pipeline = _regression(SklearnRidge(alpha=chosen), n_components, seed)
-        coefficients, intercept = _unroll(pipeline.fit(features, targets))
+        coefficients, intercept = fit_ridge(
+            features, targets, alpha=chosen, n_components=n_components
+        )
     with torch.no_grad():
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict.models._estimators import tune_ridge
+from stpredict.models._tune import tune_ridge
 from stpredict.targets import Standard
 
 if TYPE_CHECKING:

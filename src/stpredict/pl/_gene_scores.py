@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from stpredict.results import CrossValidation
 
-_PALE = "#8FC1E0"
 _FONT_PT, _LINE_PT = 7.0, 9.0
 #: More genes than these are drawn small, and with a moving mean of what stands beside.
 _MANY = 100
@@ -153,7 +152,7 @@ def _draw_genes(
     else:
         groups = [
             (trusted, _scores.METHOD, f"{method}, reliable"),
-            (~trusted, _PALE, f"{method}, not reliable"),
+            (~trusted, _scores.PALE, f"{method}, not reliable"),
         ]
     for chosen, colour, words in groups:
         some = scores[chosen]
@@ -178,8 +177,9 @@ def _draw_beside(ax: Axes, values: pd.Series, colour: str, words: str) -> None:
 
 def _name(ax: Axes, genes: list[str], n_names: int) -> None:
     """Name the first and the last genes, in two columns that do not overlap, with leaders."""
-    ax.figure.draw_without_rendering()  # lays out what is there: how high are the axes?
-    height = ax.get_window_extent().height / ax.figure.dpi * 72
+    figure = ax.figure.canvas.figure  # also of axes in a subfigure
+    figure.draw_without_rendering()  # lays out what is there: how high are the axes?
+    height = ax.get_window_extent().height / figure.dpi * 72
     n = min(n_names, len(genes), int(height / _LINE_PT / 2))
     if len(genes) <= 2 * n_names and len(genes) * _LINE_PT <= height:
         ax.set_yticks(range(len(genes)), genes, fontsize=_FONT_PT)
@@ -190,7 +190,7 @@ def _name(ax: Axes, genes: list[str], n_names: int) -> None:
         (range(len(genes) - 1, len(genes) - n - 1, -1), 0, 1),
     ):
         for line, at in enumerate(ends):
-            place = offset_copy(ax.transAxes, ax.figure, x=-16,
+            place = offset_copy(ax.transAxes, figure, x=-16,
                                 y=sign * (line + 0.5) * _LINE_PT, units="points")  # fmt: skip
             ax.annotate(
                 genes[at], (0, at), (0, edge), ("axes fraction", "data"), place,

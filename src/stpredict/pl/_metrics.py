@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy.stats import gaussian_kde
 
 from stpredict.pl import _scores
 from stpredict.results import NOISE_CEILING, NULLS, TUNED_RIDGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from stpredict.results import CrossValidation
 
@@ -95,7 +97,6 @@ def metrics(result: CrossValidation, *, metric: str = "pcc", ax: Axes | None = N
     names = [*methods, *_scores.better(metric, nulls)]
     if ax is None:
         _, ax = plt.subplots(figsize=(7.5, 1.6 + 0.5 * len(names)), layout="constrained")
-
     markers = _markers(wide)
     for at, name in enumerate(names):
         if name in rows:
@@ -144,13 +145,13 @@ def _draw(ax: Axes, at: int, row: _Row, markers: dict[str, str], method: bool, r
                 markersize=4.5, markeredgewidth=0.8, zorder=4)  # fmt: skip
 
 
-def _draw_genes(ax: Axes, at: int, values: np.ndarray, colour: str) -> None:
-    if len(values) >= _DENSITY and np.ptp(values) > 0:
-        low, high = np.percentile(values, [1, 99])
-        inner = values[(values >= low) & (values <= high)]
-        hill = ax.violinplot([inner], [at], orientation="horizontal", widths=0.8, side="low",
-                             showextrema=False)["bodies"][0]  # fmt: skip
-        hill.set(facecolor=colour, alpha=0.35, linewidth=0, zorder=1)
+def _draw_genes(ax: Axes, at: int, values: NDArray[np.float64], colour: str) -> None:
+    low, high = np.percentile(values, [1, 99])
+    if len(values) >= _DENSITY and high > low:
+        x = np.linspace(low, high, 200)
+        density = gaussian_kde(values[(values >= low) & (values <= high)])(x)
+        ax.fill_between(x, at - 0.4 * density / density.max(), at, color=colour, alpha=0.35,
+                        linewidth=0, zorder=1)  # fmt: skip
     elif len(values) > 1:
         ax.plot(values, np.full(len(values), at - 0.15), "o", color=colour, alpha=0.6,
                 markersize=3.5, markeredgewidth=0, zorder=2)  # fmt: skip
@@ -237,15 +238,8 @@ def _handles(rows: dict[str, _Row], markers: dict[str, str], nulls: list[Line2D]
         handles.append(Line2D([], [], color=_scores.RIDGE, linestyle="--", linewidth=1,
                               label="tuned ridge: mean"))  # fmt: skip
     if NOISE_CEILING in rows:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=_scores.CEILING,
-                linewidth=1,
-                label=f"noise ceiling: mean {rows[NOISE_CEILING].mean:.2f}",
-            )
-        )
+        mean = f"noise ceiling: mean {rows[NOISE_CEILING].mean:.2f}"
+        handles.append(Line2D([], [], color=_scores.CEILING, linewidth=1, label=mean))
         handles.append(Patch(facecolor=_scores.CEILING, alpha=0.13,
                              label="noise ceiling:\nquartiles of genes"))  # fmt: skip
     return handles

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 
 from stpredict import _keys, _provenance, _sections, _validate, metrics
-from stpredict.pl import _section
+from stpredict.pl import _measured, _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +146,8 @@ def _panels(sdata: SpatialData, predicted: AnnData, found: Section, gene: str) -
     how = _provenance.recorded(predicted, "predict")
     units, column = how["units"], predicted.var_names.get_loc(gene)
     values = np.asarray(predicted.X[found.rows, column])
-    measured = _measured(sdata, predicted.obs_names[found.rows], gene, how["layer"])
+    column_of_gene = _measured.measured(sdata, predicted, found.rows, [gene])
+    measured = None if column_of_gene is None else column_of_gene[:, 0]
     pooled = values if measured is None else np.concatenate([measured, values])
     # the same scale for both, not stretched by single spots
     norm = Normalize(*np.percentile(pooled, [1, 99]))
@@ -180,15 +181,3 @@ def _draw(ax: Axes, section: Section, panel: _Panel, *, bar: bool) -> None:
     if bar:
         ends = {} if panel.extend == "neither" else {"extendfrac": 0.03}
         _section.draw_bar(ax, spots, panel.label, extend=panel.extend, **ends)
-
-
-def _measured(
-    sdata: SpatialData, spots: Sequence[str], gene: str, layer: str
-) -> NDArray[np.float64] | None:
-    table: AnnData = _sections.table_of(sdata)
-    rows = table.obs_names.get_indexer(spots)
-    if gene not in table.var_names or layer not in table.layers or (rows < 0).any():
-        return None
-    column = table.layers[layer][rows][:, [table.var_names.get_loc(gene)]]
-    dense = column.toarray() if hasattr(column, "toarray") else column
-    return np.asarray(dense, dtype=np.float64).ravel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stpredict.results import CrossValidation
 
 # Colours of Okabe and Ito, which the colour-blind tell apart.
-METHOD, RIDGE, CEILING = "#0072B2", "#D98E00", "#009E73"
+METHOD, PALE, RIDGE, CEILING = "#0072B2", "#8FC1E0", "#D98E00", "#009E73"
 SHUFFLED, SPATIAL, REFERENCE = "0.62", "#CC79A7", "0.5"
 LEAKY = "#C43E00"
 
@@ -99,10 +99,14 @@ def by_section(values: pd.Series) -> pd.Series:
 
 def head(ax: Axes, result: CrossValidation, text: str) -> None:
     """Write the title, and plainly whether the split leaks."""
+    ax.set_title(text, loc="left")
     if result.leaky:
-        ax.set_title(f"LEAKY · {text}", loc="left", color=LEAKY, fontweight="bold")
-    else:
-        ax.set_title(text, loc="left")
+        mark_leaky(ax, text, loc="left")
+
+
+def mark_leaky(ax: Axes, title: str, *, loc: Literal["left", "center"] = "center") -> None:
+    """Write plainly that a group stood on both sides of a split."""
+    ax.set_title(f"LEAKY · {title}", loc=loc, color=LEAKY, fontweight="bold")
 
 
 def foot(ax: Axes, result: CrossValidation, *, below: float = 38) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: Counts of a spot in whose unit expression is given, as ``pp.normalize`` does by default.
 PER = 1e4
+COUNTS_UNITS = f"counts per {PER:,.0f}"
 
 #: Logarithm of a rate, beyond which float32 holds the expected counts no more.
 _HIGHEST = float(np.log(np.finfo(np.float32).max / PER)) - 0.01

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: Elements of a block of columns: 32 MB as float64.
+_BLOCK = 1 << 22
+
+
 @dataclass(frozen=True)
 class Standard:
     """Subtract the mean, divide by the standard deviation, column by column.
@@ -50,7 +54,13 @@ class Standard:
     def fit(cls, values: NDArray[np.floating]) -> Standard:
         """Fit on training rows (n_rows, n_columns)."""
         mean = values.mean(axis=0, dtype=np.float64)
-        scale = values.std(axis=0, dtype=np.float64)
+        # numpy takes a copy in float64 for the deviation: some columns at a time
+        step = max(1, _BLOCK // max(1, len(values)))
+        parts = range(0, values.shape[1], step)
+        scale = np.concatenate(
+            [np.zeros(0)]
+            + [values[:, start : start + step].std(axis=0, dtype=np.float64) for start in parts]
+        )
         # of a constant, rounding leaves a standard deviation near 0
         constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         return cls(mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32))
@@ -66,9 +76,10 @@ class Standard:
 
     def transform(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scale the last axis."""
-        divisor = np.where(self.constant, np.float32(1), self.scale)
-        scaled = (np.asarray(values, dtype=np.float32) - self.mean) / divisor
-        return np.where(self.constant, np.float32(0), scaled)
+        scaled = np.asarray(values, dtype=np.float32) - self.mean
+        scaled /= np.where(self.constant, np.float32(1), self.scale)
+        scaled[..., self.constant] = 0
+        return scaled
 
     def inverse(self, scaled: NDArray[np.floating]) -> NDArray[np.float32]:
         """Bring scaled values back to their units."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stpredict.tl._baselines import fit_ridge, fit_trees
+from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cnn import fit_cnn
 from stpredict.tl._cross_validate import cross_validate
 from stpredict.tl._deepcell import fit_deepcell
@@ -17,6 +18,7 @@ from stpredict.training import Augmentation
 
 __all__ = [
     "Augmentation",
+    "calibrate",
     "cross_validate",
     "evaluate",
     "finetune",

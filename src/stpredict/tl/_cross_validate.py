@@ -66,9 +66,9 @@ def cross_validate(
     n_folds
         Leave out groups in so many folds of about equal size; by default one at a time.
     folder
-        Where finished folds are kept: called again after an interruption, with the same data and
-        methods, only what is missing is run. A function of yours is known by its name: after a
-        change inside it, use another folder.
+        Where finished folds are kept: called again after an interruption, or with more methods, on
+        the same data, only what is missing is run. A function of yours is known by its name:
+        after a change inside it, use another folder.
     allow_leak
         Go on where a patient or a section stands on both sides of a split. The result then says
         LEAKY wherever it is shown.

@@ -151,6 +151,7 @@ def finetune(
         training=_remembered(model, table, rows, best_epoch=fitted.best_epoch, seed=seed),
         ridge=Ridge.fit(center, values.dense(np.arange(len(center))), rows.groups),
         history=fitted.history,
+        calibration=None,  # its errors are others now
     )
 
 

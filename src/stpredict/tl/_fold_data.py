@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def _stain(train: SpatialData, test: SpatialData, *, device: str) -> None:
     if not _moves(table, set(_sections.section_names(_sections.table_of(test))), set(names)):
         return
     known = _provenance.recorded(table, "normalize_stain")
-    degenerate = "skip" if known.get("left_alone") else "error"
+    degenerate: Literal["skip", "error"] = "skip" if known.get("left_alone") else "error"
     kept = [name for name in known["reference_sections"] if name in names]
     normalize_stain(train, method=known["method"], reference=kept or None, degenerate=degenerate)
     stain = _provenance.recorded(table, "normalize_stain")["reference"]

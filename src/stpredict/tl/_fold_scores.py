@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: One shuffle of a few hundred spots correlates by chance; the mean of some does not.
-N_NULLS = 20
+_N_NULLS = 20
 #: PCC over this many genes of highest variance is reported beside that over all.
 _N_TOP = 50
 #: Clusters that measured and predicted sections are compared by.
@@ -57,21 +57,16 @@ def score_method(
 
     ``variance``, (n_genes,), is that of the training rows.
     """
-    found = score_genes(tissue, measured, predicted)
-    random = np.random.default_rng(seed)
-    shuffles = [random.permutation(len(measured)) for _ in range(N_NULLS)]
-    moves = [metrics.spatial_null(tissue.positions, generator=random) for _ in range(N_NULLS)]
-    for name, orders in (
-        (results.PCC_SHUFFLED, shuffles),
-        (results.PCC_SPATIAL_NULL, moves),
-    ):
-        found[name] = np.mean([metrics.pcc(measured, predicted[order]) for order in orders], axis=0)
+    found = {
+        **score_genes(tissue, measured, predicted),
+        **score_nulls(tissue, measured, predicted, seed=seed),
+    }
     yield tidy(tissue, method, genes, found)
     yield tidy(tissue, method, [""], score_whole(measured, predicted, found["pcc"], variance, seed))
 
 
 def score_genes(
-    tissue: Tissue, measured: NDArray[np.float32], predicted: NDArray[np.float32]
+    tissue: Tissue, measured: NDArray[np.floating], predicted: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
     """All scores of single genes in a section, each (n_genes,)."""
     return {
@@ -79,6 +74,22 @@ def score_genes(
         "ssim": metrics.ssim(measured, predicted, tissue.positions),
         "morans_i_difference": metrics.morans_i(predicted, tissue.graph)
         - metrics.morans_i(measured, tissue.graph),
+    }
+
+
+def score_nulls(
+    tissue: Tissue, measured: NDArray[np.floating], predicted: NDArray[np.floating], *, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """PCC of predictions shuffled, and of predictions moved within the section, (n_genes,)."""
+    random = np.random.default_rng(seed)
+    shuffles = [random.permutation(len(measured)) for _ in range(_N_NULLS)]
+    moves = [metrics.spatial_null(tissue.positions, generator=random) for _ in range(_N_NULLS)]
+    return {
+        name: np.mean([metrics.pcc(measured, predicted[order]) for order in orders], axis=0)
+        for name, orders in (
+            (results.PCC_SHUFFLED, shuffles),
+            (results.PCC_SPATIAL_NULL, moves),
+        )
     }
 
 
@@ -96,8 +107,9 @@ def score_whole(
         found |= {
             "pcc_per_spot": float(metrics.pcc_per_spot(measured, predicted).mean()),
             "spearman_per_spot": float(metrics.spearman_per_spot(measured, predicted).mean()),
-            "gene_correlation": metrics.gene_correlation(measured, predicted),
         }
+    if measured.shape[1] > 2:
+        found["gene_correlation"] = metrics.gene_correlation(measured, predicted)
     if len(measured) > _N_CLUSTERS:
         agreement = metrics.cluster_agreement(
             measured, predicted, n_clusters=_N_CLUSTERS, seed=seed

@@ -43,9 +43,10 @@ class Store:
             return
         file = self.folder / _RUN
         if file.exists():
-            _check_same(self.folder, json.loads(file.read_text(encoding="utf-8")), known)
-            return
-        if self.folder.exists() and any(self.folder.iterdir()):
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            _check_same(self.folder, kept, known)
+            known = known | {"methods": kept["methods"] | known["methods"]}
+        elif self.folder.exists() and any(self.folder.iterdir()):
             raise FileExistsError(
                 f"{self.folder} holds something else than a cross-validation: give another folder="
             )
@@ -126,11 +127,17 @@ def _digest(digest: Any, values: Any) -> None:
 
 
 def _check_same(folder: Path, kept: dict[str, Any], known: dict[str, Any]) -> None:
-    other = [key for key in known if kept.get(key) != json.loads(json.dumps(known[key]))]
+    known = json.loads(json.dumps(known))
+    other = [key for key in known if key != "methods" and known[key] != kept.get(key)]
+    other += [
+        f"method {name!r}"
+        for name, fit in known["methods"].items()
+        if kept["methods"].get(name, fit) != fit
+    ]
     if other:
         raise ValueError(
-            f"{folder} holds a cross-validation of other {', '.join(other)}: give another folder=, "
-            "or delete it to start again"
+            f"{folder} holds a cross-validation with other {', '.join(other)}: give another "
+            "folder=, or delete it to start again"
         )
 
 

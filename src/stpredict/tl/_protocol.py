@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def conclude(
     table = _sections.table_of(sdata)
     done, failures = _sort(methods, folds, outcomes)
     first = next(iter(done.values()))
-    known = {
+    known: dict[str, Any] = {
         "methods": list(methods),
         "groups": folds.kind,
         "layer": first.layer or None,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from stpredict.tl._fold_run import Outcome
     from stpredict.tl._folds import Folds
 
+#: As in a hexagonal grid.
+_NEAREST = 6
+
 Done = dict[tuple[str, str], "Outcome"]
 
 
@@ -135,10 +138,11 @@ def noise_ceiling(
 
 
 def graph_of(sdata: SpatialData) -> Any:
-    """Spatial neighbours, (n_obs, n_obs) CSR: those of the table, or the first ring."""
+    """Spatial neighbours, (n_obs, n_obs) CSR: those of the table, or the six nearest."""
     table = _sections.table_of(sdata)
     if _keys.CONNECTIVITIES not in table.obsp:
+        smallest = int(np.unique(_sections.region_of(table), return_counts=True)[1].min())
         copied = _sections.copy_of(sdata)
-        neighbors(copied)
+        neighbors(copied, n_neighbors=min(_NEAREST, smallest - 1))
         table = _sections.table_of(copied)
     return table.obsp[_keys.CONNECTIVITIES].tocsr()

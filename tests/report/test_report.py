@@ -11,10 +11,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import stpredict as stp
+from stpredict import _sections
 from stpredict._report import _maps, _page, _tables
+from stpredict._report._reliable import reliable
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 
@@ -110,15 +113,29 @@ def test_a_method_that_failed_everywhere_keeps_its_row(found):
 
 
 def test_genes_come_by_falling_score_with_what_bounds_them(found):
-    reliable = found.sdata.tables["out_of_fold"].var["reliable"]
-    table = _tables.genes(found.result, reliable)
+    genes = found.sdata.tables["out_of_fold"].var_names
+    table = _tables.genes(found.result, pd.DataFrame({"ridge": True, "trees": False}, genes))
     assert [label for label, _ in table.columns] == [
         "ridge", "trees", "tuned ridge", "noise ceiling", "spatial null", "reliable",
     ]  # fmt: skip
     assert [row.name for row in table.rows] == ["ERBB2", EVIL, "CD74", "FASN", "MUC1"]
     assert [cell.text for cell in table.rows[1].cells] == [
-        "0.450", "0.250", "0.350", "0.850", "0.020", "no",
+        "0.450", "0.250", "0.350", "0.850", "0.020", "1 of 2",
     ]  # fmt: skip
+
+
+def test_what_is_reliable_is_decided_against_nulls(found):
+    table = found.sdata.tables["out_of_fold"]
+    random = np.random.default_rng(1)
+    table.layers["ridge"][:, 1] = random.normal(size=table.n_obs)  # tells nothing
+    sections = _sections.sections(found.sdata, table)
+    known = reliable(found.result, table, sections)
+    assert list(known.columns) == ["ridge", "trees"]
+    assert not known["ridge"].iloc[1]
+    assert known["ridge"].sum() >= 2
+    assert reliable(replace(found.result, leaky=True), table, sections) is None
+    table.obs["fold"] = "all"
+    assert reliable(found.result, table, sections) is None
 
 
 def test_maps_hold_what_was_measured_and_predicted(found, write):
@@ -165,8 +182,6 @@ def test_a_sentence_tells_where_each_method_stands(found, write):
 
 
 def test_spots_lie_on_the_picture(found):
-    from stpredict import _sections
-
     for section in _sections.sections(found.sdata, found.sdata.tables["out_of_fold"]):
         tissue = _maps.tissue(section)
         assert max(tissue.width, tissue.height) <= 560

@@ -11,6 +11,7 @@ from stpredict import _sections, _validate
 from stpredict._log import tell
 from stpredict._report import _maps, _page
 from stpredict._report._match import out_of_fold
+from stpredict._report._reliable import reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,8 @@ def report(
     At the top the protocol and the versions; then the scores of all methods beside their nulls and
     the noise ceiling, section by section and gene by gene. The table of genes sorts and searches;
     a gene that is chosen there is drawn on the tissue as measured and as each method predicted it
-    without having seen the section, all on one colour scale. Images, scores and predictions lie
+    without having seen the section, all on one colour scale. On which genes a method is reliable,
+    :func:`stpredict.uncertainty.reliable` decides. Images, scores and predictions lie
     in the file itself: it can be sent by mail, and asks nothing of the network. Of a split that
     leaks, every score stands beside the word LEAKY.
 
@@ -77,8 +79,9 @@ def report(
     if genes is not None:
         _validate.present(list(genes), table.var_names)
     place = _place(path)
-    drawn = _maps.draw(table, _sections.sections(sdata, table), result, genes)
-    text = _page.render(result, table, drawn)
+    sections = _sections.sections(sdata, table)
+    drawn = _maps.draw(table, sections, result, genes)
+    text = _page.render(result, table, drawn, reliable(result, table, sections))
     _write(place, text)
     tell(
         f"{place}: {len(text.encode()) / 2**20:.1f} MiB, {table.n_vars} genes, "

@@ -104,19 +104,21 @@ def differences(result: CrossValidation) -> list[str]:
     ]
 
 
-def genes(result: CrossValidation, reliable: pd.Series | None) -> Table:
+def genes(result: CrossValidation, reliable: pd.DataFrame | None) -> Table:
     """Mean PCC over sections, a row per gene, by falling score of the first method."""
     frame = gene_scores(result)
     columns = [(_words.method(name), _words.note(name)) for name in frame]
     if PCC_SPATIAL_NULL in frame:
         columns[-1] = ("spatial null", "The highest of the methods' spatial nulls.")
     if reliable is not None:
-        columns.append(("reliable", "Whether the gene's predictions can be trusted."))
+        columns.append(
+            ("reliable", "Methods that beat their spatial null and the training mean on it.")
+        )
     rows = []
     for gene, values in zip(frame.index, frame.to_numpy(), strict=True):
         cells = [_number(value) for value in values]
         if reliable is not None:
-            cells.append(Cell("yes" if bool(reliable.get(gene, False)) else "no"))
+            cells.append(Cell(f"{int(reliable.loc[gene].sum())} of {reliable.shape[1]}"))
         rows.append(Row(str(gene), cells, kind="gene"))
     return Table(columns, rows)
 

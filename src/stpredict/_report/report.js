@@ -135,7 +135,8 @@
     target.replaceChildren(caption);
     const nulls = Object.entries(data.nulls).filter(([, scores]) => Object.keys(scores).length);
     const top = target.createTHead().insertRow();
-    for (const name of ["", ...data.sections, "mean", ...nulls.map(([label]) => label)]) {
+    const known = Object.keys(data.reliable).length ? ["reliable"] : [];
+    for (const name of ["", ...data.sections, "mean", ...nulls.map(([label]) => label), ...known]) {
       cell(top, "th", name);
     }
     const rows = target.createTBody();
@@ -148,6 +149,8 @@
       for (const [, of] of nulls) {
         cell(row, "td", of[name] ? text(mean(ofGene(of[name], gene))) : "");
       }
+      const trusted = data.reliable[name]?.[gene];
+      if (known.length) cell(row, "td", { 0: "no", 1: "yes" }[trusted] ?? "");
     }
   }
 

@@ -12,6 +12,7 @@ from stpredict._report import _words
 from stpredict.results import (
     NEIGHBOR_MEAN,
     NOISE_CEILING,
+    PCC_SHUFFLED,
     PCC_SPATIAL_NULL,
     TRAINING_MEAN,
     TUNED_RIDGE,
@@ -63,7 +64,8 @@ class Table:
 def summary(result: CrossValidation) -> Table:
     """Methods and references by metrics."""
     means = result.summary()
-    scored = [name for name in means.columns if name != "n_sections"]
+    first = [name for name in ("pcc", PCC_SPATIAL_NULL, PCC_SHUFFLED) if name in means]
+    scored = [*first, *means.columns.drop([*first, "n_sections"])]  # nulls beside what they bound
     most = result.scores["section"].nunique()
     rows = []
     for name in dict.fromkeys([*result.methods, *means.index]):

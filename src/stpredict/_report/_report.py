@@ -34,7 +34,7 @@ def report(
     the noise ceiling, section by section and gene by gene. The table of genes sorts and searches;
     a gene that is chosen there is drawn on the tissue as measured and as each method predicted it
     without having seen the section, all on one colour scale. On which genes a method is reliable,
-    :func:`stpredict.uncertainty.reliable` decides. Images, scores and predictions lie
+    `uncertainty.reliable` decides. Images, scores and predictions lie
     in the file itself: it can be sent by mail, and asks nothing of the network. Of a split that
     leaks, every score stands beside the word LEAKY.
 

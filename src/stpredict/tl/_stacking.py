@@ -31,7 +31,7 @@ def fit_stacking(
     sdata: SpatialData,
     bases: Mapping[str, Callable[[SpatialData], Model]],
     *,
-    meta: Meta = "mlp",
+    meta: Meta = "mean",
     groups: str | None = None,
     n_hidden: int = 512,
     dropout: float = 0.2,
@@ -67,14 +67,14 @@ def fit_stacking(
         ``{"deepspot": stp.tl.fit_deepspot, "ridge": functools.partial(stp.tl.fit_ridge,
         targets="svd")}``; at least two. They must predict the same genes in the same units.
     meta
-        ``"mlp"``: two layers of ``n_hidden`` and half as many, with batch norm, LeakyReLU and
-        dropout, over the predictions of all genes by all bases. ``"ridge"``: ridge regression on
-        them, alpha tuned by leaving out one group at a time. ``"mean"``: their mean.
-        ``"rank_mean"``: gene by gene and within each section, the values of the mean in the order
-        of the spots' mean ranks, so that a spot's prediction depends on the others of its section.
-        With few sections the mean is hard to beat: on HER2ST C2-C5 (one section left out in turn,
-        250 genes, texture encoder; ridge, ridge and trees on 8 factors) it had a mean PCC of 0.378,
-        ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
+        ``"mean"``: the mean of the bases, which has nothing to learn. ``"rank_mean"``: gene by gene
+        and within each section, the values of the mean in the order of the spots' mean ranks, so
+        that a spot's prediction depends on the others of its section. ``"ridge"``: ridge regression
+        on the predictions of all genes by all bases, alpha tuned by leaving out one group at a
+        time. ``"mlp"``, as HEVisum: two layers of ``n_hidden`` and half as many on them, with batch
+        norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST C2-C5 (one
+        section left out in turn, 250 genes, texture encoder; ridge, ridge and trees on 8 factors)
+        it had a mean PCC of 0.378, ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
     groups
         Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
         early stopping of the ``"mlp"``; whole sections only. By default the patient where there

@@ -34,9 +34,9 @@ def report(
     the noise ceiling, section by section and gene by gene. The table of genes sorts and searches;
     a gene that is chosen there is drawn on the tissue as measured and as each method predicted it
     without having seen the section, all on one colour scale. On which genes a method is reliable,
-    `uncertainty.reliable` decides. Images, scores and predictions lie
-    in the file itself: it can be sent by mail, and asks nothing of the network. Of a split that
-    leaks, every score stands beside the word LEAKY.
+    `uncertainty.reliable` decides. Images, scores and predictions lie in the file itself: it can be
+    sent by mail, and asks nothing of the network. Of a split that leaks, every score stands beside
+    the word LEAKY.
 
     Parameters
     ----------

@@ -58,8 +58,8 @@ def out_of_fold(table, methods):
     return TableModel.parse(
         AnnData(
             measured,
-            obs=table.obs[["region", "instance_id"]].copy(),
-            var=pd.DataFrame({"reliable": [True, False, True, True, False]}, index=GENES),
+            obs=table.obs[["region", "instance_id"]].assign(fold=table.obs["region"]),
+            var=pd.DataFrame(index=GENES),
             layers=layers,
             uns={"stpredict": {"cross_validate": {"methods": list(methods)}}},
         ),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import functools
+import html
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import stpredict as stp
+from stpredict import _sections
 from stpredict._report import _maps, _page, _tables
+from stpredict._report._reliable import reliable
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 
@@ -108,15 +113,29 @@ def test_a_method_that_failed_everywhere_keeps_its_row(found):
 
 
 def test_genes_come_by_falling_score_with_what_bounds_them(found):
-    reliable = found.sdata.tables["out_of_fold"].var["reliable"]
-    table = _tables.genes(found.result, reliable)
+    genes = found.sdata.tables["out_of_fold"].var_names
+    table = _tables.genes(found.result, pd.DataFrame({"ridge": True, "trees": False}, genes))
     assert [label for label, _ in table.columns] == [
         "ridge", "trees", "tuned ridge", "noise ceiling", "spatial null", "reliable",
     ]  # fmt: skip
     assert [row.name for row in table.rows] == ["ERBB2", EVIL, "CD74", "FASN", "MUC1"]
     assert [cell.text for cell in table.rows[1].cells] == [
-        "0.450", "0.250", "0.350", "0.850", "0.020", "no",
+        "0.450", "0.250", "0.350", "0.850", "0.020", "1 of 2",
     ]  # fmt: skip
+
+
+def test_what_is_reliable_is_decided_against_nulls(found):
+    table = found.sdata.tables["out_of_fold"]
+    random = np.random.default_rng(1)
+    table.layers["ridge"][:, 1] = random.normal(size=table.n_obs)  # tells nothing
+    sections = _sections.sections(found.sdata, table)
+    known = reliable(found.result, table, sections)
+    assert list(known.columns) == ["ridge", "trees"]
+    assert not known["ridge"].iloc[1]
+    assert known["ridge"].sum() >= 2
+    assert reliable(replace(found.result, leaky=True), table, sections) is None
+    table.obs["fold"] = "all"
+    assert reliable(found.result, table, sections) is None
 
 
 def test_maps_hold_what_was_measured_and_predicted(found, write):
@@ -163,8 +182,6 @@ def test_a_sentence_tells_where_each_method_stands(found, write):
 
 
 def test_spots_lie_on_the_picture(found):
-    from stpredict import _sections
-
     for section in _sections.sections(found.sdata, found.sdata.tables["out_of_fold"]):
         tissue = _maps.tissue(section)
         assert max(tissue.width, tissue.height) <= 560
@@ -254,6 +271,7 @@ def other_gene(found):
         (other_section, ValueError, "result has the sections S9, the table S1, S2"),
         (other_gene, ValueError, "result has the genes MUC2, the table ERBB2"),
         (lambda _: {"genes": "ERBB2"}, TypeError, "give a list"),
+        (lambda _: {"genes": []}, ValueError, "genes= is empty"),
         (lambda _: {"genes": ["ERBB3"]}, KeyError, "1 of 1 genes are not in the table: ERBB3"),
         (lambda _: {"folder": "none"}, FileNotFoundError, "there is no folder"),
         (lambda _: {"name": "."}, FileExistsError, "exists and is no report"),
@@ -266,6 +284,26 @@ def test_bad_input_is_told_before_anything_is_written(found, tmp_path, change, e
     with pytest.raises(error, match=message):
         stp.report(given.pop("result"), given.pop("sdata"), place, **given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cross_validate_leaves_makes_a_page(tmp_path):
+    def colour(tiles):
+        return tiles.mean((-2, -1))
+
+    sdata = stp.datasets.phantom(
+        3, size_px=600, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=2, n_null=2
+    )
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=3)  # others in every fold
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour")
+    result = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    place = tmp_path / "report.html"
+    stp.report(result, sdata, place)
+    text = place.read_text(encoding="utf-8")
+    assert result.protocol in html.unescape(text)
+    assert set(data_of(Page(text))["maps"]) == set(sdata.tables["out_of_fold"].var_names)
 
 
 def test_settings_that_are_not_there_are_not_told(found):

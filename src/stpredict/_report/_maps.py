@@ -100,7 +100,10 @@ def draw(
         tissues=[tissue(section) for section in sections],
         methods=methods,
         genes=[str(gene) for gene in genes],
-        scales=np.round(np.stack(scales, axis=1), 3).tolist() if len(chosen) else [],
+        scales=[
+            [[float(f"{end:.4g}") for end in ends] for ends in gene]
+            for gene in zip(*scales, strict=True)
+        ],
         values=[base64.b64encode(row.tobytes()).decode() for row in values],
     )
 
@@ -118,19 +121,21 @@ def quantise(
     The scale is that of what was measured, not stretched by single spots, nor by a method that
     predicts nonsense; of a gene that hardly varies so, that of everything.
     """
-    low, high = np.zeros(series.shape[2]), np.zeros(series.shape[2])
-    for n in range(series.shape[2]):
-        measured, all_of_it = (
-            each[np.isfinite(each)] for each in (series[0, :, n], series[:, :, n])
-        )
-        if measured.size:
-            low[n], high[n] = np.percentile(measured.astype(np.float64), [1, 99])
-        if high[n] <= low[n] and all_of_it.size:
-            low[n], high[n] = all_of_it.min(), all_of_it.max()
+    low, high = np.array([_ends(series[:, :, gene]) for gene in range(series.shape[2])]).T
     high = np.where(high > low, high, low + 1)
     share = np.clip((series - low) / (high - low), 0, 1)
     levels = np.where(np.isfinite(series), np.round(np.nan_to_num(share) * (MISSING - 1)), MISSING)
     return levels.astype(np.uint8), low, high
+
+
+def _ends(series: NDArray[np.float32]) -> tuple[float, float]:
+    """Low and high end of the scale of one gene, (series, spots)."""
+    measured, pooled = series[0][np.isfinite(series[0])], series[np.isfinite(series)]
+    if measured.size:
+        low, high = np.percentile(measured.astype(np.float64), [1, 99])
+        if high > low:
+            return float(low), float(high)
+    return (float(pooled.min()), float(pooled.max())) if pooled.size else (0.0, 0.0)
 
 
 def tissue(section: Section) -> Tissue:

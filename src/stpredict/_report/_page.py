@@ -20,6 +20,7 @@ from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     from anndata import AnnData
 
     from stpredict._report._maps import Maps
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 #: By which a report is known to be one.
 GENERATOR = "stpredict.report"
-#: Column of ``var`` that tells on which genes the predictions can be trusted.
-_RELIABLE = "reliable"
 
 
 def is_report(path: Path) -> bool:
@@ -37,14 +36,16 @@ def is_report(path: Path) -> bool:
         return f'name="generator" content="{GENERATOR} '.encode() in file.read(1000)
 
 
-def render(result: CrossValidation, table: AnnData, drawn: Maps) -> str:
+def render(
+    result: CrossValidation, table: AnnData, drawn: Maps, reliable: pd.DataFrame | None
+) -> str:
     """The page as text."""
     from stpredict import __version__
 
     style, script = _source("report.css"), _source("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    genes = _tables.genes(result, table.var.get(_RELIABLE))
+    genes = _tables.genes(result, reliable)
     return environment.from_string(_source("report.html")).render(
         generator=f"{GENERATOR} {__version__}",
         # nothing but what is in the file is run, styled by or shown, whatever names may contain
@@ -64,7 +65,7 @@ def render(result: CrossValidation, table: AnnData, drawn: Maps) -> str:
         tissues=drawn.tissues,
         series=[_maps.MEASURED, *(_words.method(name) for name in drawn.methods)],
         n_drawn=len(drawn.genes),
-        data=_data(result, table, drawn, [row.name for row in genes.rows]),
+        data=_data(result, drawn, [row.name for row in genes.rows], reliable),
     )
 
 
@@ -97,7 +98,9 @@ def _in_words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _data(result: CrossValidation, table: AnnData, drawn: Maps, genes: list[str]) -> dict[str, Any]:
+def _data(
+    result: CrossValidation, drawn: Maps, genes: list[str], reliable: pd.DataFrame | None
+) -> dict[str, Any]:
     """What the script draws from."""
     sections = [tissue.name for tissue in drawn.tissues]
     pcc = _tables.per_section(result, "pcc", genes, sections)
@@ -125,6 +128,9 @@ def _data(result: CrossValidation, table: AnnData, drawn: Maps, genes: list[str]
             for name in pcc
         ],
         "pcc": pcc,
+        "reliable": {}
+        if reliable is None
+        else {name: [int(known) for known in reliable.loc[genes, name]] for name in reliable},
         "nulls": {
             label: _tables.per_section(result, metric, genes, sections)
             for label, metric in (

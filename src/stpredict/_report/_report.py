@@ -11,6 +11,7 @@ from stpredict import _sections, _validate
 from stpredict._log import tell
 from stpredict._report import _maps, _page
 from stpredict._report._match import out_of_fold
+from stpredict._report._reliable import reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,10 @@ def report(
     At the top the protocol and the versions; then the scores of all methods beside their nulls and
     the noise ceiling, section by section and gene by gene. The table of genes sorts and searches;
     a gene that is chosen there is drawn on the tissue as measured and as each method predicted it
-    without having seen the section, all on one colour scale. Images, scores and predictions lie
-    in the file itself: it can be sent by mail, and asks nothing of the network. Of a split that
-    leaks, every score stands beside the word LEAKY.
+    without having seen the section, all on one colour scale. On which genes a method is reliable,
+    `uncertainty.reliable` decides. Images, scores and predictions lie in the file itself: it can be
+    sent by mail, and asks nothing of the network. Of a split that leaks, every score stands beside
+    the word LEAKY.
 
     Parameters
     ----------
@@ -56,7 +58,8 @@ def report(
     KeyError
         If there is no ``tables["out_of_fold"]``, or no such gene in it.
     ValueError
-        If the table is of another cross-validation: methods, sections or genes differ.
+        If the table is of another cross-validation (methods, protocol, sections or genes differ),
+        or ``genes`` is empty.
     FileNotFoundError
         If the folder to write into does not exist.
     FileExistsError
@@ -71,11 +74,14 @@ def report(
     table = out_of_fold(result, sdata)
     if isinstance(genes, str):
         raise TypeError(f"genes={genes!r} is one name; give a list: [{genes!r}]")
+    if genes is not None and len(genes) == 0:
+        raise ValueError("genes= is empty; leave it out to draw all")
     if genes is not None:
         _validate.present(list(genes), table.var_names)
     place = _place(path)
-    drawn = _maps.draw(table, _sections.sections(sdata, table), result, genes)
-    text = _page.render(result, table, drawn)
+    sections = _sections.sections(sdata, table)
+    drawn = _maps.draw(table, sections, result, genes)
+    text = _page.render(result, table, drawn, reliable(result, table, sections))
     _write(place, text)
     tell(
         f"{place}: {len(text.encode()) / 2**20:.1f} MiB, {table.n_vars} genes, "

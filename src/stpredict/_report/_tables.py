@@ -12,6 +12,7 @@ from stpredict._report import _words
 from stpredict.results import (
     NEIGHBOR_MEAN,
     NOISE_CEILING,
+    PCC_SHUFFLED,
     PCC_SPATIAL_NULL,
     TRAINING_MEAN,
     TUNED_RIDGE,
@@ -63,7 +64,8 @@ class Table:
 def summary(result: CrossValidation) -> Table:
     """Methods and references by metrics."""
     means = result.summary()
-    scored = [name for name in means.columns if name != "n_sections"]
+    first = [name for name in ("pcc", PCC_SPATIAL_NULL, PCC_SHUFFLED) if name in means]
+    scored = [*first, *means.columns.drop([*first, "n_sections"])]  # nulls beside what they bound
     most = result.scores["section"].nunique()
     rows = []
     for name in dict.fromkeys([*result.methods, *means.index]):
@@ -104,19 +106,21 @@ def differences(result: CrossValidation) -> list[str]:
     ]
 
 
-def genes(result: CrossValidation, reliable: pd.Series | None) -> Table:
+def genes(result: CrossValidation, reliable: pd.DataFrame | None) -> Table:
     """Mean PCC over sections, a row per gene, by falling score of the first method."""
     frame = gene_scores(result)
     columns = [(_words.method(name), _words.note(name)) for name in frame]
     if PCC_SPATIAL_NULL in frame:
         columns[-1] = ("spatial null", "The highest of the methods' spatial nulls.")
     if reliable is not None:
-        columns.append(("reliable", "Whether the gene's predictions can be trusted."))
+        columns.append(
+            ("reliable", "Methods that beat their spatial null and the training mean on it.")
+        )
     rows = []
     for gene, values in zip(frame.index, frame.to_numpy(), strict=True):
         cells = [_number(value) for value in values]
         if reliable is not None:
-            cells.append(Cell("yes" if bool(reliable.get(gene, False)) else "no"))
+            cells.append(Cell(f"{int(reliable.loc[gene].sum())} of {reliable.shape[1]}"))
         rows.append(Row(str(gene), cells, kind="gene"))
     return Table(columns, rows)
 

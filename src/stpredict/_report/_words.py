@@ -42,6 +42,7 @@ METRICS = {
     "ssim": "Structural similarity of the rasterised section; 1 is best.",
     "morans_i_difference": "Spatial autocorrelation, predicted less measured; 0 is best.",
     "pcc_top50": "PCC of the 50 genes that vary most.",
+    "reliability": "Share of the measured variance that is not noise of the counts.",
     "pcc_per_spot": "Pearson correlation of a spot over genes.",
     "spearman_per_spot": "Rank correlation of a spot over genes.",
     "gene_correlation": "How well correlations between genes are kept.",

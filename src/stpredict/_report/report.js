@@ -17,6 +17,7 @@
     (_, n) => `rgb(${packed[3 * n]} ${packed[3 * n + 1]} ${packed[3 * n + 2]})`,
   );
   const text = (value) => (value === null ? "–" : value.toFixed(3));
+  const brief = (value) => String(Number(value.toPrecision(3)));
   const mean = (values) => {
     const known = values.filter((value) => value !== null);
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
@@ -134,7 +135,8 @@
     target.replaceChildren(caption);
     const nulls = Object.entries(data.nulls).filter(([, scores]) => Object.keys(scores).length);
     const top = target.createTHead().insertRow();
-    for (const name of ["", ...data.sections, "mean", ...nulls.map(([label]) => label)]) {
+    const known = Object.keys(data.reliable).length ? ["reliable"] : [];
+    for (const name of ["", ...data.sections, "mean", ...nulls.map(([label]) => label), ...known]) {
       cell(top, "th", name);
     }
     const rows = target.createTBody();
@@ -147,6 +149,8 @@
       for (const [, of] of nulls) {
         cell(row, "td", of[name] ? text(mean(ofGene(of[name], gene))) : "");
       }
+      const trusted = data.reliable[name]?.[gene];
+      if (known.length) cell(row, "td", { 0: "no", 1: "yes" }[trusted] ?? "");
     }
   }
 
@@ -162,8 +166,8 @@
       const tissue = data.tissues[section];
       const [low, high] = scales[section];
       const panels = [];
-      place.querySelector(".low").textContent = low.toFixed(2);
-      place.querySelector(".high").textContent = high.toFixed(2);
+      place.querySelector(".low").textContent = brief(low);
+      place.querySelector(".high").textContent = brief(high);
       const picture = place.querySelector("img");
       place.querySelectorAll("canvas[data-series]").forEach((canvas) => {
         const levels = values.subarray(start, start + tissue.x.length);
@@ -225,7 +229,7 @@
         const level = panels[series][spot];
         const value = low + (level / (MISSING - 1)) * (high - low);
         const beyond = { 0: "≤ ", [MISSING - 1]: "≥ " }[level] ?? "";
-        caption.textContent = level === MISSING ? "–" : beyond + value.toFixed(2);
+        caption.textContent = level === MISSING ? "–" : beyond + brief(value);
       }
     });
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.tl._attribute import attribute
 from stpredict.tl._baselines import fit_ridge, fit_trees
 from stpredict.tl._cnn import fit_cnn
 from stpredict.tl._deepcell import fit_deepcell
@@ -15,6 +16,7 @@ from stpredict.training import Augmentation
 
 __all__ = [
     "Augmentation",
+    "attribute",
     "evaluate",
     "finetune",
     "fit_cnn",

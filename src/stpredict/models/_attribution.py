@@ -169,18 +169,18 @@ def of_tiles(
         )
 
 
-def largest_gap(parts: list[Attributed]) -> float:
+def largest_gap(parts: list[Attributed], *, spread: float) -> float:
     """How far the sum of the shares is from prediction minus baseline, at most.
 
-    Relative to that difference, or to its root mean square over the spots where that is larger:
-    a spot that is predicted as the baseline is has no gap of its own to be measured against.
+    Relative to that difference, or to the spread of the gene's predictions where that is larger:
+    a spot that is predicted as the baseline has no difference to measure its gap against.
     """
     predicted, baseline, total = (
         np.concatenate([getattr(part, name) for part in parts]).astype(np.float64)
         for name in ("predicted", "baseline", "total")
     )
     difference = predicted - baseline
-    least = max(np.sqrt(np.mean(difference**2)), _ROUNDING * np.abs(predicted).max(), 1e-30)
+    least = max(spread, _ROUNDING * np.abs(predicted).max(), 1e-30)
     return float((np.abs(total - difference) / np.maximum(np.abs(difference), least)).max())
 
 

@@ -87,8 +87,9 @@ def attribute(
         - of models on pixels, ``obsm["attribution_<gene>"]``, (n_obs, tile_px²) CSR float32, the
           pixels of the tile row by row; empty for spots that were left out;
         - ``uns["stpredict"]["attribute"]["attribution_<gene>"]``: gene, method, units, baseline,
-          steps, and ``gap``, the largest relative difference between the sum of the shares and
-          what the prediction differs by from the baseline's.
+          steps, and ``gap``, by how much the sum of the shares misses what the prediction differs
+          by from the baseline's, at most: relative to that difference, or to the standard deviation
+          of the gene's predictions where that is larger.
 
         Characters of a gene's name that SpatialData allows in no name are underscores.
 
@@ -131,11 +132,12 @@ def attribute(
         inputs = _recipe.model_inputs(table, model)
         parts = _with_progress(_attribution.of_embeddings(model, inputs, rows, **how), len(rows))
         stored = of_context(parts, table, inputs)
-    _check_same(parts, np.asarray(predicted.X[:, predicted.var_names.get_loc(gene)]), model)
-    gap = _check_complete(parts, int(n_steps))
+    values = np.asarray(predicted.X[:, predicted.var_names.get_loc(gene)])
+    _check_same(parts, values, model)
+    gap = _check_complete(parts, int(n_steps), spread=float(values.std()))
     key = _keys.attribution(gene)
-    for slots, values in stored.items():
-        getattr(predicted, slots)[key] = values
+    for slots, shares in stored.items():
+        getattr(predicted, slots)[key] = shares
     _provenance.record(
         predicted,
         "attribute",
@@ -205,9 +207,9 @@ def _check_same(parts: list[Attributed], values: NDArray[np.float32], model: Mod
         )
 
 
-def _check_complete(parts: list[Attributed], n_steps: int) -> float:
+def _check_complete(parts: list[Attributed], n_steps: int, *, spread: float) -> float:
     """Require that shares sum to what is to be explained; give the largest relative gap."""
-    gap = _attribution.largest_gap(parts)
+    gap = _attribution.largest_gap(parts, spread=spread)
     if not gap <= _TOLERANCE:
         raise ValueError(
             f"with {n_steps} steps, the shares miss what the prediction differs by from the "

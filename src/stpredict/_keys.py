@@ -76,6 +76,14 @@ def embedding(encoder: str) -> str:
     return f"X_{encoder}"
 
 
+def attribution(gene: str) -> str:
+    """Name of the ``obsm`` and ``obsp`` slots with what the prediction of a gene is due to.
+
+    What SpatialData allows in no name becomes an underscore.
+    """
+    return "attribution_" + "".join(c if c.isalnum() or c in "_.-" else "_" for c in gene)
+
+
 def subtiles(embedding: str) -> str:
     """Name of the ``obsm`` slot with the embeddings of an embedding's sub-tiles."""
     return f"{embedding}_subtiles"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.pl._attribution import attribution
 from stpredict.pl._calibration import calibration
 from stpredict.pl._gene_scores import gene_scores
 from stpredict.pl._loss_curve import loss_curve
@@ -13,6 +14,7 @@ from stpredict.pl._tiles import tiles
 from stpredict.pl._tissue import tissue
 
 __all__ = [
+    "attribution",
     "calibration",
     "gene_scores",
     "loss_curve",

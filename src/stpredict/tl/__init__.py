@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stpredict.tl._attribute import attribute
 from stpredict.tl._baselines import fit_ridge, fit_trees
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cnn import fit_cnn
@@ -18,6 +19,7 @@ from stpredict.training import Augmentation
 
 __all__ = [
     "Augmentation",
+    "attribute",
     "calibrate",
     "cross_validate",
     "evaluate",

@@ -56,7 +56,8 @@ def main() -> None:
     chosen = {name: METHODS[name] for name in arguments.only}
     print(
         f"{datetime.date.today()}, stpredict {stp.__version__}. Intervals at "
-        f"{arguments.level:.0%}; coverage in %, mean width in log(1 + counts per 10,000), median familiarity.\n"
+        f"{arguments.level:.0%}; coverage in %, mean width in log(1 + counts per 10,000), median "
+        "familiarity.\n"
     )
     phantom(chosen, arguments.level)
     her2st(chosen, arguments.level, arguments.directory)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from stpredict import _sections, uncertainty
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 12, "n_neighborhood": 8, "n_null": 12}
 TRAINING, NEW = ("S1", "S2", "S3", "S4", "S5", "S6"), ("S7", "S8", "S9", "S10")
-HER2ST = Path(__file__).parents[2].parent / "shared" / "data" / "her2st"
 
 
 @pytest.fixture(autouse=True)

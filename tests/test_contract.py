@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 import stpredict as stp
 
-MODULES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl")
+MODULES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl", "uncertainty")
 FUNCTIONS = {
     f"{module}.{name}": function
     for module in MODULES

@@ -57,7 +57,20 @@ def test_every_offered_name_is_there(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["datasets", "encoders", "io", "metrics", "models", "nn", "pl", "pp", "targets", "tl"]
+    "name",
+    [
+        "datasets",
+        "encoders",
+        "io",
+        "metrics",
+        "models",
+        "nn",
+        "pl",
+        "pp",
+        "targets",
+        "tl",
+        "uncertainty",
+    ],
 )
 def test_every_public_module_says_what_it_offers(name):
     module = getattr(stp, name)

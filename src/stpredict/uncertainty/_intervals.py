@@ -65,8 +65,7 @@ class Intervals:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Genes that have intervals, (n_genes,)."""
-        known: NDArray[np.bool_] = ~np.isnan(self.edges).any(axis=1)
-        return known
+        return np.asarray(~np.isnan(self.edges).any(axis=1))
 
     def around(
         self, predicted: NDArray[np.floating[Any]]
@@ -276,5 +275,5 @@ def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: 
     """Smallest value that a share of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order]) / weights.sum()
-    place = np.searchsorted(reached, share - 1e-9)  # sums are rounded
+    place = int(np.searchsorted(reached, share - 1e-9))  # sums are rounded
     return float(values[order[min(place, len(values) - 1)]])

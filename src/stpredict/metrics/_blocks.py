@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 SPOTS, GENES = 0, 1
 
-#: Numbers in one dense block: 16 genes of a million spots, 128 MiB as float64, of which a score
-#: holds about ten copies.
-_BLOCK = 2**24
+#: Numbers in one dense block: 8 genes of a million spots, 64 MiB as float64, of which the scores
+#: hold about ten copies at once.
+_BLOCK = 2**23
 #: Bytes that are taken at once from what is costly to read in narrow pieces: lazy arrays, files,
 #: sparse matrices that are stored along the other axis.
 _SLAB = 2**30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -115,6 +116,14 @@ def test_integers_and_booleans_are_numbers():
     np.testing.assert_array_equal(
         metrics.rmse(measured.astype(np.uint8), expressed), metrics.rmse(measured, expressed + 0.0)
     )
+
+
+def test_workers_elsewhere_cannot_write_into_our_memory():
+    measured, predicted = pair()
+    lazy = dask_of((11, 4))(predicted)
+    with dask.config.set(scheduler="processes", num_workers=1):
+        found = metrics.pcc(measured, lazy)
+    np.testing.assert_array_equal(found, metrics.pcc(measured, predicted))
 
 
 def counted(n_genes, chunks):

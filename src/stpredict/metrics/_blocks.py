@@ -8,6 +8,7 @@ import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse as sp
+from dask.base import get_scheduler, named_schedulers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 SPOTS, GENES = 0, 1
 
-#: Numbers in one dense block: 16 genes of a million spots, 128 MiB as float64, of which a score
-#: holds about ten copies.
-_BLOCK = 2**24
+#: Numbers in one dense block: 8 genes of a million spots, 64 MiB as float64, of which the scores
+#: hold about ten copies at once.
+_BLOCK = 2**23
 #: Bytes that are taken at once from what is costly to read in narrow pieces: lazy arrays, files,
 #: sparse matrices that are stored along the other axis.
 _SLAB = 2**30
+#: Dask's schedulers whose workers write into our memory; clusters and processes do not.
+_IN_PROCESS = (named_schedulers["threads"], named_schedulers["sync"])
 
 
 def as_values(values: Values) -> Any:
@@ -98,6 +101,7 @@ def blocks(axis: int, **sides: Any) -> Iterator[tuple[slice, tuple[NDArray[Any],
             for name, piece in zip(sides, pieces, strict=True):
                 _check_finite(piece, name, here, axis)
             yield here, pieces
+        del loaded, pieces  # before the next are read beside them
 
 
 def apply(
@@ -134,15 +138,23 @@ def _load(side: Any, slab: slice, axis: int) -> Any:
     part = side[slab] if axis == SPOTS else side[:, slab]
     if not _is_costly(side, axis):
         return part
-    if isinstance(side, da.Array) and isinstance(side._meta, np.ndarray):
-        loaded = np.empty(part.shape, dtype=part.dtype)
-        da.store(part, loaded, lock=False)  # at once, without a list of chunks beside it
-        return loaded
-    if isinstance(side, da.Array):  # chunks are sparse matrices
-        part = sp.bmat(dask.compute(part.to_delayed().tolist())[0])
+    if isinstance(side, da.Array):
+        part = _computed(part)
+        if not sp.issparse(part):
+            return part
     if sp.issparse(part):
         return part.tocsr() if axis == SPOTS else part.tocsc()
-    return np.array(part)
+    return np.array(part)  # a file's part, read once
+
+
+def _computed(part: da.Array) -> Any:
+    if not isinstance(part._meta, np.ndarray):  # chunks are sparse matrices
+        return sp.bmat(dask.compute(part.to_delayed().tolist())[0])
+    if get_scheduler(collections=[part]) not in _IN_PROCESS:
+        return part.compute()
+    loaded = np.empty(part.shape, dtype=part.dtype)
+    da.store(part, loaded, lock=False)  # without a list of all chunks beside it
+    return loaded
 
 
 def _dense(part: Any, local: slice, axis: int) -> NDArray[Any]:

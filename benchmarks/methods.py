@@ -1,25 +1,25 @@
 """All methods, leave-one-section-out over four sections of one HER2+ breast tumour (HER2ST C2-C5).
 
 For every section in turn, everything is chosen and fitted on the other three: the genes, the
-scaling, factors, the epoch to stop at (on one of the three), ridge's alpha. The texture encoder
-learns nothing. The sections are of one patient, so scores say how well a section of a tumour is
-predicted from other sections of it, not from other patients.
+scaling, factors, the epoch to stop at (on one of the three), ridge's alpha; of the tuned methods,
+hyperparameters too. The texture encoder learns nothing. The sections are of one patient, so scores
+say how well a section of a tumour is predicted from other sections of it, not from other patients.
 
-    python benchmarks/methods.py [--directory PATH] [--only "ridge, svd" deepspot …]
+    python benchmarks/methods.py [--directory PATH] [--only ridge deepspot …] [--folder RUN]
+                                 [--write docs/benchmarks.md]
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-import sklearn
-import torch
 
 import stpredict as stp
 from stpredict import tl
@@ -30,45 +30,52 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.models import Model
+    from stpredict.results import CrossValidation
 
 SECTIONS = ["C2", "C3", "C4", "C5"]
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
-HEST = {"context": "spot", "n_components": 256, "alpha": "hest"}
 FULL = "spot_subspot_neighbors"
+ridge_hest = partial(tl.fit_ridge, context="spot", alpha="hest")
 
 #: What stacks stand on.
 BASES: dict[str, Callable[[SpatialData], Model]] = {
     "ridge": tl.fit_ridge,
-    "ridge, svd": partial(tl.fit_ridge, targets="svd"),
-    "trees, svd": partial(tl.fit_trees, targets="svd"),
+    "ridge_svd": partial(tl.fit_ridge, targets="svd"),
+    "trees_svd": partial(tl.fit_trees, targets="svd"),
+}
+#: What DeepSpot is tuned over within the training sections.
+CANDIDATES: dict[str, Callable[[SpatialData], Model]] = {
+    f"lr {rate:g}, stop by {monitor}": partial(tl.fit_deepspot, learning_rate=rate, monitor=monitor)
+    for rate, monitor in product((1e-4, 3e-4, 1e-3, 3e-3), ("loss", "pearson"))
 }
 
-#: A name, and what fits it on training sections.
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
-    "ridge, spot": partial(tl.fit_ridge, context="spot"),
-    "ridge, spot, svd": partial(tl.fit_ridge, context="spot", targets="svd"),
+    "ridge_spot": partial(tl.fit_ridge, context="spot"),
+    "ridge_spot_svd": partial(tl.fit_ridge, context="spot", targets="svd"),
     "ridge": tl.fit_ridge,
-    "ridge, svd": partial(tl.fit_ridge, targets="svd"),
-    "ridge, nmf": partial(tl.fit_ridge, targets="nmf"),
-    "ridge, autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
-    "ridge, sub-tiles, svd": partial(tl.fit_ridge, context=FULL, targets="svd"),
-    "ridge, HEST's recipe, 64 components": partial(tl.fit_ridge, **HEST | {"n_components": 64}),
+    "ridge_svd": partial(tl.fit_ridge, targets="svd"),
+    "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
+    "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
+    "ridge_subtiles_svd": partial(tl.fit_ridge, context=FULL, targets="svd"),
+    # the texture vector has 84 numbers, so not HEST-bench's 256 components
+    "ridge_hest_64": partial(ridge_hest, n_components=64),
     "trees": tl.fit_trees,
-    "trees, svd": partial(tl.fit_trees, targets="svd"),
+    "trees_svd": partial(tl.fit_trees, targets="svd"),
     "deepspot": tl.fit_deepspot,
-    "deepspot, svd": partial(tl.fit_deepspot, targets="svd"),
-    "deepspot, nmf": partial(tl.fit_deepspot, targets="nmf"),
-    "deepspot, autoencoder": partial(tl.fit_deepspot, targets="autoencoder"),
-    "deepspot, mse_pearson": partial(tl.fit_deepspot, loss="mse_pearson"),
-    "deepspot, pearson": partial(tl.fit_deepspot, loss="pearson"),
-    "deepspot, spot": partial(tl.fit_deepspot, context="spot"),
-    "deepspot, spot_subspot": partial(tl.fit_deepspot, context="spot_subspot"),
-    "deepspot, spot_subspot_neighbors": partial(tl.fit_deepspot, context=FULL),
-    "stack, mean of three": partial(tl.fit_stacking, bases=BASES, meta="mean"),
-    "stack, ridge on three": partial(tl.fit_stacking, bases=BASES, meta="ridge"),
-    "stack, mlp on three": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
-    "cnn, svd": partial(tl.fit_cnn, targets="svd"),
-    "multiscale, svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson"),
+    "deepspot_svd": partial(tl.fit_deepspot, targets="svd"),
+    "deepspot_nmf": partial(tl.fit_deepspot, targets="nmf"),
+    "deepspot_autoencoder": partial(tl.fit_deepspot, targets="autoencoder"),
+    "deepspot_mse_pearson": partial(tl.fit_deepspot, loss="mse_pearson"),
+    "deepspot_pearson": partial(tl.fit_deepspot, loss="pearson"),
+    "deepspot_spot": partial(tl.fit_deepspot, context="spot"),
+    "deepspot_spot_subspot": partial(tl.fit_deepspot, context="spot_subspot"),
+    "deepspot_full": partial(tl.fit_deepspot, context=FULL),
+    "deepspot_tuned": partial(tl.fit_tuned, candidates=CANDIDATES),
+    "stack_mean": partial(tl.fit_stacking, bases=BASES, meta="mean"),
+    "stack_ridge": partial(tl.fit_stacking, bases=BASES, meta="ridge"),
+    "stack_mlp": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
+    "cnn_svd": partial(tl.fit_cnn, targets="svd"),
+    "multiscale_svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson"),
 }
 
 
@@ -76,92 +83,112 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", default=LOCAL if LOCAL.is_dir() else None)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--folder", help="keep finished folds here")
     parser.add_argument("--flavor", default="variance", help="of select_genes")
     parser.add_argument("--n-genes", type=int, default=250)
     parser.add_argument(
         "--stain", choices=["macenko", "vahadane", "reinhard"], help="normalise the stain first"
     )
+    parser.add_argument("--write", type=Path, help="page of the documentation to write")
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
 
     sdata = stp.datasets.her2st(SECTIONS, directory=arguments.directory)
     stp.pp.filter_spots(sdata)
     stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top=arguments.n_genes, flavor=arguments.flavor)
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
     stp.pp.embed(sdata, "texture")
     stp.pp.neighbors(sdata)
-    print(
-        f"{datetime.date.today()}, stpredict {stp.__version__}, torch {torch.__version__}, "
-        f"scikit-learn {sklearn.__version__}\n"
-        f"HER2ST {', '.join(SECTIONS)} (one patient), {sdata.tables['table'].n_obs} spots with at "
-        f"least 100 counts on tissue; leave one section out.\n"
-        f"{arguments.n_genes} genes chosen on the training sections by {arguments.flavor}; texture "
-        f"encoder, tiles of 112 µm; stain {arguments.stain or 'as scanned'}.\n"
-        "Pearson per gene within the held-out section, mean over genes; constant genes count as 0. "
-        "Shuffled: mean over sections.\n"
+    stp.settings.verbosity = 1
+    result = tl.cross_validate(
+        sdata, {name: METHODS[name] for name in arguments.only}, folder=arguments.folder
     )
-    print(line("", [*SECTIONS, "mean", "shuffled", "epochs", "s per fit"]))
-    folds = [fold(sdata, held_out, arguments) for held_out in SECTIONS]
-    for number, name in enumerate(arguments.only):
-        print(line(name, score(METHODS[name], folds, baselines=number == 0)), flush=True)
+    table = scores(result)
+    print(f"\n{head(result, arguments.stain)}\n\n{table.to_string()}\n\n{differences(result)}")
+    if arguments.write:
+        write(result, table, arguments)
 
 
-def score(
-    fit: Callable[[SpatialData], Model],
-    folds: list[tuple[SpatialData, SpatialData]],
-    *,
-    baselines: bool,
-) -> list[str]:
-    """Fit a method in every fold, and score it."""
-    summaries, epochs, seconds = [], [], []
-    for train, test in folds:
-        start = time.perf_counter()
-        model = fit(train)
-        seconds.append(time.perf_counter() - start)
-        tl.predict(test, model)
-        summaries.append(tl.evaluate(test).attrs["summary"])
-        epochs.append(str(model.training["best_epoch"] + 1) if len(model.history) else "-")
-    if baselines:
-        for name in ("training mean", "ridge"):
-            label = f"tuned {name} on the spot" if name == "ridge" else name
-            print(line(label, means(summaries, name)), flush=True)
-    shuffled = f"{pd.Series([s['shuffled']['mean PCC'] for s in summaries]).mean():.3f}"
-    return [
-        *means(summaries, "model"),
-        shuffled,
-        " ".join(epochs),
-        f"{sum(seconds) / len(seconds):.0f}",
-    ]
+def scores(result: CrossValidation) -> pd.DataFrame:
+    """Mean PCC of every section, and over them, with what is beside it."""
+    by_section = result.values().groupby("section").mean().T
+    table = by_section.round(3).assign(mean=by_section.mean(axis=1).round(3))
+    summary = result.summary()
+    table["of ceiling"] = (by_section.mean(axis=1) / by_section.loc["noise_ceiling"].mean()).map(
+        "{:.0%}".format
+    )
+    for column, name in (("pcc_shuffled", "shuffled"), ("pcc_spatial_null", "moved")):
+        table[name] = summary[column].round(3)
+    table["spearman per spot"] = summary["spearman_per_spot"].round(3)
+    table["rmse"] = summary["rmse"].round(3)
+    seconds = pd.Series(result.settings["seconds"]) / len(result.settings["sections"])
+    table["s per fold"] = seconds.round(0)
+    order = sorted(result.methods, key=lambda name: -table.loc[name, "mean"])
+    return table.loc[[*order, *(name for name in table.index if name not in order)]]
 
 
-def means(summaries: list[dict[str, dict[str, float]]], name: str) -> list[str]:
-    """Mean PCC of every section, and over them."""
-    pcc = pd.Series([summary[name]["mean PCC"] for summary in summaries])
-    return [f"{value:.3f}" for value in [*pcc, pcc.mean()]]
-
-
-def line(name: str, cells: list[str]) -> str:
-    """Row of the table."""
-    widths = [6, 6, 6, 6, 6, 9, 14, 10]
-    return f"{name:36}" + "".join(
-        f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)
+def head(result: CrossValidation, stain: str | None) -> str:
+    """What was run, when and with what."""
+    versions = ", ".join(f"{name} {number}" for name, number in result.settings["versions"].items())
+    return (
+        f"{result.settings['date']}. {result.protocol} Texture encoder, tiles of 112 µm; stain "
+        f"{stain or 'as scanned'}. {versions}."
     )
 
 
-def fold(
-    sdata: SpatialData, held_out: str, arguments: argparse.Namespace
-) -> tuple[SpatialData, SpatialData]:
-    """Training sections with their genes chosen, and the section held out."""
-    train = part(sdata, [name for name in SECTIONS if name != held_out])
-    stp.pp.select_genes(train, n_top=arguments.n_genes, flavor=arguments.flavor)
-    return train, part(sdata, [held_out])
+def differences(result: CrossValidation) -> str:
+    """Where every method stands against tuned ridge, in words."""
+    order = result.summary()["pcc"][list(result.methods)].sort_values(ascending=False).index
+    return "\n".join(f"- {result.compare(name)}{verdict(result, name)}" for name in order)
 
 
-def part(sdata: SpatialData, names: list[str]) -> SpatialData:
-    """Some of the sections."""
-    elements = [element for name in names for element in (name, f"{name}_image")]
-    return sdata.subset(elements, filter_tables=True)
+def verdict(result: CrossValidation, name: str) -> str:
+    """What the interval says."""
+    found = result.compare(name)
+    if found.high < 0:
+        return ": **it loses to tuned ridge**"
+    return "" if found.low > 0 else ": it cannot be told from tuned ridge"
+
+
+def cell(value: object) -> str:
+    """Text of a number, as the table prints it."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.0f}" if value >= 1.5 else f"{value:.3f}"
+    return str(value)
+
+
+def write(result: CrossValidation, table: pd.DataFrame, arguments: argparse.Namespace) -> None:
+    """Page with the table, the differences and the picture."""
+    picture = arguments.write.parent / "_static" / "methods.png"
+    figure, ax = plt.subplots(figsize=(8, 0.34 * len(table) + 1.6), layout="constrained")
+    stp.pl.metrics(result, ax=ax)
+    figure.savefig(picture, dpi=110)
+    rows = [["method", *table.columns], ["---"] * (1 + len(table.columns))]
+    rows += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    shown = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+    arguments.write.write_text(
+        "<!-- written by benchmarks/methods.py -->\n\n"
+        "# Benchmarks\n\n"
+        "Scores of all methods on sections left out, as `benchmarks/methods.py` measured and wrote "
+        "them; what the methods are and which to take is in [](methods.md).\n\n"
+        f"{head(result, arguments.stain)}\n\n"
+        "`tuned_ridge` sees the spot's own tile only; `neighbor_mean` is the mean of the "
+        "*measured* neighbours, which no model is given; `noise_ceiling` is the largest "
+        "correlation that the noise of the counts leaves to a model, *of ceiling* the share of it "
+        "that is reached. *Shuffled* and *moved*: PCC of predictions shuffled over the section, "
+        "and moved within it as a whole. All sections are of one patient: other patients are "
+        "harder to predict.\n\n"
+        f"{shown}\n\n"
+        f"```{{image}} _static/{picture.name}\n"
+        ":alt: PCC of genes by method, with nulls and noise ceiling\n```\n\n"
+        "## Against tuned ridge\n\n"
+        "Intervals by drawing the four sections with replacement; with four, a test cannot give "
+        "less than p = .125.\n\n"
+        f"{differences(result)}\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import scipy.sparse as sp
 
 import stpredict as stp
 
-MODULES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl")
+MODULES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl", "uncertainty")
 FUNCTIONS = {
     f"{module}.{name}": function
     for module in MODULES
     for name in getattr(stp, module).__all__
     if inspect.isfunction(function := getattr(getattr(stp, module), name))
 }
+FUNCTIONS["report"] = stp.report
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -47,6 +48,7 @@ IN_PLACE = {
     "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
     "pp.select_genes": lambda sdata, model: {"n_top": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
+    "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
     "tl.predict": lambda sdata, model: {"model": model},
 }
 
@@ -175,8 +177,10 @@ def dense(values):
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_a_copy_is_changed_as_the_object_itself_would_be(name, model):
     sdata = phantom()
-    if name == "tl.predict":
+    if name in ("tl.attribute", "tl.predict"):
         stp.pp.prepare(sdata, model, encoder=mean_colour)
+    if name == "tl.attribute":
+        stp.tl.predict(sdata, model)
     if name == "pp.grid":
         bare_slide(sdata)
     function = FUNCTIONS[name]

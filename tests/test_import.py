@@ -13,7 +13,7 @@ import pytest
 import stpredict as stp
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(stp.__path__, prefix="stpredict."))
-SLOW = ("torch", "torchvision", "squidpy", "scanpy", "lightning", "timm", "transformers")
+SLOW = ("captum", "torch", "torchvision", "squidpy", "scanpy", "lightning", "timm", "transformers")
 
 
 def in_fresh_process(code: str) -> str:
@@ -29,6 +29,13 @@ def test_importing_the_package_loads_nothing_slow():
         f"print(*[name for name in {SLOW!r} if name in sys.modules])"
     )
     assert loaded == ""
+
+
+def test_extras_load_when_they_are_needed():
+    loaded = in_fresh_process(
+        "import sys, stpredict.tl, stpredict.pl\nprint('captum' in sys.modules)"
+    )
+    assert loaded == "False"
 
 
 def test_modules_load_when_they_are_first_used():
@@ -50,7 +57,20 @@ def test_every_offered_name_is_there(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["datasets", "encoders", "io", "metrics", "models", "nn", "pl", "pp", "targets", "tl"]
+    "name",
+    [
+        "datasets",
+        "encoders",
+        "io",
+        "metrics",
+        "models",
+        "nn",
+        "pl",
+        "pp",
+        "targets",
+        "tl",
+        "uncertainty",
+    ],
 )
 def test_every_public_module_says_what_it_offers(name):
     module = getattr(stp, name)

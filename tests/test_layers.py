@@ -18,7 +18,7 @@ ROOT = Path(stpredict.__file__).parent
 LAYERS = (
     {"_keys", "_settings", "_log", "_validate", "_device", "_threads"},
     {"nn"},
-    {"training", "encoders", "tiles", "targets", "metrics", "alignment"},
+    {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
     {"models"},
     {"results"},
     {"_elements", "_provenance"},
@@ -27,7 +27,7 @@ LAYERS = (
     {"_layers", "_pixels", "_recipe", "io", "datasets"},
     {"pp", "pl"},
     {"tl"},
-    {"report"},
+    {"_report"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -49,6 +49,7 @@ ARRAYS_ONLY = (
     "targets",
     "metrics",
     "alignment",
+    "uncertainty",
     "models",
 )
 TOUCH_SPATIALDATA = {
@@ -58,6 +59,7 @@ TOUCH_SPATIALDATA = {
     "_pixels",
     "_provenance",
     "_recipe",
+    "_report",
     "_sections",
     "_tissue",
     "datasets",

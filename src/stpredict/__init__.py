@@ -7,7 +7,21 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stpredict import datasets, encoders, io, metrics, models, nn, pl, pp, results, targets, tl
+    from stpredict import (
+        datasets,
+        encoders,
+        io,
+        metrics,
+        models,
+        nn,
+        pl,
+        pp,
+        results,
+        targets,
+        tl,
+        uncertainty,
+    )
+    from stpredict._report import report
     from stpredict._settings import settings
 
 try:
@@ -27,6 +41,7 @@ _MODULES = (
     "results",
     "targets",
     "tl",
+    "uncertainty",
 )
 
 __all__ = [
@@ -38,10 +53,12 @@ __all__ = [
     "nn",
     "pl",
     "pp",
+    "report",
     "results",
     "settings",
     "targets",
     "tl",
+    "uncertainty",
 ]
 
 
@@ -49,6 +66,8 @@ def __getattr__(name: str) -> Any:
     # modules load when first used: torch and squidpy take seconds to import
     if name in _MODULES:
         return import_module(f"stpredict.{name}")
+    if name == "report":
+        return import_module("stpredict._report").report
     if name == "settings":
         return import_module("stpredict._settings").settings
     raise AttributeError(f"module 'stpredict' has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TABLE = "table"
 PREDICTED = "predicted"
+OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"
 INSTANCE = "instance_id"
@@ -22,6 +23,14 @@ RANKS = "ranks"
 SMOOTHED = "smoothed"
 STD = "std"
 RIDGE = "ridge"
+LOWER = "lower"
+UPPER = "upper"
+FAMILIARITY = "familiarity"
+FOLD = "fold"
+LOWER = "lower"
+UPPER = "upper"
+RELIABLE = "reliable"
+FAMILIARITY = "familiarity"
 SELECTED = "selected"
 TISSUE_FRACTION = "tissue_fraction"
 SAMPLING_WEIGHT = "sampling_weight"
@@ -65,6 +74,14 @@ def section_of_um(system: str) -> str | None:
 def embedding(encoder: str) -> str:
     """Name of the ``obsm`` slot with the embedding of whole tiles."""
     return f"X_{encoder}"
+
+
+def attribution(gene: str) -> str:
+    """Name of the ``obsm`` and ``obsp`` slots with what the prediction of a gene is due to.
+
+    What SpatialData allows in no name becomes an underscore.
+    """
+    return "attribution_" + "".join(c if c.isalnum() or c in "_.-" else "_" for c in gene)
 
 
 def subtiles(embedding: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,26 +107,37 @@ def _baseline(
     return describe, np.empty((n, encoder.dimension), dtype=np.float32)
 
 
-def model_sections(sdata: SpatialData, model: Model) -> list[Section]:
-    """Sections whose images are as a model on pixels wants them, and hold all tiles."""
-    recipe = model.recipe["tiles"]
-    wanted = recipe.get("stain")
-    table = _sections.table_of(sdata)
-    found = _sections.sections(sdata, normalized=wanted is not None)
-    difference = stain_difference(_sections.stain_of(table, found), wanted)
-    if difference:
-        raise ValueError(f"{difference[0]}: run stp.pp.prepare(sdata, model)")
-    check_tiles(found, recipe["tile_um"])
-    return found
-
-
 def model_tiles(sdata: SpatialData, model: Model) -> TileStream:
     """Tiles of all sections as a model on pixels wants them, read while they are predicted."""
-    recipe = model.recipe["tiles"]
-    found = model_sections(sdata, model)
-    baseline, center = _baseline(recipe, sum(len(section.rows) for section in found))
+    recipe, found = model.recipe["tiles"], model_sections(sdata, model)
+    baseline, center = _baseline(recipe, _sections.table_of(sdata).n_obs)
     return TileStream(
         described(stream(found, recipe, description="predict"), baseline, center),
         center=center,
         symmetries=model.hyperparameters["average_symmetries"],
     )
+
+
+def some_tiles(
+    sdata: SpatialData, model: Model, rows: NDArray[np.intp], *, description: str, batch_size: int
+) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
+    """Tiles of some rows as a model on pixels wants them; checked before the first is read."""
+    some = []
+    for section in model_sections(sdata, model):
+        kept = np.isin(section.rows, rows)
+        if kept.any():
+            parts = {name: getattr(section, name)[kept] for name in ("rows", "centers")}
+            some.append(replace(section, **parts, radius_um=section.radius_um[kept]))
+    recipe = model.recipe["tiles"]
+    return stream(some, recipe, description=description, batch_size=batch_size)
+
+
+def model_sections(sdata: SpatialData, model: Model) -> list[Section]:
+    """All sections, on images whose stain is as the model's were, checked."""
+    wanted = model.recipe["tiles"].get("stain")
+    found = _sections.sections(sdata, normalized=wanted is not None)
+    difference = stain_difference(_sections.stain_of(_sections.table_of(sdata), found), wanted)
+    if difference:
+        raise ValueError(f"{difference[0]}: run stp.pp.prepare(sdata, model)")
+    check_tiles(found, model.recipe["tiles"]["tile_um"])
+    return found

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Functions that write the layers of these names.
 _MADE_BY = {_keys.LOG1P: "normalize", _keys.RANKS: "rank_expression", _keys.SMOOTHED: "smooth"}
+#: Functions that write the tables of these names.
+_WRITES = {_keys.PREDICTED: "predict", _keys.OUT_OF_FOLD: "cross_validate"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     """Return a table that annotates shapes."""
     require_spatialdata(sdata)
     if name not in sdata.tables:
-        hint = "run stp.tl.predict first" if name == _keys.PREDICTED else "see stp.io"
+        hint = f"run stp.tl.{_WRITES[name]} first" if name in _WRITES else "see stp.io"
         raise KeyError(
             f"there is no tables[{name!r}]; tables: {_validate.listing(sdata.tables)}: {hint}"
         )

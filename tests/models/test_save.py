@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import stpredict as stp
+from stpredict import uncertainty
 from stpredict.models import Model, _load, _save
 from stpredict.models._ridge import Ridge
 from stpredict.nn import DeepSets
@@ -149,7 +151,7 @@ def test_the_folder_holds_what_it_promises(folder):
     assert {path.name for path in folder.iterdir()} == FILES
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["format"] == "stpredict model"
-    assert config["format_version"] == 2
+    assert config["format_version"] == 3
     assert config["stpredict_version"]
     assert config["method"] == "deepspot"
     assert config["genes"] == list(GENES)
@@ -290,12 +292,12 @@ class TestLoadingChecks:
         self.refused(tmp_path, r"no whole model: it lacks config\.json")
 
     def test_a_newer_version(self, folder):
-        edit(folder, format_version=3, stpredict_version="9.1")
-        self.refused(folder, r"version is 3.*reads up to 2.*stpredict 9\.1, upgrade")
+        edit(folder, format_version=4, stpredict_version="9.1")
+        self.refused(folder, r"version is 4.*reads up to 3.*stpredict 9\.1, upgrade")
 
     def test_an_older_version(self, folder):
         edit(folder, format_version=1, stpredict_version="0.1")
-        self.refused(folder, r"version is 1, .*reads 2.*stpredict 0\.1, fit it again")
+        self.refused(folder, r"version is 1, .*reads 2 to 3.*stpredict 0\.1, fit it again")
 
     @pytest.mark.parametrize("version", ["1", 1.5, [], None])
     def test_a_version_that_is_none(self, folder, version):
@@ -374,6 +376,110 @@ class TestLoadingChecks:
         tensors["targets.mean"][0] = np.nan
         save_file(tensors, folder / "model.safetensors")
         self.refused(folder, "finite")
+
+
+def calibration_of_three_groups():
+    """Learnt on random numbers."""
+    random = np.random.default_rng(0)
+    groups = np.repeat(["P1", "P2", "P3"], 40)
+    predicted = random.normal(size=(120, 3))
+    measured = predicted + random.normal(size=(120, 3))
+    names, coverage = uncertainty.coverage_by_group(measured, predicted, groups, level=0.9)
+    return uncertainty.Calibration(
+        method="deep",
+        groups=names,
+        intervals=uncertainty.conformal(measured, predicted, groups, level=0.9),
+        coverage=coverage,
+        reliability=uncertainty.reliable(
+            measured, predicted, random.random((120, 2)), sections=groups, groups=groups
+        ),
+        familiarity=uncertainty.Familiarity.fit(random.normal(size=(120, D)), groups),
+    )
+
+
+class TestCalibration:
+    @pytest.fixture
+    def calibrated(self):
+        return replace(model_of(), calibration=calibration_of_three_groups())
+
+    @pytest.fixture
+    def place(self, calibrated, tmp_path):
+        calibrated.save(tmp_path / "calibrated")
+        return tmp_path / "calibrated"
+
+    refused = TestLoadingChecks.refused
+
+    def test_it_is_saved_with_the_model(self, place, calibrated):
+        loaded = stp.models.load(place).calibration
+        config, tensors = calibrated.calibration.state()
+        assert loaded.state()[0] == config
+        for name, array in loaded.state()[1].items():
+            np.testing.assert_array_equal(array, tensors[name], strict=True)
+        np.testing.assert_array_equal(loaded.reliable, calibrated.calibration.reliable)
+
+    def test_the_card_tells_of_it(self, place, calibrated):
+        card = (place / "README.md").read_text(encoding="utf-8")
+        assert "intervals that are to hold 90 % of the values" in card
+        share = calibrated.calibration.coverage_of_groups["P2"]
+        assert f"P2 {share:.0%}".replace("%", " %") in card
+        n_reliable = calibrated.calibration.reliable.sum()
+        assert f"{n_reliable} of 3 genes are reliable" in card
+
+    def test_models_without_say_nothing_of_it(self, folder):
+        assert stp.models.load(folder).calibration is None
+        assert "Uncertainty" not in (folder / "README.md").read_text(encoding="utf-8")
+
+    def test_folders_of_the_version_before_it_are_read(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        del config["calibration"]
+        (folder / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+        loaded = stp.models.load(folder)
+        assert loaded.calibration is None
+        assert loaded.genes == GENES
+
+    @pytest.mark.parametrize("field", ["method", "level", "groups"])
+    def test_a_field_that_is_missing_or_of_another_type(self, place, calibrated, field):
+        config = calibrated.calibration.state()[0]
+        edit(place, calibration={**config, field: 1})
+        self.refused(place, f"calibration must give {field}")
+        del config[field]
+        edit(place, calibration=config)
+        self.refused(place, f"calibration must give {field}")
+
+    def test_values_that_are_none(self, place, calibrated):
+        config = calibrated.calibration.state()[0]
+        for change, message in (
+            ({"level": 9.0}, "between 0 and 1"),
+            ({"groups": ["P1", 2, "P3"]}, "names of groups"),
+            ({"groups": ["P1", "P2"]}, r"coverage must be \(2, 3\)"),
+        ):
+            edit(place, calibration={**config, **change})
+            self.refused(place, message)
+
+    @pytest.mark.parametrize("value", [None, [], 3])
+    def test_arrays_without_their_configuration(self, place, value):
+        edit(place, calibration=value)
+        self.refused(place, "must give calibration as a dict")
+
+    def test_every_array_is_needed_and_has_its_shape_and_type(self, place, calibrated):
+        tensors = load_file(place / "model.safetensors")
+        for name in calibrated.calibration.state()[1]:
+            key = f"calibration.{name}"
+            others = {other: array for other, array in tensors.items() if other != key}
+            for changed, message in (
+                ({}, f"lacks the array {name}"),
+                ({key: tensors[key].astype(np.float64)}, f"{name} .*float64, not float32"),
+                ({key: np.ascontiguousarray(tensors[key][..., :2])}, "cannot be read"),
+            ):
+                save_file(others | changed, place / "model.safetensors")
+                self.refused(place, message)
+
+    def test_of_another_model(self, place, calibrated):
+        other = np.random.default_rng(0).normal(size=(50, D + 1))
+        foreign = uncertainty.Familiarity.fit(other, np.repeat(["P1", "P2"], 25))
+        wrong = replace(calibrated.calibration, familiarity=foreign)
+        replace(calibrated, calibration=wrong).save(place)
+        self.refused(place, r"familiarity\.mean has shape \(6,\), expected \(5,\)")
 
 
 class Trap:

@@ -207,6 +207,20 @@ def test_dense_and_sparse_backward_agree(monkeypatch):
         torch.testing.assert_close(sparse[name], dense[name], msg=name)
 
 
+@pytest.mark.parametrize("backward", ["_backward_sparse", "_backward_dense"])
+def test_frozen_weights_leave_the_gradient_of_the_inputs_as_it_is(monkeypatch, backward):
+    monkeypatch.setattr(_median, "_backward_sparse", getattr(_median, backward))
+    network, inputs = make_network(), make_inputs()
+    inputs["center"].requires_grad_()
+    _grads(network, inputs)
+    wanted = inputs["center"].grad.clone()
+    inputs["center"].grad = None
+    network.zero_grad()
+    network.requires_grad_(False)(**inputs).square().sum().backward()
+    torch.testing.assert_close(inputs["center"].grad, wanted)
+    assert all(p.grad is None for p in network.parameters())
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("ensemble", ["median", "mean"])
 def test_gradcheck(ensemble, training):

@@ -209,6 +209,19 @@ class TestPrediction:
         after = spots_of(stp.pl.prediction(one, "null_001")[1]).get_array()
         np.testing.assert_array_equal(after, before)
 
+    def test_a_model_of_counts_has_its_units(self, one):
+        """It is fitted to X, of which the record of the layer says nothing."""
+        table, predicted = one.tables["table"], one.tables["predicted"]
+        how = predicted.uns["stpredict"]["predict"]
+        del how["layer"]
+        how["units"] = "counts per 10,000"
+        counts = table.X.toarray() if hasattr(table.X, "toarray") else table.X
+        expected = counts / counts.sum(axis=1, keepdims=True) * 1e4
+        axes = stp.pl.prediction(one, "morphology_001")
+        np.testing.assert_allclose(
+            spots_of(axes[1]).get_array(), expected[:, table.var_names.get_loc("morphology_001")]
+        )
+
     def test_without_measured_values_two_panels_are_drawn(self, one):
         one.tables["table"] = one.tables["table"][:, ["null_002"]].copy()
         axes = stp.pl.prediction(one, "morphology_001")
@@ -243,6 +256,80 @@ class TestPrediction:
         del one.tables["predicted"]
         with pytest.raises(KeyError, match=r"run stp\.tl\.predict first"):
             stp.pl.prediction(one, "morphology_001")
+
+
+class TestTrust:
+    """Panels that tell how far a prediction can be trusted."""
+
+    SHOW = ("image", "measured", "predicted", "width", "familiarity")
+
+    @pytest.fixture
+    def calibrated(self, one):
+        table = one.tables["predicted"]
+        half = np.linspace(0.1, 0.6, table.n_obs, dtype=np.float32)[:, None]
+        table.layers["lower"] = table.X - half
+        table.layers["upper"] = table.X + 3 * half
+        table.obs["familiarity"] = np.linspace(0, 1, table.n_obs)
+        return one
+
+    def test_the_width_and_the_familiarity_of_every_spot(self, calibrated):
+        axes = stp.pl.prediction(calibrated, "morphology_001", show=self.SHOW)
+        n = calibrated.tables["predicted"].n_obs
+        assert [ax.get_title().split(" (")[0] for ax in axes] == [
+            "S1: H&E",
+            "morphology_001 measured",
+            "morphology_001 predicted",
+            "morphology_001 width of the interval",
+            "familiarity of the tiles",
+        ]
+        width, familiarity = spots_of(axes[3]), spots_of(axes[4])
+        np.testing.assert_allclose(width.get_array(), 4 * np.linspace(0.1, 0.6, n), rtol=1e-5)
+        np.testing.assert_allclose(familiarity.get_array(), np.linspace(0, 1, n))
+        assert width.get_clim()[0] == 0
+        assert familiarity.get_clim() == (0, 1)
+
+    def test_one_colour_bar_per_scale(self, calibrated):
+        axes = stp.pl.prediction(calibrated, "morphology_001", show=self.SHOW)
+        bars = [[bar.get_ylabel() for bar in ax.child_axes] for ax in axes]
+        units = "log(1 + counts per 10,000)"
+        assert bars == [[], [], [units], [units], ["1: as in training"]]
+
+    def test_panels_stand_in_the_order_asked_for(self, calibrated):
+        axes = stp.pl.prediction(calibrated, "morphology_001", show=["predicted", "measured"])
+        assert [len(ax.child_axes) for ax in axes] == [0, 1]
+        assert axes[1].get_title() == "morphology_001 measured"
+        (alone,) = stp.pl.prediction(calibrated, "morphology_001", show=["width"])
+        assert len(alone.child_axes) == 1
+
+    def test_without_a_word_the_panels_are_those_of_any_prediction(self, calibrated):
+        assert len(stp.pl.prediction(calibrated, "morphology_001")) == 3
+
+    def test_another_section(self, sdata):
+        table = sdata.tables["predicted"]
+        table.obs["familiarity"] = np.where(table.obs["region"] == "S2", 0.75, 0.25)
+        (ax,) = stp.pl.prediction(sdata, "null_001", section="S2", show=["familiarity"])
+        assert set(spots_of(ax).get_array()) == {0.75}
+
+    @pytest.mark.parametrize(
+        ("show", "error", "message"),
+        [
+            (["width"], KeyError, r"no layers\['lower'\].*stp\.tl\.calibrate"),
+            (["familiarity"], KeyError, r"no obs\['familiarity'\].*stp\.tl\.calibrate"),
+            (["std"], ValueError, "show='std' is not one of 'image', 'measured'"),
+            (["width", "width"], ValueError, "panels are not unique, repeated: width"),
+            ([], ValueError, r"show must name panels, such as .*: \[\]"),
+            ("width", ValueError, "show must name panels, such as .*: 'width'"),
+        ],
+    )
+    def test_what_is_not_there_is_told(self, one, show, error, message):
+        with pytest.raises(error, match=message):
+            stp.pl.prediction(one, "morphology_001", show=show)
+        assert not plt.get_fignums()
+
+    def test_measured_values_that_are_not_there(self, one):
+        one.tables["table"] = one.tables["table"][:, ["null_002"]].copy()
+        with pytest.raises(KeyError, match="measured values of 'morphology_001' are not known"):
+            stp.pl.prediction(one, "morphology_001", show=["measured", "predicted"])
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,8 @@ def test_spots_and_genes_are_matched_by_name(sdata, shuffled):
     rows, genes = random.permutation(table.n_obs), random.permutation(table.n_vars)
     sdata.tables[shuffled] = table[rows][:, genes].copy()
     again = stp.tl.evaluate(sdata).loc[whole.index]
-    columns = [name for name in whole if name != "pcc_shuffled"]  # drawn in another order
+    drawn = ("pcc_shuffled", "pcc_spatial_null", "pcc_ceiling")  # in another order of the spots
+    columns = [name for name in whole if name not in drawn]
     np.testing.assert_allclose(again[columns], whole[columns], atol=1e-6)
 
 
@@ -152,7 +153,15 @@ def test_the_nulls_stand_beside_the_model(sdata):
     assert scores.loc[planted, "pcc"].mean() > 0.3
     assert scores.loc[planted, "pcc_ridge"].mean() > 0.3
     summary = scores.attrs["summary"]
-    assert list(summary) == ["model", "ridge", "training mean", "shuffled"]
+    assert list(summary) == [
+        "model",
+        "ridge",
+        "training mean",
+        "neighbor mean",
+        "shuffled",
+        "spatial null",
+        "noise ceiling",
+    ]
     assert summary["model"]["mean PCC"] == pytest.approx(scores["pcc"].mean())
     assert summary["model"]["median PCC"] == pytest.approx(scores["pcc"].median())
     assert summary["model"]["first quartile"] == pytest.approx(scores["pcc"].quantile(0.25))

@@ -15,7 +15,9 @@ from stpredict import _sections, metrics
 from stpredict.models._stack import rank_mean
 from stpredict.nn import MeanOfModels, StackingMLP
 from stpredict.targets._genes import Genes
-from stpredict.tl._folds import folds_of, only, out_of_fold
+from stpredict.tl import _folds
+from stpredict.tl._bases import out_of_fold
+from stpredict.tl._folds import folds_of
 from stpredict.tl._measured import values_of_genes
 from stpredict.tl._meta import fit_meta
 from stpredict.tl._split import whole
@@ -62,6 +64,10 @@ def test(sections):
     return only(sections, ["S4"])
 
 
+def only(sdata, names):
+    return _folds.only(sdata, np.flatnonzero(np.isin(_sections.region_of(sdata["table"]), names)))
+
+
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_subspot")
 trees = functools.partial(
     stp.tl.fit_trees, embedding="X_colour", context="spot_neighbors", n_trees=10
@@ -100,7 +106,7 @@ def test_every_row_is_predicted_by_bases_that_have_not_seen_its_section(train):
         assert set(sdata.images) == {f"{name}_image" for name in seen[-1]}
         return fit(sdata)
 
-    folds = folds_of(train.tables["table"], None)
+    folds = folds_of(train.tables["table"], None, purpose="stacking")
     values, _ = out_of_fold(train, {"ridge": spy, "trees": trees}, folds, device="cpu")
     assert seen == [{"S2", "S3"}, {"S1", "S3"}, {"S1", "S2"}]
     region = _sections.region_of(train.tables["table"])
@@ -114,8 +120,14 @@ def test_every_row_is_predicted_by_bases_that_have_not_seen_its_section(train):
 def test_patients_are_left_out_as_a_whole(train):
     table = train.tables["table"]
     table.obs["patient"] = np.where(_sections.region_of(table) == "S2", "P2", "P1")
-    assert folds_of(table, None) == {"P1": ["S1", "S3"], "P2": ["S2"]}
-    assert folds_of(table, "region") == {"S1": ["S1"], "S2": ["S2"], "S3": ["S3"]}
+    region = _sections.region_of(table)
+
+    def held_out(groups):
+        found = folds_of(table, groups, purpose="stacking")
+        return {name: list(dict.fromkeys(region[rows])) for name, rows in found}
+
+    assert held_out(None) == {"P1": ["S1", "S3"], "P2": ["S2"]}
+    assert held_out("region") == {"S1": ["S1"], "S2": ["S2"], "S3": ["S3"]}
 
 
 def test_a_planted_leak_is_not_trusted(train, test):
@@ -388,7 +400,7 @@ def test_bases_that_predict_different_things(train):
 
 def test_a_fitted_model_is_no_base(train):
     fitted = ridge(train)
-    with pytest.raises(ValueError, match=r"bases\['b'\].*was trained on S1.*not a fitted model"):
+    with pytest.raises(ValueError, match=r"'b' was to.*was trained on S1.*not a fitted model"):
         stp.tl.fit_stacking(train, {"a": ridge, "b": lambda _: fitted})
 
 

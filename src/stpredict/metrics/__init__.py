@@ -1,7 +1,36 @@
-"""Metrics: measured and predicted arrays in, one number per gene out."""
+"""Metrics: measured and predicted arrays in, numbers per gene, per spot or per section out."""
 
 from __future__ import annotations
 
-from stpredict.metrics._per_gene import pcc, rmse, spearman
+from stpredict.metrics._ceiling import NoiseCeiling, noise_ceiling
+from stpredict.metrics._errors import explained_variance, mae, rmse, variance_ratio
+from stpredict.metrics._nulls import neighbor_mean, spatial_null
+from stpredict.metrics._per_gene import auc, pcc, per_gene, spearman
+from stpredict.metrics._per_spot import pcc_per_spot, spearman_per_spot
+from stpredict.metrics._spatial import morans_i, ssim
+from stpredict.metrics._structure import ClusterAgreement, cluster_agreement, gene_correlation
+from stpredict.metrics._top import TopCurve, pcc_of_top
 
-__all__ = ["pcc", "rmse", "spearman"]
+__all__ = [
+    "ClusterAgreement",
+    "NoiseCeiling",
+    "TopCurve",
+    "auc",
+    "cluster_agreement",
+    "explained_variance",
+    "gene_correlation",
+    "mae",
+    "morans_i",
+    "neighbor_mean",
+    "noise_ceiling",
+    "pcc",
+    "pcc_of_top",
+    "pcc_per_spot",
+    "per_gene",
+    "rmse",
+    "spatial_null",
+    "spearman",
+    "spearman_per_spot",
+    "ssim",
+    "variance_ratio",
+]

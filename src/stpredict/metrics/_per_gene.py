@@ -1,31 +1,95 @@
-"""Agreement of predicted and measured expression, gene by gene."""
+"""Agreement of predicted and measured expression, gene by gene, over the spots of a section."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
+
+from stpredict.metrics._blocks import GENES, blocks, check_pair
+from stpredict.metrics._scores import Pair
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-#: Deviations below this share of the largest value are rounding, not variation.
-_ROUNDING = 1e-6
+    from stpredict.metrics._blocks import Values
+
+#: Names of the scores that `per_gene` computes.
+PER_GENE = (
+    "pcc",
+    "spearman",
+    "rmse",
+    "mae",
+    "explained_variance",
+    "variance_ratio",
+    "auc",
+)
 
 
-def pcc(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pearson correlation of every gene over the spots of one section.
+def per_gene(
+    measured: Values, predicted: Values, *, names: Sequence[str] = PER_GENE
+) -> dict[str, NDArray[np.float64]]:
+    """Several scores of every gene at once: the arrays are read, and ranked, only once.
+
+    Arrays are worked through a few genes at a time, so that a million spots of 5,000 genes need
+    less than 8 GB beside themselves, and a lazy array is never held as a whole. All is computed in
+    float64, with the same result whatever holds the values.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes).
+        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask. Lazy arrays in chunks of
+        genes are computed once; those in chunks of spots once per gigabyte that they stand for.
+    names
+        Which: any of ``pcc``, ``spearman``, ``rmse``, ``mae``, ``explained_variance``,
+        ``variance_ratio`` and ``auc``; each is described where the function of its name is.
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]; 0 where either side is constant, so that a gene that cannot be
-    correlated counts as one that was not predicted.
+    Of every score (n_genes,) float64.
+
+    Raises
+    ------
+    KeyError
+        If a score is unknown.
+    ValueError
+        If the shapes differ, there are fewer than two spots, or a value is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stpredict import metrics
+    >>> measured, predicted = np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [5.0]])
+    >>> metrics.per_gene(measured, predicted, names=["spearman", "auc"])
+    {'spearman': array([1.]), 'auc': array([1.])}
+    """
+    unknown = [name for name in names if name not in PER_GENE]
+    if unknown:
+        raise KeyError(f"no score {', '.join(map(repr, unknown))}; there are {', '.join(PER_GENE)}")
+    measured, predicted = check_pair(measured, predicted)
+    found = {name: np.empty(measured.shape[1]) for name in names}
+    for here, pieces in blocks(GENES, measured=measured, predicted=predicted):
+        pair = Pair(*pieces)
+        for name in names:
+            found[name][here] = getattr(pair, name)()
+    return found
+
+
+def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Pearson correlation of every gene.
+
+    Parameters
+    ----------
+    measured, predicted
+        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+
+    Returns
+    -------
+    (n_genes,) float64 in [-1, 1]; 0 where either side is constant (varies by less than a millionth
+    of its largest value), so that a gene that cannot be correlated counts as one that was not
+    predicted.
 
     Raises
     ------
@@ -39,26 +103,21 @@ def pcc(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDAr
     >>> metrics.pcc(np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [3.0], [5.0]]))
     array([1.])
     """
-    _check(measured, predicted)
-    x, y = _center(measured), _center(predicted)
-    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
-    products = np.einsum("ij,ij->j", x, y)
-    return np.clip(np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0), -1, 1)
+    return per_gene(measured, predicted, names=["pcc"])["pcc"]
 
 
-def spearman(
-    measured: NDArray[np.floating], predicted: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Spearman correlation of every gene over the spots of one section; ties share their rank.
+def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Spearman correlation of every gene: Pearson's of the ranks.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes).
+        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]; 0 where either side is constant, as for `pcc`.
+    (n_genes,) float64 in [-1, 1]; ties share their mean rank; 0 where either side is constant, as
+    for `pcc`.
 
     Raises
     ------
@@ -72,56 +131,42 @@ def spearman(
     >>> metrics.spearman(np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [5.0]]))
     array([1.])
     """
-    _check(measured, predicted)
-    return pcc(rankdata(measured, axis=0), rankdata(predicted, axis=0))
+    return per_gene(measured, predicted, names=["spearman"])["spearman"]
 
 
-def rmse(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Root mean squared error of every gene, in the units of the values.
+def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Area under the ROC curve of every gene: spots with a count against spots without.
+
+    The probability that a spot where the measured gene is not 0 is predicted higher than a spot
+    where it is 0. Meant for counts and their logarithm, not for values that were scaled or
+    centred.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes).
+        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64.
+    (n_genes,) float64 in [0, 1]; 0.5 is chance. Ties in the prediction count half, so that a
+    constant prediction has 0.5. NaN where the measured gene is 0 everywhere or nowhere: leave these
+    out of a mean (`numpy.nanmean`).
 
     Raises
     ------
     ValueError
         If the shapes differ, there are fewer than two spots, or a value is NaN.
 
+    References
+    ----------
+    Hanley and McNeil, The meaning and use of the area under a receiver operating characteristic
+    (ROC) curve, Radiology 1982.
+
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import metrics
-    >>> metrics.rmse(np.array([[0.0], [1.0]]), np.array([[3.0], [4.0]]))
-    array([3.])
+    >>> metrics.auc(np.array([[0.0], [1.0], [5.0]]), np.array([[1.0], [3.0], [2.0]]))
+    array([1.])
     """
-    _check(measured, predicted)
-    difference = np.asarray(measured, dtype=np.float64) - predicted
-    return np.sqrt(np.mean(difference**2, axis=0))
-
-
-def _check(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> None:
-    if np.ndim(measured) != 2 or np.shape(measured) != np.shape(predicted):
-        raise ValueError(
-            "measured and predicted must both be (n_spots, n_genes): "
-            f"{np.shape(measured)} and {np.shape(predicted)}"
-        )
-    if len(measured) < 2:
-        raise ValueError(f"a score needs at least two spots, found {len(measured)}")
-    for name, values in (("measured", measured), ("predicted", predicted)):
-        n_bad = int(np.count_nonzero(~np.isfinite(values)))
-        if n_bad:
-            raise ValueError(f"{n_bad} {name} values are NaN or infinite")
-
-
-def _center(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    values = np.asarray(values, dtype=np.float64)
-    centered = values - values.mean(axis=0)
-    constant = np.ptp(values, axis=0) <= _ROUNDING * np.abs(values).max(axis=0)
-    centered[:, constant] = 0
-    return centered
+    return per_gene(measured, predicted, names=["auc"])["auc"]

@@ -42,6 +42,7 @@ def card(model: Model) -> str:
         f"- seed {training['seed']}",
         *[f"- {name} {version}" for name, version in training["versions"].items()],
         "",
+        *_calibration(model),
         "Scores on data it has not seen are not part of this card: run `stp.tl.evaluate` on a "
         "section that was held out.",
         "",
@@ -85,6 +86,25 @@ def _training(training: dict[str, Any]) -> list[str]:
         *_sections(training),
         f"- held out for early stopping: {training['held_out']} "
         f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
+    ]
+
+
+def _calibration(model: Model) -> list[str]:
+    """Say what is known of its errors, where it was calibrated."""
+    known = model.calibration
+    if known is None:
+        return []
+    covered = ", ".join(
+        f"{name} {share:.0%}".replace("%", " %") for name, share in known.coverage_of_groups.items()
+    )
+    return [
+        "## Uncertainty",
+        "",
+        f"- intervals that are to hold {known.level:.0%} of the values".replace("%", " %"),
+        f"- held in the groups left out in turn: {covered}",
+        f"- {int(known.reliable.sum())} of {len(model.genes)} genes are reliable: they beat the "
+        "training mean and the spatial null on groups left out",
+        "",
     ]
 
 

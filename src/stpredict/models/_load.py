@@ -19,12 +19,14 @@ from stpredict.models._save import (
     FORMAT,
     HISTORY,
     HISTORY_COLUMNS,
+    OLDEST,
     VERSION,
     WEIGHTS,
     base_folder,
 )
 from stpredict.models._stack import check_bases
 from stpredict.targets import Standard, from_state
+from stpredict.uncertainty import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,10 +112,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
     version = config.get("format_version")
-    if isinstance(version, int) and version < VERSION:
+    if isinstance(version, int) and version < OLDEST:
         raise ValueError(
-            f"its format version is {version}, this stpredict reads {VERSION}: it was written by "
-            f"stpredict {config.get('stpredict_version')}, fit it again"
+            f"its format version is {version}, this stpredict reads {OLDEST} to {VERSION}: it was "
+            f"written by stpredict {config.get('stpredict_version')}, fit it again"
         )
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(
@@ -185,10 +187,20 @@ def _assemble(
             Standard(tensors["subtiles.mean"], tensors["subtiles.scale"]) if uses_subtiles else None
         ),
         bases=tuple(bases),
+        calibration=_calibration(config.get("calibration"), _part(tensors, "calibration")),
     )
     _check_shapes(model, config["n_features"])
     check_bases(model)
     return model
+
+
+def _calibration(config: Any, tensors: dict[str, NDArray[Any]]) -> Calibration | None:
+    """What the model knows of its errors; nothing of models that were saved without."""
+    if config is None and not tensors:
+        return None
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} must give calibration as a dict, its arrays are there")
+    return Calibration.from_state(config, tensors)
 
 
 def _part(tensors: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
@@ -208,6 +220,14 @@ def _check_shapes(model: Model, n_features: int) -> None:
         found["ridge.intercept"] = (model.ridge.intercept.shape, (n_genes,))
     if model.subtiles is not None:
         found["subtiles.mean"] = (model.subtiles.mean.shape, (n_features,))
+    if model.calibration is not None:
+        edges = model.calibration.intervals.edges.shape
+        found["calibration.intervals.edges"] = (edges, (n_genes, 2))
+        seen = model  # a stack sees tiles as its first base does
+        while seen.bases:
+            seen = seen.bases[0]
+        width = model.calibration.familiarity.mean.shape
+        found["calibration.familiarity.mean"] = (width, seen.inputs.mean.shape)
     for name, (shape, expected) in found.items():
         if shape != expected:
             raise ValueError(f"{name} has shape {shape}, expected {expected}")

@@ -47,6 +47,8 @@ class Method:
     head
         Part of the network that predicts from what the other parts encode, which can be trained
         alone; none where it is empty.
+    has_gradient
+        Whether predictions change smoothly with the inputs, as attribution needs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Method:
     recipe: tuple[str, ...] = ("embedding", "embed")
     estimate: Callable[..., dict[str, Any]] | None = None
     head: str = ""
+    has_gradient: bool = True
 
 
 def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -106,6 +109,7 @@ TREES = Method(
     contexts=CONTEXTS,
     paper="Geurts, Ernst and Wehenkel, Extremely randomized trees, Machine Learning 2006",
     estimate=fit_forest,
+    has_gradient=False,
 )
 
 CNN = Method(

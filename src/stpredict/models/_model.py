@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stpredict.models._ridge import Ridge
     from stpredict.targets import Standard, Targets
+    from stpredict.uncertainty import Calibration
 
 #: Spots predicted at a time; with sub-tiles, so many embeddings pass through the network at once.
 _BATCH = 256
@@ -68,6 +69,8 @@ class Model:
     bases
         The models that a stack stands on, each with its own recipe; their predictions are what
         its network takes in.
+    calibration
+        What :func:`stpredict.tl.calibrate` learnt of the model's errors.
 
     Examples
     --------
@@ -90,6 +93,7 @@ class Model:
     ridge: Ridge | None = None
     subtiles: Standard | None = None
     bases: tuple[Model, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def uses_subtiles(self) -> bool:

@@ -39,6 +39,7 @@ def restrict(model: Model, genes: Sequence[str]) -> Model:
                 model.ridge.coefficients[places], model.ridge.intercept[places], model.ridge.alpha
             )
         ),
+        calibration=None,
     )
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "stpredict model"
-VERSION = 2
+VERSION = 3
+#: The oldest that is still read; what it lacks is not in it (3: the calibration).
+OLDEST = 2
 CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
 
@@ -91,6 +93,7 @@ def _config(model: Model) -> dict[str, Any]:
         "ridge_alpha": None if model.ridge is None else model.ridge.alpha,
         "targets": model.targets.state()[0],
         "n_bases": len(model.bases),
+        "calibration": None if model.calibration is None else model.calibration.state()[0],
         "hyperparameters": model.hyperparameters,
         "recipe": model.recipe,
         "training": model.training,
@@ -109,4 +112,7 @@ def _tensors(model: Model) -> dict[str, NDArray[Any]]:
             "ridge.coefficients": model.ridge.coefficients,
             "ridge.intercept": model.ridge.intercept,
         }
+    if model.calibration is not None:
+        known = model.calibration.state()[1]
+        tensors |= {f"calibration.{name}": array for name, array in known.items()}
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

@@ -124,6 +124,16 @@ def baseline(model: Model, inputs: Any) -> tuple[NDArray[np.float32], float] | N
     return model.ridge.predict(model.inputs.transform(inputs.center)), model.ridge.alpha
 
 
+def described(model: Model, inputs: Any) -> NDArray[np.float32]:
+    """Scaled embeddings of the tiles that a model sees, (n, d); of a stack, its first base's.
+
+    Of pixels, the texture encoder's, which are there once the tiles have been read.
+    """
+    if isinstance(inputs, StackInputs):
+        return described(model.bases[0], inputs.parts[0])
+    return model.inputs.transform(inputs.center)
+
+
 def check_bases(model: Model) -> None:
     """Require of a stack that its bases predict what it does, and of others that they have none."""
     if model.method != STACKING.name:

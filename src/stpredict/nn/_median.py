@@ -127,6 +127,7 @@ class MedianReLULinear(torch.autograd.Function):
             winner,
             grad=grad / (1 - ctx.p),
             with_input=ctx.needs_input_grad[0],
+            with_weight=any(ctx.needs_input_grad[1:3]),
         )
         return *grads, None, None, None
 
@@ -154,7 +155,13 @@ def _sum_bags(bag: Tensor, row: Tensor, value: Tensor, *, table: Tensor, n_bags:
 
 
 def _backward_sparse(
-    x: Tensor, weight: Tensor, winner: Tensor, *, grad: Tensor, with_input: bool
+    x: Tensor,
+    weight: Tensor,
+    winner: Tensor,
+    *,
+    grad: Tensor,
+    with_input: bool,
+    with_weight: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of input, weight and bias from the non-zero entries alone."""
     members, n_out, n_in = weight.shape
@@ -164,11 +171,12 @@ def _backward_sparse(
     member = _member_numbers(members, x.device)
     for rows in (slice(i, i + _BACKWARD_ROWS_CPU) for i in range(0, len(x), _BACKWARD_ROWS_CPU)):
         part, part_grad, part_winner = x[rows], grad[rows], winner[rows]
-        won = part_winner.t().contiguous() == member
-        unit, row = won.view(len(units), -1).nonzero(as_tuple=True)
-        value = part_grad[row, unit % n_out]
-        grad_weight += _sum_bags(unit, row, value, table=part, n_bags=len(units))
-        grad_bias.index_add_(0, unit, value.to(grad_bias.dtype))
+        if with_weight:
+            won = part_winner.t().contiguous() == member
+            unit, row = won.view(len(units), -1).nonzero(as_tuple=True)
+            value = part_grad[row, unit % n_out]
+            grad_weight += _sum_bags(unit, row, value, table=part, n_bags=len(units))
+            grad_bias.index_add_(0, unit, value.to(grad_bias.dtype))
         if grad_x is not None:
             row, column = (part_winner != _NO_WINNER).nonzero(as_tuple=True)
             unit = part_winner[row, column].long() * n_out + column
@@ -178,7 +186,13 @@ def _backward_sparse(
 
 
 def _backward_dense(
-    x: Tensor, weight: Tensor, winner: Tensor, *, grad: Tensor, with_input: bool
+    x: Tensor,
+    weight: Tensor,
+    winner: Tensor,
+    *,
+    grad: Tensor,
+    with_input: bool,
+    with_weight: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of input, weight and bias by dense products, which accelerators do best."""
     members, n_out, _ = weight.shape
@@ -188,8 +202,9 @@ def _backward_dense(
     for rows in row_chunks(len(x), members * n_out, device=x.device):
         part = x[rows]
         spread = grad[rows] * (winner[rows] == member)
-        grad_weight += torch.bmm(spread.transpose(1, 2), part.expand(members, *part.shape))
-        grad_bias += spread.sum(1)
+        if with_weight:
+            grad_weight += torch.bmm(spread.transpose(1, 2), part.expand(members, *part.shape))
+            grad_bias += spread.sum(1)
         if grad_x is not None:
             grad_x[rows] = torch.bmm(spread, weight.to(spread.dtype)).sum(0)
     return grad_x, grad_weight, grad_bias

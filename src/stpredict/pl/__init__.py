@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from stpredict.pl._attribution import attribution
+from stpredict.pl._calibration import calibration
+from stpredict.pl._gene_scores import gene_scores
 from stpredict.pl._loss_curve import loss_curve
+from stpredict.pl._metrics import metrics
 from stpredict.pl._prediction import prediction
 from stpredict.pl._realignment import realignment
 from stpredict.pl._stain import stain
 from stpredict.pl._tiles import tiles
 from stpredict.pl._tissue import tissue
 
-__all__ = ["loss_curve", "prediction", "realignment", "stain", "tiles", "tissue"]
+__all__ = [
+    "attribution",
+    "calibration",
+    "gene_scores",
+    "loss_curve",
+    "metrics",
+    "prediction",
+    "realignment",
+    "stain",
+    "tiles",
+    "tissue",
+]

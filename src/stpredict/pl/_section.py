@@ -8,10 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import EllipseCollection
 
-from stpredict import _validate
+from stpredict import _validate, tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import dask.array as da
     from matplotlib.axes import Axes
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from stpredict._sections import Section
 
     Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
-    Crop = tuple[da.Array, tuple[float, float, float, float]]
+    #: Left, right, bottom, top in µm.
+    Extent = tuple[float, float, float, float]
+    Crop = tuple[da.Array, Extent]
 
 #: Sharp enough for a panel of a few inches.
 _MOST_PX = 1500
@@ -92,7 +94,25 @@ def draw_image(ax: Axes, section: Section, within: Limits) -> None:
     show(ax, np.asarray(pixels), extent)
 
 
-def show(ax: Axes, pixels: NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
+def tiles_of(
+    section: Section, spots: Sequence[int], *, tile_um: float, tile_px: int
+) -> Iterator[tuple[int, NDArray[np.uint8], Extent]]:
+    """Tiles of some spots of a section, as networks are given them, in any order.
+
+    Gives the place among the spots, the tile (3, y, x), and where it lies.
+    """
+    windows = tiles.place(
+        section.levels, section.centers[spots], side=tile_um / section.mpp, tile_px=tile_px
+    )
+    mpp = section.mpp * section.shape_yx[1] / windows.level.shape[2]
+    for order, pixels in tiles.read_tiles(windows, tile_px=tile_px):
+        for k, tile in zip(order, pixels.numpy(), strict=True):
+            left, top = (float(edge) for edge in windows.corners[k] * mpp)
+            side = windows.side * mpp
+            yield int(k), tile, (left, left + side, top + side, top)
+
+
+def show(ax: Axes, pixels: NDArray[np.uint8], extent: Extent) -> None:
     """Draw pixels (3, y, x) where they lie, in µm."""
     ax.imshow(pixels.transpose(1, 2, 0), extent=extent)
 

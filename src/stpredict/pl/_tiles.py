@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from stpredict import _keys, _provenance, _recipe, _sections, _validate
-from stpredict import tiles as tile_reader
 from stpredict.pl import _section
 
 if TYPE_CHECKING:
@@ -86,14 +85,8 @@ def tiles(
 
     tile_um = recipe["tile_um"]
     tile_px = max(1, round(tile_um / recipe["mpp"]))
-    windows = tile_reader.place(
-        found.levels, found.centers[chosen], side=tile_um / found.mpp, tile_px=tile_px
-    )
-    for order, pixels in tile_reader.read_tiles(windows, tile_px=tile_px):
-        for k, tile in zip(order, pixels.numpy(), strict=True):
-            corner = windows.corners[k] * _um_per_px(found, windows.level)
-            side = windows.side * _um_per_px(found, windows.level)
-            _draw_tile(drawn[0, k], tile, corner, side, recipe["n_subtiles"])
+    for k, tile, extent in _section.tiles_of(found, chosen, tile_um=tile_um, tile_px=tile_px):
+        _draw_tile(drawn[0, k], tile, extent, recipe["n_subtiles"])
     for k, spot in enumerate(chosen):
         drawn[0, k].set_title(table.obs_names[found.rows[spot]])
         _draw_around(drawn[1, k], table, found, spot, tile_um)
@@ -134,15 +127,10 @@ def _spots(
     return [int(here.get_loc(name)) for name in names]
 
 
-def _um_per_px(section: _sections.Section, level: Any) -> float:
-    return section.mpp * section.shape_yx[1] / float(level.shape[2])
-
-
-def _draw_tile(
-    ax: Axes, tile: NDArray[np.uint8], corner: NDArray[np.float64], side: float, n_subtiles: int
-) -> None:
-    (left, top), right, bottom = corner, corner[0] + side, corner[1] + side
-    ax.imshow(tile.transpose(1, 2, 0), extent=(left, right, bottom, top))
+def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_subtiles: int) -> None:
+    _section.show(ax, tile, extent)
+    left, right, _, top = extent
+    side = right - left
     # as encoders split it: what the division leaves over is cut off at the borders
     part = tile.shape[-1] // n_subtiles
     start = (tile.shape[-1] - part * n_subtiles) // 2

@@ -88,6 +88,12 @@ class Latent(FactorTargets):
         center, scale = self.genes.mean[self.columns], self.genes.scale[self.columns]
         return self._with_constants(scaled * scale + center)
 
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        column = self.columns[place]
+        codes = self._scores_of(outputs).cpu()  # where the decoder is
+        scaled = self.network.decode(codes)[:, column].to(outputs.device)
+        return scaled * float(self.genes.scale[column]) + float(self.genes.mean[column])
+
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         config, tensors = super()._state()
         weights = self.network.state_dict()

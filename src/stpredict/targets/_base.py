@@ -15,6 +15,7 @@ from stpredict.targets._standard import Standard
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -81,6 +82,28 @@ class Targets(ABC):
     @abstractmethod
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Make genes of outputs: (n, n_outputs) to (n, n_genes) float32, in their units."""
+
+    def gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        """Make one gene of outputs as `inverse` does, in torch, so that it has a gradient.
+
+        Parameters
+        ----------
+        outputs
+            (n, n_outputs) float32, on any device.
+        place
+            Which of the model's genes, from 0.
+
+        Returns
+        -------
+        (n,) float32.
+        """
+        if self.constant[place]:
+            return outputs.new_full((len(outputs),), float(self.mean[place]))
+        return self._gene(outputs, place)
+
+    @abstractmethod
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        """Make a gene that varies in training of outputs, (n,)."""
 
     def factors(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Bring outputs to the units of the factors, (n, n_outputs) float32.
@@ -187,6 +210,11 @@ class FactorTargets(Targets):
     def factors(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scores of the factors in their own units, (n, n_outputs) float32."""
         return self.scores.inverse(self._checked_outputs(outputs))
+
+    def _scores_of(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Scores of the factors in their own units, as `factors` gives them, in torch."""
+        scale, mean = (outputs.new_tensor(part) for part in (self.scores.scale, self.scores.mean))
+        return outputs * scale + mean
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {"scaling": self.scaling, "n_factors": self.n_outputs}, {

@@ -15,12 +15,14 @@ from stpredict.targets._standard import Standard
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import ArrayLike, NDArray
 
     from stpredict.targets._saved import Saved
 
 #: Counts of a spot in whose unit expression is given, as ``pp.normalize`` does by default.
 PER = 1e4
+COUNTS_UNITS = f"counts per {PER:,.0f}"
 
 #: Logarithm of a rate, beyond which float32 holds the expected counts no more.
 _HIGHEST = float(np.log(np.finfo(np.float32).max / PER)) - 0.01
@@ -61,6 +63,9 @@ class Counts(Targets):
         """Expected counts per 10,000, (n, n_genes)."""
         times = np.exp(np.minimum(self._checked_outputs(outputs), np.float32(_HIGHEST)))
         return self._with_constants(times * self.mean)
+
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        return outputs[:, place].clamp(max=_HIGHEST).exp() * float(self.mean[place])
 
     @property
     def log_share(self) -> NDArray[np.float32]:

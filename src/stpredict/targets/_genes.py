@@ -14,6 +14,7 @@ from stpredict.targets._standard import Standard
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -54,6 +55,11 @@ class Genes(Targets):
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Bring scaled genes back to their units, (n, n_genes)."""
         return self._with_constants(self.standard.inverse(self._checked_outputs(outputs)))
+
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        return outputs[:, place] * float(self.standard.scale[place]) + float(
+            self.standard.mean[place]
+        )
 
     def only(self, places: Sequence[int]) -> Genes:
         """Keep some of the genes, by their places; no others are needed to make targets."""

@@ -17,6 +17,7 @@ from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -82,6 +83,12 @@ class Nmf(FactorTargets):
         """Genes of the model that scores stand for, at least 0, (n, n_genes)."""
         scaled = self.factors(outputs) @ self.components[:, self.columns]
         return self._with_constants(scaled * self.genes.scale[self.columns])
+
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        column = self.columns[place]
+        factors = self._scores_of(outputs).clamp(min=0)
+        scaled = factors @ outputs.new_tensor(self.components[:, column])
+        return scaled * float(self.genes.scale[column])
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         config, tensors = super()._state()

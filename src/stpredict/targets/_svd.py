@@ -13,6 +13,7 @@ from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from stpredict.targets._saved import Saved
@@ -71,6 +72,11 @@ class Svd(FactorTargets):
         scaled = self.factors(outputs) @ self.components[:, self.columns]
         spread, mean = self.genes.scale[self.columns], self.genes.mean[self.columns]
         return self._with_constants(scaled * spread + mean)
+
+    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
+        column = self.columns[place]
+        scaled = self._scores_of(outputs) @ outputs.new_tensor(self.components[:, column])
+        return scaled * float(self.genes.scale[column]) + float(self.genes.mean[column])
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         config, tensors = super()._state()

@@ -10,16 +10,15 @@ import scipy.sparse as sp
 
 from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
-from stpredict.targets._counts import PER
-from stpredict.tl._task import COUNTS_UNITS, library_of
+from stpredict.targets._counts import COUNTS_UNITS, PER
+from stpredict.tl._fold_scores import Tissue, score_genes, score_nulls
+from stpredict.tl._score_folds import graph_of, noise_ceiling
+from stpredict.tl._task import library_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-#: A single shuffle of a few hundred spots correlates by chance; their mean does not.
-_N_SHUFFLES = 20
 
 
 def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> pd.DataFrame:
@@ -27,9 +26,11 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
 
     Pearson and Spearman correlation are taken per gene over the spots of each section, then
     averaged over sections; a gene that is constant on either side scores 0 and is counted. Beside
-    the model stand its nulls: the mean of the training rows, ridge regression (alpha tuned) on
-    the same embedding, and shuffled embeddings (every spot is predicted from the inputs of
-    another spot of its section; the mean of 20 shuffles).
+    the model stand its nulls: the mean of the training rows; ridge regression (alpha tuned) on
+    the same embedding; shuffled embeddings (every spot is predicted from the inputs of another spot
+    of its section); embeddings moved within the section by random turns and shifts, which keep
+    their patterns (20 of either); the mean of the *measured* neighbours, which no model is given.
+    Above it stands what the noise of the counts leaves to be predicted.
 
     Rows and genes are matched by name.
 
@@ -46,9 +47,12 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     Returns
     -------
     pandas.DataFrame
-        One row per gene, by falling ``pcc``: ``pcc``, ``spearman``, ``rmse`` of the model,
-        ``pcc_ridge``, ``rmse_ridge``, ``pcc_shuffled``, ``pcc_training_mean`` (0 by
-        definition), ``rmse_training_mean``, ``measured_mean``. ``attrs["summary"]`` has their
+        One row per gene, by falling ``pcc``: the model's ``pcc``, ``spearman``, ``rmse``, ``mae``,
+        ``explained_variance``, ``variance_ratio``, ``auc``, ``ssim``, ``morans_i_difference``
+        (`stpredict.metrics`); ``pcc``, ``spearman`` and ``rmse`` with the suffix
+        ``_ridge``, ``_training_mean`` (whose ``pcc`` is 0 by definition) and ``_neighbor_mean``;
+        ``pcc_shuffled``, ``pcc_spatial_null``; ``pcc_ceiling``, where ``layers["log1p"]`` of counts
+        is scored; ``measured_mean``. ``attrs["summary"]`` has their
         means by method, ``attrs["protocol"]`` says in words how the score came about; both are
         printed.
 
@@ -91,52 +95,68 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     if given is None and how["units"] == COUNTS_UNITS:
         library = library_of(values)[measured.obs_names.get_indexer(spots)]
         truth, units = truth / library[:, None] * PER, COUNTS_UNITS
-    scores = _score(chosen, truth, seed=seed)
+    scores = _score(sdata, chosen, truth, layer=layer if units != COUNTS_UNITS else None, seed=seed)
     scores.attrs["summary"] = _summary(scores)
     scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, units=units, how=how)
     tell(f"{scores.attrs['protocol']}\n{pd.DataFrame(scores.attrs['summary']).T.round(3)}")
     return scores
 
 
-def _score(predicted: AnnData, truth: NDArray[np.float64], *, seed: int) -> pd.DataFrame:
+def _score(
+    sdata: SpatialData,
+    predicted: AnnData,
+    truth: NDArray[np.float64],
+    *,
+    layer: str | None,
+    seed: int,
+) -> pd.DataFrame:
+    measured = _sections.table_of(sdata)
+    rows = measured.obs_names.get_indexer(predicted.obs_names)
     model = np.asarray(predicted.X, dtype=np.float64)
     ridge = predicted.layers.get(_keys.RIDGE)  # released weights come without one
     mean = np.broadcast_to(predicted.var["training_mean"].to_numpy(dtype=np.float64), truth.shape)
-    region = _sections.region_of(predicted)
-    random = np.random.default_rng(seed)
+    genes, graph = predicted.var_names.to_numpy(), graph_of(sdata)
     by_section = []
-    for section in dict.fromkeys(region):
-        rows = np.flatnonzero(region == section)
-        if len(rows) < 2:
-            raise ValueError(f"section {section!r} has {len(rows)} spot: a correlation needs two")
-        true = truth[rows]
-        shuffles = [metrics.pcc(true, model[random.permutation(rows)]) for _ in range(_N_SHUFFLES)]
+    for section in _sections.sections(sdata):
+        here = np.flatnonzero(np.isin(rows, section.rows))
+        if not len(here):
+            continue
+        if len(here) < 2:
+            raise ValueError(f"section {section.name!r} has 1 spot: a correlation needs two")
+        true, places = truth[here], rows[here]
+        tissue = Tissue(
+            fold="",
+            section=section.name,
+            positions=section.centers_um[pd.Index(section.rows).get_indexer(places)],
+            graph=graph[places][:, places],
+        )
+        around = metrics.neighbor_mean(true, tissue.graph)
+        ceiling = noise_ceiling(measured, places, genes, layer, seed=seed)
         by_section.append(
             {
-                "pcc": metrics.pcc(true, model[rows]),
-                "spearman": metrics.spearman(true, model[rows]),
-                "rmse": metrics.rmse(true, model[rows]),
-                **({} if ridge is None else _of_ridge(true, np.asarray(ridge[rows]))),
-                "pcc_shuffled": np.mean(shuffles, axis=0),
-                "pcc_training_mean": metrics.pcc(true, mean[rows]),
-                "rmse_training_mean": metrics.rmse(true, mean[rows]),
+                **score_genes(tissue, true, model[here]),
+                **({} if ridge is None else _of(true, np.asarray(ridge[here]), "ridge")),
+                **score_nulls(tissue, true, model[here], seed=seed),
+                **_of(true, mean[here], "training_mean"),
+                **_of(true, around, "neighbor_mean"),
+                **({} if ceiling is None else {"pcc_ceiling": ceiling.pcc}),
                 "measured_mean": true.mean(axis=0),
             }
         )
     averaged = {
         name: np.mean([scores[name] for scores in by_section], axis=0) for name in by_section[0]
     }
-    frame = pd.DataFrame(averaged, index=pd.Index(predicted.var_names, name="gene"))
+    frame = pd.DataFrame(averaged, index=pd.Index(genes, name="gene"))
     return frame.sort_values("pcc", ascending=False, kind="stable")
 
 
-def _of_ridge(
-    true: NDArray[np.float64], ridge: NDArray[np.float32]
+def _of(
+    true: NDArray[np.float64], values: NDArray[np.floating], name: str
 ) -> dict[str, NDArray[np.float64]]:
     return {
-        "pcc_ridge": metrics.pcc(true, ridge),
-        "spearman_ridge": metrics.spearman(true, ridge),
-        "rmse_ridge": metrics.rmse(true, ridge),
+        f"pcc_{name}": metrics.pcc(true, values),
+        f"spearman_{name}": metrics.spearman(true, values),
+        f"rmse_{name}": metrics.rmse(true, values),
     }
 
 
@@ -145,7 +165,10 @@ def _summary(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
         "model": "",
         "ridge": "_ridge",
         "training mean": "_training_mean",
+        "neighbor mean": "_neighbor_mean",
         "shuffled": "_shuffled",
+        "spatial null": "_spatial_null",
+        "noise ceiling": "_ceiling",
     }
     summary = {}
     for method, suffix in rows.items():

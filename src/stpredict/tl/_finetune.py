@@ -159,6 +159,7 @@ def finetune(
             model.inputs.transform(center), values.dense(np.arange(len(center))), rows.groups
         ),
         history=fitted.history,
+        calibration=None,  # its errors are others now
     )
 
 

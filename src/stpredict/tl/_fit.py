@@ -14,9 +14,9 @@ from stpredict.models import Model
 from stpredict.models._ridge import Ridge
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
+from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._split import split, whole
 from stpredict.tl._task import (
-    COUNTS_UNITS,
     fit_targets,
     measured_of,
     read_loss,

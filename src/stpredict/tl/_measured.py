@@ -9,8 +9,8 @@ import numpy as np
 
 from stpredict import _layers, _recipe, _sections, _validate
 from stpredict.targets._base import matrix
-from stpredict.targets._counts import Counts
-from stpredict.tl._task import COUNTS_UNITS, Values, library_of
+from stpredict.targets._counts import COUNTS_UNITS, Counts
+from stpredict.tl._task import Values, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

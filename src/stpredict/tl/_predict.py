@@ -10,6 +10,7 @@ from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
 from stpredict.models._stack import StackInputs, baseline
+from stpredict.tl._certainty import add_certainty
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -54,8 +55,17 @@ def predict(
         on pixels, on the texture encoder's of the same tiles; of a stack, that of its first base),
         ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
         the model's, whatever genes the table has.
-        With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]`` and
-        ``var["training_mean"]`` are left out.
+        Of a calibrated model (:func:`stpredict.tl.calibrate`) also ``layers["lower"]`` and
+        ``layers["upper"]``, the interval of every value (float32, NaN for genes without one),
+        ``var["reliable"]`` (bool) and ``obs["familiarity"]`` (float32, 0 to 1: how much the spot's
+        tile looks like those of training).
+        With ``space="factors"``, ``X`` is (n_obs, n_factors), and ``layers["ridge"]``,
+        ``var["training_mean"]`` and what calibration adds are left out.
+
+    Warns
+    -----
+    UserWarning
+        If the tiles of a section look unlike those a calibrated model was trained on.
 
     Raises
     ------
@@ -75,7 +85,7 @@ def predict(
     _validate.one_of("space", space, ("genes", "factors"))
     sdata = _sections.copy_of(sdata) if copy else sdata
     table = _sections.table_of(sdata)
-    inputs = _inputs(sdata, model)
+    inputs = inputs_of(sdata, model)
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=table.obs.copy(), var=_described(model, space))
     if spread is not None:
@@ -83,6 +93,8 @@ def predict(
     ridge = baseline(model, inputs)
     if ridge is not None and space == "genes":
         predicted.layers[_keys.RIDGE] = ridge[0]
+    if model.calibration is not None and space == "genes":
+        add_certainty(predicted, model, inputs, _sections.region_of(table))
     for slots, kept in (
         ("obsm", [_keys.SPATIAL]),
         ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
@@ -99,6 +111,7 @@ def predict(
         units=model.units if space == "genes" else "factor",
         layer=model.recipe["layer"],
         training_sections=model.training["sections"],
+        level=None if model.calibration is None else model.calibration.level,
         ridge_alpha=None if ridge is None else ridge[1],
     )
     region, region_key, instance_key = get_table_keys(table)
@@ -109,11 +122,11 @@ def predict(
     return sdata if copy else None
 
 
-def _inputs(sdata: SpatialData, model: Model) -> Any:
+def inputs_of(sdata: SpatialData, model: Model) -> Any:
     """Read what a model takes in; of a stack, what each of its bases does."""
     table = _sections.table_of(sdata)
     if model.bases:
-        parts = tuple(_inputs(sdata, base) for base in model.bases)
+        parts = tuple(inputs_of(sdata, base) for base in model.bases)
         return StackInputs(model, parts, _sections.region_of(table))
     if model.uses_pixels:
         return _pixels.model_tiles(sdata, model)

@@ -11,9 +11,10 @@ from stpredict.models._methods import STACKING
 from stpredict.models._stack import features_of
 from stpredict.nn.stacking import METAS, Meta
 from stpredict.targets._genes import Genes
+from stpredict.tl._bases import check_alike, check_fits, fit_base, out_of_fold
 from stpredict.tl._docs import shared
 from stpredict.tl._fit import versions
-from stpredict.tl._folds import check_alike, fit_base, folds_of, out_of_fold
+from stpredict.tl._folds import folds_of
 from stpredict.tl._measured import values_of_genes
 from stpredict.tl._meta import beside, fit_meta
 from stpredict.tl._split import split, whole
@@ -30,7 +31,7 @@ def fit_stacking(
     sdata: SpatialData,
     bases: Mapping[str, Callable[[SpatialData], Model]],
     *,
-    meta: Meta = "mlp",
+    meta: Meta = "mean",
     groups: str | None = None,
     n_hidden: int = 512,
     dropout: float = 0.2,
@@ -66,14 +67,14 @@ def fit_stacking(
         ``{"deepspot": stp.tl.fit_deepspot, "ridge": functools.partial(stp.tl.fit_ridge,
         targets="svd")}``; at least two. They must predict the same genes in the same units.
     meta
-        ``"mlp"``: two layers of ``n_hidden`` and half as many, with batch norm, LeakyReLU and
-        dropout, over the predictions of all genes by all bases. ``"ridge"``: ridge regression on
-        them, alpha tuned by leaving out one group at a time. ``"mean"``: their mean.
-        ``"rank_mean"``: gene by gene and within each section, the values of the mean in the order
-        of the spots' mean ranks, so that a spot's prediction depends on the others of its section.
-        With few sections the mean is hard to beat: on HER2ST C2-C5 (one section left out in turn,
-        250 genes, texture encoder; ridge, ridge and trees on 8 factors) it had a mean PCC of 0.378,
-        ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
+        ``"mean"``: the mean of the bases, which has nothing to learn. ``"rank_mean"``: gene by gene
+        and within each section, the values of the mean in the order of the spots' mean ranks, so
+        that a spot's prediction depends on the others of its section. ``"ridge"``: ridge regression
+        on the predictions of all genes by all bases, alpha tuned by leaving out one group at a
+        time. ``"mlp"``, as HEVisum: two layers of ``n_hidden`` and half as many on them, with batch
+        norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST C2-C5 (one
+        section left out in turn, 250 genes, texture encoder; ridge, ridge and trees on 8 factors)
+        it had a mean PCC of 0.378, ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
     groups
         Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
         early stopping of the ``"mlp"``; whole sections only. By default the patient where there
@@ -139,7 +140,13 @@ def fit_stacking(
     )
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)
-    folds = folds_of(table, groups)
+    folds = folds_of(table, groups, purpose="stacking")
+    if folds.torn:
+        raise ValueError(
+            f"groups={groups!r} splits {_validate.listing(folds.torn)}, but stacking leaves out "
+            "whole sections, so that no spot is predicted from its neighbours: give a column such "
+            "as the patient, or leave groups= out"
+        )
     rows = (split if meta == "mlp" else whole)(table, found, groups=groups, seed=seed)
 
     predicted, first = out_of_fold(sdata, bases, folds, device=device)
@@ -163,7 +170,7 @@ def fit_stacking(
         recipe=_recipe.layer_recipe(table, first.recipe["layer"]),
         training={
             "sections": _sections.section_names(table),
-            "groups": sorted(folds),
+            "groups": sorted(folds.names()),
             "held_out": rows.held_out,
             "n_spots": len(rows.training),
             "n_held_out": len(rows.validation),
@@ -182,16 +189,6 @@ def fit_stacking(
 
 def _check(bases: Mapping[str, Callable[[SpatialData], Model]], meta: str) -> None:
     _validate.one_of("meta", meta, METAS)
-    if not hasattr(bases, "items"):
-        raise TypeError(
-            "bases must be functions by name, such as {'ridge': stp.tl.fit_ridge, 'trees': "
-            f"stp.tl.fit_trees}}: {type(bases).__name__}"
-        )
-    for name, fit in bases.items():
-        if not isinstance(name, str) or not callable(fit):
-            raise TypeError(
-                f"bases[{name!r}] must be a function of the sections that returns a fitted model, "
-                f"such as stp.tl.fit_ridge, under a name: {type(fit).__name__}"
-            )
+    check_fits(bases, what="bases")
     if len(bases) < 2:
         raise ValueError(f"a stack needs at least two bases, but has {len(bases)}")

@@ -34,10 +34,6 @@ KINDS: tuple[Kind, ...] = ("genes", "svd", "nmf", "autoencoder")
 Scaling = Literal["standard", "robust", "none"]
 
 
-#: Of what likelihoods of counts predict.
-COUNTS_UNITS = f"counts per {PER:,.0f}"
-
-
 @dataclass(frozen=True)
 class Task:
     """What to learn from what; the doors ``fit_*`` say what each of them is."""

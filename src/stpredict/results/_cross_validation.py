@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stpredict.results._comparison import Comparison, compare
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -113,13 +115,15 @@ class CrossValidation:
         if rows.empty:
             known = ", ".join(dict.fromkeys(self.scores["metric"]))
             raise KeyError(f"there is no metric {metric!r}; metrics: {known}")
-        there = [name for name in (*self.methods, *REFERENCES) if (rows["method"] == name).any()]
+        there = self._in_order(rows["method"])
         chosen = there if methods is None else list(methods)
         absent = [name for name in chosen if name not in there]
         if absent:
             raise KeyError(f"no {metric} of {', '.join(absent)}; there is of: {', '.join(there)}")
-        wide = rows.pivot(index=["fold", "section", "gene"], columns="method", values="value")
-        wide.columns.name = None
+        wide = rows.astype({"fold": str, "section": str, "gene": str}).pivot(
+            index=["fold", "section", "gene"], columns="method", values="value"
+        )
+        wide.columns = pd.Index(wide.columns.astype(str))
         return wide[chosen]
 
     def summary(self) -> pd.DataFrame:
@@ -132,7 +136,49 @@ class CrossValidation:
         """
         by_section = self.scores.groupby(["method", "metric", "section"], observed=True)["value"]
         means = by_section.mean().groupby(["method", "metric"], observed=True).mean().unstack()
+        means.columns = pd.Index(means.columns.astype(str))
+        means.index = pd.Index(means.index.astype(str), name="method")
         sections = self.scores.groupby("method", observed=True)["section"].nunique()
-        order = [name for name in (*self.methods, *REFERENCES) if name in means.index]
         metrics = [name for name in dict.fromkeys(self.scores["metric"]) if name in means]
-        return means.loc[order, metrics].assign(n_sections=sections[order])
+        chosen = means.loc[self._in_order(self.scores["method"]), metrics]
+        return chosen.assign(n_sections=sections.rename(str))
+
+    def compare(
+        self, method: str, reference: str = TUNED_RIDGE, *, metric: str = "pcc", seed: int = 0
+    ) -> Comparison:
+        """Compare a method with another, or with what stands beside it.
+
+        Parameters
+        ----------
+        method, reference
+            Names of methods or references; the difference is ``method - reference``.
+        metric
+            Name of a metric.
+        seed
+            Of the bootstrap.
+
+        Returns
+        -------
+        Comparison
+            With the interval, tests and genes; printed, it is a sentence.
+
+        Raises
+        ------
+        KeyError
+            If there is no such method or metric.
+        ValueError
+            If both name the same, or share no gene.
+        """
+        if method == reference:
+            raise ValueError(f"{method!r} is compared with itself")
+        wide = self.values(metric, methods=[method, reference])
+        return compare(wide, method, reference, metric=metric, leaky=self.leaky, seed=seed)
+
+    def _in_order(self, found: pd.Series) -> list[str]:
+        """Methods as they were given, then what they are read by."""
+        names = [str(name) for name in found.unique()]
+        first = [name for name in self.methods if name in names]
+        beside = [name for name in names if name not in self.methods]
+        known = {name: number for number, name in enumerate(REFERENCES)}
+        # ridge on several embeddings has a name for each
+        return first + sorted(beside, key=lambda name: (known.get(name, known[TUNED_RIDGE]), name))

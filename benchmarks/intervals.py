@@ -1,0 +1,174 @@
+"""What prediction intervals hold of groups that nothing was learnt on, and who is unfamiliar.
+
+Phantom: models are fitted, cross-validated and calibrated on some sections, and predict the others.
+HER2ST C2-C5: the same leave-one-section-out: every section is predicted by a model that was fitted,
+cross-validated and calibrated on the other three, genes chosen on them. The sections are of one
+patient. Coverage and mean width are per section, mean over genes.
+
+A slide is then restained, haematoxylin stronger and eosin weaker, once by a third and once by half,
+to see whether its tiles are told apart.
+
+    python benchmarks/intervals.py [--directory PATH] [--level 0.9] [--only ridge trees]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.color import hed2rgb, rgb2hed
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import get_transformation
+
+import stpredict as stp
+from stpredict import tl, uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from spatialdata import SpatialData
+
+    from stpredict.models import Model
+
+SECTIONS = ["C2", "C3", "C4", "C5"]
+LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
+#: Haematoxylin and eosin of restained slides, as parts of what they were.
+RESTAINED = ((1.3, 0.75), (1.6, 0.5))
+#: Of the phantom: sections to learn on; the rest is predicted.
+N_SECTIONS, N_TRAINING = 12, 6
+
+METHODS: dict[str, Callable[[SpatialData], Model]] = {
+    "ridge": tl.fit_ridge,
+    "ridge_svd": partial(tl.fit_ridge, targets="svd"),
+    "trees_svd": partial(tl.fit_trees, targets="svd"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--directory", default=LOCAL if LOCAL.is_dir() else None)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--level", type=float, default=0.9)
+    arguments = parser.parse_args()
+    stp.settings.verbosity = 0
+    chosen = {name: METHODS[name] for name in arguments.only}
+    print(
+        f"{datetime.date.today()}, stpredict {stp.__version__}. Intervals at "
+        f"{arguments.level:.0%}; coverage in %, mean width in log(1 + counts per 10,000), median "
+        "familiarity.\n"
+    )
+    phantom(chosen, arguments.level)
+    her2st(chosen, arguments.level, arguments.directory)
+
+
+def phantom(methods: dict[str, Callable[[SpatialData], Model]], level: float) -> None:
+    """Half of the sections are learnt on, the other half predicted."""
+    sdata = stp.datasets.phantom(N_SECTIONS, size_px=1000, mpp=0.5, pitch_um=40.0)
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, genes=sdata.tables["table"].var_names.tolist())
+    stp.pp.embed(sdata, tile_um=40, n_subtiles=1)
+    stp.pp.neighbors(sdata)
+    names = list(sdata.shapes)
+    training, new = part(sdata, names[:N_TRAINING]), part(sdata, names[N_TRAINING:])
+    print(f"Phantom: learnt on {N_TRAINING} sections, predicted {N_SECTIONS - N_TRAINING} others.")
+    for name, model in calibrated(training, methods, level).items():
+        show(name, model, predict(new, model))
+    show_restained(part(new, [names[-1]]), model, tile_um=40)
+
+
+def her2st(
+    methods: dict[str, Callable[[SpatialData], Model]], level: float, directory: str | None
+) -> None:
+    """Every section in turn is predicted by what was learnt on the other three."""
+    sdata = stp.datasets.her2st(SECTIONS, directory=directory)
+    stp.pp.filter_spots(sdata)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, "texture")
+    stp.pp.neighbors(sdata)
+    print(f"\nHER2ST {', '.join(SECTIONS)} (one patient), leave one section out, 250 genes.")
+    for held_out in SECTIONS:
+        training = part(sdata, [name for name in SECTIONS if name != held_out])
+        stp.pp.select_genes(training, n_top=250)
+        new = part(sdata, [held_out])
+        for name, model in calibrated(training, methods, level).items():
+            show(name, model, predict(new, model))
+    show_restained(new, model, tile_um=112)
+
+
+def calibrated(
+    training: SpatialData, methods: dict[str, Callable[[SpatialData], Model]], level: float
+) -> dict[str, Model]:
+    """Models of all sections, with what cross-validation on them taught."""
+    tl.cross_validate(training, methods)
+    return {
+        name: tl.calibrate(fit(training), training, method=name, level=level)
+        for name, fit in methods.items()
+    }
+
+
+def predict(new: SpatialData, model: Model) -> list[tuple[str, float, float, float]]:
+    """Section, coverage, mean width and median familiarity."""
+    tl.predict(new, model)
+    table = new.tables["predicted"]
+    known = model.calibration.intervals.known
+    values = new.tables["table"][:, list(model.genes)].layers["log1p"]
+    measured = np.asarray(values.toarray() if hasattr(values, "toarray") else values)[:, known]
+    lower, upper = (table.layers[name][:, known] for name in ("lower", "upper"))
+    found = []
+    for section, rows in table.obs.groupby("region", observed=True).indices.items():
+        shares = uncertainty.coverage(measured[rows], lower[rows], upper[rows])
+        width = (upper - lower)[rows].mean()
+        familiarity = table.obs["familiarity"].iloc[rows].median()
+        found.append((str(section), 100 * shares.mean(), width, familiarity))
+    return found
+
+
+def show(name: str, model: Model, found: Sequence[tuple[str, float, float, float]]) -> None:
+    """One line per method: new sections, their mean, and what calibration itself told."""
+    known = model.calibration
+    sections = "  ".join(f"{s} {c:.1f} (width {w:.2f}, fam {f:.2f})" for s, c, w, f in found)
+    mean = np.mean([row[1] for row in found])
+    print(
+        f"{name:20} {sections}  | mean {mean:.1f}; told {100 * known.mean_coverage:.1f} on groups "
+        f"left out; {known.reliable.sum()} of {len(model.genes)} genes reliable",
+        flush=True,
+    )
+
+
+def show_restained(sdata: SpatialData, model: Model, *, tile_um: float) -> None:
+    """Change the stain, embed again, and look at familiarity, coverage and the warning."""
+    (name,) = sdata.images
+    image = sdata.images[name]["scale0"]["image"]
+    transformations = get_transformation(sdata.images[name], get_all=True)
+    for stains in RESTAINED:
+        other = image.data.rechunk({0: 3}).map_blocks(restained, stains, dtype=np.uint8)
+        sdata.images[name] = Image2DModel.parse(
+            other, dims=("c", "y", "x"), transformations=transformations, scale_factors=[2, 2]
+        )
+        stp.pp.embed(sdata, tile_um=tile_um, n_subtiles=model.recipe["embed"]["n_subtiles"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            show(f"stain × {stains[0]:g}, {stains[1]:g}", model, predict(sdata, model))
+        told = any("look unlike" in str(warning.message) for warning in caught)
+        print(f"{'':20} {'warned' if told else 'not warned'}", flush=True)
+
+
+def restained(pixels: np.ndarray, stains: tuple[float, float]) -> np.ndarray:
+    """Pixels (3, y, x) with other parts of haematoxylin and eosin."""
+    changed = rgb2hed(pixels.transpose(1, 2, 0)) * [*stains, 1.0]
+    return (255 * hed2rgb(changed)).round().astype(np.uint8).transpose(2, 0, 1)
+
+
+def part(sdata: SpatialData, names: Sequence[str]) -> SpatialData:
+    """Some of the sections."""
+    elements = [element for name in names for element in (name, f"{name}_image")]
+    return sdata.subset(elements, filter_tables=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""How far predictions can be trusted: intervals, reliable genes, familiar tiles; arrays only."""
+
+from __future__ import annotations
+
+from stpredict.uncertainty._calibration import Calibration
+from stpredict.uncertainty._coverage import coverage, coverage_by_group
+from stpredict.uncertainty._familiarity import Familiarity
+from stpredict.uncertainty._intervals import Intervals, conformal, rows_needed
+from stpredict.uncertainty._reliable import Reliability, reliable
+
+__all__ = [
+    "Calibration",
+    "Familiarity",
+    "Intervals",
+    "Reliability",
+    "conformal",
+    "coverage",
+    "coverage_by_group",
+    "reliable",
+    "rows_needed",
+]

@@ -1,0 +1,48 @@
+"""Correlation of the top genes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stpredict import metrics
+
+SCORES = np.array([0.1, 0.9, -0.2, 0.4])
+
+
+@given(st.permutations(range(4)), st.integers(1, 4))
+def test_every_point_is_a_mean_over_the_first_genes(order, n):
+    curve = metrics.pcc_of_top(SCORES, order[:n])
+    expected = [SCORES[order[:k]].mean() for k in range(1, n + 1)]
+    np.testing.assert_allclose(curve.pcc, expected, atol=1e-15)
+    assert curve.area == pytest.approx(np.mean(expected))
+
+
+def test_a_ranking_that_has_the_well_predicted_first_has_more_area():
+    best, worst = np.argsort(-SCORES), np.argsort(SCORES)
+    areas = [metrics.pcc_of_top(SCORES, order).area for order in (best, worst)]
+    assert areas[0] > SCORES.mean() > areas[1]
+
+
+def test_the_same_score_everywhere_is_the_area():
+    assert metrics.pcc_of_top(np.full(5, 0.3), np.arange(5)).area == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "ranking", "message"),
+    [
+        (SCORES, [0, 1, 1], "names 1 genes more than once"),
+        (SCORES, [0, 4], "names gene 4; there are 0 to 3"),
+        (SCORES, [0, -1], "names gene -1; there are 0 to 3"),
+        (SCORES, [], r"\(4,\) and \(0,\)"),
+        (SCORES[None], [0], r"\(1, 4\) and \(1,\)"),
+        (SCORES, ["ERBB2"], "must hold positions of genes, integers: <U5"),
+        (SCORES, [0.0, 1.0], "integers: float64"),
+        ([0.1, np.nan], [0], "1 of 2 pcc are NaN"),
+    ],
+)
+def test_bad_input_is_told(scores, ranking, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.pcc_of_top(scores, ranking)

@@ -1,0 +1,390 @@
+"""Pictures of scores show what the result holds: every mark at its planted value."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import same_color
+from matplotlib.text import Annotation, Text
+
+import stpredict as stp
+from stpredict.pl import _scores
+from stpredict.results import COLUMNS, CrossValidation, Failure
+
+GENES = ["ERBB2", "FASN", "COL1A1", "IGKC"]
+SECTIONS = ["S1", "S2"]
+#: Mean PCC of each, and what is added in S2 and taken away in S1.
+PLANTED = {"cnn": 0.2, "ridge": 0.4, "tuned_ridge": 0.35, "neighbor_mean": 0.1,
+           "training_mean": 0.0, "noise_ceiling": 0.8}  # fmt: skip
+SHIFT = {"cnn": 0.05, "ridge": 0.1}
+PROTOCOL = "Leave-one-patient-out over 2 patients. Pearson per gene."
+
+
+def rows_of(method, metric, mean, *, genes=GENES, sections=SECTIONS, shift=0.0):
+    spread = np.linspace(-0.05, 0.05, len(genes)) if mean else np.zeros(len(genes))
+    return [
+        (method, f"P-{section}", section, gene, metric, mean + offset + more)
+        for section, offset in zip(sections, (-shift, shift), strict=False)
+        for gene, more in zip(genes, spread, strict=True)
+    ]
+
+
+def make(methods=("cnn", "ridge"), *, genes=GENES, sections=SECTIONS, references=True, **options):
+    rows = []
+    for name, mean in PLANTED.items():
+        if name in methods or (references and name not in ("cnn", "ridge")):
+            shift = SHIFT.get(name, 0.0)
+            rows += rows_of(name, "pcc", mean, genes=genes, sections=sections, shift=shift)
+    for name in methods:
+        if references:
+            rows += rows_of(name, "pcc_shuffled", 0.01, genes=genes, sections=sections)
+            rows += rows_of(name, "pcc_spatial_null", 0.06, genes=genes, sections=sections)
+        rows += rows_of(name, "rmse", 1 + PLANTED[name], genes=genes, sections=sections)
+        rows += [(name, f"P-{s}", s, "", "ari", PLANTED[name] / 2) for s in sections]
+    scores = pd.DataFrame(rows, columns=COLUMNS)
+    return CrossValidation(scores, methods=tuple(methods), protocol=PROTOCOL, **options)
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def line_of(ax, *, y, marker, colour=None):
+    """The x values of the lines with that marker at that height."""
+    return [
+        line.get_xdata()[0]
+        for line in ax.lines
+        if line.get_marker() == marker
+        and len(line.get_ydata()) == 1
+        and line.get_ydata()[0] == pytest.approx(y)
+        and (colour is None or same_color(line.get_color(), colour))
+    ]
+
+
+def labels_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def boxes_of(texts, figure):
+    figure.canvas.draw()
+    # of the words alone, without leaders
+    return [Text.get_window_extent(text) for text in texts]
+
+
+def overlapping(boxes):
+    return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+class TestMetrics:
+    def test_methods_stand_by_their_means_and_references_below(self):
+        ax = stp.pl.metrics(make())
+        assert [label.get_text() for label in ax.get_yticklabels()] == [
+            "ridge",
+            "cnn",
+            "tuned ridge",
+            "mean of measured\nneighbours",
+            "training mean",
+        ]
+        bottom, top = ax.get_ylim()
+        assert bottom > top, "the first row is on top"
+
+    def test_the_marks_are_the_means_of_the_sections_and_of_the_summary(self):
+        result = make()
+        ax = stp.pl.metrics(result)
+        assert line_of(ax, y=0, marker="o") == [pytest.approx(0.3)]
+        assert line_of(ax, y=0, marker="s") == [pytest.approx(0.5)]
+        assert line_of(ax, y=0, marker="|") == [pytest.approx(result.summary().loc["ridge", "pcc"])]
+        assert {"mean of S1", "mean of S2"} <= set(labels_of(ax))
+        assert [text for text in texts(ax) if text.replace(".", "").isdigit()] == [
+            "0.40",
+            "0.20",
+            "0.35",
+            "0.10",
+            "0.00",
+        ]
+
+    def test_few_genes_are_dots_at_their_means_and_a_bar_over_their_quartiles(self):
+        ax = stp.pl.metrics(make())
+        genes = 0.4 + np.linspace(-0.05, 0.05, 4)
+        (dots,) = [line for line in ax.lines if len(line.get_xdata()) == 4
+                   and line.get_ydata()[0] == pytest.approx(-0.15)]  # fmt: skip
+        np.testing.assert_allclose(np.sort(dots.get_xdata()), genes)
+        bars = [line.get_xdata() for line in ax.lines if list(line.get_ydata()) == [0, 0]]
+        np.testing.assert_allclose(bars, [np.percentile(genes, [25, 75])])
+
+    def test_genes_that_are_all_alike_but_a_few_have_no_hill(self):
+        genes = [f"G{i}" for i in range(400)]
+        result = make(("ridge",), genes=genes, references=False)
+        result.scores["value"] = np.where(result.scores["gene"] == "G7", 0.9, 0.0)
+        ax = stp.pl.metrics(result)
+        assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
+
+    def test_many_genes_are_a_hill_above_their_row(self):
+        genes = [f"G{i}" for i in range(200)]
+        ax = stp.pl.metrics(make(genes=genes))
+        hills = [c for c in ax.collections if isinstance(c, PolyCollection)]
+        points = hills[0].get_paths()[0].vertices
+        assert points[:, 0].min() >= 0.35
+        assert points[:, 0].max() <= 0.45
+        assert -0.5 < points[:, 1].min() < -0.1
+        assert points[:, 1].max() == pytest.approx(0)
+
+    def test_nulls_lie_pale_under_their_method(self):
+        ax = stp.pl.metrics(make())
+        for row in (0, 1):
+            assert line_of(ax, y=row + 0.16, marker="|") == [pytest.approx(0.01)]
+            assert line_of(ax, y=row + 0.29, marker="|") == [pytest.approx(0.06)]
+        labels = " ".join(labels_of(ax))
+        assert "shuffled embeddings" in labels
+        assert "spatial null" in labels
+
+    def test_tuned_ridge_and_the_ceiling_go_through_all_rows(self):
+        ax = stp.pl.metrics(make())
+        (ridge,) = [x for x in ax.lines if x.get_linestyle() == "--"]
+        assert ridge.get_xdata()[0] == pytest.approx(0.35)
+        ceilings = [x for x in ax.lines if same_color(x.get_color(), _scores.CEILING)]
+        assert ceilings[0].get_xdata()[0] == pytest.approx(0.8)
+        (band,) = ax.patches
+        quartiles = np.percentile(0.8 + np.linspace(-0.05, 0.05, 4), [25, 75])
+        np.testing.assert_allclose([band.get_x(), band.get_x() + band.get_width()], quartiles)
+        assert "noise ceiling: mean 0.80" in labels_of(ax)
+
+    def test_the_protocol_and_what_was_scored_are_told(self):
+        ax = stp.pl.metrics(make())
+        assert ax.get_title(loc="left") == "4 genes, 2 sections"
+        assert ax.get_xlabel() == "PCC of a gene, mean over sections"
+        assert any("Leave-one-patient-out" in text for text in texts(ax))
+        assert "LEAKY" not in ax.get_title(loc="left")
+
+    @pytest.mark.parametrize("draw", [stp.pl.metrics, stp.pl.gene_scores])
+    def test_a_split_that_leaks_is_told_plainly(self, draw):
+        result = make(methods=("ridge",), leaky=True)
+        ax = draw(dataclasses.replace(result, protocol=f"LEAKY: {PROTOCOL}"))
+        assert ax.get_title(loc="left").startswith("LEAKY · ")
+        assert any(text.startswith("LEAKY: Leave") for text in texts(ax))
+
+    def test_errors_put_the_lowest_on_top(self):
+        ax = stp.pl.metrics(make(references=False), metric="rmse")
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["cnn", "ridge"]
+        assert ax.get_xlabel().endswith("lower is better")
+
+    def test_the_best_variance_ratio_is_one(self):
+        rows = []
+        for name, ratio in (("flat", 0.3), ("wild", 1.6), ("right", 0.9)):
+            rows += rows_of(name, "variance_ratio", ratio)
+        result = CrossValidation(
+            pd.DataFrame(rows, columns=COLUMNS), methods=("flat", "wild", "right"), protocol=""
+        )
+        ax = stp.pl.metrics(result, metric="variance_ratio")
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == ["right", "wild", "flat"]
+
+    def test_a_difference_is_best_at_none(self):
+        rows = []
+        for name, mean in (("rough", -0.3), ("smooth", 0.5), ("right", 0.1)):
+            rows += rows_of(name, "morans_i_difference", mean)
+        result = CrossValidation(
+            pd.DataFrame(rows, columns=COLUMNS), methods=("rough", "smooth", "right"), protocol=""
+        )
+        ax = stp.pl.metrics(result, metric="morans_i_difference")
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == ["right", "rough", "smooth"]
+        assert ax.get_xlabel().endswith("0 is best")
+
+    def test_of_ridges_on_several_embeddings_the_best_is_the_line(self):
+        result = make(("ridge",))
+        rows = rows_of("tuned_ridge_X_uni", "pcc", 0.6) + rows_of("tuned_ridge_X_bad", "pcc", 0.1)
+        more = pd.DataFrame(rows, columns=COLUMNS)
+        scores = result.scores[result.scores["method"] != "tuned_ridge"]
+        result = dataclasses.replace(result, scores=pd.concat([scores, more], ignore_index=True))
+        ax = stp.pl.metrics(result)
+        (line,) = [x for x in ax.lines if x.get_linestyle() == "--"]
+        assert line.get_xdata()[0] == pytest.approx(0.6)
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names[:2] == ["ridge", "tuned ridge on\nX_uni"]
+        assert "tuned ridge on\nX_uni" in labels_of(stp.pl.gene_scores(result))
+
+    def test_a_metric_of_whole_sections_has_a_mark_per_section(self):
+        ax = stp.pl.metrics(make(), metric="ari")
+        assert line_of(ax, y=0, marker="s") == [pytest.approx(0.2)]
+        assert ax.get_title(loc="left") == "2 sections"
+        assert ax.get_xlabel() == "ARI of clusters, by section"
+        assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
+
+    def test_a_method_that_failed_is_told(self):
+        result = make()
+        scores = result.scores[
+            (result.scores["method"] != "cnn") | (result.scores["section"] == "S1")
+        ]
+        failures = (Failure("forest", "P1", "ValueError: no", ""), Failure("cnn", "P-S2", "no", ""))
+        result = dataclasses.replace(
+            result, scores=scores, methods=("forest", "cnn", "ridge"), failures=failures
+        )
+        ax = stp.pl.metrics(result)
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names[:3] == ["ridge", "cnn\n(1 of 2 sections)", "forest"]
+        assert "failed in every fold" in texts(ax)
+
+    def test_one_gene_of_one_method_in_one_section(self):
+        result = make(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
+        ax = stp.pl.metrics(result)
+        ax.figure.canvas.draw()
+        assert ax.get_title(loc="left") == "1 gene, 1 section"
+        assert line_of(ax, y=0, marker="o") == [pytest.approx(0.4 - 0.1 - 0.05)]
+
+    def test_many_methods_and_sections_stay_readable(self):
+        names = tuple(f"a_method_with_a_name_{i}" for i in range(10))
+        sections = [f"S{i}" for i in range(12)]
+        genes = [f"G{i}" for i in range(50)]
+        scores = pd.DataFrame(
+            {"method": name, "fold": section, "section": section, "gene": genes, "metric": "pcc",
+             "value": np.linspace(0, 0.5 + i / 100, 50)}
+            for i, name in enumerate(names) for section in sections
+        )  # fmt: skip
+        scores = scores.explode(["gene", "value"], ignore_index=True).astype({"value": float})
+        result = CrossValidation(scores[list(COLUMNS)], methods=names, protocol=PROTOCOL)
+        ax = stp.pl.metrics(result)
+        assert labels_of(ax) == ["mean of one of 12 sections"]
+        assert not overlapping(boxes_of(ax.get_yticklabels(), ax.figure))
+        assert not overlapping(boxes_of(ax.texts, ax.figure))
+
+    def test_axes_of_the_caller_are_drawn_on(self):
+        _, ax = plt.subplots()
+        assert stp.pl.metrics(make(), ax=ax) is ax
+        assert len(plt.get_fignums()) == 1
+
+    def test_a_metric_that_is_not_there(self):
+        with pytest.raises(KeyError, match="there is no metric 'r2'; metrics: pcc, "):
+            stp.pl.metrics(make(), metric="r2")
+        assert not plt.get_fignums()
+
+    def test_nothing_but_nan(self):
+        result = make(("ridge",), references=False)
+        result = dataclasses.replace(result, scores=result.scores.assign(value=np.nan))
+        with pytest.raises(ValueError, match="no pcc of the result is a number"):
+            stp.pl.metrics(result)
+        with pytest.raises(ValueError, match="no pcc of ridge is a number"):
+            stp.pl.gene_scores(result)
+        assert not plt.get_fignums()
+
+
+def dots_of(ax, colour):
+    (found,) = [
+        c for c in ax.collections
+        if isinstance(c, PathCollection) and same_color(c.get_facecolor()[0], colour)
+    ]  # fmt: skip
+    return found.get_offsets()
+
+
+class TestGeneScores:
+    def test_genes_stand_by_their_mean_the_best_on_top(self):
+        ax = stp.pl.gene_scores(make(), method="ridge")
+        assert [label.get_text() for label in ax.get_yticklabels()] == GENES[::-1]
+        assert ax.get_ylim() == (3.5, -0.5)
+        spread = np.linspace(0.05, -0.05, 4)
+        np.testing.assert_allclose(
+            dots_of(ax, _scores.METHOD), np.column_stack([0.4 + spread, range(4)])
+        )
+
+    def test_lines_reach_from_the_worst_section_to_the_best(self):
+        ax = stp.pl.gene_scores(make(), method="ridge")
+        (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+        first = lines.get_segments()[0]
+        np.testing.assert_allclose(first, [[0.35, 0], [0.55, 0]])
+
+    def test_ridge_and_ceiling_stand_beside_their_gene(self):
+        result = make()
+        low = (result.scores["method"] == "noise_ceiling") & (result.scores["gene"] == "IGKC")
+        result.scores.loc[low, "value"] = 0.6
+        ax = stp.pl.gene_scores(result, method="ridge")
+        np.testing.assert_allclose(dots_of(ax, _scores.CEILING)[0], [0.6, 0])  # IGKC, the best
+        np.testing.assert_allclose(dots_of(ax, _scores.RIDGE)[0], [0.4, 0])
+        assert labels_of(ax) == ["ridge (4)", "tuned ridge", "noise ceiling"]
+
+    def test_many_genes_have_moving_means_beside(self):
+        genes = [f"G{i}" for i in range(300)]
+        ax = stp.pl.gene_scores(make(("ridge",), genes=genes))
+        lines = {line.get_label(): line for line in ax.lines}
+        smooth = lines["noise ceiling: moving mean"]
+        planted = 0.8 + np.linspace(0.05, -0.05, 300)
+        np.testing.assert_allclose(smooth.get_xdata()[20:-20], planted[20:-20], atol=2e-3)
+
+    @pytest.mark.parametrize(
+        "reliable",
+        [["ERBB2", "IGKC"], pd.Series([True, False, True], index=["ERBB2", "FASN", "IGKC"])],
+    )
+    def test_reliable_genes_are_marked(self, reliable):
+        ax = stp.pl.gene_scores(make(), method="ridge", reliable=reliable)
+        assert labels_of(ax)[:2] == ["ridge, reliable (2)", "ridge, not reliable (2)"]
+        np.testing.assert_array_equal(dots_of(ax, _scores.METHOD)[:, 1], [0, 3])
+
+    def test_none_of_the_genes_is_reliable(self):
+        none = pd.Series(False, index=GENES)
+        ax = stp.pl.gene_scores(make(), method="ridge", reliable=none)
+        assert labels_of(ax)[:2] == ["ridge, reliable (0)", "ridge, not reliable (4)"]
+
+    @pytest.mark.parametrize("height", [2.5, 6])
+    def test_the_best_and_the_worst_are_named_without_overlap(self, height):
+        genes = [f"GENE-{i}" for i in range(500)]
+        _, ax = plt.subplots(figsize=(6, height), layout="constrained")
+        stp.pl.gene_scores(make(("ridge",), genes=genes), ax=ax)
+        names = [t for t in ax.texts if isinstance(t, Annotation) and t.get_text() in genes]
+        n = len(names) // 2
+        assert 3 <= n <= 10
+        # planted scores rise with the number
+        expected = genes[: -n - 1 : -1] + genes[:n]
+        assert [text.get_text() for text in names] == expected
+        assert [text.xy[1] for text in names] == [*range(n), *range(499, 499 - n, -1)]
+        assert not overlapping(boxes_of(names, ax.figure))
+
+    def test_no_names_on_request(self):
+        genes = [f"G{i}" for i in range(30)]
+        ax = stp.pl.gene_scores(make(("ridge",), genes=genes), n_names=0)
+        assert not [text for text in texts(ax) if text in genes]
+        assert not list(ax.get_yticks())
+
+    def test_one_gene_of_one_method_in_one_section(self):
+        result = make(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
+        ax = stp.pl.gene_scores(result)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["ERBB2"]
+        assert ax.get_title(loc="left") == "ridge: 1 gene, 1 section"
+
+    def test_a_gene_that_was_predicted_in_some_folds_only(self):
+        result = make()
+        gone = (result.scores["gene"] == "FASN") & (result.scores["section"] == "S2")
+        ax = stp.pl.gene_scores(
+            dataclasses.replace(result, scores=result.scores[~gone]), method="ridge"
+        )
+        at = [label.get_text() for label in ax.get_yticklabels()].index("FASN")
+        np.testing.assert_allclose(
+            dots_of(ax, _scores.METHOD)[at, 0], 0.4 - 0.1 + np.linspace(-0.05, 0.05, 4)[1]
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ({}, ValueError, "there are 2 methods with a PCC, choose one: method='cnn'"),
+            ({"method": "trees"}, KeyError, "no PCC of 'trees'; there is of: cnn, ridge, "),
+            ({"method": "noise_ceiling"}, KeyError, "no PCC of 'noise_ceiling'"),
+            ({"n_names": -1}, ValueError, "n_names must be at least 0: -1"),
+            ({"reliable": "ERBB2"}, TypeError, "not one name: 'ERBB2'"),
+            ({"reliable": pd.Series([1.0], ["ERBB2"])}, TypeError, "boolean series.*float64"),
+            ({"reliable": ["erbb2"]}, ValueError, "none of the genes.*another case.*erbb2: ERBB2"),
+        ],
+    )
+    def test_bad_input_is_told_and_nothing_is_drawn(self, arguments, error, message):
+        arguments = {"method": "ridge", **arguments} if arguments else {}
+        with pytest.raises(error, match=message):
+            stp.pl.gene_scores(make(), **arguments)
+        assert not plt.get_fignums()
+
+    def test_axes_in_a_subfigure(self):
+        left, _ = plt.figure(figsize=(12, 5), layout="constrained").subfigures(1, 2)
+        genes = [f"G{i}" for i in range(40)]
+        ax = stp.pl.gene_scores(make(("ridge",), genes=genes), ax=left.subplots())
+        assert [text for text in texts(ax) if text in genes][:2] == ["G39", "G38"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_it_predicts_and_is_evaluated_in_a_spatialdata():
     scores = stp.tl.evaluate(sdata)
     assert "ridge" not in scores.attrs["summary"]
     assert np.isfinite(scores["pcc"]).all()
+    assert (predicted.var["training_mean"] == model.targets.mean).all()
+    assert "training mean" in scores.attrs["summary"]
+
+    unknown = replace(model, training={**model.training, "knows_mean": False})
+    stp.tl.predict(sdata, unknown)
+    assert sdata.tables["predicted"].var["training_mean"].isna().all()
+    np.testing.assert_array_equal(sdata.tables["predicted"].X, predicted.X)
+    fewer = stp.tl.evaluate(sdata)
+    assert set(scores) - set(fewer) == {name for name in scores if name.endswith("_training_mean")}
+    assert "training mean" not in fewer.attrs["summary"]
+    assert fewer.notna().all().all() == scores.notna().all().all()
 
 
 class TestBadInput:

@@ -164,6 +164,9 @@ def test_every_scaler(packages, tmp_path, scaler):
         wanted = scaler.inverse_transform(wanted)
     predicted = read.predict_array(given["center"].numpy(), device="cpu")
     np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
+    # a median, or nothing, is not the mean of the training data
+    knows = isinstance(scaler, StandardScaler) and scaler.with_mean
+    assert read.training["knows_mean"] == knows
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ DOORS = {
     ),
 }
 HEADS = {"cnn": "head.", "multiscale": "decoder."}
-TUNE = {"max_epochs": 5, "learning_rate": 3e-3, "batch_size": 16, "device": "cpu"}
+TUNE = {"max_epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "device": "cpu"}
 every_door = pytest.mark.parametrize("door", DOORS)
 
 

@@ -62,7 +62,8 @@ def from_deepspot(
     -------
     Model
         As any other: it predicts in the units of its training data, is saved and loaded. It has no
-        ridge regression to compare with, and no history.
+        ridge regression to compare with, and no history; nor the means of its training data
+        where its scaler has none.
 
     Raises
     ------
@@ -122,6 +123,7 @@ def from_deepspot(
             "sample_weight": None,
             "seed": release.hyperparameters.get("random_seed", 0),
             "versions": {"torch": torch.__version__},
+            "knows_mean": release.knows_mean,
         },
         units="the release's normalised expression",
         inputs=as_they_are,

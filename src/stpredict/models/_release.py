@@ -47,6 +47,8 @@ class Release:
         Names, in the order of the outputs.
     targets
         The scaler the model was trained with.
+    knows_mean
+        Whether its centre is the mean of the training data, not their median or 0.
     encoder
         The published name of the encoder of its tiles, None where it is not said.
     hyperparameters
@@ -65,6 +67,7 @@ class Release:
     output_dropout: float
     genes: tuple[str, ...]
     targets: Standard
+    knows_mean: bool
     encoder: str | None
     state: dict[str, Tensor] = field(repr=False)
     hyperparameters: dict[str, Any] = field(repr=False)
@@ -103,6 +106,7 @@ def read_release(
         state=state,
         genes=names,
         targets=_targets(module.state.get("scaler"), sizes["n_targets"]),
+        knows_mean=_knows_mean(module.state.get("scaler")),
         encoder=published.get("image_feature_model"),
         hyperparameters=published,
         **sizes,
@@ -185,6 +189,16 @@ def _targets(scaler: Any, n_targets: int) -> Standard:
     if scaler.state.get(scales) is True:
         scale = _vector(scaler, "scale_", n_targets)
     return Standard(mean.astype(np.float32), scale.astype(np.float32))
+
+
+def _knows_mean(scaler: Any) -> bool:
+    """Whether a scaler is centred on the mean."""
+    centred: bool = (
+        isinstance(scaler, Foreign)
+        and scaler.name.name == "StandardScaler"
+        and scaler.state.get("with_mean") is True
+    )
+    return centred
 
 
 def _vector(scaler: Foreign, name: str, n_targets: int) -> np.ndarray[Any, Any]:

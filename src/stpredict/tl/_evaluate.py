@@ -50,7 +50,8 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
         One row per gene, by falling ``pcc``: the model's ``pcc``, ``spearman``, ``rmse``, ``mae``,
         ``explained_variance``, ``variance_ratio``, ``auc``, ``ssim``, ``morans_i_difference``
         (`stpredict.metrics`); ``pcc``, ``spearman`` and ``rmse`` with the suffix
-        ``_ridge``, ``_training_mean`` (whose ``pcc`` is 0 by definition) and ``_neighbor_mean``;
+        ``_ridge``, ``_training_mean`` (whose ``pcc`` is 0 by definition; these two are left out
+        where published weights do not tell them) and ``_neighbor_mean``;
         ``pcc_shuffled``, ``pcc_spatial_null``; ``pcc_ceiling``, where ``layers["log1p"]`` of counts
         is scored; ``measured_mean``. ``attrs["summary"]`` has their
         means by method, ``attrs["protocol"]`` says in words how the score came about; both are
@@ -115,6 +116,7 @@ def _score(
     model = np.asarray(predicted.X, dtype=np.float64)
     ridge = predicted.layers.get(_keys.RIDGE)  # released weights come without one
     mean = np.broadcast_to(predicted.var["training_mean"].to_numpy(dtype=np.float64), truth.shape)
+    knows_mean = not np.isnan(mean).any()  # nor do all tell the mean of their training
     genes, graph = predicted.var_names.to_numpy(), graph_of(sdata)
     by_section = []
     for section in _sections.sections(sdata):
@@ -137,7 +139,7 @@ def _score(
                 **score_genes(tissue, true, model[here]),
                 **({} if ridge is None else _of(true, np.asarray(ridge[here]), "ridge")),
                 **score_nulls(tissue, true, model[here], seed=seed),
-                **_of(true, mean[here], "training_mean"),
+                **(_of(true, mean[here], "training_mean") if knows_mean else {}),
                 **_of(true, around, "neighbor_mean"),
                 **({} if ceiling is None else {"pcc_ceiling": ceiling.pcc}),
                 "measured_mean": true.mean(axis=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
@@ -53,8 +54,8 @@ def predict(
         members of an ensemble, for methods that are one, or over the bases of a stack,
         ``layers["ridge"]`` the same as ``X`` from ridge regression on the same embedding (of models
         on pixels, on the texture encoder's of the same tiles; of a stack, that of its first base),
-        ``var["training_mean"]``, and the table's ``obs``, positions and spatial graph. Genes are
-        the model's, whatever genes the table has.
+        ``var["training_mean"]`` (NaN where published weights do not tell it), and the table's
+        ``obs``, positions and spatial graph. Genes are the model's, whatever genes the table has.
         Of a calibrated model (:func:`stpredict.tl.calibrate`) also ``layers["lower"]`` and
         ``layers["upper"]``, the interval of every value (float32, NaN for genes without one),
         ``var["reliable"]`` (bool) and ``obs["familiarity"]`` (float32, 0 to 1: how much the spot's
@@ -137,7 +138,10 @@ def _described(model: Model, space: str) -> pd.DataFrame:
     """Genes, or factors, and what is known of them."""
     if space == "factors" and model.targets.outputs is not None:
         return pd.DataFrame(index=pd.Index(model.targets.outputs))
+    # the scaler of published weights may be centred on something else
+    known = model.training.get("knows_mean", True)
+    mean = model.targets.mean if known else np.full_like(model.targets.mean, np.nan)
     return pd.DataFrame(
-        {"training_mean": model.targets.mean, "constant": model.targets.constant},
+        {"training_mean": mean, "constant": model.targets.constant},
         index=pd.Index(model.genes),
     )

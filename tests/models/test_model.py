@@ -86,6 +86,9 @@ def test_a_graph_of_embeddings_is_predicted_as_gathered_arrays_are(context):
         neighbors=neighbors if "neighbors" in given else None,
     )
     predicted, spread = model.predict_inputs(inputs)
+    alone, nothing = model.predict_inputs(inputs, spread=False)
+    np.testing.assert_array_equal(alone, predicted)
+    assert nothing is None
     np.testing.assert_allclose(predicted, model.predict_array(**given), rtol=0, atol=1e-5)
     members = [  # of rho, one network each
         dataclasses.replace(model, network=_only(model.network, i)).predict_array(**given)

@@ -54,6 +54,18 @@ def test_chunks_do_not_show(grown, monkeypatch):
     assert forest(x[:0]).shape == (0, 2)
 
 
+def test_one_way_through_the_trees_gives_the_mean_and_the_members(grown, monkeypatch):
+    forest, _ = grown
+    x = torch.randn(40, 6)
+    wanted = forest.head(x), forest.member_heads(x)
+    ways = []
+    leaves = ForestSets._leaves
+    monkeypatch.setattr(ForestSets, "_leaves", lambda *given: ways.append(1) or leaves(*given))
+    for found, expected in zip(forest.heads(x), wanted, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert len(ways) == 1
+
+
 def test_a_forest_is_saved_as_its_state(grown):
     forest, _ = grown
     other = ForestSets(6, 2, context="spot")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import metrics
+from stpredict import _sections, metrics
 from stpredict.models._restrict import restrict
-from stpredict.tl._folds import only
+from stpredict.tl import _folds
 
 NETWORK = {"embedding": "X_colour", "n_hidden": 32, "n_phi": 3, "n_rho": 3, "device": "cpu"}
 FIT = NETWORK | {"max_epochs": 40, "learning_rate": 3e-3}
@@ -20,6 +20,11 @@ TUNE = {"max_epochs": 40, "learning_rate": 3e-3, "device": "cpu"}
 @pytest.fixture(autouse=True)
 def _silent(monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def only(sdata, names):
+    region = _sections.region_of(sdata.tables["table"])
+    return _folds.only(sdata, np.flatnonzero(np.isin(region, names)))
 
 
 def colour(tiles):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import metrics
-from stpredict.tl._folds import only
+from stpredict import _sections, metrics
+from stpredict.tl import _folds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
 TUNE = {
@@ -26,6 +26,11 @@ every_release = pytest.mark.parametrize("kind", ["spot", "cell"])
 @pytest.fixture(autouse=True)
 def _silent(monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def only(sdata, names):
+    region = _sections.region_of(sdata.tables["table"])
+    return _folds.only(sdata, np.flatnonzero(np.isin(region, names)))
 
 
 def mixed(tiles):

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import metrics
+from stpredict import _sections, metrics
 from stpredict.datasets import _phantom_image
 from stpredict.models._restrict import restrict
-from stpredict.tl import Augmentation
-from stpredict.tl._folds import only
+from stpredict.tl import Augmentation, _folds
 
 SHARED = {
     "tile_um": 40.0,
@@ -46,6 +45,11 @@ every_door = pytest.mark.parametrize("door", DOORS)
 @pytest.fixture(autouse=True)
 def _silent(monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 0)
+
+
+def only(sdata, names):
+    region = _sections.region_of(sdata.tables["table"])
+    return _folds.only(sdata, np.flatnonzero(np.isin(region, names)))
 
 
 def prepared():

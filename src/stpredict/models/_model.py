@@ -200,6 +200,7 @@ class Model:
         inputs: Inputs | TileStream,
         *,
         space: Literal["genes", "factors"] = "genes",
+        spread: bool = True,
         device: str = "auto",
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Predict every row of a graph of embeddings; each tile is encoded once.
@@ -210,6 +211,8 @@ class Model:
             Embeddings and neighbours, whose scaler is the model's; or tiles as they are read.
         space
             ``"genes"``, or the factors that the network predicts.
+        spread
+            Whether the spread over an ensemble is wanted.
         device
             ``"auto"``: cuda, then mps, then cpu.
 
@@ -222,17 +225,17 @@ class Model:
         invert = self.targets.inverse if space == "genes" else self.targets.factors
         chosen = _device.resolve(device)
         network = self.network.eval().to(chosen)
-        order, predicted, spread = [], [], []
-        for rows, outputs, members in inputs.walk(network, chosen):
+        order, predicted, deviation = [], [], []
+        for rows, outputs, members in inputs.walk(network, chosen, members=spread):
             order.append(rows)
             predicted.append(invert(outputs.cpu().numpy()))
             if members is not None:
                 flat = invert(members.flatten(0, 1).cpu().numpy())
-                spread.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
+                deviation.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
         network.cpu()
         places = np.argsort(np.concatenate(order))  # tiles are read in spatial order
         values = np.concatenate(predicted)[places]
-        return values, np.concatenate(spread)[places] if spread else None
+        return values, np.concatenate(deviation)[places] if deviation else None
 
     def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
         pixels = Pixels(np.asarray(tiles))

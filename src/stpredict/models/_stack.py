@@ -45,16 +45,16 @@ class StackInputs:
 
     @torch.inference_mode()
     def walk(
-        self, network: Any, device: torch.device
-    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor]]:
+        self, network: Any, device: torch.device, *, members: bool = True
+    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
         """Predict all rows with every base, then with the network on top, some at a time.
 
         Gives the rows, what the network predicts of them (n, g), and what each base predicts,
-        (bases, n, g), scaled as the network's output is.
+        (bases, n, g), scaled as the network's output is, where that is wanted.
         """
         predicted = np.stack(
             [
-                base.predict_inputs(part, device=str(device))[0]
+                base.predict_inputs(part, spread=False, device=str(device))[0]
                 for base, part in zip(self.stack.bases, self.parts, strict=True)
             ]
         )
@@ -64,10 +64,10 @@ class StackInputs:
             scaler.transform(features_of(predicted, self.sections, meta=meta))
         )
         n_genes = len(self.stack.genes)
-        members = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(predicted)
+        each = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(predicted)
         for rows in in_order(len(self), _BATCH):
             pooled = network.pool(network.encode(features[rows].to(device)))
-            yield rows, network.head(pooled), torch.from_numpy(members[:, rows])
+            yield rows, network.head(pooled), torch.from_numpy(each[:, rows]) if members else None
 
 
 def features_of(

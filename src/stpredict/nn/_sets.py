@@ -247,6 +247,10 @@ class SetNetwork(nn.Module):
         """What each member of an ensemble predicts, ``(members, n, n_targets)``; else None."""
         return None
 
+    def heads(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What ``head`` and ``member_heads`` give."""
+        return self.head(pooled), self.member_heads(pooled)
+
     def _encode(self, tiles: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -110,6 +110,11 @@ class ForestSets(SetNetwork):
         """What each tree predicts, ``(n_trees, n, n_targets)``."""
         return self.value[self._leaves(pooled)]
 
+    def heads(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``head`` and ``member_heads`` give, of one way through the trees."""
+        members = self.member_heads(pooled)
+        return members.mean(0), members
+
     def _leaves(self, pooled: Tensor) -> Tensor:
         """Node in which each row ends, ``(n_trees, n)``."""
         if not len(self.roots):

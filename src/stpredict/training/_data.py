@@ -156,15 +156,16 @@ class Inputs:
 
     @torch.inference_mode()
     def walk(
-        self, network: Any, device: torch.device
+        self, network: Any, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
         """Predict all rows, some at a time.
 
         Gives the rows, what the network predicts of them (n, t), and what each member of its
-        ensemble predicts, (members, n, t), where it is one.
+        ensemble predicts, (members, n, t), where it is one and they are wanted.
         """
         for rows, pooled in self.pooled(network, device):
-            yield rows, network.head(pooled), network.member_heads(pooled)
+            predicted, each = network.heads(pooled) if members else (network.head(pooled), None)
+            yield rows, predicted, each
 
     def tiles(self, rows: NDArray[np.intp]) -> torch.Tensor:
         """Scaled embeddings of some tiles, (m, d)."""

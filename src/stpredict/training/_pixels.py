@@ -119,12 +119,12 @@ class TileStream:
         return len(self.center)
 
     def walk(
-        self, network: nn.Module, device: torch.device
+        self, network: nn.Module, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, None]]:
         """Predict tiles as they come; no more than a batch of them is held.
 
         Gives the rows, in the order of the tiles, what the network predicts of them, (b, g), and
-        None where other methods have the members of an ensemble.
+        None where other methods have the members of an ensemble, whether they are wanted or not.
         """
         network.eval()
         turns = range(N_SYMMETRIES if self.symmetries else 1)

@@ -82,8 +82,7 @@ def scores(sdata, model):
     return metrics.pcc(truth, found).mean(), metrics.rmse(truth, found).mean()
 
 
-@pytest.mark.parametrize("train", ["all", "head"])
-@every_release
+@pytest.mark.parametrize(("kind", "train"), [("spot", "all"), ("cell", "head")])
 def test_new_sections_are_learnt(kind, train, new, test, tmp_path):
     model = release(new, kind)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Training tiles that are kept, as many of each group as of any other.
 _MOST_TILES = 4000
-#: Of those tried on HER2ST C2-C5 and phantoms, 50 scaled components told changes of stain best; with
-#: 100, sections of the tumour that was trained on began to look foreign.
+#: Tried on HER2ST C2-C5 and phantoms: more components, scaled, see smaller changes of stain; with
+#: 100, sections like those of training began to look foreign.
 _N_COMPONENTS = 50
 #: Tiles to each component, at least.
 _TILES_PER_COMPONENT = 10

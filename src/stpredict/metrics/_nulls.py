@@ -99,8 +99,8 @@ def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDA
     References
     ----------
     Rotations as in Alexander-Bloch et al., On testing for spatial correspondence between maps of
-    human brain structure and function, NeuroImage 2018; shifts as in Harte, Nonsense correlations
-    in neuroscience, 2020.
+    human brain structure and function, NeuroImage 2018; shifts as in Harris, Nonsense correlations
+    in neuroscience, bioRxiv 2020.
 
     Examples
     --------

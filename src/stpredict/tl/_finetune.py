@@ -231,7 +231,9 @@ def _remembered(
 ) -> dict[str, Any]:
     before = model.training
     new = _sections.section_names(table)
-    kept = {name: before[name] for name in ("target_genes", "knows_mean") if name in before}
+    kept: dict[str, Any] = {
+        name: before[name] for name in ("target_genes", "knows_mean") if name in before
+    }
     return {
         "sections": list(dict.fromkeys([*before["sections"], *new])),
         "groups": sorted({*before.get("groups", ()), *rows.groups.tolist()}),

@@ -118,7 +118,7 @@ def _run(
         measured=measured,
         predicted=values,
         ridge=np.asarray(ridge, dtype=np.float32),
-        training_mean=np.asarray(model.targets.mean, dtype=np.float64),
+        training_mean=seen.mean(axis=0, dtype=np.float64),
         training_variance=seen.var(axis=0, dtype=np.float64),
         embedding=first.recipe.get("embedding") or "",
         layer=model.recipe["layer"] or "",

@@ -49,12 +49,22 @@ CANDIDATES: dict[str, Callable[[SpatialData], Model]] = {
     for rate, monitor in product((1e-4, 3e-4, 1e-3, 3e-3), ("loss", "pearson"))
 }
 
+#: What ridge regression is tuned over likewise.
+FACTORS: dict[str, Callable[[SpatialData], Model]] = {
+    "genes": tl.fit_ridge,
+    **{
+        f"{n} {kind} factors": partial(tl.fit_ridge, targets=kind, n_factors=n)
+        for kind, n in (("svd", 3), ("svd", 5), ("svd", 8), ("svd", 12), ("svd", 20), ("nmf", 8))
+    },
+}
+
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge_spot": partial(tl.fit_ridge, context="spot"),
     "ridge_spot_svd": partial(tl.fit_ridge, context="spot", targets="svd"),
     "ridge": tl.fit_ridge,
     "ridge_svd": partial(tl.fit_ridge, targets="svd"),
     "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
+    "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
     "ridge_subtiles_svd": partial(tl.fit_ridge, context=FULL, targets="svd"),
     # the texture vector has 84 numbers, so not HEST-bench's 256 components

@@ -106,6 +106,16 @@ def test_predictions_are_those_of_models_fitted_without_the_section(sdata):
             np.testing.assert_allclose(pcc.loc[list(model.genes)], wanted)
 
 
+def test_what_was_done_with_measured_values_of_the_test_is_told(sdata):
+    assert "realigned" not in stp.tl.cross_validate(sdata, {"ridge": ridge}).protocol
+    table = sdata["table"]
+    table.uns["stpredict"]["realign"] = {"S1": {"shift_um": [2.0, 0.0]}}
+    assert (
+        "Spots were realigned, those left"
+        in stp.tl.cross_validate(sdata, {"ridge": ridge}).protocol
+    )
+
+
 def test_planted_genes_are_told_from_noise_and_nulls(sdata):
     stp.pp.select_genes(sdata, genes=sdata["table"].var_names.tolist())
     result = stp.tl.cross_validate(sdata, METHODS)

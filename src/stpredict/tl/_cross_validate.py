@@ -81,11 +81,11 @@ def cross_validate(
     -------
     CrossValidation
         Tidy scores, protocol and failures; `stpredict.results.CrossValidation`. Writes
-        ``tables["out_of_fold"]``, which annotates the same shapes: ``X`` (n_obs, n_genes) float32
-        what was measured, in the units of the models, of all genes predicted in any fold;
+        ``tables["out_of_fold"]``, which annotates the same shapes, with all genes predicted in any
+        fold: ``X`` (n_obs, n_genes) float32 what was measured, in the units of the models,
         ``layers[<method>]`` and ``layers["tuned_ridge"]`` what was predicted by models that had not
-        seen the row's group, NaN for genes not selected in that fold; ``obs["fold"]``,
-        ``var["n_folds"]`` in how many folds a gene was predicted.
+        seen the row's group; all are NaN for genes not selected in that fold, and a method's where
+        it failed; ``obs["fold"]``, ``var["n_folds"]`` in how many folds a gene was predicted.
 
     Raises
     ------

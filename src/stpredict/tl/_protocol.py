@@ -108,6 +108,9 @@ def protocol(table: AnnData, folds: Folds, done: Done, *, n_failed: int) -> str:
         _genes(table, done),
         "Pearson per gene within each section, mean over genes, then over sections; constant genes "
         f"count as 0. Measured {next(iter(done.values())).units}.",
+        "Spots were realigned, those left out too, which takes what was measured there."
+        if _provenance.recorded(table, _keys.REALIGN)
+        else "",
         f"{n_failed} fits FAILED and are left out." if n_failed else "",
     ]
     return " ".join(part for part in parts if part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
-from stpredict.models._estimators import fit_linear
+from stpredict.models._estimators import fit_forest, fit_linear
 from stpredict.models._tune import ALPHAS, tune_ridge
-from stpredict.nn import LinearSets
+from stpredict.nn import ForestSets, LinearSets
 
 
 def data(noise=1.0):
@@ -61,3 +63,21 @@ def test_alpha_of_hest_is_by_the_size_of_the_problem():
     some = predicted(features, targets, groups, alpha="hest", n_components=4)[1]
     assert whole == pytest.approx(100 / (12 * 3))
     assert some == pytest.approx(100 / (4 * 3))
+
+
+def test_growing_trees_leaves_the_filters_of_warnings_alone():
+    features, targets, groups = data()
+    before = list(warnings.filters)
+    for seed in range(3):
+        network = ForestSets(12, 3, context="spot")
+        fit_forest(
+            network,
+            features,
+            targets,
+            groups,
+            n_trees=60,
+            min_samples_leaf=5,
+            max_features=0.3,
+            seed=seed,
+        )
+    assert warnings.filters == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -83,7 +84,9 @@ def fit_forest(
         max_features=max_features,
         n_jobs=-1,
         random_state=seed,
-    ).fit(features, targets)
+    )
+    with warnings.catch_warnings():  # the forest's threads would leave the process's filters empty
+        forest.fit(features, targets)
     tables: dict[str, list[NDArray[Any]]] = {"feature": [], "threshold": [], "branches": []}
     values, roots, n_nodes = [], [], 0
     for tree in (estimator.tree_ for estimator in forest.estimators_):

@@ -321,7 +321,8 @@ def test_a_folder_of_another_run_is_refused(sdata, tmp_path):
         stp.tl.cross_validate(sdata, {"ridge": never}, folder=tmp_path / "mine")
 
 
-def test_on_a_cluster_the_same(sdata):
+def test_on_a_cluster_the_same(sdata, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
     distributed = pytest.importorskip("distributed")
     alone = stp.tl.cross_validate(sdata, METHODS)
     with (
@@ -331,6 +332,7 @@ def test_on_a_cluster_the_same(sdata):
         distributed.Client(cluster),
     ):
         same(stp.tl.cross_validate(sdata, METHODS), alone)
+    assert stp.settings.verbosity == 1
 
 
 # ---- what goes wrong -------------------------------------------------------------------------

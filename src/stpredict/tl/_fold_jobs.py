@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +124,11 @@ def _work(
     methods: dict[str, Callable[..., Model]],
     torn: tuple[str, ...],
     device: str,
+    caller: int,
 ) -> Outcome | Failure:
     """One method in one fold, on a worker."""
-    settings.verbosity = 0
+    if os.getpid() != caller:  # bars of several processes would run into each other
+        settings.verbosity = 0
     # images are read in this process: a worker that waits for others would wait forever
     with dask.config.set(scheduler="synchronous"):
         ((_, outcome),) = fold_outcomes(sdata, fold, rows, methods, torn, device)

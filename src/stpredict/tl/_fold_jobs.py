@@ -103,7 +103,9 @@ def _on_workers(client: Any) -> Callable[..., Iterator[tuple[int, str, str, Outc
 
         shared = client.scatter([sdata], broadcast=True)[0]
         futures = {
-            client.submit(_work, shared, fold, rows, {name: fit}, folds.torn, device, pure=False): (
+            client.submit(
+                _work, shared, fold, rows, {name: fit}, folds.torn, device, os.getpid(), pure=False
+            ): (
                 number,
                 fold,
                 name,

@@ -133,6 +133,19 @@ def test_planted_genes_are_told_from_noise_and_nulls(sdata):
     assert result.settings["sections"] == {name: [name] for name in SECTIONS}
 
 
+def test_every_embedding_has_its_ridge_and_the_first_the_plain_name(sdata):
+    table = sdata["table"]
+    table.obsm["X_other"] = table.obsm["X_colour"][:, :2]
+    table.uns["stpredict"]["embed"]["X_other"] = table.uns["stpredict"]["embed"]["X_colour"]
+    other = functools.partial(stp.tl.fit_ridge, embedding="X_other", context="spot")
+    result = stp.tl.cross_validate(sdata, {"ridge": ridge, "other": other})
+    assert "tuned_ridge_X_other" in oof(sdata).layers
+    wide = result.values(methods=["other", "tuned_ridge", "tuned_ridge_X_other"])
+    np.testing.assert_allclose(wide["other"], wide["tuned_ridge_X_other"], atol=1e-4)
+    assert abs(wide["tuned_ridge"] - wide["tuned_ridge_X_other"]).max() > 0.01
+    assert result.compare("other").reference == "tuned_ridge"
+
+
 def test_out_of_fold_predictions_survive_zarr(sdata, tmp_path):
     stp.tl.cross_validate(sdata, METHODS)
     sdata.write(tmp_path / "sections.zarr")

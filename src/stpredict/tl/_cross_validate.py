@@ -49,6 +49,9 @@ def cross_validate(
     shifts, which keep their patterns: a model that only paints smooth maps scores as much there.
     Above stands what the noise of the counts leaves to be predicted, by thinning them.
 
+    Where methods see several embeddings, ``tuned_ridge`` stands on that of the first,
+    ``tuned_ridge_<slot>`` on each other, and ``tuned_ridge_tiles`` beside models on pixels.
+
     Folds run side by side on the workers of a `dask.distributed` client, where one is active.
 
     Parameters

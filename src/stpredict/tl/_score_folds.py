@@ -68,11 +68,12 @@ def score_folds(
 
 
 def ridge_names(done: Iterable[Outcome]) -> dict[str, str]:
-    """By embedding, what the ridge regression on it is called among the references."""
+    """By embedding, what the ridge regression on it is called: plainly, on that of the first."""
     embeddings = list(dict.fromkeys(o.embedding for o in done if o.ridge.size))
-    if len(embeddings) == 1:
-        return {embeddings[0]: results.TUNED_RIDGE}
-    return {slot: f"{results.TUNED_RIDGE}_{slot or 'tiles'}" for slot in embeddings}
+    return {
+        slot: f"{results.TUNED_RIDGE}_{slot or 'tiles'}" if number else results.TUNED_RIDGE
+        for number, slot in enumerate(embeddings)
+    }
 
 
 def _ridges(

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
 from stpredict._log import tell
 from stpredict.targets._counts import COUNTS_UNITS, PER
-from stpredict.tl._fold_scores import Tissue, score_genes, score_nulls
-from stpredict.tl._score_folds import graph_of, noise_ceiling
+from stpredict.tl._fold_scores import score_genes, score_nulls
+from stpredict.tl._score_folds import graph_of, noise_ceiling, tissue_of
 from stpredict.tl._task import library_of
 
 if TYPE_CHECKING:
@@ -126,12 +126,7 @@ def _score(
         if len(here) < 2:
             raise ValueError(f"section {section.name!r} has 1 spot: a correlation needs two")
         true, places = truth[here], rows[here]
-        tissue = Tissue(
-            fold="",
-            section=section.name,
-            positions=section.centers_um[pd.Index(section.rows).get_indexer(places)],
-            graph=graph[places][:, places],
-        )
+        tissue = tissue_of(section, places, graph)
         around = metrics.neighbor_mean(true, tissue.graph)
         ceiling = noise_ceiling(measured, places, genes, layer, seed=seed)
         by_section.append(
@@ -155,11 +150,8 @@ def _score(
 def _of(
     true: NDArray[np.float64], values: NDArray[np.floating], name: str
 ) -> dict[str, NDArray[np.float64]]:
-    return {
-        f"pcc_{name}": metrics.pcc(true, values),
-        f"spearman_{name}": metrics.spearman(true, values),
-        f"rmse_{name}": metrics.rmse(true, values),
-    }
+    found = metrics.per_gene(true, values, names=("pcc", "spearman", "rmse"))
+    return {f"{metric}_{name}": scores for metric, scores in found.items()}
 
 
 def _summary(scores: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -34,21 +34,16 @@ def score_folds(
     """Tidy scores of all methods and references in all sections."""
     table = _sections.table_of(sdata)
     graph, ridges = graph_of(sdata), ridge_names(done.values())
+    sections = _sections.sections(sdata)
     parts: list[pd.DataFrame] = []
     for fold, rows in folds:
         here = {name: done[fold, name] for name in methods if (fold, name) in done}
-        for section in _sections.sections(sdata):
+        for section in sections:
             inside = np.flatnonzero(np.isin(rows, section.rows))
             if not len(inside):
                 continue
             of_table = rows[inside]
-            place = pd.Index(section.rows).get_indexer(of_table)
-            tissue = Tissue(
-                fold=fold,
-                section=section.name,
-                positions=section.centers_um[place],
-                graph=graph[of_table][:, of_table],
-            )
+            tissue = tissue_of(section, of_table, graph, fold=fold)
             for name, outcome in here.items():
                 parts += score_method(
                     tissue,
@@ -135,6 +130,18 @@ def noise_ceiling(
         genes=table.var_names.get_indexer(genes),
         target_sum=_provenance.recorded(table, "normalize").get("target_sum", 1e4),
         seed=seed,
+    )
+
+
+def tissue_of(
+    section: _sections.Section, rows: NDArray[np.intp], graph: Any, *, fold: str = ""
+) -> Tissue:
+    """Some rows of the table, all of one section, as tissue; ``graph`` is that of the table."""
+    return Tissue(
+        fold=fold,
+        section=section.name,
+        positions=section.centers_um[pd.Index(section.rows).get_indexer(rows)],
+        graph=graph[rows][:, rows],
     )
 
 

@@ -90,7 +90,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into ``docs/_build/html``; a warning is an error."""
     # Pages of names that are no more would linger.
     shutil.rmtree(ROOT / "docs" / "generated", ignore_errors=True)
-    options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env")
+    options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--jobs=auto")
     run(session, "-m", "sphinx", *options, *session.posargs, "docs", "docs/_build/html")
 
 

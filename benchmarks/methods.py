@@ -12,6 +12,8 @@ say how well a section of a tumour is predicted from other sections of it, not f
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 
 import stpredict as stp
 from stpredict import tl
@@ -85,7 +88,8 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "stack_ridge": partial(tl.fit_stacking, bases=BASES, meta="ridge"),
     "stack_mlp": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
     "cnn_svd": partial(tl.fit_cnn, targets="svd"),
-    "multiscale_svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson"),
+    # a third of the default epochs: without a GPU, each takes most of a minute
+    "multiscale_svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson", max_epochs=10),
 }
 
 
@@ -144,8 +148,15 @@ def head(result: CrossValidation, stain: str | None) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result.settings["versions"].items())
     return (
         f"{result.settings['date']}. {result.protocol} Texture encoder, tiles of 112 µm; stain "
-        f"{stain or 'as scanned'}. {versions}."
+        f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
+
+
+def machine() -> str:
+    """What the seconds were taken on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads to a fit, {gpu}"
 
 
 def differences(result: CrossValidation) -> str:

@@ -56,14 +56,16 @@ class TestIntervals:
             assert found.lower[0, third] == pytest.approx(errors[200 - k], rel=1e-6)
         assert found.upper[0, 0] < found.upper[0, 1] < found.upper[0, 2]
 
-    @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.8, 0.9]))
-    @settings(max_examples=25, deadline=None)
-    def test_spots_of_a_new_group_are_covered(self, seed, level):
-        measured, predicted, groups = held_out(seed, n_groups=6, n_genes=8)
-        inside = groups == "P5"
-        found = conformal(measured[~inside], predicted[~inside], groups[~inside], level=level)
-        share = coverage(measured[inside], *found.around(predicted[inside])).mean()
-        assert abs(share - level) < 0.06
+    @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+    def test_spots_of_a_new_group_are_covered(self, level):
+        shares = []
+        for seed in range(30):
+            measured, predicted, groups = held_out(seed, n_groups=6, n_genes=8)
+            new = groups == "P5"
+            found = conformal(measured[~new], predicted[~new], groups[~new], level=level)
+            shares.append(coverage(measured[new], *found.around(predicted[new])).mean())
+        # of 36,000 values: four standard errors, and what the correction for finite samples adds
+        assert abs(np.mean(shares) - level) < 0.015
 
     @given(st.floats(-50, 50), st.floats(0.1, 20))
     @settings(max_examples=25, deadline=None)

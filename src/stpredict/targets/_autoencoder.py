@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from stpredict import nn
 from stpredict._settings import settings
-from stpredict.targets._base import FactorTargets, check_n_factors, dense, standard_scores
+from stpredict.targets._base import dense
+from stpredict.targets._factors import FactorTargets, check_n_factors, standard_scores
 from stpredict.targets._scaling import describe
 from stpredict.targets._standard import Standard
 

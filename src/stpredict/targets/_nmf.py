@@ -12,7 +12,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from stpredict import _validate
-from stpredict.targets._base import FactorTargets, check_n_factors, weighed_scores
+from stpredict.targets._factors import FactorTargets, check_n_factors, weighed_scores
 from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.decomposition import PCA
 
-from stpredict.targets._base import FactorTargets, weighed_scores
+from stpredict.targets._factors import FactorTargets, weighed_scores
 from stpredict.targets._scaling import describe, divided, inverted, project
 from stpredict.targets._standard import Standard
 

@@ -102,6 +102,27 @@ def check_unseen(name: str, model: Model, held_out: Collection[str]) -> None:
         )
 
 
+def predict_unseen(
+    name: str,
+    fit: Callable[[SpatialData], Model],
+    train: SpatialData,
+    test: SpatialData,
+    *,
+    whole: Collection[str],
+    device: str,
+) -> Model:
+    """Fit to sections, which the function may change, and predict others in place.
+
+    ``whole`` names the sections of ``test`` that the model may not know any spot of.
+    """
+    model = fit_base(name, fit, train)
+    check_unseen(name, model, whole)
+    predict(test, model, device=device)
+    predicted = test.tables[_keys.PREDICTED].X
+    _validate.finite(predicted, what=f"what {name!r} predicts")
+    return model
+
+
 def out_of_fold(
     sdata: SpatialData, bases: Fits, folds: Folds, *, device: str
 ) -> tuple[NDArray[np.float32], Model]:
@@ -117,16 +138,13 @@ def out_of_fold(
         for number, (name, fit) in enumerate(bases.items()):
             tell(f"stacking: {name} without {group}")
             others = np.delete(np.arange(len(region)), rows)
-            model = fit_base(name, fit, only(sdata, others))
+            train, test = only(sdata, others), only(sdata, rows)
+            model = predict_unseen(name, fit, train, test, whole=held_out, device=device)
             if first is None:
                 first = model
                 predicted = np.empty((*predicted.shape[:2], len(model.genes)), dtype=np.float32)
             check_alike(name, model, next(iter(bases)), first)
-            check_unseen(name, model, held_out)
-            test = only(sdata, rows)
-            predict(test, model, device=device)
             predicted[number, rows] = test.tables[_keys.PREDICTED].X
     if first is None:
         raise ValueError("there is nothing to leave out")
-    _validate.finite(predicted, what="what the bases predict")
     return predicted, first

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from stpredict import _keys
 from stpredict.encoders._backbone import published_weights
 from stpredict.models._methods import CNN
-from stpredict.nn.cnn import SMALL
+from stpredict.nn._backbones import SMALL
 from stpredict.tl._docs import shared
 from stpredict.tl._pixels import AUGMENTATION, fit_pixels
 from stpredict.tl._task import Kind, Scaling, Task

@@ -130,12 +130,9 @@ def cross_validate(
     table = _sections.table_of(sdata)
     _sections.sections(sdata)
     folds = folds_of(table, groups, purpose="cross-validation", n_folds=n_folds)
-    leaks = folds.leaks()
-    if leaks and not allow_leak:
-        raise ValueError(
-            f"groups={groups!r}: {leaks} would stand on both sides of a split, and be predicted "
-            "from themselves: leave groups= out, or give a column that keeps them together; "
-            "allow_leak=True goes on, and calls the result leaky"
+    if not allow_leak:
+        folds.refuse_leaks(
+            groups, otherwise="; allow_leak=True goes on, and calls the result leaky"
         )
     check_redoable(table, folds)
     for _, rows in folds:

@@ -24,7 +24,7 @@ from stpredict.tl._task import (
     read_weights,
     weighing,
 )
-from stpredict.training import Inputs, Schedule, fit_network
+from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,10 +118,8 @@ def fit_inputs(
             start(made)
         return made
 
-    best_epoch, history = 0, pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    if method.estimate is None:
-        if schedule is None:
-            raise TypeError(f"{method.name} is trained step by step: it needs a schedule")
+    chosen: dict[str, Any]
+    if schedule is not None:
         loss = read_loss(task, len(values.genes))
         fitted = fit_network(
             build,
@@ -135,25 +133,16 @@ def fit_inputs(
             device=task.device,
             weights=weights,
         )
-        trained, best_epoch, history = fitted.network, fitted.best_epoch, fitted.history
-        chosen: dict[str, Any] = {
-            **vars(schedule),
-            "loss": loss.name if isinstance(task.loss, str) else repr(task.loss),
-        }
-    elif isinstance(inputs, Inputs):
-        trained, options = build().eval(), estimator or {}
-        pooled = torch.cat([part for _, part in inputs.pooled(trained, torch.device("cpu"))])
-        chosen = options | method.estimate(
-            trained, pooled.numpy(), measured.targets, rows.groups, seed=task.seed, **options
-        )
+        named = loss.name if isinstance(task.loss, str) else repr(task.loss)
+        chosen = {**vars(schedule), "loss": named}
     else:
-        raise TypeError(f"{method.name} has an estimator, which takes embeddings, not pixels")
+        fitted, chosen = _estimated(method, build(), inputs, measured, rows, task, estimator or {})
     # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
     scaler = inputs.scaler if isinstance(inputs, Inputs) else Standard.fit(center[rows.training])
     ridge = Ridge.fit(scaler.transform(center), values.dense(np.arange(len(center))), rows.groups)
     return Model(
         method=method.name,
-        network=trained,
+        network=fitted.network,
         genes=tuple(values.genes),
         context=task.context,
         hyperparameters={**network, **chosen, **(noted or {})},
@@ -164,7 +153,7 @@ def fit_inputs(
             "held_out": rows.held_out,
             "n_spots": len(rows.training),
             "n_held_out": len(rows.validation),
-            "best_epoch": best_epoch,
+            "best_epoch": fitted.best_epoch,
             "sample_weight": weighing(table, task.sample_weight),
             "seed": task.seed,
             "versions": versions(),
@@ -175,9 +164,32 @@ def fit_inputs(
         inputs=scaler,
         targets=targets,
         ridge=ridge,
-        history=history,
+        history=fitted.history,
         subtiles=inputs.subtile_scaler if isinstance(inputs, Inputs) else None,
     )
+
+
+def _estimated(
+    method: Method,
+    network: nn.Module,
+    inputs: Inputs | Pixels,
+    measured: Measured,
+    rows: Split,
+    task: Task,
+    options: dict[str, Any],
+) -> tuple[Fitted, dict[str, Any]]:
+    """Fit a network by the method's estimator; also gives what that chose."""
+    if method.estimate is None:
+        raise TypeError(f"{method.name} is trained step by step: it needs a schedule")
+    if not isinstance(inputs, Inputs):
+        raise TypeError(f"{method.name} has an estimator, which takes embeddings, not pixels")
+    pooled = torch.cat([part for _, part in inputs.pooled(network.eval(), torch.device("cpu"))])
+    chosen = method.estimate(
+        network, pooled.numpy(), measured.targets, rows.groups, seed=task.seed, **options
+    )
+    return Fitted(
+        network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), best_epoch=0
+    ), options | chosen
 
 
 def _order(found: list[_sections.Section]) -> NDArray[np.int64]:

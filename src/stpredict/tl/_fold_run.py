@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import _keys, _sections, _validate
+from stpredict import _keys, _sections
 from stpredict.results import Failure
-from stpredict.tl._bases import check_unseen, fit_base
+from stpredict.tl._bases import predict_unseen
 from stpredict.tl._measured import values_of_genes
-from stpredict.tl._predict import predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,13 +97,10 @@ def _run(
     device: str,
 ) -> Outcome:
     start = time.perf_counter()
-    model = fit_base(name, fit, _sections.copy_of(train))
-    check_unseen(name, model, whole)
-    predict(test, model, device=device)
+    train_copy = _sections.copy_of(train)
+    model = predict_unseen(name, fit, train_copy, test, whole=whole, device=device)
     seconds = time.perf_counter() - start
     predicted = test.tables[_keys.PREDICTED]
-    values = np.asarray(predicted.X, dtype=np.float32)
-    _validate.finite(values, what=f"what {name!r} predicts")
     table = _sections.table_of(test)
     measured = values_of_genes(table, model).dense(np.arange(table.n_obs))
     ridge = predicted.layers.get(_keys.RIDGE, np.empty((0, 0), dtype=np.float32))
@@ -116,7 +112,7 @@ def _run(
     return Outcome(
         genes=np.array(model.genes),
         measured=measured,
-        predicted=values,
+        predicted=np.asarray(predicted.X, dtype=np.float32),
         ridge=np.asarray(ridge, dtype=np.float32),
         training_mean=seen.mean(axis=0, dtype=np.float64),
         training_variance=seen.var(axis=0, dtype=np.float64),

@@ -57,6 +57,15 @@ class Folds:
         ]
         return " and ".join(parts)
 
+    def refuse_leaks(self, groups: str | None, *, otherwise: str = "") -> None:
+        """Raise where something stands on both sides of a split."""
+        if self.leaks():
+            raise ValueError(
+                f"groups={groups!r}: {self.leaks()} would stand on both sides of a split, and be "
+                "predicted from themselves: leave groups= out, or give a column that keeps them "
+                f"together{otherwise}"
+            )
+
 
 def folds_of(
     table: AnnData, groups: str | None, *, purpose: str, n_folds: int | None = None

@@ -86,11 +86,7 @@ def fit_tuned(
         raise ValueError(f"there is nothing to choose among {len(candidates)} candidates")
     table = _sections.table_of(sdata)
     folds = folds_of(table, groups, purpose="tuning")
-    if folds.leaks():
-        raise ValueError(
-            f"groups={groups!r}: {folds.leaks()} would stand on both sides of a split: leave "
-            "groups= out, or give a column that keeps them together"
-        )
+    folds.refuse_leaks(groups)
     region = _sections.region_of(table)
     scores: dict[str, list[float]] = {name: [] for name in candidates}
     for fold, rows in folds:

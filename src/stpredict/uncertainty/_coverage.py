@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict.uncertainty._intervals import check_errors, check_level, conformal, rows_needed
+from stpredict.uncertainty._conformal import check_errors, conformal, rows_needed
+from stpredict.uncertainty._intervals import check_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

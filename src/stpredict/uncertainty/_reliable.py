@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm
 
 from stpredict.metrics import spatial_null
-from stpredict.uncertainty._intervals import check_errors
+from stpredict.uncertainty._conformal import check_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

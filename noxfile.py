@@ -22,6 +22,11 @@ import nox
 ROOT = Path(__file__).parent
 BENCHMARKS = ROOT / "benchmarks"
 
+#: For sessions that run several processes: threads of one that wait for those of another take
+#: several times as long as one alone. numba, which scanpy runs, gives the OpenMP threads of all
+#: libraries its own number, and reads it when it is imported: pytest's plugins do that first.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
 nox.options.sessions = ["lint", "tests", "docs"]
 
 
@@ -56,12 +61,12 @@ def shared_python(session: nox.Session) -> Path:
     return python
 
 
-def run(session: nox.Session, *arguments: str) -> None:
-    """Run the shared environment's Python."""
+def run(session: nox.Session, *arguments: str, settings: dict[str, str] | None = None) -> None:
+    """Run the shared environment's Python, with ``settings`` in the environment."""
     python = shared_python(session)
     path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
     # For programs that are started by name from within, as notebooks start their kernel.
-    env = {"PATH": path, "VIRTUAL_ENV": str(python.parent.parent)}
+    env = {"PATH": path, "VIRTUAL_ENV": str(python.parent.parent), **(settings or {})}
     session.run(str(python), *arguments, env=env, external=True)
 
 
@@ -74,7 +79,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests and the examples of the docstrings; arguments go to pytest."""
-    run(session, "-m", "pytest", "--numprocesses", "auto", *session.posargs)
+    run(session, "-m", "pytest", "--numprocesses", "auto", *session.posargs, settings=ONE_THREAD)
 
 
 @nox.session(python=False)
@@ -91,7 +96,8 @@ def docs(session: nox.Session) -> None:
     # Pages of names that are no more would linger.
     shutil.rmtree(ROOT / "docs" / "generated", ignore_errors=True)
     options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--jobs=auto")
-    run(session, "-m", "sphinx", *options, *session.posargs, "docs", "docs/_build/html")
+    where = ("docs", "docs/_build/html")
+    run(session, "-m", "sphinx", *options, *session.posargs, *where, settings=ONE_THREAD)
 
 
 @nox.session(python=False)

@@ -92,8 +92,6 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
-# Several notebooks run at a time (--jobs): threads of one would wait for those of another.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

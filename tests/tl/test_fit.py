@@ -68,7 +68,7 @@ def one_section(three_sections):
 def recovery():
     """PCC with the planted expectation on three held-out sections, by context and kind of gene."""
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
-    sections = [f"S{i}" for i in range(1, 12)]
+    sections = [f"S{i}" for i in range(1, 10)]
     sdata = stp.datasets.phantom(
         len(sections), size_px=1400, **FINE, n_morphology=6, n_neighborhood=6, n_null=8
     )
@@ -90,7 +90,8 @@ def recovery():
             n_phi=3,
             n_rho=2,
             dropout=0.1,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
+            patience=5,
             device="cpu",
         )
         stp.tl.predict(test, model, device="cpu")

@@ -25,8 +25,8 @@ SMALL = {
     "learning_rate": 3e-3,
     "n_trees": 40,
     "tile_um": 40.0,
-    "tile_px": 36,
-    "widths": (4, 8, 8, 8),
+    "tile_px": 24,
+    "widths": (4, 8, 8),
     "n_tile": 16,
     "n_subtile": 8,
     "average_symmetries": True,
@@ -40,7 +40,7 @@ SMALL = {
 
 #: Networks on pixels take long over each spot: they are trained for as long as shows that they
 #: learn, once; elsewhere an epoch or two.
-PIXELS = {"max_epochs": 12, "batch_size": 16, "learning_rate": 2e-3}
+PIXELS = {"max_epochs": 8, "batch_size": 16, "learning_rate": 3e-3}
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,7 @@ def _train(values: Any, genes: Standard, n_factors: int, seed: int) -> nn.Autoen
         torch.default_generator.manual_seed(seed)  # and not of any accelerator
         hidden = [min(_WIDEST, times * n_factors) for times in _HIDDEN]
         network = nn.Autoencoder(len(genes.mean), n_factors, hidden=hidden)
-    optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, fused=True)
     lowest, waited, best = math.inf, 0, None
     for _ in tqdm(
         range(_MAX_EPOCHS), desc="autoencoder", unit="epoch", disable=settings.verbosity < 1

@@ -138,7 +138,7 @@ def scores(result: CrossValidation) -> pd.DataFrame:
     table["spearman per spot"] = summary["spearman_per_spot"].round(3)
     table["rmse"] = summary["rmse"].round(3)
     seconds = pd.Series(result.settings["seconds"]) / len(result.settings["sections"])
-    table["s per fold"] = seconds.round(0)
+    table["s per fold"] = seconds.map("{:.1f}".format)
     order = sorted(result.methods, key=lambda name: -table.loc[name, "mean"])
     return table.loc[[*order, *(name for name in table.index if name not in order)]]
 
@@ -176,7 +176,7 @@ def verdict(result: CrossValidation, name: str) -> str:
 def cell(value: object) -> str:
     """Text of a number, as the table prints it."""
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.0f}" if value >= 1.5 else f"{value:.3f}"
+        return "" if np.isnan(value) else f"{value:.3f}"
     return str(value)
 
 

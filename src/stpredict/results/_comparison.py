@@ -59,7 +59,8 @@ class Comparison:
 
     def __str__(self) -> str:
         ahead = int((self.genes["q_value"] < 0.05).sum())
-        where = "" if self.genes["q_value"].isna().all() else f"; {ahead} genes differ (FDR 5 %)"
+        differ = "gene differs" if ahead == 1 else "genes differ"
+        where = "" if self.genes["q_value"].isna().all() else f"; {ahead} {differ} (FDR 5 %)"
         several = not np.isnan(self.low)
         interval = f" [{self.low:+.3f}, {self.high:+.3f}]" if several else ""
         chance = f" (p = {self.p_value:.2g})" if several else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from stpredict.tl._bases import Fits
     from stpredict.tl._fold_store import Store
     from stpredict.tl._folds import Folds
+
+#: Workers may be threads of one process, whose random state training draws from, and whose options
+#: of pandas change where a table is sliced: they take turns.
+_ALONE = threading.Lock()
 
 Outcomes = dict[tuple[str, str], Outcome | Failure]
 
@@ -132,6 +137,6 @@ def _work(
     if os.getpid() != caller:  # bars of several processes would run into each other
         settings.verbosity = 0
     # images are read in this process: a worker that waits for others would wait forever
-    with dask.config.set(scheduler="synchronous"):
+    with _ALONE, dask.config.set(scheduler="synchronous"):
         ((_, outcome),) = fold_outcomes(sdata, fold, rows, methods, torn, device)
     return outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections.abc import Callable, Collection
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.models import Model
-
-#: Training draws from the random state of the process: one at a time in it.
-_ALONE = threading.RLock()  # a method may cross-validate within
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,11 @@ def run(
 
     ``whole`` names the sections that are left out as a whole, which the model may not know.
     """
-    with _ALONE:
-        try:
-            return _run(name, fit, train, _sections.copy_of(test), whole=whole, device=device)
-        except Exception as error:  # noqa: BLE001 the other methods go on; this is told at the end
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Failure(name, fold, line, traceback.format_exc())
+    try:
+        return _run(name, fit, train, _sections.copy_of(test), whole=whole, device=device)
+    except Exception as error:  # noqa: BLE001 the other methods go on; this is told at the end
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Failure(name, fold, line, traceback.format_exc())
 
 
 def _run(

@@ -31,7 +31,7 @@ def main() -> None:
 
     stp.pp.filter_spots(train)
     stp.pp.normalize(train)
-    stp.pp.select_genes(train, n_top=min(250, train.tables["table"].n_vars))
+    stp.pp.select_genes(train, n_top_genes=min(250, train.tables["table"].n_vars))
     stp.pp.embed(train, "texture")
     stp.pp.neighbors(train)
     model = stp.tl.fit_deepspot(train, embedding="X_texture")

@@ -28,7 +28,7 @@ import torch
 from spatialdata import SpatialData
 
 import stpredict as stp
-from stpredict import _provenance
+from stpredict._sdata import _provenance
 from stpredict.io._assemble import assemble_section
 
 # What the roadmap asks for, in GiB.

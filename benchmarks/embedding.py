@@ -24,7 +24,7 @@ import timm
 import torch
 
 import stpredict as stp
-from stpredict._sections import sections
+from stpredict._sdata._sections import sections
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 MPP, TILE_UM, PITCH_UM = 0.5, 112.0, 60.0

@@ -93,7 +93,7 @@ def her2st(
     print(f"\nHER2ST {', '.join(SECTIONS)} (one patient), leave one section out, 250 genes.")
     for held_out in SECTIONS:
         training = part(sdata, [name for name in SECTIONS if name != held_out])
-        stp.pp.select_genes(training, n_top=250)
+        stp.pp.select_genes(training, n_top_genes=250)
         new = part(sdata, [held_out])
         for name, model in calibrated(training, methods, level).items():
             show(name, model, predict(new, model))

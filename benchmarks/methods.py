@@ -110,7 +110,7 @@ def main() -> None:
     sdata = stp.datasets.her2st(SECTIONS, directory=arguments.directory)
     stp.pp.filter_spots(sdata)
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=arguments.n_genes, flavor=arguments.flavor)
+    stp.pp.select_genes(sdata, n_top_genes=arguments.n_genes, flavor=arguments.flavor)
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
     stp.pp.embed(sdata, "texture")

@@ -36,7 +36,7 @@ def draw(n_spots: int, n_genes: int, density: float) -> sp.csr_matrix:
 
 
 def measure(path: str, method: str, n_ranked: int) -> None:
-    from stpredict.pp._rank import rank_rows
+    from stpredict.pp._rank_expression import rank_rows
 
     counts = sp.load_npz(path)
     n_spots, n_genes = counts.shape

@@ -22,9 +22,9 @@ import pandas as pd
 from methods import LOCAL, SECTIONS, part
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 from stpredict.alignment import motion, pitch_of
-from stpredict.pp._moved import move_shapes
+from stpredict.pp._realign._moved import move_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,7 +132,7 @@ def leave_one_out(sdata: SpatialData) -> dict[str, float]:
     for held_out in SECTIONS:
         train = part(sdata, [name for name in SECTIONS if name != held_out])
         test = part(sdata, [held_out])
-        stp.pp.select_genes(train, n_top=250, flavor="variance")
+        stp.pp.select_genes(train, n_top_genes=250, flavor="variance")
         stp.tl.predict(test, stp.tl.fit_deepspot(train))
         found[held_out] = stp.tl.evaluate(test).attrs["summary"]["model"]["mean PCC"]
     return found

@@ -12,14 +12,24 @@ import scipy.sparse as sp
 
 import stpredict as stp
 
-MODULES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl", "uncertainty")
+MODULES = (
+    "datasets",
+    "encoders",
+    "io",
+    "metrics",
+    "models",
+    "pl",
+    "pp",
+    "report",
+    "tl",
+    "uncertainty",
+)
 FUNCTIONS = {
     f"{module}.{name}": function
     for module in MODULES
     for name in getattr(stp, module).__all__
     if inspect.isfunction(function := getattr(getattr(stp, module), name))
 }
-FUNCTIONS["report"] = stp.report
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -46,7 +56,7 @@ IN_PLACE = {
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
     "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
-    "pp.select_genes": lambda sdata, model: {"n_top": 3},
+    "pp.select_genes": lambda sdata, model: {"n_top_genes": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
     "tl.predict": lambda sdata, model: {"model": model},
@@ -139,7 +149,7 @@ def model():
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = phantom()
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=4)
+    stp.pp.select_genes(sdata, n_top_genes=4)
     stp.pp.embed(sdata, mean_colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     model = stp.tl.fit_deepspot(

@@ -16,18 +16,16 @@ ROOT = Path(stpredict.__file__).parent
 
 #: Parts of the package, from the bottom up; a part imports none that stands above it.
 LAYERS = (
-    {"_keys", "_settings", "_log", "_validate", "_device", "_threads"},
+    {"_keys", "_settings", "_log", "_validate", "_runtime"},
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
     {"models"},
     {"results"},
-    {"_elements", "_provenance"},
-    {"_sections"},
-    {"_images", "_tissue"},
-    {"_layers", "_pixels", "_recipe", "io", "datasets"},
+    {"_sdata"},
+    {"io", "datasets"},
     {"pp", "pl"},
     {"tl"},
-    {"_report"},
+    {"report"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -52,22 +50,7 @@ ARRAYS_ONLY = (
     "uncertainty",
     "models",
 )
-TOUCH_SPATIALDATA = {
-    "_elements",
-    "_images",
-    "_layers",
-    "_pixels",
-    "_provenance",
-    "_recipe",
-    "_report",
-    "_sections",
-    "_tissue",
-    "datasets",
-    "io",
-    "pl",
-    "pp",
-    "tl",
-}
+TOUCH_SPATIALDATA = {"_sdata", "datasets", "io", "pl", "pp", "report", "tl"}
 
 
 def module_name(path: Path) -> str:

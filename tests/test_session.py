@@ -42,7 +42,7 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     train = stp.datasets.her2st(["C2", "C3", "C4"])
     stp.pp.filter_spots(train)
     stp.pp.normalize(train)
-    stp.pp.select_genes(train, n_top=250)
+    stp.pp.select_genes(train, n_top_genes=250)
     stp.pp.embed(train, "texture")
     stp.pp.neighbors(train)
     # fewer epochs than in earnest

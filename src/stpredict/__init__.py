@@ -16,33 +16,18 @@ if TYPE_CHECKING:
         nn,
         pl,
         pp,
+        report,
         results,
         targets,
         tl,
         uncertainty,
     )
-    from stpredict._report import report
     from stpredict._settings import settings
 
 try:
     __version__ = version("stpredict")
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
-
-_MODULES = (
-    "datasets",
-    "encoders",
-    "io",
-    "metrics",
-    "models",
-    "nn",
-    "pl",
-    "pp",
-    "results",
-    "targets",
-    "tl",
-    "uncertainty",
-)
 
 __all__ = [
     "datasets",
@@ -64,12 +49,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # modules load when first used: torch and squidpy take seconds to import
-    if name in _MODULES:
-        return import_module(f"stpredict.{name}")
-    if name == "report":
-        return import_module("stpredict._report").report
     if name == "settings":
         return import_module("stpredict._settings").settings
+    if name in __all__:
+        return import_module(f"stpredict.{name}")
     raise AttributeError(f"module 'stpredict' has no attribute {name!r}")
 
 

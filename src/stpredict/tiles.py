@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stpredict._threads import single_threaded
+from stpredict._runtime import single_threaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

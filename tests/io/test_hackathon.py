@@ -10,7 +10,7 @@ import pytest
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 CELL_TYPES = [f"C{i}" for i in range(1, 36)]
 PITCH_PX = 14.0

@@ -24,7 +24,7 @@ from spatialdata.transformations import (
 )
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 from stpredict.io import _image
 from stpredict.io._assemble import assemble_section
 

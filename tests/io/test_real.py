@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

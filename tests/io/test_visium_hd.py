@@ -13,7 +13,7 @@ import spatialdata_io
 from PIL import Image
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 MPP = 0.5
 HIRES = 0.5

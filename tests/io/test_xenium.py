@@ -14,7 +14,7 @@ import zarr
 from spatialdata_io.readers.xenium import cell_id_str_from_prefix_suffix_uint32
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 PIXEL_UM = 0.2125
 IMAGE_YX = (420, 560)

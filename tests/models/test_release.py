@@ -14,7 +14,7 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 from torch import nn
 
 from stpredict.models import from_deepspot
-from stpredict.models._release import read_release
+from stpredict.models._deepspot._release import read_release
 
 D, H, G, K, S, N = 4, 3, 5, 6, 2, 7
 GENES = [f"G{i}" for i in range(G)]

@@ -19,10 +19,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stpredict.models import _inert, _restricted
-from stpredict.models._archive import Archive
-from stpredict.models._inert import Foreign, Name
-from stpredict.models._restricted import read_module
+from stpredict.models._deepspot import _inert, _restricted
+from stpredict.models._deepspot._archive import Archive
+from stpredict.models._deepspot._inert import Foreign, Name
+from stpredict.models._deepspot._restricted import read_module
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
 SPOT = GOLDEN / "spot_final_model.pkl"
@@ -332,7 +332,7 @@ class TestClaims:
             read_module(file)
 
     def test_a_pickle_of_gigabytes(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("stpredict.models._archive.MAX_PICKLE", 1000)
+        monkeypatch.setattr("stpredict.models._deepspot._archive.MAX_PICKLE", 1000)
         with pytest.raises(ValueError, match="its pickle has 1,003 bytes"):
             read_module(archive(tmp_path, PROTO + b"N" * 1000 + b"."))
 

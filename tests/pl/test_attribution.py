@@ -9,7 +9,7 @@ import torch
 from matplotlib.collections import EllipseCollection
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 GENE = "morphology_001"
 

@@ -14,7 +14,7 @@ from spatialdata.models import ShapesModel, TableModel
 
 import stpredict as stp
 from stpredict import uncertainty
-from stpredict.pl import _scores
+from stpredict.pl._drawing import _scores
 
 N = 150
 

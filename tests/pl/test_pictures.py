@@ -14,7 +14,8 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 import stpredict as stp
-from stpredict import _sections, metrics
+from stpredict import metrics
+from stpredict._sdata import _sections
 
 
 def colour(tiles):

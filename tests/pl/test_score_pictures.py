@@ -13,7 +13,7 @@ from matplotlib.colors import same_color
 from matplotlib.text import Annotation, Text
 
 import stpredict as stp
-from stpredict.pl import _scores
+from stpredict.pl._drawing import _scores
 from stpredict.results import COLUMNS, CrossValidation, Failure
 
 GENES = ["ERBB2", "FASN", "COL1A1", "IGKC"]

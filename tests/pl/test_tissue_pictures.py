@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 MPP = 0.5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ STEPS = {
     "filter_spots": lambda sdata: stp.pp.filter_spots(sdata),
     "normalize": lambda sdata: stp.pp.normalize(sdata),
     "genes by list": lambda sdata: stp.pp.select_genes(sdata, ["A"]),
-    "genes by residuals": lambda sdata: stp.pp.select_genes(sdata, n_top=2),
+    "genes by residuals": lambda sdata: stp.pp.select_genes(sdata, n_top_genes=2),
     "neighbors": lambda sdata: stp.pp.neighbors(sdata),
     "neighbors by radius": lambda sdata: stp.pp.neighbors(sdata, radius_um=60),
     "embed": lambda sdata: stp.pp.embed(sdata, mean_colour, tile_um=40),
@@ -267,7 +267,7 @@ def test_layer_with_nan(sdata, value):
     sdata.tables["table"].layers["log1p"][2, 2] = value
     before = state(sdata)
     with pytest.raises(ValueError, match=r"layers\['log1p'\] has 1 values that are NaN or infin"):
-        stp.pp.select_genes(sdata, n_top=2, flavor="variance")
+        stp.pp.select_genes(sdata, n_top_genes=2, flavor="variance")
     assert state(sdata) == before
 
 
@@ -381,7 +381,7 @@ def test_something_else(step, wrong):
     [
         lambda sdata: stp.pp.filter_spots(sdata, copy=True),
         lambda sdata: stp.pp.normalize(sdata, copy=True),
-        lambda sdata: stp.pp.select_genes(sdata, n_top=1, copy=True),
+        lambda sdata: stp.pp.select_genes(sdata, n_top_genes=1, copy=True),
         lambda sdata: stp.pp.neighbors(sdata, copy=True),
         lambda sdata: stp.pp.embed(sdata, mean_colour, tile_um=40, copy=True),
     ],

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _provenance
+from stpredict._sdata import _provenance
 
 SMALL = {"size_px": 800, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 3, "n_neighborhood": 3}
 

@@ -12,10 +12,10 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict import _elements, _provenance
-from stpredict._tissue import Tissue, tissue_of
+from stpredict._sdata import _elements, _provenance
+from stpredict._sdata._tissue import Tissue, tissue_of
 from stpredict.io._assemble import assemble_section
-from stpredict.pp._tissue import find_tissue
+from stpredict.pp._tissue._find import find_tissue
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "her2st"
 MPP = 2.0

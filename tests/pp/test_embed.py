@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import stpredict as stp
-from stpredict import _provenance, _sections, encoders
+from stpredict import encoders
+from stpredict._sdata import _provenance, _sections
 from stpredict.io._assemble import assemble_section
 
 

@@ -9,7 +9,7 @@ import spatialdata as sd
 from spatialdata.models import ShapesModel
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict._sdata import _provenance, _sections
 
 # a phantom whose pale regions Otsu's threshold takes for tissue, as they are
 FINE = {

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.stats import rankdata
 
 import stpredict as stp
-from stpredict import _provenance
+from stpredict._sdata import _provenance
 
 FLAVORS = pytest.mark.parametrize("flavor", ["expression", "hvg", "moran"])
 
@@ -43,10 +43,10 @@ def by_section(table):
     return [np.flatnonzero(region == name) for name in dict.fromkeys(region)]
 
 
-def best(table, scores, n_top):
+def best(table, scores, n_top_genes):
     """Genes by the mean over sections of their rank within each."""
     ranks = np.mean([rankdata(-score) for score in scores], axis=0)
-    return set(table.var_names[np.argsort(ranks, kind="stable")[:n_top]])
+    return set(table.var_names[np.argsort(ranks, kind="stable")[:n_top_genes]])
 
 
 def moran(values, weights):
@@ -59,33 +59,33 @@ def moran(values, weights):
     return np.array(found)
 
 
-@pytest.mark.parametrize("n_top", [1, 9, 40])
-def test_expression(unequal, n_top):
+@pytest.mark.parametrize("n_top_genes", [1, 9, 40])
+def test_expression(unequal, n_top_genes):
     table = unequal.tables["table"]
     scores = [table.X[rows].toarray().mean(axis=0) for rows in by_section(table)]
-    stp.pp.select_genes(unequal, n_top=n_top, flavor="expression")
-    assert selected(unequal) == best(table, scores, n_top)
+    stp.pp.select_genes(unequal, n_top_genes=n_top_genes, flavor="expression")
+    assert selected(unequal) == best(table, scores, n_top_genes)
 
 
-@pytest.mark.parametrize("n_top", [1, 9, 40])
-def test_moran(unequal, n_top):
+@pytest.mark.parametrize("n_top_genes", [1, 9, 40])
+def test_moran(unequal, n_top_genes):
     table = unequal.tables["table"]
     graph = table.obsp["spatial_connectivities"].toarray()
     scores = [
         moran(table.layers["log1p"][rows].toarray(), graph[np.ix_(rows, rows)])
         for rows in by_section(table)
     ]
-    stp.pp.select_genes(unequal, n_top=n_top, flavor="moran")
-    assert selected(unequal) == best(table, scores, n_top)
+    stp.pp.select_genes(unequal, n_top_genes=n_top_genes, flavor="moran")
+    assert selected(unequal) == best(table, scores, n_top_genes)
 
 
-@pytest.mark.parametrize("n_top", [1, 9, 39])
-def test_of_one_section_the_choice_is_that_of_scanpy(sdata, n_top):
+@pytest.mark.parametrize("n_top_genes", [1, 9, 39])
+def test_of_one_section_the_choice_is_that_of_scanpy(sdata, n_top_genes):
     one = sdata.subset(["S1", "S1_image"])
     table = one.tables["table"]
     reference = sc.AnnData(table.layers["log1p"].copy())
-    sc.pp.highly_variable_genes(reference, flavor="seurat", n_top_genes=n_top)
-    stp.pp.select_genes(one, n_top=n_top, flavor="hvg")
+    sc.pp.highly_variable_genes(reference, flavor="seurat", n_top_genes=n_top_genes)
+    stp.pp.select_genes(one, n_top_genes=n_top_genes, flavor="hvg")
     assert selected(one) == set(table.var_names[reference.var["highly_variable"]])
 
 
@@ -96,7 +96,7 @@ def test_dispersions_of_several_sections_are_combined_by_rank(unequal):
         reference = sc.AnnData(table.layers["log1p"][rows].copy())
         sc.pp.highly_variable_genes(reference, flavor="seurat", n_top_genes=5)
         scores.append(reference.var["dispersions_norm"].to_numpy())
-    stp.pp.select_genes(unequal, n_top=12, flavor="hvg")
+    stp.pp.select_genes(unequal, n_top_genes=12, flavor="hvg")
     assert selected(unequal) == best(table, scores, 12)
     record = _provenance.recorded(table, "select_genes")
     assert record["flavor"] == "hvg"
@@ -105,21 +105,21 @@ def test_dispersions_of_several_sections_are_combined_by_rank(unequal):
 
 def test_moran_prefers_genes_planted_in_the_tissue_to_genes_of_nothing(sdata):
     table = sdata.tables["table"]
-    stp.pp.select_genes(sdata, n_top=12, flavor="moran")
+    stp.pp.select_genes(sdata, n_top_genes=12, flavor="moran")
     planted = table.var["planted"].astype(str).to_numpy()
     assert "null" not in set(planted[table.var["selected"]])
-    stp.pp.select_genes(sdata, n_top=12, flavor="hvg")  # which does not look where spots lie
+    stp.pp.select_genes(sdata, n_top_genes=12, flavor="hvg")  # which does not look where spots lie
     assert "null" in set(planted[table.var["selected"]])
 
 
 def test_a_difference_between_sections_alone_does_not_count(sdata):
     table = sdata.tables["table"]
-    stp.pp.select_genes(sdata, n_top=10, flavor="moran")
+    stp.pp.select_genes(sdata, n_top_genes=10, flavor="moran")
     wanted = selected(sdata)
     values = table.layers["log1p"].toarray()
     values += 5 * (table.obs["region"] == "S1").to_numpy()[:, None] * (np.arange(40) % 2)
     table.layers["log1p"] = values
-    stp.pp.select_genes(sdata, n_top=10, flavor="moran")
+    stp.pp.select_genes(sdata, n_top_genes=10, flavor="moran")
     assert selected(sdata) == wanted
 
 
@@ -133,9 +133,9 @@ def test_a_gene_without_counts_is_the_last_choice(sdata, flavor):
             table.X = sp.csr_matrix(values)
         else:
             table.layers["log1p"] = sp.csr_matrix(values)
-    stp.pp.select_genes(sdata, n_top=39, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=39, flavor=flavor)
     assert selected(sdata) == set(table.var_names) - {table.var_names[5]}
-    stp.pp.select_genes(sdata, n_top=40, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=40, flavor=flavor)
     assert len(selected(sdata)) == 40
 
 
@@ -143,17 +143,17 @@ def test_a_gene_without_counts_is_the_last_choice(sdata, flavor):
 @pytest.mark.parametrize("make", [sp.csc_matrix, sp.csr_array, lambda x: x.toarray()])
 def test_formats(sdata, flavor, make):
     table = sdata.tables["table"]
-    stp.pp.select_genes(sdata, n_top=11, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
     wanted = selected(sdata)
     table.X, table.layers["log1p"] = make(table.X), make(table.layers["log1p"])
-    stp.pp.select_genes(sdata, n_top=11, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
     assert selected(sdata) == wanted
 
 
 @FLAVORS
 def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
     table = sdata.tables["table"]
-    stp.pp.select_genes(sdata, n_top=11, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
     wanted = selected(sdata)
     for values in (table.X, table.layers["log1p"]):
         for start, stop in zip(values.indptr[:-1], values.indptr[1:], strict=True):
@@ -161,7 +161,7 @@ def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
             values.data[start:stop] = values.data[start:stop][::-1].copy()
         values.has_sorted_indices = False
     before = table.X.indices.copy(), table.layers["log1p"].indices.copy()
-    stp.pp.select_genes(sdata, n_top=11, flavor=flavor)
+    stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
     assert selected(sdata) == wanted
     np.testing.assert_array_equal(table.X.indices, before[0])
     np.testing.assert_array_equal(table.layers["log1p"].indices, before[1])
@@ -186,7 +186,7 @@ def test_what_a_flavor_needs(sdata, flavor, lost, message):
     else:
         del table.layers["log1p"]
     with pytest.raises(KeyError, match=message):
-        stp.pp.select_genes(sdata, n_top=3, flavor=flavor)
+        stp.pp.select_genes(sdata, n_top_genes=3, flavor=flavor)
     assert "selected" not in table.var
     assert "select_genes" not in table.uns["stpredict"]
 
@@ -197,5 +197,5 @@ def test_nan(sdata, flavor):
     matrix = table.X if flavor == "expression" else table.layers["log1p"]
     matrix.data[7] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
-        stp.pp.select_genes(sdata, n_top=3, flavor=flavor)
+        stp.pp.select_genes(sdata, n_top_genes=3, flavor=flavor)
     assert "selected" not in table.var

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _provenance
+from stpredict._sdata import _provenance
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0}
 
@@ -45,15 +45,15 @@ def test_list(sdata):
 
 
 @pytest.mark.parametrize("make", [sp.csr_matrix, sp.csc_matrix, lambda x: x])
-@pytest.mark.parametrize("n_top", [1, 6, 30])
-def test_variance(sdata, make, n_top):
+@pytest.mark.parametrize("n_top_genes", [1, 6, 30])
+def test_variance(sdata, make, n_top_genes):
     table = sdata.tables["table"]
     stp.pp.normalize(sdata)
     values = table.layers["log1p"].toarray()
     table.layers["log1p"] = make(values)
-    stp.pp.select_genes(sdata, n_top=n_top, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=n_top_genes, flavor="variance")
     order = sorted(range(30), key=lambda g: -values[:, g].astype(float).var())
-    assert selected(sdata) == set(table.var_names[order[:n_top]])
+    assert selected(sdata) == set(table.var_names[order[:n_top_genes]])
     assert _provenance.recorded(table, "select_genes")["flavor"] == "variance"
 
 
@@ -62,7 +62,7 @@ def test_ties_go_to_the_first(sdata):
     values = np.zeros(table.shape, dtype=np.float32)
     values[::2, 3:] = 1  # 27 genes alike
     table.layers["log1p"] = values
-    stp.pp.select_genes(sdata, n_top=4, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=4, flavor="variance")
     assert selected(sdata) == set(table.var_names[3:7])
 
 
@@ -80,15 +80,15 @@ def test_pearson_residuals(sdata):
     for section in ("S1", "S2"):
         variance = residual_variance(table.X.toarray()[region == section].astype(float))
         ranks.append(np.argsort(np.argsort(-variance)).astype(float))
-    n_top = 8
+    n_top_genes = 8
     ranks = np.stack(ranks)
-    in_top = (ranks < n_top).sum(axis=0)
-    ranks[ranks >= n_top] = np.nan
+    in_top = (ranks < n_top_genes).sum(axis=0)
+    ranks[ranks >= n_top_genes] = np.nan
     middle = np.array([np.nanmedian(r) if np.isfinite(r).any() else np.inf for r in ranks.T])
     # in the top of most sections first, then by the middle rank
     order = np.lexsort((middle, -in_top))
-    stp.pp.select_genes(sdata, n_top=n_top)
-    assert selected(sdata) == set(table.var_names[order[:n_top]])
+    stp.pp.select_genes(sdata, n_top_genes=n_top_genes)
+    assert selected(sdata) == set(table.var_names[order[:n_top_genes]])
 
 
 def test_planted_genes_come_before_noise():
@@ -102,7 +102,7 @@ def test_planted_genes_come_before_noise():
     wave = np.sin(np.arange(table.n_obs) / 5)
     counts[:, strong] = rng.poisson(150 * np.exp(0.7 * wave[:, None] * [1, -1, 1]))
     plant(sdata, counts)
-    stp.pp.select_genes(sdata, n_top=3)
+    stp.pp.select_genes(sdata, n_top_genes=3)
     assert selected(sdata) == set(table.var_names[strong])
 
 
@@ -111,9 +111,9 @@ def test_a_gene_without_counts_is_the_last_choice(sdata):
     counts = table.X.toarray()
     counts[:, 5] = 0
     table.X = sp.csr_matrix(counts)
-    stp.pp.select_genes(sdata, n_top=29)
+    stp.pp.select_genes(sdata, n_top_genes=29)
     assert selected(sdata) == set(table.var_names) - {table.var_names[5]}
-    stp.pp.select_genes(sdata, n_top=30)
+    stp.pp.select_genes(sdata, n_top_genes=30)
     assert len(selected(sdata)) == 30
 
 
@@ -122,21 +122,21 @@ def test_genes_need_no_section_in_common_counts(sdata):
     counts = table.X.toarray()
     counts[(table.obs["region"] == "S1").to_numpy(), 3] = 0  # one section never lists it
     table.X = sp.csr_matrix(counts)
-    stp.pp.select_genes(sdata, n_top=10)
+    stp.pp.select_genes(sdata, n_top_genes=10)
     assert len(selected(sdata)) == 10
 
 
 def test_copy(sdata):
-    changed = stp.pp.select_genes(sdata, n_top=3, copy=True)
+    changed = stp.pp.select_genes(sdata, n_top_genes=3, copy=True)
     assert isinstance(changed, sd.SpatialData)
     assert len(selected(changed)) == 3
     assert "selected" not in sdata.tables["table"].var
     assert "select_genes" not in sdata.tables["table"].uns["stpredict"]
-    assert stp.pp.select_genes(sdata, n_top=3) is None
+    assert stp.pp.select_genes(sdata, n_top_genes=3) is None
 
 
 def test_survives_zarr(sdata, tmp_path):
-    stp.pp.select_genes(sdata, n_top=3)
+    stp.pp.select_genes(sdata, n_top_genes=3)
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
     assert selected(back) == selected(sdata)
@@ -148,16 +148,24 @@ def test_survives_zarr(sdata, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ValueError, r"give either genes= or n_top=: genes=None, n_top=None"),
-        ({"genes": ["a"], "n_top": 3}, ValueError, "give either genes= or n_top="),
+        ({}, ValueError, r"give either genes= or n_top_genes=: genes=None, n_top_genes=None"),
+        ({"genes": ["a"], "n_top_genes": 3}, ValueError, "give either genes= or n_top_genes="),
         ({"genes": ["ERBB2"]}, KeyError, "1 of 1 genes are not in the table: ERBB2; it has 30"),
         ({"genes": []}, ValueError, "genes= is empty"),
         ({"genes": "ERBB2"}, TypeError, r"genes='ERBB2' .*\['ERBB2'\]"),
-        ({"n_top": 0}, ValueError, "n_top=0 must lie between 1 and 30"),
-        ({"n_top": 31}, ValueError, "n_top=31 must lie between 1 and 30"),
-        ({"n_top": 2.5}, ValueError, "n_top=2.5 must lie between"),
-        ({"n_top": 3, "flavor": "seurat"}, ValueError, "flavor='seurat' is not one of 'pearson"),
-        ({"n_top": 3, "flavor": "variance"}, KeyError, r"layers\['log1p'\].*stp\.pp\.normalize"),
+        ({"n_top_genes": 0}, ValueError, "n_top_genes=0 must lie between 1 and 30"),
+        ({"n_top_genes": 31}, ValueError, "n_top_genes=31 must lie between 1 and 30"),
+        ({"n_top_genes": 2.5}, ValueError, "n_top_genes=2.5 must lie between"),
+        (
+            {"n_top_genes": 3, "flavor": "seurat"},
+            ValueError,
+            "flavor='seurat' is not one of 'pearson",
+        ),
+        (
+            {"n_top_genes": 3, "flavor": "variance"},
+            KeyError,
+            r"layers\['log1p'\].*stp\.pp\.normalize",
+        ),
     ],
 )
 def test_bad_input(sdata, options, error, message):
@@ -189,7 +197,7 @@ def test_unsorted_indices_are_not_sorted_under_their_values(flavor):
     dense = stp.datasets.phantom(**SMALL)
     stp.pp.normalize(dense)
     for chosen in (sdata, dense):
-        stp.pp.select_genes(chosen, n_top=7, flavor=flavor)
+        stp.pp.select_genes(chosen, n_top_genes=7, flavor=flavor)
     np.testing.assert_array_equal(table.X.toarray(), before[0])
     np.testing.assert_array_equal(table.layers["log1p"].toarray(), before[1])
     np.testing.assert_array_equal(table.var["selected"], dense.tables["table"].var["selected"])

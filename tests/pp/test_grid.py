@@ -14,7 +14,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict._sdata import _provenance, _sections
 
 
 def slide(mask, *, mpp=1.0, coarse=8, name="slide_image"):
@@ -199,7 +199,7 @@ def test_a_model_predicts_it(layout, tmp_path):
     how = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 1}
     stp.pp.embed(train, mean_colour, **how)
     stp.pp.neighbors(train)
-    stp.pp.select_genes(train, n_top=8)
+    stp.pp.select_genes(train, n_top_genes=8)
     model = stp.tl.fit_deepspot(
         train, embedding="X_colour", context="spot_neighbors", n_hidden=4, n_phi=1, n_rho=1,
         max_epochs=1,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stpredict as stp
-from stpredict import _provenance
+from stpredict._sdata import _provenance
 from stpredict.io._assemble import assemble_section
 
 

@@ -12,9 +12,10 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict._sdata import _provenance, _sections
 from stpredict.io._assemble import assemble_section
-from stpredict.pp import _stain_fit, _tissue
+from stpredict.pp._stain import _fit as _stain_fit
+from stpredict.pp._tissue import _find as _tissue
 
 #: Unit vectors of two dyes in optical density of red, green and blue.
 BLUE = np.array([0.68, 0.66, 0.32])

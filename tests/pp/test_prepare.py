@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import stpredict as stp
-from stpredict import _provenance, _recipe
+from stpredict._sdata import _provenance, _recipe
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
@@ -33,7 +33,7 @@ def new_sections(seed=7):
 def fit(context, encoder, **embed):
     sdata = stp.datasets.phantom(2, **SMALL, n_null=2)
     stp.pp.normalize(sdata, target_sum=5000)
-    stp.pp.select_genes(sdata, n_top=3)
+    stp.pp.select_genes(sdata, n_top_genes=3)
     stp.pp.embed(sdata, encoder, key_added="X_mine", **embed)
     stp.pp.neighbors(sdata, n_neighbors=4)
     return stp.tl.fit_deepspot(sdata, embedding="X_mine", context=context, **TINY)

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import rankdata
 
 import stpredict as stp
-from stpredict import _layers, _provenance, _sections
-from stpredict.pp import _rank
+from stpredict._sdata import _layers, _provenance, _sections
+from stpredict.pp import _rank_expression as _rank
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3}
 TINY = {"embedding": "X_colour", "n_hidden": 4, "n_phi": 1, "n_rho": 1, "max_epochs": 1}

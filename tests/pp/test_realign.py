@@ -8,7 +8,7 @@ import spatialdata as sd
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict import _provenance, _sections
+from stpredict._sdata import _provenance, _sections
 from stpredict.alignment import pitch_of
 
 SHIFT = (80.0, -60.0)

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict import _layers, _provenance
+from stpredict._sdata import _layers, _provenance
 
 SMALL = {"size_px": 700, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 6, "n_neighborhood": 6}
 BOTH = pytest.mark.parametrize("by", ["space", "expression"])

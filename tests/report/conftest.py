@@ -11,7 +11,7 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 from stpredict.results import COLUMNS, CrossValidation, Failure
 
 #: The second gene, if it were markup, would run.

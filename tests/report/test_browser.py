@@ -42,7 +42,7 @@ def visit(browser, found, tmp_path):
 
     def visit(result=found.result, *, theme="light", width=1280, **options):
         place = tmp_path / "report.html"
-        stp.report(result, found.sdata, place, **options)
+        stp.report.write_html(found.sdata, result, place, **options)
         page = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 800})
         pages.append(page)
         page.on("console", lambda message: complaints.append(message.text))

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 import stpredict as stp
-from stpredict import _sections
-from stpredict._report import _maps, _page, _tables
-from stpredict._report._reliable import reliable
+from stpredict._sdata import _sections
+from stpredict.report import _maps, _page, _tables
+from stpredict.report._reliable import reliable
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 
@@ -49,7 +49,7 @@ def data_of(page):
 def write(found, tmp_path):
     def write(result=found.result, **options):
         place = tmp_path / "report.html"
-        assert stp.report(result, found.sdata, place, **options) is None
+        assert stp.report.write_html(found.sdata, result, place, **options) is None
         return place.read_text(encoding="utf-8")
 
     return write
@@ -207,18 +207,18 @@ def test_the_best_genes_are_drawn_where_all_are_too_many(found, write, monkeypat
 
 def test_a_report_is_replaced_and_nothing_else(found, tmp_path):
     place = tmp_path / "report.html"
-    stp.report(found.result, found.sdata, place)
-    stp.report(found.result, found.sdata, str(place), genes=["ERBB2"])
+    stp.report.write_html(found.sdata, found.result, place)
+    stp.report.write_html(found.sdata, found.result, str(place), genes=["ERBB2"])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     place.write_text("mine")
     with pytest.raises(FileExistsError, match="exists and is no report of stpredict"):
-        stp.report(found.result, found.sdata, place)
+        stp.report.write_html(found.sdata, found.result, place)
     assert place.read_text() == "mine"
 
 
 def test_what_was_there_stays_when_writing_fails(found, tmp_path, monkeypatch):
     place = tmp_path / "report.html"
-    stp.report(found.result, found.sdata, place)
+    stp.report.write_html(found.sdata, found.result, place)
     before = place.read_bytes()
 
     def full(*_):
@@ -226,7 +226,7 @@ def test_what_was_there_stays_when_writing_fails(found, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="no space left"):
-        stp.report(found.result, found.sdata, place)
+        stp.report.write_html(found.sdata, found.result, place)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert place.read_bytes() == before
 
@@ -282,7 +282,7 @@ def test_bad_input_is_told_before_anything_is_written(found, tmp_path, change, e
     place = tmp_path / options.pop("folder", "") / options.pop("name", "report.html")
     given = {"result": found.result, "sdata": found.sdata} | options
     with pytest.raises(error, match=message):
-        stp.report(given.pop("result"), given.pop("sdata"), place, **given)
+        stp.report.write_html(given.pop("sdata"), given.pop("result"), place, **given)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -294,13 +294,13 @@ def test_what_cross_validate_leaves_makes_a_page(tmp_path):
         3, size_px=600, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=2, n_null=2
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=3)  # others in every fold
+    stp.pp.select_genes(sdata, n_top_genes=3)  # others in every fold
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour")
     result = stp.tl.cross_validate(sdata, {"ridge": ridge})
     place = tmp_path / "report.html"
-    stp.report(result, sdata, place)
+    stp.report.write_html(sdata, result, place)
     text = place.read_text(encoding="utf-8")
     assert result.protocol in html.unescape(text)
     assert set(data_of(Page(text))["maps"]) == set(sdata.tables["out_of_fold"].var_names)

@@ -12,7 +12,7 @@ import spatialdata as sd
 import torch
 
 import stpredict as stp
-from stpredict import _pixels, _recipe, _sections
+from stpredict._sdata import _pixels, _recipe, _sections
 from stpredict.models import _attribution
 
 EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}

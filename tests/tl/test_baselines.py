@@ -20,7 +20,7 @@ def sdata():
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=40)
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=5, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=5, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = verbosity

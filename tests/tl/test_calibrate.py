@@ -13,7 +13,8 @@ from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
 import stpredict as stp
-from stpredict import _sections, uncertainty
+from stpredict import uncertainty
+from stpredict._sdata import _sections
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 12, "n_neighborhood": 8, "n_null": 12}
 TRAINING, NEW = ("S1", "S2", "S3", "S4", "S5", "S6"), ("S7", "S8", "S9", "S10")
@@ -271,7 +272,7 @@ def test_a_fold_in_which_the_method_failed_is_left_out(training, model):
 
 def test_what_cross_validation_writes_is_read(training):
     three = part(training, TRAINING[:3])
-    stp.pp.select_genes(three, n_top=14)  # anew in every fold
+    stp.pp.select_genes(three, n_top_genes=14)  # anew in every fold
     stp.tl.cross_validate(three, {"svd": partial(stp.tl.fit_ridge, targets="svd", n_factors=3)})
     model = stp.tl.fit_ridge(three, targets="svd", n_factors=3)
     found = stp.tl.calibrate(model, three, method="svd").calibration

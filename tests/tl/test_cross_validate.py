@@ -12,8 +12,9 @@ import spatialdata as sd
 import torch
 
 import stpredict as stp
-from stpredict import _sections, results
-from stpredict.tl import _folds
+from stpredict import results
+from stpredict._sdata import _sections
+from stpredict.tl._crossval import _folds
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
 SECTIONS = ("S1", "S2", "S3")
@@ -34,7 +35,7 @@ def sections():
     sdata = stp.datasets.phantom(3, size_px=800, **FINE)
     del sdata["table"].obs["patient"]
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=6, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = verbosity
@@ -89,7 +90,7 @@ def test_predictions_are_those_of_models_fitted_without_the_section(sdata):
     assert table.obs["fold"].tolist() == _sections.region_of(sdata["table"]).tolist()
     for section in SECTIONS:
         train = only(sdata, [name for name in SECTIONS if name != section])
-        stp.pp.select_genes(train, n_top=6, flavor="variance")
+        stp.pp.select_genes(train, n_top_genes=6, flavor="variance")
         test = only(sdata, [section])
         for name, fit in METHODS.items():
             model = fit(train)
@@ -181,7 +182,7 @@ def test_what_was_measured_in_a_section_has_no_say_in_its_predictions(sdata, nam
     counts[rows] = np.random.default_rng(0).permuted(counts[rows], axis=1) * 7 + 3
     table.X = sp.csr_matrix(counts)
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=6, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.tl.cross_validate(sdata, {name: fit})
     after = oof(sdata)
     genes = [g for g in before.var_names if not np.isnan(before[rows, g].layers[name]).any()]

@@ -10,7 +10,7 @@ import squidpy as sq
 import torch
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 2, "n_null": 2}
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import _sections, metrics
+from stpredict import metrics
+from stpredict._sdata import _sections
 from stpredict.models._restrict import restrict
-from stpredict.tl import _folds
+from stpredict.tl._crossval import _folds
 
 NETWORK = {"embedding": "X_colour", "n_hidden": 32, "n_phi": 3, "n_rho": 3, "device": "cpu"}
 FIT = NETWORK | {"max_epochs": 40, "learning_rate": 3e-3}
@@ -39,7 +40,7 @@ def sections():
         6, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=0
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=6, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     table = sdata.tables["table"]

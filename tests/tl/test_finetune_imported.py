@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import _sections, metrics
-from stpredict.tl import _folds
+from stpredict import metrics
+from stpredict._sdata import _sections
+from stpredict.tl._crossval import _folds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
 TUNE = {

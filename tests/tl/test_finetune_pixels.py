@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import _sections, metrics
+from stpredict import metrics
+from stpredict._sdata import _sections
 from stpredict.datasets import _phantom_image
 from stpredict.models._restrict import restrict
-from stpredict.tl import Augmentation, _folds
+from stpredict.tl import Augmentation
+from stpredict.tl._crossval import _folds
 
 SHARED = {
     "tile_um": 40.0,
@@ -221,7 +223,7 @@ def test_what_is_wrong_is_told_before_tiles_are_read(models, new, monkeypatch):
     def read(*_, **__):
         raise AssertionError("tiles were read")
 
-    monkeypatch.setattr("stpredict._pixels.stream", read)
+    monkeypatch.setattr("stpredict._sdata._pixels.stream", read)
     for options, message in (
         ({"genes": ["ERBB2"]}, "1 of 1 genes are none of the model's 4"),
         ({"loss": "poisson"}, "likelihood of counts"),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import _sections, metrics
-from stpredict.tl._split import split
+from stpredict import metrics
+from stpredict._sdata import _sections
+from stpredict.tl._fitting._split import split
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0}
 TINY = {
@@ -37,7 +38,7 @@ def prepared(n_sections, **options):
         **{"size_px": 800, **FINE, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2} | options,
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=6)
+    stp.pp.select_genes(sdata, n_top_genes=6)
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
     stp.pp.neighbors(sdata)
     return sdata

@@ -82,7 +82,7 @@ def sdata():
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(2, size_px=600, mpp=0.5, pitch_um=40)
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=4, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=4, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     stp.settings.verbosity = verbosity
     return sdata
@@ -139,7 +139,7 @@ def xenium():
         diameter_um=10.0,
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=20, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=20, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=24, n_subtiles=1)
     stp.settings.verbosity = verbosity
     return sdata

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 from stpredict.models._methods import METHODS
 
 #: Arguments that keep a fit small, for the methods that have them.
@@ -55,7 +55,7 @@ def sections():
         4, size_px=900, mpp=0.5, pitch_um=40, n_morphology=8, n_neighborhood=2, n_null=2
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=10, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=10, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = verbosity

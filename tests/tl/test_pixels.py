@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import stpredict as stp
-from stpredict import _pixels, _sections, metrics
+from stpredict import metrics
+from stpredict._sdata import _pixels, _sections
 from stpredict.nn import TileCNN
 from stpredict.tl import Augmentation
 

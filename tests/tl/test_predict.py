@@ -9,7 +9,7 @@ import torch
 from spatialdata.models import TableModel, get_table_keys
 
 import stpredict as stp
-from stpredict import _sections
+from stpredict._sdata import _sections
 from stpredict.training import pad_neighbors
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
@@ -35,7 +35,7 @@ def trained():
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(2, size_px=800, **FINE)
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=5)
+    stp.pp.select_genes(sdata, n_top_genes=5)
     first, second = (sdata.subset([name, f"{name}_image"]) for name in ("S1", "S2"))
     stp.pp.embed(first, colour, **EMBED)
     stp.pp.neighbors(first)

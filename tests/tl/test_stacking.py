@@ -11,16 +11,17 @@ import torch
 from scipy.stats import rankdata
 
 import stpredict as stp
-from stpredict import _sections, metrics
+from stpredict import metrics
+from stpredict._sdata import _sections
 from stpredict.models._stack import rank_mean
 from stpredict.nn import MeanOfModels, StackingMLP
 from stpredict.targets._genes import Genes
-from stpredict.tl import _folds
-from stpredict.tl._bases import out_of_fold
-from stpredict.tl._folds import folds_of
-from stpredict.tl._measured import values_of_genes
-from stpredict.tl._meta import fit_meta
-from stpredict.tl._split import whole
+from stpredict.tl._crossval import _folds
+from stpredict.tl._crossval._folds import folds_of
+from stpredict.tl._fitting._bases import out_of_fold
+from stpredict.tl._fitting._measured import values_of_genes
+from stpredict.tl._fitting._meta import fit_meta
+from stpredict.tl._fitting._split import whole
 from stpredict.training import Schedule
 
 
@@ -46,7 +47,7 @@ def sections():
         4, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=1
     )
     stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top=6, flavor="variance")
+    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
     stp.pp.embed(sdata, noise, key_added="X_noise", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from stpredict import _keys, _provenance
+from stpredict import _keys
+from stpredict._sdata import _provenance
 from stpredict.datasets import _phantom_counts as _counts
 from stpredict.datasets._phantom_design import Design, check_sections
 from stpredict.datasets._phantom_fields import REGIONS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stpredict._threads import single_threaded
+from stpredict._runtime import single_threaded
 from stpredict.encoders._texture_spatial import (
     GREY_LEVEL,
     LEVELS,

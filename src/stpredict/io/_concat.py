@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import spatialdata as sd
 
-from stpredict import _keys, _provenance
+from stpredict import _keys
+from stpredict._sdata import _provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

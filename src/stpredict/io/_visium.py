@@ -11,7 +11,7 @@ import numpy as np
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
-from stpredict._elements import matrix_of
+from stpredict._sdata._elements import matrix_of
 from stpredict.io._assemble import assemble_section
 from stpredict.io._genes import GeneNames, check_gene_names, named_genes
 from stpredict.io._hires import HIRES, choose_image, place

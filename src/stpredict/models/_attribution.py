@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from stpredict import _device, _validate
+from stpredict import _runtime, _validate
 from stpredict.models._methods import METHODS
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training import in_order
@@ -106,7 +106,7 @@ def of_embeddings(
     The path leads from the mean training embedding, which is 0 once scaled, for the tile, every
     sub-tile and every neighbour at once.
     """
-    chosen = _device.resolve(device)
+    chosen = _runtime.resolve_device(device)
     network = _frozen(model, chosen)
     names = ["center"]
     names += ["subtiles"] * model.uses_subtiles + ["neighbors"] * model.uses_neighbors
@@ -148,7 +148,7 @@ def of_tiles(
     device: str,
 ) -> Iterator[Attributed]:
     """Attribute a gene to the pixels of tiles, (b, 3, h, w) uint8, from a tile of white glass."""
-    chosen = _device.resolve(device)
+    chosen = _runtime.resolve_device(device)
     network = _frozen(model, chosen)
     turns = range(N_SYMMETRIES if model.hyperparameters["average_symmetries"] else 1)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from stpredict import _device
+from stpredict import _runtime
 from stpredict.models._methods import METHODS
 from stpredict.training import Inputs, Pixels, TileStream, in_order
 
@@ -185,7 +185,7 @@ class Model:
         for name, tensor in scaled.items():
             if len(tensor) != len(center):
                 raise ValueError(f"{name} has {len(tensor)} rows, center has {len(center)}")
-        chosen = _device.resolve(device)
+        chosen = _runtime.resolve_device(device)
         network = self.network.eval().to(chosen)
         predicted = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
         with torch.inference_mode():
@@ -223,7 +223,7 @@ class Model:
         factors, (n, n_factors).
         """
         invert = self.targets.inverse if space == "genes" else self.targets.factors
-        chosen = _device.resolve(device)
+        chosen = _runtime.resolve_device(device)
         network = self.network.eval().to(chosen)
         order, predicted, deviation = [], [], []
         for rows, outputs, members in inputs.walk(network, chosen, members=spread):

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize
 
-from stpredict import _keys, _provenance, _sections, _validate
-from stpredict.pl import _section
+from stpredict import _keys, _validate
+from stpredict._sdata import _provenance, _sections
+from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from stpredict import _keys, _provenance, _sections, _validate, uncertainty
-from stpredict.pl import _measured, _scores, _section
+from stpredict import _keys, _validate, uncertainty
+from stpredict._sdata import _provenance, _sections
+from stpredict.pl._drawing import _measured, _scores, _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.transforms import offset_copy
 
 from stpredict import _validate
-from stpredict.pl import _scores
+from stpredict.pl._drawing import _scores
 from stpredict.results import NOISE_CEILING
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
-from stpredict.pl import _scores
+from stpredict.pl._drawing import _scores
 from stpredict.results import NOISE_CEILING, TUNED_RIDGE
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import Normalize
 
-from stpredict import _keys, _provenance, _sections, _validate, metrics
-from stpredict.pl import _measured, _section
+from stpredict import _keys, _validate, metrics
+from stpredict._sdata import _provenance, _sections
+from stpredict.pl._drawing import _measured, _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sections import Section
+    from stpredict._sdata._sections import Section
 
 _IMAGE, _MEASURED, _PREDICTED, _WIDTH = "image", "measured", "predicted", "width"
 #: Every panel that there is.

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from stpredict import _keys, _provenance, _sections
+from stpredict import _keys
+from stpredict._sdata import _provenance, _sections
 from stpredict.alignment import apply
-from stpredict.pl import _section
+from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

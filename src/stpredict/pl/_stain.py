@@ -8,8 +8,9 @@ import dask
 import matplotlib.pyplot as plt
 import numpy as np
 
-from stpredict import _sections, _validate
-from stpredict.pl import _section
+from stpredict import _validate
+from stpredict._sdata import _sections
+from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from stpredict import _keys, _provenance, _recipe, _sections, _validate
-from stpredict.pl import _section
+from stpredict import _keys, _validate
+from stpredict._sdata import _provenance, _recipe, _sections
+from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

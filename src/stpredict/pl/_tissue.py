@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import Normalize
 
-from stpredict import _images, _keys, _sections, _tissue, _validate
-from stpredict.pl import _section
+from stpredict import _keys, _validate
+from stpredict._sdata import _images, _sections, _tissue
+from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._tissue import Tissue
+    from stpredict._sdata._tissue import Tissue
 
 #: Seen on haematoxylin, on eosin and on glass.
 _OUTLINE = "#00c853"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from stpredict.pp._balance import balance
-from stpredict.pp._detect_tissue import detect_tissue
 from stpredict.pp._embed import embed
-from stpredict.pp._filter import filter_spots
-from stpredict.pp._genes import select_genes
+from stpredict.pp._filter_spots import filter_spots
 from stpredict.pp._grid import grid
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
-from stpredict.pp._prepare import prepare
-from stpredict.pp._rank import rank_expression
-from stpredict.pp._realign import realign
+from stpredict.pp._prepare._prepare import prepare
+from stpredict.pp._rank_expression import rank_expression
+from stpredict.pp._realign._realign import realign
+from stpredict.pp._select_genes import select_genes
 from stpredict.pp._smooth import smooth
-from stpredict.pp._stain import normalize_stain
+from stpredict.pp._stain._normalize_stain import normalize_stain
+from stpredict.pp._tissue._detect_tissue import detect_tissue
 
 __all__ = [
     "balance",

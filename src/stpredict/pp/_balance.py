@@ -9,9 +9,10 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 
-from stpredict import _keys, _provenance, _sections, _validate
+from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict.pp._pca import section_pca
+from stpredict._sdata import _provenance, _sections
+from stpredict.pp._expression._pca import section_pca
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict import _device, _keys, _provenance, _sections, _validate, encoders
-from stpredict._pixels import check_tiles
+from stpredict import _keys, _runtime, _validate, encoders
+from stpredict._sdata import _provenance, _sections
+from stpredict._sdata._pixels import check_tiles
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def embed_with(
     """
     found = _check(sdata, tile_um, normalized=normalized)
     table = _sections.table_of(sdata)
-    encoder = encoder.to(_device.resolve(device))
+    encoder = encoder.to(_runtime.resolve_device(device))
     whole = np.empty((table.n_obs, encoder.dimension), dtype=np.float32)
     parts = np.empty((table.n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)
     for section in found:

@@ -11,9 +11,10 @@ import scipy.sparse as sp
 from spatialdata.models import ShapesModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
-from stpredict import _images, _keys, _provenance, _sections, _validate
+from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict.pp._tissue import tissue
+from stpredict._sdata import _images, _provenance, _sections
+from stpredict.pp._tissue._find import tissue
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

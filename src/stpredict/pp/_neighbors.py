@@ -9,8 +9,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from stpredict import _keys, _provenance, _sections, _validate
+from stpredict import _keys, _validate
 from stpredict._log import SPATIALDATA, quiet
+from stpredict._sdata import _provenance, _sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,8 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
-from stpredict import _keys, _provenance, _sections, _validate
+from stpredict import _keys, _validate
+from stpredict._sdata import _provenance, _sections
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -9,9 +9,10 @@ import scipy.sparse as sp
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from stpredict import _keys, _layers, _sections, _validate
+from stpredict import _keys, _validate
+from stpredict._sdata import _layers, _sections
+from stpredict.pp._expression._pca import section_pca
 from stpredict.pp._neighbors import graph_of
-from stpredict.pp._pca import section_pca
 
 if TYPE_CHECKING:
     from anndata import AnnData

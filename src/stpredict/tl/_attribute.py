@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _validate
+from stpredict._sdata import _pixels, _provenance, _recipe, _sections
 from stpredict._settings import settings
 from stpredict.models import _attribution
 from stpredict.tl._attribute_slots import maps, of_context

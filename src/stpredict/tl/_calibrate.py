@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict import _keys, _sections
+from stpredict import _keys
 from stpredict._log import tell
+from stpredict._sdata import _sections
 from stpredict.models._stack import StackInputs, described
-from stpredict.tl._held_out import read
+from stpredict.tl._crossval._held_out import read
 from stpredict.tl._predict import inputs_of
 from stpredict.training import TileStream
 from stpredict.uncertainty import (

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import _sections, results
-from stpredict.tl._bases import check_fits, check_names
-from stpredict.tl._fold_data import check_redoable
-from stpredict.tl._fold_jobs import run_folds
-from stpredict.tl._fold_store import Store, fingerprint
-from stpredict.tl._folds import folds_of
-from stpredict.tl._protocol import conclude
+from stpredict import results
+from stpredict._sdata import _sections
+from stpredict.tl._crossval._fold_data import check_redoable
+from stpredict.tl._crossval._folds import folds_of
+from stpredict.tl._crossval._jobs import run_folds
+from stpredict.tl._crossval._protocol import conclude
+from stpredict.tl._crossval._store import Store, fingerprint
+from stpredict.tl._fitting._bases import check_fits, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +38,7 @@ def cross_validate(
     """Score methods on groups that they were not fitted on, with nulls and a ceiling beside.
 
     Every group is left out in turn. On the other groups, all that learns from data is done anew:
-    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top``, the reference of
+    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top_genes``, the reference of
     `pp.normalize_stain`, ranks among selected genes, weights of groups), and in the methods the
     scaling, factors, early stopping and alpha. So run the steps on all sections, as if there were
     no test, and leave the rest to this function. Hyperparameters are chosen inside the folds by
@@ -114,7 +115,7 @@ def cross_validate(
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(3)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top=5)
+    >>> stp.pp.select_genes(sdata, n_top_genes=5)
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> result = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})

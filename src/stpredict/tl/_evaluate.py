@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from stpredict import _keys, _layers, _provenance, _sections, _validate, metrics
+from stpredict import _keys, _validate, metrics
 from stpredict._log import tell
+from stpredict._sdata import _layers, _provenance, _sections
 from stpredict.targets._counts import COUNTS_UNITS, PER
-from stpredict.tl._fold_scores import score_genes, score_nulls
-from stpredict.tl._score_folds import graph_of, noise_ceiling, tissue_of
-from stpredict.tl._task import library_of
+from stpredict.tl._crossval._score_folds import graph_of, noise_ceiling, tissue_of
+from stpredict.tl._crossval._section_scores import score_genes, score_nulls
+from stpredict.tl._fitting._task import library_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

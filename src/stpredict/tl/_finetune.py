@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stpredict import _recipe, _sections, _validate
+from stpredict import _validate
+from stpredict._sdata import _recipe, _sections
 from stpredict.models._methods import METHODS
 from stpredict.models._restrict import restrict
 from stpredict.models._ridge import Ridge
 from stpredict.nn import losses
 from stpredict.targets._counts import Counts
-from stpredict.tl._docs import shared
-from stpredict.tl._fit import versions
-from stpredict.tl._measured import of_layer, values_of_targets
-from stpredict.tl._pixels import ready_inputs
-from stpredict.tl._split import split
-from stpredict.tl._task import measured_of
+from stpredict.tl._fitting._docs import shared
+from stpredict.tl._fitting._measured import of_layer, values_of_targets
+from stpredict.tl._fitting._pixels import ready_inputs
+from stpredict.tl._fitting._runner import versions
+from stpredict.tl._fitting._split import split
+from stpredict.tl._fitting._task import measured_of
 from stpredict.training import Schedule, fit_network
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stpredict.models import Model
-    from stpredict.tl._split import Split
+    from stpredict.tl._fitting._split import Split
 
 
 @shared()
@@ -109,7 +110,7 @@ def finetune(
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top=10)
+    >>> stp.pp.select_genes(sdata, n_top_genes=10)
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> model = stp.tl.fit_deepspot(sdata, n_hidden=16, max_epochs=2)

@@ -9,7 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel, get_table_keys
 
-from stpredict import _keys, _pixels, _provenance, _recipe, _sections, _validate
+from stpredict import _keys, _validate
+from stpredict._sdata import _pixels, _provenance, _recipe, _sections
 from stpredict.models._stack import StackInputs, baseline
 from stpredict.tl._certainty import add_certainty
 

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from stpredict import _device, _validate
+from stpredict import _runtime, _validate
 from stpredict._log import quiet, tell
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
@@ -137,7 +137,7 @@ def fit_network(
     ValueError
         If no validation ever gave a number.
     """
-    chosen = _device.resolve(device)
+    chosen = _runtime.resolve_device(device)
     if schedule.monitor == "spearman" and measured.targets.shape[1] < 2:
         raise ValueError(
             "monitor='spearman' ranks the targets of a spot, and there is one target: monitor the "

@@ -1,0 +1,36 @@
+"""Devices and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"`` into cuda, mps or cpu, whichever is available first."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@contextmanager
+def single_threaded(n: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of n threads, in each of which torch keeps to one core.
+
+    Torch splits every operation over all cores and waits for the slowest. With many small
+    operations, or next to another program that needs a core, that takes several times as long as
+    the work itself.
+    """
+    n_threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(n_threads)  # threads that are started later inherit this number

@@ -1,0 +1,1 @@
+"""The one boundary with SpatialData: sections, elements, images, tissue, provenance, steps."""

@@ -1,0 +1,61 @@
+"""Images by themselves, whether spots lie on them or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from spatialdata.transformations import get_transformation
+
+from stpredict import _keys, _validate
+from stpredict._sdata._elements import affine_to_um, levels_of, scale_of
+from stpredict._sdata._sections import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spatialdata import SpatialData
+
+
+def require_images(sdata: SpatialData, images: Iterable[str]) -> None:
+    """Require that there are such images."""
+    unknown = [image for image in images if image not in sdata.images]
+    if unknown:
+        raise KeyError(
+            f"no image {_validate.listing(map(repr, unknown))}; images: "
+            f"{_validate.listing(sdata.images)}"
+        )
+
+
+def mpp_of(sdata: SpatialData, image: str) -> float | None:
+    """µm per pixel of an image's finest level; None where they are not known."""
+    own = _keys.section_of(image)
+    systems = get_transformation(sdata.images[image], get_all=True)
+    # an image may be registered for a section of another name
+    sections = [own, *(_keys.section_of_um(system) for system in systems)]
+    for section in sections:
+        if section is not None and _keys.um(section) in systems:
+            return scale_of(affine_to_um(sdata.images[image], section), what=f"images[{image!r}]")
+    return None
+
+
+def without_spots(sdata: SpatialData, image: str, section: str) -> Section:
+    """Section of an image on which no spots lie; its µm per pixel must be known."""
+    require_images(sdata, [image])
+    levels = levels_of(sdata, image)
+    element = sdata.images[image]
+    if _keys.um(section) not in get_transformation(element, get_all=True):
+        raise ValueError(
+            f"the µm per pixel of images[{image!r}] are not known (there is no coordinate system "
+            f"{_keys.um(section)!r}): give them with stp.io.register_um(sdata, {section!r}, "
+            f"image={image!r}, mpp=…)"
+        )
+    return Section(
+        name=section,
+        image=image,
+        levels=levels,
+        mpp=scale_of(affine_to_um(element, section), what=f"images[{image!r}]"),
+        rows=np.empty(0, dtype=np.intp),
+        centers=np.empty((0, 2)),
+        radius_um=np.empty(0),
+    )

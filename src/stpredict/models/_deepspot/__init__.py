@@ -1,0 +1,1 @@
+"""Import of the weights that DeepSpot's authors released."""

@@ -1,0 +1,121 @@
+"""The network in a pickled DeepSpot or DeepCell: its weights and sizes, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stpredict.models._deepspot._inert import Foreign
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a published class is built."""
+
+    method: str
+    phi: str
+    context_key: str
+    contexts: tuple[str, ...]
+
+
+LAYOUTS = {
+    "DeepSpot": Layout(
+        "deepspot",
+        "phi_spot",
+        "spot_context",
+        ("spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"),
+    ),
+    "DeepCell": Layout("deepcell", "phi_cell", "cell_context", ("cell", "cell_neighbors")),
+}
+_PHI = ("Linear", "Dropout", "ReLU")
+_RHO = ("Dropout", "ReLU", "Linear", "Dropout")
+
+
+def _children(module: Any, name: str) -> dict[str, Foreign]:
+    """Modules that a module holds."""
+    held = module.state.get("_modules") if isinstance(module, Foreign) else None
+    if type(held) is not dict or not all(isinstance(child, Foreign) for child in held.values()):
+        raise ValueError(f"the module {name} is not as torch saves modules")
+    return held
+
+
+def _layers(module: Foreign, part: str) -> dict[str, dict[str, Foreign]]:
+    """Layers of every member of phi or of rho, checked to be those whose forward pass is known."""
+    kinds = _RHO if part == "rho" else _PHI
+    members = {}
+    for number, member in _children(_children(module, "model")[part], part).items():
+        name = f"{part}.{number}"
+        layers = _children(_children(member, name).get("model"), f"{name}.model")
+        found = tuple(layer.name.name for layer in layers.values())
+        if found != kinds or list(layers) != [str(i) for i in range(len(kinds))]:
+            raise ValueError(
+                f"{name} has the layers {', '.join(found[:12])}, the published network that is "
+                f"read has {', '.join(kinds)}; this is another version of {module.name.name}"
+            )
+        members[number] = layers
+    if list(members) != [str(i) for i in range(len(members))]:
+        raise ValueError(f"{part} has members {', '.join(members)[:80]} instead of 0, 1, …")
+    return members
+
+
+def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
+    """Weights by their published names."""
+    parts = set(_children(module, "model"))
+    if parts != {layout.phi, "rho"}:
+        raise ValueError(
+            f"the {module.name.name} has the parts {', '.join(sorted(parts))[:200]}, the published "
+            f"network that is read has {layout.phi}, rho; this is another version of it"
+        )
+    state: dict[str, Tensor] = {}
+    for part, position in ((layout.phi, "0"), ("rho", "2")):
+        for number, layers in _layers(module, part).items():
+            held = layers[position].state.get("_parameters")
+            found = held if type(held) is dict else {}
+            for kind, ndim in (("weight", 2), ("bias", 1)):
+                name, value = f"{part}.{number}.model.{position}.{kind}", found.get(kind)
+                if not isinstance(value, Tensor) or value.ndim != ndim:
+                    raise ValueError(f"{name} is missing, or not of {ndim} dimensions")
+                if not value.is_floating_point() or not torch.isfinite(value).all():
+                    raise ValueError(f"{name} has values that are no finite numbers")
+                state[name] = value
+    if len({id(value) for value in state.values()}) < len(state):
+        raise ValueError(f"members of the {module.name.name} share weights")
+    return {name: value.float().contiguous() for name, value in state.items()}
+
+
+def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[str, int]:
+    """Sizes of the network, from weights that fit each other and the context."""
+    shapes = {
+        part: {name: tuple(t.shape) for name, t in state.items() if name.startswith(part)}
+        for part in (layout.phi, "rho")
+    }
+    for part, named in shapes.items():
+        weights = {shape for name, shape in named.items() if name.endswith("weight")}
+        biases = {shape for name, shape in named.items() if name.endswith("bias")}
+        if len(weights) != 1 or biases != {shape[:1] for shape in weights}:
+            raise ValueError(f"members of {part} have weights of several shapes, or none")
+    (n_hidden, n_features) = state[f"{layout.phi}.0.model.0.weight"].shape
+    (n_targets, n_in) = state["rho.0.model.2.weight"].shape
+    parts = 1 + ("subspot" in context) + ("neighbors" in context)
+    if n_in != parts * n_hidden:
+        raise ValueError(
+            f"rho takes {n_in} numbers, context {context!r} gives {parts} × {n_hidden}"
+        )
+    return {
+        "n_features": n_features,
+        "n_targets": n_targets,
+        "n_hidden": n_hidden,
+        "n_phi": len(shapes[layout.phi]) // 2,
+        "n_rho": len(shapes["rho"]) // 2,
+    }
+
+
+def dropout_of(module: Foreign, part: str, position: str) -> float:
+    p = _layers(module, part)["0"][position].state.get("p")
+    if not isinstance(p, int | float) or not 0 <= p < 1:
+        raise ValueError(f"{part}.0.model.{position} has no dropout within 0 and 1")
+    return float(p)

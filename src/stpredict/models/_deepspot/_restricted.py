@@ -1,0 +1,252 @@
+"""Read a pickled torch module without unpickling it.
+
+Python's unpickler is not used. The opcodes are walked by a small machine of our own that makes
+plain data only: names are compared with a list (`_inert`), never imported, and there is nothing
+in it that could be called but the functions of that list.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stpredict.models._deepspot import _inert
+from stpredict.models._deepspot._archive import DTYPES, Archive
+from stpredict.models._deepspot._inert import Array, DType, Foreign, Name
+
+#: Opcodes, and items of what they walk over; 500 members and 20,000 genes make 1.5 million.
+MAX_WORK = 4_000_000
+
+#: Opcodes whose argument is the value.
+_VALUES = frozenset(
+    {
+        "BINBYTES",
+        "BINFLOAT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "BINUNICODE",
+        "LONG1",
+        "SHORT_BINBYTES",
+        "SHORT_BINUNICODE",
+    }
+)
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED = frozenset({"PROTO", "FRAME"})
+
+
+def read_module(path: Path) -> Foreign:
+    """Read a pickled module, executing nothing.
+
+    Parameters
+    ----------
+    path
+        A file that ``torch.save(module, path)`` wrote.
+
+    Returns
+    -------
+    Foreign
+        The module as nested plain data; its tensors, on the CPU, are real.
+
+    Raises
+    ------
+    ValueError
+        If the file is no zip of torch, is damaged, claims more than it holds, or names anything
+        that a published model does not need.
+    """
+    try:
+        with Archive(path) as archive:
+            found = _Machine(archive).run(archive.pickle())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was refused, nothing in it was executed: {error}. Published DeepSpot and "
+            "DeepCell models are read, no other pickles"
+        ) from error
+    if not isinstance(found, Foreign):
+        raise ValueError(
+            f"{path} holds no module but a {type(found).__name__}; the published models are whole "
+            "modules (final_model.pkl)"
+        )
+    return found
+
+
+class _Machine:
+    """A stack, a memo, and the opcodes that torch writes."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.work = 0
+
+    def run(self, data: bytes) -> Any:
+        """Walk the opcodes of a pickle; give what it describes."""
+        with warnings.catch_warnings():  # Python's, of escapes in broken text
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._walk(data)
+        if len(self.stack) != 1 or self.marks:
+            raise ValueError(f"its pickle ends with {len(self.stack)} objects instead of one")
+        return self.stack[0]
+
+    def _walk(self, data: bytes) -> None:
+        for opcode, argument, position in pickletools.genops(data):
+            if opcode.name == "STOP":
+                break
+            self.work += opcode.name != "BINFLOAT"  # of which a history of losses has many
+            if self.work > MAX_WORK:
+                raise ValueError("its pickle makes far more objects than a published model has")
+            try:
+                self._step(opcode.name, argument)
+            except (IndexError, KeyError, TypeError, OverflowError) as error:
+                raise ValueError(
+                    f"its pickle is damaged at byte {position} ({opcode.name})"
+                ) from error
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in _VALUES:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name]())
+        elif name in _TUPLES:
+            self.stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif name == "TUPLE":
+            items = tuple(self._pop_mark())
+            self.stack.append(items)
+        elif name in ("APPEND", "APPENDS"):
+            self._extend(self._pop(1) if name == "APPEND" else self._pop_mark())
+        elif name in ("SETITEM", "SETITEMS"):
+            self._update(self._pop(2) if name == "SETITEM" else self._pop_mark())
+        elif name not in _IGNORED:
+            step = _STEPS.get(name)
+            if step is None:
+                raise ValueError(f"its pickle has the opcode {name}, which torch does not write")
+            step(self, argument)
+
+    def _pop(self, n: int) -> list[Any]:
+        if len(self.stack) < n:
+            raise IndexError("stack")
+        popped = self.stack[-n:]
+        del self.stack[-n:]
+        return popped
+
+    def _spend(self, *values: Any) -> None:
+        """Count what is walked over or copied: through the memo, a few bytes may ask for much."""
+        sized = (str, bytes, tuple, list, dict, set)
+        self.work += sum(len(value) for value in values if isinstance(value, sized))
+
+    def _pop_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def mark(self, _: Any) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def _extend(self, items: list[Any]) -> None:
+        _inert.take(type(self.stack[-1]) is list, "APPEND")
+        self.stack[-1].extend(items)
+
+    def additems(self, _: Any) -> None:
+        items = self._pop_mark()
+        _inert.take(type(self.stack[-1]) is set, "ADDITEMS")
+        _inert.take(all(type(item) in (str, int) for item in items), "a set")
+        self.stack[-1].update(items)
+
+    def _update(self, items: list[Any]) -> None:
+        keys, values = items[::2], items[1::2]
+        _inert.take(type(self.stack[-1]) in (dict, OrderedDict), "SETITEMS")
+        # the hash of a tuple of tuples of tuples takes for ever
+        _inert.take(all(type(key) in (str, int) for key in keys), "the key of a dictionary")
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    def global_(self, argument: str) -> None:
+        self._name(*argument.split(" ", 1))
+
+    def stack_global(self, _: Any) -> None:
+        module, name = self._pop(2)
+        _inert.take(type(module) is str and type(name) is str, "STACK_GLOBAL")
+        self._name(module, name)
+
+    def _name(self, module: str, name: str) -> None:
+        found = Name(module, name)
+        if found not in _inert.KNOWN:
+            raise ValueError(f"it names {str(found)[:200]!r}, which no published model needs")
+        self.stack.append(found)
+
+    def reduce(self, _: Any) -> None:
+        function, arguments = self._pop(2)
+        if not isinstance(function, Name) or function not in _inert.CALLS:
+            shown = str(function) if isinstance(function, Name) else type(function).__name__
+            raise ValueError(f"it calls {shown!r}, which no published model does")
+        _inert.take(type(arguments) is tuple, str(function))
+        self._spend(arguments)
+        self._spend(*arguments)
+        self.stack.append(_inert.CALLS[function](*arguments))
+
+    def newobj(self, _: Any) -> None:
+        kind, arguments = self._pop(2)
+        _inert.take(isinstance(kind, Name) and arguments == (), "an object")
+        if kind in _inert.MAPPINGS:
+            self.stack.append({})
+        elif kind in _inert.CLASSES:
+            self.stack.append(Foreign(kind))
+        else:
+            raise ValueError(f"it makes an object of {kind}, which no published model has")
+
+    def build(self, _: Any) -> None:
+        (state,) = self._pop(1)
+        built = self.stack[-1]
+        if isinstance(built, DType):
+            _inert.fill_dtype(built, state)
+        elif isinstance(built, Array):
+            _inert.fill_array(built, state)
+        else:
+            self._spend(state)
+            is_plain = type(state) is dict and all(type(key) is str for key in state)
+            is_new = isinstance(built, Foreign) and not built.state
+            _inert.take(is_new and is_plain, "the state of an object")
+            built.state = state
+
+    def persistent(self, _: Any) -> None:
+        (which,) = self._pop(1)
+        _inert.take(type(which) is tuple and len(which) == 5, "a storage")
+        tag, kind, key, _location, n_elements = which
+        is_plain = type(tag) is str and tag == "storage" and isinstance(kind, Name)
+        _inert.take(is_plain and type(n_elements) is int, "a storage")
+        _inert.take(kind.module == "torch" and kind.name in DTYPES, "a storage")
+        tensor: Tensor = self.archive.storage(kind.name, key, n_elements)
+        self.stack.append(tensor)
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine.mark,
+    "ADDITEMS": _Machine.additems,
+    "GLOBAL": _Machine.global_,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "REDUCE": _Machine.reduce,
+    "NEWOBJ": _Machine.newobj,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+}

@@ -1,0 +1,1 @@
+"""Replay the steps a model was trained with."""

@@ -1,0 +1,1 @@
+"""Realign spots with the tissue."""

@@ -1,0 +1,106 @@
+"""What the image and the table of a section say about where its spots belong."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import scanpy as sc
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy import ndimage
+
+from stpredict.alignment import Evidence, pitch_of, rim_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._sections import Section
+    from stpredict._sdata._tissue import Tissue
+
+#: Pixels of the maps per pitch, and their number at most.
+_PX_PER_PITCH = 10
+_MOST_PX = 4_000_000
+#: Blurs of the features in pitches: about a spot, and its surroundings.
+_BLURS = (0.2, 0.5)
+_N_GENES = 1000
+_N_COMPONENTS = 3
+
+
+def evidence_of(section: Section, counts: Any, tissue: Tissue) -> Evidence:
+    """Collect the evidence of one section.
+
+    Parameters
+    ----------
+    section
+        The section.
+    counts
+        (n, g), what was measured at its spots, not negative.
+    tissue
+        Where in its image tissue lies.
+    """
+    centers = section.centers_um
+    pitch = pitch_of(centers)
+    height, width = section.shape_yx
+    coarse = max(pitch / _PX_PER_PITCH, (height * width * section.mpp**2 / _MOST_PX) ** 0.5)
+    colors, um_per_px = _optical_density(section, coarse)
+    blur = pitch / um_per_px
+    features = [ndimage.gaussian_filter(each, b * blur) for b in _BLURS for each in colors]
+    rim, owner = rim_of(centers, pitch)
+    ys, xs = ((np.arange(size) + 0.5) * um_per_px / section.mpp for size in colors.shape[1:])
+    mask = tissue.at(np.stack(np.meshgrid(xs, ys), axis=-1)).astype(np.float32)
+    return Evidence(
+        tissue=ndimage.gaussian_filter(mask, _BLURS[0] * blur),
+        features=np.stack(features),
+        um_per_px=um_per_px,
+        centers=centers,
+        rim=rim,
+        rim_owner=owner,
+        expression=_expression(counts),
+        pitch=pitch,
+    )
+
+
+def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.float32], float]:
+    """Optical density of the channels and its local deviation, (4, h, w), and µm per pixel."""
+    level, mpp = section.levels[0], section.mpp
+    # a few pixels under each pixel of the map, for the deviation
+    for coarser in section.levels[1:]:
+        at = section.mpp * section.shape_yx[1] / coarser.shape[2]
+        if at > um_per_px / 3:
+            break
+        level, mpp = coarser, at
+    factor = max(1, round(um_per_px / mpp))
+    height, width = (size // factor * factor for size in level.shape[1:])
+    density = -da.log((level[:, :height, :width].astype(np.float32) + 1) / 256)
+    mean = da.coarsen(np.mean, density, {1: factor, 2: factor})
+    grey = density.mean(axis=0)
+    square = da.coarsen(np.mean, grey**2, {0: factor, 1: factor})
+    mean, square = da.compute(mean, square)
+    deviation = np.sqrt(np.maximum(square - mean.mean(axis=0) ** 2, 0))
+    return np.concatenate([mean, deviation[None]]).astype(np.float32), mpp * factor
+
+
+def _expression(counts: Any) -> NDArray[np.float64]:
+    """Logarithm of the total and the leading components of what was measured, (n, k)."""
+    total = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).ravel()
+    n = counts.shape[0]
+    mean = np.asarray(counts.mean(axis=0)).ravel()
+    top = np.sort(np.argsort(-mean, kind="stable")[:_N_GENES])
+    table = AnnData(sp.csr_matrix(counts, dtype=np.float32)[:, top])
+    n_components = min(_N_COMPONENTS, n - 1, len(top) - 1)
+    columns = [total[:, None]]
+    if n_components > 0:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Some cells have zero counts")
+            sc.pp.normalize_total(table, target_sum=1e4)
+        sc.pp.log1p(table)
+        sc.pp.pca(table, n_comps=n_components, random_state=0)
+        columns.append(table.obsm["X_pca"])
+    values = np.column_stack(columns).astype(np.float64)
+    # single spots without counts must not decide: no further out than three deviations
+    middle = np.median(values, axis=0)
+    deviation = 1.4826 * np.median(np.abs(values - middle), axis=0)
+    return np.clip(values, middle - 3 * deviation, middle + 3 * deviation)

@@ -1,0 +1,1 @@
+"""Folds, jobs, store, scores and protocol of a cross-validation."""

@@ -1,0 +1,1 @@
+"""The shared runner behind every ``fit_*``."""

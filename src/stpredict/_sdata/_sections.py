@@ -18,9 +18,11 @@ from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
 from stpredict._sdata._elements import (
     affine_to_um,
+    copy_of,
     image_name,
     levels_of,
     radius_of,
+    require_spatialdata,
     scale_of,
     select,
 )
@@ -28,6 +30,10 @@ from stpredict._sdata._elements import (
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
+
+    from stpredict._sdata._steps import NormalizeStainStep
+
+__all__ = ["Section", "copy_of", "require_spatialdata"]
 
 #: Functions that write the layers of these names.
 _MADE_BY = {_keys.LOG1P: "normalize", _keys.RANKS: "rank_expression", _keys.SMOOTHED: "smooth"}
@@ -98,15 +104,6 @@ def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
     return table
 
 
-def require_spatialdata(sdata: object) -> None:
-    """Require a SpatialData object."""
-    if not isinstance(sdata, SpatialData):
-        raise TypeError(
-            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
-            "put an AnnData and its image together with stp.io.read_h5ad"
-        )
-
-
 def region_of(table: AnnData) -> NDArray[np.str_]:
     """Section of each row of the table."""
     _, region_key, _ = get_table_keys(table)
@@ -155,7 +152,9 @@ def sections(
             raise ValueError(f"section {name!r} is empty: the table names it but has no rows of it")
     region = region_of(table)
     result = [
-        _section(sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy())
+        read_section(
+            sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy()
+        )
         for name in found
     ]
     return _normalized(sdata, table, result) if normalized else result
@@ -201,9 +200,10 @@ def _normalized(sdata: SpatialData, table: AnnData, raw: list[Section]) -> list[
     ]
 
 
-def _section(
+def read_section(
     sdata: SpatialData, name: str, rows: NDArray[np.intp], instances: NDArray[Any]
 ) -> Section:
+    """Read one section: its image, spots and scale; ``instances`` are those of all rows."""
     if name not in sdata.shapes:
         raise ValueError(
             f"the table annotates {name!r}, but there are no such shapes; shapes: "
@@ -229,10 +229,32 @@ def _section(
     )
 
 
-def copy_of(sdata: SpatialData) -> SpatialData:
-    """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
-    require_spatialdata(sdata)
-    elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
-    elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
-    elements |= {name: table.copy() for name, table in sdata.tables.items()}
-    return SpatialData.init_from_elements(elements, attrs=dict(sdata.attrs))
+def on_normalized_images(
+    sdata: SpatialData, sections: tuple[Section, ...], step: NormalizeStainStep | None
+) -> tuple[Section, ...]:
+    """The same sections on their normalised images: on all of them, or on none."""
+    names = {section.name: _keys.normalized(section.image) for section in sections}
+    normalized = [section for section, image in names.items() if image in sdata.images]
+    if not normalized:
+        return sections
+    remedy = "run stp.pp.normalize_stain again, or delete these images"
+    images = _validate.listing(names[section] for section in normalized)
+    if step is None:
+        raise ValueError(f"no reference stain is recorded for the images {images}: {remedy}")
+    missing = set(names) - set(normalized) - set(step.skipped)
+    if missing:
+        raise ValueError(
+            f"sections {_validate.listing(sorted(missing))} have no normalised image, but "
+            f"{_validate.listing(normalized)} have: {remedy} ({images})"
+        )
+    return tuple(
+        replace(
+            section,
+            image=names[section.name],
+            levels=levels_of(sdata, names[section.name]),
+            normalized=True,
+        )
+        if section.name in normalized
+        else section
+        for section in sections
+    )

@@ -1,0 +1,88 @@
+"""How a layer was made: its steps in order, and the units of its values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stpredict import _keys, _validate
+from stpredict._sdata._provenance import forget_step, read_step, record_step
+from stpredict._sdata._steps import NormalizeStep, RankStep, SmoothStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from stpredict._sdata._steps import LayerStep
+
+#: Steps that make one layer from another, under a name that the user chooses.
+_DERIVED: tuple[type[RankStep], type[SmoothStep]] = (RankStep, SmoothStep)
+
+
+def check_new_layer(key_added: str, layer: str | None) -> None:
+    """Require a name for a new layer that overwrites none that it is computed from."""
+    if not isinstance(key_added, str) or not key_added:
+        raise ValueError(f"key_added must be the name of a layer: {key_added!r}")
+    if key_added in (layer, _keys.LOG1P):
+        raise ValueError(
+            f"key_added={key_added!r} would overwrite the layer it is computed from, or the one of "
+            "stp.pp.normalize: choose another name"
+        )
+
+
+def record_layer_step(table: AnnData, step: RankStep | SmoothStep) -> None:
+    """Record how a layer was made; an older record of another step is dropped."""
+    record_step(table, step, slot=step.key_added)
+    for kind in _DERIVED:
+        if not isinstance(step, kind):
+            forget_step(table, kind, step.key_added)
+
+
+def layer_steps(table: AnnData, layer: str | None) -> tuple[LayerStep, ...]:
+    """Steps that make a layer from counts, in order; empty for ``X`` and the user's own layers."""
+    steps: list[LayerStep] = []
+    visited: set[str] = set()
+    while layer is not None and layer not in visited:
+        visited.add(layer)
+        records = [read_step(table, kind, layer) for kind in _DERIVED]
+        step = next((record for record in records if record is not None), None)
+        if step is None:
+            break
+        steps.insert(0, step)
+        layer = step.layer
+    normalize = read_step(table, NormalizeStep)
+    if layer == _keys.LOG1P and normalize is not None:
+        steps.insert(0, normalize)
+    return tuple(steps)
+
+
+def units_of(layer: str | None, steps: Sequence[LayerStep]) -> str:
+    """Units of a layer in words, as far as its steps are recorded."""
+    derived = [step for step in steps if not isinstance(step, NormalizeStep)]
+    base = derived[0].layer if derived else layer
+    units = "X" if base is None else base
+    smoothed = False
+    for step in steps:
+        if isinstance(step, NormalizeStep):
+            units = f"log(1 + counts per {step.target_sum:,.0f})"
+        elif isinstance(step, SmoothStep):
+            units, smoothed = f"{units}, smoothed", True
+        else:
+            scale = "/" if step.normalize else "among"
+            source = " of smoothed values" if smoothed else ""
+            units = f"rank{source} {scale} {step.n_genes} (ties: {step.method})"
+    return units
+
+
+def check_ranked(layer: str | None, steps: Sequence[LayerStep], genes: Sequence[str]) -> None:
+    """Require that genes take part in the ranks, where a layer holds ranks."""
+    for step in steps:
+        if not isinstance(step, RankStep) or step.genes is None:  # None: all columns are ranked
+            continue
+        absent = sorted(set(genes) - set(step.genes))
+        if absent:
+            raise ValueError(
+                f"{len(absent)} of {len(genes)} genes have no rank in layers[{layer!r}], which "
+                f"ranks {len(step.genes)} genes: {_validate.listing(absent)}. Run "
+                "stp.pp.rank_expression with genes= that include them"
+            )

@@ -1,0 +1,207 @@
+"""A SpatialData, opened once: one table, its sections and its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from spatialdata import SpatialData
+from spatialdata.models import TableModel, get_table_keys
+
+from stpredict import _keys, _validate
+from stpredict._sdata._elements import copy_of, image_name, require_spatialdata
+from stpredict._sdata._provenance import read_step
+from stpredict._sdata._sections import Section, on_normalized_images, read_section
+from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
+
+#: Functions that write layers and tables of these names, for error messages.
+_WRITTEN_BY = {
+    _keys.LOG1P: "stp.pp.normalize",
+    _keys.RANKS: "stp.pp.rank_expression",
+    _keys.SMOOTHED: "stp.pp.smooth",
+    _keys.PREDICTED: "stp.tl.predict",
+    _keys.OUT_OF_FOLD: "stp.tl.cross_validate",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SpotTable:
+    """A table of spots or cells, with the sections they lie on.
+
+    Made by `open_table`, once per public function, and passed down.
+
+    Attributes
+    ----------
+    sdata
+        The object that the table belongs to.
+    name
+        Name of the table.
+    table
+        The table itself, (n_obs, n_vars).
+    """
+
+    sdata: SpatialData
+    name: str
+    table: AnnData
+
+    @cached_property
+    def section_of_row(self) -> NDArray[np.str_]:
+        """Name of the section of each row, (n_obs,)."""
+        _, region_key, _ = get_table_keys(self.table)
+        return self.table.obs[region_key].astype(str).to_numpy()
+
+    @cached_property
+    def section_names(self) -> list[str]:
+        """Names of the sections, in the order of the rows."""
+        return list(dict.fromkeys(self.section_of_row))
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """All sections on their raw images; every link between elements is checked."""
+        regions, _, instance_key = get_table_keys(self.table)
+        for name in [regions] if isinstance(regions, str) else regions:
+            if name not in self.section_names:
+                raise ValueError(f"section {name!r} has no rows in the table that annotates it")
+        instances = self.table.obs[instance_key].to_numpy()
+        return tuple(
+            read_section(self.sdata, name, np.flatnonzero(self.section_of_row == name), instances)
+            for name in self.section_names
+        )
+
+    @cached_property
+    def normalized_sections(self) -> tuple[Section, ...]:
+        """The sections on the images of `pp.normalize_stain` where it was run, else raw."""
+        step = read_step(self.table, NormalizeStainStep)
+        return on_normalized_images(self.sdata, self.sections, step)
+
+    @property
+    def stain(self) -> ReferenceStain | None:
+        """Stain that the normalised images were mapped to; None if all images are raw."""
+        if not any(section.normalized for section in self.normalized_sections):
+            return None
+        step = read_step(self.table, NormalizeStainStep)
+        return None if step is None else step.reference
+
+    @property
+    def graph(self) -> sp.csr_matrix:
+        """Neighbourhood graph, (n_obs, n_obs) CSR."""
+        if _keys.CONNECTIVITIES not in self.table.obsp:
+            raise KeyError(
+                f"tables[{self.name!r}] has no neighbourhood graph "
+                f"obsp[{_keys.CONNECTIVITIES!r}]: run stp.pp.neighbors first"
+            )
+        return self.table.obsp[_keys.CONNECTIVITIES].tocsr()
+
+    @cached_property
+    def positions_um(self) -> NDArray[np.float64]:
+        """Position of each row in its section, (n_obs, 2), x and y in µm."""
+        positions = np.empty((self.table.n_obs, 2))
+        for section in self.sections:
+            positions[section.rows] = section.centers_um
+        return positions
+
+    def section(self, name: str) -> Section:
+        """One section by name."""
+        _validate.one_of("section", name, self.section_names)
+        return self.sections[self.section_names.index(name)]
+
+    def layer(self, name: str | None) -> Any:
+        """A layer, or X for None; its values must be finite."""
+        if name is None:
+            values, label = self.table.X, "X"
+        else:
+            layers = [key for key in self.table.layers if key is not None]
+            require_key(name, layers, what=f"tables[{self.name!r}].layers")
+            values, label = self.table.layers[name], f"layers[{name!r}]"
+        _validate.finite(values, what=label)
+        return values
+
+    def subset(self, rows: NDArray[np.intp]) -> SpotTable:
+        """Copy some rows with their sections and shapes; images, which are lazy, are shared."""
+        _, region_key, instance_key = get_table_keys(self.table)
+        table = self.table[np.sort(rows)].copy()
+        del table.uns[TableModel.ATTRS_KEY]
+        table.obs[region_key] = table.obs[region_key].astype(str).astype("category")
+        names = list(dict.fromkeys(table.obs[region_key]))
+        images = {image_name(self.sdata, name) for name in names}
+        images |= {_keys.normalized(image) for image in images}
+        labels = {_keys.tissue(image) for image in images}
+        parsed = TableModel.parse(
+            table, region=names, region_key=region_key, instance_key=instance_key
+        )
+        elements = {
+            **{name: image for name, image in self.sdata.images.items() if name in images},
+            **{name: self.sdata.shapes[name].copy() for name in names},
+            **{name: label for name, label in self.sdata.labels.items() if name in labels},
+            self.name: parsed,
+        }
+        sdata = SpatialData.init_from_elements(elements, attrs=dict(self.sdata.attrs))
+        return SpotTable(sdata, self.name, sdata.tables[self.name])
+
+    def copy(self) -> SpotTable:
+        """Copy tables and shapes; images and labels are shared."""
+        return open_table(self.sdata, self.name, copy=True)
+
+    def add_table(self, name: str, table: AnnData) -> None:
+        """Write a table of the same rows, which annotates the same shapes.
+
+        Positions and the neighbourhood graph are copied to it.
+        """
+        for slots, keys in (
+            ("obsm", [_keys.SPATIAL]),
+            ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
+        ):
+            own = getattr(self.table, slots)
+            getattr(table, slots).update({key: own[key].copy() for key in keys if key in own})
+        if "spatial_neighbors" in self.table.uns:
+            table.uns["spatial_neighbors"] = dict(self.table.uns["spatial_neighbors"])
+        region, region_key, instance_key = get_table_keys(self.table)
+        self.sdata.tables[name] = TableModel.parse(
+            table, region=region, region_key=region_key, instance_key=instance_key
+        )
+
+
+def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = False) -> SpotTable:
+    """Open a table that annotates shapes, or a copy of the object that holds it.
+
+    Raises
+    ------
+    TypeError
+        If ``sdata`` is no SpatialData.
+    KeyError
+        If it has no such table.
+    ValueError
+        If the table annotates no shapes or has no rows.
+    """
+    require_spatialdata(sdata)
+    require_key(name, sdata.tables, what="tables")
+    table = sdata.tables[name]
+    if TableModel.ATTRS_KEY not in table.uns:
+        raise ValueError(
+            f"tables[{name!r}] annotates no shapes: parse it with "
+            "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
+        )
+    if table.n_obs == 0:
+        raise ValueError(f"tables[{name!r}] has no rows")
+    if copy:
+        sdata = copy_of(sdata)
+    return SpotTable(sdata, name, sdata.tables[name])
+
+
+def require_key(key: str, available: Iterable[str], *, what: str) -> None:
+    """Require a table or layer; the message names the function that writes it."""
+    available = list(available)
+    if key in available:
+        return
+    writer = _WRITTEN_BY.get(key)
+    remedy = f": run {writer} first" if writer else ""
+    raise KeyError(f"{what} has no {key!r}; available: {_validate.listing(available)}{remedy}")

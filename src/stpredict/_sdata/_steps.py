@@ -1,0 +1,281 @@
+"""The steps that made a model's inputs and its layer, as data: compared, stored, and repeated.
+
+`stpredict.pp._replay` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+#: For pydantic: a name that a dataclass does not have is an error.
+_FORBID = ConfigDict(extra="forbid")
+
+#: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
+Vector = tuple[float, ...]
+Matrix = tuple[Vector, ...]
+
+
+@dataclass(frozen=True)
+class ReferenceStain:
+    """Stain that images were normalised to; which numbers it has depends on the method."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    method: Literal["macenko", "vahadane", "reinhard"]
+    stain_matrix: Matrix | None = None
+    max_concentrations: Vector | None = None
+    white_point: Vector | None = None
+    mu: Vector | None = None
+    sigma: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One recorded step; subclasses add its parameters."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    #: Key in ``uns["stpredict"]``, and in a saved model.
+    name: ClassVar[str]
+    #: Whether there is one record for each slot that the step writes.
+    per_slot: ClassVar[bool] = False
+
+    def to_plain(self) -> dict[str, Any]:
+        """Parameters that are set, in types that JSON and zarr can hold."""
+        return _without_none(asdict(self))
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Any:
+        """Read the parameters back; unknown names and wrong types raise ValueError."""
+        return parse(cls, values)
+
+
+@dataclass(frozen=True)
+class NormalizeStainStep(Step):
+    """`pp.normalize_stain`."""
+
+    name: ClassVar[str] = "normalize_stain"
+    reference: ReferenceStain
+    #: Sections that the reference was averaged over; None if it was given.
+    reference_sections: tuple[str, ...] | None = None
+    #: Sections whose stain could not be estimated.
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EmbedStep(Step):
+    """`pp.embed`; None stands for what a published model does not report."""
+
+    name: ClassVar[str] = "embed"
+    per_slot: ClassVar[bool] = True
+    encoder: str | None = None
+    weights_hash: str | None = None
+    tile_um: float | None = None
+    mpp: float | None = None
+    n_subtiles: int | None = None
+    stain: ReferenceStain | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the step can be repeated."""
+        return None not in (self.encoder, self.weights_hash, self.tile_um, self.n_subtiles)
+
+    def differences(self, recorded: EmbedStep, *, subtiles: bool) -> list[str]:
+        """In which parameters a recorded step differs from this one, in words."""
+        ignored = {"stain"} if subtiles else {"stain", "n_subtiles"}
+        return [
+            *_differences(self, recorded, ignored=ignored),
+            *stain_differences(self.stain, recorded.stain),
+        ]
+
+
+@dataclass(frozen=True)
+class TilesStep(Step):
+    """How a network on pixels reads its tiles."""
+
+    name: ClassVar[str] = "tiles"
+    tile_um: float
+    tile_px: int
+    stain: ReferenceStain | None = None
+
+
+@dataclass(frozen=True)
+class NeighborsStep(Step):
+    """`pp.neighbors`; all None for a published model, which does not report its rule."""
+
+    name: ClassVar[str] = "neighbors"
+    grid: Literal["hexagonal", "square"] | None = None
+    n_rings: int | None = None
+    n_neighbors: int | None = None
+    radius_um: float | None = None
+
+    def differences(self, recorded: NeighborsStep) -> list[str]:
+        """In which parameters a recorded step differs from this one, in words."""
+        return _differences(self, recorded, ignored=set())
+
+
+@dataclass(frozen=True)
+class NormalizeStep(Step):
+    """`pp.normalize`."""
+
+    name: ClassVar[str] = "normalize"
+    target_sum: float
+
+
+@dataclass(frozen=True)
+class SmoothStep(Step):
+    """`pp.smooth`."""
+
+    name: ClassVar[str] = "smooth"
+    per_slot: ClassVar[bool] = True
+    key_added: str
+    layer: str | None = None
+    by: Literal["space", "expression"] = "space"
+    n_neighbors: int | None = None
+
+
+@dataclass(frozen=True)
+class RankStep(Step):
+    """`pp.rank_expression`."""
+
+    name: ClassVar[str] = "rank_expression"
+    per_slot: ClassVar[bool] = True
+    key_added: str
+    layer: str | None = None
+    method: Literal["average", "min", "max", "dense", "ordinal"] = "average"
+    normalize: bool = False
+    n_genes: int = 0
+    #: Genes ranked among each other; None for all columns.
+    genes: tuple[str, ...] | None = None
+
+
+#: Steps that make a layer, in the order in which they can be run.
+LayerStep = NormalizeStep | SmoothStep | RankStep
+
+
+@dataclass(frozen=True)
+class SelectGenesStep(Step):
+    """`pp.select_genes`; both None if the genes were given by name."""
+
+    name: ClassVar[str] = "select_genes"
+    n_top_genes: int | None = None
+    flavor: str | None = None
+
+
+@dataclass(frozen=True)
+class BalanceStep(Step):
+    """`pp.balance`; without ``by``, within the expression clusters of each section."""
+
+    name: ClassVar[str] = "balance"
+    by: tuple[str, ...] | None = None
+    resolution: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What has to be done to new sections before a model can predict them.
+
+    Attributes
+    ----------
+    layer
+        Layer that the model predicts; None is ``X``.
+    layer_steps
+        Steps that make the layer from counts, in order.
+    embedding
+        Slot in ``obsm``; None for models on pixels and for stacks.
+    embed, neighbors
+        How the embedding and the neighbourhood graph were made; ``neighbors`` is None for models
+        that take no neighbours.
+    tiles
+        How a model on pixels reads its tiles; None for others.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    layer: str | None
+    layer_steps: tuple[LayerStep, ...] = ()
+    embedding: str | None = None
+    embed: EmbedStep | None = None
+    neighbors: NeighborsStep | None = None
+    tiles: TilesStep | None = None
+
+    @property
+    def stain(self) -> ReferenceStain | None:
+        """Stain that the images were normalised to; None for raw images."""
+        step = self.tiles or self.embed
+        return None if step is None else step.stain
+
+    def steps(self) -> Iterator[Step]:
+        """All steps, in the order in which they are run."""
+        if self.stain is not None:
+            yield NormalizeStainStep(reference=self.stain)
+        yield from (step for step in (self.embed, self.neighbors) if step is not None)
+        yield from self.layer_steps
+
+    def to_plain(self) -> dict[str, Any]:
+        """The recipe in types that JSON can hold."""
+        plain = {
+            part.name: value.to_plain() if isinstance(value, Step) else value
+            for part in fields(self)
+            if (value := getattr(self, part.name)) is not None
+        }
+        plain["layer_steps"] = [{"step": step.name, **step.to_plain()} for step in self.layer_steps]
+        return plain
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Recipe:
+        """Read a recipe back; unknown names and wrong types raise ValueError."""
+        values = dict(values)
+        layer_steps = [dict(step) for step in values.pop("layer_steps", ())]
+        kinds = {kind.name: kind for kind in (NormalizeStep, SmoothStep, RankStep)}
+        unknown = [step.get("step") for step in layer_steps if step.get("step") not in kinds]
+        if unknown:
+            raise ValueError(f"unknown layer steps: {unknown}")
+        steps = tuple(parse(kinds[step.pop("step")], step) for step in layer_steps)
+        values.setdefault("layer", None)
+        return parse(cls, {**values, "layer_steps": steps})
+
+
+def parse(kind: type, values: Any) -> Any:
+    """Build a dataclass from plain values, checking every type; ValueError names the field."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        raise ValueError(f"{place}: {first['msg']}") from error
+
+
+def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | None) -> list[str]:
+    """How the stain of images differs from the one a model was trained on, in words."""
+    if recorded == model:
+        return []
+    trained = "raw images" if model is None else f"images normalised by method {model.method!r}"
+    if recorded is None:
+        return [f"the images are raw, the model was trained on {trained}"]
+    reference = "" if model is None else " to another reference"
+    return [
+        f"the images were normalised{reference} (method {recorded.method!r}), the model was "
+        f"trained on {trained}"
+    ]
+
+
+def _differences(model: Step, recorded: Step, *, ignored: set[str]) -> list[str]:
+    return [
+        f"{part.name} is {getattr(recorded, part.name)!r}, the model was trained with "
+        f"{getattr(model, part.name)!r}"
+        for part in fields(model)
+        if part.name not in ignored
+        and getattr(model, part.name) is not None  # not reported, or not part of the rule
+        and getattr(model, part.name) != getattr(recorded, part.name)
+    ]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, tuple | list):
+        return [_without_none(item) for item in value]
+    return value

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from stpredict.models._estimators import fit_forest, fit_linear
+from stpredict.models._records import (
+    CNNNetwork,
+    DeepCellNetwork,
+    DeepSpotNetwork,
+    MultiScaleNetwork,
+    RidgeOptions,
+    StackNetwork,
+    TreesOptions,
+)
 from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
 from stpredict.nn.stacking import SPOT, of_stack
@@ -15,6 +24,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from stpredict.models._records import EstimatorOptions, NetworkOptions
+
 _DEEPSPOT_PAPER = (
     "Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial "
     "transcriptomics prediction from H&E images, medRxiv 2025"
@@ -23,30 +34,30 @@ _DEEPSPOT_PAPER = (
 
 @dataclass(frozen=True)
 class Method:
-    """A method to predict expression from embeddings.
+    """One method: its network or estimator, and what it reads.
 
     Attributes
     ----------
     name
-        As in ``fit_<name>``.
+        Name, as in ``fit_<name>``.
     network
-        Makes the network from ``n_features``, ``n_targets``, ``context=`` and hyperparameters.
+        Builds the network from ``n_features``, ``n_targets``, ``context=`` and its options.
     contexts
-        For each context whether it takes sub-tiles, and whether neighbours.
-    hyperparameters
-        Defaults of the network's arguments.
+        For each context, whether it takes sub-tiles, and whether neighbours.
+    options
+        Dataclass of the network's options; None if it has none.
+    inputs
+        What the network reads: embeddings, the pixels of tiles, or the predictions of other models.
     paper
-        What to cite.
-    recipe
-        What a model's recipe holds beside the layer. Nothing for stacks, whose bases have
-        recipes of their own.
+        Reference to cite.
     estimate
         Fills the network from all training rows at once, for methods that are not trained step by
         step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
-        groups (n,), ``seed=`` and the method's own options; returns what it chose.
+        groups (n,), ``seed=`` and the fields of its options; returns the options used.
+    estimator_options
+        Dataclass of the options of ``estimate``.
     head
-        Part of the network that predicts from what the other parts encode, which can be trained
-        alone; none where it is empty.
+        Part of the network that can be trained alone; empty if it has none.
     has_gradient
         Whether predictions change smoothly with the inputs, as attribution needs.
     """
@@ -54,16 +65,30 @@ class Method:
     name: str
     network: Callable[..., nn.Module]
     contexts: dict[str, tuple[bool, bool]]
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    options: type[NetworkOptions] | None = None
+    inputs: Literal["embedding", "pixels", "models"] = "embedding"
     paper: str = ""
-    recipe: tuple[str, ...] = ("embedding", "embed")
     estimate: Callable[..., dict[str, Any]] | None = None
+    estimator_options: type[EstimatorOptions] | None = None
     head: str = ""
     has_gradient: bool = True
 
+    def build(
+        self,
+        n_features: int,
+        n_targets: int,
+        *,
+        context: str,
+        options: NetworkOptions | None = None,
+        **more: Any,
+    ) -> nn.Module:
+        """Build the network; ``more`` goes to networks with arguments beyond their options."""
+        arguments = {} if options is None else vars(options)
+        return self.network(n_features, n_targets, context=context, **arguments, **more)
+
 
 def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Make a network on tiles as others are made, which need to know their features and context."""
+    """Wrap a network on tiles, so that it is built with the same arguments as the others."""
 
     def build(_: int, n_targets: int, *, context: str, **hyperparameters: Any) -> nn.Module:
         return network(n_targets, **hyperparameters)
@@ -75,7 +100,7 @@ DEEPSPOT = Method(
     name="deepspot",
     network=DeepSets,
     contexts=CONTEXTS,
-    hyperparameters={"n_hidden": 512, "n_phi": 10, "n_rho": 10, "dropout": 0.3},
+    options=DeepSpotNetwork,
     paper=_DEEPSPOT_PAPER,
     head="rho",
 )
@@ -83,13 +108,7 @@ DEEPCELL = Method(
     name="deepcell",
     network=DeepCell,
     contexts=CELL_CONTEXTS,
-    hyperparameters={
-        "n_hidden": 1024,
-        "n_phi": 10,
-        "n_rho": 10,
-        "dropout": 0.2,
-        "aggregation": "max",
-    },
+    options=DeepCellNetwork,
     paper=_DEEPSPOT_PAPER,
     head="rho",
 )
@@ -102,6 +121,7 @@ RIDGE = Method(
         "analysis, NeurIPS 2024"
     ),
     estimate=fit_linear,
+    estimator_options=RidgeOptions,
 )
 TREES = Method(
     name="trees",
@@ -109,6 +129,7 @@ TREES = Method(
     contexts=CONTEXTS,
     paper="Geurts, Ernst and Wehenkel, Extremely randomized trees, Machine Learning 2006",
     estimate=fit_forest,
+    estimator_options=TreesOptions,
     has_gradient=False,
 )
 
@@ -116,29 +137,22 @@ CNN = Method(
     name="cnn",
     network=on_pixels(TileCNN),
     contexts={"spot": (False, False)},
-    hyperparameters={"backbone": "small", "tile_px": 112, "trainable": None},
+    options=CNNNetwork,
     paper=(
         "He et al., Integrating spatial gene expression and breast tumour morphology via deep "
         "learning, Nature Biomedical Engineering 2020; Rubin et al., STDL: Spatial "
         "Transcriptomics with Deep Learning, https://github.com/Roy-Rubin/STDL-Project"
     ),
-    recipe=("tiles",),
+    inputs="pixels",
     head="head",
 )
 MULTISCALE = Method(
     name="multiscale",
     network=on_pixels(MultiScale),
     contexts={"spot": (False, False)},
-    hyperparameters={
-        "tile_px": 78,
-        "n_subtiles": 3,
-        "widths": (32, 64, 128, 256),
-        "n_tile": 128,
-        "n_subtile": 64,
-        "dropout": 0.1,
-    },
+    options=MultiScaleNetwork,
     paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
-    recipe=("tiles",),
+    inputs="pixels",
     head="decoder",
 )
 
@@ -146,9 +160,9 @@ STACKING = Method(
     name="stacking",
     network=of_stack,
     contexts=SPOT,
-    hyperparameters={"meta": "mlp", "n_hidden": 512, "dropout": 0.2},
+    options=StackNetwork,
     paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
-    recipe=(),
+    inputs="models",
 )
 
 METHODS = {

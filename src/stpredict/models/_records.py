@@ -1,0 +1,230 @@
+"""What a fitted model remembers of its network, its training and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from stpredict.training import Augmentation, Schedule
+
+
+@dataclass(frozen=True)
+class DeepSpotNetwork:
+    """Sizes of DeepSpot's network.
+
+    Attributes
+    ----------
+    n_hidden
+        Width of φ.
+    n_phi, n_rho
+        Number of networks in the ensembles φ and ρ.
+    dropout
+        Dropout rate in φ and at the input of ρ.
+    """
+
+    n_hidden: int = 512
+    n_phi: int = 10
+    n_rho: int = 10
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class DeepCellNetwork:
+    """Sizes of DeepCell's network.
+
+    Attributes
+    ----------
+    n_hidden
+        Width of φ.
+    n_phi, n_rho
+        Number of networks in the ensembles φ and ρ.
+    dropout
+        Dropout rate in φ and at the input of ρ.
+    aggregation
+        How the embeddings of the neighbours are reduced to one.
+    """
+
+    n_hidden: int = 1024
+    n_phi: int = 10
+    n_rho: int = 10
+    dropout: float = 0.2
+    aggregation: Literal["max", "mean", "sum"] = "max"
+
+
+@dataclass(frozen=True)
+class CNNNetwork:
+    """A convolutional network on tiles.
+
+    Attributes
+    ----------
+    backbone
+        ``"small"``, or the name of any model of timm.
+    tile_px
+        Side in pixels at which the network sees a tile.
+    trainable
+        Number of a pretrained backbone's last blocks that are trained, next to the head; frozen
+        blocks keep their batch norm statistics. None trains the whole network.
+    """
+
+    backbone: str = "small"
+    tile_px: int = 112
+    trainable: int | None = None
+
+
+@dataclass(frozen=True)
+class MultiScaleNetwork:
+    """Sizes of HEVisum's multi-scale network.
+
+    Attributes
+    ----------
+    tile_px
+        Side in pixels at which the network sees a tile.
+    n_subtiles
+        Each tile is also split into n × n sub-tiles.
+    widths
+        Channels of the residual stages of each encoder.
+    n_tile, n_subtile
+        Width of the encodings of the tile, and of its sub-tiles and centre.
+    dropout
+        Dropout rate.
+    """
+
+    tile_px: int = 78
+    n_subtiles: int = 3
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    n_tile: int = 128
+    n_subtile: int = 64
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class StackNetwork:
+    """The network on top of the models of a stack; sizes are those of ``meta="mlp"``."""
+
+    meta: Literal["mean", "rank_mean", "ridge", "mlp"] = "mean"
+    n_hidden: int = 512
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class RidgeOptions:
+    """Options of ridge regression; of a fitted model, the alpha that was used."""
+
+    alpha: float | Literal["tuned", "hest"] = "tuned"
+    n_components: int | None = None
+
+
+@dataclass(frozen=True)
+class TreesOptions:
+    """Options of extremely randomised trees."""
+
+    n_trees: int = 200
+    min_samples_leaf: int = 5
+    max_features: float = 0.3
+
+
+NetworkOptions = DeepSpotNetwork | DeepCellNetwork | CNNNetwork | MultiScaleNetwork | StackNetwork
+EstimatorOptions = RidgeOptions | TreesOptions
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Choices behind a model: its network, and how it was trained.
+
+    Attributes
+    ----------
+    network
+        Sizes of the network; None for methods without any.
+    estimator
+        Options of a method that is fitted in one go; None for others.
+    schedule
+        Training schedule; None for methods that are fitted in one go.
+    loss
+        Name of the loss, or what a module of the user's calls itself.
+    augmentation, average_symmetries, pretrained
+        For models on pixels: changes of tiles in training, whether predictions are averaged over
+        flips and turns, and whether training started from published weights.
+    finetuned
+        Part of the network that `tl.finetune` trained last; None if it was not run.
+    published
+        For released weights: the hyperparameters that came with them.
+    """
+
+    network: NetworkOptions | None = None
+    estimator: EstimatorOptions | None = None
+    schedule: Schedule | None = None
+    loss: str | None = None
+    augmentation: Augmentation | None = None
+    average_symmetries: bool = False
+    pretrained: bool = False
+    finetuned: Literal["all", "head"] | None = None
+    published: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleWeight:
+    """Weights that training spots were drawn by.
+
+    Attributes
+    ----------
+    column
+        Column of ``obs`` that held them.
+    balanced_by
+        Columns whose groups `pp.balance` gave equal weight; empty for expression clusters, None if
+        the weights are the user's own.
+    """
+
+    column: str
+    balanced_by: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Data that a model was trained on, and what was held out.
+
+    Attributes
+    ----------
+    sections, groups
+        Names of the training sections, and of their groups (patients or sections).
+    held_out
+        What early stopping used, in words.
+    n_spots, n_held_out
+        Number of training rows, and of rows held out for early stopping.
+    best_epoch
+        Epoch whose weights were kept; 0 for methods that are fitted in one go.
+    seed
+        Random seed.
+    versions
+        Versions of the packages that the model was made with.
+    sample_weight
+        Weights that training spots were drawn by; None for equal weights.
+    target_genes
+        For models of factors: the genes that the factors were found in.
+    knows_mean
+        Whether the mean expression of the training rows is known; some releases do not report it.
+    tuned
+        For `tl.fit_tuned`: mean PCC of each candidate on the groups left out, best first.
+    finetuned_on
+        Sections that the model was finetuned on.
+    before
+        Record of the model before it was finetuned.
+    """
+
+    sections: tuple[str, ...]
+    groups: tuple[str, ...]
+    held_out: str
+    n_spots: int
+    n_held_out: int
+    best_epoch: int
+    seed: int
+    versions: dict[str, str]
+    sample_weight: SampleWeight | None = None
+    target_genes: tuple[str, ...] | None = None
+    knows_mean: bool = True
+    tuned: dict[str, float] | None = None
+    finetuned_on: tuple[str, ...] = ()
+    before: TrainingRecord | None = None
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -1,33 +1,35 @@
-"""What a cross-validation found: tidy scores, their protocol, differences between methods."""
+"""Results of `tl.evaluate` and `tl.cross_validate`: tidy scores, protocol, comparisons."""
 
 from __future__ import annotations
 
 from stpredict.results._comparison import Comparison
-from stpredict.results._cross_validation import (
+from stpredict.results._protocol import Protocol
+from stpredict.results._scores import (
     COLUMNS,
     NEIGHBOR_MEAN,
     NOISE_CEILING,
-    NULLS,
+    NULL_METRICS,
     PCC_SHUFFLED,
     PCC_SPATIAL_NULL,
     REFERENCES,
     TRAINING_MEAN,
     TUNED_RIDGE,
-    CrossValidation,
     Failure,
+    Scores,
 )
 
 __all__ = [
     "COLUMNS",
     "NEIGHBOR_MEAN",
     "NOISE_CEILING",
-    "NULLS",
+    "NULL_METRICS",
     "PCC_SHUFFLED",
     "PCC_SPATIAL_NULL",
     "REFERENCES",
     "TRAINING_MEAN",
     "TUNED_RIDGE",
     "Comparison",
-    "CrossValidation",
     "Failure",
+    "Protocol",
+    "Scores",
 ]

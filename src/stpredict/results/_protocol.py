@@ -1,0 +1,128 @@
+"""How scores were obtained, as data and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stpredict import _validate
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How scores were obtained; ``str(protocol)`` is the text that is printed with them.
+
+    Attributes
+    ----------
+    sections
+        Sections that were scored.
+    n_spots
+        Number of spots that were scored.
+    n_patients
+        Number of patients; None if ``obs`` has no patients.
+    n_genes
+        Number of genes of each method.
+    units
+        Units of the measured and predicted values.
+    layer
+        Measured layer; None is ``X``.
+    group_kind
+        What was left out together in a cross-validation: ``"section"`` or a column of ``obs``;
+        None for `tl.evaluate`.
+    folds
+        Groups that each fold of a cross-validation left out, by the name of the fold.
+    gene_selection
+        How the genes were chosen, in words.
+    trained_on
+        For `tl.evaluate`: the training sections of each table, as far as they are recorded.
+    leaking_patients, leaking_sections
+        Patients and sections with spots both in training and among those scored.
+    realigned
+        Whether `pp.realign` moved spots, which uses their measured expression.
+    n_failed
+        Number of fits that failed and are not scored.
+    seed
+        Random seed of the nulls.
+    date
+        Day on which the scores were computed, as in 2026-01-31.
+    versions
+        Versions of the packages.
+    """
+
+    sections: tuple[str, ...]
+    n_spots: int
+    n_patients: int | None
+    n_genes: dict[str, int]
+    units: str
+    layer: str | None
+    group_kind: str | None = None
+    folds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    gene_selection: str = ""
+    trained_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    leaking_patients: tuple[str, ...] = ()
+    leaking_sections: tuple[str, ...] = ()
+    realigned: bool = False
+    n_failed: int = 0
+    seed: int = 0
+    date: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def leaky(self) -> bool:
+        """Whether a score is of spots whose patient or section was in training."""
+        return bool(self.leaking_patients or self.leaking_sections)
+
+    def to_plain(self) -> dict[str, Any]:
+        """All fields in types that zarr and JSON can hold, and the text."""
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        plain["folds"] = {name: list(groups) for name, groups in self.folds.items()}
+        plain["trained_on"] = {name: list(names) for name, names in self.trained_on.items()}
+        return {**plain, "leaky": self.leaky, "text": str(self)}
+
+    def __str__(self) -> str:
+        sentences = (
+            self._leaks(),
+            self._split(),
+            self._genes(),
+            "Pearson correlation per gene within each section, mean over genes, then over "
+            f"sections; constant genes count as 0. Measured values: {self.units}.",
+            "Spots were realigned with the help of their measured expression."
+            if self.realigned
+            else "",
+            f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
+        )
+        return " ".join(sentence for sentence in sentences if sentence)
+
+    def _leaks(self) -> str:
+        parts = [
+            f"{what} {_validate.listing(names)}"
+            for what, names in (
+                ("patients", self.leaking_patients),
+                ("sections", self.leaking_sections),
+            )
+            if names
+        ]
+        return f"LEAKY: {' and '.join(parts)} are both in training and scored." if parts else ""
+
+    def _split(self) -> str:
+        patients = {None: "unknown patients", 1: "one patient"}.get(
+            self.n_patients, f"{self.n_patients} patients"
+        )
+        data = f"{self.n_spots} spots of {len(self.sections)} sections of {patients}"
+        if self.group_kind is None:
+            training = sorted({name for names in self.trained_on.values() for name in names})
+            known = f", trained on {_validate.listing(training)}" if training else ""
+            held_out = "" if self.leaky or not training else "Held out: "
+            return f"{held_out}{_validate.listing(self.sections)}{known}; {data}."
+        single = all(len(groups) == 1 for groups in self.folds.values())
+        split = f"Leave one {self.group_kind} out" if single else f"Grouped by {self.group_kind}"
+        return f"{split} ({len(self.folds)} folds: {_validate.listing(self.folds)}); {data}."
+
+    def _genes(self) -> str:
+        sizes = sorted(set(self.n_genes.values()))
+        count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        return f"{count} genes{', ' if self.gene_selection else ''}{self.gene_selection}."

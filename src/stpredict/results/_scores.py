@@ -1,0 +1,252 @@
+"""Tidy scores of predictions, with the protocol by which they were obtained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from stpredict.results._comparison import Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stpredict.results._protocol import Protocol
+
+#: Columns of the tidy table.
+COLUMNS = ("method", "section", "group", "gene", "metric", "value")
+#: Name of the baseline that `tl.cross_validate` fits.
+TUNED_RIDGE = "tuned_ridge"
+#: References that are computed, not fitted; they appear in the column ``method``.
+TRAINING_MEAN, NEIGHBOR_MEAN, NOISE_CEILING = "training_mean", "neighbor_mean", "noise_ceiling"
+REFERENCES = (TRAINING_MEAN, NEIGHBOR_MEAN, NOISE_CEILING)
+#: Nulls of each method; they appear in the column ``metric``.
+PCC_SHUFFLED, PCC_SPATIAL_NULL = "pcc_shuffled", "pcc_spatial_null"
+NULL_METRICS = (PCC_SHUFFLED, PCC_SPATIAL_NULL)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A fit that raised.
+
+    Attributes
+    ----------
+    method, fold
+        Which method, and in which fold.
+    error
+        Type and message of the error, in one line.
+    traceback
+        Traceback as Python prints it.
+    """
+
+    method: str
+    fold: str
+    error: str
+    traceback: str = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of predictions, with their nulls, baselines and ceiling.
+
+    Made by :func:`stpredict.tl.evaluate` and :func:`stpredict.tl.cross_validate`.
+
+    Attributes
+    ----------
+    table
+        One row per method, section, gene and metric, with the columns ``method`` (name of a
+        method, table or reference), ``section``, ``group`` (patient or section), ``gene`` (empty
+        for metrics of a whole section), ``metric`` and ``value``. Besides the methods, ``method``
+        contains the references ``training_mean``, ``neighbor_mean`` and ``noise_ceiling``; besides
+        ``pcc``, ``metric`` contains the nulls ``pcc_shuffled`` and ``pcc_spatial_null``.
+    methods
+        Names of the methods or tables, in the order given.
+    protocol
+        How the scores were obtained.
+    baselines
+        Names of the baselines that were fitted next to the methods.
+    failures
+        Fits that raised.
+    seconds
+        Time that fitting and predicting took, by method.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=5)
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
+    >>> scores.summary().loc["ridge", "pcc"] > 0.2
+    np.True_
+    >>> print(scores.compare("ridge", "training_mean"))
+    ridge - training_mean = ... mean pcc over 2 groups and 5 genes ...
+    >>> stp.settings.verbosity = 1
+    """
+
+    table: pd.DataFrame
+    methods: tuple[str, ...]
+    protocol: Protocol
+    baselines: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if tuple(self.table.columns) != COLUMNS:
+            raise ValueError(
+                f"scores must have the columns {', '.join(COLUMNS)}, not "
+                f"{', '.join(map(str, self.table.columns))}"
+            )
+
+    @property
+    def leaky(self) -> bool:
+        """Whether a patient or a section is both in training and scored."""
+        return self.protocol.leaky
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(dict.fromkeys(self.table["metric"].astype(str)))
+
+    def values(self, metric: str = "pcc", *, methods: Sequence[str] | None = None) -> pd.DataFrame:
+        """One metric, with a column per method.
+
+        Parameters
+        ----------
+        metric
+            Name of a metric.
+        methods
+            Methods in the order of the columns; by default all that have the metric: methods,
+            baselines, references.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by ``group``, ``section`` and ``gene``; NaN where a method has no value.
+
+        Raises
+        ------
+        KeyError
+            If there is no such metric, or a method does not have it.
+        """
+        rows = self.table[self.table["metric"] == metric]
+        if rows.empty:
+            raise KeyError(f"no metric {metric!r}; metrics: {', '.join(self.metrics)}")
+        available = self._in_order(rows["method"])
+        columns = available if methods is None else list(methods)
+        absent = [name for name in columns if name not in available]
+        if absent:
+            raise KeyError(
+                f"no {metric} of {', '.join(absent)}; methods with it: {', '.join(available)}"
+            )
+        index = ["group", "section", "gene"]
+        wide = rows.astype(dict.fromkeys(index, str)).pivot(
+            index=index, columns="method", values="value"
+        )
+        wide.columns = pd.Index(wide.columns.astype(str))
+        return wide[columns]
+
+    def summary(self, by: Literal["section", "group"] | None = None) -> pd.DataFrame:
+        """Mean of every metric over genes, then over sections.
+
+        Parameters
+        ----------
+        by
+            Give one row per method and section, or per method and group, instead of one per
+            method.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One column per metric; the last one, ``n_sections``, counts sections.
+        """
+        keys = ["method"] if by is None else ["method", by]
+        columns = list(dict.fromkeys([*keys, "section"]))
+        by_section = self.table.groupby([*columns, "metric"], observed=True)["value"].mean()
+        means = by_section.groupby([*keys, "metric"], observed=True).mean().unstack("metric")
+        means = means[[name for name in self.metrics if name in means]]
+        means.columns = pd.Index(means.columns.astype(str))
+        means["n_sections"] = self.table.groupby(keys, observed=True)["section"].nunique()
+        order = {name: place for place, name in enumerate(self._in_order(self.table["method"]))}
+        means = means.sort_index(
+            level="method", key=lambda names: names.map(order), sort_remaining=False, kind="stable"
+        )
+        if by is None:
+            means.index = pd.Index(means.index.astype(str), name="method")
+        return means
+
+    def genes(self, method: str | None = None) -> pd.DataFrame:
+        """Scores of single genes, mean over sections.
+
+        Parameters
+        ----------
+        method
+            Name of a method; by default the first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per gene, by falling ``pcc``, and one column per metric.
+
+        Raises
+        ------
+        KeyError
+            If there is no such method.
+        """
+        name = self.methods[0] if method is None else method
+        rows = self.table[(self.table["method"] == name) & (self.table["gene"] != "")]
+        if rows.empty:
+            available = ", ".join(self._in_order(self.table["method"]))
+            raise KeyError(f"no scores of {name!r}; methods: {available}")
+        means = rows.groupby(["gene", "metric"], observed=True)["value"].mean().unstack()
+        means.columns = pd.Index(means.columns.astype(str))
+        means.index = pd.Index(means.index.astype(str), name="gene")
+        means = means[[metric for metric in self.metrics if metric in means]]
+        return means.sort_values("pcc", ascending=False, kind="stable")
+
+    def compare(
+        self, method: str, reference: str = TUNED_RIDGE, *, metric: str = "pcc", seed: int = 0
+    ) -> Comparison:
+        """Compare a method with another, with a baseline or with a reference.
+
+        Parameters
+        ----------
+        method, reference
+            Names; the difference is ``method - reference``.
+        metric
+            Name of a metric.
+        seed
+            Random seed of the bootstrap.
+
+        Returns
+        -------
+        Comparison
+            Difference with its interval, tests and genes; printed, it is one sentence.
+
+        Raises
+        ------
+        KeyError
+            If there is no such method or metric.
+        ValueError
+            If both names are the same, or the two share no gene.
+        """
+        if method == reference:
+            raise ValueError(f"{method!r} is compared with itself")
+        wide = self.values(metric, methods=[method, reference])
+        return compare(wide, method, reference, metric=metric, leaky=self.leaky, seed=seed)
+
+    def __repr__(self) -> str:
+        columns = ["pcc", *NULL_METRICS, "spearman", "rmse"]
+        summary = self.summary()
+        shown = summary[[name for name in columns if name in summary]].round(3)
+        return f"{self.protocol}\n{shown}"
+
+    def _in_order(self, names: pd.Series) -> list[str]:
+        """Methods as they were given, then baselines, then references."""
+        available = set(names.astype(str))
+        order = (*self.methods, *self.baselines, *REFERENCES)
+        return [name for name in dict.fromkeys(order) if name in available]

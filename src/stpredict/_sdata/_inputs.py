@@ -1,4 +1,4 @@
-"""Inputs of a model on embeddings: read from a table, and compared with a recipe."""
+"""Inputs of networks on embeddings: read from a table, and compared with a recipe."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from stpredict import _keys, _validate
 from stpredict._sdata._layer_steps import layer_steps
 from stpredict._sdata._provenance import read_step, read_steps
 from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe
-from stpredict.training import Inputs, pad_neighbors
+from stpredict.training import pad_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict.models import Model
 
 _PREPARE = "run stp.pp.prepare(sdata, model)"
 
@@ -81,14 +80,13 @@ def read_inputs(
     return center, parts, padded
 
 
-def check_recipe(spots: SpotTable, model: Model) -> None:
-    """Require that a table's embedding and graph were made as the model's were."""
-    recipe = model.recipe
+def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:
+    """Require that a table's embedding and graph were made as a model's were."""
     differences = {}
     try:
         if recipe.embed is not None and recipe.embedding is not None:
             step = embed_step(spots, recipe.embedding)
-            differences["embed"] = recipe.embed.differences(step, subtiles=model.uses_subtiles)
+            differences["embed"] = recipe.embed.differences(step, subtiles=subtiles)
         if recipe.neighbors is not None:
             differences["neighbors"] = recipe.neighbors.differences(neighbors_step(spots))
     except KeyError as error:
@@ -98,28 +96,6 @@ def check_recipe(spots: SpotTable, model: Model) -> None:
             raise ValueError(
                 f"the {name} step was run differently: {'; '.join(different)}: {_PREPARE}"
             )
-
-
-def model_inputs(spots: SpotTable, model: Model) -> Inputs:
-    """Inputs of a model on embeddings, from a table that holds them."""
-    check_recipe(spots, model)
-    embedding = str(model.recipe.embedding)
-    center, parts, padded = read_inputs(
-        spots, embedding, subtiles=model.uses_subtiles, neighbors=model.uses_neighbors
-    )
-    # a published release does not report its encoder, so only the width can be compared
-    if center.shape[1] != len(model.inputs.mean):
-        raise ValueError(
-            f"obsm[{embedding!r}] has {center.shape[1]} features, the model was trained on "
-            f"{len(model.inputs.mean)}: embed with the encoder it was trained on"
-        )
-    return Inputs(
-        center=center,
-        scaler=model.inputs,
-        subtiles=parts,
-        subtile_scaler=model.subtiles,
-        neighbors=padded,
-    )
 
 
 def _embedding(spots: SpotTable, slot: str) -> NDArray[np.float32]:

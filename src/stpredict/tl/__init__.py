@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from stpredict.models._records import (
+    CNNNetwork,
+    DeepCellNetwork,
+    DeepSpotNetwork,
+    MultiScaleNetwork,
+)
 from stpredict.tl._attribute import attribute
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cross_validate import cross_validate
@@ -16,10 +22,15 @@ from stpredict.tl._fit_stacking import fit_stacking
 from stpredict.tl._fit_trees import fit_trees
 from stpredict.tl._fit_tuned import fit_tuned
 from stpredict.tl._predict import predict
-from stpredict.training import Augmentation
+from stpredict.training import Augmentation, Schedule
 
 __all__ = [
     "Augmentation",
+    "CNNNetwork",
+    "DeepCellNetwork",
+    "DeepSpotNetwork",
+    "MultiScaleNetwork",
+    "Schedule",
     "attribute",
     "calibrate",
     "cross_validate",
@@ -35,3 +46,7 @@ __all__ = [
     "fit_tuned",
     "predict",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""What the prediction of a gene is due to."""
+"""Attribute the prediction of a gene to the inputs of the model."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _pixels, _provenance, _recipe, _sections
+from stpredict._sdata._pixels import restrict_sections, sections_for_tiles, stream_tiles
+from stpredict._sdata._provenance import record, recorded
+from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.models import _attribution
-from stpredict.tl._attribute_slots import maps, of_context
+from stpredict.models._attribution_slots import context_slots, pixel_slot
+from stpredict.tl._fitting._inputs import embedding_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
     from stpredict.models._attribution import Attributed
 
 #: Largest relative gap at which attributions count as complete.
 _TOLERANCE = 0.05
-#: Share of a gene's spread by which a prediction may differ between devices.
+#: Share of a gene's standard deviation by which predictions may differ between devices.
 _SAME = 0.05
 #: Tiles read at a time.
-_TILES = 16
+_BATCH_TILES = 16
 
 
 def attribute(
@@ -40,27 +44,31 @@ def attribute(
     spots: Sequence[str] | None = None,
     n_steps: int = 64,
     device: str = "auto",
+    table_name: str = "table",
+    key: str = "predicted",
+    key_added: str | None = None,
     copy: bool = False,
 ) -> SpatialData | None:
-    """Attribute the prediction of a gene to what the model looked at.
+    """Attribute the prediction of a gene to the inputs of the model.
 
-    Integrated gradients [1]_ from a baseline to the inputs. Their sum is what the prediction
-    differs by from that of the baseline, in the units of the prediction; this is checked for every
-    spot. A share says what the *model* leaned on, which may stand for something else in the tissue.
+    Integrated gradients [1]_ from a baseline to the inputs. Attributions sum to the difference
+    between the prediction and the prediction for the baseline, in the units of the prediction; this
+    is checked for every spot. An attribution shows what the *model* used, which may be a proxy for
+    something else in the tissue.
 
-    For models on embeddings the baseline is the mean training embedding in the place of the
-    spot's tile, its sub-tiles and its neighbours: each share is what is due to one of them. For
-    models on pixels it is white glass, a tile without tissue; each share is a pixel's, over its
-    three colours. Of models of factors, the gene is what their factors make of it. Of models of
-    counts, it is the expected counts per 10,000, as `predict` gives them, which multiply where
-    shares add up: for large counts, more steps are needed.
+    For models on embeddings the baseline is the mean training embedding in place of the spot's
+    tile, its sub-tiles and its neighbours; each of them gets one attribution. For models on pixels
+    the baseline is white glass, and each pixel gets one attribution, summed over its three colours.
+    For models of factors, the gene is reconstructed from the factors. For models of counts,
+    attributions explain the expected counts per 10,000; these multiply where attributions add up,
+    so that large counts need more steps.
 
     Parameters
     ----------
     sdata
         Sections with the model's inputs (`pp.prepare`) and its predictions (`tl.predict`).
     model
-        The fitted model. Stacks are attributed base by base; trees have no gradient.
+        Fitted model. Attribute the bases of a stack one by one; trees have no gradient.
     gene
         Name of a gene that the model predicts.
     section
@@ -69,43 +77,47 @@ def attribute(
         Attribute these spots, named as in ``obs_names``. By default all; models on pixels, which
         take seconds per tile, need either ``section`` or ``spots``.
     n_steps
-        Steps from the baseline to the inputs.
+        Number of steps from the baseline to the inputs.
     device
         ``"auto"``: cuda, then mps, then cpu.
+    table_name
+        Name of the table with the model's inputs.
+    key
+        Name of the table with the model's predictions, to which attributions are written.
+    key_added
+        Name of the slots, by default ``attribution_<gene>`` (characters that SpatialData does not
+        allow in names become underscores).
     copy
         Return a changed copy instead of changing ``sdata``.
 
     Returns
     -------
     SpatialData | None
-        Writes to ``tables["predicted"]``, in the place of earlier attributions of the gene:
+        Writes to ``tables[key]``:
 
-        - of models on embeddings, ``obsm["attribution_<gene>"]``, a data frame (n_obs, 1 to 2 +
-          n_subtiles) float32 with the columns ``spot``, ``subtile_1`` …, and ``neighbors``, NaN
-          for spots that were left out; and, with neighbours, ``obsp["attribution_<gene>"]``,
-          (n_obs, n_obs) CSR float32, for each spot (row) the share of each of its neighbours
-          (columns), which together are ``neighbors``;
-        - of models on pixels, ``obsm["attribution_<gene>"]``, (n_obs, tile_px²) CSR float32, the
-          pixels of the tile row by row; empty for spots that were left out;
-        - ``uns["stpredict"]["attribute"]["attribution_<gene>"]``: gene, method, units, baseline,
-          steps, and ``gap``, by how much the sum of the shares misses what the prediction differs
-          by from the baseline's, at most: relative to that difference, or to the standard deviation
-          of the gene's predictions where that is larger.
-
-        Characters of a gene's name that SpatialData allows in no name are underscores.
+        - for models on embeddings, ``obsm[key_added]``, a data frame (n_obs, 1 to 2 + n_subtiles)
+          float32 with the columns ``spot``, ``subtile_1`` …, and ``neighbors``, NaN for other
+          spots; and, with neighbours, ``obsp[key_added]``, (n_obs, n_obs) CSR float32, for each
+          spot (row) the attribution to each of its neighbours (columns), which sum to
+          ``neighbors``;
+        - for models on pixels, ``obsm[key_added]``, (n_obs, tile_px²) CSR float32, the pixels of
+          the tile row by row; empty for other spots;
+        - ``uns["stpredict"]["attribute"][key_added]``: gene, method, units, baseline, steps, and
+          ``gap``, the largest difference between the sum of the attributions and what they explain,
+          relative to the latter or, if larger, to the standard deviation of the gene's predictions.
 
     Raises
     ------
     ImportError
-        If captum is missing.
+        If captum is not installed.
     KeyError
         If the model does not predict the gene, there is no such section or spot, or the model's
         inputs or predictions are missing.
     ValueError
         If the model is a stack or trees; if the gene was constant in training; if ``section`` and
-        ``spots`` are both given, or neither for a model on pixels; if ``tables["predicted"]`` is
-        not the model's; if inputs were made differently than in training; if shares do not sum to
-        the difference within 5 %, which more steps mend. Then nothing is written.
+        ``spots`` are both given, or neither for a model on pixels; if ``tables[key]`` holds other
+        predictions; if inputs were made differently than in training; or if attributions miss what
+        they explain by more than 5 %, which more steps fix. Nothing is written then.
 
     References
     ----------
@@ -114,57 +126,74 @@ def attribute(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.tl.attribute(sdata, model, "ERBB2")  # doctest: +SKIP
-    >>> sdata.tables["predicted"].obsm["attribution_ERBB2"].mean()  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2, size_px=800)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, genes=["M1", "M2"])
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    >>> model = stp.tl.fit_ridge(sdata)
+    >>> stp.tl.predict(sdata, model)
+    >>> stp.tl.attribute(sdata, model, "M1")
+    >>> sdata.tables["predicted"].obsm["attribution_M1"].columns.tolist()
+    ['spot', 'neighbors']
+    >>> stp.settings.verbosity = 1
     """
     _attribution.require_captum()
     place = _attribution.check(model, gene)
     if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 1:
         raise ValueError(f"n_steps must be a whole number of at least 1: {n_steps!r}")
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    table, predicted = _sections.table_of(sdata), _predicted(sdata, gene)
-    rows = _rows(table, section, spots, needed=model.uses_pixels)
-    how: dict[str, Any] = {"place": place, "n_steps": int(n_steps), "device": device}
-    if model.uses_pixels:
-        tiles = _pixels.some_tiles(sdata, model, rows, description="attribute", batch_size=_TILES)
-        parts = list(_attribution.of_tiles(model, tiles, **how))
-        stored = {"obsm": maps(parts, table.n_obs)}
+    opened = open_table(sdata, table_name, copy=copy)
+    predicted = _predictions(opened, key, gene)
+    rows = _rows(opened, section, spots, required=model.uses_pixels)
+    options: dict[str, Any] = {"place": place, "n_steps": int(n_steps), "device": device}
+    step = model.recipe.tiles
+    slots: dict[str, Any]
+    if step is not None:
+        tiles = stream_tiles(
+            restrict_sections(sections_for_tiles(opened, step), rows),
+            step,
+            description="attribute",
+            batch_size=_BATCH_TILES,
+        )
+        parts = list(_attribution.of_tiles(model, tiles, **options))
+        slots = {"obsm": pixel_slot(parts, len(predicted))}
     else:
-        inputs = _recipe.model_inputs(table, model)
-        parts = _with_progress(_attribution.of_embeddings(model, inputs, rows, **how), len(rows))
-        stored = of_context(parts, table, inputs)
+        inputs = embedding_inputs(opened, model)
+        batches = _attribution.of_embeddings(model, inputs, rows, **options)
+        parts = _with_progress(batches, len(rows))
+        slots = context_slots(parts, predicted.obs_names, inputs)
     values = np.asarray(predicted.X[:, predicted.var_names.get_loc(gene)])
-    _check_same(parts, values, model)
+    _check_same(parts, values, model, key)
     gap = _check_complete(parts, int(n_steps), spread=float(values.std()))
-    key = _keys.attribution(gene)
-    for slots, shares in stored.items():
-        getattr(predicted, slots)[key] = shares
-    _provenance.record(
-        predicted,
-        "attribute",
-        **{**_provenance.recorded(predicted, "attribute"), key: _record(model, gene, n_steps, gap)},
-    )
-    return sdata if copy else None
+    name = _keys.attribution(gene) if key_added is None else key_added
+    for slot, attributions in slots.items():
+        getattr(predicted, slot)[name] = attributions
+    others = recorded(predicted, "attribute")
+    record(predicted, "attribute", **{**others, name: _record(model, gene, n_steps, gap)})
+    return opened.sdata if copy else None
 
 
-def _predicted(sdata: SpatialData, gene: str) -> AnnData:
+def _predictions(spots: SpotTable, key: str, gene: str) -> AnnData:
     """The table of predictions, which must have the gene, and the rows of the measured one."""
-    table, predicted = _sections.table_of(sdata), _sections.table_of(sdata, _keys.PREDICTED)
-    if gene not in predicted.var_names or not predicted.obs_names.equals(table.obs_names):
-        what = f"no {gene!r}" if gene not in predicted.var_names else "other spots than the table"
+    predicted = open_table(spots.sdata, key).table
+    same_rows = predicted.obs_names.equals(spots.table.obs_names)
+    if gene not in predicted.var_names or not same_rows:
+        difference = "other spots than the table" if not same_rows else f"no gene {gene!r}"
         raise ValueError(
-            f"tables[{_keys.PREDICTED!r}] has {what}: run stp.tl.predict(sdata, model) with the "
-            "model whose prediction is to be attributed"
+            f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model) with the model "
+            "whose prediction is to be attributed"
         )
     return predicted
 
 
 def _rows(
-    table: AnnData, section: str | None, spots: Sequence[str] | None, *, needed: bool
+    opened: SpotTable, section: str | None, spots: Sequence[str] | None, *, required: bool
 ) -> NDArray[np.intp]:
-    """Rows to attribute, in order."""
+    """Rows to attribute, ascending."""
     if section is not None and spots is not None:
         raise ValueError("give section= or spots=, not both")
+    table = opened.table
     if spots is not None:
         names = [spots] if isinstance(spots, str) else list(spots)
         rows = table.obs_names.get_indexer(names)
@@ -176,65 +205,70 @@ def _rows(
             )
         return np.unique(rows)
     if section is not None:
-        known = _sections.section_names(table)
-        if section not in known:
-            raise KeyError(f"no section {section!r}; sections: {_validate.listing(known)}")
-        return np.flatnonzero(_sections.region_of(table) == section)
-    if needed:
+        if section not in opened.section_names:
+            raise KeyError(
+                f"no section {section!r}; sections: {_validate.listing(opened.section_names)}"
+            )
+        return np.flatnonzero(opened.section_of_row == section)
+    if required:
         raise ValueError(
-            "of a model on pixels, choose what to attribute: "
+            "a model on pixels needs a choice of spots: "
             f"spots=[{str(table.obs_names[0])!r}, …], or section="
         )
     return np.arange(table.n_obs)
 
 
-def _with_progress(parts: Any, n: int) -> list[Attributed]:
-    found = []
-    with tqdm(total=n, desc="attribute", unit="spot", disable=settings.verbosity < 1) as bar:
-        for part in parts:
-            found.append(part)
+def _with_progress(batches: Iterable[Attributed], n_spots: int) -> list[Attributed]:
+    parts = []
+    hidden = settings.verbosity < 1
+    with tqdm(total=n_spots, desc="attribute", unit="spot", disable=hidden) as bar:
+        for part in batches:
+            parts.append(part)
             bar.update(len(part.rows))
-    return found
+    return parts
 
 
-def _check_same(parts: list[Attributed], values: NDArray[np.float32], model: Model) -> None:
-    """Require that what was attributed is what the table holds."""
+def _check_same(
+    parts: list[Attributed], values: NDArray[np.float32], model: Model, key: str
+) -> None:
+    """Require that the attributed prediction is the one in the table."""
     rows = np.concatenate([part.rows for part in parts])
     difference = np.abs(np.concatenate([part.predicted for part in parts]) - values[rows])
     if not (difference <= _SAME * values.std() + 1e-4 * np.abs(values).max()).all():
         raise ValueError(
-            f"tables[{_keys.PREDICTED!r}] does not hold this model's predictions ({model.method}), "
-            "or its inputs have changed since: run stp.tl.predict(sdata, model) first"
+            f"tables[{key!r}] holds other predictions than this model's ({model.method}), or its "
+            "inputs have changed: run stp.tl.predict(sdata, model) first"
         )
 
 
 def _check_complete(parts: list[Attributed], n_steps: int, *, spread: float) -> float:
-    """Require that shares sum to what is to be explained; give the largest relative gap."""
+    """Require that attributions sum to what they explain; return the largest relative gap."""
     gap = _attribution.largest_gap(parts, spread=spread)
     if not gap <= _TOLERANCE:
         raise ValueError(
-            f"with {n_steps} steps, the shares miss what the prediction differs by from the "
-            f"baseline's by up to {gap:.1%}, more than {_TOLERANCE:.0%}: increase n_steps, to "
-            f"{4 * n_steps} say"
+            f"with {n_steps} steps, attributions miss the difference from the baseline by up to "
+            f"{gap:.1%}, more than {_TOLERANCE:.0%}: increase n_steps, for example to "
+            f"{4 * n_steps}"
         )
     return gap
 
 
 def _record(model: Model, gene: str, n_steps: int, gap: float) -> dict[str, Any]:
-    how = {
+    """What is recorded in ``uns``."""
+    values = {
         "gene": gene,
         "method": model.method,
         "units": model.units,
         "n_steps": int(n_steps),
         "gap": gap,
     }
-    if not model.uses_pixels:
-        return {**how, "baseline": "mean training embedding"}
-    tiles = model.recipe["tiles"]
+    step = model.recipe.tiles
+    if step is None:
+        return {**values, "baseline": "mean training embedding"}
     return {
-        **how,
+        **values,
         "baseline": "white",
-        "tile_um": tiles["tile_um"],
-        "tile_px": tiles["tile_px"],
-        "normalized": "stain" in tiles,
+        "tile_um": step.tile_um,
+        "tile_px": step.tile_px,
+        "normalized": step.stain is not None,
     }

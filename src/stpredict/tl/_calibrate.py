@@ -1,19 +1,15 @@
-"""Teach a fitted model how far it can be trusted."""
+"""Estimate how far the predictions of a model can be trusted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stpredict import _keys
 from stpredict._log import tell
-from stpredict._sdata import _sections
-from stpredict.models._stack import StackInputs, described
-from stpredict.tl._crossval._held_out import read
-from stpredict.tl._predict import inputs_of
-from stpredict.training import TileStream
+from stpredict._sdata._spot_table import open_table
+from stpredict.targets import Standard
+from stpredict.tl._crossval._held_out import read_held_out
+from stpredict.tl._fitting._inputs import tile_embedding
 from stpredict.uncertainty import (
     Calibration,
     Familiarity,
@@ -29,49 +25,61 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
-def calibrate(model: Model, sdata: SpatialData, *, method: str, level: float = 0.9) -> Model:
-    """Learn from a cross-validation how far a model's predictions can be trusted.
+def calibrate(
+    sdata: SpatialData,
+    model: Model,
+    *,
+    method: str,
+    level: float = 0.9,
+    table_name: str = "table",
+    key: str = "out_of_fold",
+) -> Model:
+    """Estimate from a cross-validation how far the predictions of a model can be trusted.
 
-    The errors that the same method made on groups it had not seen, in
-    ``tables["out_of_fold"]``, become prediction intervals
-    (:func:`stpredict.uncertainty.conformal`), tell which genes are reliable
-    (:func:`stpredict.uncertainty.reliable`), and the distances between tiles of different groups
-    tell what a familiar tile is (:class:`stpredict.uncertainty.Familiarity`).
-    :func:`stpredict.tl.predict` writes all three beside the predictions of the calibrated model,
-    which saves and loads with it.
+    The errors that the same method made on groups left out give prediction intervals
+    (:func:`stpredict.uncertainty.conformal`) and decide which genes are reliable
+    (:func:`stpredict.uncertainty.reliable`). The distances between tiles of different groups
+    define which tiles are familiar (:class:`stpredict.uncertainty.Familiarity`).
+    :func:`stpredict.tl.predict` writes all three with the predictions of the calibrated model,
+    which is saved and loaded like any other.
 
-    The models of the folds were fitted on fewer groups than ``model``, so intervals are rather too
-    wide than too narrow. Coverage is that of a new group *like the training groups*: sections of
-    one patient say nothing of other patients. It is counted here in every group, with intervals
-    made of the errors of the others, and told.
+    The models of the folds were fitted on fewer groups than ``model``, so intervals tend to be too
+    wide rather than too narrow. Coverage holds for a new group *like the training groups*: sections
+    of one patient provide no information about other patients. Coverage is measured in every group
+    with intervals from the errors of the others, and reported.
 
     Parameters
     ----------
-    model
-        Fitted on all of the sections.
     sdata
-        Its training sections, prepared as in training, after :func:`stpredict.tl.cross_validate`.
+        Training sections of the model, prepared as in training, after
+        :func:`stpredict.tl.cross_validate`.
+    model
+        Model fitted on all of the sections.
     method
         Name that the model's method has in the cross-validation: same ``fit_*``, same options.
     level
-        Share of the measured values that intervals are to hold.
+        Share of the measured values that intervals are to cover.
+    table_name
+        Name of the table.
+    key
+        Name of the table with the out-of-fold predictions.
 
     Returns
     -------
     Model
-        A new model with ``calibration``, a :class:`stpredict.uncertainty.Calibration`; ``model``
-        and ``sdata`` are not changed. Genes that were predicted in fewer than two groups left out,
-        because folds choose their genes anew, have no intervals and are not reliable.
+        New model with a ``calibration``, a :class:`stpredict.uncertainty.Calibration`; ``model``
+        and ``sdata`` are not changed. Genes that were predicted in fewer than two groups have no
+        intervals and are not reliable; this happens because folds select their own genes.
 
     Raises
     ------
     KeyError
-        If there is no ``tables["out_of_fold"]``, it has no such method, none of the model's genes
-        is there, or the model's inputs are missing.
+        If there are no out-of-fold predictions, none of this method or of the model's genes, or
+        the model's inputs are missing.
     ValueError
-        If the table is not of `cross_validate` or of a split that leaks a group, its rows, sections
-        or units are not the model's, a gene is NaN in some rows of a fold, there is one group only,
-        or there are too few rows for the level.
+        If the split leaks a group, the rows, sections or units of the cross-validation are not the
+        model's, a gene is NaN in some rows of a fold, there is only one group, or too few rows for
+        the level.
 
     References
     ----------
@@ -80,24 +88,31 @@ def calibrate(model: Model, sdata: SpatialData, *, method: str, level: float = 0
     Examples
     --------
     >>> import stpredict as stp
-    >>> result = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})  # doctest: +SKIP
-    >>> model = stp.tl.fit_ridge(sdata)  # doctest: +SKIP
-    >>> model = stp.tl.calibrate(model, sdata, method="ridge")  # doctest: +SKIP
-    >>> model.calibration.coverage_of_groups  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(3)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, genes=["M1", "M2", "M3"])
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
+    >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
+    >>> sorted(model.calibration.coverage_of_groups)
+    ['S1', 'S2', 'S3']
+    >>> stp.settings.verbosity = 1
     """
     n_needed = rows_needed(level)
-    table = _sections.table_of(sdata)
-    held_out = read(_sections.table_of(sdata, _keys.OUT_OF_FOLD), table, model, method)
+    spots = open_table(sdata, table_name)
+    held_out = read_held_out(spots, model, method=method, key=key)
     if len(held_out.predicted) < n_needed:
         raise ValueError(
-            f"level={level:g} needs at least {n_needed} held-out rows, there are "
-            f"{len(held_out.predicted)}: cross-validate more sections, or ask for a lower level"
+            f"level={level:g} needs at least {n_needed} held-out rows, but there are "
+            f"{len(held_out.predicted)}: cross-validate more sections, or lower the level"
         )
-    positions = np.empty((table.n_obs, 2))
-    for section in _sections.sections(sdata):
-        positions[section.rows] = section.centers_um
-    inputs = inputs_of(sdata, model)
-    _read_tiles(inputs)
+    embedding = tile_embedding(spots, model)
+    if model.recipe.tiles is not None and model.inputs is None:
+        # a model on pixels reads no embedding: this one serves familiarity only
+        model = replace(model, inputs=Standard.fit(embedding))
+        embedding = model.inputs.transform(embedding)
     errors = (held_out.measured, held_out.predicted, held_out.groups)
     names, coverage = coverage_by_group(*errors, level=level)
     calibration = Calibration(
@@ -108,32 +123,23 @@ def calibrate(model: Model, sdata: SpatialData, *, method: str, level: float = 0
         reliability=reliable(
             held_out.measured,
             held_out.predicted,
-            positions,
+            spots.positions_um,
             sections=held_out.sections,
             groups=held_out.groups,
         ),
-        familiarity=Familiarity.fit(described(model, inputs), held_out.groups),
+        familiarity=Familiarity.fit(embedding, held_out.groups),
     )
-    _tell(calibration, model)
+    _report(calibration, model)
     return replace(model, calibration=calibration)
 
 
-def _read_tiles(inputs: Any) -> None:
-    """Read tiles from the images, where it is by reading them that they are described."""
-    if isinstance(inputs, StackInputs):
-        _read_tiles(inputs.parts[0])
-    elif isinstance(inputs, TileStream):
-        for _ in inputs.tiles:
-            pass
-
-
-def _tell(calibration: Calibration, model: Model) -> None:
-    covered = [f"{name} {x:.1%}" for name, x in calibration.coverage_of_groups.items()]
-    n_lacking = int((~calibration.intervals.known).sum())
+def _report(calibration: Calibration, model: Model) -> None:
+    covered = [f"{name} {share:.1%}" for name, share in calibration.coverage_of_groups.items()]
+    n_without = int((~calibration.intervals.known).sum())
     text = (
-        f"calibrated on {calibration.method!r}: intervals at {calibration.level:.0%} hold "
+        f"calibrated on {calibration.method!r}: intervals at {calibration.level:.0%} cover "
         f"{', '.join(covered)} of groups left out in turn (mean {calibration.mean_coverage:.1%}); "
         f"{int(calibration.reliable.sum())} of {len(model.genes)} genes are reliable"
-        + (f", {n_lacking} were predicted in too few groups to have intervals" if n_lacking else "")
+        + (f", {n_without} were predicted in too few groups for intervals" if n_without else "")
     )
     tell(text.replace("%", " %"))

@@ -1,19 +1,22 @@
-"""Leave groups out in turn, and score methods on what they have not seen."""
+"""Leave groups out in turn, and score methods on them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from stpredict import results
-from stpredict._sdata import _sections
-from stpredict.tl._crossval._fold_data import check_redoable
-from stpredict.tl._crossval._folds import folds_of
+from stpredict._log import tell
+from stpredict._sdata._spot_table import open_table
+from stpredict.tl._crossval._baselines import ridge_baselines
+from stpredict.tl._crossval._fold_data import check_repeatable
+from stpredict.tl._crossval._fold_scores import check_sizes, score_outcomes
+from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
-from stpredict.tl._crossval._protocol import conclude
-from stpredict.tl._crossval._store import Store, fingerprint
-from stpredict.tl._fitting._bases import check_fits, check_names
+from stpredict.tl._crossval._outcome import Outcome
+from stpredict.tl._crossval._protocol import cross_validation_protocol
+from stpredict.tl._crossval._store import Store, describe_run
+from stpredict.tl._crossval._table import write_out_of_fold
+from stpredict.tl._fitting._bases import check_functions, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.models import Model
+    from stpredict.tl._crossval._jobs import Outcomes
 
 
 def cross_validate(
@@ -34,73 +38,79 @@ def cross_validate(
     allow_leak: bool = False,
     seed: int = 0,
     device: str = "auto",
-) -> results.CrossValidation:
-    """Score methods on groups that they were not fitted on, with nulls and a ceiling beside.
+    table_name: str = "table",
+    key_added: str = "out_of_fold",
+) -> results.Scores:
+    """Score methods on groups that they were not fitted on, with baselines, nulls and a ceiling.
 
-    Every group is left out in turn. On the other groups, all that learns from data is done anew:
-    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top_genes``, the reference of
-    `pp.normalize_stain`, ranks among selected genes, weights of groups), and in the methods the
-    scaling, factors, early stopping and alpha. So run the steps on all sections, as if there were
-    no test, and leave the rest to this function. Hyperparameters are chosen inside the folds by
-    `tl.fit_tuned`, which is a method like others.
+    Every group is left out in turn. All fitted preprocessing is refitted on the other groups:
+    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top_genes``, the
+    reference of `pp.normalize_stain`, ranks among selected genes, weights of groups), and inside
+    the methods scaling, factors, early stopping and alpha. So run the steps on all sections as if
+    there were no test data. To choose hyperparameters inside the folds, pass `tl.fit_tuned` as a
+    method.
 
-    Beside the methods stand the mean of the training rows, tuned ridge regression on the same
-    embedding, and the mean of the *measured* neighbours, which no model is given; beside each
-    method its predictions shuffled within the section, and moved within it by random turns and
-    shifts, which keep their patterns: a model that only paints smooth maps scores as much there.
-    Above stands what the noise of the counts leaves to be predicted, by thinning them.
+    Ridge regression with tuned alpha on the spot's own embedding is fitted as a baseline,
+    ``tuned_ridge``; if the methods read several embeddings, there is one for each. References are
+    the mean of the training rows and the mean of the *measured* neighbours, which no model is
+    given. Each method is also scored with its predictions shuffled within the section, and moved
+    within it by random rotations and shifts: a model that only predicts smooth maps scores equally
+    well there. The noise ceiling, estimated by thinning the counts, is the score that counting
+    noise would leave to a perfect prediction.
 
-    Where methods see several embeddings, ``tuned_ridge`` stands on that of the first,
-    ``tuned_ridge_<slot>`` on each other, and ``tuned_ridge_tiles`` beside models on pixels.
-
-    Folds run side by side on the workers of a `dask.distributed` client, where one is active.
+    Folds run in parallel on the workers of a `dask.distributed` client, if one is active.
 
     Parameters
     ----------
     sdata
-        Sections with all that the methods take.
+        Sections with everything that the methods read.
     methods
-        By name, functions that take sections and return a fitted model, such as
+        Functions by name that take sections and return a fitted model, such as
         ``{"ridge": stp.tl.fit_ridge, "deepspot_svd": functools.partial(stp.tl.fit_deepspot,
-        targets="svd")}``. They must predict in the same units. Names are those of layers: letters,
-        digits, ``_``, ``.``, ``-``.
+        targets="svd")}``. They must predict in the same units. Names may contain letters, digits,
+        ``_``, ``.`` and ``-``.
     groups
-        Column of ``obs`` whose groups are left out; by default the patient where there are several,
+        Column of ``obs`` whose groups are left out; by default the patient if there are several,
         else the section.
     n_folds
-        Leave out groups in so many folds of about equal size; by default one at a time.
+        Number of folds of about equal size; by default one per group.
     folder
-        Where finished folds are kept: called again after an interruption, or with more methods, on
-        the same data, only what is missing is run. A function of yours is known by its name:
-        after a change inside it, use another folder.
+        Folder for finished folds. A second call with the same data, after an interruption or with
+        more methods, runs only what is missing. A function of your own is recognised by its name:
+        after a change of its code, use another folder.
     allow_leak
-        Go on where a patient or a section stands on both sides of a split. The result then says
-        LEAKY wherever it is shown.
+        Continue when a patient or section is on both sides of a split. The scores are then marked
+        LEAKY wherever they are shown.
     seed
-        Of shuffles, shifts and thinning. Methods have seeds of their own.
+        Random seed of shuffles, shifts and thinning. Methods have their own seeds.
     device
-        Where models predict: ``"auto"``: cuda, then mps, then cpu.
+        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
+    table_name
+        Name of the table.
+    key_added
+        Name of the table with the out-of-fold predictions.
 
     Returns
     -------
-    CrossValidation
-        Tidy scores, protocol and failures; `stpredict.results.CrossValidation`. Writes
-        ``tables["out_of_fold"]``, which annotates the same shapes, with all genes predicted in any
-        fold: ``X`` (n_obs, n_genes) float32 what was measured, in the units of the models,
-        ``layers[<method>]`` and ``layers["tuned_ridge"]`` what was predicted by models that had not
-        seen the row's group; all are NaN for genes not selected in that fold, and a method's where
-        it failed; ``obs["fold"]``, ``var["n_folds"]`` in how many folds a gene was predicted.
+    Scores
+        Tidy scores, protocol and failures (:class:`stpredict.results.Scores`). Writes
+        ``tables[key_added]``, which annotates the same shapes, with all genes predicted in any
+        fold: ``X`` (n_obs, n_genes) float32, the measured values in the units of the models;
+        ``layers[<method>]`` and ``layers["tuned_ridge"]``, predictions of models that were not
+        fitted on the row's group. All are NaN for genes not selected in that fold, and a method's
+        are NaN where it failed. ``obs["fold"]`` and ``obs["group"]``; ``var["n_folds"]``, in how
+        many folds a gene was predicted.
 
     Raises
     ------
     KeyError
-        If ``groups`` is no column, or what a method takes is missing in all folds.
+        If ``groups`` is no column.
     TypeError
         If a method is no function.
     ValueError
-        If there is a single group, rows have no group, a patient or section stands on both sides of
-        a split, methods predict in different units, or every method failed. An error in some folds
-        only is told, and kept in ``failures``.
+        If there is a single group, rows have no group, a patient or section is on both sides of a
+        split, methods predict in different units, or every method failed. Errors in some folds
+        are logged and kept in ``failures``.
     FileExistsError
         If ``folder`` holds something else.
 
@@ -118,31 +128,61 @@ def cross_validate(
     >>> stp.pp.select_genes(sdata, n_top_genes=5)
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
-    >>> result = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
-    >>> summary = result.summary()
+    >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
+    >>> summary = scores.summary()
     >>> bool(summary.loc["ridge", "pcc"] > summary.loc["ridge", "pcc_spatial_null"] + 0.1)
     True
     >>> stp.settings.verbosity = 1
     """
-    check_fits(methods, what="methods")
+    check_functions(methods, what="methods")
     if not methods:
         raise ValueError("methods= is empty: give functions by name, {'ridge': stp.tl.fit_ridge}")
-    check_names(methods, what="methods", reserved=(*results.REFERENCES, "measured"))
-    table = _sections.table_of(sdata)
-    _sections.sections(sdata)
-    folds = folds_of(table, groups, purpose="cross-validation", n_folds=n_folds)
+    check_names(methods, what="methods", reserved=(*results.REFERENCES, results.TUNED_RIDGE))
+    spots = open_table(sdata, table_name)
+    folds = leave_groups_out(spots, groups, purpose="cross-validation", n_folds=n_folds)
     if not allow_leak:
-        folds.refuse_leaks(
-            groups, otherwise="; allow_leak=True goes on, and calls the result leaky"
+        folds.refuse_leaks(groups, remedy="; allow_leak=True continues and marks the scores LEAKY")
+    check_repeatable(spots, folds)
+    check_sizes(spots, folds)
+
+    store = Store(folder, describe_run(spots, methods, folds, device=device) if folder else {})
+    outcomes = run_folds(spots, methods, folds, store, device=device)
+    baselines = ridge_baselines(spots, _succeeded(outcomes), groups=groups)
+    store = Store(folder, describe_run(spots, baselines, folds, device=device) if folder else {})
+    outcomes |= run_folds(spots, baselines, folds, store, device=device)
+
+    names = (*methods, *baselines)
+    failures = tuple(one for one in outcomes.values() if isinstance(one, results.Failure))
+    finished = {
+        (fold.name, name): outcome
+        for fold in folds
+        for name in names
+        if isinstance(outcome := outcomes[fold.name, name], Outcome)
+    }
+    protocol = cross_validation_protocol(spots, folds, finished, n_failed=len(failures), seed=seed)
+    table = score_outcomes(spots, folds, finished, seed=seed)
+    seconds = dict.fromkeys(names, 0.0)
+    for (_, name), outcome in finished.items():
+        seconds[name] += float(outcome.seconds)
+    scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
+    write_out_of_fold(spots, names, folds, outcomes, protocol, key_added=key_added)
+    tell(repr(scores))
+    return scores
+
+
+def _succeeded(outcomes: Outcomes) -> list[Outcome]:
+    """Outcomes without the failures, all in the same units."""
+    finished = {key: one for key, one in outcomes.items() if isinstance(one, Outcome)}
+    if not finished:
+        first = next(one for one in outcomes.values() if isinstance(one, results.Failure))
+        raise ValueError(
+            f"every method failed in every fold; {first.method} without {first.fold}:\n"
+            f"{first.traceback}"
         )
-    check_redoable(table, folds)
-    for _, rows in folds:
-        names, n_rows = np.unique(_sections.region_of(table)[rows], return_counts=True)
-        if n_rows.min() < 2:
-            raise ValueError(
-                f"section {names[n_rows.argmin()]!r} has a single spot left out: a correlation "
-                "needs two"
-            )
-    store = Store(folder, fingerprint(table, methods, folds, device=device) if folder else {})
-    outcomes = run_folds(sdata, methods, folds, store, device=device)
-    return conclude(sdata, tuple(methods), folds, outcomes, seed=seed)
+    units = {name: outcome.units for (_, name), outcome in finished.items()}
+    if len(set(units.values())) > 1:
+        raise ValueError(
+            f"methods must predict in the same units, but predict in {units}: give them the same "
+            "layer= and kind of loss="
+        )
+    return list(finished.values())

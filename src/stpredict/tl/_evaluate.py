@@ -1,211 +1,210 @@
-"""Predicted against measured, beside what a model has to beat."""
+"""Score tables of predictions against measured expression."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 
-from stpredict import _keys, _validate, metrics
+from stpredict import _keys, _validate, results
 from stpredict._log import tell
-from stpredict._sdata import _layers, _provenance, _sections
+from stpredict._sdata._layer_steps import layer_steps, units_of
+from stpredict._sdata._provenance import recorded
+from stpredict._sdata._spot_table import open_table, require_key
+from stpredict.targets._base import dense, matrix
 from stpredict.targets._counts import COUNTS_UNITS, PER
-from stpredict.tl._crossval._score_folds import graph_of, noise_ceiling, tissue_of
-from stpredict.tl._crossval._section_scores import score_genes, score_nulls
-from stpredict.tl._fitting._task import library_of
+from stpredict.tl._crossval._protocol import n_patients
+from stpredict.tl._crossval._scores import (
+    as_table,
+    score_method,
+    score_references,
+    scored_sections,
+)
+from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._split import group_labels
+from stpredict.tl._fitting._values import library_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
 
-def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> pd.DataFrame:
-    """Score ``tables["predicted"]`` against what was measured.
 
-    Pearson and Spearman correlation are taken per gene over the spots of each section, then
-    averaged over sections; a gene that is constant on either side scores 0 and is counted. Beside
-    the model stand its nulls: the mean of the training rows; ridge regression (alpha tuned) on
-    the same embedding; shuffled embeddings (every spot is predicted from the inputs of another spot
-    of its section); embeddings moved within the section by random turns and shifts, which keep
-    their patterns (20 of either); the mean of the *measured* neighbours, which no model is given.
-    Above it stands what the noise of the counts leaves to be predicted.
+def evaluate(
+    sdata: SpatialData,
+    tables: str | Sequence[str] = "predicted",
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+    table_name: str = "table",
+) -> results.Scores:
+    """Score tables of predictions against measured expression.
+
+    Pearson and Spearman correlation are computed per gene over the spots of each section; a gene
+    that is constant in either scores 0 and is counted. Each table is scored with two nulls:
+    predictions shuffled among the spots of a section, and predictions moved within the section by
+    random rotations and shifts, which keep their spatial pattern (20 draws of each). References are
+    the mean of the training rows and the mean of the *measured* neighbours, which no model is
+    given. The noise ceiling is the score that counting noise would leave to a perfect prediction.
+    A baseline is a table like any other: fit it, for example with :func:`stpredict.tl.fit_ridge`,
+    and predict with ``key_added="ridge"``.
 
     Rows and genes are matched by name.
 
     Parameters
     ----------
     sdata
-        Sections with counts and ``tables["predicted"]``.
+        Sections with measured expression and tables of predictions (`tl.predict`).
+    tables
+        Name of a table of predictions, or several to compare.
     layer
-        Measured layer, by default the one the model was trained on; of models of counts, their
+        Measured layer, by default the one that the models were trained on; for models of counts,
         counts per 10,000.
     seed
-        Of the shuffles.
+        Random seed of the nulls.
+    table_name
+        Name of the table with the measured expression.
 
     Returns
     -------
-    pandas.DataFrame
-        One row per gene, by falling ``pcc``: the model's ``pcc``, ``spearman``, ``rmse``, ``mae``,
-        ``explained_variance``, ``variance_ratio``, ``auc``, ``ssim``, ``morans_i_difference``
-        (`stpredict.metrics`); ``pcc``, ``spearman`` and ``rmse`` with the suffix
-        ``_ridge``, ``_training_mean`` (whose ``pcc`` is 0 by definition; these two are left out
-        where published weights do not tell them) and ``_neighbor_mean``;
-        ``pcc_shuffled``, ``pcc_spatial_null``; ``pcc_ceiling``, where ``layers["log1p"]`` of counts
-        is scored; ``measured_mean``. ``attrs["summary"]`` has their
-        means by method, ``attrs["protocol"]`` says in words how the score came about; both are
-        printed.
+    Scores
+        Tidy scores with ``summary()``, ``genes()``, ``compare()`` and the protocol, which is
+        printed (:class:`stpredict.results.Scores`). The tables' names are the methods.
 
     Raises
     ------
     KeyError
-        If there are no predictions, or the layer is missing.
+        If a table or the layer does not exist.
     ValueError
-        If the predictions are not of `predict`, predicted and measured tables share no spots or
-        no genes, a section has a single spot, or predictions have NaN.
+        If a table was not written by `predict`, tables are in different units, a table shares no
+        spots or genes with the measured table, a section has a single spot, or predictions are NaN.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> scores = stp.tl.evaluate(sdata)  # doctest: +SKIP
-    >>> scores.loc["ERBB2", "pcc"]  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=5)
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    >>> stp.tl.predict(sdata, stp.tl.fit_ridge(sdata))
+    >>> scores = stp.tl.evaluate(sdata)
+    >>> scores.leaky  # the model was trained on these sections
+    True
+    >>> scores.genes().columns[:2].tolist()
+    ['pcc', 'spearman']
+    >>> stp.settings.verbosity = 1
     """
-    predicted = _sections.table_of(sdata, _keys.PREDICTED)
-    measured = _sections.table_of(sdata)
-    how = _provenance.recorded(predicted, "predict")
-    if not how or "training_mean" not in predicted.var:
-        raise ValueError(
-            f"tables[{_keys.PREDICTED!r}] holds no genes that stp.tl.predict wrote: its baselines "
-            "are missing"
-        )
-    given, layer = layer, how.get("layer") if layer is None else layer
-    values = _sections.layer_of(measured, layer)
-    units = _layers.units_of(measured, layer)
-    spots = predicted.obs_names.intersection(measured.obs_names, sort=False)
-    genes = predicted.var_names.intersection(measured.var_names, sort=False)
-    if not len(spots) or not len(genes):
-        raise ValueError(
-            f"predicted and measured tables share {len(spots)} spots and {len(genes)} genes: "
-            "were spots renamed, or genes indexed by another name?"
-            + ("" if len(genes) else _validate.why_absent(predicted.var_names, measured.var_names))
-        )
-    chosen = predicted[spots, genes]
-    picked = values[measured.obs_names.get_indexer(spots)][:, measured.var_names.get_indexer(genes)]
-    truth = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
-    if given is None and how["units"] == COUNTS_UNITS:
-        library = library_of(values)[measured.obs_names.get_indexer(spots)]
-        truth, units = truth / library[:, None] * PER, COUNTS_UNITS
-    scores = _score(sdata, chosen, truth, layer=layer if units != COUNTS_UNITS else None, seed=seed)
-    scores.attrs["summary"] = _summary(scores)
-    scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, units=units, how=how)
-    tell(f"{scores.attrs['protocol']}\n{pd.DataFrame(scores.attrs['summary']).T.round(3)}")
+    names = [tables] if isinstance(tables, str) else list(tables)
+    if not names:
+        raise ValueError("tables= is empty")
+    _validate.unique_names(names, what="tables")
+    spots = open_table(sdata, table_name)
+    predictions = {name: _predictions(sdata, name) for name in names}
+    records = {name: recorded(table, "predict") for name, table in predictions.items()}
+    units = {name: how["units"] for name, how in records.items()}
+    if len(set(units.values())) > 1:
+        raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
+    first = records[names[0]]
+    per_10k = layer is None and first["units"] == COUNTS_UNITS
+    layer = first.get("layer") if layer is None else layer
+    measured = matrix(spots.layer(layer))
+    labels, _ = group_labels(spots, None)
+    parts: list[pd.DataFrame] = []
+    scored_rows: list[NDArray[np.intp]] = []
+    covered: set[str] = set()  # genes whose references are in the scores already
+    for name, table in predictions.items():
+        rows, columns, matched = _match(spots.table, table, name)
+        values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
+        if per_10k:
+            values = values / library_size(measured)[rows, None] * PER
+        predicted = np.asarray(matched.X, dtype=np.float64)
+        genes = matched.var_names.to_numpy()
+        is_new = np.array([gene not in covered for gene in genes])
+        covered |= set(genes)
+        mean = matched.var["training_mean"].to_numpy(dtype=np.float64)
+        scored_rows.append(rows)
+        order = np.argsort(rows)
+        for scored in scored_sections(spots, rows[order], labels):
+            places = order[np.searchsorted(rows[order], scored.rows)]
+            parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)
+            if is_new.any():
+                parts += score_references(
+                    scored,
+                    spots,
+                    values[places][:, is_new],
+                    genes[is_new],
+                    None if np.isnan(mean).any() else mean[is_new],
+                    layer=None if per_10k else layer,
+                    seed=seed,
+                )
+    rows = np.unique(np.concatenate(scored_rows))
+    words = COUNTS_UNITS if per_10k else units_of(layer, layer_steps(spots.table, layer))
+    protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
+    scores = results.Scores(as_table(parts), tuple(names), protocol)
+    tell(repr(scores))
     return scores
 
 
-def _score(
-    sdata: SpatialData,
-    predicted: AnnData,
-    truth: NDArray[np.float64],
-    *,
-    layer: str | None,
-    seed: int,
-) -> pd.DataFrame:
-    measured = _sections.table_of(sdata)
-    rows = measured.obs_names.get_indexer(predicted.obs_names)
-    model = np.asarray(predicted.X, dtype=np.float64)
-    ridge = predicted.layers.get(_keys.RIDGE)  # released weights come without one
-    mean = np.broadcast_to(predicted.var["training_mean"].to_numpy(dtype=np.float64), truth.shape)
-    knows_mean = not np.isnan(mean).any()  # nor do all tell the mean of their training
-    genes, graph = predicted.var_names.to_numpy(), graph_of(sdata)
-    by_section = []
-    for section in _sections.sections(sdata):
-        here = np.flatnonzero(np.isin(rows, section.rows))
-        if not len(here):
-            continue
-        if len(here) < 2:
-            raise ValueError(f"section {section.name!r} has 1 spot: a correlation needs two")
-        true, places = truth[here], rows[here]
-        tissue = tissue_of(section, places, graph)
-        around = metrics.neighbor_mean(true, tissue.graph)
-        ceiling = noise_ceiling(measured, places, genes, layer, seed=seed)
-        by_section.append(
-            {
-                **score_genes(tissue, true, model[here]),
-                **({} if ridge is None else _of(true, np.asarray(ridge[here]), "ridge")),
-                **score_nulls(tissue, true, model[here], seed=seed),
-                **(_of(true, mean[here], "training_mean") if knows_mean else {}),
-                **_of(true, around, "neighbor_mean"),
-                **({} if ceiling is None else {"pcc_ceiling": ceiling.pcc}),
-                "measured_mean": true.mean(axis=0),
-            }
+def _predictions(sdata: SpatialData, name: str) -> AnnData:
+    require_key(name, sdata.tables, what="tables")
+    table = sdata.tables[name]
+    if not recorded(table, "predict") or "training_mean" not in table.var:
+        raise ValueError(f"tables[{name!r}] does not hold genes predicted by stp.tl.predict")
+    _validate.finite(table.X, what=f"tables[{name!r}].X")
+    return table
+
+
+def _match(
+    measured: AnnData, table: AnnData, name: str
+) -> tuple[NDArray[np.intp], NDArray[np.intp], AnnData]:
+    """Rows and columns of the measured table that a table predicts, and that part of it."""
+    spots = table.obs_names.intersection(measured.obs_names, sort=False)
+    genes = table.var_names.intersection(measured.var_names, sort=False)
+    if not len(spots) or not len(genes):
+        reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)
+        raise ValueError(
+            f"tables[{name!r}] and the measured table share {len(spots)} spots and {len(genes)} "
+            f"genes{reason}"
         )
-    averaged = {
-        name: np.mean([scores[name] for scores in by_section], axis=0) for name in by_section[0]
-    }
-    frame = pd.DataFrame(averaged, index=pd.Index(genes, name="gene"))
-    return frame.sort_values("pcc", ascending=False, kind="stable")
-
-
-def _of(
-    true: NDArray[np.float64], values: NDArray[np.floating], name: str
-) -> dict[str, NDArray[np.float64]]:
-    found = metrics.per_gene(true, values, names=("pcc", "spearman", "rmse"))
-    return {f"{metric}_{name}": scores for metric, scores in found.items()}
-
-
-def _summary(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
-    rows = {
-        "model": "",
-        "ridge": "_ridge",
-        "training mean": "_training_mean",
-        "neighbor mean": "_neighbor_mean",
-        "shuffled": "_shuffled",
-        "spatial null": "_spatial_null",
-        "noise ceiling": "_ceiling",
-    }
-    summary = {}
-    for method, suffix in rows.items():
-        if f"pcc{suffix}" not in scores:
-            continue
-        pcc = scores[f"pcc{suffix}"]
-        summary[method] = {
-            "mean PCC": float(pcc.mean()),
-            "median PCC": float(pcc.median()),
-            "first quartile": float(pcc.quantile(0.25)),
-            "mean Spearman": _mean(scores, f"spearman{suffix}"),
-            "mean RMSE": _mean(scores, f"rmse{suffix}"),
-        }
-    return summary
-
-
-def _mean(scores: pd.DataFrame, column: str) -> float:
-    return float(scores[column].mean()) if column in scores else float("nan")
+    rows = measured.obs_names.get_indexer(spots)
+    return rows, measured.var_names.get_indexer(genes), table[spots, genes]
 
 
 def _protocol(
-    predicted: AnnData, chosen: AnnData, *, layer: str | None, units: str, how: dict[str, object]
-) -> str:
-    sections = list(dict.fromkeys(_sections.region_of(chosen)))
-    trained: list[str] = list(how.get("training_sections", []))  # type: ignore[call-overload]
-    seen = [section for section in sections if section in trained]
-    held_out = (
-        f"NOT held out: the model was trained on {_validate.listing(seen)}."
-        if seen
-        else f"Held out; the model was trained on {_validate.listing(trained)}."
-    )
-    where = "X" if layer is None else f"layer {layer!r}"
-    where += f" as {units}" if units == COUNTS_UNITS else ""
-    left = predicted.n_vars - chosen.n_vars
-    return (
-        f"{how.get('method')}: {chosen.n_vars} genes, {chosen.n_obs} spots of "
-        f"{_validate.listing(sections)}. {held_out} Pearson per gene within each section, mean "
-        f"over sections, constant genes count as 0; measured {where}."
-        + (f" {left} predicted genes were not measured." if left else "")
-        + (
-            f" Measured in {units}, predicted in {how['units']}: RMSE compares the two as they are."
-            if units != how["units"]
-            else ""
-        )
+    spots: SpotTable,
+    predictions: dict[str, AnnData],
+    records: dict[str, dict[str, Any]],
+    rows: NDArray[np.intp],
+    *,
+    layer: str | None,
+    units: str,
+    seed: int,
+) -> results.Protocol:
+    sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
+    trained_on = {name: tuple(how.get("training_sections", ())) for name, how in records.items()}
+    training = {section for names in trained_on.values() for section in names}
+    return results.Protocol(
+        sections=sections,
+        n_spots=len(rows),
+        n_patients=n_patients(spots.table[rows]),
+        n_genes={
+            name: len(table.var_names.intersection(spots.table.var_names))
+            for name, table in predictions.items()
+        },
+        units=units,
+        layer=layer,
+        trained_on=trained_on,
+        leaking_sections=tuple(section for section in sections if section in training),
+        realigned=bool(recorded(spots.table, _keys.REALIGN)),
+        seed=seed,
+        date=datetime.date.today().isoformat(),
+        versions=package_versions(),
     )

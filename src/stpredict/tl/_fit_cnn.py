@@ -1,16 +1,18 @@
-"""Fit a CNN to the pixels of tiles."""
+"""Fit a convolutional network to tiles."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from stpredict import _keys
+from stpredict._sdata._spot_table import open_table
 from stpredict.encoders._backbone import published_weights
 from stpredict.models._methods import CNN
+from stpredict.models._records import CNNNetwork, Hyperparameters
 from stpredict.nn._backbones import SMALL
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._pixels import AUGMENTATION, fit_pixels
-from stpredict.tl._fitting._task import Kind, Scaling, Task
+from stpredict.tl._fitting._pixels import fit_pixels
+from stpredict.tl._fitting._runner import Plan
+from stpredict.tl._fitting._task import Task
 from stpredict.training import Augmentation, Schedule
 
 if TYPE_CHECKING:
@@ -27,89 +29,79 @@ if TYPE_CHECKING:
 def fit_cnn(
     sdata: SpatialData,
     *,
-    backbone: str = SMALL,
-    tile_um: float = 112.0,
-    tile_px: int = 112,
+    network: CNNNetwork = CNNNetwork(),
     pretrained: bool | str | Path = False,
-    trainable: int | None = None,
+    tile_um: float = 112.0,
     genes: Sequence[str] | None = None,
-    layer: str | None = _keys.LOG1P,
+    layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Kind = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
     n_factors: int | None = None,
-    scaling: Scaling | None = None,
+    scaling: Literal["standard", "robust", "none"] | None = None,
     loss: str | nn.Module = "mse",
-    augmentation: Augmentation = AUGMENTATION,
+    augmentation: Augmentation = Augmentation(flip=True, rotate=True, stain=0.1, color=0.1),
     average_symmetries: bool = False,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    batch_size: int = 32,
-    max_epochs: int = 50,
-    patience: int = 5,
-    decay: Literal["constant", "cosine"] = "constant",
-    monitor: Literal["loss", "pearson", "spearman"] = "loss",
+    schedule: Schedule = Schedule(
+        max_epochs=50, patience=5, batch_size=32, weight_decay=1e-4, monitor="loss"
+    ),
     seed: int = 0,
     device: str = "auto",
+    table_name: str = "table",
 ) -> Model:
     """Fit a convolutional network to the pixels of the tile around every spot, end to end.
 
-    ST-Net [1]_ is ``backbone="densenet121", pretrained=True`` with ``average_symmetries``; STDL
-    [2]_ the small network (:class:`stpredict.nn.TileCNN` tells the differences), for one gene,
-    several, or all of them through factors. Tiles are read once, into a temporary file; where
-    :func:`stpredict.pp.normalize_stain` was run, its images are read. One group is held out to stop
-    early by; the weights of its best epoch are kept. A ridge regression on the texture encoder's
-    embedding of the same tiles is fitted beside it, for `evaluate` to compare with. Predictions
-    read the images again, a batch of tiles at a time.
+    ST-Net [1]_ is ``network=CNNNetwork("densenet121")`` with ``pretrained=True`` and
+    ``average_symmetries=True``. STDL [2]_ is the small network
+    (:class:`stpredict.nn.TileCNN` lists the differences), for one gene, several, or all of them
+    through factors. Tiles are read once, into a temporary file; where
+    :func:`stpredict.pp.normalize_stain` was run, its images are read. One group is held out for
+    early stopping, and the weights of its best epoch are kept. `predict` reads the images again, a
+    batch of tiles at a time.
 
     Parameters
     ----------
     sdata
         Training sections with images, a layer to predict (`pp.normalize`), and the genes to
         predict (`pp.select_genes`). Embeddings are not needed.
-    backbone
-        ``"small"``, or the name of any model of timm.
+    network
+        Backbone, side of the tiles in pixels, and what is trained
+        (:class:`stpredict.tl.CNNNetwork`). Pretrained networks of pathology expect 0.5 µm per
+        pixel, for which 112 µm are 224 px.
+    pretrained
+        True starts from the published weights of a model of timm, downloaded from its hub; a path
+        is a local file of them. False starts from random weights.
     tile_um
         Side of a tile in µm.
-    tile_px
-        Side in pixels at which the network sees it; pathology's pretrained networks are used to
-        0.5 µm per pixel, for which 112 µm are 224 px.
-    pretrained
-        Start from the published weights of a model of timm: True asks the hub, a path is a local
-        file of them. False starts from random numbers.
-    trainable
-        How many of a pretrained backbone's last blocks are trained, and the head; what is frozen
-        keeps its batch norm statistics, too. None trains the whole network.
     {rows}
     {weight}
     {targets}
     {loss}
     {tiles}
-    {training}
-    {decay}
-    {monitor}
+    {schedule}
     {seed}
     {device}
+    {table_name}
 
     Returns
     -------
     Model
-        ``sdata`` is not changed.
+        Fitted model; ``sdata`` is not changed.
 
     Raises
     ------
     KeyError
-        If the layer, a gene or a column is not there, or timm has no such model.
+        If the layer, a gene or a column does not exist, or timm has no such model.
     ValueError
-        If no genes are selected, the layer has NaN, a tile is larger than an image or too small
-        for the backbone, spots lie outside their image, weights do not fit, or there are too few
-        spots to hold any out.
+        If no genes are selected, the layer contains NaN, a tile is larger than an image or too
+        small for the backbone, spots lie outside their image, weights do not fit, or there are too
+        few spots to hold any out.
     FileNotFoundError
-        If there is no file of weights.
+        If the file of weights does not exist.
     RuntimeError
-        If the hub does not give the weights.
+        If the weights cannot be downloaded.
     TypeError
-        If ``augmentation`` is none.
+        If ``augmentation`` is not an Augmentation.
 
     References
     ----------
@@ -121,67 +113,60 @@ def fit_cnn(
     Examples
     --------
     >>> import stpredict as stp
+    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.settings.verbosity = 0
-    >>> model = stp.tl.fit_cnn(sdata, tile_px=16, max_epochs=1)
+    >>> model = stp.tl.fit_cnn(
+    ...     sdata,
+    ...     network=stp.tl.CNNNetwork(tile_px=16),
+    ...     schedule=stp.tl.Schedule(max_epochs=1),
+    ... )
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10
     >>> stp.settings.verbosity = 1
     """
-    start = _start(backbone, pretrained, trainable)
-    return fit_pixels(
-        sdata,
-        CNN,
-        Task(
-            embedding="",
-            context="spot",
-            genes=genes,
-            layer=layer,
-            groups=groups,
-            sample_weight=sample_weight,
-            targets=targets,
-            n_factors=n_factors,
-            scaling=scaling,
-            seed=seed,
-            device=device,
-            loss=loss,
-        ),
-        tile_um=tile_um,
-        network={"backbone": backbone, "tile_px": tile_px, "trainable": trainable},
-        schedule=Schedule(
-            max_epochs=max_epochs,
-            patience=patience,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            decay=decay,
-            monitor=monitor,
-        ),
-        augmentation=augmentation,
-        average_symmetries=average_symmetries,
-        start=start,
-        noted={"pretrained": pretrained is not False},
+    task = Task(
+        embedding=None,
+        context="spot",
+        genes=genes,
+        layer=layer,
+        groups=groups,
+        sample_weight=sample_weight,
+        targets=targets,
+        n_factors=n_factors,
+        scaling=scaling,
+        loss=loss,
+        seed=seed,
+        device=device,
     )
+    hyperparameters = Hyperparameters(
+        network=network,
+        schedule=schedule,
+        augmentation=augmentation,
+        average_symmetries=bool(average_symmetries),
+        pretrained=pretrained is not False,
+    )
+    plan = Plan(CNN, task, hyperparameters, start=_pretrained_start(network, pretrained))
+    return fit_pixels(open_table(sdata, table_name), plan, tile_um=tile_um, tile_px=network.tile_px)
 
 
-def _start(
-    backbone: str, pretrained: bool | str | Path, trainable: int | None
+def _pretrained_start(
+    network: CNNNetwork, pretrained: bool | str | Path
 ) -> Callable[[nn.Module], None] | None:
-    """Read the weights to start from, where there are any."""
+    """Read the weights that training starts from, if any."""
     if pretrained is False:
-        if trainable is not None:
+        if network.trainable is not None:
             raise ValueError(
-                f"trainable={trainable} freezes the first blocks, which hold random numbers: give "
+                f"trainable={network.trainable} freezes blocks with random weights: give "
                 "pretrained=True or a file, or leave trainable= out"
             )
         return None
-    if backbone == SMALL:
+    if network.backbone == SMALL:
         raise ValueError(
             f"backbone={SMALL!r} has no published weights: leave pretrained= out, or name a model "
             "of timm"
         )
-    fill = published_weights(backbone, None if pretrained is True else pretrained)
-    return lambda network: fill(network.backbone)  # type: ignore[arg-type]
+    fill = published_weights(network.backbone, None if pretrained is True else pretrained)
+    return lambda module: fill(module.backbone)  # type: ignore[arg-type]

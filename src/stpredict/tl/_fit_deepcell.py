@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from stpredict import _keys
+from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import DEEPCELL
+from stpredict.models._records import DeepCellNetwork, Hyperparameters
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import fit
-from stpredict.tl._fitting._task import Kind, Scaling, Task
+from stpredict.tl._fitting._runner import Plan, fit
+from stpredict.tl._fitting._task import Task
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:
@@ -27,79 +28,62 @@ def fit_deepcell(
     embedding: str = "X_texture",
     context: Literal["cell", "cell_neighbors"] = "cell_neighbors",
     genes: Sequence[str] | None = None,
-    layer: str | None = _keys.LOG1P,
+    layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Kind = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
     n_factors: int | None = None,
-    scaling: Scaling | None = None,
+    scaling: Literal["standard", "robust", "none"] | None = None,
     loss: str | nn.Module = "mse",
-    n_hidden: int = 1024,
-    n_phi: int = 10,
-    n_rho: int = 10,
-    dropout: float = 0.2,
-    aggregation: Literal["max", "mean", "sum"] = "max",
-    learning_rate: float = 1e-4,
-    weight_decay: float = 1e-6,
-    batch_size: int = 256,
-    max_epochs: int = 200,
-    patience: int = 10,
-    monitor: Literal["loss", "pearson", "spearman"] = "pearson",
-    patch_size: int = 64,
+    network: DeepCellNetwork = DeepCellNetwork(),
+    schedule: Schedule = Schedule(learning_rate=1e-4, batch_size=256, patch_size=64),
     seed: int = 0,
     device: str = "auto",
+    table_name: str = "table",
 ) -> Model:
     """Fit DeepCell: DeepSpot for single cells.
 
-    φ (linear, dropout, ReLU; the median of an ensemble) embeds the tile of every cell once, the
+    φ (linear, dropout, ReLU; the median of an ensemble) encodes the tile of every cell once, the
     neighbours are reduced to their maximum, mean or sum, ρ (dropout, ReLU, linear; the mean of an
-    ensemble) predicts the genes; the spread of ρ's ensemble goes to ``layers["std"]`` of
-    predictions. Batches are drawn as compact patches of tissue, whose cells share most of their
-    neighbours, so that far fewer tiles are encoded than with cells drawn one by one. Otherwise as
-    :func:`stpredict.tl.fit_deepspot`.
+    ensemble) predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of
+    predictions. Batches are drawn as compact patches of tissue: their cells share most of their
+    neighbours, so that far fewer tiles are encoded than with cells drawn one by one
+    (``schedule.patch_size``; 1 draws single cells; ignored with ``sample_weight``). Everything else
+    is as in :func:`stpredict.tl.fit_deepspot`.
 
     Parameters
     ----------
     sdata
         Training sections, with embeddings of the cells (`pp.embed`), for ``"cell_neighbors"`` a
-        graph (`pp.neighbors`, by ``n_neighbors`` or ``radius_um``), a layer to predict
+        graph (`pp.neighbors` with ``n_neighbors`` or ``radius_um``), a layer to predict
         (`pp.normalize`), and the genes to predict (`pp.select_genes`).
-    embedding
-        Slot in ``obsm``.
+    {embedding}
     context
-        What the network looks at beside the cell: its neighbours, or nothing.
+        What the network sees next to the cell: its neighbours, or nothing.
     {rows}
     {weight}
     {targets}
     {loss}
-    n_hidden
-        Width of φ.
-    n_phi, n_rho
-        Networks in the ensembles.
-    dropout
-        Of φ and of ρ's input.
-    aggregation
-        How neighbours are reduced.
-    {training}
-    {monitor}
-    patch_size
-        Cells of a patch; 1 draws cells one by one. Does not apply with ``sample_weight``.
+    network
+        Sizes of the network (:class:`stpredict.tl.DeepCellNetwork`).
+    {schedule}
     {seed}
     {device}
+    {table_name}
 
     Returns
     -------
     Model
-        ``sdata`` is not changed.
+        Fitted model; ``sdata`` is not changed.
 
     Raises
     ------
     KeyError
-        If the embedding, the graph, the layer, a gene or a column is not there.
+        If the embedding, the graph, the layer, a gene or a column does not exist.
     ValueError
         If no genes are selected, the loss is unknown or does not suit the targets, there are more
-        factors than the data allow, embeddings or the layer have NaN, weights are NaN or negative,
-        or there are too few spots to hold any out.
+        factors than the data allow, embeddings or the layer contain NaN, weights are NaN or
+        negative, or there are too few spots to hold any out.
 
     References
     ----------
@@ -109,48 +93,34 @@ def fit_deepcell(
     Examples
     --------
     >>> import stpredict as stp
+    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
-    >>> stp.settings.verbosity = 0
-    >>> model = stp.tl.fit_deepcell(sdata, n_hidden=16, max_epochs=2)
+    >>> model = stp.tl.fit_deepcell(
+    ...     sdata,
+    ...     network=stp.tl.DeepCellNetwork(n_hidden=16),
+    ...     schedule=stp.tl.Schedule(max_epochs=2),
+    ... )
     >>> len(model.genes)
     10
     >>> stp.settings.verbosity = 1
     """
-    return fit(
-        sdata,
-        DEEPCELL,
-        Task(
-            embedding=embedding,
-            context=context,
-            genes=genes,
-            layer=layer,
-            groups=groups,
-            sample_weight=sample_weight,
-            targets=targets,
-            n_factors=n_factors,
-            scaling=scaling,
-            loss=loss,
-            seed=seed,
-            device=device,
-        ),
-        network={
-            "n_hidden": n_hidden,
-            "n_phi": n_phi,
-            "n_rho": n_rho,
-            "dropout": dropout,
-            "aggregation": aggregation,
-        },
-        schedule=Schedule(
-            max_epochs=max_epochs,
-            patience=patience,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            monitor=monitor,
-            patch_size=patch_size,
-        ),
+    task = Task(
+        embedding=embedding,
+        context=context,
+        genes=genes,
+        layer=layer,
+        groups=groups,
+        sample_weight=sample_weight,
+        targets=targets,
+        n_factors=n_factors,
+        scaling=scaling,
+        loss=loss,
+        seed=seed,
+        device=device,
     )
+    plan = Plan(DEEPCELL, task, Hyperparameters(network=network, schedule=schedule))
+    return fit(open_table(sdata, table_name), plan)

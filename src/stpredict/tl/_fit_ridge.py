@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from stpredict import _keys, _validate
+from stpredict import _validate
+from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import RIDGE
+from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import fit
-from stpredict.tl._fitting._task import Kind, Scaling, Task
+from stpredict.tl._fitting._runner import Plan, fit
+from stpredict.tl._fitting._task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,29 +19,30 @@ if TYPE_CHECKING:
 
     from stpredict.models import Model
 
-Context = Literal["spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"]
 
-
-@shared(held_out="what alpha is tuned on")
+@shared(held_out="tuning of alpha")
 def fit_ridge(
     sdata: SpatialData,
     *,
     embedding: str = "X_texture",
-    context: Context = "spot_neighbors",
+    context: Literal[
+        "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+    ] = "spot_neighbors",
     genes: Sequence[str] | None = None,
-    layer: str | None = _keys.LOG1P,
+    layer: str | None = "log1p",
     groups: str | None = None,
-    targets: Kind = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
     n_factors: int | None = None,
-    scaling: Scaling | None = None,
+    scaling: Literal["standard", "robust", "none"] | None = None,
     alpha: float | Literal["tuned", "hest"] = "tuned",
     n_components: int | None = None,
     seed: int = 0,
+    table_name: str = "table",
 ) -> Model:
     """Fit ridge regression on the embedding of a spot and the means over its context.
 
     Embeddings are standardised; sub-tiles and neighbours are averaged. All training rows are
-    used. HEST-bench's recipe is ``context="spot", n_components=256, alpha="hest"``.
+    used. HEST-bench uses ``context="spot", n_components=256, alpha="hest"``.
 
     Parameters
     ----------
@@ -47,32 +50,32 @@ def fit_ridge(
         Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
         (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
         (`pp.select_genes`).
-    embedding
-        Slot in ``obsm``.
-    context
-        What is looked at beside the spot: sub-tiles (``subspot``), neighbours, both, or nothing.
+    {embedding}
+    {context}
     {rows}
     {targets}
     alpha
         Shrinkage: ``"tuned"`` by leaving out one group at a time, ``"hest"`` for 100 / (features ×
         targets), or a number.
     n_components
-        Principal components of the inputs to regress on, found on training rows; by default the
-        inputs themselves.
+        Number of principal components of the inputs to regress on, found on the training rows; by
+        default the inputs themselves.
     {seed}
+    {table_name}
 
     Returns
     -------
     Model
-        ``sdata`` is not changed. `model.hyperparameters` has the alpha chosen.
+        Fitted model; ``sdata`` is not changed. The alpha that was used is
+        ``model.hyperparameters.estimator.alpha``.
 
     Raises
     ------
     KeyError
-        If the embedding, the graph, the layer, a gene or a column is not there.
+        If the embedding, the graph, the layer, a gene or a column does not exist.
     ValueError
-        If no genes are selected, embeddings or the layer have NaN, alpha is no number above 0, or
-        there are more components than rows or features.
+        If no genes are selected, embeddings or the layer contain NaN, alpha is not a positive
+        number, or there are more components than rows or features.
 
     References
     ----------
@@ -88,27 +91,21 @@ def fit_ridge(
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> model = stp.tl.fit_ridge(sdata, targets="svd", n_factors=3)
-    >>> model.hyperparameters["alpha"] > 0
+    >>> model.hyperparameters.estimator.alpha > 0
     True
     """
     if alpha not in ("tuned", "hest"):
         _validate.positive("alpha", alpha)  # type: ignore[arg-type]
-    return fit(
-        sdata,
-        RIDGE,
-        Task(
-            embedding=embedding,
-            context=context,
-            genes=genes,
-            layer=layer,
-            groups=groups,
-            sample_weight=None,
-            targets=targets,
-            n_factors=n_factors,
-            scaling=scaling,
-            seed=seed,
-            device="cpu",
-        ),
-        network={},
-        estimator={"alpha": alpha, "n_components": n_components},
+    task = Task(
+        embedding=embedding,
+        context=context,
+        genes=genes,
+        layer=layer,
+        groups=groups,
+        targets=targets,
+        n_factors=n_factors,
+        scaling=scaling,
+        seed=seed,
     )
+    options = Hyperparameters(estimator=RidgeOptions(alpha, n_components))
+    return fit(open_table(sdata, table_name), Plan(RIDGE, task, options))

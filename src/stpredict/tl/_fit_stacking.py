@@ -1,30 +1,51 @@
-"""Fit a stack: a model on top of the out-of-fold predictions of others."""
+"""Fit a stack: a model on the out-of-fold predictions of other models."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
 
 from stpredict import _validate
 from stpredict._log import tell
-from stpredict._sdata import _recipe, _sections
+from stpredict._sdata._layer_steps import layer_steps
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
+from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING
+from stpredict.models._records import (
+    Hyperparameters,
+    RidgeOptions,
+    StackNetwork,
+    TrainingRecord,
+)
+from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
-from stpredict.nn.stacking import METAS, Meta
+from stpredict.nn import LinearSets, losses
+from stpredict.targets import Standard
 from stpredict.targets._genes import Genes
-from stpredict.tl._crossval._folds import folds_of
-from stpredict.tl._fitting._bases import check_alike, check_fits, fit_base, out_of_fold
+from stpredict.tl._crossval._folds import leave_groups_out
+from stpredict.tl._fitting._bases import (
+    call_function,
+    check_alike,
+    check_functions,
+    predict_out_of_fold,
+)
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._measured import values_of_genes
-from stpredict.tl._fitting._meta import beside, fit_meta
-from stpredict.tl._fitting._runner import versions
-from stpredict.tl._fitting._split import split, whole
-from stpredict.training import Schedule
+from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._split import hold_out_group, use_all_rows
+from stpredict.tl._fitting._values import genes_of_model
+from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from stpredict.tl._fitting._split import Split
 
 
 @shared()
@@ -32,78 +53,74 @@ def fit_stacking(
     sdata: SpatialData,
     bases: Mapping[str, Callable[[SpatialData], Model]],
     *,
-    meta: Meta = "mean",
+    meta: Literal["mean", "rank_mean", "ridge", "mlp"] = "mean",
     groups: str | None = None,
     n_hidden: int = 512,
     dropout: float = 0.2,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-6,
-    batch_size: int = 64,
-    max_epochs: int = 200,
-    patience: int = 10,
+    schedule: Schedule = Schedule(monitor="loss"),
     seed: int = 0,
     device: str = "auto",
+    table_name: str = "table",
 ) -> Model:
-    """Fit a stack: a meta-model on top of the predictions of several models.
+    """Fit a stack: a meta-model on the predictions of several models.
 
-    Every base is fitted once for each group, on all others, and predicts the group it has not
-    seen; with its scaling, factors and early stopping made anew each time. The meta-model is
-    trained on these out-of-fold predictions only. HEVisum's published notebook lets every base
-    predict its own training slides instead, so that its meta-model trusts whichever remembers them
-    best. Then the bases are fitted on all sections, and the stack predicts from them.
+    Every base is fitted once for each group, on all other groups, and predicts the group left out;
+    its scaling, factors and early stopping are refitted each time. The meta-model is trained on
+    these out-of-fold predictions only. (HEVisum's published notebook lets every base predict its
+    own training slides instead, so that its meta-model favours the base that overfits most.) Then
+    the bases are fitted on all sections, and the stack predicts from them.
 
-    The genes are those of ``var["selected"]``, as for single models: chosen once, on all the
-    sections given here, left out or not.
+    The genes are those of ``var["selected"]``, as for single models: selected once, on all the
+    sections given here.
 
-    The stack is one model: ``model.save`` writes one folder, `pp.prepare` makes the inputs of
-    every base, `tl.predict` predicts with all of them and puts the spread over the bases in
-    ``layers["std"]``.
+    A stack is one model: ``model.save`` writes one folder, `pp.prepare` makes the inputs of every
+    base, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
 
     Parameters
     ----------
     sdata
-        Training sections, with all that the bases take.
+        Training sections, with everything that the bases read.
     bases
-        By name, functions that take sections and return a fitted model, such as
+        Functions by name that take sections and return a fitted model, such as
         ``{"deepspot": stp.tl.fit_deepspot, "ridge": functools.partial(stp.tl.fit_ridge,
         targets="svd")}``; at least two. They must predict the same genes in the same units.
     meta
-        ``"mean"``: the mean of the bases, which has nothing to learn. ``"rank_mean"``: gene by gene
-        and within each section, the values of the mean in the order of the spots' mean ranks, so
-        that a spot's prediction depends on the others of its section. ``"ridge"``: ridge regression
-        on the predictions of all genes by all bases, alpha tuned by leaving out one group at a
-        time. ``"mlp"``, as HEVisum: two layers of ``n_hidden`` and half as many on them, with batch
-        norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST C2-C5 (one
-        section left out in turn, 250 genes, texture encoder; ridge, ridge and trees on 8 factors)
-        it had a mean PCC of 0.378, ``"ridge"`` 0.371, the ``"mlp"`` 0.355, and the best base 0.375.
+        ``"mean"``: the mean of the bases; nothing is fitted. ``"rank_mean"``: for each gene and
+        section, the values of the mean in the order of the spots' mean ranks, so that the
+        prediction of a spot depends on the others of its section. ``"ridge"``: ridge regression on
+        the predictions of all genes by all bases, with alpha tuned by leaving out one group at a
+        time. ``"mlp"``, as in HEVisum: two layers of ``n_hidden`` and ``n_hidden / 2`` units with
+        batch norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST
+        C2-C5 (leave one section out, 250 genes, texture encoder; bases ridge, ridge and trees on 8
+        factors) it had a mean PCC of 0.378, ``"ridge"`` 0.371, ``"mlp"`` 0.355, the best base
+        0.375.
     groups
         Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
-        early stopping of the ``"mlp"``; whole sections only. By default the patient where there
-        are several, else the section. The bases have ``groups`` of their own.
+        early stopping of the ``"mlp"``; whole sections only. By default the patient if there are
+        several, else the section. The bases have their own ``groups``.
     n_hidden
         Width of the first layer of the ``"mlp"``.
     dropout
-        Of the ``"mlp"``.
-    {training}
+        Dropout rate of the ``"mlp"``.
+    {schedule}
     {seed}
     {device}
+    {table_name}
 
     Returns
     -------
     Model
-        ``model.bases`` has the fitted bases, in the order of
-        ``model.hyperparameters["bases"]``, their names. ``sdata`` is not changed.
+        Fitted model, with the fitted bases by name in ``model.bases``; ``sdata`` is not changed.
 
     Raises
     ------
     KeyError
-        If something that a base takes is not there, or a column is not.
+        If something that a base reads, or a column, does not exist.
     TypeError
         If a base is no function, or returns no model.
     ValueError
         If there is a single base or a single group, a group is part of a section, the bases
-        predict different genes or units, or one was trained on sections it was to be held out
-        from.
+        predict different genes or units, or one was trained on sections left out.
 
     References
     ----------
@@ -125,71 +142,110 @@ def fit_stacking(
     ...     "trees": functools.partial(stp.tl.fit_trees, n_trees=20),
     ... }
     >>> model = stp.tl.fit_stacking(sdata, bases, meta="ridge")
-    >>> [base.method for base in model.bases]
+    >>> list(model.bases)
     ['ridge', 'trees']
     >>> stp.settings.verbosity = 1
     """
-    _check(bases, meta)
-    options = {"meta": meta, "n_hidden": n_hidden, "dropout": dropout}
-    STACKING.network(len(bases), 1, context="spot", **options)  # bad sizes are told at once
-    schedule = Schedule(
-        max_epochs=max_epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
-    table = _sections.table_of(sdata)
-    found = _sections.sections(sdata)
-    folds = folds_of(table, groups, purpose="stacking")
-    if folds.torn:
+    _validate.one_of("meta", meta, ("mean", "rank_mean", "ridge", "mlp"))
+    check_functions(bases, what="bases")
+    if len(bases) < 2:
+        raise ValueError(f"a stack needs at least two bases, not {len(bases)}")
+    network = StackNetwork(meta, n_hidden, dropout)
+    STACKING.build(len(bases), 1, context="spot", options=network)  # bad sizes raise at once
+    spots = open_table(sdata, table_name)
+    folds = leave_groups_out(spots, groups, purpose="stacking")
+    if folds.torn_sections:
         raise ValueError(
-            f"groups={groups!r} splits {_validate.listing(folds.torn)}, but stacking leaves out "
-            "whole sections, so that no spot is predicted from its neighbours: give a column such "
-            "as the patient, or leave groups= out"
+            f"groups={groups!r} splits the sections {_validate.listing(folds.torn_sections)}, but "
+            "stacking leaves out whole sections: give a column such as the patient, or leave "
+            "groups= out"
         )
-    rows = (split if meta == "mlp" else whole)(table, found, groups=groups, seed=seed)
-
-    predicted, first = out_of_fold(sdata, bases, folds, device=device)
-    values = values_of_genes(table, first)
-    scaled = Genes.fit(values.dense(rows.training), values.columns, scaling="standard")
-    features = features_of(predicted, _sections.region_of(table), meta=meta)
-    fitted, chosen = fit_meta(
-        features, values, scaled, rows, options=options, schedule=schedule, seed=seed, device=device
+    if meta == "mlp":
+        rows = hold_out_group(spots, groups=groups, seed=seed)
+    else:
+        rows = use_all_rows(spots, groups=groups)
+    predicted, first = predict_out_of_fold(spots, bases, folds, device=device)
+    measured = genes_of_model(spots, first).dense()
+    columns = np.arange(len(first.genes))
+    targets = Genes.fit(measured[rows.training], columns, scaling="standard")
+    features = features_of(predicted, spots.section_of_row, meta=meta)
+    scaler = _repeat(targets.standard, features.shape[1])
+    plan = Hyperparameters(network=network, schedule=schedule)
+    fitted, hyperparameters = _fit_meta(
+        Inputs(center=features, scaler=scaler),
+        targets.transform(measured),
+        rows,
+        plan,
+        seed=seed,
+        device=device,
     )
-    refitted = []
-    for name, fit in bases.items():
+    fitted_bases = {}
+    for name, function in bases.items():
         tell(f"stacking: {name} on all sections")
-        refitted.append(fit_base(name, fit, _sections.copy_of(sdata)))
-        check_alike(name, refitted[-1], next(iter(bases)), first)
+        fitted_bases[name] = call_function(name, function, spots.copy())
+        check_alike(name, fitted_bases[name], next(iter(bases)), first)
     return Model(
         method=STACKING.name,
         network=fitted.network,
         genes=first.genes,
         context="spot",
-        hyperparameters={**options, **chosen, "bases": list(bases)},
-        recipe=_recipe.layer_recipe(table, first.recipe["layer"]),
-        training={
-            "sections": _sections.section_names(table),
-            "groups": sorted(folds.names()),
-            "held_out": rows.held_out,
-            "n_spots": len(rows.training),
-            "n_held_out": len(rows.validation),
-            "best_epoch": fitted.best_epoch,
-            "sample_weight": None,
-            "seed": seed,
-            "versions": versions(),
-        },
+        hyperparameters=hyperparameters,
+        recipe=Recipe(first.recipe.layer, layer_steps(spots.table, first.recipe.layer)),
+        training=TrainingRecord(
+            sections=tuple(spots.section_names),
+            groups=tuple(sorted(set(folds.labels.tolist()))),
+            held_out=rows.held_out,
+            n_spots=len(rows.training),
+            n_held_out=len(rows.validation),
+            best_epoch=fitted.best_epoch,
+            seed=seed,
+            versions=package_versions(),
+        ),
         units=first.units,
-        inputs=beside(scaled, features.shape[1]),
-        targets=scaled,
+        inputs=scaler,
+        targets=targets,
         history=fitted.history,
-        bases=tuple(refitted),
+        bases=fitted_bases,
     )
 
 
-def _check(bases: Mapping[str, Callable[[SpatialData], Model]], meta: str) -> None:
-    _validate.one_of("meta", meta, METAS)
-    check_fits(bases, what="bases")
-    if len(bases) < 2:
-        raise ValueError(f"a stack needs at least two bases, but has {len(bases)}")
+def _fit_meta(
+    inputs: Inputs,
+    scaled_targets: NDArray[np.float32],
+    rows: Split,
+    plan: Hyperparameters,
+    *,
+    seed: int,
+    device: str,
+) -> tuple[Fitted, Hyperparameters]:
+    """Fit the network of a stack to the out-of-fold predictions of its bases."""
+    n_features, n_genes = inputs.center.shape[1], scaled_targets.shape[1]
+    options, schedule = plan.network, plan.schedule
+    if isinstance(options, StackNetwork) and options.meta == "mlp" and schedule is not None:
+        fitted = fit_network(
+            lambda: STACKING.build(n_features, n_genes, context="spot", options=options),
+            inputs,
+            Measured(scaled_targets),
+            training=rows.training,
+            validation=rows.validation,
+            loss=losses.make("mse", n_targets=n_genes),
+            schedule=schedule,
+            seed=seed,
+            device=device,
+        )
+        return fitted, Hyperparameters(network=options, schedule=schedule, loss="mse")
+    network = STACKING.build(n_features, n_genes, context="spot", options=options).eval()
+    estimator = None
+    if isinstance(network, LinearSets):
+        features = inputs.scaler.transform(inputs.center)
+        estimator = fit_linear(
+            network, features, scaled_targets, rows.groups, RidgeOptions(), seed=seed
+        )
+    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    return Fitted(network, history, 0), Hyperparameters(network=options, estimator=estimator)
+
+
+def _repeat(standard: Standard, n_features: int) -> Standard:
+    """Scale the predictions of all bases, side by side, as the targets are scaled."""
+    times = n_features // len(standard.mean)
+    return Standard(np.tile(standard.mean, times), np.tile(standard.scale, times))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from stpredict import _keys, _validate
+from stpredict import _validate
+from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import TREES
+from stpredict.models._records import Hyperparameters, TreesOptions
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import fit
-from stpredict.tl._fitting._task import Kind, Scaling, Task
+from stpredict.tl._fitting._runner import Plan, fit
+from stpredict.tl._fitting._task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,24 +19,25 @@ if TYPE_CHECKING:
 
     from stpredict.models import Model
 
-Context = Literal["spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"]
-
 
 @shared()
 def fit_trees(
     sdata: SpatialData,
     *,
     embedding: str = "X_texture",
-    context: Context = "spot_neighbors",
+    context: Literal[
+        "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+    ] = "spot_neighbors",
     genes: Sequence[str] | None = None,
-    layer: str | None = _keys.LOG1P,
-    targets: Kind = "genes",
+    layer: str | None = "log1p",
+    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
     n_factors: int | None = None,
-    scaling: Scaling | None = None,
+    scaling: Literal["standard", "robust", "none"] | None = None,
     n_trees: int = 200,
     min_samples_leaf: int = 5,
     max_features: float = 0.3,
     seed: int = 0,
+    table_name: str = "table",
 ) -> Model:
     """Fit extremely randomised trees on the embedding of a spot and the means over its context.
 
@@ -47,34 +50,33 @@ def fit_trees(
         Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
         (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
         (`pp.select_genes`).
-    embedding
-        Slot in ``obsm``.
-    context
-        What is looked at beside the spot: sub-tiles (``subspot``), neighbours, both, or nothing.
+    {embedding}
+    {context}
     genes
         Genes to predict, by default those of ``var["selected"]``.
     layer
-        Layer to predict; None is ``X``.
+        Layer to predict; None is ``X``. Predictions are in its units.
     {targets}
     n_trees
         Number of trees.
     min_samples_leaf
-        Fewest spots in a leaf.
+        Minimum number of spots in a leaf.
     max_features
-        Share of the features that a split is chosen from, in (0, 1].
+        Share of the features that are considered at each split, in (0, 1].
     {seed}
+    {table_name}
 
     Returns
     -------
     Model
-        ``sdata`` is not changed.
+        Fitted model; ``sdata`` is not changed.
 
     Raises
     ------
     KeyError
-        If the embedding, the graph, the layer or a gene is not there.
+        If the embedding, the graph, the layer or a gene does not exist.
     ValueError
-        If no genes are selected, embeddings or the layer have NaN, or an option is out of range.
+        If no genes are selected, embeddings or the layer contain NaN, or an option is out of range.
 
     References
     ----------
@@ -101,26 +103,16 @@ def fit_trees(
         raise ValueError(
             f"max_features={max_features!r} is a share of the features, above 0 and up to 1"
         )
-    return fit(
-        sdata,
-        TREES,
-        Task(
-            embedding=embedding,
-            context=context,
-            genes=genes,
-            layer=layer,
-            groups=None,
-            sample_weight=None,
-            targets=targets,
-            n_factors=n_factors,
-            scaling=scaling,
-            seed=seed,
-            device="cpu",
-        ),
-        network={},
-        estimator={
-            "n_trees": n_trees,
-            "min_samples_leaf": min_samples_leaf,
-            "max_features": max_features,
-        },
+    task = Task(
+        embedding=embedding,
+        context=context,
+        genes=genes,
+        layer=layer,
+        groups=None,
+        targets=targets,
+        n_factors=n_factors,
+        scaling=scaling,
+        seed=seed,
     )
+    options = Hyperparameters(estimator=TreesOptions(n_trees, min_samples_leaf, max_features))
+    return fit(open_table(sdata, table_name), Plan(TREES, task, options))

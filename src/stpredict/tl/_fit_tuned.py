@@ -1,4 +1,4 @@
-"""Choose among methods by what they predict of groups left out, and fit the best."""
+"""Choose among methods by cross-validation, and fit the best."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from stpredict import metrics
 from stpredict._log import tell
-from stpredict._sdata import _sections
-from stpredict.tl._crossval._folds import folds_of
-from stpredict.tl._crossval._jobs import fold_outcomes
-from stpredict.tl._crossval._run import Outcome
-from stpredict.tl._fitting._bases import check_fits, fit_base
+from stpredict._sdata._spot_table import open_table
+from stpredict.tl._crossval._folds import leave_groups_out
+from stpredict.tl._crossval._jobs import run_fold
+from stpredict.tl._crossval._outcome import Outcome
+from stpredict.tl._fitting._bases import call_function, check_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,32 +29,36 @@ def fit_tuned(
     *,
     groups: str | None = None,
     device: str = "auto",
+    table_name: str = "table",
 ) -> Model:
-    """Fit the best of some candidates, chosen by inner cross-validation.
+    """Fit the best of several candidates, chosen by inner cross-validation.
 
-    Every candidate is fitted once for each group, on all others, as `tl.cross_validate` does, and
-    the one with the highest mean PCC on what was left out is fitted to all sections given. Within
-    `tl.cross_validate` this is nested cross-validation: the sections left out outside have no say.
+    Every candidate is fitted once for each group, on all other groups, as in `tl.cross_validate`.
+    The one with the highest mean PCC on the groups left out is then fitted to all sections given.
+    As a method of `tl.cross_validate` this is nested cross-validation: the outer test sections do
+    not influence the choice.
 
     Parameters
     ----------
     sdata
-        Training sections, with all that the candidates take.
+        Training sections, with everything that the candidates read.
     candidates
-        By name, functions that take sections and return a fitted model; for hyperparameters,
-        ``{f"lr {lr}": functools.partial(stp.tl.fit_deepspot, learning_rate=lr) for lr in
-        (1e-4, 1e-3)}``.
+        Functions by name that take sections and return a fitted model; for hyperparameters,
+        ``{f"alpha {alpha}": functools.partial(stp.tl.fit_ridge, alpha=alpha) for alpha in
+        (1.0, 100.0)}``.
     groups
-        Column of ``obs`` whose groups are left out one at a time; by default the patient where
-        there are several, else the section.
+        Column of ``obs`` whose groups are left out one at a time; by default the patient if there
+        are several, else the section.
     device
-        Where candidates predict: ``"auto"``: cuda, then mps, then cpu.
+        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
+    table_name
+        Name of the table.
 
     Returns
     -------
     Model
-        The best candidate, fitted to all sections. ``model.training["tuned"]`` has its name as
-        ``chosen``, and the mean PCC of each candidate as ``pcc``. ``sdata`` is not changed.
+        Best candidate, fitted to all sections; ``sdata`` is not changed. ``model.training.tuned``
+        has the mean PCC of each candidate, best first.
 
     Raises
     ------
@@ -63,8 +67,8 @@ def fit_tuned(
     TypeError
         If a candidate is no function, or returns no model.
     ValueError
-        If there are fewer than two candidates or groups, a section or patient stands on both sides
-        of a split, or a candidate fails in a fold.
+        If there are fewer than two candidates or groups, a section or patient is on both sides of a
+        split, or a candidate fails in a fold.
 
     Examples
     --------
@@ -78,29 +82,30 @@ def fit_tuned(
     >>> spot = functools.partial(stp.tl.fit_ridge, context="spot")
     >>> candidates = {"genes": spot, "factors": functools.partial(spot, targets="svd")}
     >>> model = stp.tl.fit_tuned(sdata, candidates)
-    >>> model.training["tuned"]["chosen"] in candidates
-    True
+    >>> sorted(model.training.tuned)
+    ['factors', 'genes']
     >>> stp.settings.verbosity = 1
     """
-    check_fits(candidates, what="candidates")
+    check_functions(candidates, what="candidates")
     if len(candidates) < 2:
-        raise ValueError(f"there is nothing to choose among {len(candidates)} candidates")
-    table = _sections.table_of(sdata)
-    folds = folds_of(table, groups, purpose="tuning")
+        raise ValueError(f"fit_tuned needs at least two candidates, not {len(candidates)}")
+    spots = open_table(sdata, table_name)
+    folds = leave_groups_out(spots, groups, purpose="tuning")
     folds.refuse_leaks(groups)
-    region = _sections.region_of(table)
     scores: dict[str, list[float]] = {name: [] for name in candidates}
-    for fold, rows in folds:
-        for name, outcome in fold_outcomes(sdata, fold, rows, dict(candidates), (), device):
+    for fold in folds:
+        sections = spots.section_of_row[fold.rows]
+        for name, outcome in run_fold(spots, fold, candidates, (), device=device):
             if not isinstance(outcome, Outcome):
-                raise ValueError(f"{name} failed without {fold}:\n{outcome.traceback}")
-            for section in dict.fromkeys(region[rows]):
-                inside = region[rows] == section
+                raise ValueError(f"{name} failed without {fold.name}:\n{outcome.traceback}")
+            for section in dict.fromkeys(sections):
+                inside = sections == section
                 pcc = metrics.pcc(outcome.measured[inside], outcome.predicted[inside])
                 scores[name].append(float(pcc.mean()))
     means = {name: float(np.mean(values)) for name, values in scores.items()}
-    best = max(means, key=lambda name: means[name])
-    told = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-    tell(f"fit_tuned: {best} (mean PCC of what was left out: {told})")
-    model = fit_base(best, candidates[best], _sections.copy_of(sdata))
-    return replace(model, training={**model.training, "tuned": {"chosen": best, "pcc": means}})
+    ranked = dict(sorted(means.items(), key=lambda item: -item[1]))
+    best = next(iter(ranked))
+    listing = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
+    tell(f"fit_tuned: {best} (mean PCC on the groups left out: {listing})")
+    model = call_function(best, candidates[best], spots.copy())
+    return replace(model, training=replace(model.training, tuned=ranked))

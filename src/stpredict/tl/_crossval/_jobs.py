@@ -5,93 +5,99 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
 from tqdm.auto import tqdm
 
 from stpredict._log import tell
-from stpredict._sdata import _sections
 from stpredict._settings import settings
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
-from stpredict.tl._crossval._run import Outcome, run
+from stpredict.tl._crossval._outcome import Outcome, run_method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-
-    from stpredict.models import Model
-    from stpredict.tl._crossval._folds import Folds
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.tl._crossval._folds import Fold, Folds
     from stpredict.tl._crossval._store import Store
-    from stpredict.tl._fitting._bases import Fits
+    from stpredict.tl._fitting._bases import FitFunctions
 
-#: Workers may be threads of one process, whose random state training draws from, and whose options
-#: of pandas change where a table is sliced: they take turns.
-_ALONE = threading.Lock()
+#: Workers may be threads of one process. They share torch's random state, and pandas' options,
+#: which change while a table is sliced: they take turns.
+_TURN = threading.Lock()
 
+#: By name of the fold and of the method.
 Outcomes = dict[tuple[str, str], Outcome | Failure]
 
 
 def run_folds(
-    sdata: SpatialData, methods: Fits, folds: Folds, store: Store, *, device: str
+    spots: SpotTable, methods: FitFunctions, folds: Folds, store: Store, *, device: str
 ) -> Outcomes:
-    """Run what the store has not; by fold and method, what came out."""
+    """Run every method in every fold, except what the store has."""
     outcomes: Outcomes = {}
-    jobs: list[tuple[int, str, NDArray[np.intp], dict[str, Callable[..., Model]]]] = []
-    for number, (fold, rows) in enumerate(folds):
+    for fold in folds:
         for name in methods:
-            kept = store.read(number, name)
-            if kept is not None:
-                outcomes[fold, name] = kept
-        left = {name: fit for name, fit in methods.items() if (fold, name) not in outcomes}
-        if left:
-            jobs.append((number, fold, rows, left))
+            stored = store.read(fold.name, name)
+            if stored is not None:
+                outcomes[fold.name, name] = stored
     if outcomes:
-        tell(f"cross_validate: {len(outcomes)} of {len(folds.rows) * len(methods)} were finished")
-    client = _client()
-    walk = _one_by_one if client is None else _on_workers(client)
-    total = sum(len(left) for *_, left in jobs)
-    with tqdm(total=total, desc="cross-validate", disable=settings.verbosity < 1) as bar:
-        for number, fold, name, outcome in walk(sdata, jobs, folds, device):
-            outcomes[fold, name] = outcome
+        tell(f"cross_validate: {len(outcomes)} of {len(folds) * len(methods)} were finished before")
+    missing = {
+        fold.name: {
+            name: function
+            for name, function in methods.items()
+            if (fold.name, name) not in outcomes
+        }
+        for fold in folds
+    }
+    client = _active_client()
+    n_jobs = sum(map(len, missing.values()))
+    finished = (
+        _in_turn(spots, folds, missing, device)
+        if client is None
+        else _on_workers(client, spots, folds, missing, device)
+    )
+    hidden = settings.verbosity < 1
+    with tqdm(total=n_jobs, desc="cross-validate", disable=hidden or not n_jobs) as bar:
+        for fold_name, name, outcome in finished:
+            outcomes[fold_name, name] = outcome
             if isinstance(outcome, Failure):
-                tell(f"cross_validate: {name} failed without {fold}: {outcome.error}")
+                tell(f"cross_validate: {name} failed without {fold_name}: {outcome.error}")
             else:
-                store.write(number, name, outcome)
+                store.write(fold_name, name, outcome)
             bar.update()
     return outcomes
 
 
-def fold_outcomes(
-    sdata: SpatialData,
-    fold: str,
-    rows: NDArray[np.intp],
-    methods: dict[str, Callable[..., Model]],
-    torn: tuple[str, ...],
-    device: str,
+def run_fold(
+    spots: SpotTable, fold: Fold, methods: FitFunctions, torn: Collection[str], *, device: str
 ) -> Iterator[tuple[str, Outcome | Failure]]:
-    """Run some methods in one fold."""
-    train, test = fold_data(sdata, rows, device=device)
-    whole = set(_sections.section_names(_sections.table_of(test))) - set(torn)
-    for name, fit in methods.items():
-        yield name, run(name, fit, train, test, fold=fold, whole=whole, device=device)
+    """Run some methods in one fold; sections in ``torn`` are partly in training."""
+    training, test = fold_data(spots, fold.rows, device=device)
+    held_out = set(test.section_names) - set(torn)
+    for name, function in methods.items():
+        outcome = run_method(
+            name, function, training, test, fold=fold.name, held_out=held_out, device=device
+        )
+        yield name, outcome
 
 
-def _one_by_one(
-    sdata: SpatialData, jobs: list[Any], folds: Folds, device: str
-) -> Iterator[tuple[int, str, str, Outcome | Failure]]:
-    for number, fold, rows, methods in jobs:
-        for name, outcome in fold_outcomes(sdata, fold, rows, methods, folds.torn, device):
-            yield number, fold, name, outcome
+def _in_turn(
+    spots: SpotTable, folds: Folds, missing: dict[str, FitFunctions], device: str
+) -> Iterator[tuple[str, str, Outcome | Failure]]:
+    for fold in folds:
+        if not missing[fold.name]:
+            continue
+        for name, outcome in run_fold(
+            spots, fold, missing[fold.name], folds.torn_sections, device=device
+        ):
+            yield fold.name, name, outcome
 
 
-def _client() -> Any:
-    """The active client of a cluster; None where there is none."""
-    distributed = sys.modules.get("distributed")  # without it there is none
+def _active_client() -> Any:
+    """The active client of a dask cluster; None if there is none."""
+    distributed = sys.modules.get("distributed")  # without the import there is no client
     if distributed is None:
         return None
     try:
@@ -100,43 +106,36 @@ def _client() -> Any:
         return None
 
 
-def _on_workers(client: Any) -> Callable[..., Iterator[tuple[int, str, str, Outcome | Failure]]]:
-    def walk(
-        sdata: SpatialData, jobs: list[Any], folds: Folds, device: str
-    ) -> Iterator[tuple[int, str, str, Outcome | Failure]]:
-        from distributed import as_completed
+def _on_workers(
+    client: Any, spots: SpotTable, folds: Folds, missing: dict[str, FitFunctions], device: str
+) -> Iterator[tuple[str, str, Outcome | Failure]]:
+    from distributed import as_completed
 
-        shared = client.scatter([sdata], broadcast=True)[0]
-        futures = {
-            client.submit(
-                _work, shared, fold, rows, {name: fit}, folds.torn, device, os.getpid(), pure=False
-            ): (
-                number,
-                fold,
-                name,
-            )
-            for number, fold, rows, methods in jobs
-            for name, fit in methods.items()
-        }
-        for future, outcome in as_completed(list(futures), with_results=True):
-            yield *futures[future], outcome
-
-    return walk
+    shared = client.scatter([spots], broadcast=True)[0]
+    torn = folds.torn_sections
+    futures = {
+        client.submit(
+            _run_on_worker, shared, fold, name, function, torn, device, os.getpid(), pure=False
+        ): (fold.name, name)
+        for fold in folds
+        for name, function in missing[fold.name].items()
+    }
+    for future, outcome in as_completed(list(futures), with_results=True):
+        yield *futures[future], outcome
 
 
-def _work(
-    sdata: SpatialData,
-    fold: str,
-    rows: NDArray[np.intp],
-    methods: dict[str, Callable[..., Model]],
-    torn: tuple[str, ...],
+def _run_on_worker(
+    spots: SpotTable,
+    fold: Fold,
+    name: str,
+    function: Any,
+    torn: Collection[str],
     device: str,
     caller: int,
 ) -> Outcome | Failure:
-    """One method in one fold, on a worker."""
-    if os.getpid() != caller:  # bars of several processes would run into each other
+    if os.getpid() != caller:  # progress bars of several processes would overwrite each other
         settings.verbosity = 0
-    # images are read in this process: a worker that waits for others would wait forever
-    with _ALONE, dask.config.set(scheduler="synchronous"):
-        ((_, outcome),) = fold_outcomes(sdata, fold, rows, methods, torn, device)
+    # images are read in this process: a worker that waits for other workers would wait forever
+    with _TURN, dask.config.set(scheduler="synchronous"):
+        ((_, outcome),) = run_fold(spots, fold, {name: function}, torn, device=device)
     return outcome

@@ -1,4 +1,4 @@
-"""Finished folds on disk, where an interrupted cross-validation takes up again."""
+"""Finished folds on disk, from which an interrupted cross-validation continues."""
 
 from __future__ import annotations
 
@@ -12,142 +12,142 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from stpredict._sdata import _provenance, _sections
-from stpredict.tl._crossval._run import Outcome
+from stpredict._sdata._provenance import read_steps, recorded_steps
+from stpredict._sdata._steps import EmbedStep
+from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anndata import AnnData
-
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
-    from stpredict.tl._fitting._bases import Fits
+    from stpredict.tl._fitting._bases import FitFunctions
 
 _RUN = "run.json"
 
 
 class Store:
-    """A folder with what each method predicted in each fold.
+    """A folder with the outcome of each method in each fold.
 
     Parameters
     ----------
     folder
-        Made where it is not there. None: nothing is kept.
-    known
-        What the run is: a folder of another run is refused.
+        Folder, which is created if it does not exist; None stores nothing.
+    run
+        Description of the run (`describe_run`): a folder of another run is refused.
     """
 
-    def __init__(self, folder: str | Path | None, known: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path | None, run: dict[str, Any]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
+        self._places = {name: number for number, name in enumerate(run["folds"])}
         file = self.folder / _RUN
         if file.exists():
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            _check_same(self.folder, kept, known)
-            known = known | {"methods": kept["methods"] | known["methods"]}
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            _check_same_run(self.folder, stored, json.loads(json.dumps(run)))
+            run = {**run, "methods": stored["methods"] | run["methods"]}
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise FileExistsError(
                 f"{self.folder} holds something else than a cross-validation: give another folder="
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(file, lambda path: path.write_text(json.dumps(known, indent=1), encoding="utf-8"))
+        _write_whole(
+            file, lambda path: path.write_text(json.dumps(run, indent=1), encoding="utf-8")
+        )
 
-    def read(self, fold: int, method: str) -> Outcome | None:
-        """What was kept; None if the method did not finish."""
+    def read(self, fold: str, method: str) -> Outcome | None:
+        """Stored outcome; None if the method did not finish."""
         if self.folder is None or not self._file(fold, method).exists():
             return None
-        with np.load(self._file(fold, method), allow_pickle=False) as kept:
-            return Outcome(
-                **{
-                    field.name: kept[field.name] if kept[field.name].ndim else kept[field.name][()]
-                    for field in fields(Outcome)
-                }
-            )
+        with np.load(self._file(fold, method), allow_pickle=False) as arrays:
+            values = {part.name: arrays[part.name] for part in fields(Outcome)}
+        return Outcome(**{name: x if x.ndim else x[()] for name, x in values.items()})
 
-    def write(self, fold: int, method: str, outcome: Outcome) -> None:
-        """Keep an outcome; whole, or not at all."""
+    def write(self, fold: str, method: str, outcome: Outcome) -> None:
+        """Store an outcome; a file is complete or absent."""
         if self.folder is not None:
-            _write(self._file(fold, method), lambda path: _save(path, outcome))
+            _write_whole(self._file(fold, method), lambda path: _save(path, outcome))
 
-    def _file(self, fold: int, method: str) -> Path:
-        return Path(self.folder or "") / f"fold{fold}_{method}.npz"
+    def _file(self, fold: str, method: str) -> Path:
+        return Path(self.folder or "") / f"fold{self._places[fold]}_{method}.npz"
 
 
-def fingerprint(table: AnnData, methods: Fits, folds: Folds, **options: Any) -> dict[str, Any]:
-    """What a cross-validation depends on, in short."""
+def describe_run(
+    spots: SpotTable, methods: FitFunctions, folds: Folds, **options: Any
+) -> dict[str, Any]:
+    """Everything that a cross-validation depends on, as a fingerprint."""
+    table = spots.table
     digest = hashlib.blake2b(digest_size=16)
-    for values in (table.X, *(table.layers[name] for name in _named(table.layers))):
-        _digest(digest, values)
-    for slot in sorted(_provenance.recorded(table, "embed").keys() & set(table.obsm.keys())):
-        _digest(digest, table.obsm[slot])
-    names = [*table.obs_names, *table.var_names, *_sections.region_of(table)]
+    layers = sorted(name for name in table.layers if name is not None)  # anndata 0.13: None is X
+    embeddings = sorted(read_steps(table, EmbedStep).keys() & set(table.obsm.keys()))
+    for values in (
+        table.X,
+        *(table.layers[name] for name in layers),
+        *(table.obsm[slot] for slot in embeddings),
+    ):
+        _update(digest, values)
+    names = [*table.obs_names, *table.var_names, *spots.section_of_row]
     digest.update("\n".join(map(str, names)).encode())
     return {
-        "methods": {name: describe(fit) for name, fit in methods.items()},
-        "folds": {name: hashlib.blake2b(rows.tobytes()).hexdigest()[:16] for name, rows in folds},
+        "methods": {name: describe(function) for name, function in methods.items()},
+        "folds": {
+            fold.name: hashlib.blake2b(fold.rows.tobytes()).hexdigest()[:16] for fold in folds
+        },
         "data": digest.hexdigest(),
-        "steps": json.loads(json.dumps(_provenance.recorded_steps(table), default=str)),
+        "steps": json.loads(json.dumps(recorded_steps(table), default=str)),
         **options,
     }
 
 
-def describe(fit: Callable[..., Any]) -> str:
-    """A function and its arguments, as far as they can be told."""
-    if isinstance(fit, partial):
-        given = [describe(part) if callable(part) else repr(part) for part in fit.args]
-        given += [
-            f"{key}={describe(value) if callable(value) else _repr(value)}"
-            for key, value in sorted(fit.keywords.items())
+def describe(function: Callable[..., Any]) -> str:
+    """A function and its arguments as text; a function of the user's is known by its name."""
+    if isinstance(function, partial):
+        arguments = [_describe_value(value) for value in function.args]
+        arguments += [
+            f"{name}={_describe_value(value)}" for name, value in sorted(function.keywords.items())
         ]
-        return f"{describe(fit.func)}({', '.join(given)})"
-    name = getattr(fit, "__qualname__", type(fit).__qualname__)
-    return f"{getattr(fit, '__module__', type(fit).__module__)}.{name}"
+        return f"{describe(function.func)}({', '.join(arguments)})"
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', type(function).__module__)}.{name}"
 
 
-def _repr(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, dict):
-        items = (f"{key!r}: {describe(v) if callable(v) else _repr(v)}" for key, v in value.items())
-        return "{" + ", ".join(items) + "}"
-    return repr(value)
+        return "{" + ", ".join(f"{key!r}: {_describe_value(x)}" for key, x in value.items()) + "}"
+    return describe(value) if callable(value) else repr(value)
 
 
-def _named(layers: Any) -> list[str]:
-    return sorted(name for name in layers if name is not None)  # anndata 0.13: None is X
-
-
-def _digest(digest: Any, values: Any) -> None:
+def _update(digest: Any, values: Any) -> None:
+    parts = [np.asarray(values)]
     if sp.issparse(values):
         values = values.tocsr()
         parts = [values.data, values.indices, values.indptr]
-    else:
-        parts = [np.asarray(values)]
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)
 
 
-def _check_same(folder: Path, kept: dict[str, Any], known: dict[str, Any]) -> None:
-    known = json.loads(json.dumps(known))
-    other = [key for key in known if key != "methods" and known[key] != kept.get(key)]
-    other += [
+def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
+    different = [key for key in run if key != "methods" and run[key] != stored.get(key)]
+    different += [
         f"method {name!r}"
-        for name, fit in known["methods"].items()
-        if kept["methods"].get(name, fit) != fit
+        for name, function in run["methods"].items()
+        if stored["methods"].get(name, function) != function
     ]
-    if other:
+    if different:
         raise ValueError(
-            f"{folder} holds a cross-validation with other {', '.join(other)}: give another "
+            f"{folder} holds a cross-validation with other {', '.join(different)}: give another "
             "folder=, or delete it to start again"
         )
 
 
 def _save(path: Path, outcome: Outcome) -> None:
     with path.open("wb") as file:
-        np.savez(file, **{field.name: getattr(outcome, field.name) for field in fields(Outcome)})
+        np.savez(file, **{part.name: getattr(outcome, part.name) for part in fields(Outcome)})
 
 
-def _write(file: Path, make: Callable[[Path], Any]) -> None:
-    """Write beside its place, then move there."""
-    beside = file.with_name(f".{file.name}.part")
-    make(beside)
-    beside.replace(file)
+def _write_whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a temporary name, then rename."""
+    partial_file = file.with_name(f".{file.name}.part")
+    write(partial_file)
+    partial_file.replace(file)

@@ -2,83 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys
-from stpredict._sdata import _provenance, _sections
-from stpredict.tl._crossval._run import Outcome
-from stpredict.tl._crossval._score_folds import ridge_names
+from stpredict._sdata._provenance import record
+from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.results import Protocol
     from stpredict.tl._crossval._folds import Folds
     from stpredict.tl._crossval._jobs import Outcomes
 
 
-def write_table(
-    sdata: SpatialData,
+def write_out_of_fold(
+    spots: SpotTable,
     methods: Sequence[str],
     folds: Folds,
     outcomes: Outcomes,
+    protocol: Protocol,
     *,
-    settings: dict[str, Any],
+    key_added: str,
 ) -> None:
-    """Write ``tables["out_of_fold"]``."""
-    table = _sections.table_of(sdata)
-    done = [outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)]
-    predicted = {gene for outcome in done for gene in outcome.genes}
-    genes = pd.Index([gene for gene in table.var_names if gene in predicted])
-    names = ridge_names(done)
-    layers = {name: _empty(table.n_obs, len(genes)) for name in (*methods, *names.values())}
-    measured = _empty(table.n_obs, len(genes))
+    """Write the measured values and the predictions of every method."""
+    predicted_genes = {
+        gene
+        for outcome in outcomes.values()
+        if isinstance(outcome, Outcome)
+        for gene in outcome.genes
+    }
+    genes = pd.Index([gene for gene in spots.table.var_names if gene in predicted_genes])
+    shape = (spots.table.n_obs, len(genes))
+    measured, *layers = (_empty(shape) for _ in range(len(methods) + 1))
+    by_method = dict(zip(methods, layers, strict=True))
     n_folds = np.zeros(len(genes), dtype=np.int64)
-    fold = np.empty(table.n_obs, dtype=object)
-    for name, rows in folds:
-        fold[rows] = name
-        there = np.zeros(len(genes), dtype=bool)
-        for method in reversed(methods):  # of one embedding, the first method's ridge stays
-            outcome = outcomes[name, method]
-            if not isinstance(outcome, Outcome):
-                continue
-            places = genes.get_indexer(outcome.genes)
-            _put(layers[method], rows, places, outcome.predicted)
-            _put(measured, rows, places, outcome.measured)
-            if outcome.ridge.size:
-                _put(layers[names[outcome.embedding]], rows, places, outcome.ridge)
-            there[places] = True
-        n_folds += there
-    found = AnnData(X=measured, obs=table.obs.copy(), var=pd.DataFrame(index=genes), layers=layers)
-    found.obs[_keys.FOLD] = pd.Categorical(fold, categories=folds.names())
-    found.var["n_folds"] = n_folds
-    if _keys.SPATIAL in table.obsm:
-        found.obsm[_keys.SPATIAL] = table.obsm[_keys.SPATIAL].copy()
-    for key in (_keys.CONNECTIVITIES, _keys.DISTANCES):
-        if key in table.obsp:
-            found.obsp[key] = table.obsp[key].copy()
-    _provenance.record(found, "cross_validate", **settings)
-    region, region_key, instance_key = get_table_keys(table)
-    sdata.tables[_keys.OUT_OF_FOLD] = TableModel.parse(
-        found, region=region, region_key=region_key, instance_key=instance_key
+    fold_of_row = np.empty(spots.table.n_obs, dtype=object)
+    for fold in folds:
+        fold_of_row[fold.rows] = fold.name
+        in_fold = np.zeros(len(genes), dtype=bool)
+        for method in methods:
+            outcome = outcomes[fold.name, method]
+            if isinstance(outcome, Outcome):
+                columns = genes.get_indexer(outcome.genes)
+                by_method[method][np.ix_(fold.rows, columns)] = outcome.predicted
+                measured[np.ix_(fold.rows, columns)] = outcome.measured
+                in_fold[columns] = True
+        n_folds += in_fold
+    table = AnnData(
+        X=measured, obs=spots.table.obs.copy(), var=pd.DataFrame(index=genes), layers=by_method
     )
+    names = [fold.name for fold in folds]
+    table.obs[_keys.FOLD] = pd.Categorical(fold_of_row, categories=names)
+    table.obs[_keys.GROUP] = pd.Categorical(folds.labels)
+    table.var["n_folds"] = n_folds
+    record(table, "cross_validate", methods=list(methods), **protocol.to_plain())
+    spots.add_table(key_added, table)
 
 
-def _empty(n_obs: int, n_genes: int) -> NDArray[np.float32]:
-    return np.full((n_obs, n_genes), np.nan, dtype=np.float32)
-
-
-def _put(
-    values: NDArray[np.float32],
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-    given: NDArray[np.float32],
-) -> None:
-    values[np.ix_(rows, columns)] = given
+def _empty(shape: tuple[int, int]) -> NDArray[np.float32]:
+    return np.full(shape, np.nan, dtype=np.float32)

@@ -1,8 +1,10 @@
-"""The shared runner: measured sections and a method in, a fitted model out."""
+"""The shared runner: an opened table and a method in, a fitted model out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,193 +12,212 @@ import torch
 from sklearn.neighbors import KDTree
 
 from stpredict import _validate
-from stpredict._sdata import _layers, _recipe, _sections
+from stpredict._sdata._inputs import read_inputs, recipe_of
+from stpredict._sdata._layer_steps import units_of
 from stpredict.models import Model
-from stpredict.models._ridge import Ridge
+from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.targets._counts import COUNTS_UNITS
-from stpredict.tl._fitting._split import split, whole
-from stpredict.tl._fitting._task import (
+from stpredict.tl._fitting._split import hold_out_group, use_all_rows
+from stpredict.tl._fitting._values import (
     fit_targets,
-    measured_of,
-    read_loss,
+    make_loss,
+    measured_targets,
     read_values,
     read_weights,
-    weighing,
+    weight_record,
 )
-from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
+from stpredict.training import Fitted, Inputs, fit_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anndata import AnnData
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
     from torch import nn
 
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import Recipe
     from stpredict.models._methods import Method
+    from stpredict.models._records import EstimatorOptions
+    from stpredict.targets import Targets
     from stpredict.tl._fitting._split import Split
-    from stpredict.tl._fitting._task import Task, Values
-    from stpredict.training import Pixels
+    from stpredict.tl._fitting._task import Task
+    from stpredict.tl._fitting._values import Values
+    from stpredict.training import Measured, Pixels
 
-#: Packages whose versions a model remembers.
+#: Packages whose versions a model records.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
 
 
-def fit(
-    sdata: SpatialData,
-    method: Method,
-    task: Task,
-    *,
-    network: dict[str, Any],
-    schedule: Schedule | None = None,
-    estimator: dict[str, Any] | None = None,
-) -> Model:
-    """Check a SpatialData, and fit a method to it: step by step, or by its estimator."""
+@dataclass(frozen=True)
+class Plan:
+    """A method, what it is to learn, and how: the arguments of a ``fit_*`` function.
+
+    ``start`` fills the network with the weights that training starts from.
+    """
+
+    method: Method
+    task: Task
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    start: Callable[[nn.Module], None] | None = None
+
+    def build(self, n_features: int, n_targets: int) -> nn.Module:
+        """Build the network."""
+        network = self.method.build(
+            n_features,
+            n_targets,
+            context=self.task.context,
+            options=self.hyperparameters.network,
+        )
+        if self.start is not None:
+            self.start(network)
+        return network
+
+
+def fit(spots: SpotTable, plan: Plan) -> Model:
+    """Fit a method on embeddings: step by step, or by its estimator."""
+    method, task = plan.method, plan.task
     _validate.one_of("context", task.context, method.contexts)
     uses_subtiles, uses_neighbors = method.contexts[task.context]
-    table = _sections.table_of(sdata)
-    found = _sections.sections(sdata)
-    center, subtiles, padded = _recipe.read_inputs(
-        table, task.embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
+    embedding = str(task.embedding)
+    center, subtiles, padded = read_inputs(
+        spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
     )
-    values = read_values(table, task)
-    choose = whole if method.estimate else split
-    rows = choose(table, found, groups=task.groups, seed=task.seed)
+    values = read_values(spots, task)
+    if method.estimate is None:
+        rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
+    else:
+        rows = use_all_rows(spots, groups=task.groups)
+    schedule = plan.hyperparameters.schedule
     inputs = Inputs(
         center=center,
         scaler=Standard.fit(center[rows.training]),
         subtiles=subtiles,
         subtile_scaler=_subtile_scaler(subtiles, rows.training),
         neighbors=padded,
-        order=_order(found) if schedule and schedule.patch_size > 1 else None,
+        order=_spatial_order(spots) if schedule and schedule.patch_size > 1 else None,
     )
-    return fit_inputs(
-        table,
-        method,
-        task,
-        values,
-        rows,
-        inputs=inputs,
-        center=center,
-        recipe=_recipe.recipe_of(table, task.embedding, task.layer, neighbors=uses_neighbors),
-        network=network,
-        schedule=schedule,
-        estimator=estimator,
-    )
+    recipe = recipe_of(spots, embedding, task.layer, neighbors=uses_neighbors)
+    return fit_inputs(spots, plan, values, rows, inputs=inputs, recipe=recipe)
 
 
 def fit_inputs(
-    table: AnnData,
-    method: Method,
-    task: Task,
+    spots: SpotTable,
+    plan: Plan,
     values: Values,
     rows: Split,
     *,
     inputs: Inputs | Pixels,
-    center: NDArray[np.float32],
-    recipe: dict[str, Any],
-    network: dict[str, Any],
-    schedule: Schedule | None = None,
-    estimator: dict[str, Any] | None = None,
-    noted: dict[str, Any] | None = None,
-    start: Callable[[nn.Module], None] | None = None,
+    recipe: Recipe,
 ) -> Model:
-    """Fit a method to inputs that are ready.
-
-    ``center``, (n, d), are the embeddings that the ridge regression beside it sees; ``noted`` is
-    what the model remembers among its hyperparameters; ``start`` fills the network with weights to
-    start from.
-    """
-    weights = read_weights(table, task.sample_weight, rows.training)
+    """Fit a method to inputs that have been read."""
+    task = plan.task
     targets = fit_targets(values, task, rows.training)
-    measured = measured_of(values, targets)
-
-    def build() -> nn.Module:
-        made = method.network(center.shape[1], targets.n_outputs, context=task.context, **network)
-        if start is not None:
-            start(made)
-        return made
-
-    chosen: dict[str, Any]
-    if schedule is not None:
-        loss = read_loss(task, len(values.genes))
-        fitted = fit_network(
-            build,
-            inputs,
-            measured,
-            training=rows.training,
-            validation=rows.validation,
-            loss=loss,
-            schedule=schedule,
-            seed=task.seed,
-            device=task.device,
-            weights=weights,
-        )
-        named = loss.name if isinstance(task.loss, str) else repr(task.loss)
-        chosen = {**vars(schedule), "loss": named}
+    measured = measured_targets(values, targets)
+    if plan.method.estimate is None:
+        weights = read_weights(spots.table, task.sample_weight, rows.training)
+        fitted, hyperparameters = _train(plan, inputs, measured, rows, targets, weights)
     else:
-        fitted, chosen = _estimated(method, build(), inputs, measured, rows, task, estimator or {})
-    # ridge stops at nothing: it gets all rows, and tunes alpha over their groups
-    scaler = inputs.scaler if isinstance(inputs, Inputs) else Standard.fit(center[rows.training])
-    ridge = Ridge.fit(scaler.transform(center), values.dense(np.arange(len(center))), rows.groups)
+        fitted, hyperparameters = _estimate(plan, inputs, measured, rows, targets)
+    on_embeddings = isinstance(inputs, Inputs)
+    counts = values.library is not None or task.per_10k
     return Model(
-        method=method.name,
+        method=plan.method.name,
         network=fitted.network,
         genes=tuple(values.genes),
         context=task.context,
-        hyperparameters={**network, **chosen, **(noted or {})},
+        hyperparameters=hyperparameters,
         recipe=recipe,
-        training={
-            "sections": _sections.section_names(table),
-            "groups": sorted(set(rows.groups.tolist())),
-            "held_out": rows.held_out,
-            "n_spots": len(rows.training),
-            "n_held_out": len(rows.validation),
-            "best_epoch": fitted.best_epoch,
-            "sample_weight": weighing(table, task.sample_weight),
-            "seed": task.seed,
-            "versions": versions(),
-            # of factors, to make the same of new sections
-            **({} if targets.outputs is None else {"target_genes": table.var_names.tolist()}),
-        },
-        units=(_layers.units_of(table, task.layer) if values.library is None else COUNTS_UNITS),
-        inputs=scaler,
+        training=TrainingRecord(
+            sections=tuple(spots.section_names),
+            groups=tuple(sorted(set(rows.groups.tolist()))),
+            held_out=rows.held_out,
+            n_spots=len(rows.training),
+            n_held_out=len(rows.validation),
+            best_epoch=fitted.best_epoch,
+            seed=task.seed,
+            versions=package_versions(),
+            sample_weight=weight_record(spots.table, task.sample_weight),
+            # the factors of new sections are found in the same genes
+            target_genes=None if targets.outputs is None else tuple(spots.table.var_names),
+        ),
+        units=COUNTS_UNITS if counts else units_of(task.layer, recipe.layer_steps),
+        inputs=inputs.scaler if on_embeddings else None,
         targets=targets,
-        ridge=ridge,
         history=fitted.history,
-        subtiles=inputs.subtile_scaler if isinstance(inputs, Inputs) else None,
+        subtiles=inputs.subtile_scaler if on_embeddings else None,
     )
 
 
-def _estimated(
-    method: Method,
-    network: nn.Module,
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that a model is made with."""
+    versions = {}
+    for name in _VERSIONS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return versions
+
+
+def _train(
+    plan: Plan,
     inputs: Inputs | Pixels,
     measured: Measured,
     rows: Split,
-    task: Task,
-    options: dict[str, Any],
-) -> tuple[Fitted, dict[str, Any]]:
-    """Fit a network by the method's estimator; also gives what that chose."""
-    if method.estimate is None:
-        raise TypeError(f"{method.name} is trained step by step: it needs a schedule")
-    if not isinstance(inputs, Inputs):
-        raise TypeError(f"{method.name} has an estimator, which takes embeddings, not pixels")
-    pooled = torch.cat([part for _, part in inputs.pooled(network.eval(), torch.device("cpu"))])
-    chosen = method.estimate(
-        network, pooled.numpy(), measured.targets, rows.groups, seed=task.seed, **options
+    targets: Targets,
+    weights: NDArray[np.float64] | None,
+) -> tuple[Fitted, Hyperparameters]:
+    """Train a network step by step."""
+    schedule = plan.hyperparameters.schedule
+    if schedule is None:
+        raise TypeError(f"{plan.method.name} is trained step by step: it needs a schedule")
+    n_features = inputs.center.shape[1] if isinstance(inputs, Inputs) else 0
+    loss = make_loss(plan.task, measured.targets.shape[1])
+    fitted = fit_network(
+        lambda: plan.build(n_features, targets.n_outputs),
+        inputs,
+        measured,
+        training=rows.training,
+        validation=rows.validation,
+        loss=loss,
+        schedule=schedule,
+        seed=plan.task.seed,
+        device=plan.task.device,
+        weights=weights,
     )
-    return Fitted(
-        network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), best_epoch=0
-    ), options | chosen
+    name = loss.name if isinstance(plan.task.loss, str) else repr(plan.task.loss)
+    return fitted, replace(plan.hyperparameters, loss=name)
 
 
-def _order(found: list[_sections.Section]) -> NDArray[np.int64]:
-    """All rows, those near in space near in order: the leaves of a tree over each section."""
+def _estimate(
+    plan: Plan, inputs: Inputs | Pixels, measured: Measured, rows: Split, targets: Targets
+) -> tuple[Fitted, Hyperparameters]:
+    """Fill a network by the estimator of its method."""
+    estimate = plan.method.estimate
+    if estimate is None or not isinstance(inputs, Inputs):
+        raise TypeError(f"{plan.method.name} has no estimator on embeddings")
+    network = plan.build(inputs.center.shape[1], targets.n_outputs).eval()
+    pooled = torch.cat([part for _, part in inputs.pooled(network, torch.device("cpu"))])
+    options: EstimatorOptions = estimate(
+        network,
+        pooled.numpy(),
+        measured.targets,
+        rows.groups,
+        plan.hyperparameters.estimator,
+        seed=plan.task.seed,
+    )
+    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    fitted = Fitted(network, history, best_epoch=0)
+    return fitted, replace(plan.hyperparameters, estimator=options)
+
+
+def _spatial_order(spots: SpotTable) -> NDArray[np.int64]:
+    """All rows, with neighbours in space close in order: the leaves of a tree over each section."""
     by_section = [
-        section.rows[np.asarray(KDTree(section.centers_um).get_arrays()[1])] for section in found
+        section.rows[np.asarray(KDTree(section.centers_um).get_arrays()[1])]
+        for section in spots.sections
     ]
     return np.concatenate(by_section).astype(np.int64)
 
@@ -210,16 +231,3 @@ def _subtile_scaler(
     _, n_subtiles, n_features = subtiles.shape
     each = Standard.fit(subtiles[training].reshape(-1, n_features))
     return each.times(n_subtiles)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a model was made with."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    known = {}
-    for name in _VERSIONS:
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree
-            continue
-    return known

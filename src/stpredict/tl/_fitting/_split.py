@@ -1,4 +1,4 @@
-"""What is held out for early stopping."""
+"""Rows to train on, and rows held out for early stopping."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict._sdata import _sections
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
-#: Of a single section, this share of the spots is held out.
+    from stpredict._sdata._spot_table import SpotTable
+
+#: Share of the spots of a single section that is held out.
 _BLOCK_SHARE = 0.2
-#: A correlation, or a spread, of fewer spots says nothing.
-_LEAST_SPOTS = 10
+#: Correlation and spread of fewer spots are not informative.
+_MIN_SPOTS = 10
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to train on, rows to stop early by, and what the latter are.
+    """Rows to train on, and rows held out for early stopping.
 
     Attributes
     ----------
     training, validation
         Rows of the table.
     groups
-        Group of each row of the table, (n_obs,): what ridge's alpha is tuned over.
+        Group of each row of the table, (n_obs,); ridge regression tunes alpha over them.
     held_out
-        In words.
+        The held-out group, in words.
     """
 
     training: NDArray[np.intp]
@@ -41,95 +41,80 @@ class Split:
     held_out: str
 
 
-def split(
-    table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
-) -> Split:
-    """Hold out one group (patient, section), or a block of tissue of a single section."""
-    labels, kind = group_labels(table, groups)
+def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
+    """Hold out one group (patient or section), or a block of tissue of a single one."""
+    labels, kind = group_labels(spots, groups)
     names = list(dict.fromkeys(labels))
     if len(names) == 1:
-        return _block(found, kind=kind, name=names[0])
-    chosen = names[np.random.default_rng(seed).integers(len(names))]
-    held_out = labels == chosen
-    _check_sizes(int((~held_out).sum()), int(held_out.sum()))
-    return Split(
-        training=np.flatnonzero(~held_out),
-        validation=np.flatnonzero(held_out),
-        groups=labels,
-        held_out=f"{kind} {chosen}",
-    )
+        return _hold_out_block(spots, label=f"{kind} {names[0]}")
+    name = names[np.random.default_rng(seed).integers(len(names))]
+    is_held_out = labels == name
+    training, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    _check_sizes(len(training), len(validation))
+    return Split(training, validation, labels, held_out=f"{kind} {name}")
 
 
-def whole(
-    table: AnnData, found: list[_sections.Section], *, groups: str | None, seed: int
-) -> Split:
-    """Train on all rows; what is tuned is tuned over groups, or blocks of a single section."""
-    labels, _ = group_labels(table, groups)
+def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
+    """Train on all rows; hyperparameters are tuned over groups, or blocks of a single one."""
+    labels, _ = group_labels(spots, groups)
     if len(set(labels)) == 1:
-        labels = _blocks(found)[0]
-    return Split(
-        training=np.arange(len(labels)),
-        validation=np.arange(0),
-        groups=labels,
-        held_out="nothing",
-    )
+        labels = _block_labels(spots)
+    return Split(np.arange(len(labels)), np.arange(0), labels, held_out="nothing")
 
 
-def group_labels(table: AnnData, column: str | None) -> tuple[NDArray[np.str_], str]:
-    """Group of each row, (n_obs,), and what the groups are: a column, or sections."""
-    if column is not None:
-        if column not in table.obs:
-            raise KeyError(
-                f"groups={column!r} is no column of obs: {_validate.listing(table.obs.columns)}"
-            )
-        if table.obs[column].isna().any():
-            raise ValueError(
-                f"{int(table.obs[column].isna().sum())} rows have no group in obs[{column!r}]"
-            )
-        return table.obs[column].astype(str).to_numpy(), column
-    if _keys.PATIENT in table.obs and table.obs[_keys.PATIENT].nunique() > 1:
-        return group_labels(table, _keys.PATIENT)
-    return _sections.region_of(table), "section"
+def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
+    """Group of each row, (n_obs,), and what the groups are: a column of ``obs``, or sections."""
+    obs = spots.table.obs
+    if column is None and _keys.PATIENT in obs and obs[_keys.PATIENT].nunique() > 1:
+        column = _keys.PATIENT
+    if column is None:
+        return spots.section_of_row, "section"
+    if column not in obs:
+        raise KeyError(
+            f"obs has no column groups={column!r}; columns: {_validate.listing(obs.columns)}"
+        )
+    n_missing = int(obs[column].isna().sum())
+    if n_missing:
+        raise ValueError(f"{n_missing} rows have no group in obs[{column!r}]")
+    return obs[column].astype(str).to_numpy(), column
 
 
-def _block(found: list[_sections.Section], *, kind: str, name: str) -> Split:
-    """One end of the tissue, along its longer side, of every section."""
-    groups, training, validation = _blocks(found)
-    n_rows = len(groups)
-    rows = np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))
-    _check_sizes(len(rows[0]), len(rows[1]))
+def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
+    """Hold out one end of every section, along its longer side."""
+    ordered = [_along_longer_side(spots, number) for number in range(len(spots.sections))]
+    cuts = [len(rows) - round(len(rows) * _BLOCK_SHARE) for rows in ordered]
+    pairs = list(zip(ordered, cuts, strict=True))
+    training = np.sort(np.concatenate([rows[:cut] for rows, cut in pairs]))
+    validation = np.sort(np.concatenate([rows[cut:] for rows, cut in pairs]))
+    _check_sizes(len(training), len(validation))
     tell(
-        f"only one {kind} ({name}): a contiguous block of {len(rows[1])} of {n_rows} spots at one "
-        "end of the tissue is held out for early stopping"
+        f"only one {label}: a contiguous block of {len(validation)} of {spots.table.n_obs} spots "
+        "at one end of the tissue is held out for early stopping"
     )
-    return Split(
-        training=rows[0],
-        validation=rows[1],
-        groups=groups,
-        held_out=f"a contiguous block of {kind} {name}",
-    )
+    held_out = f"a contiguous block of {label}"
+    return Split(training, validation, _block_labels(spots), held_out=held_out)
 
 
-def _blocks(
-    found: list[_sections.Section],
-) -> tuple[NDArray[np.str_], list[NDArray[np.intp]], list[NDArray[np.intp]]]:
-    """Blocks of tissue that stand in for groups; rows of all but the last, rows of the last."""
-    training, validation = [], []
-    groups = np.empty(sum(len(section.rows) for section in found), dtype="<U32")
-    for section in found:
-        longer = int(np.argmax(np.ptp(section.centers_um, axis=0)))
-        along = section.rows[np.argsort(section.centers_um[:, longer], kind="stable")]
-        cut = len(along) - round(len(along) * _BLOCK_SHARE)
-        training.append(along[:cut])
-        validation.append(along[cut:])
-        for number, block in enumerate(np.array_split(along, round(1 / _BLOCK_SHARE))):
-            groups[block] = f"block {number}"
-    return groups, training, validation
+def _block_labels(spots: SpotTable) -> NDArray[np.str_]:
+    """Blocks of tissue that replace groups, (n_obs,)."""
+    labels = np.empty(spots.table.n_obs, dtype="<U32")
+    for number in range(len(spots.sections)):
+        blocks = np.array_split(_along_longer_side(spots, number), round(1 / _BLOCK_SHARE))
+        for place, rows in enumerate(blocks):
+            labels[rows] = f"block {place}"
+    return labels
+
+
+def _along_longer_side(spots: SpotTable, number: int) -> NDArray[np.intp]:
+    """Rows of a section, sorted along its longer side."""
+    section = spots.sections[number]
+    axis = int(np.argmax(np.ptp(section.centers_um, axis=0)))
+    return section.rows[np.argsort(section.centers_um[:, axis], kind="stable")]
 
 
 def _check_sizes(n_training: int, n_validation: int) -> None:
-    if min(n_training, n_validation) < _LEAST_SPOTS:
+    if min(n_training, n_validation) < _MIN_SPOTS:
         raise ValueError(
-            f"too few spots to hold any out: {n_training} to train on and {n_validation} to stop "
-            f"early by, at least {_LEAST_SPOTS} of each are needed"
+            f"too few spots to hold any out: {n_training} for training and {n_validation} for "
+            f"early stopping, but at least {_MIN_SPOTS} of each are needed"
         )

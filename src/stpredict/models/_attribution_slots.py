@@ -1,4 +1,4 @@
-"""Attributions as slots of the table of predictions."""
+"""Attributions in the form in which a table stores them."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import pandas as pd
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from stpredict.models._attribution import Attributed
     from stpredict.training import Inputs
 
 
-def maps(parts: list[Attributed], n_obs: int) -> sp.csr_matrix:
-    """Maps of the pixels of some rows, (n_obs, h × w)."""
+def pixel_slot(parts: list[Attributed], n_obs: int) -> sp.csr_matrix:
+    """Attributions to the pixels of some rows, (n_obs, h × w)."""
     rows = np.concatenate([part.rows for part in parts])
     values = np.concatenate([part.shares[0].reshape(len(part.rows), -1) for part in parts])
     n, n_pixels = values.shape
-    filled = np.zeros(n_obs, dtype=np.int64)
-    filled[rows] = n_pixels
+    n_stored = np.zeros(n_obs, dtype=np.int64)
+    n_stored[rows] = n_pixels
     return sp.csr_matrix(
         (
             values[np.argsort(rows)].ravel(),
             np.tile(np.arange(n_pixels), n),
-            np.concatenate([[0], np.cumsum(filled)]),
+            np.concatenate([[0], np.cumsum(n_stored)]),
         ),
         shape=(n_obs, n_pixels),
     )
 
 
-def of_context(parts: list[Attributed], table: AnnData, inputs: Inputs) -> dict[str, Any]:
-    """Shares of tile, sub-tiles and neighbours, and those of each neighbour."""
+def context_slots(parts: list[Attributed], names: pd.Index, inputs: Inputs) -> dict[str, Any]:
+    """Attributions to tile, sub-tiles and neighbours, and to each neighbour."""
     rows = np.concatenate([part.rows for part in parts])
     shares = [np.concatenate(share) for share in zip(*(part.shares for part in parts), strict=True)]
     columns = {"spot": shares[0]}
     if inputs.subtiles is not None:
         columns |= {f"subtile_{i}": share for i, share in enumerate(shares[1].T, start=1)}
-    stored: dict[str, Any] = {}
+    slots: dict[str, Any] = {}
     if inputs.neighbors is not None:
         columns["neighbors"] = shares[-1].sum(axis=1)
-        there = inputs.neighbors[rows] >= 0
-        links = np.repeat(rows, there.sum(axis=1)), inputs.neighbors[rows][there]
-        stored["obsp"] = sp.csr_matrix((shares[-1][there], links), shape=(table.n_obs,) * 2)
-    values = np.full((table.n_obs, len(columns)), np.nan, dtype=np.float32)
+        is_neighbor = inputs.neighbors[rows] >= 0
+        links = np.repeat(rows, is_neighbor.sum(axis=1)), inputs.neighbors[rows][is_neighbor]
+        slots["obsp"] = sp.csr_matrix(
+            (shares[-1][is_neighbor], links), shape=(len(names), len(names))
+        )
+    values = np.full((len(names), len(columns)), np.nan, dtype=np.float32)
     values[rows] = np.column_stack(list(columns.values()))
-    frame = pd.DataFrame(values, index=table.obs_names, columns=list(columns))
-    return {"obsm": frame, **stored}
+    frame = pd.DataFrame(values, index=names, columns=list(columns))
+    return {"obsm": frame, **slots}

@@ -1,0 +1,108 @@
+"""One method in one fold: fitted on the training sections, applied to those left out."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stpredict import _keys
+from stpredict.results import Failure
+from stpredict.tl._fitting._bases import predict_unseen
+from stpredict.tl._fitting._values import genes_of_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.models import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Predictions of a method for the spots that a fold leaves out.
+
+    Attributes
+    ----------
+    genes
+        (n_genes,), the genes that the model predicts.
+    measured, predicted
+        (n_rows, n_genes) float32, in the same units.
+    training_mean, training_variance
+        (n_genes,), over the training rows.
+    embedding
+        Slot of the embedding that the model reads; empty if it reads tiles.
+    layer, units
+        Layer and units that it predicts; the layer is empty for ``X``.
+    selected
+        Whether the genes are those selected on the training rows.
+    seconds
+        Time that fitting and predicting took.
+    """
+
+    genes: NDArray[np.str_]
+    measured: NDArray[np.float32]
+    predicted: NDArray[np.float32]
+    training_mean: NDArray[np.float64]
+    training_variance: NDArray[np.float64]
+    embedding: str
+    layer: str
+    units: str
+    selected: bool
+    seconds: float
+
+
+def run_method(
+    name: str,
+    function: Callable[[SpatialData], Model],
+    training: SpotTable,
+    test: SpotTable,
+    *,
+    fold: str,
+    held_out: Collection[str],
+    device: str,
+) -> Outcome | Failure:
+    """Fit on a copy and predict; an error is recorded, not raised.
+
+    ``held_out`` names the sections that are left out as a whole, which the model may not know.
+    """
+    start = time.perf_counter()
+    try:
+        model, predicted = predict_unseen(
+            name, function, training.copy(), test, held_out=held_out, device=device
+        )
+        seconds = time.perf_counter() - start
+        return _outcome(model, predicted, training, test, seconds=seconds)
+    except Exception as error:  # noqa: BLE001 the other methods go on, and failures are reported
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Failure(name, fold, line, traceback.format_exc())
+
+
+def _outcome(
+    model: Model,
+    predicted: NDArray[np.float32],
+    training: SpotTable,
+    test: SpotTable,
+    *,
+    seconds: float,
+) -> Outcome:
+    in_training = genes_of_model(training, model).dense()
+    selected = training.table.var.get(_keys.SELECTED)
+    on_embeddings = (base.recipe.embedding for base in (model, *model.bases.values()))
+    return Outcome(
+        genes=np.array(model.genes),
+        measured=genes_of_model(test, model).dense(),
+        predicted=predicted,
+        training_mean=in_training.mean(axis=0, dtype=np.float64),
+        training_variance=in_training.var(axis=0, dtype=np.float64),
+        embedding=next((slot for slot in on_embeddings if slot), ""),
+        layer=model.recipe.layer or "",
+        units=model.units,
+        selected=selected is not None and set(selected.index[selected]) == set(model.genes),
+        seconds=seconds,
+    )

@@ -1,0 +1,96 @@
+"""Inputs of a fitted model, read from an opened table."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from stpredict._sdata._inputs import check_recipe, read_inputs
+from stpredict._sdata._pixels import (
+    cached_tiles,
+    describe_tiles,
+    sections_for_tiles,
+    stream_tiles,
+)
+from stpredict.models._stack import StackInputs
+from stpredict.training import Augmentation, Inputs, Pixels, TileStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.models import Model
+
+
+def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | StackInputs:
+    """What a model reads to predict all rows; for a stack, what each base reads."""
+    if model.bases:
+        parts = tuple(prediction_inputs(spots, base) for base in model.bases.values())
+        return StackInputs(model, parts, spots.section_of_row)
+    if model.recipe.tiles is None:
+        return embedding_inputs(spots, model)
+    tiles = stream_tiles(
+        sections_for_tiles(spots, model.recipe.tiles), model.recipe.tiles, description="predict"
+    )
+    symmetries = model.hyperparameters.average_symmetries
+    return TileStream(tiles, n_rows=spots.table.n_obs, symmetries=symmetries)
+
+
+def training_inputs(spots: SpotTable, model: Model) -> AbstractContextManager[Inputs | Pixels]:
+    """What a model reads to be trained further; tiles are read when the context is entered."""
+    if model.recipe.tiles is None:
+        return nullcontext(embedding_inputs(spots, model))
+    sections_for_tiles(spots, model.recipe.tiles)  # check before anything slow
+    return _cached_pixels(spots, model)
+
+
+def embedding_inputs(spots: SpotTable, model: Model) -> Inputs:
+    """Inputs of a model on embeddings, checked against its recipe."""
+    check_recipe(spots, model.recipe, subtiles=model.uses_subtiles)
+    embedding = str(model.recipe.embedding)
+    center, parts, padded = read_inputs(
+        spots, embedding, subtiles=model.uses_subtiles, neighbors=model.uses_neighbors
+    )
+    if model.inputs is None:
+        raise ValueError(f"the model of {model.method} has no scaling of embeddings")
+    # a published release does not report its encoder, so only the width can be compared
+    if center.shape[1] != len(model.inputs.mean):
+        raise ValueError(
+            f"obsm[{embedding!r}] has {center.shape[1]} features, the model was trained on "
+            f"{len(model.inputs.mean)}: embed with the encoder it was trained on"
+        )
+    return Inputs(
+        center=center,
+        scaler=model.inputs,
+        subtiles=parts,
+        subtile_scaler=model.subtiles,
+        neighbors=padded,
+    )
+
+
+@contextmanager
+def _cached_pixels(spots: SpotTable, model: Model) -> Iterator[Pixels]:
+    step = model.recipe.tiles
+    if step is None:
+        raise ValueError(f"a model of {model.method} reads embeddings, not tiles")
+    with cached_tiles(sections_for_tiles(spots, step), step) as tiles:
+        yield Pixels(tiles, model.hyperparameters.augmentation or Augmentation())
+
+
+def tile_embedding(spots: SpotTable, model: Model) -> NDArray[np.float32]:
+    """Scaled embeddings of the tiles that a model reads, (n_obs, d), to judge familiarity.
+
+    For a stack, those of its first base; for a model on pixels, those of the texture encoder.
+    """
+    while model.bases:
+        model = next(iter(model.bases.values()))
+    if model.recipe.tiles is None:
+        inputs = embedding_inputs(spots, model)
+        return inputs.scaler.transform(inputs.center)
+    step = model.recipe.tiles
+    embedding = describe_tiles(sections_for_tiles(spots, step), step)
+    return embedding if model.inputs is None else model.inputs.transform(embedding)

@@ -1,0 +1,218 @@
+"""Measured values: the genes to learn, the targets they become, and the weights of spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from pandas.api.types import is_numeric_dtype
+
+from stpredict import _keys, _validate, targets
+from stpredict._log import tell
+from stpredict._sdata._layer_steps import check_ranked, layer_steps
+from stpredict._sdata._provenance import read_step
+from stpredict._sdata._steps import BalanceStep
+from stpredict.models._records import SampleWeight
+from stpredict.nn import losses
+from stpredict.targets._base import dense, matrix
+from stpredict.targets._counts import PER, Counts
+from stpredict.training import Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.models import Model
+    from stpredict.targets import Targets
+    from stpredict.tl._fitting._task import Task
+
+#: Default number of factors. On sections left out of the training sections of HER2ST C2-C5, 5, 8
+#: and 12 predict about equally well, 3 and 20 worse.
+_N_FACTORS = 8
+_TARGET_KINDS = ("genes", "svd", "nmf", "autoencoder")
+
+
+@dataclass(frozen=True)
+class Values:
+    """Measured values of the genes of a model.
+
+    Attributes
+    ----------
+    genes
+        Names of the model's genes.
+    fit_genes
+        (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on.
+    columns
+        Columns of the model's genes in ``fit_genes``.
+    library
+        (n_obs,) total counts, for losses on counts.
+    """
+
+    genes: list[str]
+    fit_genes: Any
+    columns: NDArray[np.intp]
+    library: NDArray[np.float64] | None = None
+
+    def dense(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
+        """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
+        values = dense(self.fit_genes[rows][:, self.columns])
+        if self.library is None:
+            return values
+        return (values / self.library[rows, None] * PER).astype(np.float32)
+
+
+def read_values(spots: SpotTable, task: Task) -> Values:
+    """Read the genes to learn; for factors, all genes of the layer."""
+    genes = _genes(spots.table, task.genes)
+    loss = make_loss(task, len(genes))
+    check_ranked(task.layer, layer_steps(spots.table, task.layer), genes)
+    values = matrix(spots.layer(task.layer))
+    columns = spots.table.var_names.get_indexer(genes)
+    library = None
+    if loss.needs_counts:
+        label = "X" if task.layer is None else f"layers[{task.layer!r}]"
+        stored = values.data if sp.issparse(values) else values
+        losses.check_counts(loss, np.asarray(stored), where=label)
+        library = library_size(values)
+    if task.targets != "genes":
+        return Values(genes, values, columns, library)
+    in_order = np.arange(len(genes))
+    if task.per_10k:
+        counts = Values(genes, values[:, columns], in_order, library_size(values))
+        return Values(genes, counts.dense(), in_order)
+    return Values(genes, values[:, columns], in_order, library)
+
+
+def genes_of_model(spots: SpotTable, model: Model) -> Values:
+    """Measured values of the genes that a model predicts."""
+    return _values_of(spots, model, model.genes, np.arange(len(model.genes)))
+
+
+def target_genes_of_model(spots: SpotTable, model: Model) -> Values:
+    """Measured values of the genes that a model's targets are fitted on: for factors, all."""
+    if model.targets.outputs is None:
+        return _values_of(spots, model, model.genes, model.targets.columns)
+    if model.training.target_genes is None:
+        raise ValueError("the model does not record the genes of its factors: fit it again")
+    return _values_of(spots, model, model.training.target_genes, model.targets.columns)
+
+
+def library_size(counts: Any) -> NDArray[np.float64]:
+    """Total counts of each spot, (n,)."""
+    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+
+
+def make_loss(task: Task, n_genes: int) -> losses.Loss:
+    """Make the loss, which must fit the targets."""
+    _validate.one_of("targets", task.targets, _TARGET_KINDS)
+    n_targets = n_genes if task.targets == "genes" else task.n_factors or _N_FACTORS
+    loss = losses.make(task.loss, n_targets=n_targets)
+    if loss.needs_counts and (task.targets != "genes" or task.scaling is not None):
+        raise ValueError(
+            f"loss={loss.name!r} is a likelihood of counts, which are neither scaled nor replaced "
+            f"by factors: leave out targets={task.targets!r} and scaling={task.scaling!r}"
+        )
+    return loss
+
+
+def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targets:
+    """Fit what the network is to predict on training rows."""
+    options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
+    kind: str = task.targets
+    if values.library is not None:
+        kind, options["library"] = "counts", values.library[training]
+    elif kind == "genes":
+        # a loss that compares the genes of a spot needs them in common units
+        common = make_loss(task, len(values.genes)).needs_several_targets
+        scaling = task.scaling or ("none" if common else "standard")
+        options |= {"n_factors": task.n_factors, "scaling": scaling}
+    else:
+        default = "standard" if kind == "autoencoder" else "none"
+        options |= {
+            "n_factors": task.n_factors or _N_FACTORS,
+            "scaling": task.scaling or default,
+        }
+    fitted = targets.fit(kind, values.fit_genes[training], **options)
+    constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
+    if constant:
+        tell(
+            f"{len(constant)} of {len(values.genes)} genes are constant in training and predicted "
+            f"as that constant: {_validate.listing(constant)}"
+        )
+    return fitted
+
+
+def measured_targets(values: Values, fitted: Targets) -> Measured:
+    """Targets of all rows."""
+    scaled = fitted.transform(values.fit_genes)
+    if values.library is None or not isinstance(fitted, Counts):
+        return Measured(scaled)
+    return Measured(scaled, np.log(values.library).astype(np.float32), fitted.log_share)
+
+
+def read_weights(
+    table: AnnData, column: str | None, training: NDArray[np.intp]
+) -> NDArray[np.float64] | None:
+    """Read the weights that training spots are drawn by, (n_obs,)."""
+    if column is None:
+        return None
+    if column not in table.obs:
+        raise KeyError(
+            f"obs has no column sample_weight={column!r}; columns: "
+            f"{_validate.listing(table.obs.columns)}. stp.pp.balance writes "
+            f"obs[{_keys.SAMPLING_WEIGHT!r}]"
+        )
+    if not is_numeric_dtype(table.obs[column].dtype):
+        raise ValueError(
+            f"obs[{column!r}] holds {table.obs[column].dtype}, but weights must be numbers; "
+            f"stp.pp.balance(sdata, by={column!r}) computes weights for its groups"
+        )
+    weights = table.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    _validate.counts(weights, what=f"weights in obs[{column!r}]")
+    if not weights[training].any():
+        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
+    return weights
+
+
+def weight_record(table: AnnData, column: str | None) -> SampleWeight | None:
+    """Where the weights of a model came from."""
+    if column is None:
+        return None
+    step = read_step(table, BalanceStep) if column == _keys.SAMPLING_WEIGHT else None
+    return SampleWeight(column, None if step is None else step.by or ())
+
+
+def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
+    if genes is None:
+        if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
+            raise ValueError(
+                "no genes are selected: run stp.pp.select_genes(sdata, n_top_genes=…) first, or "
+                "give genes="
+            )
+        return table.var_names[table.var[_keys.SELECTED]].tolist()
+    names = list(genes)
+    if not names:
+        raise ValueError("genes= is empty")
+    _validate.unique_names(names, what="genes")
+    _validate.present(names, table.var_names)
+    return names
+
+
+def _values_of(
+    spots: SpotTable, model: Model, names: Sequence[str], columns: NDArray[np.intp]
+) -> Values:
+    _validate.present(names, spots.table.var_names)
+    values = matrix(spots.layer(model.recipe.layer))
+    library = None
+    if isinstance(model.targets, Counts):
+        library = library_size(values)
+        n_empty = int((library <= 0).sum())
+        if n_empty:
+            raise ValueError(f"{n_empty} spots have no counts: drop them with stp.pp.filter_spots")
+    selected = values[:, spots.table.var_names.get_indexer(list(names))]
+    return Values(list(model.genes), selected, columns, library)

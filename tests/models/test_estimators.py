@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
 from stpredict.models._estimators import fit_forest, fit_linear
+from stpredict.models._records import RidgeOptions, TreesOptions
 from stpredict.models._tune import ALPHAS, tune_ridge
 from stpredict.nn import ForestSets, LinearSets
 
@@ -25,9 +26,9 @@ def data(noise=1.0):
 
 def predicted(features, targets, groups, **options):
     network = LinearSets(12, 3, context="spot")
-    chosen = fit_linear(network, features, targets, groups, seed=0, **options)
+    used = fit_linear(network, features, targets, groups, RidgeOptions(**options), seed=0)
     with torch.no_grad():
-        return network(torch.from_numpy(features)).numpy(), chosen["alpha"]
+        return network(torch.from_numpy(features)).numpy(), used.alpha
 
 
 @pytest.mark.parametrize("n_components", [None, 4])
@@ -70,14 +71,5 @@ def test_growing_trees_leaves_the_filters_of_warnings_alone():
     before = list(warnings.filters)
     for seed in range(3):
         network = ForestSets(12, 3, context="spot")
-        fit_forest(
-            network,
-            features,
-            targets,
-            groups,
-            n_trees=60,
-            min_samples_leaf=5,
-            max_features=0.3,
-            seed=seed,
-        )
+        fit_forest(network, features, targets, groups, TreesOptions(n_trees=60), seed=seed)
     assert warnings.filters == before

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
+from stpredict._sdata._steps import EmbedStep, NeighborsStep
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
 
@@ -67,10 +68,11 @@ def test_genes_are_those_that_are_predicted():
 
 def test_its_slots_are_those_of_the_encoder_it_names():
     model = stp.models.from_deepspot(GOLDEN / "spot_final_model.pkl")
-    assert model.recipe["embedding"] == "X_uni"
-    assert model.recipe["embed"] == {"encoder": "uni"}
+    assert model.recipe.embedding == "X_uni"
+    assert model.recipe.embed == EmbedStep(encoder="uni")
+    assert model.recipe.neighbors == NeighborsStep()
     model = stp.models.from_deepspot(GOLDEN / "spot_final_model.pkl", embedding="X_mine")
-    assert model.recipe["embedding"] == "X_mine"
+    assert model.recipe.embedding == "X_mine"
 
 
 def test_it_predicts_and_is_evaluated_in_a_spatialdata():
@@ -98,7 +100,7 @@ def test_it_predicts_and_is_evaluated_in_a_spatialdata():
     assert (predicted.var["training_mean"] == model.targets.mean).all()
     assert "training mean" in scores.attrs["summary"]
 
-    unknown = replace(model, training={**model.training, "knows_mean": False})
+    unknown = replace(model, training=replace(model.training, knows_mean=False))
     stp.tl.predict(sdata, unknown)
     assert sdata.tables["predicted"].var["training_mean"].isna().all()
     np.testing.assert_array_equal(sdata.tables["predicted"].X, predicted.X)
@@ -135,7 +137,7 @@ class TestBadInput:
     def test_an_encoder_nobody_knows(self, release):
         path = release / "spot_top_param_overall.yaml"
         path.write_text(path.read_text().replace(": uni", ": gigapath"))
-        with pytest.raises(ValueError, match=r"names the encoder 'gigapath'.*Give embedding="):
+        with pytest.raises(ValueError, match=r"names the encoder 'gigapath'.*give embedding="):
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
     def test_no_file(self, tmp_path):

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
-from stpredict.models._ridge import Ridge
-from stpredict.models._tune import ALPHAS
+from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.nn import DeepSets
 from stpredict.nn.deepsets import CONTEXTS
 from stpredict.targets import Standard
@@ -31,13 +31,21 @@ def model_of(context="spot_subspot_neighbors"):
         network=DeepSets(D, G, context=context, n_hidden=8, n_phi=3, n_rho=2).eval(),
         genes=("ERBB2", "GNAS", "MUC1"),
         context=context,
-        hyperparameters={},
-        recipe={"embedding": "X_texture"},
-        training={},
+        hyperparameters=Hyperparameters(),
+        recipe=Recipe(layer="log1p", embedding="X_texture"),
+        training=TrainingRecord(
+            sections=("S1",),
+            groups=("S1",),
+            held_out="nothing",
+            n_spots=20,
+            n_held_out=0,
+            best_epoch=0,
+            seed=0,
+            versions={},
+        ),
         units="log1p",
         inputs=Standard.fit(random.normal(3, 2, (20, D))),
         targets=fit_targets("genes", targets, columns=range(G)),
-        ridge=Ridge(np.zeros((G, D), np.float32), np.zeros(G, np.float32), 1.0),
         history=pd.DataFrame(),
         subtiles=Standard.fit(random.normal(1, 9, (20, D))) if CONTEXTS[context][0] else None,
     )
@@ -179,33 +187,3 @@ class TestBadInput:
     def test_a_single_vector(self):
         with pytest.raises(ValueError, match="shape"):
             model_of("spot").predict_array(np.zeros(D, np.float32))
-
-
-class TestRidge:
-    def data(self, noise=1.0):
-        random = np.random.default_rng(0)
-        embeddings = random.normal(size=(120, D)).astype(np.float32)
-        weights = random.normal(size=(D, G))
-        targets = embeddings @ weights + noise * random.normal(size=(120, G)) + 2
-        return embeddings, targets.astype(np.float32), np.repeat(["a", "b", "c"], 40)
-
-    def test_it_is_the_solution_of_the_normal_equations(self):
-        x, y, groups = self.data()
-        ridge = Ridge.fit(x, y, groups)
-        centered = x - x.mean(axis=0)
-        wanted = np.linalg.solve(
-            centered.T @ centered + ridge.alpha * np.eye(D), centered.T @ (y - y.mean(axis=0))
-        )  # alpha shrinks standardised genes as it does the genes themselves
-        np.testing.assert_allclose(ridge.coefficients, wanted.T, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(ridge.predict(x).mean(axis=0), y.mean(axis=0), rtol=1e-4)
-
-    def test_alpha_is_large_where_there_is_nothing_to_learn(self):
-        x, y, groups = self.data()
-        tuned = Ridge.fit(x, y, groups).alpha
-        shuffled = np.random.default_rng(1).permutation(y)
-        assert tuned in ALPHAS
-        assert Ridge.fit(x, shuffled, groups).alpha >= 10 * tuned
-
-    def test_a_single_gene(self):
-        x, y, groups = self.data()
-        assert Ridge.fit(x, y[:, :1], groups).predict(x).shape == (120, 1)

@@ -166,7 +166,7 @@ def test_every_scaler(packages, tmp_path, scaler):
     np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
     # a median, or nothing, is not the mean of the training data
     knows = isinstance(scaler, StandardScaler) and scaler.with_mean
-    assert read.training["knows_mean"] == knows
+    assert read.training.knows_mean == knows
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_encoders_have_other_names_there(packages, tmp_path, published, slot):
         network_of(packages, "spot"),
         hyperparameters={"image_feature_model": published},
     )
-    assert from_deepspot(folder, genes=GENES).recipe["embedding"] == slot
+    assert from_deepspot(folder, genes=GENES).recipe.embedding == slot
 
 
 def test_without_hyperparameters_those_of_the_pickle_count(packages, tmp_path):
@@ -187,7 +187,7 @@ def test_without_hyperparameters_those_of_the_pickle_count(packages, tmp_path):
     (folder / "top_param_overall.yaml").unlink()
     release = read_release(folder, genes=GENES)
     assert (release.context, release.encoder, release.n_phi) == ("spot_neighbors", None, 3)
-    with pytest.raises(ValueError, match=r"names no encoder.*Give embedding="):
+    with pytest.raises(ValueError, match=r"names no encoder.*give embedding="):
         from_deepspot(folder, genes=GENES)
     assert from_deepspot(folder, genes=GENES, embedding="X_mine").context == "spot_neighbors"
 

@@ -1,136 +1,171 @@
-"""The model card that is saved beside a model."""
+"""Model card, repr and HTML repr of a model, all written from the same facts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING
 
+from stpredict import _validate
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
-    from stpredict.models._model import Model
+    from stpredict._sdata._steps import NeighborsStep, ReferenceStain
+    from stpredict.models._records import TrainingRecord
+    from stpredict.models._state import ModelState
+
+    #: Label and text.
+    Fact = tuple[str, str]
+
+#: Longest line of a repr.
+_WIDTH = 100
+
+_USAGE = """```python
+import stpredict as stp
+
+model = stp.models.load("…")
+stp.pp.prepare(sdata, model)
+stp.tl.predict(sdata, model)
+```"""
+
+_SCORES = (
+    "Scores on unseen data are not part of this card: run `stp.tl.evaluate` on a held-out section."
+)
 
 
-def card(model: Model) -> str:
-    """Describe a model in Markdown: what it predicts, from what, and how it was made."""
-    training = model.training
-    lines = [
-        f"# {model.method}: {len(model.genes)} genes from H&E",
-        "",
-        f"Made with stpredict {training['versions'].get('stpredict', '')}.",
-        "",
-        "```python",
-        "import stpredict as stp",
-        "",
-        'model = stp.models.load("…")',
-        "stp.pp.prepare(sdata, model)",
-        "stp.tl.predict(sdata, model)",
-        "```",
-        "",
-        "## What it predicts",
-        "",
-        f"- {len(model.genes)} genes, such as {', '.join(model.genes[:5])}",
-        f"- units: `{model.units}`",
-        "",
-        "## From what",
-        "",
-        *_inputs(model),
-        "",
-        "## Training",
-        "",
-        *_training(training),
-        *_weighing(training.get("sample_weight")),
-        f"- seed {training['seed']}",
-        *[f"- {name} {version}" for name, version in training["versions"].items()],
-        "",
-        *_calibration(model),
-        "Scores on data it has not seen are not part of this card: run `stp.tl.evaluate` on a "
-        "section that was held out.",
-        "",
-        "## Paper",
-        "",
-        METHODS[model.method].paper,
-        "",
-    ]
+def summary(model: ModelState) -> str:
+    """Describe a model in about ten lines."""
+    lines = [f"Model {_title(model)}"]
+    facts = [*_outputs(model), *_inputs(model), *_training(model.training), *_uncertainty(model)]
+    for label, text in facts:
+        line = f"  {label}: {text}"
+        lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
+    if model.calibration is None:
+        lines.append("  calibration: none")
     return "\n".join(lines)
 
 
-def _inputs(model: Model) -> list[str]:
+def card(model: ModelState) -> str:
+    """Describe a model in Markdown: its predictions, its inputs, and its training."""
+    parts = [f"# {_title(model)}", f"Made with stpredict {_version(model)}.", _USAGE]
+    for title, facts in _chapters(model).items():
+        parts += [f"## {title}", "\n".join(f"- {label}: {text}" for label, text in facts)]
+    return "\n\n".join([*parts, _SCORES, "## Paper", METHODS[model.method].paper]) + "\n"
+
+
+def card_html(model: ModelState) -> str:
+    """Describe a model in HTML, as notebooks show it."""
+    parts = [f"<h3>{escape(_title(model))}</h3>"]
+    for title, facts in _chapters(model).items():
+        rows = "".join(
+            f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in facts
+        )
+        parts.append(f"<h4>{escape(title)}</h4><table>{rows}</table>")
+    return f"<div>{''.join(parts)}<p>{escape(METHODS[model.method].paper)}</p></div>"
+
+
+def _title(model: ModelState) -> str:
+    return f"{model.method}: {len(model.genes)} genes from H&E"
+
+
+def _version(model: ModelState) -> str:
+    return model.training.versions.get("stpredict", "")
+
+
+def _chapters(model: ModelState) -> dict[str, list[Fact]]:
+    training = model.training
+    chapters = {
+        "Predictions": _outputs(model),
+        "Inputs": _inputs(model),
+        "Training": [
+            *_training(training),
+            ("seed", str(training.seed)),
+            ("versions", ", ".join(f"{name} {each}" for name, each in training.versions.items())),
+        ],
+        "Uncertainty": _uncertainty(model),
+    }
+    return {title: facts for title, facts in chapters.items() if facts}
+
+
+def _outputs(model: ModelState) -> list[Fact]:
+    return [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)]
+
+
+def _inputs(model: ModelState) -> list[Fact]:
     if model.bases:
         return [
-            f"- `{name}`, in `base_{number}`: {base.method} from {'; '.join(_inputs(base))[2:]}"
-            for number, (name, base) in enumerate(
-                zip(model.hyperparameters["bases"], model.bases, strict=True)
-            )
+            (f"base {name}", "; ".join([base.method, *map(" ".join, _inputs(base))]))
+            for name, base in model.bases.items()
         ]
-    if model.uses_pixels:
-        tiles = model.recipe["tiles"]
-        return [
-            f"- pixels: tiles of {tiles['tile_um']:g} µm at {tiles['tile_px']} px",
-            f"- stain: {_stain(tiles.get('stain'))}",
-        ]
-    embed = model.recipe["embed"]
-    if "tile_um" not in embed:
-        return [f"- embeddings in `obsm[{model.recipe['embedding']!r}]`, context `{model.context}`"]
+    recipe = model.recipe
+    if recipe.tiles is not None:
+        tiles = f"{recipe.tiles.tile_um:g} µm at {recipe.tiles.tile_px} px"
+        return [("tiles", f"pixels of {tiles}"), ("stain", _stain(recipe.stain))]
+    context = ("context", f"{model.context}, neighbours: {_rule(recipe.neighbors)}")
+    embed = recipe.embed
+    if embed is None or embed.tile_um is None:  # a published release does not report its tiles
+        return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
+    n = embed.n_subtiles
     return [
-        f"- encoder `{embed['encoder']}`, tiles of {embed['tile_um']:g} µm, "
-        f"{embed['n_subtiles']} × {embed['n_subtiles']} sub-tiles",
-        f"- stain: {_stain(embed.get('stain'))}",
-        f"- context `{model.context}`, neighbours: {_rule(model.recipe.get('neighbors'))}",
+        ("encoder", str(embed.encoder)),
+        ("tiles", f"{embed.tile_um:g} µm, {n} × {n} sub-tiles"),
+        ("stain", _stain(recipe.stain)),
+        context,
     ]
 
 
-def _training(training: dict[str, Any]) -> list[str]:
-    if not training["sections"]:
-        return ["- weights as published; the release does not say on which sections"]
-    return [
-        *_sections(training),
-        f"- held out for early stopping: {training['held_out']} "
-        f"({training['n_held_out']} spots), best epoch {training['best_epoch']}",
-    ]
+def _training(training: TrainingRecord) -> list[Fact]:
+    if not training.sections:
+        return [("sections", "weights as published, the release does not report its sections")]
+    facts = _sections(training)
+    held_out = training.held_out
+    if training.n_held_out:
+        held_out += f" ({training.n_held_out} spots), best epoch {training.best_epoch}"
+    facts.append(("held out", held_out))
+    if training.sample_weight is not None:
+        facts.append(("spots drawn by", f"obs[{training.sample_weight.column!r}]"))
+    return facts
 
 
-def _calibration(model: Model) -> list[str]:
-    """Say what is known of its errors, where it was calibrated."""
-    known = model.calibration
-    if known is None:
+def _sections(training: TrainingRecord) -> list[Fact]:
+    if training.before is not None:
+        finetuned_on = f"{', '.join(training.finetuned_on)} ({training.n_spots} spots)"
+        return [*_sections(training.before), ("finetuned on", finetuned_on)]
+    if not training.sections:
+        return [("sections", "weights as published")]
+    return [("sections", f"{', '.join(training.sections)} ({training.n_spots} spots)")]
+
+
+def _uncertainty(model: ModelState) -> list[Fact]:
+    """Measured errors of a calibrated model."""
+    calibration = model.calibration
+    if calibration is None:
         return []
-    covered = ", ".join(
-        f"{name} {share:.0%}".replace("%", " %") for name, share in known.coverage_of_groups.items()
+    coverage = ", ".join(
+        f"{group} {_percent(share)}" for group, share in calibration.coverage_of_groups.items()
     )
+    reliable = f"{int(calibration.reliable.sum())} of {len(model.genes)}"
     return [
-        "## Uncertainty",
-        "",
-        f"- intervals that are to hold {known.level:.0%} of the values".replace("%", " %"),
-        f"- held in the groups left out in turn: {covered}",
-        f"- {int(known.reliable.sum())} of {len(model.genes)} genes are reliable: they beat the "
-        "training mean and the spatial null on groups left out",
-        "",
+        ("intervals", f"{_percent(calibration.level)} of measured values"),
+        ("coverage on left-out groups", coverage),
+        (
+            "reliable genes",
+            f"{reliable}, better than the training mean and the spatial null on left-out groups",
+        ),
     ]
 
 
-def _sections(training: dict[str, Any]) -> list[str]:
-    if "before" in training:
-        new = ", ".join(training["finetuned_on"])
-        before = _sections(training["before"])
-        return [*before, f"- finetuned on: {new} ({training['n_spots']} spots)"]
-    if not training["sections"]:
-        return ["- weights as published"]
-    return [f"- sections: {', '.join(training['sections'])} ({training['n_spots']} spots)"]
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
-def _weighing(weights: dict[str, Any] | None) -> list[str]:
-    if not weights:
-        return []
-    return [f"- spots drawn by the weights in `obs[{weights['column']!r}]`"]
-
-
-def _rule(neighbors: dict[str, Any] | None) -> str:
-    if not neighbors:
+def _rule(step: NeighborsStep | None) -> str:
+    if step is None:
         return "none"
-    return ", ".join(f"{name} {value}" for name, value in neighbors.items())
+    rule = step.to_plain()
+    return ", ".join(f"{name} {value}" for name, value in rule.items()) or "not reported"
 
 
-def _stain(reference: dict[str, Any] | None) -> str:
-    if not reference:
+def _stain(reference: ReferenceStain | None) -> str:
+    if reference is None:
         return "as scanned"
-    return f"normalised to the reference in `config.json` ({reference['method']})"
+    return f"normalised to the reference in config.json ({reference.method})"

@@ -1,9 +1,10 @@
-"""Methods that fill a network from all rows at once: ridge regression and randomised trees."""
+"""Methods that fit all rows at once: ridge regression and randomised trees."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from stpredict.models._tune import fit_ridge, tune_ridge
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.models._records import RidgeOptions, TreesOptions
     from stpredict.nn import ForestSets, LinearSets
 
 
@@ -22,47 +24,48 @@ def fit_linear(
     features: NDArray[np.float32],
     targets: NDArray[np.float32],
     groups: NDArray[np.str_],
+    options: RidgeOptions,
     *,
-    alpha: float | Literal["tuned", "hest"],
-    n_components: int | None,
     seed: int,
-) -> dict[str, Any]:
-    """Fill a linear network by ridge regression, of principal components where asked for.
+) -> RidgeOptions:
+    """Fill a linear network by ridge regression; returns the options with the alpha used.
 
-    Nothing is drawn, whatever the seed.
+    The solution does not depend on the seed.
     """
+    n_components = options.n_components
     if n_components is not None:
-        _check_components(n_components, features, groups, tuned=alpha == "tuned")
-    if alpha == "tuned":
-        coefficients, intercept, chosen = tune_ridge(
+        _check_components(n_components, features, groups, tuned=options.alpha == "tuned")
+    if options.alpha == "tuned":
+        coefficients, intercept, alpha = tune_ridge(
             features, targets, groups, n_components=n_components
         )
     else:
-        width = features.shape[1] if n_components is None else n_components
-        # HEST-bench shrinks by the size of the problem, not by what is held out
-        chosen = 100 / (width * targets.shape[1]) if alpha == "hest" else float(alpha)
+        n_inputs = features.shape[1] if n_components is None else n_components
+        # HEST-bench sets alpha from the size of the problem instead of tuning it
+        hest = 100 / (n_inputs * targets.shape[1])
+        alpha = hest if options.alpha == "hest" else float(options.alpha)
         coefficients, intercept = fit_ridge(
-            features, targets, alpha=chosen, n_components=n_components
+            features, targets, alpha=alpha, n_components=n_components
         )
     with torch.no_grad():
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))
-    return {"alpha": chosen}
+    return replace(options, alpha=alpha)
 
 
 def _check_components(
     n_components: int, features: NDArray[np.float32], groups: NDArray[np.str_], *, tuned: bool
 ) -> None:
-    """Require no more components than there are features, and rows to find them on."""
+    """Require enough features and rows for the principal components."""
     n_rows, n_features = features.shape
-    where = ""
+    left_out = ""
     if tuned:
         n_rows -= int(np.unique(groups, return_counts=True)[1].max())
-        where = " without the largest group, which is left out to tune alpha"
+        left_out = " without the largest group, which is left out to tune alpha"
     if not 1 <= n_components <= min(n_rows, n_features):
         raise ValueError(
             f"n_components={n_components} must be 1 to {min(n_rows, n_features)}: there are "
-            f"{n_features} features, and {n_rows} training rows{where}"
+            f"{n_features} features, and {n_rows} training rows{left_out}"
         )
 
 
@@ -71,25 +74,25 @@ def fit_forest(
     features: NDArray[np.float32],
     targets: NDArray[np.float32],
     groups: NDArray[np.str_],
+    options: TreesOptions,
     *,
-    n_trees: int,
-    min_samples_leaf: int,
-    max_features: float,
     seed: int,
-) -> dict[str, Any]:
-    """Fill a network with extremely randomised trees."""
+) -> TreesOptions:
+    """Fill a network with extremely randomised trees; returns the options."""
     forest = ExtraTreesRegressor(
-        n_trees,
-        min_samples_leaf=min_samples_leaf,
-        max_features=max_features,
+        options.n_trees,
+        min_samples_leaf=options.min_samples_leaf,
+        max_features=options.max_features,
         n_jobs=-1,
         random_state=seed,
     )
-    with warnings.catch_warnings():  # the forest's threads would leave the process's filters empty
+    # the forest's threads would otherwise leave the process without warning filters
+    with warnings.catch_warnings():
         forest.fit(features, targets)
     tables: dict[str, list[NDArray[Any]]] = {"feature": [], "threshold": [], "branches": []}
     values, roots, n_nodes = [], [], 0
     for tree in (estimator.tree_ for estimator in forest.estimators_):
+        # joined into one table, children are numbered over all trees
         branches = np.stack([tree.children_left, tree.children_right], axis=1)
         leaf = branches[:, :1] < 0
         tables["feature"].append(np.where(leaf[:, 0], -1, tree.feature))
@@ -104,4 +107,4 @@ def fit_forest(
         value=torch.from_numpy(np.concatenate(values)),
         roots=torch.tensor(roots),
     )
-    return {}
+    return options

@@ -11,20 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from stpredict import _validate
+from stpredict.models._config import FORMAT, OLDEST, VERSION, Config
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
-from stpredict.models._ridge import Ridge
-from stpredict.models._save import (
-    CONFIG,
-    FORMAT,
-    HISTORY,
-    HISTORY_COLUMNS,
-    OLDEST,
-    VERSION,
-    WEIGHTS,
-    base_folder,
-)
-from stpredict.models._stack import check_bases
+from stpredict.models._save import CONFIG, HISTORY, HISTORY_COLUMNS, WEIGHTS, base_folder
+from stpredict.models._stack import check_bases, first_base
+from stpredict.models._upgrade import upgrade
 from stpredict.targets import Standard, from_state
 from stpredict.uncertainty import Calibration
 
@@ -33,31 +26,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: What the configuration must hold, and of which type.
-_FIELDS: dict[str, type] = {
-    "method": str,
-    "context": str,
-    "genes": list,
-    "hyperparameters": dict,
-    "recipe": dict,
-    "training": dict,
-    "units": str,
-    "n_features": int,
-    "targets": dict,
-    "n_bases": int,
-}
-
-#: What is read of its parts after loading.
-_PARTS = {
-    "recipe": ("layer",),
-    "training": ("sections", "held_out", "best_epoch"),
-}
-
 
 def load(path: str | Path) -> Model:
     """Load a model saved with :meth:`stpredict.models.Model.save`.
 
-    Reads JSON, safetensors and CSV only and checks them; nothing is executed.
+    Only JSON, safetensors and CSV are read, and checked; nothing is executed.
 
     Parameters
     ----------
@@ -72,14 +45,19 @@ def load(path: str | Path) -> Model:
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     ValueError
-        If the folder is no model, is damaged, or was written by a newer version.
+        If the folder is not a model, is damaged, or was written by a newer version.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.embed(sdata)
+    >>> stp.tl.fit_ridge(sdata, context="spot").save("ridge")
+    >>> stp.models.load("ridge").method
+    'ridge'
     """
     path = Path(path)
     if not path.exists():
@@ -91,49 +69,35 @@ def load(path: str | Path) -> Model:
         )
     missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not (path / name).is_file()]
     if missing:
-        raise ValueError(f"{path} is no whole model: it lacks {', '.join(missing)}")
+        raise ValueError(f"{path} is not a complete model: it lacks {', '.join(missing)}")
     try:
         config = _read_config(path)
-        bases = [load(path / base_folder(number)) for number in range(config["n_bases"])]
+        bases = {name: load(path / base_folder(n)) for n, name in enumerate(config.bases)}
         return _assemble(config, load_file(path / WEIGHTS), _read_history(path), bases)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"the model at {path} cannot be read: {_message(error)}") from error
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"the model at {path} cannot be read: {reason}") from error
 
 
-def _message(error: Exception) -> str:
-    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> Config:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{CONFIG} is no JSON ({error})") from error
+        raise ValueError(f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
     version = config.get("format_version")
-    if isinstance(version, int) and version < OLDEST:
+    if not isinstance(version, int) or not OLDEST <= version <= VERSION:
+        is_old = isinstance(version, int) and version < OLDEST
         raise ValueError(
-            f"its format version is {version}, this stpredict reads {OLDEST} to {VERSION}: it was "
-            f"written by stpredict {config.get('stpredict_version')}, fit it again"
+            f"its format version is {version!r}, this stpredict reads {OLDEST} to {VERSION}. It "
+            f"was written by stpredict {config.get('stpredict_version')}: "
+            + ("fit it again" if is_old else "upgrade to read it")
         )
-    if not isinstance(version, int) or version > VERSION:
-        raise ValueError(
-            f"its format version is {version!r}, this stpredict reads up to {VERSION}: it was "
-            f"written by stpredict {config.get('stpredict_version')}, upgrade to read it"
-        )
-    for name, kind in _FIELDS.items():
-        if not isinstance(config.get(name), kind):
-            raise ValueError(f"{CONFIG} must give {name} as a {kind.__name__}")
-    if config["method"] not in METHODS:
-        raise ValueError(f"its method {config['method']!r} is not one of {', '.join(METHODS)}")
-    if not all(isinstance(gene, str) for gene in config["genes"]) or not config["genes"]:
-        raise ValueError(f"{CONFIG} must list the names of genes")
-    for part, names in _PARTS.items():
-        absent = [name for name in names if name not in config[part]]
-        if absent:
-            raise ValueError(f"the {part} in {CONFIG} lacks {', '.join(absent)}")
-    return config
+    if version < VERSION:
+        _validate.one_of("method", config.get("method"), METHODS)
+        config = upgrade(config)
+    return Config.from_plain(config)
 
 
 def _read_history(path: Path) -> pd.DataFrame:
@@ -147,87 +111,78 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _assemble(
-    config: Mapping[str, Any],
+    config: Config,
     tensors: dict[str, NDArray[Any]],
     history: pd.DataFrame,
-    bases: list[Model],
+    bases: dict[str, Model],
 ) -> Model:
-    method = METHODS[config["method"]]
-    uses_subtiles, uses_neighbors = method.contexts.get(config["context"], (False, False))
-    parts = (*method.recipe, "neighbors") if uses_neighbors else method.recipe
-    absent = [part for part in parts if part not in config["recipe"]]
-    if absent:
-        raise ValueError(f"the recipe in {CONFIG} lacks {', '.join(absent)}")
-    targets = from_state(config["targets"], _part(tensors, "targets"))
-    arguments = {k: config["hyperparameters"][k] for k in method.hyperparameters}
-    network = method.network(
-        config["n_features"], targets.n_outputs, context=config["context"], **arguments
+    method = METHODS[config.method]
+    targets = from_state(config.targets, _part(tensors, "targets"))
+    # networks on pixels need no scaling of embeddings
+    inputs = _scaling(tensors, "inputs", needed=method.inputs != "pixels")
+    network = method.build(
+        0 if inputs is None else len(inputs.mean),
+        targets.n_outputs,
+        context=config.context,
+        options=config.hyperparameters.network,
     )
-    state = _part(tensors, "network")
-    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
-    alpha = config.get("ridge_alpha")
+    weights = _part(tensors, "network")
+    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
     model = Model(
-        method=method.name,
+        method=config.method,
         network=network.eval(),
-        genes=tuple(config["genes"]),
-        context=config["context"],
-        hyperparameters=config["hyperparameters"],
-        recipe=config["recipe"],
-        training=config["training"],
-        units=config["units"],
-        inputs=Standard(tensors["inputs.mean"], tensors["inputs.scale"]),
+        genes=config.genes,
+        context=config.context,
+        hyperparameters=config.hyperparameters,
+        recipe=config.recipe,
+        training=config.training,
+        units=config.units,
         targets=targets,
-        ridge=(
-            None
-            if alpha is None
-            else Ridge(tensors["ridge.coefficients"], tensors["ridge.intercept"], float(alpha))
-        ),
         history=history,
-        subtiles=(
-            Standard(tensors["subtiles.mean"], tensors["subtiles.scale"]) if uses_subtiles else None
-        ),
-        bases=tuple(bases),
-        calibration=_calibration(config.get("calibration"), _part(tensors, "calibration")),
+        inputs=inputs,
+        subtiles=_scaling(tensors, "subtiles", needed=method.contexts[config.context][0]),
+        bases=bases,
+        calibration=_calibration(config.calibration, _part(tensors, "calibration")),
     )
-    _check_shapes(model, config["n_features"])
+    _check_shapes(model)
     check_bases(model)
     return model
 
 
-def _calibration(config: Any, tensors: dict[str, NDArray[Any]]) -> Calibration | None:
-    """What the model knows of its errors; nothing of models that were saved without."""
-    if config is None and not tensors:
+def _part(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    """Tensors of one part of a model, by their names in it."""
+    prefix = f"{part}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _scaling(tensors: Mapping[str, NDArray[Any]], part: str, *, needed: bool) -> Standard | None:
+    if not needed and f"{part}.mean" not in tensors:
         return None
-    if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} must give calibration as a dict, its arrays are there")
+    return Standard(tensors[f"{part}.mean"], tensors[f"{part}.scale"])
+
+
+def _calibration(
+    config: dict[str, Any] | None, tensors: dict[str, NDArray[Any]]
+) -> Calibration | None:
+    if config is None:
+        if tensors:
+            raise ValueError(f"{CONFIG} lacks calibration, but its arrays are saved")
+        return None
     return Calibration.from_state(config, tensors)
 
 
-def _part(tensors: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
-    """Tensors of one part of a model, by their names in it."""
-    start = f"{name}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
-
-def _check_shapes(model: Model, n_features: int) -> None:
-    n_genes = len(model.genes)
-    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-        "inputs.mean": (model.inputs.mean.shape, (n_features,))
-    }
-    found["targets.mean"] = (model.targets.mean.shape, (n_genes,))
-    if model.ridge is not None:
-        found["ridge.coefficients"] = (model.ridge.coefficients.shape, (n_genes, n_features))
-        found["ridge.intercept"] = (model.ridge.intercept.shape, (n_genes,))
-    if model.subtiles is not None:
-        found["subtiles.mean"] = (model.subtiles.mean.shape, (n_features,))
+def _check_shapes(model: Model) -> None:
+    """Require arrays that fit the genes and the embedding."""
+    n_genes, inputs = len(model.genes), first_base(model).inputs
+    shapes = {"targets.mean": (model.targets.mean.shape, (n_genes,))}
+    if model.subtiles is not None and inputs is not None:
+        shapes["subtiles.mean"] = (model.subtiles.mean.shape, inputs.mean.shape)
     if model.calibration is not None:
         edges = model.calibration.intervals.edges.shape
-        found["calibration.intervals.edges"] = (edges, (n_genes, 2))
-        seen = model  # a stack sees tiles as its first base does
-        while seen.bases:
-            seen = seen.bases[0]
-        width = model.calibration.familiarity.mean.shape
-        found["calibration.familiarity.mean"] = (width, seen.inputs.mean.shape)
-    for name, (shape, expected) in found.items():
+        shapes["calibration.intervals.edges"] = (edges, (n_genes, 2))
+        if inputs is not None:
+            width = model.calibration.familiarity.mean.shape
+            shapes["calibration.familiarity.mean"] = (width, inputs.mean.shape)
+    for name, (shape, expected) in shapes.items():
         if shape != expected:
             raise ValueError(f"{name} has shape {shape}, expected {expected}")

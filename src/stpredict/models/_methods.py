@@ -53,7 +53,7 @@ class Method:
     estimate
         Fills the network from all training rows at once, for methods that are not trained step by
         step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
-        groups (n,), ``seed=`` and the fields of its options; returns the options used.
+        groups (n,), its options and ``seed=``; returns the options used.
     estimator_options
         Dataclass of the options of ``estimate``.
     head
@@ -68,7 +68,7 @@ class Method:
     options: type[NetworkOptions] | None = None
     inputs: Literal["embedding", "pixels", "models"] = "embedding"
     paper: str = ""
-    estimate: Callable[..., dict[str, Any]] | None = None
+    estimate: Callable[..., EstimatorOptions] | None = None
     estimator_options: type[EstimatorOptions] | None = None
     head: str = ""
     has_gradient: bool = True

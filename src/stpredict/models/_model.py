@@ -1,120 +1,102 @@
-"""The fitted model: network, genes, scaling, and the recipe of its inputs."""
+"""The fitted model: what it consists of, prediction from arrays, and saving."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from stpredict import _runtime
-from stpredict.models._methods import METHODS
-from stpredict.training import Inputs, Pixels, TileStream, in_order
+from stpredict.models._card import card_html, summary
+from stpredict.models._save import save
+from stpredict.models._state import ModelState
+from stpredict.training import Pixels, TileStream, in_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
     from torch import nn
 
-    from stpredict.models._ridge import Ridge
-    from stpredict.targets import Standard, Targets
-    from stpredict.uncertainty import Calibration
-
-#: Spots predicted at a time; with sub-tiles, so many embeddings pass through the network at once.
+#: Spots predicted at a time. Sub-tiles of that many spots pass through the network at once.
 _BATCH = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
+class RowInputs(Protocol):
+    """Inputs of all rows, such as `Inputs`, `TileStream` and `StackInputs`."""
+
+    def walk(
+        self, network: nn.Module, device: torch.device, *, members: bool = True
+    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
+        """Yield rows, their scaled predictions, and those of each member of an ensemble."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model(ModelState):
     """A fitted model.
 
-    Made by ``stp.tl.fit_*`` and :func:`stpredict.models.load`.
+    Made by ``stp.tl.fit_*`` and :func:`stpredict.models.load`. ``repr(model)`` summarises it.
 
     Attributes
     ----------
     method
         Name of the method.
     network
-        The plain torch module, on the CPU, in evaluation mode. It takes and gives scaled values.
+        The plain torch module, on the CPU, in evaluation mode. Its inputs and outputs are scaled.
     genes
-        Names of the genes predicted, in order.
+        Names of the predicted genes, in order.
     context
-        What the network looks at beside the spot.
+        What the network reads next to the spot's own tile.
     hyperparameters
-        Of the network and of its training.
+        Options of the network, the schedule, the loss and the augmentation.
     recipe
-        How the inputs were made: ``embedding`` (slot), ``embed``, ``neighbors``, ``layer`` and
-        ``normalize``, each as ``uns["stpredict"]`` of the training data recorded it;
-        ``embed["stain"]`` is the reference of normalised images; for a layer of ranks or smoothed
-        values, ``layer_steps``, the steps to it in their order. Of models on pixels, ``tiles``
-        (``tile_um``, ``tile_px``, ``stain``) instead of the embedding.
+        Steps that make the inputs and the predicted layer, as they were recorded for the training
+        data. A stack has only the steps of the layer; each of its bases has its own recipe.
     training
-        On what it was trained: sections, groups, what was held out, best epoch, seed, versions.
+        Training sections and groups, what was held out, best epoch, seed, package versions.
     units
-        Of the predictions, in words: those of the layer trained on.
+        Units of the predictions in words: those of the training layer.
     targets
-        What the network predicts, and how that becomes genes; fitted on training rows.
-    inputs
-        Scaling of the embeddings, fitted on training rows.
+        What the network predicts, and how it is converted to genes; fitted on training rows.
     history
         Loss of every training step and validation: ``epoch``, ``step``, ``split``, ``loss``. Empty
-        for methods that are not trained step by step.
-    ridge
-        The baseline: ridge regression on the same embedding and rows. None of released weights.
+        for methods that are fitted in one go.
+    inputs
+        Scaling of the embeddings, fitted on training rows; for stacks, of the bases' predictions.
+        For models on pixels, None until :func:`stpredict.tl.calibrate` sets the scaling of the
+        texture embedding by which familiarity is measured.
     subtiles
-        Scaling of the sub-tiles' embeddings, where the context has them.
+        Scaling of the sub-tiles' embeddings, if the context has them.
     bases
-        The models that a stack stands on, each with its own recipe; their predictions are what
-        its network takes in.
+        Base models of a stack, by name, in the order of the network's inputs.
     calibration
-        What :func:`stpredict.tl.calibrate` learnt of the model's errors.
+        Errors measured by :func:`stpredict.tl.calibrate`: intervals, reliable genes, familiarity.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
-    >>> model.genes[:3]  # doctest: +SKIP
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.embed(sdata)
+    >>> model = stp.tl.fit_ridge(sdata, context="spot")
+    >>> model.predict_array(sdata.tables["table"].obsm["X_texture"]).shape == sdata["table"].shape
+    True
     """
 
-    method: str
-    network: nn.Module
-    genes: tuple[str, ...]
-    context: str
-    hyperparameters: dict[str, Any]
-    recipe: dict[str, Any]
-    training: dict[str, Any]
-    units: str
-    targets: Targets
-    inputs: Standard
-    history: pd.DataFrame = field(repr=False)
-    ridge: Ridge | None = None
-    subtiles: Standard | None = None
-    bases: tuple[Model, ...] = ()
-    calibration: Calibration | None = None
+    def __repr__(self) -> str:
+        return summary(self)
 
-    @property
-    def uses_subtiles(self) -> bool:
-        """Whether the network takes sub-tiles."""
-        return METHODS[self.method].contexts[self.context][0]
-
-    @property
-    def uses_neighbors(self) -> bool:
-        """Whether the network takes neighbours."""
-        return METHODS[self.method].contexts[self.context][1]
-
-    @property
-    def uses_pixels(self) -> bool:
-        """Whether the network takes the pixels of tiles."""
-        return "tiles" in METHODS[self.method].recipe
+    def _repr_html_(self) -> str:
+        return card_html(self)
 
     def save(self, path: str | Path) -> None:
         """Save to a folder, which :func:`stpredict.models.load` reads.
 
-        Written beside its place, then moved there: a folder that exists is whole. An older model
-        at that path is replaced; a folder that is no model is not.
+        The folder is written under a temporary name and then moved, so that a folder of this name
+        is always complete. A model at that path is replaced, any other folder is not.
 
         Parameters
         ----------
@@ -125,10 +107,8 @@ class Model:
         Raises
         ------
         FileExistsError
-            If there is something at ``path`` that is not a model.
+            If ``path`` exists and is not a model.
         """
-        from stpredict.models._save import save
-
         save(self, path)
 
     def predict_array(
@@ -145,14 +125,14 @@ class Model:
         Parameters
         ----------
         center
-            (n, d), embeddings of the spots' tiles; of models on pixels, the tiles themselves,
+            (n, d) embeddings of the spots' tiles; for models on pixels, the tiles themselves,
             (n, 3, tile_px, tile_px) uint8.
         subtiles
-            (n, s, d), of their sub-tiles; where the context has them.
+            (n, s, d) embeddings of their sub-tiles, if the context has them.
         neighbors
-            (n, k, d), of their neighbours; where the context has them.
+            (n, k, d) embeddings of their neighbours, if the context has them.
         neighbor_mask
-            (n, k) bool, False for padding. Without it all rows take part.
+            (n, k) bool, False for padding. Without it all rows are used.
         device
             ``"auto"``: cuda, then mps, then cpu.
 
@@ -163,41 +143,40 @@ class Model:
         Raises
         ------
         ValueError
-            If an input is missing, not used, or of the wrong shape, or has NaN; if the model is a
+            If an input is missing, not used, of the wrong shape, or has NaN; if the model is a
             stack.
         """
         if self.bases:
             raise ValueError(
-                "a stack takes no embeddings of its own, its bases do: predict with "
-                "model.bases[…].predict_array, or the whole stack with stp.tl.predict"
+                "a stack has no embeddings of its own: predict with "
+                "model.bases[name].predict_array, or with the whole stack in stp.tl.predict"
             )
         if self.uses_pixels:
             return self._predict_tiles(center, device=device)
-        given = {"center": center, "subtiles": subtiles, "neighbors": neighbors}
-        scaled: dict[str, torch.Tensor] = {}
-        for name, values in given.items():
-            if values is not None:
-                self._check(name, np.asarray(values))
-                scaler = self.subtiles if name == "subtiles" else self.inputs
-                scaled[name] = torch.from_numpy((scaler or self.inputs).transform(values))
+        embeddings = {"center": center, "subtiles": subtiles, "neighbors": neighbors}
+        tensors = {
+            name: self._scaled(name, np.asarray(values))
+            for name, values in embeddings.items()
+            if values is not None
+        }
         if neighbor_mask is not None:
-            scaled["neighbor_mask"] = torch.from_numpy(np.asarray(neighbor_mask, dtype=bool))
-        for name, tensor in scaled.items():
+            tensors["neighbor_mask"] = torch.from_numpy(np.asarray(neighbor_mask, dtype=bool))
+        for name, tensor in tensors.items():
             if len(tensor) != len(center):
                 raise ValueError(f"{name} has {len(tensor)} rows, center has {len(center)}")
-        chosen = _runtime.resolve_device(device)
-        network = self.network.eval().to(chosen)
-        predicted = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
+        torch_device = _runtime.resolve_device(device)
+        network = self.network.eval().to(torch_device)
+        outputs = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
         with torch.inference_mode():
             for rows in in_order(len(center), _BATCH):
-                batch = {name: tensor[rows].to(chosen) for name, tensor in scaled.items()}
-                predicted[rows] = network(**batch).cpu().numpy()
+                batch = {name: tensor[rows].to(torch_device) for name, tensor in tensors.items()}
+                outputs[rows] = network(**batch).cpu().numpy()
         network.cpu()
-        return self.targets.inverse(predicted)
+        return self.targets.inverse(outputs)
 
     def predict_inputs(
         self,
-        inputs: Inputs | TileStream,
+        inputs: RowInputs,
         *,
         space: Literal["genes", "factors"] = "genes",
         spread: bool = True,
@@ -208,49 +187,54 @@ class Model:
         Parameters
         ----------
         inputs
-            Embeddings and neighbours, whose scaler is the model's; or tiles as they are read.
+            Embeddings and neighbours scaled as the model's inputs, a stream of tiles, or the
+            inputs of all bases of a stack.
         space
             ``"genes"``, or the factors that the network predicts.
         spread
-            Whether the spread over an ensemble is wanted.
+            Whether to compute the spread over an ensemble.
         device
             ``"auto"``: cuda, then mps, then cpu.
 
         Returns
         -------
         (n, n_genes) float32, in the units of the training layer, and the standard deviation over
-        the members of the network's ensemble, of the same shape, or None where it is none. With
-        factors, (n, n_factors).
+        the members of the network's ensemble, of the same shape; None if it is not an ensemble.
+        For factors, (n, n_factors).
         """
         invert = self.targets.inverse if space == "genes" else self.targets.factors
-        chosen = _runtime.resolve_device(device)
-        network = self.network.eval().to(chosen)
-        order, predicted, deviation = [], [], []
-        for rows, outputs, members in inputs.walk(network, chosen, members=spread):
-            order.append(rows)
-            predicted.append(invert(outputs.cpu().numpy()))
+        torch_device = _runtime.resolve_device(device)
+        network = self.network.eval().to(torch_device)
+        batch_rows, values, deviations = [], [], []
+        for rows, outputs, members in inputs.walk(network, torch_device, members=spread):
+            batch_rows.append(rows)
+            values.append(invert(outputs.cpu().numpy()))
             if members is not None:
                 flat = invert(members.flatten(0, 1).cpu().numpy())
-                deviation.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
+                deviations.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
         network.cpu()
-        places = np.argsort(np.concatenate(order))  # tiles are read in spatial order
-        values = np.concatenate(predicted)[places]
-        return values, np.concatenate(deviation)[places] if deviation else None
+        order = np.argsort(np.concatenate(batch_rows))  # tiles are read in spatial order
+        predicted = np.concatenate(values)[order]
+        return predicted, np.concatenate(deviations)[order] if deviations else None
 
     def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
         pixels = Pixels(np.asarray(tiles))
         stream = TileStream(
             ((rows, pixels.read(rows)) for rows in in_order(len(pixels), _BATCH)),
-            center=np.empty((len(pixels), 0), dtype=np.float32),
-            symmetries=self.hyperparameters["average_symmetries"],
+            n_tiles=len(pixels),
+            symmetries=self.hyperparameters.average_symmetries,
         )
         return self.predict_inputs(stream, device=device)[0]
 
-    def _check(self, name: str, values: NDArray[Any]) -> None:
-        if values.shape[-1] != len(self.inputs.mean):
+    def _scaled(self, name: str, values: NDArray[Any]) -> torch.Tensor:
+        """Scale embeddings, checked."""
+        # without sub-tiles in the context, the network itself refuses them
+        scaler = self.subtiles if name == "subtiles" and self.subtiles else self.inputs
+        if scaler is None or values.shape[-1] != len(scaler.mean):
             raise ValueError(
                 f"{name} has {values.shape[-1]} features, the model was trained on "
-                f"{len(self.inputs.mean)} ({self.recipe['embedding']})"
+                f"{0 if scaler is None else len(scaler.mean)} ({self.recipe.embedding})"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has NaN or infinite values")
+        return torch.from_numpy(scaler.transform(values))

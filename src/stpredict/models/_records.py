@@ -11,7 +11,14 @@ from stpredict.training import Augmentation, Schedule
 
 
 @dataclass(frozen=True)
-class DeepSpotNetwork:
+class Record:
+    """Base of what is stored as JSON: reading a name that a record does not have is an error."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class DeepSpotNetwork(Record):
     """Sizes of DeepSpot's network.
 
     Attributes
@@ -31,7 +38,7 @@ class DeepSpotNetwork:
 
 
 @dataclass(frozen=True)
-class DeepCellNetwork:
+class DeepCellNetwork(Record):
     """Sizes of DeepCell's network.
 
     Attributes
@@ -54,7 +61,7 @@ class DeepCellNetwork:
 
 
 @dataclass(frozen=True)
-class CNNNetwork:
+class CNNNetwork(Record):
     """A convolutional network on tiles.
 
     Attributes
@@ -74,7 +81,7 @@ class CNNNetwork:
 
 
 @dataclass(frozen=True)
-class MultiScaleNetwork:
+class MultiScaleNetwork(Record):
     """Sizes of HEVisum's multi-scale network.
 
     Attributes
@@ -100,7 +107,7 @@ class MultiScaleNetwork:
 
 
 @dataclass(frozen=True)
-class StackNetwork:
+class StackNetwork(Record):
     """The network on top of the models of a stack; sizes are those of ``meta="mlp"``."""
 
     meta: Literal["mean", "rank_mean", "ridge", "mlp"] = "mean"
@@ -109,7 +116,7 @@ class StackNetwork:
 
 
 @dataclass(frozen=True)
-class RidgeOptions:
+class RidgeOptions(Record):
     """Options of ridge regression; of a fitted model, the alpha that was used."""
 
     alpha: float | Literal["tuned", "hest"] = "tuned"
@@ -117,7 +124,7 @@ class RidgeOptions:
 
 
 @dataclass(frozen=True)
-class TreesOptions:
+class TreesOptions(Record):
     """Options of extremely randomised trees."""
 
     n_trees: int = 200
@@ -130,19 +137,19 @@ EstimatorOptions = RidgeOptions | TreesOptions
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    """Choices behind a model: its network, and how it was trained.
+class Hyperparameters(Record):
+    """Options of a model's network and of its training.
 
     Attributes
     ----------
     network
-        Sizes of the network; None for methods without any.
+        Options of the network; None for methods whose network has none.
     estimator
-        Options of a method that is fitted in one go; None for others.
+        Options of a method that is fitted in one go, as they were used; None for others.
     schedule
         Training schedule; None for methods that are fitted in one go.
     loss
-        Name of the loss, or what a module of the user's calls itself.
+        Name of the loss, or the repr of the user's own module.
     augmentation, average_symmetries, pretrained
         For models on pixels: changes of tiles in training, whether predictions are averaged over
         flips and turns, and whether training started from published weights.
@@ -164,7 +171,7 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
-class SampleWeight:
+class SampleWeight(Record):
     """Weights that training spots were drawn by.
 
     Attributes
@@ -181,7 +188,7 @@ class SampleWeight:
 
 
 @dataclass(frozen=True)
-class TrainingRecord:
+class TrainingRecord(Record):
     """Data that a model was trained on, and what was held out.
 
     Attributes
@@ -226,5 +233,3 @@ class TrainingRecord:
     tuned: dict[str, float] | None = None
     finetuned_on: tuple[str, ...] = ()
     before: TrainingRecord | None = None
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

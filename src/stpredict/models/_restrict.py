@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from stpredict.models._methods import METHODS
-from stpredict.models._ridge import Ridge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +31,6 @@ def restrict(model: Model, genes: Sequence[str]) -> Model:
         network=_sliced(model, places) if of_genes else copy.deepcopy(model.network),
         genes=tuple(genes),
         targets=model.targets.only(places),
-        ridge=(
-            None
-            if model.ridge is None
-            else Ridge(
-                model.ridge.coefficients[places], model.ridge.intercept[places], model.ridge.alpha
-            )
-        ),
         calibration=None,
     )
 
@@ -46,10 +38,15 @@ def restrict(model: Model, genes: Sequence[str]) -> Model:
 def _sliced(model: Model, places: list[int]) -> nn.Module:
     """Network with some of the outputs: what grows by one with one output more has one of each."""
     method = METHODS[model.method]
-    arguments = {name: model.hyperparameters[name] for name in method.hyperparameters}
+    n_features = 0 if model.inputs is None else len(model.inputs.mean)
 
     def of(n_targets: int) -> nn.Module:
-        return method.network(len(model.inputs.mean), n_targets, context=model.context, **arguments)
+        return method.build(
+            n_features,
+            n_targets,
+            context=model.context,
+            options=model.hyperparameters.network,
+        )
 
     with torch.device("meta"):  # shapes without memory
         longer = of(model.targets.n_outputs + 1).state_dict()

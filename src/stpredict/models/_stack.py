@@ -12,32 +12,33 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from stpredict.models._methods import STACKING
+from stpredict.models._records import StackNetwork
 from stpredict.targets import Standard
-from stpredict.training import in_order
+from stpredict.training import Inputs, in_order
 
 if TYPE_CHECKING:
-    from stpredict.models._model import Model
+    from stpredict.models._model import Model, RowInputs
 
-#: Spots at a time.
+#: Spots predicted at a time by the network on top.
 _BATCH = 1024
 
 
 @dataclass(frozen=True)
 class StackInputs:
-    """What the models that a stack stands on take in, all of the same rows.
+    """Inputs of all bases of a stack, with the same rows.
 
     Attributes
     ----------
     stack
         The stack.
-    parts
-        Inputs of each of its bases.
+    bases
+        Inputs of each of its bases, by name.
     sections
-        (n,), section of each row: ranks are taken within it.
+        (n,) section of each row, within which ranks are taken.
     """
 
     stack: Model
-    parts: tuple[Any, ...]
+    bases: dict[str, RowInputs]
     sections: NDArray[np.str_]
 
     def __len__(self) -> int:
@@ -47,35 +48,38 @@ class StackInputs:
     def walk(
         self, network: Any, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
-        """Predict all rows with every base, then with the network on top, some at a time.
+        """Predict all rows with every base, then, in batches, with the network on top.
 
-        Gives the rows, what the network predicts of them (n, g), and what each base predicts,
-        (bases, n, g), scaled as the network's output is, where that is wanted.
+        Yields the rows, the network's predictions (n, g), and with ``members`` those of each
+        base, (bases, n, g), scaled as the network's output.
         """
-        predicted = np.stack(
+        by_base = np.stack(
             [
-                base.predict_inputs(part, spread=False, device=str(device))[0]
-                for base, part in zip(self.stack.bases, self.parts, strict=True)
+                base.predict_inputs(self.bases[name], spread=False, device=str(device))[0]
+                for name, base in self.stack.bases.items()
             ]
         )
-        scaler = self.stack.inputs
-        meta = self.stack.hyperparameters["meta"]
+        scaler = _scaler(self.stack)
+        meta = _network(self.stack).meta
         features = torch.from_numpy(
-            scaler.transform(features_of(predicted, self.sections, meta=meta))
+            scaler.transform(features_of(by_base, self.sections, meta=meta))
         )
         n_genes = len(self.stack.genes)
-        each = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(predicted)
+        # the scaling repeats that of the genes for each base
+        by_base = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(by_base)
         for rows in in_order(len(self), _BATCH):
             pooled = network.pool(network.encode(features[rows].to(device)))
-            yield rows, network.head(pooled), torch.from_numpy(each[:, rows]) if members else None
+            each = torch.from_numpy(by_base[:, rows]) if members else None
+            yield rows, network.head(pooled), each
 
 
 def features_of(
     predicted: NDArray[np.float32], sections: NDArray[np.str_], *, meta: str
 ) -> NDArray[np.float32]:
-    """What the network on top sees of the predictions of all bases.
+    """Inputs of the network on top, from the predictions of all bases (bases, n, g).
 
-    Of (bases, n, g) the predictions side by side, (n, bases × g); for ``"rank_mean"``, (n, g).
+    The predictions of all bases are concatenated to (n, bases × g); for ``"rank_mean"`` their
+    ranks are averaged, (n, g).
     """
     if meta == "rank_mean":
         return rank_mean(predicted, sections)
@@ -95,61 +99,67 @@ def rank_mean(predicted: NDArray[np.float32], sections: NDArray[np.str_]) -> NDA
     Returns
     -------
     (n, g) float32: within a section, the values of the mean prediction, in the order of the mean
-    ranks. Spots of one mean rank share the mean place.
+    ranks. Spots with equal mean ranks share a value.
     """
     mean = predicted.mean(axis=0)
     result = np.empty_like(mean)
     for section in np.unique(sections):
         rows = np.flatnonzero(sections == section)
         ranks = rankdata(predicted[:, rows], axis=1).mean(axis=0)
-        place = rankdata(ranks, axis=0) - 1
+        position = rankdata(ranks, axis=0) - 1
         values = np.sort(mean[rows], axis=0)
-        below = np.floor(place).astype(np.intp)
+        # ties have positions between two values
+        below = np.floor(position).astype(np.intp)
         low = np.take_along_axis(values, below, axis=0)
-        high = np.take_along_axis(values, np.ceil(place).astype(np.intp), axis=0)
-        result[rows] = low + (high - low) * (place - below)
+        high = np.take_along_axis(values, np.ceil(position).astype(np.intp), axis=0)
+        result[rows] = low + (high - low) * (position - below)
     return result
 
 
-def baseline(model: Model, inputs: Any) -> tuple[NDArray[np.float32], float] | None:
-    """What ridge regression on the same embedding predicts, (n, g), and its alpha.
+def first_base(model: Model) -> Model:
+    """The model itself, or a stack's first base, which embeds tiles for the whole stack."""
+    while model.bases:
+        model = next(iter(model.bases.values()))
+    return model
 
-    Of a stack, that of its first base that has one; None where there is none.
-    """
+
+def described(model: Model, inputs: Inputs | StackInputs) -> NDArray[np.float32]:
+    """Scaled embeddings of the tiles of a model on embeddings, or of a stack's first base."""
     if isinstance(inputs, StackInputs):
-        found = (baseline(*each) for each in zip(model.bases, inputs.parts, strict=True))
-        return next((one for one in found if one is not None), None)
-    if model.ridge is None:
-        return None
-    return model.ridge.predict(model.inputs.transform(inputs.center)), model.ridge.alpha
-
-
-def described(model: Model, inputs: Any) -> NDArray[np.float32]:
-    """Scaled embeddings of the tiles that a model sees, (n, d); of a stack, its first base's.
-
-    Of pixels, the texture encoder's, which are there once the tiles have been read.
-    """
-    if isinstance(inputs, StackInputs):
-        return described(model.bases[0], inputs.parts[0])
-    return model.inputs.transform(inputs.center)
+        name, base = next(iter(model.bases.items()))
+        return described(base, inputs.bases[name])
+    return _scaler(model).transform(inputs.center)
 
 
 def check_bases(model: Model) -> None:
-    """Require of a stack that its bases predict what it does, and of others that they have none."""
+    """Require that a stack's bases predict the same as the stack, and that others have no bases."""
     if model.method != STACKING.name:
         if model.bases:
-            raise ValueError(f"a model of {model.method} stands on no others: {len(model.bases)}")
+            raise ValueError(f"a model of {model.method} has {len(model.bases)} bases, expected 0")
         return
     if len(model.bases) < 2:
-        raise ValueError(f"a stack stands on at least two models, not on {len(model.bases)}")
-    for number, base in enumerate(model.bases):
+        raise ValueError(f"a stack needs at least two bases, found {len(model.bases)}")
+    for name, base in model.bases.items():
         if base.genes != model.genes or base.units != model.units:
-            raise ValueError(
-                f"base_{number} predicts other genes, or in other units, than the stack"
-            )
-    n_seen = 1 if model.hyperparameters["meta"] == "rank_mean" else len(model.bases)
-    if len(model.inputs.mean) != n_seen * len(model.genes):
+            raise ValueError(f"base {name!r} predicts other genes or units than the stack")
+    n_inputs = len(_scaler(model).mean)
+    n_predictions = len(model.genes)
+    if _network(model).meta != "rank_mean":
+        n_predictions *= len(model.bases)
+    if n_inputs != n_predictions:
         raise ValueError(
-            f"the network of the stack takes {len(model.inputs.mean)} predictions, its bases make "
-            f"{n_seen} × {len(model.genes)}"
+            f"the network of the stack takes {n_inputs} predictions, its bases make {n_predictions}"
         )
+
+
+def _scaler(model: Model) -> Standard:
+    if model.inputs is None:
+        raise ValueError(f"the model of {model.method} has no scaling of its inputs")
+    return model.inputs
+
+
+def _network(model: Model) -> StackNetwork:
+    options = model.hyperparameters.network
+    if not isinstance(options, StackNetwork):
+        raise TypeError(f"a stack's network options are StackNetwork, not {options!r}")
+    return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,19 +104,16 @@ class TileStream:
     ----------
     tiles
         Batches of rows and tiles, in any order.
-    center
-        (n, d) float32, what describes the tiles for the baseline; filled while they are read.
+    n_tiles
+        Number of tiles.
     symmetries
         Whether to predict the mean over the eight flips and right-angle turns of a tile, as ST-Net
         does.
     """
 
     tiles: Tiles
-    center: NDArray[np.float32]
+    n_tiles: int
     symmetries: bool = False
-
-    def __len__(self) -> int:
-        return len(self.center)
 
     def walk(
         self, network: nn.Module, device: torch.device, *, members: bool = True
@@ -133,15 +130,6 @@ class TileStream:
                 on_device = batch.to(device)
                 outputs = [network(symmetry(on_device, k)).float() for k in turns]
                 yield rows, torch.stack(outputs).mean(0), None
-
-
-def described(
-    tiles: Tiles, describe: Callable[[torch.Tensor], torch.Tensor], out: NDArray[np.float32]
-) -> Tiles:
-    """Pass tiles on, and write what describes them, (b, d), to the rows of an array."""
-    for rows, batch in tiles:
-        out[rows] = describe(batch).cpu().numpy()
-        yield rows, batch
 
 
 @contextmanager

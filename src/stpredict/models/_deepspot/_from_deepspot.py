@@ -1,4 +1,4 @@
-"""Published weights as models of this package."""
+"""Published weights of DeepSpot and DeepCell as models of this package."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ import pandas as pd
 import torch
 
 from stpredict import encoders
+from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe
 from stpredict.models._deepspot._release import Release, read_release
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
+from stpredict.models._records import (
+    DeepCellNetwork,
+    DeepSpotNetwork,
+    Hyperparameters,
+    TrainingRecord,
+)
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.nn import from_published_state
 from stpredict.targets import Standard
 from stpredict.targets._genes import Genes
 
-#: Encoders by the names that DeepSpot has for them, where ours differ in more than case.
+#: Published names of encoders that differ from ours in more than case.
 _ENCODERS = {
     "phikonv2": "phikon-v2",
     "hoptimus0": "h-optimus-0",
@@ -34,44 +41,42 @@ def from_deepspot(
     *,
     embedding: str | None = None,
 ) -> Model:
-    """Open published weights of DeepSpot or DeepCell, without executing what their files hold.
+    """Open published weights of DeepSpot or DeepCell without executing code from their files.
 
-    They are published as pickled torch modules. A reader of our own takes tensors, plain containers
-    and the numbers of the fitted scaler out of the file, keeps the known classes as names, and
-    refuses everything else.
+    The weights are published as pickled torch modules. They are not unpickled: a restricted reader
+    extracts tensors, plain containers and the parameters of the fitted scaler, keeps the names of
+    expected classes, and refuses everything else.
 
-    The release does not say how large its tiles were, nor which spots were neighbours: embed them
-    (`pp.embed`) and link them (`pp.neighbors`) as its paper did, then run
-    :func:`stpredict.tl.predict`. Where a spot has fewer neighbours than others, what is missing
-    takes no part; in the published code, zeros take its place.
+    The release does not report the size of its tiles or its neighbourhood graph: embed the tiles
+    (`pp.embed`) and link the spots (`pp.neighbors`) as in the paper, then run
+    :func:`stpredict.tl.predict`. Missing neighbours are ignored here, while the published code
+    replaces them by zeros.
 
     Parameters
     ----------
     weights
-        The file ``…final_model.pkl``, or a folder with one release.
+        Path of ``…final_model.pkl``, or of a folder with one release.
     hyperparameters
-        ``…top_param_overall.yaml``; by default the one beside the weights, if any.
+        Path of ``…top_param_overall.yaml``; by default the file next to the weights, if any.
     genes
-        ``…info_highly_variable_genes.csv``, of which those with ``isPredicted`` are the outputs;
-        by default the one beside the weights. Or names in the order of the outputs.
+        Path of ``…info_highly_variable_genes.csv``, whose genes with ``isPredicted`` are the
+        outputs; by default the file next to the weights. Or names in the order of the outputs.
     embedding
-        Slot in ``obsm`` to predict from, by default that of the encoder which the hyperparameters
-        name.
+        Slot in ``obsm`` to predict from; by default that of the encoder in the hyperparameters.
 
     Returns
     -------
     Model
-        As any other: it predicts in the units of its training data, is saved and loaded. It has no
-        ridge regression to compare with, and no history; nor the means of its training data
-        where its scaler has none.
+        A model that predicts in the units of its training data, and can be saved and loaded. It
+        has no history, and the means of its training data only if its scaler has them.
 
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file does not exist.
     ValueError
-        If the file holds anything but such a model, is damaged, or its parts do not fit each
-        other; if there are no genes; if the encoder is not said and ``embedding`` not given.
+        If the file contains anything but such a model, is damaged, or its parts disagree; if no
+        genes are found; if the encoder is unknown and ``embedding`` is not given.
 
     References
     ----------
@@ -89,21 +94,18 @@ def from_deepspot(
     release = read_release(weights, hyperparameters, genes)
     encoder, slot = _encoder(release, embedding)
     method = METHODS[release.method]
-    sizes = {name: getattr(release, name) for name in method.hyperparameters}
-    network = method.network(
+    uses_subtiles, uses_neighbors = method.contexts[release.context]
+    options = _options(release)
+    network = method.build(
         release.n_features,
         release.n_targets,
         context=release.context,
+        options=options,
         output_dropout=release.output_dropout,
-        **sizes,
     )
     network.load_state_dict(from_published_state(release.state))
-    recipe: dict[str, Any] = {"embedding": slot, "embed": {}, "layer": "log1p"}
-    if encoder is not None:
-        recipe["embed"]["encoder"] = encoder
-    if method.contexts[release.context][1]:
-        recipe["neighbors"] = {}
-    as_they_are = Standard(
+    # published networks read raw embeddings
+    unscaled = Standard(
         np.zeros(release.n_features, np.float32), np.ones(release.n_features, np.float32)
     )
     return Model(
@@ -111,22 +113,17 @@ def from_deepspot(
         network=network.eval(),
         genes=release.genes,
         context=release.context,
-        hyperparameters={**sizes, "published": _json(release.hyperparameters)},
-        recipe=recipe,
-        training={
-            "sections": [],
-            "groups": [],
-            "held_out": "not said",
-            "n_spots": 0,
-            "n_held_out": 0,
-            "best_epoch": 0,
-            "sample_weight": None,
-            "seed": release.hyperparameters.get("random_seed", 0),
-            "versions": {"torch": torch.__version__},
-            "knows_mean": release.knows_mean,
-        },
+        hyperparameters=Hyperparameters(
+            network=options, published=_json_values(release.hyperparameters)
+        ),
+        recipe=Recipe(
+            layer="log1p",
+            embedding=slot,
+            embed=EmbedStep(encoder=encoder),
+            neighbors=NeighborsStep() if uses_neighbors else None,
+        ),
+        training=_training(release),
         units="the release's normalised expression",
-        inputs=as_they_are,
         targets=Genes(
             columns=np.arange(release.n_targets),
             n_fit_genes=release.n_targets,
@@ -136,28 +133,53 @@ def from_deepspot(
             scaling="standard",
         ),
         history=pd.DataFrame(columns=list(HISTORY_COLUMNS)),
-        subtiles=as_they_are if method.contexts[release.context][0] else None,
+        inputs=unscaled,
+        subtiles=unscaled if uses_subtiles else None,
+    )
+
+
+def _options(release: Release) -> DeepSpotNetwork | DeepCellNetwork:
+    """Sizes of the network, as options of its method."""
+    sizes = {name: getattr(release, name) for name in ("n_hidden", "n_phi", "n_rho", "dropout")}
+    if release.method == "deepspot":
+        return DeepSpotNetwork(**sizes)
+    return DeepCellNetwork(**sizes, aggregation=release.aggregation)
+
+
+def _training(release: Release) -> TrainingRecord:
+    """What a release reports of its training: at most the seed."""
+    seed = release.hyperparameters.get("random_seed")
+    return TrainingRecord(
+        sections=(),
+        groups=(),
+        held_out="not reported",
+        n_spots=0,
+        n_held_out=0,
+        best_epoch=0,
+        seed=seed if isinstance(seed, int) else 0,
+        versions={"torch": torch.__version__},
+        knows_mean=release.knows_mean,
     )
 
 
 def _encoder(release: Release, embedding: str | None) -> tuple[str | None, str]:
-    """Find our name of the encoder, and the slot of its embedding."""
+    """Name of the encoder in this package, and the slot of its embedding."""
     published = (release.encoder or "").lower()
     name = _ENCODERS.get(published, published)
-    known = name if name in encoders.names() else None
+    encoder = name if name in encoders.names() else None
     if embedding is not None:
-        return (known if embedding == f"X_{known}" else None), embedding
-    if known is None:
-        said = f"names the encoder {release.encoder!r}" if release.encoder else "names no encoder"
+        return (encoder if embedding == f"X_{encoder}" else None), embedding
+    if encoder is None:
+        reported = f"the encoder {release.encoder!r}" if release.encoder else "no encoder"
         raise ValueError(
-            f"the release {said}; encoders: {', '.join(encoders.names())}. Give embedding=, the "
-            "slot in obsm with the embeddings it was trained on"
+            f"the release names {reported}, known encoders are {', '.join(encoders.names())}: give "
+            "embedding=, the slot in obsm with the embeddings it was trained on"
         )
-    return known, f"X_{known}"
+    return encoder, f"X_{encoder}"
 
 
-def _json(values: dict[str, Any]) -> dict[str, Any]:
-    """Keep what JSON can hold; a number that is none as text."""
+def _json_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Write numbers that JSON cannot hold as text."""
     return {
         name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in values.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -57,7 +57,7 @@ class Release:
 
     method: str
     context: str
-    aggregation: str
+    aggregation: Literal["max", "mean", "sum"]
     n_features: int
     n_targets: int
     n_hidden: int

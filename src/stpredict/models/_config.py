@@ -1,0 +1,119 @@
+"""Contents of a saved model's ``config.json``, typed and checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from stpredict import _validate
+from stpredict._sdata._steps import Recipe, parse
+from stpredict.models._methods import METHODS
+from stpredict.models._records import Hyperparameters, Record, TrainingRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stpredict.models._methods import Method
+    from stpredict.models._state import ModelState
+
+FORMAT = "stpredict model"
+#: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model.
+VERSION, OLDEST = 4, 2
+
+
+@dataclass(frozen=True)
+class Config(Record):
+    """Everything about a model that is not an array.
+
+    Attributes
+    ----------
+    format, format_version, stpredict_version
+        What kind of file this is, and what wrote it.
+    method, context, units, genes, hyperparameters, recipe, training
+        Fields of the model.
+    bases
+        Names of a stack's bases, in order; the n-th is saved in the folder ``base_<n>``.
+    targets, calibration
+        Configuration of the targets, and of the calibration of a calibrated model.
+    """
+
+    format: str
+    format_version: int
+    stpredict_version: str
+    method: str
+    context: str
+    units: str
+    genes: Annotated[tuple[str, ...], Field(min_length=1)]
+    bases: tuple[str, ...]
+    targets: dict[str, Any]
+    hyperparameters: Hyperparameters
+    recipe: Recipe
+    training: TrainingRecord
+    calibration: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, model: ModelState) -> Config:
+        """Configuration of a model."""
+        from stpredict import __version__
+
+        return cls(
+            format=FORMAT,
+            format_version=VERSION,
+            stpredict_version=__version__,
+            method=model.method,
+            context=model.context,
+            units=model.units,
+            genes=model.genes,
+            bases=tuple(model.bases),
+            targets=model.targets.state()[0],
+            hyperparameters=model.hyperparameters,
+            recipe=model.recipe,
+            training=model.training,
+            calibration=None if model.calibration is None else model.calibration.state()[0],
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The configuration in types that JSON can hold; fields that are None are left out."""
+        return {**asdict(self, dict_factory=_without_none), "recipe": self.recipe.to_plain()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Config:
+        """Read a configuration; unknown or missing names and wrong types raise ValueError."""
+        _validate.one_of("method", values.get("method"), METHODS)
+        method = METHODS[values["method"]]
+        _validate.one_of("context", values.get("context"), method.contexts)
+        typed = dict(values)
+        if isinstance(values.get("hyperparameters"), dict):
+            typed["hyperparameters"] = _with_network(values["hyperparameters"], method)
+        if isinstance(values.get("recipe"), dict):
+            typed["recipe"] = Recipe.from_plain(values["recipe"])
+        config: Config = parse(cls, typed)
+        _check_recipe(config)
+        return config
+
+
+def _with_network(values: dict[str, Any], method: Method) -> dict[str, Any]:
+    """Parse the options of the network, whose type depends on the method."""
+    if ("network" in values) != (method.options is not None):
+        problem = "is not used" if method.options is None else "is missing"
+        raise ValueError(f"hyperparameters.network {problem} for method={method.name!r}")
+    if method.options is None:
+        return values
+    return {**values, "network": parse(method.options, values["network"])}
+
+
+def _check_recipe(config: Config) -> None:
+    """Require the steps that a method cannot do without."""
+    method = METHODS[config.method]
+    steps = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}[method.inputs]
+    if method.contexts[config.context][1]:
+        steps.append("neighbors")
+    missing = [step for step in steps if getattr(config.recipe, step) is None]
+    if missing:
+        raise ValueError(f"the recipe lacks {', '.join(missing)}")
+
+
+def _without_none(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if value is not None}

@@ -1,0 +1,73 @@
+"""Configurations of older formats, rewritten as the current one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from stpredict.models._config import VERSION
+from stpredict.models._methods import METHODS
+from stpredict.models._records import Hyperparameters, RidgeOptions, TrainingRecord
+from stpredict.training import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Fields that formats 2, 3 and 4 share.
+_SAME = ("format", "stpredict_version", "method", "context", "units", "genes", "targets")
+
+
+def upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Rewrite a configuration of format 2 or 3, where options were one flat dictionary."""
+    options = old["hyperparameters"]
+    recipe = dict(old["recipe"])
+    layer_steps = recipe.pop("layer_steps", [])
+    if "normalize" in recipe:
+        layer_steps = [{"step": "normalize", **recipe.pop("normalize")}, *layer_steps]
+    return {
+        **{name: old[name] for name in _SAME},
+        "format_version": VERSION,
+        "bases": options["bases"] if old["n_bases"] else [],
+        "calibration": old.get("calibration"),  # format 2 has none
+        "recipe": {**recipe, "layer_steps": layer_steps},
+        "training": _training(old["training"]),
+        "hyperparameters": _hyperparameters(options, old["method"]),
+    }
+
+
+def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    method = METHODS[name]
+    hyperparameters = _fields_of(Hyperparameters, options)
+    if method.options is not None:
+        hyperparameters["network"] = _fields_of(method.options, options)
+    # stacks with meta="ridge" have the options of ridge regression as well
+    estimator = method.estimator_options or (RidgeOptions if "alpha" in options else None)
+    if estimator is not None:
+        hyperparameters["estimator"] = _fields_of(estimator, options)
+    if "max_epochs" in options:
+        hyperparameters["schedule"] = _fields_of(Schedule, options)
+    if "train" in options:
+        hyperparameters["finetuned"] = options["train"]
+    return hyperparameters
+
+
+def _training(old: Mapping[str, Any]) -> dict[str, Any]:
+    training = {"groups": [], **_fields_of(TrainingRecord, old)}
+    weight = training.get("sample_weight")
+    if weight is not None:
+        balance = weight.get("balance")
+        # without columns, pp.balance had drawn by expression clusters
+        balanced_by = None if balance is None else balance.get("by", [])
+        training["sample_weight"] = {"column": weight["column"], "balanced_by": balanced_by}
+    if "tuned" in training:
+        scores = training["tuned"]["pcc"]
+        training["tuned"] = dict(sorted(scores.items(), key=lambda item: -item[1]))
+    if "before" in training:
+        training["before"] = _training(training["before"])
+    return training
+
+
+def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are fields of a dataclass."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

@@ -1,4 +1,4 @@
-"""CNNs on tiles: sizes, what is frozen, what is saved, and which tiles are refused."""
+"""CNNs on tiles: sizes, frozen blocks, saving and invalid input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_a_step(network, n=4):
 
 @pytest.mark.parametrize("backbone", ["small", TINY, "densenet121"])
 @pytest.mark.parametrize("n_targets", [1, 7])
-def test_a_tile_gives_one_number_per_target(backbone, n_targets):
+def test_a_tile_gives_one_value_per_target(backbone, n_targets):
     network = TileCNN(n_targets, backbone=backbone, tile_px=64).eval()
     predicted = network(tiles_of(2, 64))
     assert predicted.shape == (2, n_targets)
@@ -44,13 +44,13 @@ def test_a_tile_gives_one_number_per_target(backbone, n_targets):
 
 
 @pytest.mark.parametrize("backbone", ["small", TINY])
-def test_uint8_and_unit_floats_are_the_same_tiles(backbone):
+def test_uint8_and_unit_floats_give_the_same_predictions(backbone):
     network = network_of(backbone).eval()
     tiles = tiles_of()
     torch.testing.assert_close(network(tiles), network(tiles.float() / 255))
 
 
-def test_pixels_are_normalised_as_the_backbone_was_trained():
+def test_pixels_are_normalised_as_in_the_pretraining_of_the_backbone():
     import timm
 
     config = timm.get_pretrained_cfg(TINY)
@@ -64,7 +64,7 @@ def test_pixels_are_normalised_as_the_backbone_was_trained():
 
 
 @pytest.mark.parametrize("backbone", ["small", TINY])
-def test_a_tile_does_not_depend_on_its_batch_in_evaluation(backbone):
+def test_evaluation_of_a_tile_is_independent_of_its_batch(backbone):
     network = network_of(backbone)
     train_a_step(network)
     network.eval()
@@ -77,7 +77,7 @@ def test_a_tile_does_not_depend_on_its_batch_in_evaluation(backbone):
 
 @pytest.mark.parametrize("backbone", ["small", TINY])
 @pytest.mark.parametrize("trainable", [0, 1, 2])
-def test_only_the_last_blocks_change(backbone, trainable):
+def test_training_changes_only_the_last_blocks(backbone, trainable):
     network = network_of(backbone, trainable=trainable)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     train_a_step(network)
@@ -88,7 +88,7 @@ def test_only_the_last_blocks_change(backbone, trainable):
         "small": {0: (), 1: ("blocks.3.",), 2: ("blocks.2.", "blocks.3.")},
         TINY: {0: (), 1: ("layer4.",), 2: ("layer3.", "layer4.")},
     }[backbone][trainable]
-    # what stands behind all blocks goes with the head
+    # layers after all blocks are trained with the head
     free = ("head.", "backbone.hidden.", *(f"backbone.{block}" for block in last))
     assert all(name.startswith(free) for name in changed), sorted(changed)
     for block in last:  # its weights and the statistics of its batch norm
@@ -126,13 +126,13 @@ def test_a_batch_of_one_trains():
 
 
 @pytest.mark.parametrize("backbone", ["small", TINY])
-def test_the_state_dict_is_all_there_is(backbone, tmp_path):
+def test_the_state_dict_restores_the_predictions(backbone, tmp_path):
     network = network_of(backbone)
     train_a_step(network)
     save_file(network.state_dict(), tmp_path / "network.safetensors")
-    again = network_of(backbone, seed=1)
-    again.load_state_dict(load_file(tmp_path / "network.safetensors"))
-    assert torch.equal(network.eval()(tiles_of()), again.eval()(tiles_of()))
+    loaded = network_of(backbone, seed=1)
+    loaded.load_state_dict(load_file(tmp_path / "network.safetensors"))
+    assert torch.equal(network.eval()(tiles_of()), loaded.eval()(tiles_of()))
 
 
 def test_a_transformer_is_built_for_the_size_of_its_tiles():
@@ -140,7 +140,7 @@ def test_a_transformer_is_built_for_the_size_of_its_tiles():
     assert network(tiles_of(2, 48)).shape == (2, 3)
 
 
-def test_a_transformer_of_fixed_size_says_so():
+def test_a_transformer_refuses_tiles_of_another_size():
     network = TileCNN(3, backbone="vit_tiny_patch16_224", tile_px=48, trainable=0).eval()
     assert network(tiles_of(2, 48)).shape == (2, 3)
     with pytest.raises(ValueError, match=r"\(64, 64\) px, 'vit_tiny_patch16_224' was built for 48"):
@@ -151,7 +151,7 @@ def test_a_transformer_of_fixed_size_says_so():
     ("backbone", "least"),
     [("small", 16), (TINY, 32), ("densenet121", 32), ("inception_v3", 75), ("test_vit", 16)],
 )
-def test_the_least_size_is_told_and_enough(backbone, least):
+def test_tiles_below_the_least_size_are_refused(backbone, least):
     message = f"{least - 1} px is too small for '{backbone}', which needs at least {least} px"
     with pytest.raises(ValueError, match=message):
         TileCNN(2, backbone=backbone, tile_px=least - 1)
@@ -175,10 +175,10 @@ def test_the_least_size_is_told_and_enough(backbone, least):
         ({"backbone": "resnet18.no_such_tag"}, KeyError, "No backbone 'resnet18.no_such_tag'"),
     ],
 )
-def test_bad_settings_are_named(options, error, message):
-    given = {"n_targets": 3, **options}
+def test_invalid_settings_are_refused(options, error, message):
+    arguments = {"n_targets": 3, **options}
     with pytest.raises(error, match=message):
-        TileCNN(given.pop("n_targets"), **given)
+        TileCNN(arguments.pop("n_targets"), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_bad_settings_are_named(options, error, message):
         (torch.zeros(3, PX, PX), ValueError, r"must be \(n, 3, h, w\)"),
     ],
 )
-def test_bad_tiles_are_named(tiles, error, message):
+def test_invalid_tiles_are_refused(tiles, error, message):
     with pytest.raises(error, match=message):
         network_of().eval()(tiles)

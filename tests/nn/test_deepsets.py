@@ -1,4 +1,4 @@
-"""DeepSpot's network: golden figures, the naive network as oracle, masks, dropout, errors."""
+"""DeepSpot's network: golden figures, a naive reference, masks, dropout and errors."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def make_inputs(context: str = FULL, n: int = 8, seed: int = 1) -> dict[str, Ten
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_golden_figures(context):
+def test_deepspot_reproduces_the_golden_figures(context):
     with np.load(GOLDEN) as stored:
         figures = {name: torch.from_numpy(stored[name]) for name in stored.files}
     prefix = f"deepspot/{context}/"
@@ -103,7 +103,7 @@ def test_golden_figures(context):
 
 @pytest.mark.parametrize("context", ["cell", "cell_neighbors"])
 @pytest.mark.parametrize("aggregation", ["max", "mean", "sum"])
-def test_golden_figures_of_deepcell(aggregation, context):
+def test_deepcell_reproduces_the_golden_figures(aggregation, context):
     with np.load(GOLDEN) as stored:
         figures = {name: torch.from_numpy(stored[name]) for name in stored.files}
     prefix = f"deepcell/{aggregation}/{context}/"
@@ -118,12 +118,12 @@ def test_golden_figures_of_deepcell(aggregation, context):
     network.load_state_dict(stacked)
     inputs = {"center": figures["x_center"].squeeze(1)}
     if network.uses_neighbors:
-        inputs["neighbors"] = figures["x_neighbors"]  # without a mask padding takes part, as there
+        inputs["neighbors"] = figures["x_neighbors"]  # padding is used, as in the published code
     torch.testing.assert_close(network.eval()(**inputs), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("aggregation", ["max", "mean", "sum"])
-def test_masked_neighbours_are_reduced_as_in_a_loop(aggregation):
+def test_masked_neighbours_are_reduced_like_in_a_loop(aggregation):
     torch.manual_seed(0)
     sizes = {"n_hidden": H, "n_phi": 3, "n_rho": 2}
     network = DeepCell(D, G, aggregation=aggregation, **sizes).double().eval()
@@ -178,8 +178,8 @@ def test_float32_agrees_with_the_naive_network_at_full_width():
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_chunks_do_not_show(monkeypatch):
-    # rho takes its training path, but drops nothing.
+def test_chunks_change_nothing(monkeypatch):
+    # rho uses its training path, but drops nothing
     network = make_network(n_hidden=40, dropout=0.0, output_dropout=1e-9).train()
     inputs = make_inputs(n=150)
     whole = _grads(network, inputs)
@@ -208,22 +208,22 @@ def test_dense_and_sparse_backward_agree(monkeypatch):
 
 
 @pytest.mark.parametrize("backward", ["_backward_sparse", "_backward_dense"])
-def test_frozen_weights_leave_the_gradient_of_the_inputs_as_it_is(monkeypatch, backward):
+def test_frozen_weights_do_not_change_the_gradient_of_the_inputs(monkeypatch, backward):
     monkeypatch.setattr(_median, "_backward_sparse", getattr(_median, backward))
     network, inputs = make_network(), make_inputs()
     inputs["center"].requires_grad_()
     _grads(network, inputs)
-    wanted = inputs["center"].grad.clone()
+    expected = inputs["center"].grad.clone()
     inputs["center"].grad = None
     network.zero_grad()
     network.requires_grad_(False)(**inputs).square().sum().backward()
-    torch.testing.assert_close(inputs["center"].grad, wanted)
+    torch.testing.assert_close(inputs["center"].grad, expected)
     assert all(p.grad is None for p in network.parameters())
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("ensemble", ["median", "mean"])
-def test_gradcheck(ensemble, training):
+def test_gradients_of_ensembles_equal_finite_differences(ensemble, training):
     torch.manual_seed(3)
     if ensemble == "median":
         module = MedianEnsemble(3, 4, n_members=5, dropout=0.4)
@@ -239,7 +239,7 @@ def test_gradcheck(ensemble, training):
     assert torch.autograd.gradcheck(run, (x, module.weight, module.bias))
 
 
-def test_tied_members_share_no_gradient_twice():
+def test_exactly_one_of_tied_members_receives_the_gradient():
     module = MedianEnsemble(3, 2, n_members=3, dropout=0.0)
     with torch.no_grad():
         module.weight[:] = 1.0
@@ -256,14 +256,14 @@ def test_lower_median_is_torch_median(n, seed):
     torch.testing.assert_close(lower_median(planes), planes.median(0).values, atol=0, rtol=0)
 
 
-def test_lower_median_passes_nan_on():
+def test_lower_median_propagates_nan():
     planes = torch.randn(10, 5)
     planes[3, 2] = torch.nan
     torch.testing.assert_close(lower_median(planes).isnan(), torch.arange(5) == 2)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_gathered_equals_plain(context):
+def test_gathered_predictions_equal_plain_ones(context):
     network = make_network(context)
     n_tiles = 12
     tiles = make_inputs(context, n=n_tiles)["center"]
@@ -281,7 +281,7 @@ def test_gathered_equals_plain(context):
     )
 
 
-def test_gathered_gradients_equal_plain():
+def test_gathered_gradients_equal_plain_ones():
     network = make_network()
     tiles = make_inputs(n=12)["center"]
     index = torch.randint(0, 12, (8, K), generator=torch.Generator().manual_seed(0))
@@ -296,7 +296,7 @@ def test_gathered_gradients_equal_plain():
         torch.testing.assert_close(parameter.grad, plain[name], msg=name)
 
 
-def test_masked_neighbours_take_no_part():
+def test_masked_neighbours_are_ignored():
     network, inputs = make_network(), make_inputs()
     mask = torch.arange(K) < 3
     inputs["neighbors"] *= 3
@@ -304,7 +304,7 @@ def test_masked_neighbours_take_no_part():
     padded = inputs["neighbors"].masked_fill(~mask.unsqueeze(-1), 1e6)
     y = network(**inputs | {"neighbors": padded}, neighbor_mask=mask.expand(8, K))
     torch.testing.assert_close(y, expected)
-    # phi(0) = relu(bias) is not nothing: without a mask the padding would be seen.
+    # phi(0) = relu(bias) is not zero: without a mask, the padding changes the prediction.
     assert not torch.allclose(network(**inputs | {"neighbors": padded}), expected)
 
 
@@ -324,7 +324,7 @@ def test_spots_without_neighbours_get_zeros_and_finite_gradients():
 
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
-def test_order_of_neighbours_and_subtiles_does_not_matter(seed):
+def test_predictions_are_independent_of_the_order_of_neighbours_and_subtiles(seed):
     network, inputs = make_network(), make_inputs(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(8, K, generator=generator) < 0.6
@@ -338,21 +338,21 @@ def test_order_of_neighbours_and_subtiles_does_not_matter(seed):
 
 @given(n=st.integers(1, 7))
 @settings(max_examples=7, deadline=None)
-def test_evaluation_does_not_depend_on_the_rest_of_the_batch(n):
+def test_evaluation_is_independent_of_the_rest_of_the_batch(n):
     network, inputs = make_network(), make_inputs()
     part = network(**{name: x[:n] for name, x in inputs.items()})
     torch.testing.assert_close(part, network(**inputs)[:n])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.99999])
-def test_keep_mask_keeps_the_right_share_independently(p):
+def test_keep_mask_keeps_the_right_fraction_independently(p):
     torch.manual_seed(0)
-    kept = keep_mask((4, 500, 101), p=p, device=torch.device("cpu"))
-    assert kept.shape == (4, 500, 101)
-    assert abs(kept.double().mean() - (1 - p)) < 5 * (p * (1 - p) / kept.numel()) ** 0.5 + 1e-5
+    mask = keep_mask((4, 500, 101), p=p, device=torch.device("cpu"))
+    assert mask.shape == (4, 500, 101)
+    assert abs(mask.double().mean() - (1 - p)) < 5 * (p * (1 - p) / mask.numel()) ** 0.5 + 1e-5
     if 0 < p < 0.9:
-        signs = kept.double() - (1 - p)
-        bound = 5 * p * (1 - p) / kept[0].numel() ** 0.5
+        signs = mask.double() - (1 - p)
+        bound = 5 * p * (1 - p) / mask[0].numel() ** 0.5
         assert abs((signs[0] * signs[1]).mean()) < bound
         assert abs((signs[..., 1:] * signs[..., :-1]).mean()) < bound
 
@@ -372,7 +372,7 @@ def test_dropout_has_the_mean_and_spread_of_the_naive_network():
         torch.testing.assert_close(ours.std(0), theirs.std(0), rtol=0.15, atol=1e-9)
 
 
-def test_same_seed_same_training_step():
+def test_the_same_seed_gives_the_same_training_step():
     network, inputs = make_network().train(), make_inputs()
     runs = []
     for seed in (5, 5, 6):
@@ -401,7 +401,7 @@ def test_bfloat16_autocast_is_close_and_keeps_gradients_float32(training):
         assert difference < 0.1 * exact[name].norm(), name
 
 
-def test_members_start_as_linear_layers_do():
+def test_members_are_initialised_like_linear_layers():
     torch.manual_seed(0)
     weight = DeepSets(100, 50).phi.weight
     assert weight.shape == (10, 512, 100)
@@ -409,7 +409,7 @@ def test_members_start_as_linear_layers_do():
     assert weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
 
 
-def test_no_rows_give_no_rows():
+def test_an_empty_batch_gives_an_empty_prediction():
     network = make_network()
     y = network(**make_inputs(n=0))
     assert y.shape == (0, G)
@@ -428,7 +428,7 @@ def test_no_rows_give_no_rows():
         ({"output_dropout": -0.1}, r"output_dropout=-0.1 must be"),
     ],
 )
-def test_bad_options_are_told(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DeepSets(D, G, **options)
 
@@ -450,7 +450,7 @@ def test_bad_options_are_told(options, message):
         (FULL, {"neighbor_mask": torch.ones(8, 2).bool()}, r"neighbor_mask has shape \(8, 2\)"),
     ],
 )
-def test_bad_inputs_are_told(context, change, message):
+def test_invalid_inputs_are_refused(context, change, message):
     with pytest.raises(ValueError, match=message):
         make_network(context)(**make_inputs(context) | change)
 
@@ -465,14 +465,14 @@ def test_bad_inputs_are_told(context, change, message):
         ({"neighbors": torch.zeros(3, K).long()}, r"neighbors has shape \(3, 7\), but \(2, any\)"),
     ],
 )
-def test_bad_rows_of_tiles_are_told(change, message):
+def test_invalid_rows_of_tiles_are_refused(change, message):
     inputs = {"center": torch.tensor([0, 1]), "neighbors": torch.zeros(2, K).long()}
     network = make_network("spot_neighbors")
     with pytest.raises(ValueError, match=message):
         network.forward_gathered(make_inputs(n=12)["center"], **inputs | change)
 
 
-def test_published_state_that_does_not_fit_is_told():
+def test_a_published_state_that_does_not_fit_is_refused():
     state = {
         "phi_spot.0.model.0.weight": torch.zeros(H, D),
         "phi_spot.0.model.0.bias": torch.zeros(H),
@@ -485,9 +485,9 @@ def test_published_state_that_does_not_fit_is_told():
         "rho.weight": (1, G, H),
         "rho.bias": (1, G),
     }
-    with pytest.raises(ValueError, match=r"'head.weight' is no weight of a published"):
+    with pytest.raises(ValueError, match=r"'head.weight' is not a weight of a published"):
         from_published_state(state | {"head.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"rho.bias needs members .* found members \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"rho.bias needs members .* has members \[0, 2\]"):
         from_published_state(state | {"rho.2.model.2.bias": torch.zeros(G)})
     with pytest.raises(ValueError, match=r"phi.weight needs members .* shapes"):
         from_published_state(state | {"phi_spot.1.model.0.weight": torch.zeros(H, 2)})

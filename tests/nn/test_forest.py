@@ -1,4 +1,4 @@
-"""Linear maps and forests over sets: scikit-learn as oracle, damaged tables are refused."""
+"""Linear maps and forests over sets: comparison with scikit-learn, damaged tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stpredict.models._estimators import fit_forest
 from stpredict.nn import ForestSets, LinearSets
 
 
-def test_linear_sets_are_linear_in_the_means():
+def test_linear_sets_are_linear_maps_of_the_means():
     torch.manual_seed(0)
     network = LinearSets(3, 2, context="spot_neighbors").double()
     center, neighbors = torch.randn(5, 3).double(), torch.randn(5, 4, 3).double()
@@ -35,17 +35,17 @@ def grown():
     return forest, oracle.fit(features, targets)
 
 
-def test_a_forest_predicts_as_that_of_scikit_learn(grown):
+def test_a_forest_predicts_like_that_of_scikit_learn(grown):
     forest, oracle = grown
     new = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
-    found = forest(torch.from_numpy(new))
-    np.testing.assert_allclose(found.numpy(), oracle.predict(new), rtol=1e-5, atol=1e-6)
+    predicted = forest(torch.from_numpy(new))
+    np.testing.assert_allclose(predicted.numpy(), oracle.predict(new), rtol=1e-5, atol=1e-6)
     members = forest.member_heads(torch.from_numpy(new)).numpy()
-    for tree, predicted in zip(oracle.estimators_, members, strict=True):
-        np.testing.assert_array_equal(predicted, tree.predict(new).astype(np.float32))
+    for tree, member in zip(oracle.estimators_, members, strict=True):
+        np.testing.assert_array_equal(member, tree.predict(new).astype(np.float32))
 
 
-def test_chunks_do_not_show(grown, monkeypatch):
+def test_chunks_change_nothing(grown, monkeypatch):
     forest, _ = grown
     x = torch.randn(40, 6)
     whole = forest(x)
@@ -54,22 +54,22 @@ def test_chunks_do_not_show(grown, monkeypatch):
     assert forest(x[:0]).shape == (0, 2)
 
 
-def test_one_way_through_the_trees_gives_the_mean_and_the_members(grown, monkeypatch):
+def test_one_pass_through_the_trees_gives_the_mean_and_the_members(grown, monkeypatch):
     forest, _ = grown
     x = torch.randn(40, 6)
-    wanted = forest.head(x), forest.member_heads(x)
-    ways = []
+    expected = forest.head(x), forest.member_heads(x)
+    calls = []
     leaves = ForestSets._leaves
-    monkeypatch.setattr(ForestSets, "_leaves", lambda *given: ways.append(1) or leaves(*given))
-    for found, expected in zip(forest.heads(x), wanted, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
-    assert len(ways) == 1
+    monkeypatch.setattr(ForestSets, "_leaves", lambda *args: calls.append(1) or leaves(*args))
+    for output, reference in zip(forest.heads(x), expected, strict=True):
+        torch.testing.assert_close(output, reference, rtol=1e-6, atol=1e-7)
+    assert len(calls) == 1
 
 
-def test_a_forest_is_saved_as_its_state(grown):
+def test_the_state_dict_restores_the_predictions(grown):
     forest, _ = grown
     other = ForestSets(6, 2, context="spot")
-    with pytest.raises(ValueError, match=r"has no trees yet: fill it with grow\(\)"):
+    with pytest.raises(ValueError, match=r"has no trees: fill it with grow\(\)"):
         other(torch.zeros(1, 6))
     other.load_state_dict(forest.state_dict())
     x = torch.randn(20, 6)
@@ -90,13 +90,21 @@ def small():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("branches", [[0, 2], [-1, -1], [-1, -1]], "leads nowhere"),  # round and round
-        ("branches", [[1, 3], [-1, -1], [-1, -1]], "leads nowhere"),
-        ("branches", [[-1, 2], [-1, -1], [-1, -1]], "leads nowhere"),
-        ("feature", [2, -1, -1], "looks at a feature that is not there"),
+        (
+            "branches",
+            [[0, 2], [-1, -1], [-1, -1]],
+            "a child, or splits on a feature, out",
+        ),  # a cycle
+        ("branches", [[1, 3], [-1, -1], [-1, -1]], "a child, or splits on a feature, out"),
+        (
+            "branches",
+            [[-1, 2], [-1, -1], [-1, -1]],
+            "a child, or splits on a feature, out",
+        ),
+        ("feature", [2, -1, -1], "a child, or splits on a feature, out"),
         ("feature", [1, -1], "2 nodes have thresholds, branches and values of the shapes"),
-        ("roots", [3], "leads nowhere"),
-        ("roots", [-1], "leads nowhere"),
+        ("roots", [3], "a child, or splits on a feature, out"),
+        ("roots", [-1], "a child, or splits on a feature, out"),
         ("value", [[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]], "3 nodes have thresholds"),
         ("threshold", [0.5], "3 nodes have thresholds"),
     ],
@@ -107,7 +115,7 @@ def test_damaged_tables_are_refused(name, value, message):
     damaged[name] = torch.tensor(value, dtype=damaged[name].dtype)
     with pytest.raises(ValueError, match=message):
         forest.load_state_dict(damaged)
-    assert len(forest.feature) == 0  # nothing was taken
+    assert len(forest.feature) == 0  # nothing was loaded
     forest.load_state_dict(small())
     assert forest(torch.tensor([[9.0, 0.2], [9.0, 0.7]])).tolist() == [[3.0], [4.0]]
 
@@ -120,7 +128,7 @@ def test_missing_tables_are_named():
 
 
 @pytest.mark.parametrize("network", [LinearSets, ForestSets])
-def test_bad_options_are_told(network):
+def test_invalid_options_are_refused(network):
     with pytest.raises(ValueError, match=r"context='cell' is unknown; choose one of spot"):
         network(2, 1, context="cell")
     with pytest.raises(ValueError, match=r"n_targets=0 must be at least 1"):

@@ -1,4 +1,4 @@
-"""The multi-scale network cuts what slicing cuts, shares what it should, and refuses the rest."""
+"""The multi-scale network: sub-tiles, shared weights, saving and invalid input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def network_of(*, n_targets=5, seed=0, **options):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 4))
-def test_sub_tiles_are_what_slicing_gives(n, side, left_over):
+def test_sub_tiles_equal_slices_of_the_tile(n, side, left_over):
     px = n * side + min(left_over, n - 1)
     tiles = tiles_of(2, px)
     parts = split_tiles(tiles, n)
@@ -45,12 +45,12 @@ def test_sub_tiles_are_what_slicing_gives(n, side, left_over):
         assert torch.equal(center_of(tiles, n), parts[:, n * n // 2])
 
 
-def test_the_middle_of_an_even_split_is_as_large_as_a_sub_tile():
+def test_the_middle_of_an_even_split_has_the_size_of_a_sub_tile():
     tiles = tiles_of(1, 8)
     assert torch.equal(center_of(tiles, 2), tiles[:, :, 2:6, 2:6])
 
 
-def test_the_network_is_its_parts_put_together():
+def test_the_network_equals_the_composition_of_its_parts():
     network = network_of().eval()
     tiles = tiles_of(3)
     x = tiles.float() / 255 * 2 - 1
@@ -63,8 +63,8 @@ def test_the_network_is_its_parts_put_together():
     ]
     mean = torch.stack([network.subtiles.pool(part) for part in cut]).mean(0)
     middle = network.center.head(network.center.pool(cut[4]))
-    wanted = network.decoder(torch.cat([whole, network.subtiles.head(mean), middle], dim=1))
-    torch.testing.assert_close(network(tiles), wanted, rtol=1e-4, atol=1e-5)
+    expected = network.decoder(torch.cat([whole, network.subtiles.head(mean), middle], dim=1))
+    torch.testing.assert_close(network(tiles), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pooling_is_the_mean_over_the_cells_of_a_grid():
@@ -77,7 +77,7 @@ def test_pooling_is_the_mean_over_the_cells_of_a_grid():
     torch.testing.assert_close(network.tile.pool(x)[:, 8:], maps.flatten(1))
 
 
-def test_published_sizes():
+def test_layers_have_the_published_sizes():
     network = MultiScale(35, n_subtile=128).eval()
     assert network.tile.head[1].in_features == 256 * (1 + 9)
     assert network.subtiles.head[1].in_features == 128 * (1 + 4 + 9)
@@ -91,12 +91,12 @@ def test_published_sizes():
     assert not any(isinstance(m, (nn.ReLU, nn.LeakyReLU)) for m in network.modules())
     predicted = network(tiles_of(2, 78))
     assert predicted.shape == (2, 35)
-    assert (predicted == 0).all()  # standardised targets are predicted as their mean at first
+    assert (predicted == 0).all()  # at first, standardised targets are predicted as their mean
 
 
 @pytest.mark.parametrize("n_subtiles", [2, 3, 4])
 @pytest.mark.parametrize("px", [48, 50, 61])
-def test_sizes_are_arguments(n_subtiles, px):
+def test_tiles_and_splits_of_several_sizes_are_accepted(n_subtiles, px):
     network = network_of(n_subtiles=n_subtiles, tile_px=px).eval()
     assert network(tiles_of(2, px)).shape == (2, 5)
     assert network(tiles_of(2, px + 7)).shape == (2, 5)
@@ -104,7 +104,7 @@ def test_sizes_are_arguments(n_subtiles, px):
 
 def test_all_sub_tiles_share_weights_and_order_does_not_matter():
     network = network_of().eval()
-    with torch.no_grad():  # leave the whole tile and the middle out
+    with torch.no_grad():  # ignore the whole tile and the middle
         network.decoder[0].weight[:, :6] = 0
         network.decoder[0].weight[:, 11:] = 0
     tiles = tiles_of(1)
@@ -123,13 +123,13 @@ def test_a_batch_of_one_trains_and_evaluation_repeats_itself():
     assert torch.equal(network(tiles_of()), network(tiles_of()))
 
 
-def test_the_state_dict_is_all_there_is(tmp_path):
+def test_the_state_dict_restores_the_predictions(tmp_path):
     network = network_of()
     network.train()(tiles_of())  # moves the statistics of batch norm
     save_file(network.state_dict(), tmp_path / "network.safetensors")
-    again = network_of(seed=1)
-    again.load_state_dict(load_file(tmp_path / "network.safetensors"))
-    assert torch.equal(network.eval()(tiles_of()), again.eval()(tiles_of()))
+    loaded = network_of(seed=1)
+    loaded.load_state_dict(load_file(tmp_path / "network.safetensors"))
+    assert torch.equal(network.eval()(tiles_of()), loaded.eval()(tiles_of()))
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_the_state_dict_is_all_there_is(tmp_path):
         ({"tile_px": 59, "n_subtiles": 5}, "59 px is too small for 5 × 5 .* tile_px=60 or more"),
     ],
 )
-def test_bad_settings_are_named(options, message):
-    given = {"n_targets": 3, **SMALL, **options}
+def test_invalid_settings_are_refused(options, message):
+    arguments = {"n_targets": 3, **SMALL, **options}
     with pytest.raises(ValueError, match=message):
-        MultiScale(given.pop("n_targets"), **given)
+        MultiScale(arguments.pop("n_targets"), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,17 @@ def test_bad_settings_are_named(options, message):
         (torch.zeros(2, 3, 35, 35), ValueError, "35 px is too small"),
     ],
 )
-def test_bad_tiles_are_named(tiles, error, message):
+def test_invalid_tiles_are_refused(tiles, error, message):
     with pytest.raises(error, match=message):
         network_of().eval()(tiles)
 
 
-def test_the_eight_symmetries_are_all_there_are():
+def test_the_eight_symmetries_form_a_group():
     tile = torch.arange(12).reshape(1, 3, 2, 2)
-    seen = {tuple(symmetry(tile, k).flatten().tolist()) for k in range(8)}
-    assert len(seen) == 8
-    again = {
+    symmetries = {tuple(symmetry(tile, k).flatten().tolist()) for k in range(8)}
+    assert len(symmetries) == 8
+    compositions = {
         tuple(symmetry(symmetry(tile, j), k).flatten().tolist()) for j in range(8) for k in range(8)
     }
-    assert again == seen
+    assert compositions == symmetries
     assert torch.equal(symmetry(tile, 0), tile)

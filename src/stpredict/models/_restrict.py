@@ -1,4 +1,4 @@
-"""The same model for some of its genes."""
+"""Restriction of a fitted model to some of its genes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -19,44 +19,39 @@ if TYPE_CHECKING:
 
 
 def restrict(model: Model, genes: Sequence[str]) -> Model:
-    """Give a model of some genes of another, in the order named, which predicts the same of them.
+    """Restrict a model to some of its genes, in this order, with unchanged predictions.
 
-    Where the network's outputs are genes, it is sliced; where they are factors, fewer genes are
-    made of them.
+    A network that predicts genes is sliced; one that predicts factors is copied, and fewer genes
+    are computed from the factors.
     """
-    places = [model.genes.index(gene) for gene in genes]
-    of_genes = model.targets.outputs is None
+    gene_index = [model.genes.index(gene) for gene in genes]
+    predicts_genes = model.targets.outputs is None
     return replace(
         model,
-        network=_sliced(model, places) if of_genes else copy.deepcopy(model.network),
+        network=_sliced(model, gene_index) if predicts_genes else copy.deepcopy(model.network),
         genes=tuple(genes),
-        targets=model.targets.only(places),
-        calibration=None,
+        targets=model.targets.only(gene_index),
+        calibration=None,  # calibrated for the original genes
     )
 
 
-def _sliced(model: Model, places: list[int]) -> nn.Module:
-    """Network with some of the outputs: what grows by one with one output more has one of each."""
+def _sliced(model: Model, gene_index: list[int]) -> nn.Module:
+    """Build the network with fewer targets, from the slices that its ``output_axes`` declare."""
+    axes: Mapping[str, int] = model.network.output_axes  # type: ignore[assignment]
+    index = torch.tensor(gene_index)
+    state = {
+        name: tensor.index_select(axes[name], index) if name in axes else tensor
+        for name, tensor in model.network.state_dict().items()
+    }
     method = METHODS[model.method]
     n_features = 0 if model.inputs is None else len(model.inputs.mean)
-
-    def of(n_targets: int) -> nn.Module:
-        return method.build(
+    # building draws initial weights, which load_state_dict replaces
+    with torch.random.fork_rng(devices=[]):
+        network = method.build(
             n_features,
-            n_targets,
+            len(gene_index),
             context=model.context,
             options=model.hyperparameters.network,
         )
-
-    with torch.device("meta"):  # shapes without memory
-        longer = of(model.targets.n_outputs + 1).state_dict()
-    state = {}
-    for name, tensor in model.network.state_dict().items():
-        for axis, (size, grown) in enumerate(zip(tensor.shape, longer[name].shape, strict=True)):
-            if size != grown:
-                tensor = tensor.index_select(axis, torch.tensor(places))
-        state[name] = tensor
-    with torch.random.fork_rng(devices=[]):
-        network = of(len(places))
     network.load_state_dict(state)
     return network.eval()

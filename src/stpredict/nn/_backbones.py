@@ -1,4 +1,4 @@
-"""Backbones of networks on pixels: STDL's small one, and what is to be known of timm's."""
+"""Backbones of networks on pixels: STDL's small one, and the properties of timm's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 Channels = tuple[float, float, float]
 
 SMALL = "small"
-#: Of STDL's small network: convolutions and fully connected layers, as its settings list them.
+# Convolutions and fully connected layers of STDL's small network, as in its settings file.
 _CHANNELS, _HIDDEN = (32, 32, 64, 64), (100, 100)
-_MIDDLE: Channels = (0.5, 0.5, 0.5)
+_HALF: Channels = (0.5, 0.5, 0.5)
 
 
 class SmallCNN(nn.Module):
@@ -47,8 +47,24 @@ class SmallCNN(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is known of a backbone before it is built."""
+class Backbone:
+    """Properties of a backbone, available before it is built.
+
+    Attributes
+    ----------
+    build
+        Function that builds the network.
+    fixed
+        Whether the network takes one size of tile only.
+    n_features
+        Width of the output.
+    least_px
+        Side of the smallest tile.
+    blocks
+        Names of the parameters of each block, from input to output.
+    statistics
+        Mean and standard deviation of the channels in pretraining.
+    """
 
     build: Callable[..., nn.Module]
     fixed: bool
@@ -58,63 +74,62 @@ class Plan:
     statistics: tuple[Channels, Channels]
 
 
-def plan_of(backbone: str) -> Plan:
-    """Look at a copy of the backbone that takes no memory, and at tiles' way through it."""
-    if backbone == SMALL:
+def find_backbone(name: str) -> Backbone:
+    """Read the properties of a backbone from a copy on the meta device, without memory."""
+    if name == SMALL:
         small = SmallCNN()
         blocks = [
-            [f"blocks.{i}.{name}" for name, _ in block.named_parameters()]
+            [f"blocks.{i}.{parameter}" for parameter, _ in block.named_parameters()]
             for i, block in enumerate(small.blocks)
         ]
-        return Plan(
+        return Backbone(
             build=SmallCNN,
             fixed=False,
             n_features=_HIDDEN[-1],
             least_px=2 ** len(_CHANNELS),
             blocks=blocks,
-            statistics=(_MIDDLE, _MIDDLE),
+            statistics=(_HALF, _HALF),
         )
     import timm
     from timm.models import group_parameters
 
-    config = _config(backbone)
-    build = functools.partial(timm.create_model, backbone, num_classes=0)
+    config = _pretrained_config(name)
+    build = functools.partial(timm.create_model, name, num_classes=0)
     with torch.device("meta"):
         network = build().eval()
-        whole: Any = timm.create_model(backbone, num_classes=1)
-    groups = group_parameters(whole, whole.group_matcher(coarse=True))
-    reduction = max((int(info["reduction"]) for info in whole.feature_info), default=1)
-    known = config.input_size[-1]
+        classifier: Any = timm.create_model(name, num_classes=1)
+    groups = group_parameters(classifier, classifier.group_matcher(coarse=True))
+    reduction = max((int(info["reduction"]) for info in classifier.feature_info), default=1)
+    pretrained_px = config.input_size[-1]
     fixed = bool(config.fixed_input_size)
-    return Plan(
+    return Backbone(
         build=build,
         fixed=fixed,
-        n_features=int(_dry_run(network, known).shape[1]),
-        least_px=reduction if fixed else _least_px(network, reduction, known),
-        # the last group is what stands between the features and the classes: the head
+        n_features=int(_dry_run(network, pretrained_px).shape[1]),
+        least_px=reduction if fixed else _least_px(network, reduction, pretrained_px),
+        # the last group holds the layers between features and classes: the head
         blocks=[list(groups[key]) for key in sorted(groups)[:-1]],
-        statistics=(_three(config.mean), _three(config.std)),
+        statistics=(_channels(config.mean), _channels(config.std)),
     )
 
 
-def _config(backbone: str) -> Any:
+def _pretrained_config(name: str) -> Any:
     """Look a model up in timm."""
     import timm
 
     try:
-        config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
-    except RuntimeError:  # the model is known, its tag is not
+        config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:  # timm has the model, but not this tag
         config = None
     if config is None:
-        known = [SMALL, *timm.list_models(), *timm.list_pretrained()]
-        near = difflib.get_close_matches(backbone.lower(), known)
-        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        msg = f"No backbone {backbone!r}.{meant} There are 'small' and all of timm.list_models()."
-        raise KeyError(msg)
+        names = [SMALL, *timm.list_models(), *timm.list_pretrained()]
+        similar = difflib.get_close_matches(name.lower(), names)
+        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        raise KeyError(f"No backbone {name!r}.{hint} Use 'small' or one of timm.list_models().")
     return config
 
 
-def _three(values: Any) -> Channels:
+def _channels(values: Any) -> Channels:
     r, g, b = values
     return float(r), float(g), float(b)
 
@@ -125,11 +140,11 @@ def _dry_run(network: nn.Module, side: int) -> Tensor:
     return features
 
 
-def _least_px(network: nn.Module, reduction: int, known: int) -> int:
-    """Side of the smallest tile that leaves the last feature map a pixel of its own."""
-    for side in range(reduction, known):
-        # some networks lose further pixels at the borders
+def _least_px(network: nn.Module, reduction: int, pretrained_px: int) -> int:
+    """Side of the smallest tile whose last feature map has at least one pixel."""
+    for side in range(reduction, pretrained_px):
+        # networks without padding lose further pixels at the borders
         with contextlib.suppress(RuntimeError):
             _dry_run(network, side)
             return side
-    return known
+    return pretrained_px

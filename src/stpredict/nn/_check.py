@@ -1,67 +1,88 @@
-"""Checks of the tensors that a network is given."""
+"""Checks of the sizes and tensors passed to a network."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise unless all sizes are at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1.")
+
+
+def check_probabilities(**probabilities: float) -> None:
+    """Raise unless all probabilities are in [0, 1)."""
+    for name, p in probabilities.items():
+        if not 0 <= p < 1:
+            raise ValueError(f"{name}={p} must be at least 0 and below 1.")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise unless the value is one of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
+
+
 def check_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
-    """Raise unless the shape is this one, None standing for any size."""
+    """Raise unless a tensor has this shape; None matches any size."""
     fits = value.ndim == len(shape) and all(
-        wanted in (None, found) for wanted, found in zip(shape, value.shape, strict=True)
+        expected in (None, size) for expected, size in zip(shape, value.shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        msg = f"{name} has shape {tuple(value.shape)}, but ({wanted}) is needed."
-        raise ValueError(msg)
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, but ({expected}) is needed.")
 
 
-def check_dtype(value: Tensor, wanted: torch.dtype) -> None:
-    """Raise unless embeddings and weights are of one type, or autocast makes them so."""
+def check_dtype(value: Tensor, expected: torch.dtype) -> None:
+    """Raise unless embeddings have the type of the weights, or autocast converts them."""
     casts = torch.is_autocast_enabled(value.device.type) and value.is_floating_point()
-    if value.dtype != wanted and not casts:
-        msg = f"Embeddings are {value.dtype}, the weights {wanted}; call .to({wanted}) on them."
-        raise ValueError(msg)
+    if value.dtype != expected and not casts:
+        raise ValueError(
+            f"Embeddings are {value.dtype}, the weights {expected}; call .to({expected}) on them."
+        )
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise unless the mask of neighbours is boolean and of this shape."""
+    """Raise unless the mask of neighbours is boolean and has this shape."""
     if mask.dtype != torch.bool:
-        msg = f"neighbor_mask is {mask.dtype}, but torch.bool is needed; call .bool()."
-        raise ValueError(msg)
+        raise ValueError(f"neighbor_mask is {mask.dtype}, but torch.bool is needed; call .bool().")
     check_shape("neighbor_mask", mask, shape)
 
 
 def check_index(name: str, index: Tensor, n_tiles: int) -> None:
-    """Raise unless these are rows of the tiles."""
+    """Raise unless an index holds rows of the tiles."""
     if index.dtype != torch.int64:
-        msg = f"{name} is {index.dtype}, but rows of tiles are torch.int64; call .long()."
-        raise ValueError(msg)
-    # On an accelerator the look would make the host wait for it.
+        raise ValueError(
+            f"{name} is {index.dtype}, but rows of tiles are torch.int64; call .long()."
+        )
+    # reading the values on an accelerator would block until its queue is empty
     if index.device.type == "cpu" and index.numel():
         low, high = index.aminmax()
         if low < 0 or high >= n_tiles:
-            msg = f"{name} holds rows {int(low)} to {int(high)}, but tiles has 0 to {n_tiles - 1}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{name} holds rows {int(low)} to {int(high)}, but tiles has 0 to {n_tiles - 1}."
+            )
 
 
-def check_given(
+def check_inputs(
     context: str,
     uses: tuple[bool, bool],
     subtiles: Tensor | None,
     neighbors: Tensor | None,
     neighbor_mask: Tensor | None,
 ) -> None:
-    """Raise unless exactly the inputs that the context takes in are given."""
-    given = {"subtiles": subtiles, "neighbors": neighbors}
-    for (name, value), used in zip(given.items(), uses, strict=True):
+    """Raise unless exactly the inputs that the context uses are passed."""
+    inputs = {"subtiles": subtiles, "neighbors": neighbors}
+    for (name, value), used in zip(inputs.items(), uses, strict=True):
         if used and value is None:
-            msg = f"context={context!r} needs {name}, which are missing; pass {name}=."
-            raise ValueError(msg)
+            raise ValueError(f"context={context!r} needs {name}, which are missing; pass {name}=.")
         if not used and value is not None:
-            msg = f"context={context!r} takes no {name}; leave {name}= out."
-            raise ValueError(msg)
+            raise ValueError(f"context={context!r} takes no {name}; leave {name}= out.")
     if neighbor_mask is not None and neighbors is None:
-        msg = f"context={context!r} takes no neighbors; leave neighbor_mask= out."
-        raise ValueError(msg)
+        raise ValueError(f"context={context!r} takes no neighbors; leave neighbor_mask= out.")

@@ -1,7 +1,7 @@
 """Ensembles of linear layers as batched matrix products.
 
-A published phi or rho is a list of small networks whose outputs are stacked and reduced. Held as
-one weight ``(members, out, in)`` they need one matrix product.
+A published phi or rho is a list of small networks whose outputs are stacked and reduced. Stored
+as one weight ``(members, out, in)``, they need one matrix product.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from stpredict.nn._median import MedianReLULinear
 class _MeanLinear(torch.autograd.Function):
     """``mean_e(dropout(dropout(x) @ W_e.T + b_e))`` in training, keeping only the two masks.
 
-    In chunks of rows, so that the ``(members, rows, in)`` and ``(members, rows, out)``
-    transients are bounded whatever the batch.
+    Chunks of rows bound the ``(members, rows, in)`` and ``(members, rows, out)`` transients for
+    any size of batch.
     """
 
     @staticmethod
@@ -61,7 +61,7 @@ class _MeanLinear(torch.autograd.Function):
         for rows in row_chunks(len(x), members * max(n_in, n_out), device=x.device):
             grad_z = grad[rows] * keep_out[:, rows]
             dropped = scaled[rows] * keep_in[:, rows]
-            if grad_weight.dtype == ctx.dtype:
+            if grad_weight.dtype == ctx.dtype:  # in place, without a second (members, out, in)
                 grad_weight.baddbmm_(grad_z.transpose(1, 2), dropped)
             else:
                 grad_weight += torch.bmm(grad_z.transpose(1, 2), dropped)
@@ -70,23 +70,23 @@ class _MeanLinear(torch.autograd.Function):
         return grad_x.div_(1 - ctx.p_in), grad_weight, grad_bias, None, None, None
 
 
-def _computing_dtype(x: Tensor) -> torch.dtype:
-    """Find the type in which a product of ``x`` is to run, autocast considered."""
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """Type in which a product of ``x`` runs, which autocast may change."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class LinearEnsemble(nn.Module):
-    """Weights of an ensemble of linear layers, each initialised as `torch.nn.Linear` is.
+    """Weights of an ensemble of linear layers, initialised like `torch.nn.Linear`.
 
     Parameters
     ----------
     n_in, n_out
         Width of the input and of the output.
     n_members
-        Linear layers in the ensemble.
+        Number of linear layers.
     dropout
-        Probability with which the input or the output of a member is dropped, in [0, 1).
+        Dropout probability of the input or output of a member, in [0, 1).
     """
 
     def __init__(self, n_in: int, n_out: int, *, n_members: int, dropout: float) -> None:
@@ -97,13 +97,13 @@ class LinearEnsemble(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases anew, uniform within ``1 / sqrt(n_in)``."""
+        """Draw weights and biases uniformly within ``1 / sqrt(n_in)``."""
         bound = 1 / math.sqrt(self.weight.shape[-1])
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
     def extra_repr(self) -> str:
-        """Sizes, for the printed module."""
+        """Sizes in the printed module."""
         members, n_out, n_in = self.weight.shape
         return f"{n_in}, {n_out}, n_members={members}, dropout={self.dropout}"
 
@@ -113,7 +113,7 @@ class MedianEnsemble(LinearEnsemble):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(m, n_in)`` to ``(m, n_out)``."""
-        dtype = _computing_dtype(x)
+        dtype = _compute_dtype(x)
         p = self.dropout if self.training else 0.0
         with_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         with torch.autocast(x.device.type, enabled=False):
@@ -132,12 +132,12 @@ class MeanEnsemble(LinearEnsemble):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, n_in)`` to ``(n, n_out)``."""
-        # Dropout only scales or zeroes, so that ReLU before it and after it are the same.
+        # Dropout only scales or zeroes, so it commutes with ReLU.
         x = x.relu()
         if not self.training or not (self.dropout or self.output_dropout):
-            # Without dropout the mean of linear layers is the linear layer of their means.
+            # Without dropout, the mean of linear layers is one linear layer with mean weights.
             return F.linear(x, self.weight.mean(0), self.bias.mean(0))
-        dtype = _computing_dtype(x)
+        dtype = _compute_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = _MeanLinear.apply(
                 x, self.weight, self.bias, self.dropout, self.output_dropout, dtype
@@ -145,7 +145,7 @@ class MeanEnsemble(LinearEnsemble):
         return out
 
     def members(self, x: Tensor) -> Tensor:
-        """What each member gives without dropout: ``(n, n_in)`` to ``(members, n, n_out)``."""
+        """Output of each member without dropout: ``(n, n_in)`` to ``(members, n, n_out)``."""
         return torch.baddbmm(
             self.bias.unsqueeze(1),
             x.relu().expand(len(self.weight), *x.shape),

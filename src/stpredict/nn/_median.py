@@ -1,8 +1,8 @@
-"""The median of an ensemble of linear layers, differentiable at little cost.
+"""The median of an ensemble of linear layers, with a cheap gradient.
 
-Only the member that *is* the median receives a gradient. So nothing but its number (one byte per
-output) has to survive until the backward pass, and the gradient of the weight is a sparse
-product, of whose entries at most one in ``members`` is not zero.
+Only the member that *is* the median receives a gradient. The forward pass therefore stores only
+its number (one byte per output), and the gradient of the weight is a sparse product with at most
+one non-zero entry in ``members``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from stpredict.nn._dropout import keep_mask, row_chunks
 
-# The winning member is stored in one byte; the highest value says that no gradient flows.
+# The winning member is stored in one byte; the highest value marks outputs without gradient.
 _NO_WINNER = 255
 MAX_MEMBERS = _NO_WINNER
 
-# Rows of the sparse backward product, for which the input (rows, in) is what must stay cached.
+# Rows of the sparse backward product, so that its input (rows, in) stays in the CPU's cache.
 _BACKWARD_ROWS_CPU = 2048
 
 
@@ -29,8 +29,8 @@ _BACKWARD_ROWS_CPU = 2048
 def _selection_network(n: int, rank: int) -> tuple[tuple[int, int, bool, bool], ...]:
     """Compare-exchanges ``(i, j, keep_min, keep_max)`` that leave the rank-th smallest at ``rank``.
 
-    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M) without the steps that the wanted output
-    does not depend on.
+    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M) without the steps that do not affect the
+    output at ``rank``.
     """
     pairs = []
     top = 1 << max(0, (n - 1).bit_length() - 1)
@@ -43,20 +43,21 @@ def _selection_network(n: int, rank: int) -> tuple[tuple[int, int, bool, bool], 
                 break
             distance, q, r = q - p, q // 2, p
         p //= 2
-    wanted = {rank}
-    kept = []
+    # walk backwards from the output, keeping only the exchanges that feed it
+    needed = {rank}
+    exchanges = []
     for i, j in reversed(pairs):
-        if i in wanted or j in wanted:
-            kept.append((i, j, i in wanted, j in wanted))
-            wanted |= {i, j}
-    return tuple(reversed(kept))
+        if i in needed or j in needed:
+            exchanges.append((i, j, i in needed, j in needed))
+            needed |= {i, j}
+    return tuple(reversed(exchanges))
 
 
 def lower_median(planes: Tensor) -> Tensor:
-    """Median over the first dimension; of an even number the lower middle, as `torch.median`.
+    """Median over the first dimension, the lower one for even numbers, as in `torch.median`.
 
-    Elementwise minima and maxima of whole planes, because `torch.median` sorts every column by
-    itself, some six times slower for ten members.
+    Takes elementwise minima and maxima of whole planes. `torch.median` sorts each column
+    separately, which is about six times slower for ten members.
 
     Parameters
     ----------
@@ -80,10 +81,10 @@ def lower_median(planes: Tensor) -> Tensor:
 
 
 class MedianReLULinear(torch.autograd.Function):
-    """``relu(median_e(dropout(x @ W_e.T + b_e)))``, keeping only which member won.
+    """``relu(median_e(dropout(x @ W_e.T + b_e)))``, storing only which member won.
 
-    ReLU is monotone, so it is applied once, after the median. In chunks of rows, so that
-    the ``(members, rows, out)`` transient is bounded whatever the batch.
+    ReLU is monotone, so it is applied once, after the median. Chunks of rows bound the
+    ``(members, rows, out)`` transient for any size of batch.
     """
 
     @staticmethod
@@ -110,7 +111,7 @@ class MedianReLULinear(torch.autograd.Function):
             if with_grad:
                 winner[rows] = _find_winner(z, median)
             out[rows] = median.relu()
-        # Dropout's factor, positive and common to all members, passes through median and ReLU.
+        # Dropout's factor is positive and common to all members: it commutes with median and ReLU.
         out /= 1 - p
         ctx.save_for_backward(x, weight, winner)
         ctx.p, ctx.dtype = p, dtype
@@ -133,9 +134,9 @@ class MedianReLULinear(torch.autograd.Function):
 
 
 def _find_winner(z: Tensor, median: Tensor) -> Tensor:
-    """Which member is the median, as uint8; `_NO_WINNER` where ReLU closes."""
+    """Number of the member that is the median, uint8; `_NO_WINNER` where ReLU gives 0."""
     is_median = (z == median).view(torch.uint8)
-    # Of tied members the last wins, so that exactly one receives the gradient.
+    # The last of tied members wins, so that exactly one receives the gradient.
     winner = is_median.mul_(_member_numbers(len(z), z.device)).amax(0)
     return winner.masked_fill_(median <= 0, _NO_WINNER)
 
@@ -145,9 +146,9 @@ def _member_numbers(n: int, device: torch.device) -> Tensor:
 
 
 def _sum_bags(bag: Tensor, row: Tensor, value: Tensor, *, table: Tensor, n_bags: int) -> Tensor:
-    """Sum ``value * table[row]`` per bag, bags being sorted: a sparse times a dense matrix.
+    """Sum ``value * table[row]`` per sorted bag: a sparse matrix times a dense one.
 
-    `embedding_bag` has the fastest such kernel on a CPU, and no warning that it is a beta.
+    `embedding_bag` has the fastest kernel on a CPU; torch's sparse tensors are still a beta.
     """
     count = torch.bincount(bag, minlength=n_bags)
     offset = count.cumsum(0) - count
@@ -163,7 +164,7 @@ def _backward_sparse(
     with_input: bool,
     with_weight: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of input, weight and bias from the non-zero entries alone."""
+    """Gradients of input, weight and bias from the non-zero entries only."""
     members, n_out, n_in = weight.shape
     units = weight.detach().to(x.dtype).view(members * n_out, n_in)
     grad_weight, grad_bias = weight.new_zeros(units.shape), weight.new_zeros(len(units))
@@ -194,7 +195,7 @@ def _backward_dense(
     with_input: bool,
     with_weight: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of input, weight and bias by dense products, which accelerators do best."""
+    """Gradients of input, weight and bias by dense products, fastest on accelerators."""
     members, n_out, _ = weight.shape
     grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros((members, n_out))
     grad_x = torch.empty_like(x) if with_input else None

@@ -17,7 +17,7 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Parameters
     ----------
     state
-        The published state dict, one entry per member: ``phi_spot.<i>.model.0.weight``
+        Published state dict, one entry per member: ``phi_spot.<i>.model.0.weight``
         (or ``phi_cell``), ``rho.<i>.model.2.weight``, and the biases.
 
     Returns
@@ -29,7 +29,7 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        If a name is foreign, or a member is missing or of another shape than the others.
+        If a name is foreign, or a member is missing or differs in shape from the others.
 
     Examples
     --------
@@ -42,26 +42,25 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> network.load_state_dict(from_published_state(state))
     <All keys matched successfully>
     """
-    members: dict[str, dict[int, Tensor]] = {}
+    tensors: dict[str, dict[int, Tensor]] = {}
     for name, value in state.items():
         match = _PUBLISHED.fullmatch(name)
         if match is None:
-            msg = (
-                f"{name!r} is no weight of a published DeepSpot network; expected names as "
+            raise ValueError(
+                f"{name!r} is not a weight of a published DeepSpot network. Names look like "
                 "'phi_spot.0.model.0.weight' and 'rho.0.model.2.weight'."
             )
-            raise ValueError(msg)
         part, member, kind = match.groups()
-        members.setdefault(f"{part.split('_')[0]}.{kind}", {})[int(member)] = value
+        # phi_spot and phi_cell are both phi here
+        tensors.setdefault(f"{part.split('_')[0]}.{kind}", {})[int(member)] = value
     stacked = {}
     for name in ("phi.weight", "phi.bias", "rho.weight", "rho.bias"):
-        found = members.get(name, {})
-        shapes = {tuple(value.shape) for value in found.values()}
-        if not found or sorted(found) != list(range(len(found))) or len(shapes) != 1:
-            msg = (
-                f"{name} needs members 0, 1, … of one shape; found members {sorted(found)} "
-                f"with shapes {sorted(shapes)}."
+        members = tensors.get(name, {})
+        shapes = {tuple(value.shape) for value in members.values()}
+        if not members or sorted(members) != list(range(len(members))) or len(shapes) != 1:
+            raise ValueError(
+                f"{name} needs members 0, 1, … of one shape, but the state has members "
+                f"{sorted(members)} with shapes {sorted(shapes)}."
             )
-            raise ValueError(msg)
-        stacked[name] = torch.stack([found[i] for i in range(len(found))])
+        stacked[name] = torch.stack([members[i] for i in range(len(members))])
     return stacked

@@ -1,6 +1,9 @@
-"""Networks over sets: a spot's tile, its sub-tiles and its neighbours in, targets out."""
+"""Networks over sets: from a spot's tile, sub-tiles and neighbours to targets."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +11,23 @@ from torch.nn import functional as F
 
 from stpredict.nn._aggregate import AGGREGATIONS, Aggregation, aggregate
 from stpredict.nn._check import (
+    check_choice,
     check_dtype,
-    check_given,
     check_index,
+    check_inputs,
     check_mask,
     check_shape,
+    check_sizes,
 )
 
 
 class SetNetwork(nn.Module):
-    """What networks over sets share: encode every tile, pool the sets, predict.
+    """Base of networks over sets: encode each tile, pool the sets, predict.
 
-    ``encode`` maps every tile, ``pool`` sums over sub-tiles, reduces neighbours and concatenates
-    ``[spot, sub-tiles, neighbours]``, ``head`` maps that to the targets. A network defines
-    ``_encode`` and ``head``, and ``member_heads`` where it is an ensemble.
+    ``encode`` maps each tile, ``pool`` sums over sub-tiles, reduces neighbours and concatenates
+    ``[spot, sub-tiles, neighbours]``, ``head`` maps the result to the targets. A subclass defines
+    ``contexts``, ``output_axes``, ``_encode`` and ``head``, and ``member_heads`` if it is an
+    ensemble.
 
     Parameters
     ----------
@@ -30,19 +36,27 @@ class SetNetwork(nn.Module):
     n_targets
         Number of targets.
     n_encoded
-        Width of what ``encode`` gives.
+        Width of the output of ``encode``.
     context
-        What is looked at beside the spot.
-    contexts
-        For each context whether sub-tiles and whether neighbours are taken in.
+        Inputs of the network, one of ``contexts``.
     aggregation
-        How neighbours are reduced: ``"max"``, ``"mean"`` or ``"sum"``.
+        Reduction of neighbours.
+
+    Attributes
+    ----------
+    contexts
+        For each context, whether it uses sub-tiles and whether it uses neighbours.
+    output_axes
+        Name in the state dict to axis of the targets, for each tensor with one entry per target.
 
     Raises
     ------
     ValueError
         If the context or the aggregation is unknown, or a size is below 1.
     """
+
+    contexts: ClassVar[Mapping[str, tuple[bool, bool]]]
+    output_axes: ClassVar[Mapping[str, int]]
 
     def __init__(
         self,
@@ -51,30 +65,20 @@ class SetNetwork(nn.Module):
         *,
         n_encoded: int,
         context: str,
-        contexts: dict[str, tuple[bool, bool]],
         aggregation: Aggregation,
     ) -> None:
         super().__init__()
-        if context not in contexts:
-            msg = f"context={context!r} is unknown; choose one of {', '.join(contexts)}."
-            raise ValueError(msg)
-        if aggregation not in AGGREGATIONS:
-            msg = (
-                f"aggregation={aggregation!r} is unknown; choose one of {', '.join(AGGREGATIONS)}."
-            )
-            raise ValueError(msg)
-        for name, value in {"n_features": n_features, "n_targets": n_targets}.items():
-            if value < 1:
-                msg = f"{name}={value} must be at least 1."
-                raise ValueError(msg)
+        check_choice("context", context, self.contexts)
+        check_choice("aggregation", aggregation, AGGREGATIONS)
+        check_sizes(n_features=n_features, n_targets=n_targets)
         self.context = context
         self.aggregation: Aggregation = aggregation
-        self.uses_subtiles, self.uses_neighbors = contexts[context]
+        self.uses_subtiles, self.uses_neighbors = self.contexts[context]
         self.n_features, self.n_targets, self.n_encoded = n_features, n_targets, n_encoded
 
     @property
     def n_pooled(self) -> int:
-        """Width of what ``pool`` gives."""
+        """Width of the output of ``pool``."""
         return (1 + self.uses_subtiles + self.uses_neighbors) * self.n_encoded
 
     def forward(
@@ -89,15 +93,14 @@ class SetNetwork(nn.Module):
         Parameters
         ----------
         center
-            ``(n, n_features)``, the embedding of every spot's tile.
+            ``(n, n_features)``, embeddings of the spots' tiles.
         subtiles
-            ``(n, s, n_features)``; given exactly if the context has ``subspot``.
+            ``(n, s, n_features)``, required if and only if the context has ``subspot``.
         neighbors
-            ``(n, k, n_features)``; given exactly if the context has ``neighbors``.
+            ``(n, k, n_features)``, required if and only if the context has ``neighbors``.
         neighbor_mask
-            ``(n, k)`` bool, True for a neighbour and False for padding, which takes no part.
-            A spot without neighbours gets zeros in their place. Without a mask all rows take
-            part.
+            ``(n, k)`` bool, True for a neighbour and False for padding, which is ignored. A spot
+            without neighbours gets zeros in their place. Without a mask, all rows are used.
 
         Returns
         -------
@@ -107,17 +110,17 @@ class SetNetwork(nn.Module):
         Raises
         ------
         ValueError
-            If an input is missing, not used by the context, or of the wrong shape.
+            If an input is missing, unused or of the wrong shape.
         """
-        self._check_given(subtiles, neighbors, neighbor_mask)
+        check_inputs(self.context, self.contexts[self.context], subtiles, neighbors, neighbor_mask)
         check_shape("center", center, (None, self.n_features))
-        n = len(center)
-        center_h = self.encode(center)
-        neighbors_h = None
-        if neighbors is not None:
-            check_shape("neighbors", neighbors, (n, None, self.n_features))
-            neighbors_h = self._encode_sets(neighbors)
-        return self.decode(center_h, self._encode_subtiles(subtiles, n), neighbors_h, neighbor_mask)
+        pooled = self.pool(
+            self.encode(center),
+            self._encode_sets("subtiles", subtiles, len(center)),
+            self._encode_sets("neighbors", neighbors, len(center)),
+            neighbor_mask,
+        )
+        return self.head(pooled)
 
     def forward_gathered(
         self,
@@ -128,23 +131,22 @@ class SetNetwork(nn.Module):
         neighbors: Tensor | None = None,
         neighbor_mask: Tensor | None = None,
     ) -> Tensor:
-        """Predict as `forward` does, with phi run once for every distinct tile of the batch.
+        """Predict as `forward` does, but run phi once for each distinct tile of the batch.
 
-        In evaluation the two agree. In training they differ in the random numbers only: a tile
-        has one dropout mask, however many spots it is a neighbour of.
+        In evaluation the two agree. In training, a tile has one dropout mask for all its spots.
 
         Parameters
         ----------
         tiles
             ``(m, n_features)``, embeddings of the distinct tiles: spots and their neighbours.
         center
-            ``(n,)`` int64, for every spot its row of ``tiles``.
+            ``(n,)`` int64, row of ``tiles`` of each spot.
         subtiles
-            ``(n, s, n_features)``, as in `forward`; they belong to one spot each.
+            ``(n, s, n_features)``, as in `forward`; each belongs to one spot.
         neighbors
-            ``(n, k)`` int64, for every spot its neighbours' rows of ``tiles``.
+            ``(n, k)`` int64, rows of ``tiles`` of each spot's neighbours.
         neighbor_mask
-            ``(n, k)`` bool, as in `forward`. Under False ``neighbors`` may hold any number.
+            ``(n, k)`` bool, as in `forward`. Where it is False, ``neighbors`` may be any number.
 
         Returns
         -------
@@ -154,31 +156,29 @@ class SetNetwork(nn.Module):
         Raises
         ------
         ValueError
-            If an input is missing, not used by the context, or of the wrong shape, or an
-            index is outside ``tiles``.
+            If an input is missing, unused or of the wrong shape, or an index is out of range.
         """
-        self._check_given(subtiles, neighbors, neighbor_mask)
-        check_shape("tiles", tiles, (None, self.n_features))
+        check_inputs(self.context, self.contexts[self.context], subtiles, neighbors, neighbor_mask)
         check_shape("center", center, (None,))
-        n = len(center)
         check_index("center", center, len(tiles))
         if neighbors is not None:
-            check_shape("neighbors", neighbors, (n, None))
+            check_shape("neighbors", neighbors, (len(center), None))
             if neighbor_mask is not None:
                 check_mask(neighbor_mask, tuple(neighbors.shape))
                 neighbors = neighbors.masked_fill(~neighbor_mask, 0)
             check_index("neighbors", neighbors, len(tiles))
         tiles_h = self.encode(tiles)
-        # `embedding` rather than indexing: its backward pass is parallel, and deterministic.
-        return self.decode(
+        # the backward pass of `embedding`, unlike that of indexing, is parallel and deterministic
+        pooled = self.pool(
             F.embedding(center, tiles_h),
-            self._encode_subtiles(subtiles, n),
+            self._encode_sets("subtiles", subtiles, len(center)),
             None if neighbors is None else F.embedding(neighbors, tiles_h),
             neighbor_mask,
         )
+        return self.head(pooled)
 
     def encode(self, tiles: Tensor) -> Tensor:
-        """Map every tile: ``(m, n_features)`` to ``(m, n_encoded)``.
+        """Map each tile: ``(m, n_features)`` to ``(m, n_encoded)``.
 
         Raises
         ------
@@ -186,23 +186,10 @@ class SetNetwork(nn.Module):
             If ``tiles`` has another shape, or another type than the weights.
         """
         check_shape("tiles", tiles, (None, self.n_features))
-        weight = next(self.parameters(), None)
+        weight = next(self.parameters(), None)  # networks of buffers alone take any type
         if weight is not None:
             check_dtype(tiles, weight.dtype)
         return self._encode(tiles)
-
-    def decode(
-        self,
-        center_h: Tensor,
-        subtiles_h: Tensor | None = None,
-        neighbors_h: Tensor | None = None,
-        neighbor_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Pool what ``encode`` gave, and predict the targets: ``(n, n_targets)``.
-
-        Parameters and errors as in ``pool``.
-        """
-        return self.head(self.pool(center_h, subtiles_h, neighbors_h, neighbor_mask))
 
     def pool(
         self,
@@ -225,7 +212,8 @@ class SetNetwork(nn.Module):
         ValueError
             If an input is missing, not used by the context, or of the wrong shape.
         """
-        self._check_given(subtiles_h, neighbors_h, neighbor_mask)
+        uses = self.contexts[self.context]
+        check_inputs(self.context, uses, subtiles_h, neighbors_h, neighbor_mask)
         check_shape("center_h", center_h, (None, self.n_encoded))
         n = len(center_h)
         parts = [center_h]
@@ -240,31 +228,23 @@ class SetNetwork(nn.Module):
         return torch.cat(parts, dim=1)
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Predict from ``pool``'s result: ``(n, n_pooled)`` to ``(n, n_targets)``."""
+        """Predict from the output of ``pool``: ``(n, n_pooled)`` to ``(n, n_targets)``."""
         raise NotImplementedError
 
     def member_heads(self, pooled: Tensor) -> Tensor | None:
-        """What each member of an ensemble predicts, ``(members, n, n_targets)``; else None."""
+        """Prediction of each member, ``(members, n, n_targets)``; None without an ensemble."""
         return None
 
     def heads(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What ``head`` and ``member_heads`` give."""
+        """Outputs of ``head`` and ``member_heads``."""
         return self.head(pooled), self.member_heads(pooled)
 
     def _encode(self, tiles: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _check_given(
-        self, subtiles: Tensor | None, neighbors: Tensor | None, neighbor_mask: Tensor | None
-    ) -> None:
-        uses = self.uses_subtiles, self.uses_neighbors
-        check_given(self.context, uses, subtiles, neighbors, neighbor_mask)
-
-    def _encode_sets(self, sets: Tensor) -> Tensor:
-        return self.encode(sets.flatten(0, 1)).unflatten(0, sets.shape[:2])
-
-    def _encode_subtiles(self, subtiles: Tensor | None, n: int) -> Tensor | None:
-        if subtiles is None:
+    def _encode_sets(self, name: str, sets: Tensor | None, n: int) -> Tensor | None:
+        """Encode ``(n, k, n_features)`` to ``(n, k, n_encoded)``."""
+        if sets is None:
             return None
-        check_shape("subtiles", subtiles, (n, None, self.n_features))
-        return self._encode_sets(subtiles)
+        check_shape(name, sets, (n, None, self.n_features))
+        return self.encode(sets.flatten(0, 1)).unflatten(0, sets.shape[:2])

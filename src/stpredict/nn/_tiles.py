@@ -1,4 +1,4 @@
-"""Tiles as tensors: what networks are given, sub-tiles, and the eight symmetries of a square."""
+"""Tiles as tensors: normalisation, sub-tiles, and the eight symmetries of a square."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ N_SYMMETRIES = 8
 
 
 class Normalize(nn.Module):
-    """Bring tiles to [0, 1] and normalise each channel; its constants are saved as buffers.
+    """Scale tiles to [0, 1] and normalise each channel; the constants are saved as buffers.
 
     Parameters
     ----------
     mean, std
-        Per channel, on [0, 1].
+        Mean and standard deviation per channel, on [0, 1].
     least_px
-        Side in pixels of the smallest tile the network after it can take.
+        Side in pixels of the smallest tile that the network takes.
     name
-        Of that network, for the message about a smaller one.
+        Name of the network in error messages.
     """
 
     mean: Tensor
@@ -49,27 +49,24 @@ class Normalize(nn.Module):
 def check_tiles(tiles: Tensor) -> None:
     """Raise unless these are RGB tiles, uint8 or float."""
     if tiles.dtype != torch.uint8 and not tiles.is_floating_point():
-        msg = f"Tiles are {tiles.dtype}; give torch.uint8, or floats in [0, 1]."
-        raise TypeError(msg)
+        raise TypeError(f"Tiles are {tiles.dtype}; pass torch.uint8, or floats in [0, 1].")
     if tiles.ndim != 4 or tiles.shape[1] != 3:
-        msg = f"Tiles must be (n, 3, h, w), RGB, not {tuple(tiles.shape)}."
-        raise ValueError(msg)
+        raise ValueError(f"Tiles must be (n, 3, h, w), RGB, not {tuple(tiles.shape)}.")
 
 
 def check_px(side: int, least: int, *, name: str) -> None:
-    """Raise unless a tile is as large as a network needs."""
+    """Raise unless a tile is large enough for a network."""
     if side < least:
-        msg = (
-            f"A tile of {side} px is too small for {name}, which needs at least {least} px: give "
+        raise ValueError(
+            f"A tile of {side} px is too small for {name}, which needs at least {least} px. Pass "
             f"tile_px={least} or more."
         )
-        raise ValueError(msg)
 
 
 def split_tiles(tiles: Tensor, n: int) -> Tensor:
     """Split square tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
 
-    Pixels left over by the division are cut off evenly at the borders.
+    Pixels that remain after the division are cropped evenly at the borders.
     """
     side = tiles.shape[-1] // n
     start = (tiles.shape[-1] - side * n) // 2
@@ -80,21 +77,17 @@ def split_tiles(tiles: Tensor, n: int) -> Tensor:
 
 
 def center_of(tiles: Tensor, n: int) -> Tensor:
-    """Cut the middle of tiles (b, c, h, w), as large as an n-th of their side.
+    """Crop the middle of tiles (b, c, h, w) to an n-th of their side.
 
-    Where n is odd, this is the sub-tile in the middle.
+    For odd n, this is the sub-tile in the middle.
     """
-    side = tiles.shape[-1] // n
-    start = (tiles.shape[-1] - side) // 2 if n % 2 == 0 else _middle(tiles.shape[-1], n)
+    px, side = tiles.shape[-1], tiles.shape[-1] // n
+    # an odd split has a middle sub-tile, which may lie off the exact middle by rounding
+    start = (px - side) // 2 if n % 2 == 0 else (px - side * n) // 2 + n // 2 * side
     return tiles[..., start : start + side, start : start + side]
 
 
-def _middle(px: int, n: int) -> int:
-    side = px // n
-    return (px - side * n) // 2 + n // 2 * side
-
-
 def symmetry(tiles: Tensor, k: int) -> Tensor:
-    """Turn square tiles by k quarters, k of 0 to 3; of 4 to 7, after a flip from left to right."""
+    """Rotate square tiles by k quarter turns for k of 0 to 3; for 4 to 7, flip left-right first."""
     flipped = tiles.flip(-1) if k >= 4 else tiles
     return torch.rot90(flipped, k % 4, dims=(-2, -1))

@@ -13,9 +13,8 @@ from stpredict.nn._check import check_dtype, check_shape
 class Autoencoder(nn.Module):
     """Two mirrored stacks of linear layers with ReLU between them, and a code in the middle.
 
-    The code and the reconstruction are linear, of any sign. This is the autoencoder of STDL
-    (R. Rubin, "Spatial Transcriptomics Deep Learning", Technion 2020,
-    github.com/Roy-Rubin/STDL-Project).
+    The code and the reconstruction are linear, so they may have any sign. This is the
+    autoencoder of STDL [1]_.
 
     Parameters
     ----------
@@ -24,12 +23,17 @@ class Autoencoder(nn.Module):
     n_factors
         Width of the code.
     hidden
-        Widths between genes and code; STDL's are 100, 10 and 5 times ``n_factors``.
+        Widths of the layers between genes and code; STDL's are 100, 10 and 5 times ``n_factors``.
 
     Raises
     ------
     ValueError
         If a width is below 1.
+
+    References
+    ----------
+    .. [1] Rubin, Spatial Transcriptomics Deep Learning, Technion 2020,
+       https://github.com/Roy-Rubin/STDL-Project.
 
     Examples
     --------
@@ -45,8 +49,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         widths = [n_genes, *hidden, n_factors]
         if min(widths) < 1:
-            msg = f"All widths must be at least 1: {widths}."
-            raise ValueError(msg)
+            raise ValueError(f"All widths must be at least 1: {widths}.")
         self.n_genes, self.n_factors = n_genes, n_factors
         self.encoder = nn.Sequential(*_layers(widths))
         self.decoder = nn.Sequential(*_layers(widths[::-1]))

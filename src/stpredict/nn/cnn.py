@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from stpredict.nn._backbones import SMALL, plan_of
+from stpredict.nn._backbones import find_backbone
+from stpredict.nn._check import check_sizes
 from stpredict.nn._tiles import Normalize, check_px
 
 
 class TileCNN(nn.Module):
     """A convolutional network from the pixels of a tile to the targets, trained end to end.
 
-    The backbone gives one vector per tile, a linear layer the targets. That layer starts at zero,
-    as in ST-Net [1]_ and STDL [2]_: of standardised targets, the first prediction is their mean.
-    Pixels are normalised inside, with the mean and standard deviation the backbone's published
-    weights were trained with, so that a saved network is complete.
+    The backbone gives one vector per tile, and a linear layer maps it to the targets. That layer
+    starts at zero, as in ST-Net [1]_ and STDL [2]_, so that the first prediction of standardised
+    targets is their mean. The network normalises pixels itself, with the mean and standard
+    deviation of the backbone's pretraining, so that a saved network is complete.
 
     ``"small"`` is STDL's ConvNet: four convolutions (3 × 3; 32, 32, 64, 64 channels; batch norm,
     ReLU), two fully connected layers of 100. STDL runs it without pooling and flattens 64 maps of
-    176 × 176, which takes 198 million weights and one size of tile; here every convolution is
+    176 × 176, which takes 198 million weights and one size of tile; here, each convolution is
     followed by 2 × 2 max pooling, and the maps are averaged. ST-Net is ``"densenet121"``.
 
     Parameters
@@ -26,20 +29,20 @@ class TileCNN(nn.Module):
     n_targets
         Number of targets: one gene, k genes, factors.
     backbone
-        ``"small"``, or the name of any model of timm, such as ``"densenet121"`` or ``"resnet18"``.
+        ``"small"``, or the name of a timm model, such as ``"densenet121"`` or ``"resnet18"``.
     tile_px
-        Side of the tiles in pixels. Convolutional backbones take other sizes later, transformers
-        are built for this one.
+        Side of the tiles in pixels. A convolutional backbone also takes other sizes, a
+        transformer is built for this one.
     trainable
-        How many of the backbone's last blocks are trained; the head always is. Blocks are timm's
-        own coarse groups: the stages of a ResNet, the dense blocks of a DenseNet, the layers of a
-        transformer, and the stem. What is frozen stays in evaluation mode, so that its batch norm
+        Number of the backbone's last blocks to train, in addition to the head. Blocks are timm's
+        coarse groups: the stages of a ResNet, the dense blocks of a DenseNet, the layers of a
+        transformer, and the stem. Frozen blocks stay in evaluation mode, so that their batch norm
         keeps its statistics. ``None`` trains the whole network.
 
     Raises
     ------
     KeyError
-        If timm has no such model.
+        If the backbone is not a timm model.
     ValueError
         If a number is out of its range, or a tile is too small for the backbone.
 
@@ -59,36 +62,34 @@ class TileCNN(nn.Module):
     torch.Size([2, 250])
     """
 
+    output_axes: ClassVar = {"head.weight": 0, "head.bias": 0}
+
     def __init__(
         self,
         n_targets: int,
         *,
-        backbone: str = SMALL,
+        backbone: str = "small",
         tile_px: int = 224,
         trainable: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"n_targets": n_targets, "tile_px": tile_px}.items():
-            if value < 1:
-                msg = f"{name}={value} must be at least 1."
-                raise ValueError(msg)
+        check_sizes(n_targets=n_targets, tile_px=tile_px)
         self.n_targets, self.tile_px, self.trainable = n_targets, tile_px, trainable
         self.name = backbone
-        plan = plan_of(backbone)
-        check_px(tile_px, plan.least_px, name=repr(backbone))
-        if trainable is not None and not 0 <= trainable <= len(plan.blocks):
-            msg = (
-                f"trainable={trainable} must be 0 to {len(plan.blocks)}, the number of blocks of "
+        spec = find_backbone(backbone)
+        check_px(tile_px, spec.least_px, name=repr(backbone))
+        if trainable is not None and not 0 <= trainable <= len(spec.blocks):
+            raise ValueError(
+                f"trainable={trainable} must be 0 to {len(spec.blocks)}, the number of blocks of "
                 f"{backbone!r}, or None for the whole network."
             )
-            raise ValueError(msg)
-        self.normalize = Normalize(*plan.statistics, least_px=plan.least_px, name=repr(backbone))
-        self.fixed = plan.fixed
-        self.backbone = plan.build(img_size=tile_px) if plan.fixed else plan.build()
-        self.head = nn.Linear(plan.n_features, n_targets)
+        self.normalize = Normalize(*spec.statistics, least_px=spec.least_px, name=repr(backbone))
+        self.fixed = spec.fixed
+        self.backbone = spec.build(img_size=tile_px) if spec.fixed else spec.build()
+        self.head = nn.Linear(spec.n_features, n_targets)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self._freeze(plan.blocks)
+        self._freeze(spec.blocks)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Predict the targets of tiles.
@@ -110,22 +111,22 @@ class TileCNN(nn.Module):
         """
         x = self.normalize(tiles)
         if self.fixed and x.shape[-2:] != (self.tile_px, self.tile_px):
-            msg = f"Tiles are {tuple(x.shape[-2:])} px, {self.name!r} was built for {self.tile_px}."
-            raise ValueError(msg)
-        # One tile has no statistics of a batch: where its last maps are one pixel each, batch norm
-        # cannot even be computed.
-        alone = self.training and len(x) == 1
-        if alone:
+            raise ValueError(
+                f"Tiles are {tuple(x.shape[-2:])} px, {self.name!r} was built for {self.tile_px}."
+            )
+        # A single tile has no batch statistics; with last maps of one pixel, batch norm would fail.
+        is_single = self.training and len(x) == 1
+        if is_single:
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         predicted: Tensor = self.head(self.backbone(x))
-        if alone:
+        if is_single:
             self.train()
         return predicted
 
     def train(self, mode: bool = True) -> TileCNN:
-        """Set the mode; what is frozen stays in evaluation mode."""
+        """Set the mode; frozen blocks stay in evaluation mode."""
         super().train(mode)
         for module in self.backbone.modules():
             parameters = list(module.parameters())
@@ -134,10 +135,10 @@ class TileCNN(nn.Module):
         return self
 
     def _freeze(self, blocks: list[list[str]]) -> None:
-        """Freeze all but the last blocks, by the names of their parameters."""
+        """Freeze all but the last ``trainable`` blocks."""
         if self.trainable is None:
             return
         frozen = {name for block in blocks[: len(blocks) - self.trainable] for name in block}
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name not in frozen)
-        self.train()  # runners that keep each module's mode would find frozen ones in training
+        self.train()  # Lightning restores the modes it finds: frozen blocks must not be in training

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import Tensor
 
-from stpredict.nn._aggregate import Aggregation
+from stpredict.nn._check import check_probabilities, check_sizes
 from stpredict.nn._ensemble import MeanEnsemble, MedianEnsemble
 from stpredict.nn._median import MAX_MEMBERS
 from stpredict.nn._sets import SetNetwork
 
-#: For each context whether sub-tiles and whether neighbours are taken in.
+#: For each context, whether it uses sub-tiles and whether it uses neighbours.
 CONTEXTS: dict[str, tuple[bool, bool]] = {
     "spot": (False, False),
     "spot_subspot": (True, False),
@@ -25,12 +27,10 @@ CELL_CONTEXTS: dict[str, tuple[bool, bool]] = {
 class DeepSets(SetNetwork):
     """Deep sets over the embeddings of a spot, its sub-tiles and its neighbours.
 
-    phi (linear, dropout, ReLU; the median of an ensemble) maps every embedding; sub-tiles are
+    phi (linear, dropout, ReLU; the median of an ensemble) maps each embedding; sub-tiles are
     summed, neighbours reduced to their maximum; rho (dropout, ReLU, linear, dropout; the mean of
-    an ensemble) maps the concatenation ``[spot, sub-tiles, neighbours]`` to the targets.
-    This is the network of DeepSpot (Nonchev et al., "DeepSpot: Leveraging Spatial Context for
-    Enhanced Spatial Transcriptomics Prediction from H&E Images", medRxiv 2025,
-    doi:10.1101/2025.02.09.25321567).
+    an ensemble) maps the concatenation ``[spot, sub-tiles, neighbours]`` to the targets. This is
+    the network of DeepSpot [1]_.
 
     Parameters
     ----------
@@ -39,18 +39,17 @@ class DeepSets(SetNetwork):
     n_targets
         Number of targets, usually genes.
     context
-        What is looked at beside the spot: ``"spot"``, ``"spot_subspot"``, ``"spot_neighbors"``
-        or ``"spot_subspot_neighbors"``.
+        Inputs of the network: the spot, its sub-tiles (``"subspot"``), its neighbours.
     n_hidden
-        Width of phi's output.
+        Width of the output of phi.
     n_phi, n_rho
-        Members of the two ensembles, 1 to 255.
+        Number of members of the two ensembles, 1 to 255.
     dropout
-        Probability of dropout in phi and at the input of rho, in [0, 1).
+        Dropout probability in phi and at the input of rho, in [0, 1).
     output_dropout
-        Probability of dropout at the output of every member of rho, in [0, 1).
+        Dropout probability at the output of each member of rho, in [0, 1).
     aggregation
-        How neighbours are reduced: ``"max"``, ``"mean"`` or ``"sum"``.
+        Reduction of neighbours.
 
     Raises
     ------
@@ -59,8 +58,8 @@ class DeepSets(SetNetwork):
 
     References
     ----------
-    Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial transcriptomics
-    prediction from H&E images, medRxiv 2025.
+    .. [1] Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial
+       transcriptomics prediction from H&E images, medRxiv 2025, doi:10.1101/2025.02.09.25321567.
 
     Examples
     --------
@@ -74,38 +73,31 @@ class DeepSets(SetNetwork):
     """
 
     contexts = CONTEXTS
+    output_axes: ClassVar = {"rho.weight": 1, "rho.bias": 1}
 
     def __init__(
         self,
         n_features: int,
         n_targets: int,
         *,
-        context: str = "spot_subspot_neighbors",
+        context: Literal[
+            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+        ] = "spot_subspot_neighbors",
         n_hidden: int = 512,
         n_phi: int = 10,
         n_rho: int = 10,
         dropout: float = 0.3,
         output_dropout: float = 0.1,
-        aggregation: Aggregation = "max",
+        aggregation: Literal["max", "mean", "sum"] = "max",
     ) -> None:
+        check_sizes(n_hidden=n_hidden)
         super().__init__(
-            n_features,
-            n_targets,
-            n_encoded=n_hidden,
-            context=context,
-            contexts=self.contexts,
-            aggregation=aggregation,
+            n_features, n_targets, n_encoded=n_hidden, context=context, aggregation=aggregation
         )
-        for name, value in {"n_hidden": n_hidden, "n_phi": n_phi, "n_rho": n_rho}.items():
-            highest = None if name == "n_hidden" else MAX_MEMBERS
-            if value < 1 or (highest and value > highest):
-                wanted = f"1 to {highest}" if highest else "at least 1"
-                msg = f"{name}={value} must be {wanted}."
-                raise ValueError(msg)
-        for name, p in {"dropout": dropout, "output_dropout": output_dropout}.items():
-            if not 0 <= p < 1:
-                msg = f"{name}={p} must be at least 0 and below 1."
-                raise ValueError(msg)
+        for name, n_members in {"n_phi": n_phi, "n_rho": n_rho}.items():
+            if not 1 <= n_members <= MAX_MEMBERS:
+                raise ValueError(f"{name}={n_members} must be 1 to {MAX_MEMBERS}.")
+        check_probabilities(dropout=dropout, output_dropout=output_dropout)
         self.phi = MedianEnsemble(n_features, n_hidden, n_members=n_phi, dropout=dropout)
         self.rho = MeanEnsemble(
             self.n_pooled,
@@ -121,7 +113,7 @@ class DeepSets(SetNetwork):
         return predicted
 
     def member_heads(self, pooled: Tensor) -> Tensor:
-        """What each network of rho's ensemble predicts, ``(n_rho, n, n_targets)``."""
+        """Prediction of each member of rho, ``(n_rho, n, n_targets)``."""
         return self.rho.members(pooled)
 
     def _encode(self, tiles: Tensor) -> Tensor:
@@ -132,15 +124,15 @@ class DeepSets(SetNetwork):
 class DeepCell(DeepSets):
     """Deep sets over the embeddings of a cell and its neighbours.
 
-    The network of DeepCell, which is DeepSpot's for single cells: without sub-tiles, wider, with
-    less dropout, and a choice of how neighbours are reduced.
+    The network of DeepCell is that of DeepSpot [1]_ for single cells: without sub-tiles, wider,
+    with less dropout, and with a choice of how neighbours are reduced.
 
     Parameters
     ----------
     n_features, n_targets, n_hidden, n_phi, n_rho, dropout, output_dropout, aggregation
-        As of `DeepSets`.
+        Parameters of `DeepSets`.
     context
-        What is looked at beside the cell: nothing (``"cell"``) or ``"cell_neighbors"``.
+        Inputs of the network: the cell alone, or the cell and its neighbours.
 
     Raises
     ------
@@ -149,8 +141,8 @@ class DeepCell(DeepSets):
 
     References
     ----------
-    Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial transcriptomics
-    prediction from H&E images, medRxiv 2025.
+    .. [1] Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial
+       transcriptomics prediction from H&E images, medRxiv 2025, doi:10.1101/2025.02.09.25321567.
 
     Examples
     --------
@@ -168,18 +160,18 @@ class DeepCell(DeepSets):
         n_features: int,
         n_targets: int,
         *,
-        context: str = "cell_neighbors",
+        context: Literal["cell", "cell_neighbors"] = "cell_neighbors",
         n_hidden: int = 1024,
         n_phi: int = 10,
         n_rho: int = 10,
         dropout: float = 0.2,
         output_dropout: float = 0.1,
-        aggregation: Aggregation = "max",
+        aggregation: Literal["max", "mean", "sum"] = "max",
     ) -> None:
         super().__init__(
             n_features,
             n_targets,
-            context=context,
+            context=context,  # type: ignore[arg-type]  # its contexts are others
             n_hidden=n_hidden,
             n_phi=n_phi,
             n_rho=n_rho,

@@ -1,23 +1,22 @@
-"""A forest of regression trees as a torch module: tensors, so that it is saved as any network."""
+"""A forest of regression trees as a torch module, saved like any other network."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from stpredict.nn._sets import SetNetwork
-from stpredict.nn.deepsets import CONTEXTS
+from stpredict.nn.linear import UnencodedSets
 
-#: Values of a (trees, rows, targets) transient.
+#: Largest number of values in a (trees, rows, targets) transient.
 _CHUNK = 1 << 24
 
 
-class ForestSets(SetNetwork):
+class ForestSets(UnencodedSets):
     """Trees over the embeddings of a spot, and the means of its sub-tiles and neighbours.
 
-    The nodes of all trees stand in one table. It is empty until it is filled by `grow` or by
+    One table holds the nodes of all trees. It is empty until it is filled by `grow` or by
     ``load_state_dict``, which takes any number of nodes and checks them.
 
     Parameters
@@ -27,7 +26,7 @@ class ForestSets(SetNetwork):
     n_targets
         Number of targets.
     context
-        What is looked at beside the spot, as of `DeepSets`.
+        Inputs of the network, as in `DeepSets`.
 
     Raises
     ------
@@ -51,27 +50,31 @@ class ForestSets(SetNetwork):
             [4.]])
     """
 
+    output_axes: ClassVar = {"value": 1}
+
     feature: Tensor
     threshold: Tensor
     branches: Tensor
     value: Tensor
     roots: Tensor
 
-    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
-        super().__init__(
-            n_features,
-            n_targets,
-            n_encoded=n_features,
-            context=context,
-            contexts=CONTEXTS,
-            aggregation="mean",
-        )
+    def __init__(
+        self,
+        n_features: int,
+        n_targets: int,
+        *,
+        context: Literal[
+            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+        ] = "spot",
+    ) -> None:
+        super().__init__(n_features, n_targets, context=context)
         self.register_buffer("feature", torch.empty(0, dtype=torch.int64))
+        # scikit-learn's thresholds are doubles; rounded, they would send other rows to the left
         self.register_buffer("threshold", torch.empty(0, dtype=torch.float64))
         self.register_buffer("branches", torch.empty((0, 2), dtype=torch.int64))
         self.register_buffer("value", torch.empty((0, n_targets)))
         self.register_buffer("roots", torch.empty(0, dtype=torch.int64))
-        self.register_load_state_dict_pre_hook(_take_sizes)
+        self.register_load_state_dict_pre_hook(_resize_buffers)
 
     def grow(
         self, *, feature: Tensor, threshold: Tensor, branches: Tensor, value: Tensor, roots: Tensor
@@ -81,21 +84,21 @@ class ForestSets(SetNetwork):
         Parameters
         ----------
         feature
-            ``(n_nodes,)`` int64, what a node looks at, a column of ``pool``'s result; -1 of a
+            ``(n_nodes,)`` int64, column of the output of ``pool`` that a node splits on; -1 for a
             leaf.
         threshold
-            ``(n_nodes,)`` float64: a value up to it goes to the first child.
+            ``(n_nodes,)`` float64, largest value that goes to the first child.
         branches
-            ``(n_nodes, 2)`` int64, nodes further down the table; -1 of a leaf.
+            ``(n_nodes, 2)`` int64, children, further down the table; -1 for a leaf.
         value
-            ``(n_nodes, n_targets)`` float32, read of leaves.
+            ``(n_nodes, n_targets)`` float32, predictions of the leaves.
         roots
-            ``(n_trees,)`` int64.
+            ``(n_trees,)`` int64, first node of each tree.
 
         Raises
         ------
         ValueError
-            If the sizes disagree, or a node leads nowhere.
+            If the sizes disagree, or a child or a feature does not exist.
         """
         nodes = {"feature": feature, "threshold": threshold, "branches": branches, "value": value}
         self.load_state_dict({**nodes, "roots": roots})
@@ -107,57 +110,53 @@ class ForestSets(SetNetwork):
         return torch.cat(parts) if parts else pooled.new_empty(0, self.n_targets)
 
     def member_heads(self, pooled: Tensor) -> Tensor:
-        """What each tree predicts, ``(n_trees, n, n_targets)``."""
+        """Prediction of each tree, ``(n_trees, n, n_targets)``."""
         return self.value[self._leaves(pooled)]
 
     def heads(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``head`` and ``member_heads`` give, of one way through the trees."""
+        """Outputs of ``head`` and ``member_heads`` from one pass through the trees."""
         members = self.member_heads(pooled)
         return members.mean(0), members
 
     def _leaves(self, pooled: Tensor) -> Tensor:
         """Node in which each row ends, ``(n_trees, n)``."""
         if not len(self.roots):
-            msg = "The forest has no trees yet: fill it with grow() or load_state_dict()."
-            raise ValueError(msg)
+            raise ValueError("The forest has no trees: fill it with grow() or load_state_dict().")
         node = self.roots.unsqueeze(1).repeat(1, len(pooled))
         row = torch.arange(len(pooled), device=pooled.device).expand_as(node)
+        # one level of all trees per iteration; rows in a leaf stay there
         while True:
             feature = self.feature[node]
-            inner = feature >= 0
-            if not inner.any():
+            is_inner = feature >= 0
+            if not is_inner.any():
                 return node
             right = pooled[row, feature.clamp(min=0)].double() > self.threshold[node]
-            node = torch.where(inner, self.branches[node, right.long()], node)
-
-    def _encode(self, tiles: Tensor) -> Tensor:
-        return tiles
+            node = torch.where(is_inner, self.branches[node, right.long()], node)
 
 
-def _take_sizes(forest: ForestSets, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Make room for as many nodes and trees as are about to be loaded, after a look at them."""
+def _resize_buffers(forest: ForestSets, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Check the nodes and trees about to be loaded, and resize the buffers for them."""
     names = ("feature", "threshold", "branches", "value", "roots")
     if any(prefix + name not in state for name in names):
-        return  # torch says which are missing
+        return  # torch reports the missing names
     feature, threshold, branches, value, roots = (state[prefix + name] for name in names)
     n_nodes = len(feature)
     shapes = (threshold.shape, branches.shape, value.shape)
     if shapes != ((n_nodes,), (n_nodes, 2), (n_nodes, forest.n_targets)):
-        msg = f"{n_nodes} nodes have thresholds, branches and values of the shapes {shapes}."
-        raise ValueError(msg)
-    inner = feature >= 0
-    further_down = branches[inner] > torch.arange(n_nodes)[inner].unsqueeze(1)
-    fits = (
-        not inner.any()
-        or (
-            further_down.all()
-            and branches[inner].max() < n_nodes
-            and feature.max() < forest.n_pooled
+        raise ValueError(
+            f"{n_nodes} nodes have thresholds, branches and values of the shapes {shapes}."
         )
-    ) and (not len(roots) or (roots.min() >= 0 and roots.max() < n_nodes))
-    if not fits:
-        msg = "A node of the forest leads nowhere, or looks at a feature that is not there."
-        raise ValueError(msg)
+    is_inner = feature >= 0
+    # children further down the table cannot form a cycle, in which prediction would never end
+    is_further_down = branches[is_inner] > torch.arange(n_nodes)[is_inner].unsqueeze(1)
+    nodes_exist = not is_inner.any() or (
+        is_further_down.all()
+        and branches[is_inner].max() < n_nodes
+        and feature.max() < forest.n_pooled
+    )
+    roots_exist = not len(roots) or (roots.min() >= 0 and roots.max() < n_nodes)
+    if not (nodes_exist and roots_exist):
+        raise ValueError("A node of the forest has a child, or splits on a feature, out of range.")
     for name in names:
-        current = getattr(forest, name)
-        setattr(forest, name, current.new_empty(state[prefix + name].shape))
+        buffer = getattr(forest, name)
+        setattr(forest, name, buffer.new_empty(state[prefix + name].shape))

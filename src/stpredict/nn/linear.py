@@ -1,6 +1,8 @@
-"""A linear map over the means of sets: what ridge regression fits."""
+"""Ridge regression as a network: a linear map of the means of sets."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -8,8 +10,22 @@ from stpredict.nn._sets import SetNetwork
 from stpredict.nn.deepsets import CONTEXTS
 
 
-class LinearSets(SetNetwork):
-    """Linear in the embeddings of a spot, and in the means of its sub-tiles and neighbours.
+class UnencodedSets(SetNetwork):
+    """Base of networks that pool embeddings as they are, without encoding them first."""
+
+    contexts = CONTEXTS
+
+    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
+        super().__init__(
+            n_features, n_targets, n_encoded=n_features, context=context, aggregation="mean"
+        )
+
+    def _encode(self, tiles: Tensor) -> Tensor:
+        return tiles
+
+
+class LinearSets(UnencodedSets):
+    """Linear map of a spot's embedding, and of the means of its sub-tiles and neighbours.
 
     Parameters
     ----------
@@ -18,7 +34,7 @@ class LinearSets(SetNetwork):
     n_targets
         Number of targets.
     context
-        What is looked at beside the spot, as of `DeepSets`.
+        Inputs of the network, as in `DeepSets`.
 
     Raises
     ------
@@ -33,21 +49,21 @@ class LinearSets(SetNetwork):
     torch.Size([5, 250])
     """
 
-    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
-        super().__init__(
-            n_features,
-            n_targets,
-            n_encoded=n_features,
-            context=context,
-            contexts=CONTEXTS,
-            aggregation="mean",
-        )
+    output_axes: ClassVar = {"linear.weight": 0, "linear.bias": 0}
+
+    def __init__(
+        self,
+        n_features: int,
+        n_targets: int,
+        *,
+        context: Literal[
+            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+        ] = "spot",
+    ) -> None:
+        super().__init__(n_features, n_targets, context=context)
         self.linear = nn.Linear(self.n_pooled, n_targets)
 
     def head(self, pooled: Tensor) -> Tensor:
         """Map ``(n, n_pooled)`` to ``(n, n_targets)``."""
         predicted: Tensor = self.linear(pooled)
         return predicted
-
-    def _encode(self, tiles: Tensor) -> Tensor:
-        return tiles

@@ -1,32 +1,34 @@
-"""HEVisum's network: a tile, its sub-tiles and its middle, each through an encoder of its own."""
+"""HEVisum's network: separate encoders of a tile, its sub-tiles and its middle."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from stpredict.nn._check import check_probabilities, check_sizes
 from stpredict.nn._tiles import Normalize, center_of, check_px, split_tiles
 
-_MIDDLE = (0.5, 0.5, 0.5)
+_HALF = (0.5, 0.5, 0.5)
 _DECODER = (256, 128, 64)
-#: The tile is pooled to maps of these sides, sub-tiles to those.
+# Sides of the grids to which the maps of the tile, and of sub-tiles, are averaged.
 _TILE_POOLS, _SUBTILE_POOLS = (1, 3), (1, 2, 3)
 
 
 class MultiScale(nn.Module):
-    """Three encoders on the pixels of a tile: the whole, all sub-tiles, and the one in the middle.
+    """Three encoders on the pixels of a tile: the whole tile, all sub-tiles, and the middle one.
 
     Each encoder is a convolution and residual blocks (3 × 3, batch norm, SiLU), two of each width,
     max pooling between the widths; then averages over grids of several sides, and a head of three
     layers. All sub-tiles share weights, and their averages are averaged before the head. The three
-    vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero: of
-    standardised targets, the first prediction is their mean. The network takes the tile alone and
-    cuts the sub-tiles itself.
+    vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero, so
+    that the first prediction of standardised targets is their mean. The input is the tile only;
+    the network splits it into sub-tiles.
 
-    This is ``VisionMLP_MultiTask`` of HEVisum [1]_, there with tiles of 78 px and sub-tiles of 26,
+    This is ``VisionMLP_MultiTask`` of HEVisum [1]_, which has tiles of 78 px and sub-tiles of 26,
     heads of two layers on sub-tiles, and LeakyReLU in the heads and the decoder.
 
     Parameters
@@ -34,17 +36,17 @@ class MultiScale(nn.Module):
     n_targets
         Number of targets.
     n_subtiles
-        The tile is split into n × n sub-tiles; where n is even, the middle is cut as large as a
-        sub-tile.
+        Number n of an n × n split into sub-tiles. For even n, a region of the size of a sub-tile
+        is cropped from the middle.
     tile_px
-        Side of the tiles in pixels; tiles of other sizes are taken later too.
+        Side of the tiles in pixels; the network also takes other sizes.
     widths
         Channels of the first convolution, and of each pair of residual blocks. The encoders of
-        sub-tiles leave the last pair out.
+        sub-tiles omit the last pair.
     n_tile, n_subtile
-        Width of the vector of the tile, and of those of the sub-tiles and the middle.
+        Width of the vector of the tile, and of the vectors of the sub-tiles and the middle.
     dropout
-        Probability in heads and decoder, in [0, 1).
+        Dropout probability in heads and decoder, in [0, 1).
 
     Raises
     ------
@@ -65,6 +67,9 @@ class MultiScale(nn.Module):
     torch.Size([2, 35])
     """
 
+    # decoder.9 is the last module: two hidden layers of three, one of two, dropout, the output
+    output_axes: ClassVar = {"decoder.9.weight": 0, "decoder.9.bias": 0}
+
     def __init__(
         self,
         n_targets: int,
@@ -77,25 +82,19 @@ class MultiScale(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        sizes = {"n_targets": n_targets, "n_tile": n_tile, "n_subtile": n_subtile}
-        for name, value in sizes.items():
-            if value < 1:
-                msg = f"{name}={value} must be at least 1."
-                raise ValueError(msg)
+        check_sizes(n_targets=n_targets, n_tile=n_tile, n_subtile=n_subtile)
+        check_probabilities(dropout=dropout)
         if n_subtiles < 2:
-            msg = f"n_subtiles={n_subtiles} must be at least 2: a tile is split into n × n."
-            raise ValueError(msg)
+            raise ValueError(f"n_subtiles={n_subtiles} must be at least 2.")
         if len(widths) < 3 or min(widths) < 1:
-            msg = f"widths={tuple(widths)} must be at least three numbers of at least 1."
-            raise ValueError(msg)
-        if not 0 <= dropout < 1:
-            msg = f"dropout={dropout} must be at least 0 and below 1."
-            raise ValueError(msg)
+            raise ValueError(
+                f"widths={tuple(widths)} must be at least three numbers of at least 1."
+            )
         self.n_targets, self.n_subtiles, self.tile_px = n_targets, n_subtiles, tile_px
         least_px = _least_px(len(widths), n_subtiles)
         name = f"{n_subtiles} × {n_subtiles} sub-tiles and {len(widths)} widths"
         check_px(tile_px, least_px, name=name)
-        self.normalize = Normalize(_MIDDLE, _MIDDLE, least_px=least_px, name=name)
+        self.normalize = Normalize(_HALF, _HALF, least_px=least_px, name=name)
         self.tile = _Encoder(widths, _TILE_POOLS, n_tile, dropout)
         self.subtiles = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
         self.center = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
@@ -121,8 +120,7 @@ class MultiScale(nn.Module):
         """
         x = self.normalize(tiles)
         if x.shape[-1] != x.shape[-2]:
-            msg = f"Tiles must be square, not {tuple(x.shape[-2:])}."
-            raise ValueError(msg)
+            raise ValueError(f"Tiles must be square, not {tuple(x.shape[-2:])}.")
         parts = split_tiles(x, self.n_subtiles)
         pooled = self.subtiles.pool(parts.flatten(0, 1)).unflatten(0, parts.shape[:2])
         vectors = [
@@ -164,7 +162,7 @@ class _Encoder(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside a shortcut; the sum is not activated again, as in HEVisum."""
+    """Two convolutions and a shortcut; as in HEVisum, the sum is not activated again."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -198,11 +196,12 @@ def _decoder(n_in: int, n_targets: int, dropout: float) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     hidden = _head((n_in, *_DECODER), dropout)
+    # the heads before the decoder end without dropout, and so does its input
     return nn.Sequential(*list(hidden)[1:], nn.Dropout(dropout), last)
 
 
 def _least_px(n_widths: int, n_subtiles: int) -> int:
-    """Side of the smallest tile whose maps, and whose sub-tiles', have a pixel per cell."""
+    """Side of the smallest tile with a pixel per grid cell, also in the maps of sub-tiles."""
     tile = max(_TILE_POOLS) * 2 ** (n_widths - 1)
     subtile = max(_SUBTILE_POOLS) * 2 ** (n_widths - 2)
     return max(tile, subtile * n_subtiles)

@@ -1,57 +1,41 @@
-"""Networks on top of other models: what a stack makes of their predictions."""
+"""Networks on the predictions of other models, for stacking."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stpredict.nn._check import check_choice, check_probabilities
 from stpredict.nn._sets import SetNetwork
-from stpredict.nn.linear import LinearSets
+from stpredict.nn.linear import LinearSets, UnencodedSets
 
 Meta = Literal["mlp", "ridge", "mean", "rank_mean"]
 METAS: tuple[Meta, ...] = ("mlp", "ridge", "mean", "rank_mean")
 
-#: Predictions of a spot are all there is to see.
+#: A stack sees the predictions of a spot only.
 SPOT = {"spot": (False, False)}
 
 
-class _OfPredictions(SetNetwork):
-    """What networks on predictions share: they are encoded already."""
-
-    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
-        super().__init__(
-            n_features,
-            n_targets,
-            n_encoded=n_features,
-            context=context,
-            contexts=SPOT,
-            aggregation="mean",
-        )
-
-    def _encode(self, tiles: Tensor) -> Tensor:
-        return tiles
-
-
-class StackingMLP(_OfPredictions):
-    """Two hidden layers over the predictions of other models, side by side.
+class StackingMLP(UnencodedSets):
+    """Two hidden layers over the concatenated predictions of other models.
 
     Each layer is linear, LeakyReLU, batch norm, dropout; the second has half the width of the
-    first. With its defaults, the layers of HEVisum's ``StackingMLP``.
+    first. The defaults are the layers of HEVisum's ``StackingMLP``.
 
     Parameters
     ----------
     n_features
-        Models times targets.
+        Number of models times number of targets.
     n_targets
         Number of targets.
     context
-        ``"spot"``.
+        Inputs of the network: the predictions of the spot.
     n_hidden
         Width of the first hidden layer, at least 2.
     dropout
-        Probability of dropout after each hidden layer, in [0, 1).
+        Dropout probability after each hidden layer, in [0, 1).
 
     Raises
     ------
@@ -70,27 +54,27 @@ class StackingMLP(_OfPredictions):
     torch.Size([5, 250])
     """
 
+    contexts = SPOT
+    # layers.8 is the last of nine: two hidden layers of four modules, then the output
+    output_axes: ClassVar = {"layers.8.weight": 0, "layers.8.bias": 0}
+
     def __init__(
         self,
         n_features: int,
         n_targets: int,
         *,
-        context: str = "spot",
+        context: Literal["spot"] = "spot",
         n_hidden: int = 512,
         dropout: float = 0.2,
     ) -> None:
         super().__init__(n_features, n_targets, context=context)
         if n_hidden < 2:
-            msg = f"n_hidden={n_hidden} must be at least 2."
-            raise ValueError(msg)
-        if not 0 <= dropout < 1:
-            msg = f"dropout={dropout} must be at least 0 and below 1."
-            raise ValueError(msg)
-        widths = (n_features, n_hidden, n_hidden // 2)
+            raise ValueError(f"n_hidden={n_hidden} must be at least 2.")
+        check_probabilities(dropout=dropout)
         self.layers = nn.Sequential(
-            *_hidden(widths[0], widths[1], dropout),
-            *_hidden(widths[1], widths[2], dropout),
-            nn.Linear(widths[2], n_targets),
+            *_hidden_layer(n_features, n_hidden, dropout),
+            *_hidden_layer(n_hidden, n_hidden // 2, dropout),
+            nn.Linear(n_hidden // 2, n_targets),
         )
 
     def head(self, pooled: Tensor) -> Tensor:
@@ -99,22 +83,22 @@ class StackingMLP(_OfPredictions):
         return predicted
 
 
-class MeanOfModels(_OfPredictions):
-    """The mean over the predictions of other models, side by side.
+class MeanOfModels(UnencodedSets):
+    """Mean over the concatenated predictions of other models.
 
     Parameters
     ----------
     n_features
-        Models times targets.
+        Number of models times number of targets.
     n_targets
         Number of targets.
     context
-        ``"spot"``.
+        Inputs of the network: the predictions of the spot.
 
     Raises
     ------
     ValueError
-        If ``n_features`` is no multiple of ``n_targets``.
+        If ``n_features`` is not a multiple of ``n_targets``.
 
     Examples
     --------
@@ -124,11 +108,17 @@ class MeanOfModels(_OfPredictions):
     tensor([[2., 4.]])
     """
 
-    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
+    contexts = SPOT
+    output_axes: ClassVar = {}
+
+    def __init__(
+        self, n_features: int, n_targets: int, *, context: Literal["spot"] = "spot"
+    ) -> None:
         super().__init__(n_features, n_targets, context=context)
         if n_features % n_targets:
-            msg = f"n_features={n_features} must be a multiple of n_targets={n_targets}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"n_features={n_features} must be a multiple of n_targets={n_targets}."
+            )
 
     def head(self, pooled: Tensor) -> Tensor:
         """Map ``(n, n_features)`` to ``(n, n_targets)``."""
@@ -136,12 +126,15 @@ class MeanOfModels(_OfPredictions):
 
 
 def of_stack(
-    n_features: int, n_targets: int, *, context: str, meta: Meta, **options: Any
+    n_features: int,
+    n_targets: int,
+    *,
+    context: Literal["spot"],
+    meta: Literal["mlp", "ridge", "mean", "rank_mean"],
+    **options: Any,
 ) -> SetNetwork:
     """Make the network of a stack; ``options`` are those of `StackingMLP`."""
-    if meta not in METAS:
-        msg = f"meta={meta!r} is unknown; choose one of {', '.join(METAS)}."
-        raise ValueError(msg)
+    check_choice("meta", meta, METAS)
     if meta == "mlp":
         return StackingMLP(n_features, n_targets, context=context, **options)
     kind = LinearSets if meta == "ridge" else MeanOfModels
@@ -149,7 +142,7 @@ def of_stack(
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """Batch norm that takes a single row as evaluation does: it has no spread of its own."""
+    """Batch norm that uses its running statistics for a single row, which has no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and len(x) == 1:
@@ -158,5 +151,5 @@ class _BatchNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
-def _hidden(n_in: int, n_out: int, dropout: float) -> tuple[nn.Module, ...]:
+def _hidden_layer(n_in: int, n_out: int, dropout: float) -> tuple[nn.Module, ...]:
     return nn.Linear(n_in, n_out), nn.LeakyReLU(), _BatchNorm(n_out), nn.Dropout(dropout)

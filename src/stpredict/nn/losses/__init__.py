@@ -1,12 +1,12 @@
-"""Losses, by name, each what its name says.
+"""Losses by name.
 
-``loss(predicted, target)`` takes ``(n, g)`` tensors, and ``loss(predicted, target, log_library)``
-``(n,)`` logarithms of library sizes beside them; all but the likelihoods of counts leave these
-aside. All give a number in float32 (float64 for doubles), also under autocast, with a finite
-gradient for constant targets and for batches of one.
+``loss(predicted, target)`` takes ``(n, g)`` tensors. ``loss(predicted, target, log_library)`` also
+takes ``(n,)`` logarithms of library sizes, which only the likelihoods of counts use. All return a
+scalar in float32 (float64 for doubles), also under autocast, with a finite gradient for constant
+targets and for batches of one.
 
 =====================  ==========================================================  =============
-name                   what is averaged                                            constant gene
+name                   averaged quantity                                           constant gene
 =====================  ==========================================================  =============
 ``mse``                squared error, over spots and genes                         as any other
 ``l1``                 absolute error, over spots and genes                        as any other
@@ -15,20 +15,20 @@ name                   what is averaged                                         
 ``pearson``            1 - correlation of a gene over the batch; over genes        1
 ``pearson_spot``       1 - correlation of a spot over its genes; over spots        1 (a spot)
 ``poisson``            -log p(count), log-rate + log library size; over both       as any other
-``negative_binomial``  the same, with a dispersion per gene that is learnt         as any other
+``negative_binomial``  the same, with a learnt dispersion per gene                 as any other
 ``mse_pearson``        weighted sum of the two, as are ``mse_cosine``,             as the parts
                        ``l1_cosine`` and ``huber_cosine``
 ``pairwise_hinge``     hinge of a spot's pairs of targets; over pairs, then spots  0 (a spot)
 ``pairwise_logistic``  the same with RankNet's logistic cost                       0 (a spot)
-``hybrid_rank``        (1 - w) mse + w rank loss, w by a schedule                  as the parts
+``hybrid_rank``        (1 - w) mse + w rank loss, with a schedule for w            as the parts
 =====================  ==========================================================  =============
 
-A batch of one costs 1 under ``pearson`` and has no gradient; under ``cosine`` it costs 0 or 2 and
-has none either. The rank losses, the likelihoods and the pointwise losses are means over spots:
-their mean over batches, weighted by spots, is that of all spots. ``pearson`` and ``cosine`` are
-those of a batch, and so is their mean over batches.
+A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, both without gradient. The rank
+losses, the likelihoods and the pointwise losses are means over spots: their mean over batches,
+weighted by the number of spots, is the loss of all spots. ``pearson`` and ``cosine`` compare the
+spots of a batch, so their mean over batches is not that of all spots.
 
-Where published code computes something else under a name:
+Published code that computes something else under the same name:
 
 ===================  ======================  =====================================================
 published            in                      computes
@@ -38,17 +38,17 @@ published            in                      computes
 ``mse_pearson``      DeepSpot, cells         mse + 0.1 cosine; here
                                              ``make("mse_cosine", cosine_weight=0.1)``
 ``pearson``          DeepSpot, spots         correlation over the genes of a spot; here
-                                             ``pearson_spot``. That of its cells is ``pearson``
-``poisson``          DeepSpot                with exp(output) for the log-rate, so a rate of
+                                             ``pearson_spot``. DeepCell's is ``pearson``
+``poisson``          DeepSpot                exp(output) as the log-rate, so a rate of
                                              exp(exp(output)), no library size, on any targets
-pairwise hinge       HEVisum                 a tied pair costs the margin; here it is no pair
-pairwise logistic    HEVisum                 a tied pair counts as ordered, by the order of the
-                                             columns; here it is no pair
+pairwise hinge       HEVisum                 a tie costs the margin; here ties are not pairs
+pairwise logistic    HEVisum                 a tie is ordered by the order of the columns; here
+                                             ties are not pairs
 log schedule         HEVisum                 log2(1 + epoch) / log2(1 + epochs), whose shape
                                              changes with the number of epochs; here
                                              log2(1 + progress)
-hybrid loss          HEVisum                 validated by the weight of the epoch; here by the
-                                             final one, so that epochs can be compared
+hybrid loss          HEVisum                 validation with the weight of the epoch; here with
+                                             the final one, so that epochs are comparable
 ===================  ======================  =====================================================
 
 References
@@ -61,13 +61,13 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 from __future__ import annotations
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._check import check_counts, check_several_targets, log_library
+from stpredict.nn.losses._check import check_counts, check_several_targets
 from stpredict.nn.losses._correlation import Cosine, Pearson, PearsonSpot
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
 from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
 from stpredict.nn.losses._pointwise import L1, MSE, Huber
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
-from stpredict.nn.losses._registry import LOSSES, LossRecord, make
+from stpredict.nn.losses._registry import LOSSES, make
 
 __all__ = [
     "L1",
@@ -79,7 +79,6 @@ __all__ = [
     "HybridRank",
     "L1Cosine",
     "Loss",
-    "LossRecord",
     "MSECosine",
     "MSEPearson",
     "NegativeBinomial",
@@ -90,6 +89,5 @@ __all__ = [
     "Poisson",
     "check_counts",
     "check_several_targets",
-    "log_library",
     "make",
 ]

@@ -1,7 +1,8 @@
-"""What every loss keeps to: its call, its checks, its precision."""
+"""The base of all losses: call, checks and precision."""
 
 from __future__ import annotations
 
+import inspect
 from typing import ClassVar
 
 import torch
@@ -13,20 +14,20 @@ from stpredict.nn._check import check_shape
 class Loss(nn.Module):
     """A loss of predicted and measured targets, averaged over the spots of a batch.
 
-    A loss of your own gives ``compute``; checks and precision are done here.
+    A custom loss defines ``compute``; checks and precision are handled here.
 
     Attributes
     ----------
     name
-        By which `make` knows it.
+        Name for `make`.
     needs_counts
-        Whether it is a likelihood of untransformed counts: the network's outputs are then
+        Whether it is a likelihood of untransformed counts. The network's outputs are then
         logarithms of rates, and the spots' library sizes are needed.
     needs_several_targets
         Whether it compares the targets of a spot with each other.
     progress
-        Share of the training that is done, 0 to 1, told by the trainer at the start of every
-        epoch. Losses without a schedule take no notice.
+        Fraction of the training that is done, 0 to 1, set by the trainer at the start of each
+        epoch. Losses without a schedule ignore it.
 
     Examples
     --------
@@ -49,6 +50,11 @@ class Loss(nn.Module):
         super().__init__()
         self.progress: float = 0.0
 
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the arguments that the loss is made with."""
+        return tuple(inspect.signature(cls).parameters)
+
     def forward(
         self, predicted: Tensor, target: Tensor, log_library: Tensor | None = None
     ) -> Tensor:
@@ -57,30 +63,30 @@ class Loss(nn.Module):
         Parameters
         ----------
         predicted
-            ``(n, g)`` floating point. Half precision, as under autocast, is computed with in
-            float32.
+            ``(n, g)`` floating point. Half precision, as under autocast, is converted to float32.
         target
             ``(n, g)``.
         log_library
-            ``(n,)`` or ``(n, 1)``, logarithm of every spot's library size, for the losses that
-            need counts; the others take no notice.
+            ``(n,)`` or ``(n, 1)``, logarithm of each spot's library size, for losses that need
+            counts; the others ignore it.
 
         Returns
         -------
         Tensor
-            A number, float32 or float64: of n spots the mean over them. For losses that compare
-            spots with each other (``pearson``, ``cosine``), that of the batch.
+            Scalar, float32 or float64: the mean over the spots. For losses that compare spots
+            with each other (``pearson``, ``cosine``), the value of the batch.
 
         Raises
         ------
         ValueError
-            If shapes differ, there is no spot, or a library size is needed and missing.
+            If shapes differ, the batch is empty, or a required library size is missing.
         """
         check_shape("predicted", predicted, (None, None))
         check_shape("target", target, tuple(predicted.shape))
         if predicted.numel() == 0:
-            msg = f"predicted is {tuple(predicted.shape)}: a loss needs a spot and a target."
-            raise ValueError(msg)
+            raise ValueError(
+                f"predicted is {tuple(predicted.shape)}: a loss needs a spot and a target."
+            )
         dtype = torch.promote_types(predicted.dtype, torch.float32)
         offset = predicted.new_zeros(len(predicted), 1)
         if self.needs_counts:
@@ -88,7 +94,7 @@ class Loss(nn.Module):
         return self.compute(predicted.to(dtype), target.to(dtype), offset.to(dtype))
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
-        """Give the loss of ``(n, g)`` and ``(n, g)`` in float32 or float64.
+        """Compute the loss of ``(n, g)`` and ``(n, g)`` in float32 or float64.
 
         ``log_library`` is ``(n, 1)``, zeros unless ``needs_counts``.
         """
@@ -97,23 +103,11 @@ class Loss(nn.Module):
 
 def _offset(name: str, log_library: Tensor | None, n: int) -> Tensor:
     if log_library is None:
-        msg = (
-            f"{name} needs log_library, the logarithm of every spot's library size "
-            "(zeros if all are alike)."
+        raise ValueError(
+            f"{name} needs log_library, the logarithm of each spot's library size (zeros if all "
+            "are equal)."
         )
-        raise ValueError(msg)
     if log_library.ndim == 1:
         log_library = log_library.unsqueeze(1)
     check_shape("log_library", log_library, (n, 1))
     return log_library
-
-
-def check_weights(**weights: float) -> None:
-    """Raise unless weights are finite, not negative, and not all zero."""
-    for name, weight in weights.items():
-        if not 0 <= weight < float("inf"):  # NaN is not
-            msg = f"{name}={weight!r} must be a finite number of at least 0."
-            raise ValueError(msg)
-    if not any(weights.values()):
-        msg = f"{' and '.join(weights)} are all 0: nothing would be learnt."
-        raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Losses of direction: one minus a cosine or a correlation."""
+"""Losses that are one minus a cosine or a correlation."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from stpredict.nn.losses._base import Loss
 
-#: Values below this everywhere are zero: their direction would be noise with a huge gradient.
+#: Vectors with no larger value are zero: their direction would be noise with a huge gradient.
 _ZERO = 1e-12
-#: Deviations below this share of the largest value are rounding, as in `metrics.pcc`.
+#: Deviations below this fraction of the largest value are rounding, as in `metrics.pcc`.
 _ROUNDING = 1e-6
 
 
 class Cosine(Loss):
     """One minus the cosine of predicted and measured values of a gene over the batch.
 
-    Averaged over genes. Where a gene is zero in all spots, predicted or measured, the cosine is
-    taken as 0, which costs 1 and has no gradient. In a batch of one, the cosine is the sign of the
-    product, which has no gradient either.
+    Averaged over genes. A gene that is zero in all spots, predicted or measured, has a cosine of
+    0, so a loss of 1 without gradient. In a batch of one, the cosine is the sign of the product,
+    also without gradient.
 
     Examples
     --------
@@ -38,9 +38,8 @@ class Cosine(Loss):
 class Pearson(Loss):
     """One minus Pearson's correlation of a gene over the spots of the batch.
 
-    Averaged over genes; it is what `metrics.pcc` scores. Where a gene is constant, predicted or
-    measured, its correlation is taken as 0, which costs 1 and has no gradient. So a batch of one
-    costs 1, and nothing is learnt of it.
+    Averaged over genes, as in `metrics.pcc`. A gene that is constant, predicted or measured, has
+    a correlation of 0, so a loss of 1 without gradient. The same holds for a batch of one.
 
     Examples
     --------
@@ -60,8 +59,8 @@ class Pearson(Loss):
 class PearsonSpot(Loss):
     """One minus Pearson's correlation of a spot over its genes.
 
-    Averaged over spots. Where a spot is constant, predicted or measured, its correlation is taken
-    as 0, which costs 1 and has no gradient.
+    Averaged over spots. A spot that is constant, predicted or measured, has a correlation of 0,
+    so a loss of 1 without gradient.
 
     Examples
     --------
@@ -80,23 +79,23 @@ class PearsonSpot(Loss):
 
 
 def _cosine(x: Tensor, y: Tensor, *, dim: int, centered: bool) -> Tensor:
-    """Cosine along a dimension, of deviations from the mean where wanted; 0 where undefined."""
-    x, x_defined = _unit(x, dim=dim, centered=centered)
-    y, y_defined = _unit(y, dim=dim, centered=centered)
-    return torch.where(x_defined & y_defined, (x * y).sum(dim), 0)
+    """Cosine along a dimension, optionally of deviations from the mean; 0 where undefined."""
+    x, x_is_defined = _unit(x, dim=dim, centered=centered)
+    y, y_is_defined = _unit(y, dim=dim, centered=centered)
+    return torch.where(x_is_defined & y_is_defined, (x * y).sum(dim), 0)
 
 
 def _unit(x: Tensor, *, dim: int, centered: bool) -> tuple[Tensor, Tensor]:
-    """Vectors of length 1 along a dimension, and for which there is one."""
+    """Vectors of length 1 along a dimension, and where they are defined."""
     low, high = x.detach().amin(dim, keepdim=True), x.detach().amax(dim, keepdim=True)
     largest = torch.maximum(low.abs(), high.abs())
-    defined = largest > _ZERO
+    is_defined = largest > _ZERO
     if centered:
-        defined &= high - low > _ROUNDING * largest
-    # a cosine does not depend on the scale: this one keeps squares within the range of floats
-    x = x / torch.where(defined, largest, 1)
+        is_defined &= high - low > _ROUNDING * largest
+    # the cosine is independent of the scale; this one keeps squares within the range of floats
+    x = x / torch.where(is_defined, largest, 1)
     if centered:
         x = x - x.mean(dim, keepdim=True)
-    # the root has no gradient at 0, and a NaN in the branch not taken would come through
-    squared = torch.where(defined, x.square().sum(dim, keepdim=True), 1)
-    return x / squared.sqrt(), defined.squeeze(dim)
+    # the root has no gradient at 0, and a NaN would pass through the branch not selected
+    squared = torch.where(is_defined, x.square().sum(dim, keepdim=True), 1)
+    return x / squared.sqrt(), is_defined.squeeze(dim)

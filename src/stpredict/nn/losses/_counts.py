@@ -1,4 +1,4 @@
-"""Likelihoods of counts: the network gives log-rates, library sizes are offsets."""
+"""Likelihoods of counts, with log-rates from the network and library sizes as offsets."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stpredict.nn._check import check_sizes
 from stpredict.nn.losses._base import Loss
 
-#: Dispersions stay between exp(-9) = 0.00012, which nobody tells from Poisson, and exp(9).
-_MOST_LOG_DISPERSION = 9.0
+#: Dispersions stay between exp(-9) = 0.00012, practically Poisson, and exp(9).
+_MAX_LOG_DISPERSION = 9.0
 
 
 class Poisson(Loss):
     """Negative log-likelihood of counts, averaged over spots and genes.
 
-    The expected count is ``exp(predicted + log_library)``. The constant ``log(count!)`` is part
-    of it.
+    The expected count is ``exp(predicted + log_library)``. The constant ``log(count!)`` is
+    included.
 
     Examples
     --------
@@ -40,8 +41,8 @@ class NegativeBinomial(Loss):
     """Negative log-likelihood of overdispersed counts, averaged over spots and genes.
 
     The expected count is ``m = exp(predicted + log_library)``, the variance ``m + a m²``. The
-    dispersion a of every gene is learnt with the network: it is a parameter of this module, which
-    starts at 1, and predictions do not need it.
+    dispersion ``a`` of each gene is learnt with the network. It is a parameter of this module,
+    starts at 1 and is not used in prediction.
 
     Parameters
     ----------
@@ -68,22 +69,22 @@ class NegativeBinomial(Loss):
 
     def __init__(self, n_targets: int) -> None:
         super().__init__()
-        if n_targets < 1:
-            msg = f"n_targets={n_targets} must be at least 1."
-            raise ValueError(msg)
+        check_sizes(n_targets=n_targets)
         self.unbounded = nn.Parameter(torch.zeros(n_targets))
 
     @property
     def log_dispersion(self) -> Tensor:
-        """Logarithm of every gene's dispersion, (g,), within ±9 and there never without slope."""
-        return _MOST_LOG_DISPERSION * torch.tanh(self.unbounded / _MOST_LOG_DISPERSION)
+        """Logarithm of each gene's dispersion, (g,), within ±9."""
+        # tanh, unlike clamping, has a gradient everywhere
+        return _MAX_LOG_DISPERSION * torch.tanh(self.unbounded / _MAX_LOG_DISPERSION)
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``-log p(count)``, averaged."""
         if predicted.shape[1] != len(self.unbounded):
-            msg = f"predicted has {predicted.shape[1]} targets, the loss {len(self.unbounded)}."
-            raise ValueError(msg)
-        # log-gamma of large numbers nearly cancel; of the devices, only Apple's has no doubles
+            raise ValueError(
+                f"predicted has {predicted.shape[1]} targets, the loss {len(self.unbounded)}."
+            )
+        # log-gammas of large numbers nearly cancel, so use doubles (which mps lacks)
         precise = predicted.dtype if predicted.device.type == "mps" else torch.float64
         log_mean = (predicted + log_library).to(precise)
         log_size = -self.log_dispersion.to(precise)
@@ -94,5 +95,5 @@ class NegativeBinomial(Loss):
         return -(coefficient + size * zeros + counts * ones).mean().to(predicted.dtype)
 
     def extra_repr(self) -> str:
-        """Give the number of genes."""
+        """Number of genes in the printed module."""
         return f"n_targets={len(self.unbounded)}"

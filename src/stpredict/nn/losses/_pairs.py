@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from stpredict.nn.losses._base import Loss, check_weights
+from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._correlation import Cosine, Pearson
 from stpredict.nn.losses._pointwise import L1, MSE, Huber
 
 
-class _WeightedSum(Loss):
-    """Losses times their weights, summed."""
+class WeightedPair(Loss):
+    """Weighted sum of two losses.
 
-    def __init__(self, *parts: Loss, **weights: float) -> None:
-        super().__init__()
-        check_weights(**weights)
-        self.parts = nn.ModuleList(parts)
-        self.weights = weights
-
-    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
-        """Sum of the weighted parts."""
-        weighted = [
-            weight * part.compute(predicted, target, log_library)  # type: ignore[operator]
-            for part, weight in zip(self.parts, self.weights.values(), strict=True)
-        ]
-        total: Tensor = sum(weighted[1:], start=weighted[0])
-        return total
-
-    def extra_repr(self) -> str:
-        """Give the weights."""
-        return ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
-
-
-class MSEPearson(_WeightedSum):
-    """Weighted sum of `MSE` and `Pearson`.
+    A subclass names the two losses in ``kinds``. Its options are their weights,
+    ``<name>_weight``.
 
     Parameters
     ----------
-    mse_weight, pearson_weight
-        At least 0, not both 0.
+    **weights
+        Weight of each loss by its option, 1 by default; at least 0, not both 0.
 
     Raises
     ------
     ValueError
         If a weight is out of its range.
+    TypeError
+        If an option is not a weight of one of the two losses.
 
     Examples
     --------
@@ -54,91 +38,65 @@ class MSEPearson(_WeightedSum):
     tensor(2.)
     """
 
+    kinds: ClassVar[tuple[type[Loss], type[Loss]]]
+
+    def __init__(self, **weights: float) -> None:
+        super().__init__()
+        self.weights = dict.fromkeys(self.options(), 1.0) | weights
+        if unknown := weights.keys() - set(self.options()):
+            raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}.")
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):  # also false for NaN
+                raise ValueError(f"{name}={weight!r} must be a finite number of at least 0.")
+        if not any(self.weights.values()):
+            raise ValueError(f"{' and '.join(self.weights)} are all 0, so nothing is learnt.")
+        self.parts = nn.ModuleList(kind() for kind in self.kinds)
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the two weights."""
+        return tuple(f"{kind.name}_weight" for kind in cls.kinds)
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """Sum of the weighted parts."""
+        first, second = (
+            weight * part.compute(predicted, target, log_library)  # type: ignore[operator]
+            for part, weight in zip(self.parts, self.weights.values(), strict=True)
+        )
+        total: Tensor = first + second
+        return total
+
+    def extra_repr(self) -> str:
+        """Weights in the printed module."""
+        return ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+
+
+class MSEPearson(WeightedPair):
+    """Sum of `MSE` and `Pearson`, with options ``mse_weight=1.0`` and ``pearson_weight=1.0``."""
+
     name = "mse_pearson"
-
-    def __init__(self, *, mse_weight: float = 1.0, pearson_weight: float = 1.0) -> None:
-        super().__init__(MSE(), Pearson(), mse_weight=mse_weight, pearson_weight=pearson_weight)
+    kinds = (MSE, Pearson)
 
 
-class MSECosine(_WeightedSum):
-    """Weighted sum of `MSE` and `Cosine`.
-
-    Parameters
-    ----------
-    mse_weight, cosine_weight
-        At least 0, not both 0.
-
-    Raises
-    ------
-    ValueError
-        If a weight is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> loss = losses.MSECosine(cosine_weight=0.5)
-    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
-    tensor(1.5000)
-    """
+class MSECosine(WeightedPair):
+    """Sum of `MSE` and `Cosine`, with options ``mse_weight=1.0`` and ``cosine_weight=1.0``."""
 
     name = "mse_cosine"
-
-    def __init__(self, *, mse_weight: float = 1.0, cosine_weight: float = 1.0) -> None:
-        super().__init__(MSE(), Cosine(), mse_weight=mse_weight, cosine_weight=cosine_weight)
+    kinds = (MSE, Cosine)
 
 
-class L1Cosine(_WeightedSum):
-    """Weighted sum of `L1` and `Cosine`.
-
-    Parameters
-    ----------
-    l1_weight, cosine_weight
-        At least 0, not both 0.
-
-    Raises
-    ------
-    ValueError
-        If a weight is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> loss = losses.L1Cosine(cosine_weight=0.5)
-    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
-    tensor(1.5000)
-    """
+class L1Cosine(WeightedPair):
+    """Sum of `L1` and `Cosine`, with options ``l1_weight=1.0`` and ``cosine_weight=1.0``."""
 
     name = "l1_cosine"
-
-    def __init__(self, *, l1_weight: float = 1.0, cosine_weight: float = 1.0) -> None:
-        super().__init__(L1(), Cosine(), l1_weight=l1_weight, cosine_weight=cosine_weight)
+    kinds = (L1, Cosine)
 
 
-class HuberCosine(_WeightedSum):
-    """Weighted sum of `Huber`, with a delta of 1, and `Cosine`.
+class HuberCosine(WeightedPair):
+    """Sum of `Huber` and `Cosine`, with options ``huber_weight=1.0`` and ``cosine_weight=1.0``.
 
-    Parameters
-    ----------
-    huber_weight, cosine_weight
-        At least 0, not both 0.
-
-    Raises
-    ------
-    ValueError
-        If a weight is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> loss = losses.HuberCosine(cosine_weight=0.5)
-    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
-    tensor(1.)
+    The delta of `Huber` is 1.
     """
 
     name = "huber_cosine"
-
-    def __init__(self, *, huber_weight: float = 1.0, cosine_weight: float = 1.0) -> None:
-        super().__init__(Huber(), Cosine(), huber_weight=huber_weight, cosine_weight=cosine_weight)
+    kinds = (Huber, Cosine)

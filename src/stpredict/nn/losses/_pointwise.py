@@ -1,4 +1,4 @@
-"""Losses of every value alone."""
+"""Losses of single values."""
 
 from __future__ import annotations
 
@@ -45,12 +45,13 @@ class L1(Loss):
 
 
 class Huber(Loss):
-    """Squared for errors up to ``delta``, linear beyond (Huber 1964).
+    """Squared error up to ``delta``, linear beyond it (Huber 1964).
 
     Parameters
     ----------
     delta
-        In the units of the targets, which training scales to a standard deviation of 1.
+        Error above which the loss is linear, in units of the targets, which training scales to a
+        standard deviation of 1.
 
     Raises
     ------
@@ -74,8 +75,7 @@ class Huber(Loss):
     def __init__(self, *, delta: float = 1.0) -> None:
         super().__init__()
         if not 0 < delta < float("inf"):
-            msg = f"delta={delta!r} must be a finite number above 0."
-            raise ValueError(msg)
+            raise ValueError(f"delta={delta!r} must be a finite number above 0.")
         self.delta = delta
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:

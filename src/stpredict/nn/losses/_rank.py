@@ -1,4 +1,4 @@
-"""Losses of the order of a spot's targets, after HEVisum."""
+"""Losses of the ranking of a spot's targets, after HEVisum."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from stpredict.nn._check import check_choice
 from stpredict.nn.losses._base import Loss
 
-#: Pairs looked at together: their differences stay in the cache of a CPU, or busy an accelerator.
+# Pairs per chunk: few enough for the cache of a CPU, enough to use an accelerator fully.
 _CHUNK_CPU, _CHUNK_ACCELERATOR = 2**17, 2**25
-
-_SCHEDULES = ("linear", "cosine", "exponential", "log")
 
 
 class _Pairwise(torch.autograd.Function):
-    """Mean cost of the pairs of every spot, (n,), with the gradient found on the way.
+    """Mean cost of the pairs of each spot, (n,), with the gradient computed on the way.
 
-    All g × g differences of a spot would not fit into memory for many genes. Here they are made
-    in chunks and dropped, and only the gradient, (n, g), is kept.
+    For many genes, all g × g differences of a spot do not fit into memory. They are computed in
+    chunks and discarded; only the gradient, (n, g), is stored.
     """
 
     @staticmethod
@@ -31,21 +30,22 @@ class _Pairwise(torch.autograd.Function):
         cost, pairs = torch.zeros_like(predicted), torch.zeros_like(predicted)
         slope = torch.zeros_like(predicted) if ctx.needs_input_grad[0] else None
         for spots, left in _chunks(*predicted.shape, device=predicted.device):
+            # 1 where the left target is measured above the right one, -1 below, 0 for ties
             order = torch.sign(target[spots, left, None] - target[spots, None])
             ahead = (predicted[spots, left, None] - predicted[spots, None]).mul_(order)
-            untied = order.abs()
-            pairs[spots, left] = untied.sum(-1)
+            is_pair = order.abs()
+            pairs[spots, left] = is_pair.sum(-1)
             if margin is not None:
                 each = ahead.neg_().add_(margin).clamp_(min=0)
                 falls = (each > 0).to(each.dtype) if slope is not None else None
             else:
                 falls = torch.sigmoid(-ahead) if slope is not None else None
                 each = F.softplus(-ahead)
-            # a tie, and a target beside itself, are no pair
-            cost[spots, left] = each.mul_(untied).sum(-1)
+            # ties, and a target with itself, do not count as pairs
+            cost[spots, left] = each.mul_(is_pair).sum(-1)
             if slope is not None and falls is not None:
                 slope[spots, left] = -falls.mul_(order).sum(-1)
-        # every pair was met twice, from both its sides
+        # each pair was counted twice, once from each side
         twice = pairs.sum(1).clamp(min=1)
         if slope is not None:
             ctx.save_for_backward(2 * slope / twice.unsqueeze(1))
@@ -59,7 +59,7 @@ class _Pairwise(torch.autograd.Function):
 
 
 def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Spots and left sides of pairs; all right sides go with them."""
+    """Slices of spots and of left targets, each to be paired with all right targets."""
     budget = _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
     lefts = min(g, max(1, budget // g))
     spots = max(1, budget // (lefts * g))
@@ -71,19 +71,19 @@ def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, sl
 class PairwiseHinge(Loss):
     """Hinge loss over the pairs of a spot's targets.
 
-    A pair costs ``max(0, margin - (p_j - p_k))`` where target j is measured above target k.
-    Averaged over the pairs of a spot, then over spots. Tied targets are no pair; a spot with
-    nothing but ties costs 0.
+    A pair costs ``max(0, margin - (p_j - p_k))`` if target j is measured above target k.
+    Averaged over the pairs of a spot, then over spots. Ties are not pairs; a spot with ties only
+    costs 0.
 
     Parameters
     ----------
     margin
-        How far apart two predictions must be to cost nothing, in the units of the targets.
+        Difference of two predictions from which a pair costs nothing, in units of the targets.
 
     Raises
     ------
     ValueError
-        If the margin is negative or no number.
+        If the margin is negative or not finite.
 
     References
     ----------
@@ -104,8 +104,7 @@ class PairwiseHinge(Loss):
     def __init__(self, *, margin: float = 1.0) -> None:
         super().__init__()
         if not 0 <= margin < float("inf"):
-            msg = f"margin={margin!r} must be a finite number of at least 0."
-            raise ValueError(msg)
+            raise ValueError(f"margin={margin!r} must be a finite number of at least 0.")
         self.margin = margin
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
@@ -114,11 +113,11 @@ class PairwiseHinge(Loss):
 
 
 class PairwiseLogistic(Loss):
-    """Logistic loss over the pairs of a spot's targets, as of RankNet.
+    """Logistic loss over the pairs of a spot's targets, as in RankNet.
 
-    A pair costs ``log(1 + exp(-(p_j - p_k)))`` where target j is measured above target k.
-    Averaged over the pairs of a spot, then over spots. Tied targets are no pair; a spot with
-    nothing but ties costs 0.
+    A pair costs ``log(1 + exp(-(p_j - p_k)))`` if target j is measured above target k.
+    Averaged over the pairs of a spot, then over spots. Ties are not pairs; a spot with ties only
+    costs 0.
 
     References
     ----------
@@ -142,17 +141,17 @@ class PairwiseLogistic(Loss):
 
 
 class HybridRank(Loss):
-    """``(1 - w) MSE + w rank loss``, with w moved from one value to another while training.
+    """``(1 - w) MSE + w rank loss``, where w moves from one value to another in training.
 
-    In evaluation (`torch.nn.Module.eval`) w is the final one, whatever the progress: validation
-    losses of two epochs can be compared, and early stopping does not follow the schedule.
+    In evaluation (`torch.nn.Module.eval`), w is always the final value, so that validation losses
+    of different epochs are comparable and early stopping does not follow the schedule.
 
     Parameters
     ----------
     rank
-        ``"pairwise_hinge"``, with a margin of 1, or ``"pairwise_logistic"``.
+        Rank loss; the hinge has a margin of 1.
     schedule
-        How w goes from ``initial`` a to ``final`` b with the progress p: ``"linear"``,
+        Function of the progress p from ``initial`` a to ``final`` b: ``"linear"``,
         ``a + (b - a) p``; ``"cosine"``, ``a + (b - a) (1 - cos πp) / 2``; ``"exponential"``,
         ``a (b / a)^p``; ``"log"``, ``a + (b - a) log2(1 + p)``.
     initial, final
@@ -191,45 +190,39 @@ class HybridRank(Loss):
         final: float = 0.9,
     ) -> None:
         super().__init__()
-        known = {"pairwise_hinge": PairwiseHinge, "pairwise_logistic": PairwiseLogistic}
-        if rank not in known:
-            msg = f"rank={rank!r} is unknown; choose one of {', '.join(known)}."
-            raise ValueError(msg)
-        if schedule not in _SCHEDULES:
-            msg = f"schedule={schedule!r} is unknown; choose one of {', '.join(_SCHEDULES)}."
-            raise ValueError(msg)
+        rank_losses = {"pairwise_hinge": PairwiseHinge, "pairwise_logistic": PairwiseLogistic}
+        check_choice("rank", rank, rank_losses)
+        check_choice("schedule", schedule, ("linear", "cosine", "exponential", "log"))
         for name, weight in {"initial": initial, "final": final}.items():
+            # the exponential schedule divides by the initial weight
             if not 0 <= weight <= 1 or (schedule == "exponential" and weight == 0):
-                wanted = "above 0 and at most 1" if schedule == "exponential" else "in [0, 1]"
-                msg = f"{name}={weight!r} must be {wanted} for the {schedule} schedule."
-                raise ValueError(msg)
-        self.rank = known[rank]()
+                interval = "above 0 and at most 1" if schedule == "exponential" else "in [0, 1]"
+                raise ValueError(
+                    f"{name}={weight!r} must be {interval} for the {schedule} schedule."
+                )
+        self.rank = rank_losses[rank]()
         self.schedule, self.initial, self.final = schedule, initial, final
 
     @property
     def weight(self) -> float:
-        """Weight of the rank loss now."""
+        """Current weight of the rank loss."""
         if not self.training:
             return self.final
-        p, start, change = (
-            min(max(self.progress, 0.0), 1.0),
-            self.initial,
-            self.final - self.initial,
-        )
+        p = min(max(self.progress, 0.0), 1.0)
         if self.schedule == "exponential":
-            return float(start * (self.final / start) ** p)
-        done = {
+            return float(self.initial * (self.final / self.initial) ** p)
+        fraction = {
             "linear": p,
             "cosine": (1 - math.cos(math.pi * p)) / 2,
             "log": math.log2(1 + p),
         }
-        return start + change * done[self.schedule]
+        return self.initial + (self.final - self.initial) * fraction[self.schedule]
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
-        """MSE and rank loss by their weights of now."""
+        """MSE and rank loss with their current weights."""
         rank = self.rank.compute(predicted, target, log_library)
         return (1 - self.weight) * F.mse_loss(predicted, target) + self.weight * rank
 
     def extra_repr(self) -> str:
-        """Give the schedule."""
+        """Schedule in the printed module."""
         return f"schedule={self.schedule!r}, initial={self.initial:g}, final={self.final:g}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,87 +17,35 @@ from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPear
 from stpredict.nn.losses._pointwise import L1, MSE, Huber
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
 
-
-@dataclass(frozen=True)
-class LossRecord:
-    """One loss, described by data.
-
-    Attributes
-    ----------
-    name
-        By which `make` knows it.
-    factory
-        Makes the loss, taking its options by keyword.
-    description
-        What it computes, in a line.
-    counts
-        Whether it needs untransformed counts as targets, and ``log_library`` in its call.
-    several_targets
-        Whether it needs two targets or more.
-    per_target
-        Whether it has a parameter for every target, and its factory so takes ``n_targets``.
-
-    Examples
-    --------
-    >>> from stpredict.nn import losses
-    >>> losses.LOSSES["poisson"].counts
-    True
-    """
-
-    name: str
-    factory: Callable[..., Loss]
-    description: str
-    counts: bool = False
-    several_targets: bool = False
-    per_target: bool = False
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the options that `make` takes for it."""
-        names = inspect.signature(self.factory).parameters
-        return tuple(name for name in names if name != "n_targets")
-
-
-def _record(factory: type[Loss], description: str) -> LossRecord:
-    return LossRecord(
-        factory.name,
-        factory,
-        description,
-        counts=factory.needs_counts,
-        several_targets=factory.needs_several_targets,
-        per_target="n_targets" in inspect.signature(factory).parameters,
-    )
-
-
-#: Every loss that has a name.
-LOSSES: Mapping[str, LossRecord] = MappingProxyType(
+#: Class of each named loss.
+LOSSES: Mapping[str, type[Loss]] = MappingProxyType(
     {
-        record.name: record
-        for record in (
-            _record(MSE, "mean squared error"),
-            _record(L1, "mean absolute error"),
-            _record(Huber, "squared error up to delta, linear beyond"),
-            _record(Cosine, "1 - cosine of a gene over the batch"),
-            _record(Pearson, "1 - correlation of a gene over the batch"),
-            _record(PearsonSpot, "1 - correlation of a spot over its genes"),
-            _record(Poisson, "-log likelihood of counts"),
-            _record(NegativeBinomial, "-log likelihood of counts, dispersion per gene"),
-            _record(MSEPearson, "mse and pearson, weighted"),
-            _record(MSECosine, "mse and cosine, weighted"),
-            _record(L1Cosine, "l1 and cosine, weighted"),
-            _record(HuberCosine, "huber and cosine, weighted"),
-            _record(PairwiseHinge, "hinge over the pairs of a spot's targets"),
-            _record(PairwiseLogistic, "logistic over the pairs of a spot's targets"),
-            _record(HybridRank, "mse and a rank loss, by a scheduled weight"),
+        loss.name: loss
+        for loss in (
+            MSE,
+            L1,
+            Huber,
+            Cosine,
+            Pearson,
+            PearsonSpot,
+            Poisson,
+            NegativeBinomial,
+            MSEPearson,
+            MSECosine,
+            L1Cosine,
+            HuberCosine,
+            PairwiseHinge,
+            PairwiseLogistic,
+            HybridRank,
         )
     }
 )
 
 
-class _Plain(Loss):
-    """A module from elsewhere, which takes predicted and measured targets only."""
+class _ModuleLoss(Loss):
+    """A torch loss, called with predicted and measured targets only."""
 
-    name = "plain"
+    name = "module"
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -107,35 +53,35 @@ class _Plain(Loss):
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Call the module."""
-        loss: Tensor = self.module(predicted, target)
-        return loss
+        value: Tensor = self.module(predicted, target)
+        return value
 
 
 def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any) -> Loss:
-    """Make a loss by its name.
+    """Make a loss from its name.
 
     Parameters
     ----------
     loss
-        A name of `LOSSES`, or a module that takes predicted and measured targets, ``(n, g)``
-        both, and gives a number: a `Loss` of your own, or for instance `torch.nn.SmoothL1Loss`.
+        Name in `LOSSES`, or a module that maps predicted and measured targets, ``(n, g)`` both,
+        to a scalar: a custom `Loss`, or for instance `torch.nn.SmoothL1Loss`.
     n_targets
-        Number of targets, needed by ``"negative_binomial"``. Where given, losses that compare
-        targets with each other are refused for a single one.
+        Number of targets, required for ``"negative_binomial"``. If passed, a single target is
+        refused for losses that compare targets with each other.
     **options
-        Of the loss that is named.
+        Options of the named loss.
 
     Returns
     -------
     Loss
-        New, unless a `Loss` was given.
+        A new loss, or ``loss`` itself if it is a `Loss`.
 
     Raises
     ------
     ValueError
-        If the name is unknown, ``n_targets`` is needed and missing, or too small for the loss.
+        If the name is unknown, ``n_targets`` is required and missing, or too small for the loss.
     TypeError
-        If ``loss`` is neither a name nor a module, or an option is not one of the loss.
+        If ``loss`` is neither a name nor a module, or has no such option.
 
     Examples
     --------
@@ -148,40 +94,39 @@ def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any)
     >>> losses.make("mse_pearsen")
     Traceback (most recent call last):
         ...
-    ValueError: no loss is named 'mse_pearsen': did you mean 'mse_pearson'? Losses: mse, l1, ...
+    ValueError: No loss is named 'mse_pearsen': did you mean 'mse_pearson'? Losses: mse, l1, ...
     """
     if isinstance(loss, str):
-        made = _make_named(loss, n_targets, options)
+        loss = _make_named(loss, n_targets, options)
     elif not isinstance(loss, nn.Module):
-        msg = f"loss must be a name or an nn.Module, not {type(loss).__name__}: {loss!r}"
-        raise TypeError(msg)
+        raise TypeError(
+            f"loss must be a name or an nn.Module, not {type(loss).__name__}: {loss!r}."
+        )
     elif options:
-        msg = f"{', '.join(options)}: a loss given as a module has its options already."
-        raise TypeError(msg)
-    else:
-        made = loss if isinstance(loss, Loss) else _Plain(loss)
+        raise TypeError(f"Options {', '.join(options)} need a loss by name; a module has its own.")
+    elif not isinstance(loss, Loss):
+        loss = _ModuleLoss(loss)
     if n_targets is not None:
-        check_several_targets(made, n_targets)
-    return made
+        check_several_targets(loss, n_targets)
+    return loss
 
 
 def _make_named(name: str, n_targets: int | None, options: dict[str, Any]) -> Loss:
     if name not in LOSSES:
-        near = difflib.get_close_matches(name.lower(), LOSSES, n=1)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        msg = f"no loss is named {name!r}:{hint} Losses: {', '.join(LOSSES)}."
-        raise ValueError(msg)
-    record = LOSSES[name]
-    unknown = [option for option in options if option not in record.options]
+        similar = difflib.get_close_matches(name.lower(), LOSSES, n=1)
+        hint = f" did you mean {similar[0]!r}?" if similar else ""
+        raise ValueError(f"No loss is named {name!r}:{hint} Losses: {', '.join(LOSSES)}.")
+    loss: Callable[..., Loss] = LOSSES[name]
+    has_parameters = "n_targets" in LOSSES[name].options()
+    names = [option for option in LOSSES[name].options() if option != "n_targets"]
+    unknown = [option for option in options if option not in names]
     if unknown:
-        msg = (
-            f"{name} has no option {', '.join(unknown)}; it has "
-            f"{', '.join(record.options) or 'none'}."
+        raise TypeError(
+            f"{name} has no option {', '.join(unknown)}; its options are: "
+            f"{', '.join(names) or 'none'}."
         )
-        raise TypeError(msg)
-    if not record.per_target:
-        return record.factory(**options)
+    if not has_parameters:
+        return loss(**options)
     if n_targets is None:
-        msg = f"{name} learns a parameter per target: give n_targets=."
-        raise ValueError(msg)
-    return record.factory(n_targets=n_targets, **options)
+        raise ValueError(f"{name} learns a parameter per target: pass n_targets=.")
+    return loss(n_targets=n_targets, **options)

@@ -56,7 +56,7 @@ class Metric:
 _RECORDS = (
     Metric("pcc", "PCC", "Pearson correlation of a gene over spots. Higher is better.", chance=0.0,
            function=Pair.pcc),
-    Metric('spearman', "Spearman correlation",
+    Metric("spearman", "Spearman correlation",
            "Rank correlation of a gene over spots. Higher is better.", chance=0.0,
            function=Pair.spearman),
     Metric("rmse", "RMSE", "Root mean squared error. Lower is better.", better="lower", best=0.0,
@@ -71,7 +71,7 @@ _RECORDS = (
            function=Pair.variance_ratio),
     Metric("auc", "ROC-AUC", "Area under the ROC curve for zero versus non-zero. 0.5 is chance.",
            chance=0.5, function=Pair.auc),
-    Metric('ssim', "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
+    Metric("ssim", "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
     Metric("morans_i_difference", "Moran's I, predicted − measured",
            "Difference in spatial autocorrelation. 0 is best.", better="closer", best=0.0),
     Metric("pcc_shuffled", "PCC, shuffled",
@@ -82,7 +82,7 @@ _RECORDS = (
            "Mean PCC of the 50 genes with the highest variance in the training data.", chance=0.0),
     Metric("pcc_per_spot", "PCC per spot",
            "Pearson correlation of a spot over its genes. Higher is better.", chance=0.0),
-    Metric('spearman_per_spot', "Spearman correlation per spot",
+    Metric("spearman_per_spot", "Spearman correlation per spot",
            "Rank correlation of a spot over its genes. Higher is better.", chance=0.0),
     Metric("gene_correlation", "gene–gene correlation",
            "How well the correlations between genes are preserved. 1 is best.", chance=0.0),
@@ -91,7 +91,7 @@ _RECORDS = (
     Metric("nmi", "NMI of clusters",
            "Agreement of predicted and measured clusters: normalised mutual information.",
            chance=0.0),
-    Metric("reliability", 'split-half reliability',
+    Metric("reliability", "split-half reliability",
            "Share of the measured variance that is not counting noise."),
 )
 # fmt: on

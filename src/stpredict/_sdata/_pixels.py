@@ -13,7 +13,7 @@ from stpredict import _validate, encoders
 from stpredict._sdata._steps import stain_differences
 from stpredict._settings import settings
 from stpredict.encoders._embed import tile_side_px
-from stpredict.tiles import place, read_tiles, resize
+from stpredict.tiles import read_tiles, resize, tile_windows
 from stpredict.training._pixels import cached
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def stream_tiles(
     hidden = settings.verbosity < 1
     with tqdm(total=n_tiles, desc=description, unit="tile", disable=hidden) as bar:
         for section in sections:
-            windows = place(
+            windows = tile_windows(
                 section.levels,
                 section.centers,
                 side=step.tile_um / section.mpp,

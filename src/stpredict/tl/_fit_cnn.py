@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from stpredict._sdata._spot_table import open_table
-from stpredict.encoders._backbone import published_weights
+from stpredict.encoders._load import published_weights
 from stpredict.models._methods import CNN
 from stpredict.models._records import CNNNetwork, Hyperparameters
 from stpredict.nn._backbones import SMALL

@@ -101,7 +101,7 @@ def tiles_of(
 
     Gives the place among the spots, the tile (3, y, x), and where it lies.
     """
-    windows = tiles.place(
+    windows = tiles.tile_windows(
         section.levels, section.centers[spots], side=tile_um / section.mpp, tile_px=tile_px
     )
     mpp = section.mpp * section.shape_yx[1] / windows.level.shape[2]

@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from stpredict.models._model import Model
     from stpredict.training import Inputs
 
-#: Embeddings, and pixels, that pass through a network with a gradient at a time: below 1 GB for
+#: Embeddings and pixels that pass through a network with gradients at a time: less than 1 GB for
 #: networks of the default width.
 _EMBEDDINGS, _PIXELS = 1 << 14, 1 << 19
 
-#: Glass, the baseline of tiles.
+#: Value of glass, the baseline of tiles.
 _WHITE = 1.0
 
-#: Share of a prediction that float32 may lose by rounding.
+#: Relative error of a prediction due to rounding in float32.
 _ROUNDING = 1e-5
 
 
 class Attributed(NamedTuple):
-    """What the prediction of one gene in some spots is due to, in the units of the prediction.
+    """Contributions to the predictions of one gene, in the units of the prediction.
 
     Attributes
     ----------
     rows
-        (n,) int.
+        (n,) int, rows of the table.
     shares
-        Of embeddings, the spot's own tile (n,), its sub-tiles (n, s) and its neighbours (n, k),
-        as far as the network takes them; of tiles, their pixels (n, h, w).
+        For embeddings, contributions of the spot's own tile (n,), its sub-tiles (n, s) and its
+        neighbours (n, k), as far as the network reads them; for tiles, of their pixels (n, h, w).
     predicted, baseline
-        (n,), the prediction from the inputs, and from the baseline.
+        (n,) predictions from the inputs, and from the baseline.
     """
 
     rows: NDArray[np.intp]
@@ -53,12 +53,12 @@ class Attributed(NamedTuple):
 
     @property
     def total(self) -> NDArray[np.float32]:
-        """Sum of all shares of each spot, (n,)."""
+        """Sum of all contributions to each spot, (n,)."""
         return np.sum([share.reshape(len(share), -1).sum(1) for share in self.shares], axis=0)
 
 
 def require_captum() -> None:
-    """Raise unless captum is there."""
+    """Raise unless captum is installed."""
     try:
         import captum.attr  # noqa: F401
     except ImportError as error:
@@ -68,28 +68,28 @@ def require_captum() -> None:
 
 
 def check(model: Model, gene: str) -> int:
-    """Require a model whose predictions have a gradient, of a gene that varies; give its place."""
-    able = ", ".join(name for name, method in METHODS.items() if method.has_gradient)
+    """Require predictions with a gradient, of a gene that varies; returns the gene's index."""
     if model.bases:
         raise ValueError(
-            "a stack takes no inputs of its own, its bases do: attribute one of them, "
-            f"model.bases[i] ({', '.join(base.method for base in model.bases)}), after "
-            "stp.tl.predict with it"
+            "a stack has no inputs of its own: attribute one of its bases, "
+            f"model.bases[name] ({', '.join(model.bases)}), after stp.tl.predict with it"
         )
     if not METHODS[model.method].has_gradient:
+        differentiable = ", ".join(name for name, each in METHODS.items() if each.has_gradient)
         raise ValueError(
-            f"predictions of {model.method!r} have no gradient; those of {able} have one"
+            f"predictions of {model.method!r} have no gradient, those of {differentiable} have one"
         )
     if gene not in model.genes:
-        known = _validate.listing(model.genes)
-        raise KeyError(f"the model does not predict {gene!r}; the genes it does: {known}")
-    place = model.genes.index(gene)
-    if model.targets.constant[place]:
-        raise ValueError(
-            f"{gene!r} was constant in training and is predicted as {model.targets.mean[place]:g} "
-            "whatever the inputs: there is nothing to attribute"
+        raise KeyError(
+            f"the model does not predict {gene!r}; genes: {_validate.listing(model.genes)}"
         )
-    return place
+    index = model.genes.index(gene)
+    if model.targets.constant[index]:
+        raise ValueError(
+            f"{gene!r} was constant in training and is always predicted as "
+            f"{model.targets.mean[index]:g}: it cannot be attributed"
+        )
+    return index
 
 
 def of_embeddings(
@@ -101,41 +101,41 @@ def of_embeddings(
     n_steps: int,
     device: str,
 ) -> Iterator[Attributed]:
-    """Attribute a gene to the context of some spots, some at a time.
+    """Attribute a gene to the context of some spots, in batches.
 
-    The path leads from the mean training embedding, which is 0 once scaled, for the tile, every
-    sub-tile and every neighbour at once.
+    The path starts at the mean training embedding, which is 0 after scaling, for the tile, all
+    sub-tiles and all neighbours at once.
     """
-    chosen = _runtime.resolve_device(device)
-    network = _frozen(model, chosen)
+    torch_device = _runtime.resolve_device(device)
+    network = _frozen(model, torch_device)
     names = ["center"]
     names += ["subtiles"] * model.uses_subtiles + ["neighbors"] * model.uses_neighbors
     n_tiles = 1 + sum(0 if x is None else x.shape[1] for x in (inputs.subtiles, inputs.neighbors))
-    at_once = max(1, _EMBEDDINGS // n_tiles)
+    batch_size = max(1, _EMBEDDINGS // n_tiles)
 
     def predict(*tensors: torch.Tensor) -> torch.Tensor:
-        # with neighbours, their mask is the last
-        given = dict(zip((*names, "neighbor_mask"), tensors, strict=False))
-        return model.targets.gene(network(**given), place)
+        # if there are neighbours, the last tensor is their mask
+        arguments = dict(zip((*names, "neighbor_mask"), tensors, strict=False))
+        return model.targets.gene(network(**arguments), place)
 
-    for some in in_order(len(rows), max(1, at_once // n_steps)):
-        here = rows[some]
-        given, mask = [inputs.tiles(here)], []
-        if (subtiles := inputs.subtiles_of(here)) is not None:
-            given.append(subtiles)
+    for part in in_order(len(rows), max(1, batch_size // n_steps)):
+        batch = rows[part]
+        embeddings, mask = [inputs.tiles(batch)], []
+        if (subtiles := inputs.subtiles_of(batch)) is not None:
+            embeddings.append(subtiles)
         if inputs.neighbors is not None:
-            given.append(inputs.tiles(inputs.neighbors[here].clip(min=0)))
-            mask.append(torch.from_numpy(inputs.neighbors[here] >= 0).to(chosen))
-        tensors = tuple(tensor.to(chosen) for tensor in given)
+            embeddings.append(inputs.tiles(inputs.neighbors[batch].clip(min=0)))
+            mask.append(torch.from_numpy(inputs.neighbors[batch] >= 0).to(torch_device))
+        tensors = tuple(tensor.to(torch_device) for tensor in embeddings)
         yield _integrate(
             predict,
-            here,
+            batch,
             tensors,
             tuple(torch.zeros_like(tensor) for tensor in tensors),
             fixed=tuple(mask),
-            over=-1,
+            sum_over=-1,
             n_steps=n_steps,
-            at_once=at_once,
+            batch_size=batch_size,
         )
 
 
@@ -148,32 +148,32 @@ def of_tiles(
     device: str,
 ) -> Iterator[Attributed]:
     """Attribute a gene to the pixels of tiles, (b, 3, h, w) uint8, from a tile of white glass."""
-    chosen = _runtime.resolve_device(device)
-    network = _frozen(model, chosen)
-    turns = range(N_SYMMETRIES if model.hyperparameters["average_symmetries"] else 1)
+    torch_device = _runtime.resolve_device(device)
+    network = _frozen(model, torch_device)
+    turns = range(N_SYMMETRIES if model.hyperparameters.average_symmetries else 1)
 
     def predict(pixels: torch.Tensor) -> torch.Tensor:
         outputs = [network(symmetry(pixels, k)) for k in turns]
         return model.targets.gene(torch.stack(outputs).mean(0), place)
 
     for rows, batch in tiles:
-        pixels = batch.to(chosen) / 255
+        pixels = batch.to(torch_device) / 255
         yield _integrate(
             predict,
             rows,
             (pixels,),
             (torch.full_like(pixels, _WHITE),),
-            over=1,
+            sum_over=1,
             n_steps=n_steps,
-            at_once=max(1, _PIXELS // (len(turns) * batch.shape[-1] ** 2)),
+            batch_size=max(1, _PIXELS // (len(turns) * batch.shape[-1] ** 2)),
         )
 
 
 def largest_gap(parts: list[Attributed], *, spread: float) -> float:
-    """How far the sum of the shares is from prediction minus baseline, at most.
+    """Largest difference between the sum of the contributions and prediction minus baseline.
 
-    Relative to that difference, or to the spread of the gene's predictions where that is larger:
-    a spot that is predicted as the baseline has no difference to measure its gap against.
+    It is relative to prediction minus baseline, or to the spread of the gene's predictions where
+    that is larger: predictions close to the baseline would otherwise have very large gaps.
     """
     predicted, baseline, total = (
         np.concatenate([getattr(part, name) for part in parts]).astype(np.float64)
@@ -185,7 +185,7 @@ def largest_gap(parts: list[Attributed], *, spread: float) -> float:
 
 
 def _frozen(model: Model, device: torch.device) -> torch.nn.Module:
-    """A copy of the network whose weights ask for no gradient."""
+    """A copy of the network whose weights need no gradient."""
     return copy.deepcopy(model.network).eval().requires_grad_(False).to(device)
 
 
@@ -196,21 +196,22 @@ def _integrate(
     baselines: tuple[torch.Tensor, ...],
     *,
     fixed: tuple[torch.Tensor, ...] = (),
-    over: int,
+    sum_over: int,
     n_steps: int,
-    at_once: int,
+    batch_size: int,
 ) -> Attributed:
-    """Integrate gradients between baselines and inputs; sum them over one dimension."""
+    """Integrate gradients from baselines to inputs, and sum them over one dimension."""
     from captum.attr import IntegratedGradients
 
     with torch.no_grad():
-        ends = [predict(*end, *fixed) for end in (tensors, baselines)]
-    found: Any = IntegratedGradients(predict).attribute(
+        predicted, baseline = (predict(*end, *fixed) for end in (tensors, baselines))
+    # captum is not typed
+    gradients: Any = IntegratedGradients(predict).attribute(
         tensors,
         baselines=baselines,
         additional_forward_args=fixed or None,
         n_steps=n_steps,
-        internal_batch_size=max(at_once, len(rows)),
+        internal_batch_size=max(batch_size, len(rows)),
     )
-    shares = tuple(part.detach().sum(over).float().cpu().numpy() for part in found)
-    return Attributed(rows, shares, *(end.cpu().numpy() for end in ends))
+    shares = tuple(part.detach().sum(sum_over).float().cpu().numpy() for part in gradients)
+    return Attributed(rows, shares, predicted.cpu().numpy(), baseline.cpu().numpy())

@@ -11,7 +11,7 @@ import torch
 from stpredict import _runtime, _validate
 from stpredict.models._methods import METHODS
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
-from stpredict.training import in_order
+from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -118,7 +118,7 @@ def of_embeddings(
         given = dict(zip((*names, "neighbor_mask"), tensors, strict=False))
         return model.targets.gene(network(**given), place)
 
-    for some in in_order(len(rows), max(1, at_once // n_steps)):
+    for some in row_batches(len(rows), max(1, at_once // n_steps)):
         here = rows[some]
         given, mask = [inputs.tiles(here)], []
         if (subtiles := inputs.subtiles_of(here)) is not None:

@@ -10,7 +10,7 @@ import torch
 
 from stpredict import _runtime
 from stpredict.models._methods import METHODS
-from stpredict.training import Inputs, Pixels, TileStream, in_order
+from stpredict.training import Inputs, Pixels, TileStream, row_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,7 +189,7 @@ class Model:
         network = self.network.eval().to(chosen)
         predicted = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
         with torch.inference_mode():
-            for rows in in_order(len(center), _BATCH):
+            for rows in row_batches(len(center), _BATCH):
                 batch = {name: tensor[rows].to(chosen) for name, tensor in scaled.items()}
                 predicted[rows] = network(**batch).cpu().numpy()
         network.cpu()
@@ -240,7 +240,7 @@ class Model:
     def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
         pixels = Pixels(np.asarray(tiles))
         stream = TileStream(
-            ((rows, pixels.read(rows)) for rows in in_order(len(pixels), _BATCH)),
+            ((rows, pixels.read(rows)) for rows in row_batches(len(pixels), _BATCH)),
             center=np.empty((len(pixels), 0), dtype=np.float32),
             symmetries=self.hyperparameters["average_symmetries"],
         )

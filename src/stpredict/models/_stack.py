@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from stpredict.models._methods import STACKING
 from stpredict.targets import Standard
-from stpredict.training import in_order
+from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from stpredict.models._model import Model
@@ -65,7 +65,7 @@ class StackInputs:
         )
         n_genes = len(self.stack.genes)
         each = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(predicted)
-        for rows in in_order(len(self), _BATCH):
+        for rows in row_batches(len(self), _BATCH):
             pooled = network.pool(network.encode(features[rows].to(device)))
             yield rows, network.head(pooled), torch.from_numpy(each[:, rows]) if members else None
 

@@ -128,6 +128,7 @@ def finetune(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        monitor="loss",
     )
     start = model if genes is None else restrict(model, _chosen(model, genes))
     table = _sections.table_of(sdata)

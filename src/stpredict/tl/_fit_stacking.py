@@ -138,6 +138,7 @@ def fit_stacking(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        monitor="loss",
     )
     table = _sections.table_of(sdata)
     found = _sections.sections(sdata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,12 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
     if not isinstance(value, Real) or not np.isfinite(value) or value <= 0:
         in_unit = f" ({unit})" if unit else ""
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
+
+
+def whole_number(name: str, value: object) -> None:
+    """Require a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:

@@ -62,6 +62,7 @@ def test_patches_train_to_the_loss_of_shuffled_cells():
                     batch_size=64,
                     learning_rate=5e-3,
                     weight_decay=0,
+                    monitor="loss",
                     patch_size=patch_size,
                 ),
                 seed=seed,

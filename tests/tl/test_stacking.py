@@ -161,7 +161,7 @@ def test_a_planted_leak_is_not_trusted(train, test):
         scaled,
         rows,
         options={"meta": "ridge", "n_hidden": 8, "dropout": 0.0},
-        schedule=Schedule(1, 1, 8, 0.1, 0.0),
+        schedule=Schedule(1, 1, 8, 0.1, 0.0, monitor="loss"),
         seed=0,
         device="cpu",
     )

@@ -1,4 +1,4 @@
-"""Augmentation against torchvision and scikit-image, and against what it must not do."""
+"""Augmentation: comparison with torchvision and scikit-image, ranges and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tiles_of(n=6, px=16, seed=0, dtype=torch.uint8):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16])
-def test_switched_off_it_leaves_tiles_alone(dtype):
+def test_the_default_augmentation_returns_the_same_tiles(dtype):
     tiles = tiles_of(dtype=dtype)
     state = torch.get_rng_state()
     assert Augmentation()(tiles) is tiles
@@ -44,14 +44,14 @@ def test_switched_off_it_leaves_tiles_alone(dtype):
     st.sampled_from([torch.uint8, torch.float32, torch.float16]),
     st.integers(0, 10**6),
 )
-def test_shape_type_and_range_are_kept(flip, rotate, stain, color, sigma, dtype, seed):
+def test_shape_type_and_range_are_preserved(flip, rotate, stain, color, sigma, dtype, seed):
     tiles = tiles_of(3, 9, seed, dtype)
-    given_tiles = tiles.clone()
+    original = tiles.clone()
     augmentation = Augmentation(flip=flip, rotate=rotate, stain=stain, color=color, blur=sigma)
     changed = augmentation(tiles, generator=seeded(seed))
     assert changed.shape == tiles.shape
     assert changed.dtype == dtype
-    assert torch.equal(tiles, given_tiles)
+    assert torch.equal(tiles, original)
     if dtype != torch.uint8:
         assert 0 <= changed.min() <= changed.max() <= 1
 
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_tiles():
         Augmentation(blur=2.0),
     ],
 )
-def test_every_tile_is_changed_in_its_own_way(augmentation):
+def test_each_tile_is_changed_differently(augmentation):
     tiles = tiles_of(1).expand(8, -1, -1, -1)
     changed = augmentation(tiles, generator=seeded())
     assert len({tuple(tile.flatten().tolist()) for tile in changed}) > 3
@@ -89,18 +89,18 @@ def test_every_tile_is_changed_in_its_own_way(augmentation):
         (True, True, range(8)),
     ],
 )
-def test_tiles_are_turned_and_nothing_else(flip, rotate, allowed):
+def test_flips_and_rotations_are_drawn_from_the_allowed_symmetries(flip, rotate, allowed):
     tiles = tiles_of(200, 3)
-    turned = Augmentation(flip=flip, rotate=rotate)(tiles, generator=seeded())
+    changed = Augmentation(flip=flip, rotate=rotate)(tiles, generator=seeded())
     count = dict.fromkeys(allowed, 0)
-    for tile, result in zip(tiles, turned, strict=True):
-        found = [k for k in allowed if torch.equal(symmetry(tile, k), result)]
-        assert len(found) == 1
-        count[found[0]] += 1
+    for tile, result in zip(tiles, changed, strict=True):
+        matches = [k for k in allowed if torch.equal(symmetry(tile, k), result)]
+        assert len(matches) == 1
+        count[matches[0]] += 1
     assert min(count.values()) > 200 / len(count) / 2
 
 
-def test_a_flip_is_one_of_the_two():
+def test_symmetries_equal_flips_and_rotations_of_torchvision_and_numpy():
     tile = tiles_of(1, 4)
     assert torch.equal(symmetry(tile, 4), TF.horizontal_flip(tile))
     assert torch.equal(symmetry(tile, 6), TF.vertical_flip(tile))
@@ -109,30 +109,30 @@ def test_a_flip_is_one_of_the_two():
     )
 
 
-def test_colour_is_changed_as_torchvision_changes_it():
+def test_colour_is_changed_as_in_torchvision():
     tiles = tiles_of(4, dtype=torch.float32)
     factors = torch.tensor([[1.3, 1, 1], [1, 0.6, 1], [1, 1, 1.4], [0.8, 1.2, 0.5]])
     changed = recolor(tiles, factors)
     for tile, (brightness, contrast, saturation), result in zip(
         tiles, factors.tolist(), changed, strict=True
     ):
-        wanted = TF.adjust_brightness(tile, brightness)
-        wanted = TF.adjust_contrast(wanted, contrast)
-        wanted = TF.adjust_saturation(wanted, saturation)
-        torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-3)
+        expected = TF.adjust_brightness(tile, brightness)
+        expected = TF.adjust_contrast(expected, contrast)
+        expected = TF.adjust_saturation(expected, saturation)
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_blur_is_torchvisions_one_sigma_per_tile():
+def test_blur_equals_that_of_torchvision_with_one_sigma_per_tile():
     tiles = tiles_of(3, dtype=torch.float32)
     sigma = torch.tensor([0.4, 1.0, 2.0])
     changed = blur(tiles, sigma, reach=6)
     for tile, s, result in zip(tiles, sigma.tolist(), changed, strict=True):
-        wanted = TF.gaussian_blur(tile, kernel_size=[13, 13], sigma=[s, s])
-        torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-5)
+        expected = TF.gaussian_blur(tile, kernel_size=[13, 13], sigma=[s, s])
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(blur(tiles, torch.zeros(3), reach=6), tiles)
 
 
-def test_stains_are_separated_as_scikit_image_separates_them():
+def test_stains_are_separated_as_in_scikit_image():
     from skimage.color import hed_from_rgb, rgb_from_hed
 
     tiles = torch.rand(3, 3, 8, 8, generator=seeded()) * 0.8 + 0.1
@@ -140,18 +140,18 @@ def test_stains_are_separated_as_scikit_image_separates_them():
     changed = restain(tiles, factors)
     for tile, per_stain, result in zip(tiles, factors.numpy(), changed, strict=True):
         density = -np.log(tile.numpy().transpose(1, 2, 0).astype(float))
-        wanted = np.exp(-(density @ hed_from_rgb * per_stain) @ rgb_from_hed)
-        wanted = torch.from_numpy(wanted.clip(0, 1).transpose(2, 0, 1)).float()
-        torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-4)
+        expected = np.exp(-(density @ hed_from_rgb * per_stain) @ rgb_from_hed)
+        expected = torch.from_numpy(expected.clip(0, 1).transpose(2, 0, 1)).float()
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(changed[0], tiles[0], rtol=1e-4, atol=1e-5)
 
 
-def test_white_stays_white_however_it_is_stained():
+def test_stain_augmentation_does_not_change_white():
     white = torch.full((5, 3, 4, 4), 255, dtype=torch.uint8)
     assert torch.equal(Augmentation(stain=1.0)(white, generator=seeded()), white)
 
 
-def test_no_tiles_are_no_trouble():
+def test_an_empty_batch_stays_empty():
     assert STRONG(tiles_of(0)).shape == (0, 3, 16, 16)
 
 
@@ -166,13 +166,13 @@ def test_no_tiles_are_no_trouble():
         ({"flip": 0.5}, TypeError, "flip must be True or False: 0.5"),
     ],
 )
-def test_bad_strengths_are_named(options, error, message):
+def test_invalid_strengths_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         Augmentation(**options)
 
 
-def test_bad_tiles_are_named():
+def test_invalid_tiles_are_refused():
     with pytest.raises(TypeError, match=r"torch\.int64"):
         STRONG(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"must be square, not \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"must be square to rotate, not \(4, 5\)"):
         STRONG(torch.zeros(1, 3, 4, 5, dtype=torch.uint8))

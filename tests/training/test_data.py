@@ -1,4 +1,4 @@
-"""Batches hold every tile once, and what they gather is what was asked for."""
+"""Batches hold each tile once and gather the requested rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stpredict.nn.deepsets import CONTEXTS, DeepSets
 from stpredict.targets import Standard
-from stpredict.training import Inputs, Measured, in_order, pad_neighbors
+from stpredict.training import Inputs, Measured, pad_neighbors, row_batches
 from stpredict.training._batches import training_loader, validation_loader
 
 N, D, S, G = 30, 5, 4, 3
@@ -46,40 +46,40 @@ def targets_of(seed=0):
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 25), st.floats(0, 0.6))
-def test_neighbors_are_padded_as_a_loop_would(seed, n, density):
+def test_neighbors_are_padded_like_in_a_loop(seed, n, density):
     graph = random_graph(seed, n, density)
     padded = pad_neighbors(graph)
     dense = graph.toarray()
     naive = [[j for j in range(n) if j != i and dense[i, j] != 0] for i in range(n)]
     assert padded.dtype == np.int64
     assert padded.shape == (n, max(1, max(map(len, naive))))
-    for row, wanted in zip(padded, naive, strict=True):
-        assert row[: len(wanted)].tolist() == wanted
-        assert (row[len(wanted) :] == -1).all()
+    for row, expected in zip(padded, naive, strict=True):
+        assert row[: len(expected)].tolist() == expected
+        assert (row[len(expected) :] == -1).all()
 
 
-def test_a_link_that_is_stored_as_0_is_no_link():
+def test_a_stored_zero_is_not_a_link():
     graph = sp.csr_matrix((np.array([0.0, 1.0]), ([0, 1], [1, 2])), shape=(3, 3))
     assert pad_neighbors(graph).tolist() == [[-1], [2], [-1]]
 
 
-def test_without_links_nobody_has_a_neighbor():
+def test_a_graph_without_links_gives_no_neighbors():
     assert pad_neighbors(sp.csr_matrix((4, 4))).tolist() == [[-1]] * 4
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("n_rows", [1, 7, N])
-def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n_rows):
+def test_a_batch_holds_each_tile_once_and_gathers_the_requested_rows(context, n_rows):
     inputs, targets = inputs_of(context), targets_of()
     rows = np.random.default_rng(1).permutation(N)[:n_rows]
     batch = inputs.batch(rows, Measured(targets))
 
     scaled = inputs.scaler.transform(inputs.center)
-    wanted = set(rows.tolist())
+    expected = set(rows.tolist())
     if inputs.neighbors is not None:
-        wanted |= set(inputs.neighbors[rows].ravel().tolist()) - {-1}
-    assert len(batch.tiles) == len(wanted)
-    assert len(torch.unique(batch.tiles, dim=0)) == len(wanted)
+        expected |= set(inputs.neighbors[rows].ravel().tolist()) - {-1}
+    assert len(batch.tiles) == len(expected)
+    assert len(torch.unique(batch.tiles, dim=0)) == len(expected)
     np.testing.assert_array_equal(batch.tiles[batch.center], scaled[rows])
     np.testing.assert_array_equal(batch.targets, targets[rows])
     if inputs.subtiles is None:
@@ -94,28 +94,28 @@ def test_a_batch_holds_every_tile_once_and_gathers_what_was_asked_for(context, n
         np.testing.assert_array_equal(batch.neighbor_mask, inputs.neighbors[rows] >= 0)
         for i, row in enumerate(rows):
             mask = batch.neighbor_mask[i]
-            found = batch.tiles[batch.neighbors[i][mask]]
-            own = inputs.neighbors[row]
-            np.testing.assert_array_equal(found, scaled[own[own >= 0]])
+            gathered = batch.tiles[batch.neighbors[i][mask]]
+            neighbors = inputs.neighbors[row]
+            np.testing.assert_array_equal(gathered, scaled[neighbors[neighbors >= 0]])
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_a_network_predicts_the_same_of_a_batch_as_of_its_parts(context):
+def test_a_network_predicts_the_same_from_a_batch_as_from_its_parts(context):
     inputs, rows = inputs_of(context), np.array([4, 0, 17, 29])
     torch.manual_seed(0)
     network = DeepSets(D, G, context=context, n_hidden=6, n_phi=3, n_rho=2).eval()
-    given_parts = {"center": inputs.tiles(rows), "subtiles": inputs.subtiles_of(rows)}
+    parts = {"center": inputs.tiles(rows), "subtiles": inputs.subtiles_of(rows)}
     if inputs.neighbors is not None:
-        own = inputs.neighbors[rows]
+        neighbors = inputs.neighbors[rows]
         scaled = inputs.scaler.transform(inputs.center)
-        given_parts["neighbors"] = torch.from_numpy(scaled[own])  # -1: padded with the last tile
-        given_parts["neighbor_mask"] = torch.from_numpy(own >= 0)
+        parts["neighbors"] = torch.from_numpy(scaled[neighbors])  # -1: padded with the last tile
+        parts["neighbor_mask"] = torch.from_numpy(neighbors >= 0)
     with torch.inference_mode():
         whole = inputs.batch(rows, Measured(targets_of())).predict(network)
-        np.testing.assert_allclose(whole, network(**given_parts), atol=1e-6)
+        np.testing.assert_allclose(whole, network(**parts), atol=1e-6)
 
 
-def test_batches_cover_every_row_once():
+def test_validation_batches_cover_each_row_once():
     inputs, targets = inputs_of("spot"), targets_of()
     rows = np.arange(3, 26)
     batches = list(validation_loader(inputs, Measured(targets), rows, batch_size=8))
@@ -123,7 +123,7 @@ def test_batches_cover_every_row_once():
     np.testing.assert_array_equal(torch.cat([batch.targets for batch in batches]), targets[rows])
 
 
-def test_a_generator_shuffles_and_its_seed_says_how():
+def test_the_seed_of_the_generator_determines_the_shuffling():
     inputs, targets = inputs_of("spot"), targets_of()
     rows = np.arange(N)
 
@@ -143,12 +143,12 @@ def test_a_generator_shuffles_and_its_seed_says_how():
     assert not np.array_equal(order(0), order(1))
 
 
-def test_weights_say_how_often_a_row_is_drawn():
+def test_rows_are_drawn_in_proportion_to_their_weights():
     inputs = inputs_of("spot_neighbors")
     rows = np.arange(4, 24)
-    targets = np.arange(N, dtype=np.float32)[:, None]  # every row tells its number
+    targets = np.arange(N, dtype=np.float32)[:, None]  # the target of a row is its number
     weights = np.where(rows < 14, 0.0, 1.0)
-    weights[-1] = 11.0  # as much as the nine others and two
+    weights[-1] = 11.0  # as much as the nine others plus two
 
     def drawn(seed):
         batches = training_loader(
@@ -170,13 +170,13 @@ def test_weights_say_how_often_a_row_is_drawn():
 
 
 @pytest.mark.parametrize(("n", "size"), [(0, 4), (3, 4), (4, 4), (9, 4)])
-def test_rows_in_order(n, size):
-    parts = list(in_order(n, size))
+def test_row_batches_cover_all_rows_in_order(n, size):
+    parts = list(row_batches(n, size))
     assert np.concatenate([np.empty(0, int), *parts]).tolist() == list(range(n))
     assert all(0 < len(part) <= size for part in parts)
 
 
-def test_patches_keep_neighbors_together_and_cover_every_row_once():
+def test_patches_keep_neighbors_together_and_cover_each_row_once():
     inputs = dataclasses.replace(inputs_of("spot"), order=np.random.default_rng(0).permutation(N))
     numbers = np.arange(N, dtype=np.float32)[:, None]
     rows = np.arange(4, 28)
@@ -201,10 +201,10 @@ def test_patches_keep_neighbors_together_and_cover_every_row_once():
     assert not np.array_equal(drawn(0), drawn(1))
 
 
-def test_validation_goes_through_the_tissue_where_its_order_is_known():
+def test_validation_follows_the_spatial_order():
     order = np.random.default_rng(0).permutation(N)
     inputs = dataclasses.replace(inputs_of("spot"), order=order)
     numbers, rows = np.arange(N, dtype=np.float32)[:, None], np.arange(4, 28)
     batches = validation_loader(inputs, Measured(numbers), rows, batch_size=6)
-    seen = np.concatenate([batch.targets.numpy().ravel() for batch in batches]).astype(int)
-    np.testing.assert_array_equal(seen, [row for row in order if row in set(rows)])
+    rows_in_batches = np.concatenate([b.targets.numpy().ravel() for b in batches]).astype(int)
+    np.testing.assert_array_equal(rows_in_batches, [row for row in order if row in set(rows)])

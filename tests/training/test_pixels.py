@@ -1,4 +1,4 @@
-"""Batches of pixels hold what was asked for, and the cache holds what the image does."""
+"""Batches, streams and caches of tiles hold the pixels of the image."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def targets_of(seed=0):
     return Measured(np.random.default_rng(seed).normal(size=(N, G)).astype(np.float32))
 
 
-def in_order(tiles, batch_size=32):
+def batched(tiles, batch_size=32):
     for start in range(0, len(tiles), batch_size):
         rows = np.arange(start, min(start + batch_size, len(tiles)))
         yield rows, torch.from_numpy(np.array(tiles[rows]))
 
 
 def predicted(network, tiles, **options):
-    """What a stream gives, in the order of the rows."""
+    """Predictions of a stream, in the order of the rows."""
     outputs = torch.full((N, G), torch.nan)
     for rows, values, members in TileStream(tiles, N, **options).walk(network, CPU):
         assert members is None
@@ -44,7 +44,7 @@ def predicted(network, tiles, **options):
 
 
 class Positions(nn.Module):
-    """A network that knows where in a tile each pixel lies."""
+    """A network that depends on the position of each pixel."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ class Positions(nn.Module):
         return self.dropout(self.linear(tiles.float().flatten(1) / 255))
 
 
-def test_a_batch_is_its_rows():
+def test_a_batch_holds_the_tiles_and_targets_of_its_rows():
     pixels, targets = Pixels(tiles_of()), targets_of()
     rows = np.array([5, 0, 69, 5])
     batch = pixels.batch(rows, targets)
@@ -69,7 +69,7 @@ def test_a_batch_is_its_rows():
     assert torch.equal(batch.predict(network), network(batch.tiles))
 
 
-def test_only_training_is_augmented():
+def test_only_training_batches_are_augmented():
     pixels = Pixels(tiles_of(), Augmentation(flip=True, rotate=True, stain=0.2))
     rows, targets = np.arange(10), targets_of()
     assert np.array_equal(pixels.batch(rows, targets).tiles.numpy(), tiles_of()[rows])
@@ -78,15 +78,15 @@ def test_only_training_is_augmented():
         first = pixels.batch(rows, targets, training=True)
         second = pixels.batch(rows, targets, training=True)
         torch.manual_seed(3)
-        again = pixels.batch(rows, targets, training=True)
+        repeated = pixels.batch(rows, targets, training=True)
     assert not np.array_equal(first.tiles.numpy(), tiles_of()[rows])
-    assert not torch.equal(first.tiles, second.tiles)  # anew for every batch
-    assert torch.equal(first.tiles, again.tiles)
-    assert torch.equal(first.targets, again.targets)
+    assert not torch.equal(first.tiles, second.tiles)  # drawn for each batch
+    assert torch.equal(first.tiles, repeated.tiles)
+    assert torch.equal(first.targets, repeated.targets)
     assert np.array_equal(pixels.tiles, tiles_of())
 
 
-def test_counts_go_with_their_rows():
+def test_expected_counts_belong_to_their_rows():
     counts = Measured(
         np.ones((N, 2), dtype=np.float32),
         np.arange(N, dtype=np.float32),
@@ -98,22 +98,30 @@ def test_counts_go_with_their_rows():
 
 
 def test_a_stream_is_predicted_in_evaluation_mode():
-    network = Positions().train()  # with dropout, were it left there
-    found = predicted(network, in_order(tiles_of()))
-    torch.testing.assert_close(found, network(torch.from_numpy(tiles_of())))
+    network = Positions().train()  # with dropout, unless switched to evaluation
+    outputs = predicted(network, batched(tiles_of()))
+    torch.testing.assert_close(outputs, network(torch.from_numpy(tiles_of())))
+    assert len(TileStream(iter(()), N)) == N
 
 
-def test_averaged_over_flips_is_the_mean_of_eight_predictions():
+def test_averaging_over_symmetries_is_the_mean_of_eight_predictions():
     network = Positions().eval()
     tiles = torch.from_numpy(tiles_of())
     explicit = []
     for flipped in (tiles, torch.flip(tiles, dims=[3])):
         explicit += [network(torch.rot90(flipped, k, dims=(2, 3))) for k in range(4)]
-    averaged = predicted(network, in_order(tiles.numpy()), symmetries=True)
+    averaged = predicted(network, batched(tiles.numpy()), symmetries=True)
     torch.testing.assert_close(averaged, torch.stack(explicit).mean(0))
     assert not torch.allclose(averaged, explicit[0])
-    again = predicted(network, in_order(symmetry(tiles, 5).numpy()), symmetries=True)
-    torch.testing.assert_close(again, averaged)
+    rotated = predicted(network, batched(symmetry(tiles, 5).numpy()), symmetries=True)
+    torch.testing.assert_close(rotated, averaged)
+
+
+def test_descriptors_are_written_while_tiles_pass():
+    means = np.full((N, 3), np.nan, dtype=np.float32)
+    passed = described(batched(tiles_of()), lambda tiles: tiles.float().mean((-2, -1)), means)
+    assert np.array_equal(torch.cat([tiles for _, tiles in passed]).numpy(), tiles_of())
+    np.testing.assert_allclose(means, tiles_of().mean((2, 3)), rtol=1e-5)
 
 
 def image_of(px=100):
@@ -125,14 +133,14 @@ def centers_of(n=N, px=100):
     return np.random.default_rng(1).uniform(0, px, (n, 2))  # some beyond the border
 
 
-def test_the_cache_is_what_reading_directly_gives():
-    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
+def test_the_cache_holds_the_tiles_that_are_read_directly():
+    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
     direct = np.empty((N, 3, PX, PX), dtype=np.uint8)
     order = []
     for rows, tiles in read_tiles(windows, tile_px=PX, batch_size=16):
         direct[rows] = tiles.numpy()
         order += rows.tolist()
-    assert order != sorted(order)  # read in spatial order, kept in that of the rows
+    assert order != sorted(order)  # read in spatial order, stored in the order of the rows
     with cached(read_tiles(windows, tile_px=PX, batch_size=9), n=N, tile_px=PX) as cache:
         assert isinstance(cache, np.memmap)
         assert np.array_equal(cache, direct)
@@ -143,8 +151,8 @@ def test_the_cache_is_what_reading_directly_gives():
     assert not folder.exists()
 
 
-def test_the_cache_goes_when_training_fails():
-    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
+def test_the_cache_is_removed_if_training_fails():
+    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
     folders = []
 
     def train():
@@ -164,7 +172,7 @@ def test_streamed_and_cached_tiles_give_the_same_predictions():
     windows = tile_windows([image_of()], centers_of(), side=16, tile_px=16)
     streamed = predicted(network, read_tiles(windows, tile_px=16, batch_size=7))
     with cached(read_tiles(windows, tile_px=16), n=N, tile_px=16) as cache:
-        stored = predicted(network, in_order(cache))
+        stored = predicted(network, batched(cache))
     torch.testing.assert_close(streamed, stored, rtol=1e-4, atol=1e-5)
 
 
@@ -174,9 +182,9 @@ def batches_of(rows):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([0, 1], "1 of 3 do not, row 2 0 times"), ([0, 1, 2, 1], "1 of 3 do not, row 1 2 times")],
+    [([0, 1], "1 of 3 rows .* row 2: 0 times"), ([0, 1, 2, 1], "1 of 3 rows .* row 1: 2 times")],
 )
-def test_a_cache_without_every_row_once_is_refused(rows, message):
+def test_missing_and_repeated_rows_of_a_cache_are_refused(rows, message):
     with pytest.raises(ValueError, match=message), cached(batches_of(rows), n=3, tile_px=PX):
         pass
 
@@ -189,6 +197,6 @@ def test_a_cache_without_every_row_once_is_refused(rows, message):
         (np.zeros((3, 4, 4), dtype=np.uint8), ValueError, r"must be \(n, 3, h, w\)"),
     ],
 )
-def test_bad_tiles_are_named(tiles, error, message):
+def test_invalid_tiles_are_refused(tiles, error, message):
     with pytest.raises(error, match=message):
         Pixels(tiles)

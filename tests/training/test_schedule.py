@@ -1,4 +1,4 @@
-"""The learning rate falls as it is told to, and the best epoch is the best by what is monitored."""
+"""The schedule: learning rate, monitored score and invalid values."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def schedule_of(**options):
             "batch_size": 8,
             "learning_rate": 0.01,
             "weight_decay": 0.0,
+            "monitor": "loss",
             **options,
         }
     )
@@ -65,41 +66,41 @@ def _silent(monkeypatch):
 
 
 def rates(monkeypatch, **options):
-    seen = []
+    values = []
     step = Regression.on_train_epoch_start
 
     def on_train_epoch_start(self):
-        seen.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        values.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         step(self)
 
     monkeypatch.setattr(Regression, "on_train_epoch_start", on_train_epoch_start)
     fit(**options)
-    return seen
+    return values
 
 
-def test_the_learning_rate_stays_by_default(monkeypatch):
+def test_the_learning_rate_is_constant_by_default(monkeypatch):
     assert rates(monkeypatch) == [0.01] * 4
 
 
 def test_the_learning_rate_falls_along_a_cosine(monkeypatch):
-    wanted = [0.01 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
-    assert rates(monkeypatch, decay="cosine") == pytest.approx(wanted)
+    expected = [0.01 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert rates(monkeypatch, decay="cosine") == pytest.approx(expected)
 
 
-def test_rank_correlation_is_scipys_of_each_spot():
+def test_rank_correlation_per_spot_equals_that_of_scipy():
     random = np.random.default_rng(0)
     predicted, targets = random.normal(size=(5, G)), random.integers(0, 3, (5, G)).astype(float)
-    targets[1] = 2.0  # constant: nothing to rank
-    wanted = [0.0 if i == 1 else spearmanr(predicted[i], targets[i])[0] for i in range(5)]
-    found = spearman_per_spot(torch.from_numpy(predicted), torch.from_numpy(targets))
-    assert found == pytest.approx(np.mean(wanted))
+    targets[1] = 2.0  # a constant has no ranks
+    expected = [0.0 if i == 1 else spearmanr(predicted[i], targets[i])[0] for i in range(5)]
+    value = spearman_per_spot(torch.from_numpy(predicted), torch.from_numpy(targets))
+    assert value == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize(
     ("monitor", "mode", "best"), [("validation_loss", "min", 1), ("validation_spearman", "max", 2)]
 )
-def test_the_best_epoch_is_the_best_by_what_is_monitored(monitor, mode, best):
-    kept = BestWeights(monitor, mode)
+def test_the_best_epoch_is_that_with_the_best_monitored_score(monitor, mode, best):
+    best_weights = BestWeights(monitor, mode)
     module = Regression(Linear(), loss=F.mse_loss, learning_rate=0.1, weight_decay=0.0)
     metrics = [(0.9, 0.1), (0.5, 0.2), (0.7, 0.6), (float("nan"), float("nan"))]
     for epoch, (loss, spearman) in enumerate(metrics):
@@ -113,12 +114,12 @@ def test_the_best_epoch_is_the_best_by_what_is_monitored(monitor, mode, best):
 
         with torch.no_grad():
             module.network.linear.bias.fill_(epoch)
-        kept.on_validation_end(Trainer.__new__(Trainer), module)
-    assert kept.epoch == best
-    assert (kept.state["linear.bias"] == best).all()
+        best_weights.on_validation_end(Trainer.__new__(Trainer), module)
+    assert best_weights.epoch == best
+    assert (best_weights.state["linear.bias"] == best).all()
 
 
-def test_training_stops_when_the_ranks_get_no_better():
+def test_training_stops_when_the_rank_correlation_no_longer_rises():
     fitted = fit(monitor="spearman", max_epochs=30, patience=1)
     assert fitted.history["epoch"].max() < 29
 
@@ -127,11 +128,40 @@ def test_training_stops_when_the_ranks_get_no_better():
     ("options", "message"),
     [({"decay": "linear"}, "decay.*'linear'"), ({"monitor": "pcc"}, "monitor.*'pcc'")],
 )
-def test_bad_settings_are_named(options, message):
+def test_unknown_choices_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         schedule_of(**options)
 
 
-def test_one_target_has_no_ranks():
-    with pytest.raises(ValueError, match="there is one target: monitor the 'loss'"):
+def test_a_single_target_cannot_be_ranked():
+    with pytest.raises(ValueError, match="only one target: use monitor='loss'"):
         fit(np.zeros((N, 1), dtype=np.float32), monitor="spearman")
+
+
+def test_the_defaults_are_those_of_deepspot():
+    assert vars(Schedule()) == {
+        "max_epochs": 200,
+        "patience": 10,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-6,
+        "monitor": "pearson",
+        "decay": "constant",
+        "patch_size": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1: 0"),
+        ({"patience": 1.5}, "patience must be a whole number of at least 1: 1.5"),
+        ({"patience": True}, "patience must be a whole number of at least 1: True"),
+        ({"batch_size": -1}, "batch_size must be a whole number of at least 1: -1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0: nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0: -1.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**wrong)

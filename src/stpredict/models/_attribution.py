@@ -11,7 +11,7 @@ import torch
 from stpredict import _runtime, _validate
 from stpredict.models._methods import METHODS
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
-from stpredict.training import in_order
+from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -118,7 +118,7 @@ def of_embeddings(
         arguments = dict(zip((*names, "neighbor_mask"), tensors, strict=False))
         return model.targets.gene(network(**arguments), place)
 
-    for part in in_order(len(rows), max(1, batch_size // n_steps)):
+    for part in row_batches(len(rows), max(1, batch_size // n_steps)):
         batch = rows[part]
         embeddings, mask = [inputs.tiles(batch)], []
         if (subtiles := inputs.subtiles_of(batch)) is not None:

@@ -12,7 +12,7 @@ from stpredict import _runtime
 from stpredict.models._card import card_html, summary
 from stpredict.models._save import save
 from stpredict.models._state import ModelState
-from stpredict.training import Pixels, TileStream, in_order
+from stpredict.training import Pixels, TileStream, row_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,7 +168,7 @@ class Model(ModelState):
         network = self.network.eval().to(torch_device)
         outputs = np.empty((len(center), self.targets.n_outputs), dtype=np.float32)
         with torch.inference_mode():
-            for rows in in_order(len(center), _BATCH):
+            for rows in row_batches(len(center), _BATCH):
                 batch = {name: tensor[rows].to(torch_device) for name, tensor in tensors.items()}
                 outputs[rows] = network(**batch).cpu().numpy()
         network.cpu()
@@ -220,7 +220,7 @@ class Model(ModelState):
     def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
         pixels = Pixels(np.asarray(tiles))
         stream = TileStream(
-            ((rows, pixels.read(rows)) for rows in in_order(len(pixels), _BATCH)),
+            ((rows, pixels.read(rows)) for rows in row_batches(len(pixels), _BATCH)),
             n_tiles=len(pixels),
             symmetries=self.hyperparameters.average_symmetries,
         )

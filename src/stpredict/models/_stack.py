@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from stpredict.models._methods import STACKING
 from stpredict.models._records import StackNetwork
 from stpredict.targets import Standard
-from stpredict.training import Inputs, in_order
+from stpredict.training import Inputs, row_batches
 
 if TYPE_CHECKING:
     from stpredict.models._model import Model, RowInputs
@@ -67,7 +67,7 @@ class StackInputs:
         n_genes = len(self.stack.genes)
         # the scaling repeats that of the genes for each base
         by_base = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(by_base)
-        for rows in in_order(len(self), _BATCH):
+        for rows in row_batches(len(self), _BATCH):
             pooled = network.pool(network.encode(features[rows].to(device)))
             each = torch.from_numpy(by_base[:, rows]) if members else None
             yield rows, network.head(pooled), each

@@ -1,11 +1,12 @@
-"""Datasets over arrays, the Lightning module and the runner that fits every network."""
+"""Training of networks: datasets over arrays, options, and the function that fits a network."""
 
 from __future__ import annotations
 
 from stpredict.training._augment import Augmentation
-from stpredict.training._data import Batch, Inputs, Measured, in_order, pad_neighbors
-from stpredict.training._fit import Fitted, Schedule, fit_network
+from stpredict.training._data import Batch, Inputs, Measured, pad_neighbors, row_batches
+from stpredict.training._fit import Fitted, fit_network
 from stpredict.training._pixels import Pixels, TileBatch, TileStream
+from stpredict.training._schedule import Schedule
 
 __all__ = [
     "Augmentation",
@@ -18,6 +19,6 @@ __all__ = [
     "TileBatch",
     "TileStream",
     "fit_network",
-    "in_order",
     "pad_neighbors",
+    "row_batches",
 ]

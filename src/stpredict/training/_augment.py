@@ -1,4 +1,4 @@
-"""Changes of tiles that leave their expression as it is, made anew for every batch."""
+"""Random changes of training tiles that do not change their expression."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from torch.nn import functional as F
 
 from stpredict.nn._tiles import N_SYMMETRIES, check_tiles, symmetry
 
-# Ruifrok & Johnston 2001: optical density in R, G, B of haematoxylin, eosin and DAB.
+# Optical density in R, G, B of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001).
 _STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-#: Half a grey value: the optical density of black is large, not infinite.
+# Half a grey level, so that the optical density of black is finite.
 _DARKEST = 0.5 / 255
-#: Weights of R, G and B in brightness, ITU-R BT.601, as torchvision has them.
+# Weights of R, G and B in brightness (ITU-R BT.601), as in torchvision.
 _GREY = (0.2989, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly tiles are changed in training; each tile by numbers of its own.
+    """Random augmentation of training tiles, drawn independently for each tile.
 
-    At the defaults of the strengths, 0, and with ``flip`` and ``rotate`` off, tiles are left as
-    they are.
+    By default, tiles are not changed.
 
     Attributes
     ----------
     flip
-        Flip half the tiles from left to right, and half upside down.
+        Whether to flip half of the tiles left to right, and half upside down.
     rotate
-        Turn tiles by 0, 90, 180 or 270 degrees.
+        Whether to rotate tiles by 0, 90, 180 or 270 degrees.
     stain
-        Multiply the concentrations of haematoxylin, eosin and residual [1]_ by a factor each
-        from ``1 - stain`` to ``1 + stain``, in [0, 1]: tissue that is stained more or less [2]_.
+        Strength of the stain augmentation [2]_, in [0, 1]. The concentrations of haematoxylin,
+        eosin and residual [1]_ are multiplied by factors from ``1 - stain`` to ``1 + stain``.
         White stays white.
     color
-        Multiply brightness, contrast and saturation by a factor each from ``1 - color`` to
-        ``1 + color``, in [0, 1].
+        Strength of the colour augmentation, in [0, 1]. Brightness, contrast and saturation are
+        multiplied by factors from ``1 - color`` to ``1 + color``.
     blur
-        Largest standard deviation of a Gaussian blur, in pixels: focus.
+        Maximum standard deviation of a Gaussian blur, in pixels.
 
     Raises
     ------
+    TypeError
+        If ``flip`` or ``rotate`` is not a bool.
     ValueError
         If a strength is out of its range.
 
@@ -74,30 +75,30 @@ class Augmentation:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False: {getattr(self, name)!r}")
         for name in ("stain", "color"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= getattr(self, name) <= 1:  # also true for NaN
                 raise ValueError(f"{name} must be from 0 to 1: {getattr(self, name)!r}")
         if not 0 <= self.blur < float("inf"):
             raise ValueError(f"blur must be at least 0 px: {self.blur!r}")
 
     @property
     def is_off(self) -> bool:
-        """Whether tiles are left as they are."""
+        """Whether tiles are not changed."""
         return self == Augmentation()
 
     def __call__(self, tiles: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Change tiles.
+        """Augment tiles.
 
         Parameters
         ----------
         tiles
-            ``(n, 3, h, w)``, uint8, or floats in [0, 1]; square, where they are turned.
+            ``(n, 3, h, w)``, uint8, or floats in [0, 1]; square for ``rotate``.
         generator
-            Of the random numbers, on the CPU; by default torch's own.
+            Generator of random numbers, on the CPU; by default torch's global one.
 
         Returns
         -------
         Tensor
-            Of the same shape, type and range.
+            Augmented tiles of the same shape, type and range.
 
         Raises
         ------
@@ -106,10 +107,10 @@ class Augmentation:
         """
         check_tiles(tiles)
         if self.rotate and tiles.shape[-1] != tiles.shape[-2]:
-            raise ValueError(f"tiles that are turned must be square, not {tuple(tiles.shape[-2:])}")
+            raise ValueError(f"Tiles must be square to rotate, not {tuple(tiles.shape[-2:])}.")
         if len(tiles) == 0 or self.is_off:
             return tiles
-        tiles = self._turn(tiles, generator)
+        tiles = self._flip_and_rotate(tiles, generator)
         if not (self.stain or self.color or self.blur):
             return tiles
         x = tiles.float() / 255 if tiles.dtype == torch.uint8 else tiles.float()
@@ -124,9 +125,9 @@ class Augmentation:
             return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
         return x.clamp_(0, 1).to(tiles.dtype)
 
-    def _turn(self, tiles: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Give every tile one of the symmetries that are allowed."""
-        # a flip upside down is one from left to right and half a turn
+    def _flip_and_rotate(self, tiles: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Apply one of the allowed symmetries to each tile."""
+        # symmetries 4 to 7 are flipped left to right; an upside-down flip is that and a half turn
         allowed = [
             k
             for k in range(N_SYMMETRIES)
@@ -136,18 +137,18 @@ class Augmentation:
         ]
         if len(allowed) == 1:
             return tiles
-        drawn = torch.randint(len(allowed), (len(tiles),), generator=generator)
-        turned = torch.empty_like(tiles)
+        choice = torch.randint(len(allowed), (len(tiles),), generator=generator)
+        changed = torch.empty_like(tiles)
         for i, k in enumerate(allowed):
-            rows = drawn == i
-            turned[rows] = symmetry(tiles[rows], k)
-        return turned
+            rows = choice == i
+            changed[rows] = symmetry(tiles[rows], k)
+        return changed
 
     @staticmethod
     def _factors(tiles: Tensor, strength: float, generator: torch.Generator | None) -> Tensor:
         """Three factors per tile, (n, 3), around 1."""
-        drawn = torch.rand(len(tiles), 3, generator=generator)
-        return (1 + strength * (2 * drawn - 1)).to(tiles.device)
+        uniform = torch.rand(len(tiles), 3, generator=generator)
+        return (1 + strength * (2 * uniform - 1)).to(tiles.device)
 
 
 def restain(tiles: Tensor, factors: Tensor) -> Tensor:
@@ -158,12 +159,12 @@ def restain(tiles: Tensor, factors: Tensor) -> Tensor:
     tiles
         (n, 3, h, w) float in [0, 1].
     factors
-        (n, 3), of haematoxylin, eosin and residual.
+        (n, 3) factors of haematoxylin, eosin and residual.
     """
     stains = F.normalize(torch.tensor(_STAINS, dtype=torch.float64), dim=1)
     stains, unmix = (m.to(tiles) for m in (stains, torch.linalg.inv(stains)))
     density = -tiles.clamp(_DARKEST, 1).log()
-    # density of a pixel is a row: density @ unmix gives concentrations, @ stains density again
+    # for a pixel's density as a row, density @ unmix are concentrations, and @ stains density again
     change = unmix @ (factors[:, :, None] * stains)
     return torch.einsum("nchw,ncd->ndhw", density, change).neg_().exp_().clamp_(0, 1)
 
@@ -176,7 +177,7 @@ def recolor(tiles: Tensor, factors: Tensor) -> Tensor:
     tiles
         (n, 3, h, w) float in [0, 1].
     factors
-        (n, 3), of brightness, contrast and saturation.
+        (n, 3) factors of brightness, contrast and saturation.
     """
     brightness, contrast, saturation = factors.T[:, :, None, None, None]
     x = (tiles * brightness).clamp_(0, 1)
@@ -191,7 +192,7 @@ def _grey(tiles: Tensor) -> Tensor:
 
 
 def blur(tiles: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
-    """Blur each tile by a Gaussian of its own.
+    """Blur each tile with a Gaussian of its standard deviation.
 
     Parameters
     ----------
@@ -200,14 +201,15 @@ def blur(tiles: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
     sigma
         (n,), standard deviations in pixels.
     reach
-        Pixels to either side that a Gaussian is cut off at.
+        Number of pixels to either side at which the Gaussians are truncated.
     """
     n, channels, height, width = tiles.shape
-    reach = min(reach, height - 1, width - 1)  # as far as an image can be mirrored
+    reach = min(reach, height - 1, width - 1)  # reflection padding reaches no further
     offsets = torch.arange(-reach, reach + 1, device=tiles.device, dtype=tiles.dtype)
-    # a Gaussian narrower than this is one pixel
+    # narrower Gaussians are a single pixel; avoids a division by 0
     kernel = torch.exp(-((offsets / sigma.clamp(min=1e-3)[:, None]) ** 2) / 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None]
+    # all channels of all tiles are groups of one convolution, first along rows, then columns
     flat = F.pad(tiles.flatten(0, 1)[None], [reach] * 4, mode="reflect")
     flat = F.conv2d(flat, kernel, groups=n * channels)
     flat = F.conv2d(flat, kernel.transpose(-2, -1), groups=n * channels)
@@ -215,5 +217,5 @@ def blur(tiles: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
 
 
 def _reach(sigma: float) -> int:
-    """Where a Gaussian has fallen to a hundredth: three standard deviations."""
+    """Three standard deviations, at which a Gaussian has fallen to a hundredth."""
     return max(1, round(3 * sigma))

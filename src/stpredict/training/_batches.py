@@ -1,9 +1,9 @@
-"""Batches of rows for a DataLoader: in order, shuffled, weighted, or in patches of tissue."""
+"""Batches of rows for a DataLoader: ordered, shuffled, weighted, or in patches of tissue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from stpredict.training._pixels import Pixels, TileBatch
 
 
-class Rows(Dataset[Any]):
-    """Batches of some rows."""
+class RowDataset(Dataset["Batch | TileBatch"]):
+    """Some rows of the inputs, indexed by whole batches."""
 
     def __init__(
         self, inputs: Inputs | Pixels, measured: Measured, rows: NDArray[np.intp], *, training: bool
@@ -36,26 +36,26 @@ class Rows(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, chosen: Sequence[int]) -> Batch | TileBatch:
-        return self.inputs.batch(
-            self.rows[np.asarray(chosen)], self.measured, training=self.training
-        )
+    def __getitem__(self, index: Sequence[int]) -> Batch | TileBatch:
+        rows = self.rows[np.asarray(index)]
+        return self.inputs.batch(rows, self.measured, training=self.training)
 
 
 class PatchSampler(Sampler[int]):
-    """Numbers 0 to n in runs of what is near in space, the runs in random order.
+    """Patches of tissue in random order, as runs of indices.
 
     Cells of a patch share most of their neighbours, so a batch of patches has far fewer distinct
-    tiles to encode than one of cells drawn one by one.
+    tiles to encode than a batch of randomly drawn cells.
 
     Parameters
     ----------
     order
-        (n,) the numbers, those near in space near in order.
+        (n,) all indices, ordered so that close cells are close in the order.
     patch_size
         Length of a run.
     generator
-        Of the random order; where runs start is drawn, too, so that no cells are always together.
+        Generator of the random order. It also draws where runs start, so that the patches differ
+        between epochs.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class PatchSampler(Sampler[int]):
         first = int(torch.randint(self.patch_size, (), generator=self.generator))
         starts = range(first, len(self.order), self.patch_size)
         patches = np.split(self.order, list(starts))
-        for number in torch.randperm(len(patches), generator=self.generator).tolist():
-            yield from patches[number].tolist()
+        for i in torch.randperm(len(patches), generator=self.generator).tolist():
+            yield from patches[i].tolist()
 
 
 def training_loader(
@@ -83,13 +83,13 @@ def training_loader(
     generator: torch.Generator,
     patch_size: int = 1,
     weights: NDArray[np.float64] | None = None,
-) -> DataLoader[Any]:
+) -> DataLoader[Batch | TileBatch]:
     """Batches of rows in random order.
 
-    With weights, (n,) of the rows, as many rows are drawn by them, with replacement; with patches,
-    rows near in space stay together.
+    With ``weights``, (n_rows,), as many rows are drawn with replacement. With ``patch_size``, rows
+    close in space stay together.
     """
-    dataset = Rows(inputs, measured, rows, training=True)
+    dataset = RowDataset(inputs, measured, rows, training=True)
     sampler: Sampler[int]
     if weights is not None:
         sampler = WeightedRandomSampler(
@@ -99,32 +99,35 @@ def training_loader(
             generator=generator,
         )
     elif patch_size > 1 and inputs.order is not None:
-        sampler = PatchSampler(_along(inputs.order, rows), patch_size, generator)
+        sampler = PatchSampler(_spatial_order(inputs.order, rows), patch_size, generator)
     else:
         sampler = RandomSampler(dataset, generator=generator)
-    return _load(dataset, sampler, batch_size)
+    return _loader(dataset, sampler, batch_size)
 
 
 def validation_loader(
     inputs: Inputs | Pixels, measured: Measured, rows: NDArray[np.intp], *, batch_size: int
-) -> DataLoader[Any]:
-    """Batches of rows in their order, or where it is known, in that of the tissue."""
-    if inputs.order is not None:  # neighbours are shared, as in patches
-        rows = rows[_along(inputs.order, rows)]
-    dataset = Rows(inputs, measured, rows, training=False)
-    return _load(dataset, SequentialSampler(dataset), batch_size)
+) -> DataLoader[Batch | TileBatch]:
+    """Batches of rows in spatial order if there is one, else in the order of the rows."""
+    if inputs.order is not None:  # batches share neighbours, as in patches
+        rows = rows[_spatial_order(inputs.order, rows)]
+    dataset = RowDataset(inputs, measured, rows, training=False)
+    return _loader(dataset, SequentialSampler(dataset), batch_size)
 
 
-def _along(order: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Places of some rows, (n_rows,), in an order of all."""
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return np.argsort(place[rows])
+def _spatial_order(order: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Indices that bring ``rows``, (n_rows,), into the order of all rows."""
+    # invert the permutation: rank of each row in the order
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return np.argsort(rank[rows])
 
 
-def _load(dataset: Rows, sampler: Sampler[int], batch_size: int) -> DataLoader[Any]:
+def _loader(
+    dataset: RowDataset, sampler: Sampler[int], batch_size: int
+) -> DataLoader[Batch | TileBatch]:
     return DataLoader(
         dataset,
         sampler=BatchSampler(sampler, batch_size, drop_last=False),
-        batch_size=None,  # the sampler gives whole batches
+        batch_size=None,  # the sampler yields whole batches
     )

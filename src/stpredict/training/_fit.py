@@ -1,4 +1,4 @@
-"""The one runner that fits every network."""
+"""The function that fits every network."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from stpredict import _runtime, _validate
+from stpredict import _runtime
 from stpredict._log import quiet, tell
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
-from stpredict.training._module import MONITORS, BestWeights, History, NotFiniteError, Regression
+from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
+from stpredict.training._schedule import MONITORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,60 +28,15 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from stpredict.training._data import Inputs, Measured
-    from stpredict.training._module import Loss
-    from stpredict.training._pixels import Pixels
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Attributes
-    ----------
-    max_epochs
-        Most epochs.
-    patience
-        Epochs without a better validation after which training stops.
-    batch_size
-        Spots in a batch.
-    learning_rate, weight_decay
-        Of AdamW.
-    patch_size
-        Spots that are near in space and stay together in a batch.
-    decay
-        ``"constant"``, or ``"cosine"``: the learning rate falls to 0 over ``max_epochs``.
-    monitor
-        What the best epoch is chosen by: the validation ``"loss"``; ``"pearson"``, the correlation
-        of each target over the held-out spots, averaged by the variance of the targets; or
-        ``"spearman"``, the rank correlation over the targets of each held-out spot, averaged over
-        spots.
-    """
-
-    max_epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    patch_size: int = 1
-    decay: str = "constant"
-    monitor: str = "loss"
-
-    def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size", "patch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
-        for name in ("learning_rate", "weight_decay"):
-            if not getattr(self, name) >= 0:  # NaN is not
-                raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
-        _validate.one_of("decay", self.decay, ("constant", "cosine"))
-        _validate.one_of("monitor", self.monitor, tuple(MONITORS))
+    from stpredict.training._data import Batch, Inputs, Measured
+    from stpredict.training._module import LossFunction
+    from stpredict.training._pixels import Pixels, TileBatch
+    from stpredict.training._schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, at the epoch with the best validation."""
+    """A trained network with the weights of its best epoch, counted from 0."""
 
     network: nn.Module
     history: pd.DataFrame
@@ -94,59 +50,59 @@ def fit_network(
     *,
     training: NDArray[np.intp],
     validation: NDArray[np.intp],
-    loss: Loss,
+    loss: LossFunction,
     schedule: Schedule,
     seed: int,
     device: str,
     weights: NDArray[np.float64] | None = None,
 ) -> Fitted:
-    """Train a network on some rows, stop early on others, keep the best weights.
+    """Train a network on some rows, with early stopping on others.
 
     Parameters
     ----------
     build
-        Makes the network; called with the seed set.
+        Function that builds the network, called after seeding.
     inputs
-        Embeddings of all rows.
+        Embeddings or tiles of all rows.
     measured
         Targets of all rows.
     training, validation
-        Rows.
+        Rows for training and for early stopping.
     loss
-        Of predicted and measured scaled targets, such as `stpredict.nn.losses.make` gives. What
-        it learns itself is trained in a copy.
+        Function of predicted and measured scaled targets, such as from `stpredict.nn.losses.make`.
+        Its parameters are trained in a copy.
     schedule
-        How long and how fast.
+        Length, step size and early stopping of the training.
     seed
-        Of the weights, the order of the batches and dropout. The global state of torch's random
-        numbers is left as it was.
+        Random seed for the weights, the order of batches and dropout. The global state of torch's
+        random numbers is restored afterwards.
     device
-        ``"auto"``: cuda, then mps, then cpu.
+        Torch device; ``"auto"`` is cuda, mps or cpu, whichever is available first.
     weights
-        (n,) of all rows: in every epoch, as many training rows are drawn by them, with
-        replacement. By default, every training row once.
+        (n,) sampling weights of all rows. As many training rows are drawn per epoch, with
+        replacement. By default, each training row is used once.
 
     Returns
     -------
     Fitted
-        If a loss stops being a number, training ends there, and the best validated
-        weights are those given; which step it was is told.
+        Network with the weights of the best epoch. If a loss is not finite, training ends early,
+        which is logged.
 
     Raises
     ------
     ValueError
-        If no validation ever gave a number.
+        If no validation was finite.
     """
-    chosen = _runtime.resolve_device(device)
+    torch_device = _runtime.resolve_device(device)
     if schedule.monitor == "spearman" and measured.targets.shape[1] < 2:
         raise ValueError(
-            "monitor='spearman' ranks the targets of a spot, and there is one target: monitor the "
-            "'loss'"
+            "monitor='spearman' ranks the targets of a spot, but there is only one target: use "
+            "monitor='loss' or 'pearson'"
         )
     name, mode = MONITORS[schedule.monitor]
     best, history = BestWeights(name, mode), History()
-    cuda = range(torch.cuda.device_count()) if chosen.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _silent_lightning():
+    cuda = range(torch.cuda.device_count()) if torch_device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _quiet_lightning():
         torch.manual_seed(seed)
         module = Regression(
             build(),
@@ -166,16 +122,16 @@ def fit_network(
             weights=None if weights is None else weights[training],
         )
         held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
-        stop = EarlyStopping(name, patience=schedule.patience, mode=mode)
-        trainer = _trainer(chosen, schedule, callbacks=[best, history, stop])
-        broken = _run(trainer, module, shuffled, held_out, history)
+        early_stopping = EarlyStopping(name, patience=schedule.patience, mode=mode)
+        trainer = _trainer(torch_device, schedule, callbacks=[best, history, early_stopping])
+        failure = _run(trainer, module, shuffled, held_out, history)
     if not best.state:
         raise ValueError(
-            f"{broken}, before any validation gave a number: are the targets or embeddings "
-            f"extreme, or is learning_rate={schedule.learning_rate:g} too high?"
+            f"{failure}, before any finite validation. Lower "
+            f"learning_rate={schedule.learning_rate:g}, or look for extreme targets or embeddings."
         )
-    if broken:
-        tell(f"{broken}: training stopped, with the weights of epoch {best.epoch}")
+    if failure:
+        tell(f"{failure}: training stopped, with the weights of epoch {best.epoch}")
     network = module.network.cpu()
     network.load_state_dict(best.state)
     return Fitted(network=network.eval(), history=history.frame(), best_epoch=best.epoch)
@@ -184,11 +140,11 @@ def fit_network(
 def _run(
     trainer: L.Trainer,
     module: Regression,
-    training: DataLoader[Any],
-    validation: DataLoader[Any],
+    training: DataLoader[Batch | TileBatch],
+    validation: DataLoader[Batch | TileBatch],
     history: History,
 ) -> str:
-    """Train; where it ended because a loss was no number, say which, else nothing."""
+    """Train, and return a description of the failure if a loss was not finite, else ""."""
     try:
         trainer.fit(module, training, validation)
     except NotFiniteError as error:
@@ -199,7 +155,7 @@ def _run(
     return f"the validation loss was {loss} after step {step}, in epoch {epoch}"
 
 
-def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[Any]) -> L.Trainer:
+def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[L.Callback]) -> L.Trainer:
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and device.type == "cuda" else 1,
@@ -208,22 +164,22 @@ def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[Any]) 
         callbacks=callbacks,
         enable_progress_bar=settings.verbosity > 0,
         enable_model_summary=False,
-        enable_checkpointing=False,  # the best weights stay in memory
+        enable_checkpointing=False,  # BestWeights keeps the best weights in memory
         logger=False,
         num_sanity_val_steps=0,
     )
 
 
 @contextmanager
-def _silent_lightning() -> Iterator[None]:
-    """Leave out what Lightning reports of its set-up, and advice that does not apply here."""
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's report of its set-up, and advice that does not apply here."""
     with quiet("lightning.pytorch.utilities.rank_zero"), warnings.catch_warnings():
-        # arrays are in memory: worker processes would only copy them
+        # worker processes would only copy arrays that are in memory
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # Lightning 2.6 walks nested batches by torch's older names
+        # Lightning 2.6 uses deprecated names of torch for nested batches
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        # few spots make few batches
+        # small data sets have few batches
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-        # frozen blocks stay in evaluation mode
+        # frozen blocks stay in evaluation mode on purpose
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         yield

@@ -1,10 +1,10 @@
-"""The thin Lightning module, and what is recorded while it trains."""
+"""The Lightning module, and the callbacks that record its training."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -17,31 +17,24 @@ from stpredict.nn import losses
 from stpredict.training._data import Batch
 from stpredict.training._pixels import TileBatch
 
-Loss = Callable[..., torch.Tensor]
-
-#: What the best epoch can be chosen by: the name it is logged by, and which way is better.
-MONITORS = {
-    "loss": ("validation_loss", "min"),
-    "pearson": ("validation_pearson", "max"),
-    "spearman": ("validation_spearman", "max"),
-}
+LossFunction = Callable[..., torch.Tensor]
 
 
 class NotFiniteError(Exception):
-    """The training loss is no number at a step, counted from 1, which was not taken."""
+    """The training loss is not finite. Steps count from 1; this step was not taken."""
 
     def __init__(self, *, loss: float, step: int, epoch: int) -> None:
         super().__init__(f"the training loss was {loss} at step {step}, in epoch {epoch}")
 
 
 class Regression(L.LightningModule):
-    """Fit a network to scaled targets with AdamW, and what the loss itself has to learn."""
+    """Fit a network, and the parameters of its loss, to scaled targets with AdamW."""
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        loss: Loss,
+        loss: LossFunction,
         learning_rate: float,
         weight_decay: float,
         cosine_epochs: int | None = None,
@@ -49,21 +42,21 @@ class Regression(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        # told the progress and trained: the caller's own stays as it was
+        # training changes the progress and parameters of a loss: do not change the caller's
         self.loss = copy.deepcopy(loss)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.cosine_epochs = cosine_epochs
         self.monitor = monitor
-        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
-        """Tell the loss how far training is, for what follows a schedule."""
+        """Set the progress of training, for losses with a schedule."""
         if isinstance(self.loss, losses.Loss) and self.trainer.max_epochs:
             self.loss.progress = self.current_epoch / self.trainer.max_epochs
 
     def training_step(self, batch: Batch | TileBatch, _: int) -> torch.Tensor:
-        """Loss of a batch; raises before anything is learnt of a loss that is no number."""
+        """Loss of a batch; raises before a step if it is not finite."""
         loss = self._loss(batch)[0]
         if not torch.isfinite(loss):
             raise NotFiniteError(
@@ -72,7 +65,7 @@ class Regression(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch | TileBatch, _: int) -> None:
-        """Loss of a held-out batch, averaged over the spots, and what is monitored beside it."""
+        """Log the loss of a held-out batch and the monitored score."""
         loss, predicted = self._loss(batch)
         targets, n = batch.targets, len(batch.targets)
         self.log("validation_loss", loss, batch_size=n, prog_bar=True)
@@ -80,28 +73,29 @@ class Regression(L.LightningModule):
             self.log("validation_spearman", spearman_per_spot(predicted, targets), batch_size=n)
         elif self.monitor == "pearson":
             if batch.log_expected is not None:
-                # counts over what is expected, on a scale on which rare genes do not run away
+                # counts relative to their expectation, on a scale that compresses rare genes
                 targets = torch.log1p(targets / batch.log_expected.exp())
                 predicted = torch.nn.functional.softplus(predicted)
-            self._validated.append((predicted, targets))
+            self._held_out.append((predicted, targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Correlation over all held-out spots, where it is monitored."""
-        if self._validated:
-            predicted, targets = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
-            self._validated.clear()
+        """Log the correlation over all held-out spots, if it is monitored."""
+        if self._held_out:
+            predicted, targets = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
+            self._held_out.clear()
             self.log("validation_pearson", pearson_per_target(predicted, targets))
 
     def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = batch.predict(self.network)
         if batch.log_expected is None:
             return self.loss(predicted, batch.targets), predicted
-        # of counts: the network learns by how much they differ from what the mean expects
-        alike = predicted.new_zeros(len(predicted))
-        return self.loss(predicted + batch.log_expected, batch.targets, alike), predicted
+        # for counts, the network predicts the log-ratio to the training mean; the expected counts
+        # include the library size, so the loss gets an offset of 0
+        no_offset = predicted.new_zeros(len(predicted))
+        return self.loss(predicted + batch.log_expected, batch.targets, no_offset), predicted
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with a learning rate that stays or falls along a cosine."""
+        """AdamW, with a constant learning rate or cosine annealing."""
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
@@ -112,22 +106,22 @@ class Regression(L.LightningModule):
 
 
 def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:
-    """Correlation of each target over spots, averaged by their variance; 0 where one is constant.
+    """Correlation of each target over spots, 0 if constant; mean weighted by target variance.
 
-    Factors so weigh by what they explain, and standardised genes about alike.
+    Factors are thereby weighted by the variance they explain, standardised genes about equally.
     """
-    sides = [values.double().cpu().numpy() for values in (predicted, targets)]
-    centred = [values - values.mean(axis=0) for values in sides]
-    spread = [np.sqrt((values**2).sum(axis=0)) for values in centred]
-    product, norm = (centred[0] * centred[1]).sum(axis=0), spread[0] * spread[1]
-    # what is no number stays none
+    arrays = [values.double().cpu().numpy() for values in (predicted, targets)]
+    centred = [values - values.mean(axis=0) for values in arrays]
+    norms = [np.sqrt((values**2).sum(axis=0)) for values in centred]
+    product, norm = (centred[0] * centred[1]).sum(axis=0), norms[0] * norms[1]
+    # NaN differs from 0, so it is divided and stays NaN
     pcc = np.divide(product, norm, out=np.zeros_like(product), where=norm != 0)
-    weights = spread[1] ** 2
+    weights = norms[1] ** 2
     return float((pcc * weights).sum() / max(weights.sum(), np.finfo(float).tiny))
 
 
 def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:
-    """Rank correlation over the targets of each spot, averaged; 0 where one side is constant."""
+    """Mean over spots of the rank correlation over targets, 0 if one side is constant."""
     ranks = [rankdata(values.float().cpu().numpy(), axis=1) for values in (predicted, targets)]
     centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
     norm = np.sqrt(np.prod([(values**2).sum(axis=1) for values in centred], axis=0))
@@ -136,7 +130,7 @@ def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 class BestWeights(L.Callback):
-    """Keep the weights of the epoch with the best validation, in memory."""
+    """Keep the weights of the best epoch in memory."""
 
     def __init__(self, monitor: str, mode: str) -> None:
         self.monitor, self.sign = monitor, 1 if mode == "max" else -1
@@ -149,12 +143,12 @@ class BestWeights(L.Callback):
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score > self.score:
             self.score, self.epoch = score, trainer.current_epoch
-            network: Any = pl_module.network
+            network = cast(Regression, pl_module).network
             self.state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 
 
 class History(L.Callback):
-    """Record the loss of every step and of every validation."""
+    """Record the loss of each step and of each validation."""
 
     def __init__(self) -> None:
         self.records: list[tuple[int, int, str, float]] = []
@@ -162,12 +156,12 @@ class History(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, _: L.LightningModule, outputs: Any, *__: Any
     ) -> None:
-        """Record a step."""
+        """Record the loss of a step."""
         loss = float(outputs["loss"])
         self.records.append((trainer.current_epoch, trainer.global_step, "training", loss))
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        """Record a validation."""
+        """Record the loss of a validation."""
         loss = float(trainer.callback_metrics["validation_loss"])
         self.records.append((trainer.current_epoch, trainer.global_step, "validation", loss))
 

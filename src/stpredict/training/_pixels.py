@@ -1,4 +1,4 @@
-"""Tiles for networks that learn from pixels: batches of a cache, and streams of batches."""
+"""Tiles for networks on pixels: batches from a cache, and streams of batches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training._augment import Augmentation
 from stpredict.training._data import Measured
 
-#: Which rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
+#: Batches of rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
 Tiles = Iterable[tuple[NDArray[np.intp], torch.Tensor]]
 
 
 class TileBatch(NamedTuple):
-    """What a network on pixels sees of some spots.
+    """Tiles and targets of some spots.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class TileBatch(NamedTuple):
     targets
         (n, g) float32, scaled.
     log_expected
-        (n, g) float32, what the network's output is added to for losses on counts.
+        (n, g) float32, offset of the network's output for losses on counts.
     """
 
     tiles: torch.Tensor
@@ -54,7 +54,7 @@ class Pixels:
     tiles
         (n, 3, h, w) uint8, in memory or memory-mapped.
     augmentation
-        Of batches that are trained on; by default none.
+        Augmentation of training batches; by default none.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class Pixels:
 
     tiles: NDArray[np.uint8]
     augmentation: Augmentation = field(default_factory=Augmentation)
-    order: None = field(default=None, init=False)  # batches of patches save nothing here
+    order: None = field(default=None, init=False)  # patches would save nothing
 
     def __post_init__(self) -> None:
         if self.tiles.dtype != np.uint8:
@@ -78,10 +78,9 @@ class Pixels:
     def batch(
         self, rows: NDArray[np.intp], measured: Measured, *, training: bool = False
     ) -> TileBatch:
-        """Gather what a network needs to be trained, or validated, on some rows.
+        """Tiles and targets of some rows; augmented in training.
 
-        What is trained on is augmented, by numbers of torch's own generator, which the runner has
-        seeded.
+        The augmentation uses torch's global generator, which `fit_network` seeds.
         """
         tiles = self.read(rows)
         return TileBatch(
@@ -92,13 +91,13 @@ class Pixels:
 
     def read(self, rows: NDArray[np.intp]) -> torch.Tensor:
         """Copy the tiles of some rows, (m, 3, h, w) uint8."""
-        # a copy even where rows could be a view: what is memory-mapped is read once
+        # copy, also for a slice: memory-mapped tiles are then read from disk once
         return torch.from_numpy(np.array(self.tiles[rows]))
 
 
 @dataclass(frozen=True)
 class TileStream:
-    """Tiles of all spots as they are read, to be predicted once.
+    """Tiles of all spots, predicted once while they are read.
 
     Attributes
     ----------
@@ -107,8 +106,7 @@ class TileStream:
     n_tiles
         Number of tiles.
     symmetries
-        Whether to predict the mean over the eight flips and right-angle turns of a tile, as ST-Net
-        does.
+        Whether to average predictions over the eight flips and rotations of a tile, as in ST-Net.
     """
 
     tiles: Tiles
@@ -118,10 +116,9 @@ class TileStream:
     def walk(
         self, network: nn.Module, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, None]]:
-        """Predict tiles as they come; no more than a batch of them is held.
+        """Predict tiles in the order of reading, holding one batch in memory.
 
-        Gives the rows, in the order of the tiles, what the network predicts of them, (b, g), and
-        None where other methods have the members of an ensemble, whether they are wanted or not.
+        Yields rows, their predictions (b, g), and None instead of the members of an ensemble.
         """
         network.eval()
         turns = range(N_SYMMETRIES if self.symmetries else 1)
@@ -134,28 +131,27 @@ class TileStream:
 
 @contextmanager
 def cached(tiles: Tiles, *, n: int, tile_px: int) -> Iterator[NDArray[np.uint8]]:
-    """Write tiles to a file that is mapped into memory, in the order of their rows.
+    """Write tiles to a temporary file, memory-mapped in the order of their rows.
 
     Parameters
     ----------
     tiles
-        Batches of rows and tiles, in any order; every row once.
+        Batches of rows and tiles, in any order; each row once.
     n
         Number of rows.
     tile_px
-        Side of the tiles.
+        Side of the tiles in pixels.
 
     Yields
     ------
-    (n, 3, tile_px, tile_px) uint8, read-only. Its file lies in a temporary folder and is removed
-    when the context is left.
+    (n, 3, tile_px, tile_px) uint8, read-only. The file is removed when the context is left.
 
     Raises
     ------
     ValueError
-        If a row is missing, comes twice, or is none of the n.
+        If a row is missing, repeated, or out of range.
     OSError
-        If the disk does not hold the tiles.
+        If the disk is full.
     """
     shape = (n, 3, tile_px, tile_px)
     with tempfile.TemporaryDirectory(
@@ -168,14 +164,14 @@ def cached(tiles: Tiles, *, n: int, tile_px: int) -> Iterator[NDArray[np.uint8]]
 
 def _write(path: Path, tiles: Tiles, shape: tuple[int, int, int, int]) -> None:
     cache = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    seen = np.zeros(shape[0], dtype=int)
+    n_writes = np.zeros(shape[0], dtype=int)
     for rows, batch in tiles:
         cache[rows] = batch.numpy()
-        np.add.at(seen, rows, 1)
+        np.add.at(n_writes, rows, 1)  # counts rows that repeat within a batch
     cache.flush()
-    wrong = np.flatnonzero(seen != 1)
-    if wrong.size:
+    invalid = np.flatnonzero(n_writes != 1)
+    if invalid.size:
         raise ValueError(
-            f"every row must come once; {wrong.size} of {shape[0]} do not, row {wrong[0]} "
-            f"{seen[wrong[0]]} times"
+            f"{invalid.size} of {shape[0]} rows were not written exactly once, such as row "
+            f"{invalid[0]}: {n_writes[invalid[0]]} times"
         )

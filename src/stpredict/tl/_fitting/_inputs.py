@@ -37,7 +37,7 @@ def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | S
         sections_for_tiles(spots, model.recipe.tiles), model.recipe.tiles, description="predict"
     )
     symmetries = model.hyperparameters.average_symmetries
-    return TileStream(tiles, n_rows=spots.table.n_obs, symmetries=symmetries)
+    return TileStream(tiles, n_tiles=spots.table.n_obs, symmetries=symmetries)
 
 
 def training_inputs(spots: SpotTable, model: Model) -> AbstractContextManager[Inputs | Pixels]:

@@ -1,0 +1,74 @@
+"""Options of the training of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stpredict import _validate
+
+#: Logged name of each monitored quantity, and whether a lower or a higher value is better.
+MONITORS = {
+    "loss": ("validation_loss", "min"),
+    "pearson": ("validation_pearson", "max"),
+    "spearman": ("validation_spearman", "max"),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length, step size and early stopping of the training of a network.
+
+    Attributes
+    ----------
+    max_epochs
+        Maximum number of epochs.
+    patience
+        Number of epochs without a better validation after which training stops.
+    batch_size
+        Number of spots in a batch.
+    learning_rate
+        Learning rate of AdamW.
+    weight_decay
+        Weight decay of AdamW.
+    monitor
+        Validation score that selects the best epoch: ``"loss"``; ``"pearson"``, the correlation
+        of each target over the held-out spots, averaged with the variances of the targets as
+        weights; or ``"spearman"``, the rank correlation over the targets of each held-out spot,
+        averaged over spots.
+    decay
+        Course of the learning rate: ``"constant"``, or ``"cosine"``, which decreases it to 0 over
+        ``max_epochs``.
+    patch_size
+        Number of spots close in space that stay together in a batch. Spots of a patch share
+        neighbours, which are then encoded once. Ignored for networks on pixels.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+
+    Examples
+    --------
+    >>> from stpredict.training import Schedule
+    >>> Schedule(max_epochs=50, monitor="loss").learning_rate
+    0.001
+    """
+
+    max_epochs: int = 200
+    patience: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    monitor: Literal["loss", "pearson", "spearman"] = "pearson"
+    decay: Literal["constant", "cosine"] = "constant"
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "patience", "batch_size", "patch_size"):
+            _validate.whole_number(name, getattr(self, name))
+        for name in ("learning_rate", "weight_decay"):
+            if not getattr(self, name) >= 0:  # also false for NaN
+                raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
+        _validate.one_of("monitor", self.monitor, MONITORS)
+        _validate.one_of("decay", self.decay, ("constant", "cosine"))

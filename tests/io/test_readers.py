@@ -25,8 +25,8 @@ from spatialdata.transformations import (
 
 import stpredict as stp
 from stpredict._sdata import _sections
-from stpredict.io import _image
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared import _image
+from stpredict.io._shared._assemble import assemble_section
 
 
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):

@@ -50,10 +50,15 @@ def concat(
     Examples
     --------
     >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom(2, size_px=800)
-    >>> parts = [sdata.subset([name, f"{name}_image", "table"]) for name in ("S1", "S2")]
-    >>> stp.io.concat(parts).tables["table"].n_obs == sdata.tables["table"].n_obs
-    True
+    >>> phantom = stp.datasets.phantom(size_px=800)
+    >>> table, image = phantom.tables["table"], phantom.images["S1_image"]["scale0"]["image"]
+    >>> sections = [
+    ...     stp.io.read_h5ad(table, image.data, section=name, mpp=1.0, diameter_um=55)
+    ...     for name in ("A", "B")
+    ... ]
+    >>> sdata = stp.io.concat(sections)
+    >>> sorted(sdata.shapes), sdata.tables["table"].n_obs == 2 * table.n_obs
+    (['A', 'B'], True)
     """
     sdatas = list(sdatas)
     if not sdatas:

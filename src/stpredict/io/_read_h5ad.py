@@ -13,13 +13,14 @@ from stpredict.io._shared._assemble import assemble_section
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import dask.array as da
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 
 def read_h5ad(
     h5ad: str | Path | ad.AnnData,
-    image: str | Path | NDArray[Any],
+    image: str | Path | NDArray[Any] | da.Array,
     *,
     section: str,
     mpp: float,
@@ -77,9 +78,8 @@ def read_h5ad(
     --------
     >>> import stpredict as stp
     >>> phantom = stp.datasets.phantom(size_px=800)
-    >>> table = phantom.tables["table"]
-    >>> image = phantom.images["S1_image"]["scale0"]["image"].to_numpy()
-    >>> sdata = stp.io.read_h5ad(table, image, section="copy", mpp=1.0, diameter_um=55)
+    >>> table, image = phantom.tables["table"], phantom.images["S1_image"]["scale0"]["image"]
+    >>> sdata = stp.io.read_h5ad(table, image.data, section="copy", mpp=1.0, diameter_um=55)
     >>> list(sdata.images), list(sdata.shapes)
     (['copy_image'], ['copy'])
     """

@@ -157,22 +157,23 @@ def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> list[s
     """Names of the slides to read, which must have spots and an image."""
     if isinstance(slides, str):
         raise ValueError(f"slides={slides!r} is one name; pass a list: [{slides!r}]")
+    names = None if slides is None else list(slides)
     for folder in (f"spots/{group}", f"images/{group}"):
         if not isinstance(file.get(folder), h5py.Group):
             raise ValueError(f"{file.filename} has no group {folder!r}")
         # shorter names first, so that S_2 is before S_10
         available = sorted(file[folder], key=lambda name: (len(name), name))
-        slides = available if slides is None else list(slides)
-        absent = [slide for slide in slides if slide not in available]
+        names = available if names is None else names
+        absent = [name for name in names if name not in available]
         if absent:
             raise KeyError(
                 f"{folder} has no {_validate.listing(absent)}; it has "
                 f"{_validate.listing(available)}"
             )
-    if not slides:
-        raise ValueError(f"no slides to read; spots/{group} has {_validate.listing(available)}")
-    _validate.unique_names(slides, what="slides")
-    return list(slides)
+    if not names:
+        raise ValueError(f"no slides to read from {file.filename}")
+    _validate.unique_names(names, what="slides")
+    return names
 
 
 def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:

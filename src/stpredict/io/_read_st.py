@@ -17,6 +17,7 @@ from stpredict.io._shared._files import require_entries
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import dask.array as da
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
@@ -26,7 +27,7 @@ _PITCH_TOLERANCE = 0.02
 
 def read_st(
     counts: str | Path,
-    image: str | Path | NDArray[Any],
+    image: str | Path | NDArray[Any] | da.Array,
     spots: str | Path,
     *,
     section: str,

@@ -159,7 +159,7 @@ def _he_image(path: Path) -> Path:
 
 def _alignment(
     image: Path, alignment: str | Path | NDArray[np.floating] | None
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
     """Matrix (3, 3) from pixels of the H&E image to pixels of the morphology image."""
     if isinstance(alignment, np.ndarray):
         source, matrix = "alignment", alignment
@@ -227,7 +227,7 @@ def _inside(
     return np.asarray(inside)
 
 
-def _outlines(shapes: GeoDataFrame, cells: pd.Index, affine: NDArray[np.float64]) -> GeoSeries:
+def _outlines(shapes: GeoDataFrame, cells: pd.Index, affine: NDArray[np.floating]) -> GeoSeries:
     """Boundaries in pixels of the image, by cell; None for a cell without a boundary."""
     a, b, x, d, e, y = affine[:2].ravel()
     outlines = shapes.geometry.affine_transform([a, b, d, e, x, y])  # shapely's order

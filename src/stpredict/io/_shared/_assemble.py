@@ -84,32 +84,32 @@ def assemble_section(
         or the section has no spots.
     """
     pixels = open_image(image)
-    obs_names = pd.Index([str(name) for name in obs_names])
+    spot_ids = pd.Index([str(name) for name in obs_names])
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    _validate.not_empty(section, len(obs_names))
+    _validate.not_empty(section, len(spot_ids))
     if polygons is None:
         smallest: Any = diameter_um.min() if isinstance(diameter_um, np.ndarray) else diameter_um
         _validate.positive("diameter_um", smallest, unit="µm")
-    _validate.unique_names(obs_names, what=f"spot ids of section {section!r}")
+    _validate.unique_names(spot_ids, what=f"spot ids of section {section!r}")
     _validate.counts(counts, what=f"values of section {section!r}")
     _validate.inside_image(positions, pixels.shape[1:], section=section)
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
     if polygons is not None:
-        outlines = GeoDataFrame(geometry=polygons, index=obs_names)
+        outlines = GeoDataFrame(geometry=polygons, index=spot_ids)
         shapes = ShapesModel.parse(outlines, transformations=to_um)
     else:
         shapes = ShapesModel.parse(
             np.asarray(positions, dtype=float),
             geometry=0,  # circles
-            radius=diameter_um / mpp / 2,
-            index=obs_names,
+            radius=np.asarray(diameter_um) / mpp / 2,
+            index=spot_ids,
             transformations=to_um,
         )
-    var_names = _unique_genes(section, pd.Index([str(name) for name in var_names]))
+    genes = _unique_genes(section, pd.Index([str(name) for name in var_names]))
     table = ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
-        obs=_obs(section, obs_names, patient, obs),
-        var=pd.DataFrame(index=var_names) if var is None else var.set_axis(var_names),
+        obs=_obs(section, spot_ids, patient, obs),
+        var=pd.DataFrame(index=genes) if var is None else var.set_axis(genes),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
     )
     table = TableModel.parse(
@@ -135,11 +135,11 @@ def _multiscale(pixels: da.Array, transformations: dict[str, Scale]) -> DataTree
 
 
 def _obs(
-    section: str, obs_names: pd.Index, patient: str | None, obs: pd.DataFrame | None
+    section: str, spot_ids: pd.Index, patient: str | None, obs: pd.DataFrame | None
 ) -> pd.DataFrame:
-    columns = pd.DataFrame(index=f"{section}_" + obs_names)  # unique over sections
+    columns = pd.DataFrame(index=f"{section}_" + spot_ids)  # unique over sections
     columns[_keys.REGION] = pd.Categorical([section] * len(columns))
-    columns[_keys.INSTANCE] = list(obs_names)
+    columns[_keys.INSTANCE] = list(spot_ids)
     if patient is not None:
         columns[_keys.PATIENT] = pd.Categorical([patient] * len(columns))
     if obs is None:

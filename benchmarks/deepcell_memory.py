@@ -29,7 +29,7 @@ from spatialdata import SpatialData
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 
 # What the roadmap asks for, in GiB.
 TARGET_GIB = 4.0

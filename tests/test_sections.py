@@ -25,7 +25,7 @@ from spatialdata.transformations import (
 
 import stpredict as stp
 from stpredict._sdata import _provenance, _sections
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 
 MPP = 2.0
 

@@ -1,4 +1,4 @@
-"""HER2ST: every section known, every file checked, nothing downloaded here."""
+"""HER2ST: every section is listed and every file is checked; tests download nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quiet(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     def retrieve(url, **_):
-        raise AssertionError(f"a test asked the network for {url}")
+        raise AssertionError(f"a test tried to download {url}")
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
 
@@ -56,7 +56,7 @@ def section_content(name):
 
 @pytest.fixture
 def upstream(tmp_path, monkeypatch):
-    """A small folder `data`, laid out as upstream's, that the package takes for it."""
+    """Small copy of the original folder `data`, whose blob ids replace the real ones."""
     root = tmp_path / "data"
     blobs = {}
     for section in ("A1", "A2", "H3"):
@@ -69,37 +69,37 @@ def upstream(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(root / image)
         for name in (counts, image, spots):
             blobs[name] = blob((root / name).read_bytes())
-    known = {**_her2st._blobs(), **blobs}
-    monkeypatch.setattr(_her2st, "_blobs", lambda: known)
+    blob_ids = {**_her2st._blob_ids(), **blobs}
+    monkeypatch.setattr(_her2st, "_blob_ids", lambda: blob_ids)
     return root
 
 
-def test_all_sections_are_known():
-    known = _her2st.section_files()
-    letters = {name: 6 if name in "ABCD" else 3 for name in "ABCDEFGH"}
-    assert list(known) == [f"{name}{i + 1}" for name, n in letters.items() for i in range(n)]
-    assert len(known) == 36
-    paths = [path for files in known.values() for path in files]
+def test_all_sections_are_listed():
+    sections = _her2st.section_files()
+    n_sections = {name: 6 if name in "ABCD" else 3 for name in "ABCDEFGH"}
+    assert list(sections) == [f"{name}{i + 1}" for name, n in n_sections.items() for i in range(n)]
+    assert len(sections) == 36
+    paths = [path for files in sections.values() for path in files]
     assert len(set(paths)) == 108
-    blobs = _her2st._blobs()
+    blobs = _her2st._blob_ids()
     assert set(paths) <= set(blobs)
     assert all(len(blobs[path]) == 40 and int(blobs[path], 16) for path in paths)
-    for name, (counts, image, spots) in known.items():
+    for name, (counts, image, spots) in sections.items():
         assert counts == f"ST-cnts/{name}.tsv.gz"
         assert image.startswith(f"ST-imgs/{name[0]}/{name}/")
         assert image.endswith(".jpg")
         assert spots == f"ST-spotfiles/{name}_selection.tsv"
 
 
-def test_blob_id_is_gits(tmp_path, monkeypatch):
+def test_the_blob_id_equals_that_of_git(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"hello\n")
     monkeypatch.setattr(
-        _her2st, "_blobs", lambda: {"a": "ce013625030ba8dba906f756967f9e9ca394464a"}
+        _her2st, "_blob_ids", lambda: {"a": "ce013625030ba8dba906f756967f9e9ca394464a"}
     )
     _her2st._check(tmp_path / "a", "a")  # what `git hash-object` prints for it
 
 
-def test_local_copy(upstream):
+def test_a_local_copy_is_read(upstream):
     sdata = stp.datasets.her2st(["A1", "H3"], directory=upstream)
     table = sdata.tables["table"]
     assert set(sdata.shapes) == {"A1", "H3"}
@@ -107,74 +107,76 @@ def test_local_copy(upstream):
         "A1": "A",
         "H3": "H",
     }
-    # genes that one file leaves out were not counted there
+    # a gene that a file omits has count 0
     counts = table.to_df()
     assert sorted(counts) == ["CD74", "ERBB2", "ONLY_A1", "ONLY_H3"]
     assert (counts.loc[table.obs["region"] == "H3", "ONLY_A1"] == 0).all()
     assert counts.loc[table.obs["region"] == "A1", "ONLY_A1"].sum() > 0
 
 
-def test_one_name_and_the_environment_variable(upstream, monkeypatch):
+def test_one_name_is_read_from_the_environment_variable(upstream, monkeypatch):
     monkeypatch.setenv("STPREDICT_HER2ST", str(upstream))
     sdata = stp.datasets.her2st("A2")
     assert list(sdata.shapes) == ["A2"]
     assert list(sdata.tables["table"].obs["patient"].unique()) == ["A"]
 
 
-def test_directory_goes_before_the_environment_variable(upstream, monkeypatch, tmp_path):
-    monkeypatch.setenv("STPREDICT_HER2ST", str(tmp_path / "nothing here"))
+def test_the_directory_overrides_the_environment_variable(upstream, monkeypatch, tmp_path):
+    monkeypatch.setenv("STPREDICT_HER2ST", str(tmp_path / "empty"))
     stp.datasets.her2st("A2", directory=upstream)
-    with pytest.raises(FileNotFoundError, match=r"nothing here.*A2\.tsv\.gz does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*empty.*A2\.tsv\.gz"):
         stp.datasets.her2st("A2")
 
 
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        (["C2", "C7"], "no such sections: C7; available: A1, A2, .*, H3$"),
-        ("c2", "no such sections: c2"),
-        (["E4", "I1"], "no such sections: E4, I1"),
-        ([], "no such sections: none; available: A1"),
+        (["C2", "C7"], "unknown sections: C7. Available are A1, A2, .*, H3$"),
+        ("c2", "unknown sections: c2"),
+        (["E4", "I1"], "unknown sections: E4, I1"),
+        ([], "unknown sections: none. Available are A1"),
         (["C2", "C3", "C2"], "sections are not unique, repeated: C2"),
     ],
 )
-def test_unknown_sections(sections, message):
+def test_unknown_sections_raise(sections, message):
     with pytest.raises(ValueError, match=message):
         stp.datasets.her2st(sections)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_missing_file(upstream, which):
+def test_a_missing_file_raises(upstream, which):
     name = _her2st.section_files()["A1"][which]
     (upstream / name).unlink()
     with pytest.raises(
-        FileNotFoundError, match="does not exist; directory= must be a copy"
-    ) as told:
+        FileNotFoundError, match=r"no such file: .* directory= must be a copy"
+    ) as error:
         stp.datasets.her2st(["A2", "A1"], directory=upstream)
-    assert name in str(told.value)
+    assert name in str(error.value)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("change", [lambda b: b[:-5], lambda b: b + b"\n", lambda b: b""])
-def test_wrong_file(upstream, which, change):
+def test_a_changed_file_raises(upstream, which, change):
     path = upstream / _her2st.section_files()["A1"][which]
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ValueError, match="is not upstream's file: its git blob id is") as told:
+    with pytest.raises(
+        ValueError, match="differs from the original file: its git blob id"
+    ) as error:
         stp.datasets.her2st("A1", directory=upstream)
-    assert blob(path.read_bytes()) in str(told.value)
-    assert path.is_file()  # the user's own file is left alone
+    assert blob(path.read_bytes()) in str(error.value)
+    assert path.is_file()  # the user's file is not deleted
 
 
 class Server:
-    """Stands in for the network: serves a folder by the addresses of upstream's files."""
+    """Replaces pooch: serves files of a folder by their original addresses."""
 
     def __init__(self, root):
-        self.root, self.asked = root, []
+        self.root, self.requests = root, []
 
     def retrieve(self, url, *, known_hash, fname, path, **_):
         name = url.removeprefix(_her2st.URL)
         assert url == _her2st.URL + name
-        self.asked.append(name)
+        self.requests.append(name)
         target = path / fname
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((self.root / name).read_bytes())
@@ -188,48 +190,46 @@ def server(upstream, monkeypatch):
     return served
 
 
-def test_download(server, tmp_path):
+def test_files_are_downloaded_once(server, tmp_path):
     files = _her2st.section_files()["A1"]
     sdata = stp.datasets.her2st("A1")
-    assert sorted(server.asked) == sorted(files)
+    assert sorted(server.requests) == sorted(files)
     cache = tmp_path / "cache" / "her2st"
-    found = sorted(str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file())
-    assert found == sorted(files)  # nothing half-done is left
+    cached = sorted(str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file())
+    assert cached == sorted(files)  # no partial files
     again = stp.datasets.her2st("A1")  # from the cache
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     assert (again.tables["table"].X != sdata.tables["table"].X).nnz == 0
     stp.datasets.her2st(["A1", "A2"])
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
-def test_download_cut_off(server, upstream, tmp_path):
+def test_an_incomplete_download_is_repeated(server, upstream, tmp_path):
     path = upstream / _her2st.section_files()["A1"][1]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="is not upstream's file"):
+    with pytest.raises(ValueError, match="differs from the original file"):
         stp.datasets.her2st("A1")
     assert not list((tmp_path / "cache").rglob("*.jpg*"))
     path.write_bytes(whole)
-    stp.datasets.her2st("A1")  # asks again
+    stp.datasets.her2st("A1")  # downloads again
 
 
-def test_cached_file_damaged(server, tmp_path):
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     whole = stp.datasets.her2st("A1").tables["table"]
     path = tmp_path / "cache" / "her2st" / _her2st.section_files()["A1"][0]
     path.write_bytes(path.read_bytes()[:-9])
     again = stp.datasets.her2st("A1").tables["table"]
-    assert len(server.asked) == 4  # that file was downloaded again
+    assert len(server.requests) == 4  # that file was downloaded again
     assert (whole.X != again.X).nnz == 0
 
 
-def test_offline(monkeypatch, tmp_path):
+def test_a_failed_download_raises(monkeypatch, tmp_path):
     def retrieve(url, **_):
         raise ConnectionResetError("no route to host")
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
-    message = (
-        r"A1.* could not be downloaded \(no route to host\).*directory= or set STPREDICT_HER2ST"
-    )
+    message = r"A1.* could not be downloaded \(no route to host\).*directory= or STPREDICT_HER2ST"
     with pytest.raises(ConnectionError, match=message):
         stp.datasets.her2st("A1")
     assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").rglob("*.gz"))

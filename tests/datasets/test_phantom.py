@@ -1,4 +1,4 @@
-"""The phantom: what is planted can be found, and what is recorded is right."""
+"""The phantom: planted effects are recovered, and records are correct."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def pearson(a, b):
 
 def ring_mean(values, positions, *, n_neighbors, reach_px):
     """Mean over the neighbours of every spot, by a plain loop."""
-    distances, found = cKDTree(positions).query(positions, k=n_neighbors + 1)
+    distances, indices = cKDTree(positions).query(positions, k=n_neighbors + 1)
     means = np.zeros_like(values)
     for i in range(len(values)):
-        neighbors = [j for d, j in zip(distances[i], found[i], strict=True) if 0 < d < reach_px]
+        neighbors = [j for d, j in zip(distances[i], indices[i], strict=True) if 0 < d < reach_px]
         if neighbors:
             means[i] = values[neighbors].mean(axis=0)
     return means
@@ -55,15 +55,15 @@ def held_out(features, targets, train):
     ("spots", "n_neighbors", "reach"),
     [("hexagonal", 6, 1.1), ("square", 8, 1.5), ("cells", 6, np.inf)],
 )
-def test_planted_genes_answer_to_what_they_were_planted_on(spots, n_neighbors, reach):
+def test_genes_depend_on_their_planted_morphology(spots, n_neighbors, reach):
     sdata = stp.datasets.phantom(2, size_px=1200, **FINE, spots=spots, seed=3)
     table = sdata.tables["table"]
     region = table.obs["region"].astype(str).to_numpy()
-    own = table.obsm["truth_morphology"].astype(float)
-    around = np.vstack(
+    morphology = table.obsm["truth_morphology"].astype(float)
+    neighborhood = np.vstack(
         [
             ring_mean(
-                own[region == section],
+                morphology[region == section],
                 table.obsm["spatial"][region == section],
                 n_neighbors=n_neighbors,
                 reach_px=reach * 80,
@@ -78,11 +78,11 @@ def test_planted_genes_answer_to_what_they_were_planted_on(spots, n_neighbors, r
         genes = (table.var["planted"] == kind).to_numpy()
         return pearson(held_out(features, measured, train), expected)[genes].mean()
 
-    both = np.hstack([own, around])
-    assert score(own, "morphology") >= 0.85
-    assert abs(score(own, "neighborhood")) <= 0.2
+    both = np.hstack([morphology, neighborhood])
+    assert score(morphology, "morphology") >= 0.85
+    assert abs(score(morphology, "neighborhood")) <= 0.2
     assert score(both, "neighborhood") >= 0.8
-    assert abs(score(own, "null")) <= 0.06
+    assert abs(score(morphology, "null")) <= 0.06
     assert abs(score(both, "null")) <= 0.06
 
 
@@ -110,7 +110,7 @@ def test_morphology_can_be_seen_in_the_image():
     assert explained.min() >= 0.65
 
 
-def test_counts_carry_the_expectation():
+def test_counts_follow_the_expectation():
     table = stp.datasets.phantom(size_px=1000, **FINE, seed=2).tables["table"]
     expected = table.layers["expected"]
     assert expected.dtype == np.float32
@@ -134,7 +134,7 @@ def test_normalisation_leaks_nothing_between_kinds():
         np.testing.assert_allclose(total, total[0], rtol=1e-4)
 
 
-def test_genes_are_described():
+def test_genes_are_described_in_var():
     table = stp.datasets.phantom(**SMALL).tables["table"]
     assert table.var["planted"].value_counts().to_dict() == {
         "morphology": 4,
@@ -149,7 +149,7 @@ def test_genes_are_described():
     assert table.var["share"].sum() == pytest.approx(1)
 
 
-def test_same_seed_same_bytes():
+def test_the_same_seed_gives_the_same_data():
     first, again = (stp.datasets.phantom(**SMALL, stain_variation=0.5, seed=4) for _ in range(2))
     other = stp.datasets.phantom(**SMALL, stain_variation=0.5, seed=5)
     assert pixels(first).tobytes() == pixels(again).tobytes()
@@ -173,7 +173,7 @@ def test_a_section_does_not_depend_on_the_others():
     assert together.obs_names.is_unique
 
 
-def test_options_leave_the_tissue_alone():
+def test_options_do_not_change_the_tissue():
     plain = stp.datasets.phantom(**SMALL)
     stained = stp.datasets.phantom(**SMALL, stain_variation=0.8)
     assert not np.array_equal(pixels(plain), pixels(stained))
@@ -213,7 +213,7 @@ def test_image_and_spots_agree_in_axes_and_units():
     assert image[1, :10, :10].mean() > 235
 
 
-def test_off_tissue_spots():
+def test_off_tissue_spots_lie_on_glass():
     sdata = stp.datasets.phantom(2, **SMALL, off_tissue=3)
     table = sdata.tables["table"]
     off = ~table.obs["on_tissue"].to_numpy()
@@ -270,7 +270,7 @@ def test_cells_lie_on_nuclei():
     assert 0.5 < size.std() < 1.5
 
 
-def test_patients():
+def test_sections_are_assigned_to_patients_in_turn():
     def patients(**options):
         obs = stp.datasets.phantom(3, **SMALL, **options).tables["table"].obs
         return obs.groupby("region", observed=True)["patient"].first().to_dict()
@@ -282,7 +282,7 @@ def test_patients():
 # spatialdata writes through an ome_zarr and a zarr that deprecate parts of themselves
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_survives_zarr(tmp_path):
+def test_the_phantom_survives_zarr(tmp_path):
     sdata = stp.datasets.phantom(2, **SMALL, off_tissue=2, misalignment_um=(3.0, 1.0))
     sdata.write(tmp_path / "phantom.zarr")
     back = sd.read_zarr(tmp_path / "phantom.zarr")
@@ -295,12 +295,12 @@ def test_survives_zarr(tmp_path):
         assert (table.obs[column].astype(str) == read.obs[column].astype(str)).all()
     pd.testing.assert_frame_equal(table.var, read.var, check_dtype=False, check_categorical=False)
     written = table.uns["stpredict"]["phantom"]
-    kept = read.uns["stpredict"]["phantom"]
-    assert set(written) == set(kept)
-    assert kept["seed"] == 0
-    assert kept["spots"] == "hexagonal"
-    assert list(kept["morphology"]) == ["nuclear_density", "nuclear_size", "eosin"]
-    np.testing.assert_array_equal(kept["misalignment"]["S2"], written["misalignment"]["S2"])
+    parameters = read.uns["stpredict"]["phantom"]
+    assert set(written) == set(parameters)
+    assert parameters["seed"] == 0
+    assert parameters["spots"] == "hexagonal"
+    assert list(parameters["morphology"]) == ["nuclear_density", "nuclear_size", "eosin"]
+    np.testing.assert_array_equal(parameters["misalignment"]["S2"], written["misalignment"]["S2"])
 
 
 @pytest.mark.parametrize(
@@ -314,24 +314,24 @@ def test_survives_zarr(tmp_path):
             {"spots": "triangular"},
             "spots='triangular' is not one of 'hexagonal', 'square', 'cells'",
         ),
-        ({"size_px": 50}, "no spot of pitch_um=100 .* choose a larger size_px="),
+        ({"size_px": 50}, "no spot of pitch_um=100 .* Choose a larger size_px="),
         ({"size_px": 600, "tile_um": 650.0}, "no spot of .* tile_um=650"),
         ({"size_px": -5}, "size_px must be an integer of at least 1"),
         ({"size_px": (500, 500, 3)}, r"size_px must be one side or \(height, width\)"),
         ({"mpp": 0.0}, "mpp must be a number above 0"),
         ({"pitch_um": -1.0}, "pitch_um must be a number above 0"),
-        ({"pitch_um": 4.0}, "pitch_um=4 is only 4 px .* at least 8 px"),
+        ({"pitch_um": 4.0}, "pitch_um=4 is only 4 px .* At least 8 px"),
         ({"counts_per_spot": np.nan}, "counts_per_spot must be a number above 0"),
         ({"stain_variation": -0.1}, "stain_variation must be 0 or more"),
         ({"off_tissue": -1}, "off_tissue must be an integer of at least 0"),
-        ({"size_px": 640, "off_tissue": 500}, "off_tissue=500, but only .* choose fewer"),
+        ({"size_px": 640, "off_tissue": 500}, "off_tissue=500, but only .* Choose fewer"),
         ({"size_px": 640, "misalignment_um": (200.0, 0.0)}, "the misalignment moves .* smaller"),
         ({"misalignment_um": (1.0, np.inf)}, "misalignment_um must be two finite numbers"),
         ({"n_null": -1}, "n_null must be an integer of at least 0"),
-        ({"n_morphology": 0, "n_neighborhood": 0, "n_null": 0}, "there are no genes"),
+        ({"n_morphology": 0, "n_neighborhood": 0, "n_null": 0}, "no genes: n_morphology"),
         ({"seed": -1}, "seed must be an integer of at least 0"),
     ],
 )
-def test_bad_options(options, message):
+def test_bad_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         stp.datasets.phantom(**options)

@@ -1,4 +1,4 @@
-"""Readers on real sections, where they lie beside the checkout."""
+"""Readers on real sections, if they are stored next to the checkout."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 def folder(name):
     path = DATA / name
     if not path.is_dir():
-        pytest.skip(f"real data is not here: ../shared/data/{name}")
+        pytest.skip(f"no real data: ../shared/data/{name}")
     return path
 
 
-def only(sdata):
-    (found,) = _sections.sections(sdata)
-    return found
+def only_section(sdata):
+    (section,) = _sections.sections(sdata)
+    return section
 
 
 @pytest.mark.parametrize("name", ["C2", "C3", "C4", "C5"])
-def test_her2st_geometry(name):
+def test_her2st_has_its_known_geometry(name):
     sdata = stp.datasets.her2st(name, directory=folder("her2st"))
-    found = only(sdata)
+    section = only_section(sdata)
     # the pitch is about 291 px = 200 µm in all of them
-    assert found.mpp == pytest.approx(200 / 291, rel=0.01)
-    assert min(found.shape_yx) > 9000
-    assert len(found.levels) >= 4
-    assert 150 < len(found.rows) < 250
-    np.testing.assert_allclose(found.radius_um, 50)
+    assert section.mpp == pytest.approx(200 / 291, rel=0.01)
+    assert min(section.shape_yx) > 9000
+    assert len(section.levels) >= 4
+    assert 150 < len(section.rows) < 250
+    np.testing.assert_allclose(section.radius_um, 50)
     stp.pp.neighbors(sdata)
     table = sdata.tables["table"]
     assert table.uns["stpredict"]["neighbors"]["grid"] == "square"
@@ -46,7 +46,7 @@ def test_her2st_geometry(name):
     assert np.median(pitches[pitches < 240]) == pytest.approx(200, rel=0.03)
 
 
-def test_her2st_sections_together():
+def test_her2st_sections_are_combined():
     sdata = stp.datasets.her2st(["C2", "C3"], directory=folder("her2st"))
     table = sdata.tables["table"]
     assert [section.name for section in _sections.sections(sdata)] == ["C2", "C3"]
@@ -56,13 +56,13 @@ def test_her2st_sections_together():
     assert np.isfinite(table.X.data).all()
 
 
-def test_her2st_tiles_are_tissue():
+def test_her2st_spots_lie_on_tissue():
     """A spot's tile is darker than the glass in the corners of the image."""
     sdata = stp.datasets.her2st("C5", directory=folder("her2st"))
-    found = only(sdata)
-    coarse = found.levels[-1].compute()
-    scale = found.shape_yx[1] / coarse.shape[2]
-    x, y = (found.centers / scale).astype(int).T
+    section = only_section(sdata)
+    coarse = section.levels[-1].compute()
+    scale = section.shape_yx[1] / coarse.shape[2]
+    x, y = (section.centers / scale).astype(int).T
     glass = np.concatenate([coarse[1, :20, :20].ravel(), coarse[1, -20:, -20:].ravel()])
     assert np.median(coarse[1, y, x]) < np.median(glass) - 30
 
@@ -76,18 +76,18 @@ def test_xenium_cells_lie_on_nuclei():
     sdata = stp.io.read_h5ad(
         path / "NCBI858.h5ad", path / "NCBI858.jpg", x="y_pixel", y="x_pixel", **XENIUM
     )
-    found = only(sdata)
-    assert found.shape_yx == (1249, 1431)
-    assert len(found.rows) == 200
-    red = found.levels[0].compute()[0]
-    x, y = found.centers.astype(int).T
+    section = only_section(sdata)
+    assert section.shape_yx == (1249, 1431)
+    assert len(section.rows) == 200
+    red = section.levels[0].compute()[0]
+    x, y = section.centers.astype(int).T
     assert np.median(red[y, x]) < np.median(red) - 10  # haematoxylin takes red away
     table = ad.read_h5ad(path / "NCBI858.h5ad")
     assert sdata.tables["table"].n_vars == table.n_vars
     assert "gene_name" in sdata.tables["table"].var
 
 
-def test_xenium_swapped_axes_are_refused():
+def test_xenium_swapped_axes_raise():
     path = folder("xenium_ncbi858")
     with pytest.raises(ValueError, match=r"lie outside the image of 1431 × 1249.*x and y swapped"):
         stp.io.read_h5ad(
@@ -95,18 +95,18 @@ def test_xenium_swapped_axes_are_refused():
         )
 
 
-def test_visium():
+def test_visium_spots_have_the_printed_distances():
     sdata = stp.io.read_visium(folder("visium_tiny"), section="V1")
-    found = only(sdata)
+    section = only_section(sdata)
     table = sdata.tables["table"]
     assert table.shape == (100, 100)
-    np.testing.assert_allclose(found.radius_um, 27.5)
-    # spots of 65 µm are 89.43 px wide in Space Ranger's file; the array says so within 1 %
-    assert found.mpp == pytest.approx(65 / 89.4275 / 0.150015, rel=0.01)
+    np.testing.assert_allclose(section.radius_um, 27.5)
+    # Space Ranger's file has spots of 65 µm that are 89.43 px wide; the array agrees within 1 %
+    assert section.mpp == pytest.approx(65 / 89.4275 / 0.150015, rel=0.01)
     # on the array, the six nearest printed spots are 100 µm apart
     array = table.obs[["array_row", "array_col"]].to_numpy()
     for i in range(len(array)):
         step = np.abs(array - array[i])
         ring = (step == [0, 2]).all(axis=1) | (step == [1, 1]).all(axis=1)
-        apart = np.linalg.norm(found.centers_um[ring] - found.centers_um[i], axis=1)
+        apart = np.linalg.norm(section.centers_um[ring] - section.centers_um[i], axis=1)
         np.testing.assert_allclose(apart, 100, rtol=0.03)

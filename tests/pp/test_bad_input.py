@@ -11,7 +11,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 
 N = 25
 

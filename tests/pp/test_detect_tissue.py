@@ -14,7 +14,7 @@ from spatialdata.transformations import Affine, Scale, get_transformation, set_t
 import stpredict as stp
 from stpredict._sdata import _elements, _provenance
 from stpredict._sdata._tissue import Tissue, tissue_of
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 from stpredict.pp._tissue._find import find_tissue
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "her2st"

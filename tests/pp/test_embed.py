@@ -11,7 +11,7 @@ from torch import nn
 import stpredict as stp
 from stpredict import encoders
 from stpredict._sdata import _provenance, _sections
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 
 
 def mean_colour(tiles):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 
 
 def lattice(grid, n_rows, n_columns):

@@ -13,7 +13,7 @@ from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
 from stpredict._sdata import _provenance, _sections
-from stpredict.io._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
 from stpredict.pp._tissue import _find as _tissue
 
@@ -101,7 +101,7 @@ def test_planted_stains_are_found(method):
 
 
 def test_the_phantom_s_stains_are_found():
-    from stpredict.datasets._phantom_image import EOSIN, HAEMATOXYLIN
+    from stpredict.datasets._phantom_parts._draw_tissue import EOSIN, HAEMATOXYLIN
 
     sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=60, stain_variation=0.7)
     stp.pp.normalize_stain(sdata)

@@ -9,7 +9,7 @@ import torch
 import stpredict as stp
 from stpredict import metrics
 from stpredict._sdata import _sections
-from stpredict.datasets import _phantom_image
+from stpredict.datasets._phantom_parts import _draw_tissue
 from stpredict.models._restrict import restrict
 from stpredict.tl import Augmentation
 from stpredict.tl._crossval import _folds
@@ -69,9 +69,9 @@ def sections():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stp.settings, "verbosity", 0)
         usual = prepared()
-        dyes = _phantom_image.HAEMATOXYLIN, _phantom_image.EOSIN
-        patch.setattr(_phantom_image, "EOSIN", dyes[0])
-        patch.setattr(_phantom_image, "HAEMATOXYLIN", dyes[1])
+        dyes = _draw_tissue.HAEMATOXYLIN, _draw_tissue.EOSIN
+        patch.setattr(_draw_tissue, "EOSIN", dyes[0])
+        patch.setattr(_draw_tissue, "HAEMATOXYLIN", dyes[1])
         exchanged = prepared()
     return {"old": only(usual, ["S1", "S2"]), "exchanged": exchanged}
 

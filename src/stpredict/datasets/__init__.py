@@ -1,4 +1,4 @@
-"""Datasets: real sections to download, and a synthetic phantom with planted truth."""
+"""Datasets: published sections to download, and synthetic sections with known truth."""
 
 from __future__ import annotations
 

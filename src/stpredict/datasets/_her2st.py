@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from functools import cache
@@ -12,43 +11,44 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict.io import concat, read_st
+from stpredict.io._shared._files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
 
-COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
-URL = f"https://raw.githubusercontent.com/almaan/her2st/{COMMIT}/data/"
-DIRECTORY_VARIABLE = "STPREDICT_HER2ST"
+_COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
+URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
 
 
 def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 
-    Files are downloaded once into a cache (the folder ``STPREDICT_CACHE`` names, else the user's
-    cache folder) and every file, downloaded or local, is checked against upstream's git blob id.
+    Files are downloaded once into a cache: the folder in the environment variable
+    ``STPREDICT_CACHE``, by default the user's cache folder. Every file, downloaded or local, is
+    checked against its git blob id in the original repository.
 
     Parameters
     ----------
     sections
-        Names of sections: ``"A1"`` … ``"H3"``. Patients A–D have six sections each, E–H three;
-        the letter is the patient.
+        Names of sections: ``"A1"`` … ``"H3"``. The letter is the patient; A–D have six sections
+        each, E–H three.
     directory
-        A local copy of the upstream repository's ``data`` folder; by default the environment
-        variable ``STPREDICT_HER2ST``, and without it the download.
+        Local copy of the ``data`` folder of the original repository. By default the folder in the
+        environment variable ``STPREDICT_HER2ST``; if it is not set, files are downloaded.
 
     Returns
     -------
     SpatialData
         Per section ``images["C2_image"]`` (3, y, x) uint8, lazy, and ``shapes["C2"]``; one
-        ``tables["table"]`` with counts of all genes any of the sections lists, and
+        ``tables["table"]`` with counts of all genes that any of the sections lists, and
         ``obs["patient"]``.
 
     Raises
     ------
     ValueError
-        If a section is unknown or named twice, or a file is not upstream's.
+        If a section is unknown or named twice, or a file differs from the original.
     FileNotFoundError
         If the directory lacks a file.
     ConnectionError
@@ -68,48 +68,58 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
     unknown = [name for name in names if name not in section_files()]
     if unknown or not names:
         raise ValueError(
-            f"no such sections: {_validate.listing(unknown)}; available: "
+            f"unknown sections: {_validate.listing(unknown)}. Available are "
             f"{_validate.listing(section_files(), most=36)}"
         )
     _validate.unique_names(names, what="sections")
-    directory = directory or os.environ.get(DIRECTORY_VARIABLE)
-    paths = [
-        [_local(directory, name) if directory else _download(name) for name in section_files()[s]]
-        for s in names
-    ]
+    directory = directory or os.environ.get("STPREDICT_HER2ST")
+    # all files are checked before the first is read
+    paths = {
+        name: [_local(directory, f) if directory else _download(f) for f in section_files()[name]]
+        for name in names
+    }
     return concat(
-        [
-            read_st(counts, image, spots, section=name, patient=name[0])
-            for name, (counts, image, spots) in zip(names, paths, strict=True)
-        ],
-        join="outer",  # the files leave out genes without a count
+        [read_st(*paths[name], section=name, patient=name[0]) for name in names],
+        join="outer",  # the files omit genes without counts
     )
 
 
 @cache
-def _blobs() -> dict[str, str]:
-    """Git blob id of every file, by its path below ``data``."""
-    listed = files("stpredict.datasets").joinpath("her2st_blobs.tsv").read_text()
-    return {path: blob for blob, path in (line.split("\t") for line in listed.splitlines())}
+def _blob_ids() -> dict[str, str]:
+    """Git blob id of every file, by its path in ``data``."""
+    lines = files("stpredict.datasets").joinpath("her2st_blobs.tsv").read_text().splitlines()
+    return {path: blob_id for blob_id, path in (line.split("\t") for line in lines)}
 
 
 @cache
 def section_files() -> dict[str, tuple[str, str, str]]:
-    """Counts, image and spot file of every section."""
-    images = {path.split("/")[2]: path for path in _blobs() if path.startswith("ST-imgs/")}
+    """Paths in ``data`` of the counts, the image and the spot file of every section."""
+    images = {path.split("/")[2]: path for path in _blob_ids() if path.startswith("ST-imgs/")}
     return {
         name: (f"ST-cnts/{name}.tsv.gz", image, f"ST-spotfiles/{name}_selection.tsv")
         for name, image in sorted(images.items())
     }
 
 
-def _local(directory: str | Path, name: str) -> Path:
-    path = Path(directory) / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; directory= must be a copy of the folder data of "
-            "github.com/almaan/her2st"
+def _blob_id(path: Path) -> str:
+    content = path.read_bytes()
+    # git's blob id: SHA-1 of a header with the size, then the content
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _check(path: Path, name: str) -> None:
+    blob_id, expected = _blob_id(path), _blob_ids()[name]
+    if blob_id != expected:
+        raise ValueError(
+            f"{path} differs from the original file: its git blob id is {blob_id}, not {expected}"
         )
+
+
+def _local(directory: str | Path, name: str) -> Path:
+    path = require_file(
+        Path(directory) / name,
+        hint="directory= must be a copy of the folder data of github.com/almaan/her2st",
+    )
     _check(path, name)
     return path
 
@@ -117,35 +127,21 @@ def _local(directory: str | Path, name: str) -> Path:
 def _download(name: str) -> Path:
     import pooch
 
-    cache_folder = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st"
-    path = cache_folder / name
+    path = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st" / name
     if path.is_file():
-        with contextlib.suppress(ValueError):  # damaged since: downloaded again
-            _check(path, name)
+        if _blob_id(path) == _blob_ids()[name]:
             return path
-    partial = path.with_name(path.name + ".part")
+        path.unlink()  # damaged, so that pooch downloads it again
     try:
-        pooch.retrieve(URL + name, known_hash=None, fname=partial.name, path=partial.parent)
-    except OSError as error:  # requests' errors are OSErrors
+        pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
+    except OSError as error:  # the base class of requests' errors
         raise ConnectionError(
-            f"{URL + name} could not be downloaded ({error}). Offline? Give directory= or set "
-            f"{DIRECTORY_VARIABLE} to a copy of upstream's data folder"
+            f"{URL + name} could not be downloaded ({error}). Without a network, set directory= or "
+            "STPREDICT_HER2ST to a copy of the original data folder"
         ) from error
     try:
-        _check(partial, name)
+        _check(path, name)
     except ValueError:
-        partial.unlink()  # so that the next call downloads it again
+        path.unlink()  # so that the next call downloads it again
         raise
-    partial.replace(path)
     return path
-
-
-def _check(path: Path, name: str) -> None:
-    content = path.read_bytes()
-    # git's blob id, as listed upstream: SHA-1 over a header with the size, then the content
-    found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    if found != _blobs()[name]:
-        raise ValueError(
-            f"{path} is not upstream's file: its git blob id is {found}, expected "
-            f"{_blobs()[name]}; was it cut off or changed?"
-        )

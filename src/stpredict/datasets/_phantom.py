@@ -1,25 +1,31 @@
-"""Synthetic H&E sections whose gene expression is planted."""
+"""Synthetic H&E sections with planted gene expression."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from stpredict import _keys
 from stpredict._sdata import _provenance
-from stpredict.datasets import _phantom_counts as _counts
-from stpredict.datasets._phantom_design import Design, check_sections
-from stpredict.datasets._phantom_fields import REGIONS
-from stpredict.datasets._phantom_image import draw_tissue
-from stpredict.io._assemble import assemble_section
+from stpredict.datasets._phantom_parts import _expression
+from stpredict.datasets._phantom_parts._design import Design, check_integer
+from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
+from stpredict.datasets._phantom_parts._maps import REGIONS
+from stpredict.datasets._phantom_parts._morphology import (
+    MORPHOLOGY,
+    measure_morphology,
+    neighborhood_morphology,
+)
+from stpredict.datasets._phantom_parts._spots import place_spots, recorded_positions
 from stpredict.io._concat import concat
+from stpredict.io._shared._assemble import assemble_section
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-# Independent streams of random numbers of a section, so that one option leaves the rest alone.
+# Independent random streams of a section, so that an option changes only what it is for.
 _STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
 
 
@@ -42,23 +48,23 @@ def phantom(
     n_patients: int | None = None,
     seed: int = 0,
 ) -> SpatialData:
-    """Draw synthetic H&E sections and plant gene expression on what was drawn.
+    """Draw synthetic H&E sections and plant gene expression on their morphology.
 
-    Four kinds of tissue differ in the number, size and shape of their nuclei and in eosin; inside
-    them a patchwork of the size of a spot varies the same properties. They are measured in each
-    spot's tile as drawn, and standardised: `nuclear_density`, `nuclear_size`, `eosin`. Genes are of
-    three kinds, all with negative-binomial counts:
+    Four kinds of tissue differ in the number, size and shape of their nuclei and in eosin. Inside
+    them, patches of the size of a spot vary the same properties. `nuclear_density`, `nuclear_size`
+    and `eosin` are measured in each spot's tile as drawn, and standardised. Genes are of three
+    kinds, all with negative-binomial counts:
 
     morphology
         The log expectation is a weighted sum of the spot's own morphology.
     neighborhood
-        The same of the morphology of the neighbouring spots (half-way between mean and maximum),
-        as far as the spot's own morphology does not tell it.
+        The same for the morphology of the neighbouring spots (the average of their mean and
+        maximum) that the spot's own morphology does not explain.
     null
-        Varies as much, with nothing.
+        Varies as much, at random.
 
     All sections share the genes' weights; each has its own tissue. Section ``"S2"`` is the same
-    whatever `n_sections`.
+    for any `n_sections`.
 
     Parameters
     ----------
@@ -72,32 +78,34 @@ def phantom(
         ``"hexagonal"`` (six neighbours) or ``"square"`` (eight) grid, or ``"cells"``: one per
         nucleus, with the six nearest as neighbours.
     pitch_um
-        Distance between neighbouring spots in µm; also the grain of the tissue's patchwork, which
-        is all it means for cells. Spots are 0.55 of it wide, cells 8 µm.
+        Distance between neighbouring spots in µm, which is also the size of the tissue's patches;
+        for cells it is only the latter. Spots are 0.55 pitches wide, cells 8 µm.
     tile_um
-        Side in µm of the tile in which morphology is measured; of a cell, size is that of its own
-        nucleus. Default: the pitch, for cells half of it.
+        Side in µm of the tile in which morphology is measured. The size of a cell's nucleus is
+        that of its own nucleus. Default: the pitch, for cells half of it.
     n_morphology, n_neighborhood, n_null
         Number of genes of each kind.
     counts_per_spot
-        Mean total of a spot's or cell's counts.
+        Mean total counts of a spot or cell.
     stain_variation
-        0: one stain for all sections; 1: strong differences in hue and intensity between them.
+        Strength of differences in hue and intensity between sections; 0: all have the same stain,
+        1: strong differences.
     off_tissue
-        Number of spots per section put beside the tissue. They catch 3 % of the counts, in the
+        Number of spots per section placed off the tissue. They have 3 % of the counts, with the
         section's mean composition.
     misalignment_um, misalignment_deg
         Shift (x, y) in µm of the recorded positions from the true ones, after a rotation around
         the image's centre in degrees, from x towards y.
     n_patients
-        Sections are dealt to ``"P1"``, ``"P2"``, … in turn. Default: each its own patient.
+        Number of patients ``"P1"``, ``"P2"``, …, to which sections are assigned in turn. Default:
+        one per section.
     seed
-        Same seed, same data.
+        Random seed. The same seed gives the same data.
 
     Returns
     -------
     SpatialData
-        Image, circles and table of every section, as the readers make them, and in
+        Image, circles and table of every section, as from the readers, and in
         ``tables["table"]`` the truth:
 
         - ``layers["expected"]``: float32, (n_obs, n_genes), the planted expectation in the unit of
@@ -120,9 +128,9 @@ def phantom(
 
     Notes
     -----
-    The defaults are Visium's geometry and fit those of :func:`stpredict.pp.embed`. An embedding
-    whose tiles are about `tile_um` wide sees what was measured; much wider tiles show the
-    neighbours too, and blur the spot. Many small spots cost least, for instance ``mpp=0.5,
+    The defaults have Visium's geometry and suit those of :func:`stpredict.pp.embed`. An embedding
+    whose tiles are about `tile_um` wide covers what was measured; much wider tiles include the
+    neighbours and blur the spot. For many spots on a small image use, for instance, ``mpp=0.5,
     pitch_um=40`` with ``pp.embed(..., tile_um=40, n_subtiles=1)``.
 
     Examples
@@ -139,7 +147,7 @@ def phantom(
     """
     n_patients = n_sections if n_patients is None else n_patients
     n_genes = {"morphology": n_morphology, "neighborhood": n_neighborhood, "null": n_null}
-    check_sections(n_sections, n_patients, n_genes)
+    _check_sections(n_sections, n_patients, n_genes)
     design = Design(
         size_px=size_px,
         mpp=mpp,
@@ -153,65 +161,75 @@ def phantom(
         misalignment_deg=misalignment_deg,
         seed=seed,
     )
-    program = _counts.gene_program(np.random.default_rng([seed, 0]), n_genes)
-    sdata = concat(
-        [
-            _section(design, program, index, patient=f"P{index % n_patients + 1}")
-            for index in range(n_sections)
-        ]
-    )
-    table = sdata.tables[_keys.TABLE]
-    table.obs[_keys.PATIENT] = pd.Categorical(
-        table.obs[_keys.PATIENT], [f"P{i + 1}" for i in range(n_patients)]
-    )
+    program = _expression.gene_program(np.random.default_rng([seed, 0]), n_genes)
+    patients = [f"P{i % n_patients + 1}" for i in range(n_sections)]
+    sdata = concat([_section(design, program, i, patient) for i, patient in enumerate(patients)])
+    table = sdata.tables["table"]
+    table.obs[_keys.PATIENT] = pd.Categorical(table.obs[_keys.PATIENT], patients[:n_patients])
     _provenance.record(
         table,
         "phantom",
         n_sections=int(n_sections),
         n_patients=int(n_patients),
-        morphology=np.array(_counts.MORPHOLOGY),
+        morphology=np.array(MORPHOLOGY),
         misalignment=dict.fromkeys(sdata.shapes, design.misalignment),
         **design.parameters(),
     )
     return sdata
 
 
-def _section(design: Design, program: _counts.Program, index: int, *, patient: str) -> SpatialData:
-    name = f"S{index + 1}"
-    streams = {
-        stream: np.random.default_rng([design.seed, index + 1, k])
-        for k, stream in enumerate(_STREAMS)
+def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -> None:
+    check_integer("n_sections", n_sections, at_least=1)
+    check_integer("n_patients", n_patients, at_least=1)
+    if n_patients > n_sections:
+        raise ValueError(
+            f"n_patients={n_patients} is more than n_sections={n_sections}, but every patient "
+            "needs a section"
+        )
+    for kind, n in n_genes.items():
+        check_integer(f"n_{kind}", n, at_least=0)
+    if sum(n_genes.values()) == 0:
+        raise ValueError("no genes: n_morphology, n_neighborhood and n_null are all 0")
+
+
+def _section(
+    design: Design, program: _expression.GeneProgram, index: int, patient: str
+) -> SpatialData:
+    section = f"S{index + 1}"
+    rng = {
+        stream: np.random.default_rng([design.seed, index + 1, i])
+        for i, stream in enumerate(_STREAMS)
     }
     tissue = draw_tissue(
-        streams["tissue"],
-        streams["stain"],
+        rng["tissue"],
+        rng["stain"],
         shape=design.shape,
         mpp=design.mpp,
         grain_um=design.pitch_um,
         stain_variation=design.stain_variation,
     )
-    spots = design.place(streams["spots"], tissue, name)
+    spots = place_spots(design, rng["spots"], tissue, section)
     on = spots.on_tissue
-    own = _counts.measure(
-        tissue, spots.xy, mpp=design.mpp, tile_um=design.tile_um, own_radii_um=spots.radii_um
+    morphology = measure_morphology(design, tissue, spots)
+    neighborhood = np.zeros_like(morphology)
+    neighborhood[on] = neighborhood_morphology(design, morphology[on], spots.xy[on])
+    shares = _expression.expected_shares(
+        rng["expression"], program, morphology[on], neighborhood[on]
     )
-    around = np.zeros_like(own)
-    around[on] = _counts.surroundings(own[on], spots.xy[on], design.layout, design.pitch_px)
-    shares = _counts.expected_shares(streams["expression"], program, own[on], around[on])
-    # Beside the tissue, the mean of all RNA, diluted.
+    # off the tissue: diluted RNA of the whole section
     ambient = np.broadcast_to(shares.mean(axis=0), (int((~on).sum()), shares.shape[1]))
     depth = design.counts_per_spot
     counts = [
-        _counts.sample_counts(streams["counts"], shares, depth),
-        _counts.sample_counts(streams["ambient"], ambient, depth * _counts.AMBIENT),
+        _expression.sample_counts(rng["counts"], shares, depth),
+        _expression.sample_counts(rng["ambient"], ambient, depth * _expression.AMBIENT),
     ]
     sdata = assemble_section(
-        name,
+        section,
         image=tissue.image,
         counts=np.vstack(counts),
         obs_names=[f"{i:05d}" for i in range(len(on))],
         var_names=program.genes,
-        positions=design.recorded(spots.xy, name),
+        positions=recorded_positions(design, spots.xy, section),
         mpp=design.mpp,
         diameter_um=design.diameter_um,
         patient=patient,
@@ -221,21 +239,11 @@ def _section(design: Design, program: _counts.Program, index: int, *, patient: s
                 "region_truth": pd.Categorical.from_codes(spots.region, [*REGIONS, "glass"]),
             }
         ),
-        var=_gene_columns(program),
+        var=program.columns(),
     )
-    table = sdata.tables[_keys.TABLE]
-    table.layers["expected"] = _counts.log1p_cp10k(np.vstack([shares, ambient]))
-    table.obsm["truth_morphology"] = own.astype(np.float32)
-    table.obsm["truth_neighborhood"] = around.astype(np.float32)
+    table = sdata.tables["table"]
+    table.layers["expected"] = _expression.log1p_cp10k(np.vstack([shares, ambient]))
+    table.obsm["truth_morphology"] = morphology.astype(np.float32)
+    table.obsm["truth_neighborhood"] = neighborhood.astype(np.float32)
     table.obsm["spatial_true"] = spots.xy
     return sdata
-
-
-def _gene_columns(program: _counts.Program) -> pd.DataFrame:
-    columns: dict[str, Any] = {
-        "planted": pd.Categorical(program.planted, _counts.PLANTED),
-        "share": program.share,
-    }
-    for name, weight in zip(_counts.MORPHOLOGY, program.weights.T, strict=True):
-        columns[f"weight_{name}"] = weight
-    return pd.DataFrame(columns)

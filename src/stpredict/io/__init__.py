@@ -1,15 +1,15 @@
-"""Readers: files of one section in, SpatialData out."""
+"""Readers that return the files of one section as SpatialData."""
 
 from __future__ import annotations
 
 from stpredict.io._concat import concat
-from stpredict.io._h5ad import read_h5ad
-from stpredict.io._hackathon import read_hackathon
-from stpredict.io._register import register_um
-from stpredict.io._st import read_st
-from stpredict.io._visium import read_visium
-from stpredict.io._visium_hd import read_visium_hd
-from stpredict.io._xenium import read_xenium
+from stpredict.io._read_h5ad import read_h5ad
+from stpredict.io._read_hackathon import read_hackathon
+from stpredict.io._read_st import read_st
+from stpredict.io._read_visium import read_visium
+from stpredict.io._read_visium_hd import read_visium_hd
+from stpredict.io._read_xenium import read_xenium
+from stpredict.io._register_um import register_um
 
 __all__ = [
     "concat",

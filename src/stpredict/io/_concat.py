@@ -1,4 +1,4 @@
-"""Several sections -> one SpatialData."""
+"""Combine several sections into one SpatialData."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import spatialdata as sd
 
-from stpredict import _keys
+from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
+from stpredict._sdata._sections import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,86 +17,103 @@ if TYPE_CHECKING:
 
 
 def concat(
-    sections: Sequence[SpatialData], *, join: Literal["inner", "outer"] = "inner"
+    sdatas: Sequence[SpatialData],
+    *,
+    join: Literal["inner", "outer"] = "inner",
+    table_name: str = "table",
 ) -> SpatialData:
-    """Put sections into one SpatialData with one table.
+    """Combine sections into one SpatialData with one table.
 
     Parameters
     ----------
-    sections
-        Objects as the readers return them; section names must differ.
+    sdatas
+        Objects as the readers return them. Section names must differ.
     join
-        ``"inner"`` keeps the genes all sections measured. ``"outer"`` keeps every gene and counts
-        0 where a section does not list it: right for whole-transcriptome data whose files leave
-        out genes without a count, wrong for panels.
+        ``"inner"`` keeps the genes that all sections have. ``"outer"`` keeps every gene, with
+        count 0 where a section does not list it. This is right for whole-transcriptome data whose
+        files omit genes without counts, and wrong for gene panels.
+    table_name
+        Name of the table in each object.
 
     Returns
     -------
     SpatialData
-        All images and shapes, and one ``tables["table"]`` that annotates all sections.
+        All images and shapes, and one ``tables[table_name]`` that annotates all sections.
 
     Raises
     ------
+    KeyError
+        If an object has no such table.
     ValueError
-        If there is nothing to put together, or sections share a name or have no gene in common.
+        If `sdatas` is empty, or sections share a name or have no gene in common.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> first = stp.datasets.phantom(seed=0)
-    >>> stp.io.concat([first]).tables["table"].n_obs == first.tables["table"].n_obs
-    True
+    >>> phantom = stp.datasets.phantom(size_px=800)
+    >>> table, image = phantom.tables["table"], phantom.images["S1_image"]["scale0"]["image"]
+    >>> sections = [
+    ...     stp.io.read_h5ad(table, image.data, section=name, mpp=1.0, diameter_um=55)
+    ...     for name in ("A", "B")
+    ... ]
+    >>> sdata = stp.io.concat(sections)
+    >>> sorted(sdata.shapes), sdata.tables["table"].n_obs == 2 * table.n_obs
+    (['A', 'B'], True)
     """
-    sections = list(sections)
-    if not sections:
-        raise ValueError("there are no sections to put together")
-    names = [name for section in sections for name in section.shapes]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(
-            f"sections must have different names, but {', '.join(map(repr, repeated))} occurs more "
-            "than once: read them again with another section="
-        )
-    if len(sections) == 1:
-        return sections[0]
-    together = sd.concatenate(
-        sections, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
+    sdatas = list(sdatas)
+    if not sdatas:
+        raise ValueError("no sections to combine: the list is empty")
+    _validate.unique_names(
+        [name for sdata in sdatas for name in sdata.shapes], what="section names"
     )
-    steps = [_provenance.recorded_steps(section.tables[_keys.TABLE]) for section in sections]
-    # what was done alike to all still holds of the whole
-    alike = {k: v for k, v in steps[0].items() if all(other.get(k) == v for other in steps)}
-    alike |= _motions(steps)
-    alike |= _stain([step.get("normalize_stain") for step in steps])
-    if alike:
-        together.tables[_keys.TABLE].uns[_keys.UNS] = alike
-    columns = {section.tables[_keys.TABLE].n_vars for section in sections}
-    if 0 in columns and len(columns) > 1 and join == "inner":
+    if len(sdatas) == 1:
+        return sdatas[0]
+    tables = [table_of(sdata, table_name) for sdata in sdatas]
+    combined = sd.concatenate(
+        sdatas, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
+    )
+    steps = _shared_steps([_provenance.recorded_steps(table) for table in tables])
+    if steps:
+        combined.tables[table_name].uns[_keys.UNS] = steps
+    n_genes = {table.n_vars for table in tables}
+    if 0 in n_genes and len(n_genes) > 1 and join == "inner":
         raise ValueError(
-            "some sections have a table without genes (slides to predict), others have genes: keep "
+            "some sections have a table without genes (slides to predict), others have genes. Keep "
             "them in two objects"
         )
-    if columns != {0} and together.tables[_keys.TABLE].n_vars == 0:
+    if n_genes != {0} and combined.tables[table_name].n_vars == 0:
         raise ValueError(
-            "the sections have no gene in common; are some indexed by Ensembl id and others by "
-            "symbol? Make var_names agree first, or read them with the same gene_names="
+            "the sections have no gene in common. If some are indexed by Ensembl id and others by "
+            "symbol, read them with the same gene_names="
         )
-    return together
+    return combined
 
 
-def _motions(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was recorded section by section, of all sections."""
-    motions: dict[str, Any] = {}
-    for each in steps:
-        motions |= each.get(_keys.REALIGN, {})
-    return {_keys.REALIGN: motions} if motions else {}
+def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Recorded steps that also hold for the combined table."""
+    first, *others = steps
+    shared = {
+        step: parameters
+        for step, parameters in first.items()
+        if all(other.get(step) == parameters for other in others)
+    }
+    # realignment is recorded by section, so that the records combine
+    motions = {
+        name: motion for each in steps for name, motion in each.get(_keys.REALIGN, {}).items()
+    }
+    if motions:
+        shared[_keys.REALIGN] = motions
+    return shared | _shared_stain([each.get("normalize_stain") for each in steps])
 
 
-def _stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """Sections normalised to one reference, each with its own stain, stay so together."""
-    known = [record for record in records if record]
-    first = known[0] if known else {}
-    if len(known) < len(records) or any(r["reference"] != first["reference"] for r in known):
+def _shared_stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """Record of stain normalisation, if all sections were normalised to the same reference."""
+    normalized = [record for record in records if record]
+    if len(normalized) < len(records):
         return {}
-    stains = {name: stain for record in known for name, stain in record["stains"].items()}
-    left_alone = [name for record in known for name in record["left_alone"]]
+    first = normalized[0]
+    if any(record["reference"] != first["reference"] for record in normalized):
+        return {}
+    stains = {name: stain for record in normalized for name, stain in record["stains"].items()}
+    left_alone = [name for record in normalized for name in record["left_alone"]]
     return {"normalize_stain": {**first, "stains": stains, "left_alone": left_alone}}

@@ -1,4 +1,4 @@
-"""Draw a synthetic H&E section whose nuclei and stains are known; arrays only."""
+"""Draw a synthetic H&E section with known nuclei and stains."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from stpredict.datasets._phantom_fields import (
+from stpredict.datasets._phantom_parts._maps import (
     DARKNESS,
     FIBRES,
     ROUNDNESS,
-    draw_fields,
+    draw_maps,
     nearest,
     upsample,
 )
@@ -21,12 +21,12 @@ from stpredict.datasets._phantom_fields import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stpredict.datasets._phantom_fields import Fields
+    from stpredict.datasets._phantom_parts._maps import TissueMaps
 
     FloatArray = NDArray[np.float32]
 
 # Absorption of red, green and blue by the two dyes: Ruifrok & Johnston, Anal. Quant. Cytol.
-# Histol. 23:291 (2001). Their eosin, (0.07, 0.99, 0.11), looks magenta; it is tilted to the
+# Histol. 23:291 (2001). Their eosin, (0.07, 0.99, 0.11), looks magenta; it is changed to the
 # salmon pink of common scanners.
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], dtype=np.float32)
 EOSIN = np.array([0.10, 0.94, 0.33], dtype=np.float32)
@@ -34,8 +34,8 @@ GLASS = np.array([243.0, 242.0, 245.0], dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Tissue:
-    """A drawn section and everything that was drawn.
+class DrawnTissue:
+    """Image of a section and the structures drawn in it.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Tissue:
     eosin
         float32, ``(y, x)``: eosin concentration.
     mask
-        float32, ``(y, x)``: 1 on tissue, 0 on glass, smooth between.
+        float32, ``(y, x)``: 1 on tissue, 0 on glass, smooth in between.
     region
-        int8, ``(y, x)``: index into `REGIONS`, also defined under the glass.
+        int8, ``(y, x)``: index into `REGIONS`, also defined on glass.
     nuclei
         float64, ``(n, 2)``: x, y of the nuclei in pixels.
     radii_um
-        float32, ``(n,)``: geometric mean of a nucleus' half axes, in µm.
+        float32, ``(n,)``: geometric mean of a nucleus' half axes in µm.
     """
 
     image: NDArray[np.uint8]
@@ -69,14 +69,14 @@ def draw_tissue(
     mpp: float,
     grain_um: float,
     stain_variation: float,
-) -> Tissue:
+) -> DrawnTissue:
     """Draw one section.
 
     Parameters
     ----------
     rng, stain_rng
-        Sources of the tissue and of its staining: separate, so that the same tissue can be
-        stained differently.
+        Random generators of the tissue and of its staining. They are separate, so that the same
+        tissue can be stained differently.
     shape
         Height and width in pixels.
     mpp
@@ -86,13 +86,13 @@ def draw_tissue(
     stain_variation
         0: the reference stain; 1: strong differences in hue and intensity between sections.
     """
-    fields = draw_fields(rng, shape, grain_um / mpp)
-    nuclei, radii_um = _place_nuclei(rng, fields, shape, mpp)
-    nuclear = _stamp(rng, fields, nuclei, radii_um / mpp, shape)
-    mask = np.clip(upsample(fields.outline, shape, fields.step) / 3.0 + 0.5, 0.0, 1.0)
+    maps = draw_maps(rng, shape, grain_um / mpp)
+    nuclei, radii_um = _place_nuclei(rng, maps, shape, mpp)
+    nuclear = _stamp(rng, maps, nuclei, radii_um / mpp, shape)
+    mask = np.clip(upsample(maps.outline, shape, maps.step) / 3.0 + 0.5, 0.0, 1.0)
     grainy = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.2, truncate=2.0)
 
-    eosin = _eosin_texture(fields, shape, mpp)
+    eosin = _eosin_texture(maps, shape, mpp)
     eosin *= 1.0 + 0.35 * grainy
     eosin *= mask
     eosin *= 1.0 - 0.45 * np.minimum(nuclear, 1.0)  # a nucleus takes the cytoplasm's place
@@ -100,55 +100,55 @@ def draw_tissue(
     haematoxylin += mask * (0.05 + 0.22 * _halo(nuclear, shape, 2.5 / mpp))
 
     image = _beer_lambert(stain_rng, haematoxylin, eosin, stain_variation)
-    region = nearest(fields.region, shape, fields.step)
-    return Tissue(image, eosin, mask, region, nuclei, radii_um)
+    region = nearest(maps.region, shape, maps.step)
+    return DrawnTissue(image, eosin, mask, region, nuclei, radii_um)
 
 
 def _place_nuclei(
-    rng: np.random.Generator, fields: Fields, shape: tuple[int, int], mpp: float
+    rng: np.random.Generator, maps: TissueMaps, shape: tuple[int, int], mpp: float
 ) -> tuple[NDArray[np.float64], FloatArray]:
-    """Thin a Poisson process by the density field, then by the nuclei's own extent."""
+    """Thin a Poisson process by the density map, then remove overlapping nuclei."""
     height, width = shape
-    highest = float(fields.density.max())
+    highest = float(maps.density.max())
     n = rng.poisson(highest * height * width * mpp**2)
     xy = rng.uniform(0, 1, (n, 2)) * (width, height)
-    keep = rng.uniform(0, highest, n) < fields.at("density", xy)
-    radii = fields.at("radius_um", xy) * np.exp(rng.normal(0, 0.08, n))
-    keep &= fields.at("outline", xy) > radii / mpp
+    keep = rng.uniform(0, highest, n) < maps.at("density", xy)
+    radii = maps.at("radius_um", xy) * np.exp(rng.normal(0, 0.08, n))
+    keep &= maps.at("outline", xy) > radii / mpp
     xy, radii = xy[keep], radii[keep].astype(np.float32)
-    # Of two that would overlap, the later gives way (Matérn's second hard-core process).
+    # of two overlapping nuclei the later is removed (Matérn's second hard-core process)
     if len(xy) > 1:
         pairs = cKDTree(xy).query_pairs(2 * float(radii.max()) / mpp, output_type="ndarray")
-        apart = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1) * mpp
-        clash = apart < 0.85 * radii[pairs].sum(axis=1)
-        alive = np.ones(len(xy), dtype=bool)
-        alive[pairs[clash].max(axis=1)] = False
-        xy, radii = xy[alive], radii[alive]
+        distance_um = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1) * mpp
+        overlaps = distance_um < 0.85 * radii[pairs].sum(axis=1)
+        keep = np.ones(len(xy), dtype=bool)
+        keep[pairs[overlaps].max(axis=1)] = False
+        xy, radii = xy[keep], radii[keep]
     return xy, radii
 
 
 def _stamp(
     rng: np.random.Generator,
-    fields: Fields,
+    maps: TissueMaps,
     xy: NDArray[np.float64],
     radii_px: FloatArray,
     shape: tuple[int, int],
 ) -> FloatArray:
-    """Haematoxylin of all nuclei: soft-edged ellipses, a little darker at the rim."""
-    kind = fields.at("region", xy).astype(np.intp)
+    """Haematoxylin of all nuclei: ellipses with soft edges, slightly darker at the rim."""
+    kind = maps.at("region", xy).astype(np.intp)
     n = len(xy)
     roundness = (ROUNDNESS[kind] * rng.uniform(0.8, 1.1, n)).clip(0.3, 1.0)
     long, short = radii_px / np.sqrt(roundness), radii_px * np.sqrt(roundness)
-    # Nuclei lie along the fibres, which run from upper left to lower right.
+    # nuclei are aligned with the fibres, which run from upper left to lower right
     angle = rng.normal(0, 0.35, n) + np.where(FIBRES[kind] > 0.3, np.pi / 4, rng.uniform(0, 7, n))
-    dark = DARKNESS[kind] * np.exp(rng.normal(0, 0.10, n))
-    values = np.stack([long, short, np.cos(angle), np.sin(angle), dark], axis=1)
+    darkness = DARKNESS[kind] * np.exp(rng.normal(0, 0.10, n))
+    values = np.stack([long, short, np.cos(angle), np.sin(angle), darkness], axis=1)
     values = values.astype(np.float32)
 
     pad = int(np.ceil(long.max(initial=1.0))) + 2
     canvas = np.zeros((shape[0] + 2 * pad, shape[1] + 2 * pad), dtype=np.float32)
     order = np.argsort(long)
-    # Batches of like size, so that a small nucleus is not drawn in a large nucleus' window.
+    # batches of similar size, so that small nuclei are not drawn in large windows
     for batch in np.array_split(order, max(1, -(-n // 256))):
         if len(batch):
             _stamp_batch(canvas, xy[batch] + pad, values[batch])
@@ -156,39 +156,39 @@ def _stamp(
 
 
 def _stamp_batch(canvas: FloatArray, xy: NDArray[np.float64], values: FloatArray) -> None:
-    long, short, cos, sin, dark = (column[:, None, None] for column in values.T)
+    long, short, cos, sin, darkness = (column[:, None, None] for column in values.T)
     half = int(np.ceil(long.max())) + 1
     reach = np.arange(-half, half + 1)
     corner = np.floor(xy).astype(np.intp)
-    offset = (corner + 0.5 - xy).astype(np.float32)  # of the pixel's centre from the nucleus'
+    offset = (corner + 0.5 - xy).astype(np.float32)  # centre of the pixel minus that of the nucleus
     dx = (reach[None, :] + offset[:, :1])[:, None, :]
     dy = (reach[None, :] + offset[:, 1:])[:, :, None]
-    u, v = dx * cos + dy * sin, dy * cos - dx * sin
-    d2 = (u / long) ** 2 + (v / short) ** 2
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    d2 = (along / long) ** 2 + (across / short) ** 2  # 1 at the rim of the ellipse
     edge = np.clip((1.0 - np.sqrt(d2)) * short + 0.5, 0.0, 1.0)
-    stamp = dark * edge * (0.82 + 0.25 * np.minimum(d2, 1.0))
+    stamp = darkness * edge * (0.82 + 0.25 * np.minimum(d2, 1.0))
     index = (corner[:, 1:, None] + reach[None, :, None]) * canvas.shape[1]
     index = index + corner[:, :1, None] + reach[None, None, :]
-    drawn = stamp > 0
-    np.maximum.at(canvas.reshape(-1), index[drawn], stamp[drawn])
+    visible = stamp > 0
+    np.maximum.at(canvas.reshape(-1), index[visible], stamp[visible])
 
 
-def _eosin_texture(fields: Fields, shape: tuple[int, int], mpp: float) -> FloatArray:
-    """Eosin level, striped by wavy fibres of about 8 µm where the tissue is fibrous."""
-    step = fields.step
+def _eosin_texture(maps: TissueMaps, shape: tuple[int, int], mpp: float) -> FloatArray:
+    """Eosin concentration, with wavy stripes of about 8 µm where the tissue is fibrous."""
+    step = maps.step
     y = (np.arange(shape[0], dtype=np.float32) * mpp)[:, None]
     x = (np.arange(shape[1], dtype=np.float32) * mpp)[None, :]
-    phase = upsample(fields.bend, shape, step)
+    phase = upsample(maps.bend, shape, step)
     phase += np.float32(2 * np.pi / 8 * np.sqrt(0.5)) * (y - x)
     stripes = np.sin(phase, out=phase)
-    stripes *= upsample(fields.fibres, shape, step)
+    stripes *= upsample(maps.fibres, shape, step)
     stripes += 1.0
-    stripes *= upsample(fields.eosin, shape, step)
+    stripes *= upsample(maps.eosin, shape, step)
     return stripes
 
 
 def _halo(nuclear: FloatArray, shape: tuple[int, int], sigma: float) -> FloatArray:
-    """Blurred nuclei: cytoplasm is faintly basophilic where nuclei crowd."""
+    """Blurred nuclei: cytoplasm is slightly basophilic where nuclei are dense."""
     step = max(1, int(sigma))
     coarse = np.zeros((shape[0] // step + 2, shape[1] // step + 2), dtype=np.float32)
     sampled = nuclear[::step, ::step]
@@ -199,9 +199,9 @@ def _halo(nuclear: FloatArray, shape: tuple[int, int], sigma: float) -> FloatArr
 def _beer_lambert(
     rng: np.random.Generator, haematoxylin: FloatArray, eosin: FloatArray, variation: float
 ) -> NDArray[np.uint8]:
-    """Light that passes both dyes, with the camera's noise, as uint8 ``(3, y, x)``."""
+    """Light transmitted by both dyes (Beer-Lambert), with camera noise, uint8 ``(3, y, x)``."""
     dyes = np.stack([HAEMATOXYLIN, EOSIN])
-    # Drawn whether used or not: the camera's noise stays the same for any variation.
+    # drawn even if unused, so that the camera noise is the same for any variation
     hue, strength = rng.normal(0, 0.08, (2, 3)), rng.normal(0, 0.25, 2)
     dyes = np.clip(dyes + variation * hue, 0.01, None)
     dyes *= (np.exp(variation * strength) / np.linalg.norm(dyes, axis=1))[:, None]

@@ -31,7 +31,7 @@ def png(path, height, width):
 
 
 def write_bin(folder, size, write_10x):
-    """Bins on a grid, the last two rows of them off the tissue; gives positions and counts."""
+    """Write a grid of bins, the last two rows off the tissue; returns positions and counts."""
     pitch = size / MPP
     row, column = (axis.ravel() for axis in np.mgrid[: int(380 // pitch), : int(500 // pitch)])
     barcodes = np.array(
@@ -63,22 +63,22 @@ def write_bin(folder, size, write_10x):
     (spatial / "scalefactors_json.json").write_text(json.dumps(scales))
     for name, scale in (("hires", HIRES), ("lowres", HIRES / 4)):
         png(spatial / f"tissue_{name}_image.png", int(FULL_YX[0] * scale), int(FULL_YX[1] * scale))
-    kept = np.random.default_rng(size).permutation(np.flatnonzero(in_tissue))  # in no order
-    counts = np.random.default_rng(1).poisson(1.0, (len(kept), len(SYMBOLS)))
+    rows = np.random.default_rng(size).permutation(np.flatnonzero(in_tissue))  # in no order
+    counts = np.random.default_rng(1).poisson(1.0, (len(rows), len(SYMBOLS)))
     write_10x(
         folder / "filtered_feature_bc_matrix.h5",
         counts,
-        barcodes[kept],
+        barcodes[rows],
         ids=[f"ENSG{i:011d}" for i in range(len(TYPES))],
         symbols=SYMBOLS,
         types=TYPES,
     )
-    return pixels[kept], counts
+    return pixels[rows], counts
 
 
 @pytest.fixture
 def hd(tmp_path, write_10x):
-    """The folder, the image, and what was written of each bin size."""
+    """Folder, image, and positions and counts by bin size."""
     outs = tmp_path / "outs"
     written = {
         size: write_bin(outs / "binned_outputs" / f"square_{size:03}um", size, write_10x)
@@ -91,38 +91,38 @@ def hd(tmp_path, write_10x):
     return outs, tmp_path / "full.png", written
 
 
-def only(sdata):
-    (found,) = _sections.sections(sdata)
-    return found
+def only_section(sdata):
+    (section,) = _sections.sections(sdata)
+    return section
 
 
 @pytest.mark.parametrize("size", [8, 16])
 @pytest.mark.parametrize("shapes", ["squares", "circles"])
-def test_bins(hd, size, shapes):
+def test_bins_are_read(hd, size, shapes):
     outs, image, written = hd
     pixels, counts = written[size]
     sdata = stp.io.read_visium_hd(
         outs, section="HD", bin_size_um=size, fullres_image=image, shapes=shapes, patient="P"
     )
-    table, found = sdata.tables["table"], only(sdata)
-    np.testing.assert_array_equal(table.X.toarray(), counts[:, :4])  # the control is no gene
-    assert found.mpp == MPP
-    np.testing.assert_allclose(found.centers, pixels)
+    table, section = sdata.tables["table"], only_section(sdata)
+    np.testing.assert_array_equal(table.X.toarray(), counts[:, :4])  # without the control
+    assert section.mpp == MPP
+    np.testing.assert_allclose(section.centers, pixels)
     np.testing.assert_allclose(table.obsm["spatial"], pixels)
     assert set(table.obs["patient"]) == {"P"}
     assert {"array_row", "array_col"} <= set(table.obs)
     geometry = sdata.shapes["HD"].geometry
     if shapes == "squares":
         np.testing.assert_allclose(geometry.area, (size / MPP) ** 2)
-        np.testing.assert_allclose(found.radius_um, size / np.sqrt(np.pi))  # of equal area
+        np.testing.assert_allclose(section.radius_um, size / np.sqrt(np.pi))  # of equal area
     else:
-        np.testing.assert_allclose(found.radius_um, size / 2)
-    np.testing.assert_array_equal(found.levels[0].compute(), picture(*FULL_YX).transpose(2, 0, 1))
+        np.testing.assert_allclose(section.radius_um, size / 2)
+    np.testing.assert_array_equal(section.levels[0].compute(), picture(*FULL_YX).transpose(2, 0, 1))
 
 
 @pytest.mark.filterwarnings("ignore:(Variable names are not unique|No full resolution):UserWarning")
 @pytest.mark.parametrize("shapes", ["squares", "circles"])
-def test_as_spatialdata_io_reads_them(hd, shapes):
+def test_elements_equal_those_of_spatialdata_io(hd, shapes):
     outs, image, _ = hd
     ours = stp.io.read_visium_hd(outs, section="HD", fullres_image=image, shapes=shapes)
     theirs = spatialdata_io.visium_hd(
@@ -145,20 +145,20 @@ def test_as_spatialdata_io_reads_them(hd, shapes):
         np.testing.assert_allclose(a["radius"], b["radius"])
 
 
-def test_on_the_hires_image(hd, capsys, monkeypatch):
+def test_bins_lie_on_the_hires_image_by_default(hd, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     outs, _, written = hd
     sdata = stp.io.read_visium_hd(str(outs), section="HD", bin_size_um=16)
-    found = only(sdata)
-    assert found.mpp == MPP / HIRES
-    np.testing.assert_allclose(found.centers, written[16][0] * HIRES)
-    np.testing.assert_allclose(found.radius_um, 16 / np.sqrt(np.pi))
-    told = capsys.readouterr().out
-    assert "HD: no fullres_image=, using the hires image (1.00 µm per pixel)" in told
-    assert "HD: 1 of 3 names of genes occur more than once" in told
+    section = only_section(sdata)
+    assert section.mpp == MPP / HIRES
+    np.testing.assert_allclose(section.centers, written[16][0] * HIRES)
+    np.testing.assert_allclose(section.radius_um, 16 / np.sqrt(np.pi))
+    output = capsys.readouterr().out
+    assert "HD: no fullres_image=, using the hires image (1.00 µm per pixel)" in output
+    assert "HD: 1 of 3 gene names occur more than once" in output
 
 
-def test_gene_names(hd):
+def test_both_gene_names_are_kept(hd):
     outs, image, _ = hd
     for gene_names, names in (
         ("symbols", ["ERBB2", "TBCE", "TBCE-1", "ACTB"]),
@@ -177,14 +177,14 @@ def mean_colour(tiles):
 
 
 @pytest.mark.parametrize("shapes", ["squares", "circles"])
-def test_through_zarr_then_embedded(hd, tmp_path, shapes):
+def test_a_section_is_embedded_after_a_round_trip_through_zarr(hd, tmp_path, shapes):
     outs, image, written = hd
     pixels, counts = written[16]
     stp.io.read_visium_hd(
         outs, section="HD", bin_size_um=16, fullres_image=image, shapes=shapes
     ).write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
-    np.testing.assert_allclose(only(back).centers, pixels)
+    np.testing.assert_allclose(only_section(back).centers, pixels)
     stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=16, n_subtiles=1)
     stp.pp.neighbors(back)
     table = back.tables["table"]
@@ -194,13 +194,15 @@ def test_through_zarr_then_embedded(hd, tmp_path, shapes):
     assert np.isfinite(table.obsm["X_colour"]).all()
 
 
-def test_a_folder_of_bins_alone(hd):
+def test_the_folder_of_bins_may_be_passed(hd):
     outs, image, written = hd
-    found = only(stp.io.read_visium_hd(outs / "binned_outputs", section="HD", fullres_image=image))
-    np.testing.assert_allclose(found.centers, written[8][0])
+    section = only_section(
+        stp.io.read_visium_hd(outs / "binned_outputs", section="HD", fullres_image=image)
+    )
+    np.testing.assert_allclose(section.centers, written[8][0])
 
 
-def test_an_image_of_another_resolution(hd, tmp_path):
+def test_an_image_of_another_resolution_raises(hd, tmp_path):
     png(tmp_path / "twice.png", 2 * FULL_YX[0], 2 * FULL_YX[1])
     with pytest.raises(ValueError, match=r"twice.png has 1040 × 800 px, .* about 520 × 400 px"):
         stp.io.read_visium_hd(hd[0], section="HD", fullres_image=tmp_path / "twice.png")
@@ -232,13 +234,25 @@ def remove(name):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (remove("filtered_feature_bc_matrix.h5"), FileNotFoundError, "bc_matrix.h5 does not exist"),
-        (remove("spatial/tissue_positions.parquet"), FileNotFoundError, "positions.parquet does"),
-        (remove("spatial/scalefactors_json.json"), FileNotFoundError, "factors_json.json does not"),
+        (
+            remove("filtered_feature_bc_matrix.h5"),
+            FileNotFoundError,
+            "no such file.*matrix.h5",
+        ),
+        (
+            remove("spatial/tissue_positions.parquet"),
+            FileNotFoundError,
+            "no such file.*parquet",
+        ),
+        (
+            remove("spatial/scalefactors_json.json"),
+            FileNotFoundError,
+            "no such file.*json",
+        ),
         (
             remove("spatial/tissue_hires_image.png"),
             FileNotFoundError,
-            "no tissue_hires_image.png; give the full-resolution image as fullres_image=",
+            "no such file: .*tissue_hires_image.png. .* fullres_image=",
         ),
         (
             change_scales(microns_per_pixel=None),
@@ -246,13 +260,13 @@ def remove(name):
             "has no microns_per_pixel; it has spot",
         ),
         (change_scales(microns_per_pixel=0), ValueError, "microns_per_pixel in .* above 0: 0"),
-        (change_scales(bin_size_um=16.0), ValueError, "of bins of 16 µm, its folder of 8 µm"),
-        (drop_column, ValueError, "parquet has no column array_row; it has barcode, in_tissue"),
+        (change_scales(bin_size_um=16.0), ValueError, "for bins of 16 µm, but its folder for 8 µm"),
+        (drop_column, ValueError, "parquet has no array_row; it has barcode, in_tissue"),
         (drop_positions, ValueError, "3 of .* bins have counts but no position .* s_008um_00000_"),
         (change_scales(tissue_hires_scalef=2.0), ValueError, "lie outside the image of 260 × 200"),
     ],
 )
-def test_bad_files(hd, change, error, message):
+def test_bad_files_raise(hd, change, error, message):
     outs, _, _ = hd
     change(outs / "binned_outputs" / "square_008um")
     with pytest.raises(error, match=message):
@@ -274,14 +288,14 @@ def test_bad_files(hd, change, error, message):
             "shapes='hexagons' is not one of 'squares', 'circles'",
         ),
         ({"gene_names": "names"}, ValueError, "gene_names='names' is not one of"),
-        ({"fullres_image": "absent.tif"}, FileNotFoundError, "absent.tif does not exist"),
+        ({"fullres_image": "absent.tif"}, FileNotFoundError, "no such file: absent.tif"),
     ],
 )
-def test_bad_options(hd, options, error, message):
+def test_bad_options_raise(hd, options, error, message):
     with pytest.raises(error, match=message):
         stp.io.read_visium_hd(hd[0], section="HD", **options)
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*outz"):
+def test_a_missing_folder_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*outz"):
         stp.io.read_visium_hd(tmp_path / "outz", section="HD")

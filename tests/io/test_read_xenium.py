@@ -1,4 +1,4 @@
-"""Xenium, written here as the instrument writes it, with an H&E image turned against it."""
+"""Xenium, read from files as the instrument writes them, with a rotated H&E image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SYMBOLS = ["ERBB2", "KRT5", "ACTB", "NegControlProbe_1", "UnassignedCodeword_7"]
 TYPES = ["Gene Expression"] * 3 + ["Negative Control Probe", "Unassigned Codeword"]
 
 
-def turned(angle=0.1, scale=1.7, shift=(30.0, -12.0), *, mirrored=False):
+def rotated(angle=0.1, scale=1.7, shift=(30.0, -12.0), *, mirrored=False):
     """From pixels of the H&E image to pixels of the morphology image."""
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     flip = -1 if mirrored else 1
@@ -44,7 +44,7 @@ class Xenium:
         random = np.random.default_rng(0)
         self.folder = folder / "outs"
         self.folder.mkdir()
-        self.alignment = turned() if alignment is None else alignment
+        self.alignment = rotated() if alignment is None else alignment
         y, x = (a.ravel() for a in np.mgrid[20:400:20, 20:540:20])
         centers = np.column_stack([x, y]) + random.uniform(-4, 4, (len(x), 2))
         self.centers = np.concatenate([centers, np.reshape(beyond, (-1, 2))])
@@ -100,12 +100,12 @@ class Xenium:
         tifffile.imwrite(self.image, self.pixels, photometric="rgb", tile=(128, 128))
         write_alignment(self.folder / "X1_he_imagealignment.csv", self.alignment)
 
-    def write_boundaries(self, kept):
-        rows = (5 * kept[:, None] + np.arange(5)).ravel()
+    def write_boundaries(self, cells):
+        rows = (5 * cells[:, None] + np.arange(5)).ravel()
         table = pd.DataFrame(self.vertices[rows], columns=["vertex_x", "vertex_y"])
-        table["cell_id"] = np.repeat(self.ids[kept], 5)
+        table["cell_id"] = np.repeat(self.ids[cells], 5)
         if self.modern:
-            table["label_id"] = np.repeat(kept + 1, 5)
+            table["label_id"] = np.repeat(cells + 1, 5)
         table.to_parquet(self.folder / "cell_boundaries.parquet")
 
     def read(self, **options):
@@ -117,81 +117,81 @@ def xenium(tmp_path, write_10x):
     return Xenium(tmp_path, write_10x)
 
 
-def only(sdata):
-    (found,) = _sections.sections(sdata)
-    return found
+def only_section(sdata):
+    (section,) = _sections.sections(sdata)
+    return section
 
 
 @pytest.mark.parametrize("version", ["2.0.0.10", "1.0.2"])
 @pytest.mark.parametrize("shapes", ["boundaries", "circles"])
-def test_cells_lie_where_they_were_planted(tmp_path, write_10x, version, shapes):
+def test_cells_have_their_planted_positions(tmp_path, write_10x, version, shapes):
     files = Xenium(tmp_path, write_10x, version=version)
     sdata = files.read(shapes=shapes, patient="P")
-    found, table = only(sdata), sdata.tables["table"]
-    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
+    section, table = only_section(sdata), sdata.tables["table"]
+    np.testing.assert_allclose(section.centers, files.centers, atol=1e-6)
     np.testing.assert_allclose(table.obsm["spatial"], files.centers, atol=1e-6)
-    assert found.mpp == pytest.approx(1.7 * PIXEL_UM)
-    np.testing.assert_allclose(found.radius_um, np.sqrt(files.area_um2 / np.pi), rtol=1e-6)
+    assert section.mpp == pytest.approx(1.7 * PIXEL_UM)
+    np.testing.assert_allclose(section.radius_um, np.sqrt(files.area_um2 / np.pi), rtol=1e-6)
     if shapes == "boundaries":
         np.testing.assert_allclose(sdata.shapes["X1"].geometry.area, 144, rtol=1e-6)
-    np.testing.assert_array_equal(table.X.toarray(), files.counts[:, :3])  # controls are no genes
+    np.testing.assert_array_equal(table.X.toarray(), files.counts[:, :3])  # without controls
     assert list(table.var_names) == SYMBOLS[:3]
     assert list(table.obs["instance_id"]) == [str(name) for name in files.ids]
     assert set(table.obs["patient"]) == {"P"}
     um = to_um(files.centers, files.alignment)
     np.testing.assert_allclose(table.obs[["x_centroid", "y_centroid"]], um)
-    np.testing.assert_array_equal(found.levels[0].compute(), files.pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(section.levels[0].compute(), files.pixels.transpose(2, 0, 1))
 
 
-def test_a_mirrored_image(tmp_path, write_10x):
-    files = Xenium(tmp_path, write_10x, alignment=turned(3.0, 0.8, (300.0, 500.0), mirrored=True))
-    found = only(files.read())
-    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
-    assert found.mpp == pytest.approx(0.8 * PIXEL_UM)
+def test_a_mirrored_image_is_aligned(tmp_path, write_10x):
+    files = Xenium(tmp_path, write_10x, alignment=rotated(3.0, 0.8, (300.0, 500.0), mirrored=True))
+    section = only_section(files.read())
+    np.testing.assert_allclose(section.centers, files.centers, atol=1e-6)
+    assert section.mpp == pytest.approx(0.8 * PIXEL_UM)
 
 
-def test_image_and_alignment_from_elsewhere(xenium, tmp_path):
+def test_image_and_alignment_may_be_in_another_folder(xenium, tmp_path):
     image = xenium.image.rename(tmp_path / "elsewhere.tif")
     table = tmp_path / "matrix.csv"
     (xenium.folder / "X1_he_imagealignment.csv").rename(table)
     for alignment in (table, str(table), xenium.alignment):
-        found = only(xenium.read(image=image, alignment=alignment))
-        np.testing.assert_allclose(found.centers, xenium.centers, atol=1e-6)
+        section = only_section(xenium.read(image=image, alignment=alignment))
+        np.testing.assert_allclose(section.centers, xenium.centers, atol=1e-6)
 
 
-def test_an_image_with_the_pixels_of_the_scan(tmp_path, write_10x):
+def test_the_alignment_may_be_the_identity(tmp_path, write_10x):
     files = Xenium(tmp_path, write_10x, alignment=np.eye(3))
     (files.folder / "X1_he_imagealignment.csv").unlink()
-    found = only(files.read(alignment=np.eye(3)))
-    assert found.mpp == pytest.approx(PIXEL_UM)
-    np.testing.assert_allclose(found.centers, files.centers, atol=1e-6)
+    section = only_section(files.read(alignment=np.eye(3)))
+    assert section.mpp == pytest.approx(PIXEL_UM)
+    np.testing.assert_allclose(section.centers, files.centers, atol=1e-6)
 
 
-def test_gene_names(xenium):
+def test_genes_can_be_indexed_by_id(xenium):
     table = xenium.read(gene_names="ids").tables["table"]
     assert list(table.var_names) == [f"ENSG{i:011d}" for i in range(3)]
     assert list(table.var["gene_symbols"]) == SYMBOLS[:3]
 
 
-def test_cells_beyond_the_image_are_left_out_and_told(tmp_path, write_10x, capsys, monkeypatch):
+def test_cells_beyond_the_image_are_left_out_and_logged(tmp_path, write_10x, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     files = Xenium(tmp_path, write_10x, beyond=[[-30, 50], [600, 50], [100, 421]])
     sdata = files.read()
     n = len(files.centers)
-    assert f"X1: 3 of {n} cells lie outside the image, left out" in capsys.readouterr().out
-    np.testing.assert_allclose(only(sdata).centers, files.centers[:-3], atol=1e-6)
+    assert f"X1: 3 of {n} cells lie outside the image and are left out" in capsys.readouterr().out
+    np.testing.assert_allclose(only_section(sdata).centers, files.centers[:-3], atol=1e-6)
     np.testing.assert_array_equal(sdata.tables["table"].X.toarray(), files.counts[:-3, :3])
 
 
-def test_cells_without_a_boundary_are_left_out_and_told(xenium, capsys, monkeypatch):
+def test_cells_without_a_boundary_are_left_out_and_logged(xenium, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     n = len(xenium.ids)
-    kept = np.setdiff1d(np.arange(n), [2, 7])
-    xenium.write_boundaries(kept)
+    with_boundary = np.setdiff1d(np.arange(n), [2, 7])
+    xenium.write_boundaries(with_boundary)
     table = xenium.read().tables["table"]
-    assert f"X1: 2 of {n} cells have no boundary, left out" in capsys.readouterr().out
-    assert list(table.obs["instance_id"]) == list(xenium.ids[kept])
-    np.testing.assert_array_equal(table.X.toarray(), xenium.counts[kept, :3])
+    assert f"X1: 2 of {n} cells have no boundary and are left out" in capsys.readouterr().out
+    assert list(table.obs["instance_id"]) == list(xenium.ids[with_boundary])
+    np.testing.assert_array_equal(table.X.toarray(), xenium.counts[with_boundary, :3])
     assert xenium.read(shapes="circles").tables["table"].n_obs == n
 
 
@@ -200,11 +200,11 @@ def mean_colour(tiles):
 
 
 @pytest.mark.parametrize("shapes", ["boundaries", "circles"])
-def test_through_zarr_then_embedded(xenium, tmp_path, shapes):
+def test_a_section_is_embedded_after_a_round_trip_through_zarr(xenium, tmp_path, shapes):
     sdata = xenium.read(shapes=shapes)
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
-    np.testing.assert_allclose(only(back).centers, xenium.centers, atol=1e-6)
+    np.testing.assert_allclose(only_section(back).centers, xenium.centers, atol=1e-6)
     stp.pp.embed(back, mean_colour, key_added="X_colour", tile_um=8, n_subtiles=1)
     table = back.tables["table"]
     assert (table.X != sdata.tables["table"].X).nnz == 0
@@ -218,51 +218,51 @@ def test_through_zarr_then_embedded(xenium, tmp_path, shapes):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("experiment.xenium", "has no experiment.xenium"),
-        ("cells.parquet", "has no cells.parquet"),
-        ("cells.zarr.zip", "has no cells.zarr.zip"),
-        ("cell_feature_matrix.h5", "has no cell_feature_matrix.h5"),
-        ("cell_boundaries.parquet", 'has no cell_boundaries.parquet; .* shapes="circles"'),
-        ("X1_he_image.ome.tif", r"has 0 H&E images \*he_image.ome.tif: give image="),
-        ("X1_he_imagealignment.csv", "no X1_he_imagealignment.csv beside .* give alignment="),
+        ("experiment.xenium", "no such file: .*experiment.xenium"),
+        ("cells.parquet", "no such file: .*cells.parquet"),
+        ("cells.zarr.zip", "no such file: .*cells.zarr.zip"),
+        ("cell_feature_matrix.h5", "no such file: .*cell_feature_matrix.h5"),
+        ("cell_boundaries.parquet", 'no such file: .*cell_boundaries.parquet. shapes="circles"'),
+        ("X1_he_image.ome.tif", r"has 0 H&E images \*he_image.ome.tif. Set image="),
+        ("X1_he_imagealignment.csv", "no such file: .*X1_he_imagealignment.csv. Set alignment="),
     ],
 )
-def test_missing_files(xenium, monkeypatch, name, message):
+def test_missing_files_raise_before_anything_is_read(xenium, monkeypatch, name, message):
     import spatialdata_io
 
     (xenium.folder / name).unlink()
-    monkeypatch.setattr(spatialdata_io, "xenium", None)  # said before anything is read
+    monkeypatch.setattr(spatialdata_io, "xenium", None)  # cannot be called
     with pytest.raises(FileNotFoundError, match=message):
         xenium.read()
 
 
 BAD_ALIGNMENTS = [
-    (np.eye(2), "alignment must be an affine 3 × 3 .* it is 2 × 2"),
-    (np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, 1]]), "must be an affine .* last row 0, 0, 1"),
-    (np.diag([1, np.nan, 1]), "must be an affine 3 × 3"),
-    (np.diag([1.0, 0, 1]), "stretches the axes by 1 and 0: it cannot be inverted"),
-    (np.zeros((3, 3)) + np.diag([0, 0, 1]), "stretches the axes by 0 and 0"),
-    (np.diag([1.0, 1.2, 1]), "stretches the axes by 1.2 and 1"),
+    (np.eye(2), "alignment must be a finite 3 × 3 matrix"),
+    (np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, 1]]), "must be .* with the last row 0, 0, 1"),
+    (np.diag([1, np.nan, 1]), "must be a finite 3 × 3 matrix"),
+    (np.diag([1.0, 0, 1]), "stretches its axes by 0.2125 and 0;"),
+    (np.zeros((3, 3)) + np.diag([0, 0, 1]), "stretches its axes by 0 and 0"),
+    (np.diag([1.0, 1.2, 1]), "stretches its axes by 0.255 and 0.2125"),
     (
-        np.linalg.inv(turned(0.1, 20.0)),
+        np.linalg.inv(rotated(0.1, 20.0)),
         r"cells of section 'X1' lie outside the H&E image .*inverse",
     ),
 ]
 
 
 @pytest.mark.parametrize(("matrix", "message"), BAD_ALIGNMENTS)
-def test_bad_alignments(xenium, matrix, message):
+def test_bad_alignments_raise(xenium, matrix, message):
     with pytest.raises(ValueError, match=message):
         xenium.read(alignment=matrix)
 
 
-def test_keypoints_for_a_matrix(xenium, tmp_path):
+def test_keypoints_instead_of_a_matrix_raise(xenium, tmp_path):
     (tmp_path / "points.csv").write_text("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n")
-    with pytest.raises(ValueError, match=r"points.csv is no matrix of numbers; .* fixedX, fixedY"):
+    with pytest.raises(ValueError, match=r"points.csv is not a matrix of numbers.* fixedX, fixedY"):
         xenium.read(alignment=tmp_path / "points.csv")
 
 
-def test_no_pixel_size(xenium):
+def test_a_missing_pixel_size_raises(xenium):
     (xenium.folder / "experiment.xenium").write_text('{"analysis_sw_version": "xenium-2.0.0.10"}')
     with pytest.raises(ValueError, match=r"pixel_size in .*experiment.xenium must be .*: None"):
         xenium.read()
@@ -273,18 +273,18 @@ def test_no_pixel_size(xenium):
     [
         ({"shapes": "nuclei"}, ValueError, "'nuclei' is not one of 'boundaries', 'circles'"),
         ({"gene_names": "names"}, ValueError, "gene_names='names' is not one of"),
-        ({"image": "absent.tif"}, FileNotFoundError, "image absent.tif does not exist"),
-        ({"alignment": "absent.csv"}, FileNotFoundError, "alignment absent.csv does not exist"),
+        ({"image": "absent.tif"}, FileNotFoundError, "no such file: absent.tif"),
+        ({"alignment": "absent.csv"}, FileNotFoundError, "no such file: absent.csv"),
     ],
 )
-def test_bad_options(xenium, options, error, message):
+def test_bad_options_raise(xenium, options, error, message):
     with pytest.raises(error, match=message):
         xenium.read(**options)
 
 
-def test_several_images_and_no_folder(xenium, tmp_path):
+def test_several_images_or_a_missing_folder_raise(xenium, tmp_path):
     (xenium.folder / "X2_he_image.ome.tif").write_bytes(xenium.image.read_bytes())
     with pytest.raises(FileNotFoundError, match="has 2 H&E images"):
         xenium.read()
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*outz"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*outz"):
         stp.io.read_xenium(tmp_path / "outz", section="X1")

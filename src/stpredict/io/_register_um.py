@@ -1,4 +1,4 @@
-"""Which image belongs to a section, and how large its pixels are."""
+"""Set the image of a section and its µm per pixel."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
-    """Say which image a section lies on, and how many µm a pixel of it is.
+    """Set the image that a section lies on, and its µm per pixel.
 
-    Our readers do this themselves; objects from elsewhere need it once per section. An image
-    without spots gets its µm per pixel so, before :func:`stpredict.pp.grid` lays some on it.
+    stpredict's readers do this themselves; objects from other sources need it once per section.
+    For an image without spots, call it before :func:`stpredict.pp.grid`.
 
     Parameters
     ----------
     sdata
-        Object with the image and, if there are any, the shapes in a common coordinate system.
+        Object with the image and, if they exist, the shapes in a common coordinate system.
     section
-        Name of the shapes element; of an image on which none lie, a name for them to come, best
-        that of the image without ``"_image"``.
+        Name of the shapes element. For an image without spots, a name for its future section,
+        usually that of the image without ``"_image"``.
     image
         Name of the image element.
     mpp
@@ -40,16 +40,17 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     Returns
     -------
     None
-        Registers the transformations of both elements, or of the image alone, to the coordinate
+        Sets the transformations of both elements, or of the image alone, to the coordinate
         system ``f"{section}_um"``.
 
     Raises
     ------
     KeyError
-        If there is no such image, or other shapes lie on it than those of the section.
+        If the image does not exist, or the section does not exist and other shapes lie on the
+        image.
     ValueError
         If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
-        several that place the shapes differently on the image.
+        share several that place the shapes differently on the image.
 
     Examples
     --------
@@ -59,35 +60,35 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     """
     if image not in sdata.images:
         raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
-    if section not in sdata.shapes and not _to_come(sdata, section, image):
+    has_shapes = section in sdata.shapes
+    if not has_shapes and not _may_get_spots(sdata, section, image):
         raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
     _validate.positive("mpp", mpp, unit="µm per pixel")
-    to_image = _to_image(sdata, section, image) if section in sdata.shapes else None
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
-    own = (image, _keys.normalized(image))  # the image and, if there is one, its normalised twin
-    for name in own:
-        if name in sdata.images:
-            set_transformation(sdata.images[name], to_um, to_coordinate_system=um)
-    if to_image is not None:
-        to_shapes_um = Sequence([to_image, to_um])
-        set_transformation(sdata.shapes[section], to_shapes_um, to_coordinate_system=um)
-    for other, element in sdata.images.items():
-        if other not in own and um in get_transformation(element, get_all=True):
+    if has_shapes:
+        shapes_to_um = Sequence([_shapes_to_image(sdata, section, image), to_um])
+        set_transformation(sdata.shapes[section], shapes_to_um, to_coordinate_system=um)
+    # a stain-normalised copy has the same pixels; any other image loses an earlier registration
+    same_pixels = (image, _keys.normalized(image))
+    for name, element in sdata.images.items():
+        if name in same_pixels:
+            set_transformation(element, to_um, to_coordinate_system=um)
+        elif um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
 
 
-def _to_come(sdata: SpatialData, section: str, image: str) -> bool:
-    """Whether a section without shapes is one to come, rather than a slip of the pen."""
+def _may_get_spots(sdata: SpatialData, section: str, image: str) -> bool:
+    """Whether a section without shapes is a future one, not a misspelt name."""
     if section == _keys.section_of(image):
         return True
     systems = set(get_transformation(sdata.images[image], get_all=True))
-    others = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
-    return all(systems.isdisjoint(other) for other in others)
+    shapes_systems = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
+    return all(systems.isdisjoint(other) for other in shapes_systems)
 
 
-def _to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
-    """Transformation from the shapes to the pixels of the image, by a system they share."""
+def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
+    """Transformation from the shapes to the pixels of the image, by a shared system."""
     from_shapes = get_transformation(sdata.shapes[section], get_all=True)
     from_image = get_transformation(sdata.images[image], get_all=True)
     shared = [system for system in from_shapes if system in from_image]
@@ -96,7 +97,7 @@ def _to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
             f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
             f"{_validate.listing(from_shapes)} and {_validate.listing(from_image)}"
         )
-    # what an earlier call registered follows from the others
+    # the µm system of an earlier call was derived from the others
     shared = [system for system in shared if system != _keys.um(section)] or shared
     paths = [Sequence([from_shapes[s], from_image[s].inverse()]) for s in shared]
     affines = [path.to_affine_matrix(("x", "y"), ("x", "y")) for path in paths]
@@ -104,7 +105,7 @@ def _to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
         if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
             raise ValueError(
                 f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
-                f"differently on images[{image!r}]: take the wrong one away with "
+                f"differently on images[{image!r}]. Remove the wrong one with "
                 "spatialdata.transformations.remove_transformation"
             )
     return paths[0]

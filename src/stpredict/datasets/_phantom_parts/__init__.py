@@ -1,0 +1,1 @@
+"""Tissue, spots and expression of the phantom, as arrays."""

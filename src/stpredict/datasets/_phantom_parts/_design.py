@@ -1,0 +1,109 @@
+"""Checked options of the phantom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpredict import _validate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DIAMETER = 0.55  # of the pitch, as on Visium: 55 µm spots, 100 µm apart
+_CELL_UM = 8.0
+_MIN_PITCH_PX = 8  # smaller tiles show no nuclei
+
+
+@dataclass(frozen=True)
+class Design:
+    """Options of `stpredict.datasets.phantom` that hold for every section."""
+
+    size_px: int | tuple[int, int]
+    mpp: float
+    layout: str
+    pitch_um: float
+    tile_um: float
+    counts_per_spot: float
+    stain_variation: float
+    off_tissue: int
+    misalignment_um: tuple[float, float]
+    misalignment_deg: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        if isinstance(self.size_px, tuple) and len(self.size_px) != 2:
+            raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
+        for side in self.shape:
+            check_integer("size_px", side, at_least=1)
+        check_integer("off_tissue", self.off_tissue, at_least=0)
+        check_integer("seed", self.seed, at_least=0)
+        _validate.one_of("spots", self.layout, ["hexagonal", "square", "cells"])
+        _validate.positive("mpp", self.mpp, unit="µm per pixel")
+        _validate.positive("pitch_um", self.pitch_um, unit="µm")
+        _validate.positive("tile_um", self.tile_um, unit="µm")
+        _validate.positive("counts_per_spot", self.counts_per_spot)
+        if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
+            raise ValueError(f"stain_variation must be 0 or more: {self.stain_variation!r}")
+        if self.pitch_px < _MIN_PITCH_PX:
+            raise ValueError(
+                f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}. "
+                f"At least {_MIN_PITCH_PX} px are needed"
+            )
+        shift = np.asarray(self.misalignment_um, dtype=float)
+        if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
+            raise ValueError(
+                "misalignment_um must be two finite numbers (x, y) and misalignment_deg one: "
+                f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.size_px if isinstance(self.size_px, tuple) else (self.size_px, self.size_px)
+
+    @property
+    def pitch_px(self) -> float:
+        """Distance between neighbouring spots in pixels."""
+        return self.pitch_um / self.mpp
+
+    @property
+    def diameter_um(self) -> float:
+        """Diameter of a spot or cell in µm."""
+        return _CELL_UM if self.layout == "cells" else _DIAMETER * self.pitch_um
+
+    @property
+    def misalignment(self) -> NDArray[np.float64]:
+        """Affine (3, 3) in µm, true to recorded: rotation around the centre, then shift."""
+        angle = np.deg2rad(self.misalignment_deg)
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        center = np.array(self.shape[::-1]) * self.mpp / 2
+        affine = np.eye(3)
+        affine[:2, :2] = rotation
+        affine[:2, 2] = center - rotation @ center + self.misalignment_um
+        return affine
+
+    def parameters(self) -> dict[str, Any]:
+        """Options in types that a table's ``uns`` can store."""
+        return {
+            "size_px": np.array(self.shape),
+            "mpp": float(self.mpp),
+            "spots": self.layout,
+            "pitch_um": float(self.pitch_um),
+            "tile_um": float(self.tile_um),
+            "counts_per_spot": float(self.counts_per_spot),
+            "stain_variation": float(self.stain_variation),
+            "off_tissue": int(self.off_tissue),
+            "misalignment_um": np.array(self.misalignment_um, dtype=float),
+            "misalignment_deg": float(self.misalignment_deg),
+            "seed": int(self.seed),
+        }
+
+
+def check_integer(name: str, value: object, *, at_least: int) -> None:
+    """Require an integer of at least a number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}: {value!r}")

@@ -1,0 +1,103 @@
+"""Gene expression that depends on morphology, and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stpredict.datasets._phantom_parts._morphology import MORPHOLOGY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+PLANTED = ("morphology", "neighborhood", "null")
+
+_EFFECT = 0.8  # standard deviation of a gene's log expectation
+# Of each `MORPHOLOGY` in the weights; size counts less, because it is averaged over few nuclei.
+_IMPORTANCE = np.array([1.0, 0.6, 1.0])
+_DISPERSION = 0.05  # negative binomial: variance = mean + dispersion * mean²
+_LIBRARY_SD = 0.25  # standard deviation of the log of a spot's total
+AMBIENT = 0.03  # total of a spot off the tissue, relative to one on it
+
+
+@dataclass(frozen=True)
+class GeneProgram:
+    """What each gene depends on; the same for all sections.
+
+    Attributes
+    ----------
+    genes
+        Names.
+    planted
+        One of `PLANTED` per gene.
+    weights
+        ``(n_genes, 3)``: log expectation per unit of each `MORPHOLOGY`.
+    share
+        ``(n_genes,)``: mean share of a spot's counts; sums to 1.
+    """
+
+    genes: list[str]
+    planted: NDArray[np.str_]
+    weights: FloatArray
+    share: FloatArray
+
+    def columns(self) -> pd.DataFrame:
+        """Columns of the table's ``var``."""
+        columns = {"planted": pd.Categorical(self.planted, PLANTED), "share": self.share}
+        weights = {f"weight_{n}": w for n, w in zip(MORPHOLOGY, self.weights.T, strict=True)}
+        return pd.DataFrame({**columns, **weights})
+
+
+def gene_program(rng: np.random.Generator, n_genes: dict[str, int]) -> GeneProgram:
+    """Draw weights and mean expression for ``n_genes`` of each kind of `PLANTED`."""
+    planted = np.repeat(list(n_genes), list(n_genes.values()))
+    weights = rng.normal(0, 1, (len(planted), len(MORPHOLOGY)))
+    weights *= _IMPORTANCE
+    weights *= _EFFECT / np.linalg.norm(weights, axis=1, keepdims=True)
+    weights[planted == "null"] = 0.0
+    share = np.exp(rng.normal(0, 0.5, len(planted)))
+    genes = [f"{kind}_{i:03d}" for kind, n in n_genes.items() for i in range(1, n + 1)]
+    return GeneProgram(genes, planted, weights, share / share.sum())
+
+
+def expected_shares(
+    rng: np.random.Generator, program: GeneProgram, morphology: FloatArray, neighborhood: FloatArray
+) -> FloatArray:
+    """Share of each gene in each spot's RNA, ``(n, n_genes)``, rows sum to 1.
+
+    Each kind of gene has the same share of the total in every spot, so that normalising a spot to
+    its total leaks nothing from one kind to another. Null genes vary as much as the others, but at
+    random.
+    """
+    log = rng.normal(0, _EFFECT, (len(morphology), len(program.genes)))
+    shares = np.empty_like(log)
+    for kind in PLANTED:
+        genes = program.planted == kind
+        if kind != "null":
+            source = morphology if kind == "morphology" else neighborhood
+            log[:, genes] = source @ program.weights[genes].T
+        raw = program.share[genes] * np.exp(log[:, genes])
+        part = program.share[genes].sum()
+        shares[:, genes] = raw * (part / raw.sum(axis=1, keepdims=True)) if genes.any() else raw
+    return shares
+
+
+def sample_counts(
+    rng: np.random.Generator, shares: FloatArray, counts_per_spot: float
+) -> NDArray[np.int64]:
+    """Negative-binomial counts around ``shares``, with a random total per spot."""
+    n = len(shares)
+    total = counts_per_spot * np.exp(rng.normal(-(_LIBRARY_SD**2) / 2, _LIBRARY_SD, n))
+    # a Poisson variable with a gamma-distributed rate is negative binomial
+    rate = shares * total[:, None] * rng.gamma(1 / _DISPERSION, _DISPERSION, shares.shape)
+    return rng.poisson(rate)
+
+
+def log1p_cp10k(shares: FloatArray) -> NDArray[np.float32]:
+    """Planted expectation in the unit of ``layers["log1p"]``."""
+    return np.log1p(1e4 * shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)

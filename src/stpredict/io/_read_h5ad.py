@@ -1,0 +1,113 @@
+"""Read an AnnData with pixel positions, and its image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+
+from stpredict import _keys, _validate
+from stpredict.io._shared._assemble import assemble_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dask.array as da
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+
+def read_h5ad(
+    h5ad: str | Path | ad.AnnData,
+    image: str | Path | NDArray[Any] | da.Array,
+    *,
+    section: str,
+    mpp: float,
+    diameter_um: float,
+    x: str | None = None,
+    y: str | None = None,
+    patient: str | None = None,
+) -> SpatialData:
+    """Read an AnnData whose spots or cells have pixel positions, and its H&E image.
+
+    HEST-1k and DeepSpot's examples are distributed in this form.
+
+    Parameters
+    ----------
+    h5ad
+        File or AnnData object, with counts in ``X``.
+    image
+        H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
+    section
+        Name of the section.
+    mpp
+        µm per pixel of the image.
+    diameter_um
+        Diameter of the spots or cells in µm.
+    x, y
+        Columns of ``obs`` with the position along the width and the height of the image, in
+        pixels. By default ``obsm["spatial"]``, whose first column is x. Some files call the *row*
+        ``x_pixel``. Positions outside the image raise an error, which reveals swapped columns
+        unless the image is much larger than the tissue.
+    patient
+        Name of the patient, for ``obs["patient"]``.
+
+    Returns
+    -------
+    SpatialData
+        ``images[f"{section}_image"]`` (3, y, x) uint8, ``shapes[section]`` circles,
+        ``tables["table"]`` with the counts, ``obs`` and ``var`` of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file does not exist.
+    KeyError
+        If a column or ``obsm["spatial"]`` does not exist.
+    ValueError
+        If counts are negative or NaN, ids are not unique, positions lie outside the image, or the
+        image is not 8-bit RGB.
+
+    References
+    ----------
+    Jaume et al., HEST-1k: a dataset for spatial transcriptomics and histology image analysis,
+    NeurIPS 2024.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> phantom = stp.datasets.phantom(size_px=800)
+    >>> table, image = phantom.tables["table"], phantom.images["S1_image"]["scale0"]["image"]
+    >>> sdata = stp.io.read_h5ad(table, image.data, section="copy", mpp=1.0, diameter_um=55)
+    >>> list(sdata.images), list(sdata.shapes)
+    (['copy_image'], ['copy'])
+    """
+    table = h5ad if isinstance(h5ad, ad.AnnData) else ad.read_h5ad(h5ad)
+    return assemble_section(
+        section,
+        image=image,
+        counts=table.X,
+        obs_names=table.obs_names,
+        var_names=table.var_names,
+        positions=_positions(table, x, y),
+        mpp=mpp,
+        diameter_um=diameter_um,
+        patient=patient,
+        obs=table.obs,
+        var=table.var,
+    )
+
+
+def _positions(table: ad.AnnData, x: str | None, y: str | None) -> NDArray[np.float64]:
+    if (x is None) != (y is None):
+        raise ValueError(f"set both x= and y=, or neither: x={x!r}, y={y!r}")
+    columns = _validate.listing(table.obs.columns, most=20)
+    if x is None or y is None:
+        if _keys.SPATIAL not in table.obsm:
+            raise KeyError(f"no obsm[{_keys.SPATIAL!r}]. Set x= and y=, columns of obs: {columns}")
+        return np.asarray(table.obsm[_keys.SPATIAL], dtype=float)[:, :2]
+    for name in (x, y):
+        if name not in table.obs:
+            raise KeyError(f"no column {name!r} in obs; columns: {columns}")
+    return table.obs[[x, y]].to_numpy(dtype=float)

@@ -1,0 +1,225 @@
+"""Read the HDF5 file of the EL Hackathon 2025: slides with cell-type abundances."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+
+from stpredict import _keys, _validate
+from stpredict._log import tell
+from stpredict.io._concat import concat
+from stpredict.io._shared._assemble import assemble_section
+from stpredict.io._shared._files import require_entries, require_file
+from stpredict.io._shared._image import open_hdf5
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+#: Relative standard deviation of the distance between neighbours above which spots are not a grid;
+#: rounding to whole pixels gives 0.03 at a pitch of 14 px.
+_SCATTER = 0.1
+
+
+def read_hackathon(
+    path: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    slides: Sequence[str] | None = None,
+    mpp: float | None = None,
+    pitch_um: float = 100.0,
+    diameter_um: float = 55.0,
+    patients: dict[str, str] | None = None,
+) -> SpatialData:
+    r"""Read slides of the EL Hackathon's HDF5 file: H&E images and cell-type abundances.
+
+    Training and test slides are read separately, because the test slides have no measurements:
+    their table has no columns, which is enough for :func:`stpredict.tl.predict`.
+
+    Abundances are not counts. Train on ``layer="abundance"``, without
+    :func:`stpredict.pp.normalize`, and filter spots with ``min_counts=0``.
+
+    Parameters
+    ----------
+    path
+        HDF5 file with ``images/Train/S_1``, … (y, x, 3) uint8, and ``spots/Train/S_1``, …
+        structured arrays with the fields ``x``, ``y`` (pixels along the width and the height) and
+        ``C1``, ``C2``, …; the same under ``Test``, with ``Test_Set`` in place of the abundances.
+    split
+        Training or test slides.
+    slides
+        Names of slides, such as ``["S_1", "S_3"]``. By default all of the split.
+    mpp
+        µm per pixel of the images. The file does not store it; by default it is derived for each
+        slide from the distance between neighbouring spots.
+    pitch_um
+        Distance between the centres of neighbouring spots in µm, used if ``mpp`` is None.
+    diameter_um
+        Diameter of the spots in µm.
+    patients
+        Patient of each slide, for ``obs["patient"]``. A slide that is not listed is its own
+        patient.
+
+    Returns
+    -------
+    SpatialData
+        For each slide ``images["S_1_image"]`` (3, y, x) uint8, lazy, and ``shapes["S_1"]``
+        circles; one ``tables["table"]`` n_spots × n_cell_types float32, and the same as
+        ``layers["abundance"]``, rows in the order of the file. Further fields, such as
+        ``Test_Set``, are columns of ``obs``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    KeyError
+        If the file has no such slide.
+    ValueError
+        If the file is not HDF5, lacks a group or a field, an image is not 8-bit RGB, spots lie
+        outside it or not on a grid, abundances are negative or NaN, or slides differ in their cell
+        types.
+
+    References
+    ----------
+    https://www.kaggle.com/competitions/el-hackathon-2025
+
+    Examples
+    --------
+    A file with one slide and one cell type:
+
+    >>> import h5py, numpy as np, stpredict as stp
+    >>> from tempfile import mkdtemp
+    >>> path = f"{mkdtemp()}/slides.h5"
+    >>> y, x = np.mgrid[20:180:14, 20:180:14].reshape(2, -1)
+    >>> with h5py.File(path, "w") as file:
+    ...     file["images/Train/S_1"] = np.full((200, 200, 3), 255, dtype=np.uint8)
+    ...     file["spots/Train/S_1"] = np.rec.fromarrays([x, y, x / 200], names="x,y,C1")
+    >>> sdata = stp.io.read_hackathon(path)
+    S_1: neighbouring spots are 14.0 px apart; at 100 µm that is 7.14 µm per pixel
+    >>> sdata.tables["table"].shape
+    (144, 1)
+    """
+    _validate.one_of("split", split, ["train", "test"])
+    if mpp is not None:
+        _validate.positive("mpp", mpp, unit="µm per pixel")
+    _validate.positive("pitch_um", pitch_um, unit="µm")
+    path = require_file(path)
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{path} is not an HDF5 file")
+    group = split.capitalize()
+    with h5py.File(path, "r") as file:
+        names = _slides(file, group, slides)
+        spots = {slide: _read_spots(file, f"spots/{group}/{slide}") for slide in names}
+    unknown = sorted(set(patients or {}) - set(names))
+    if unknown:
+        raise KeyError(
+            f"patients= names {_validate.listing(unknown)}; slides: {_validate.listing(names)}"
+        )
+    cell_types = {
+        slide: [name for name in table if re.fullmatch(r"C\d+", name)]
+        for slide, table in spots.items()
+    }
+    _check_cell_types(cell_types, split)
+    sections = []
+    for slide, table in spots.items():
+        pixels = open_hdf5(path, f"images/{group}/{slide}")
+        positions = table[["x", "y"]].to_numpy(dtype=float)
+        # checked before the µm per pixel are derived from them
+        _validate.not_empty(slide, len(positions))
+        _validate.inside_image(positions, pixels.shape[1:], section=slide)
+        section = assemble_section(
+            slide,
+            image=pixels,
+            counts=sp.csr_matrix(table[cell_types[slide]].to_numpy(dtype=np.float32)),
+            obs_names=range(len(table)),
+            var_names=cell_types[slide],
+            positions=positions,
+            mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
+            diameter_um=diameter_um,
+            patient=None if patients is None else patients.get(slide, slide),
+            obs=table.drop(columns=["x", "y", *cell_types[slide]]),
+        )
+        section.tables["table"].layers[_keys.ABUNDANCE] = section.tables["table"].X.copy()
+        sections.append(section)
+    return concat(sections)
+
+
+def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> list[str]:
+    """Names of the slides to read, which must have spots and an image."""
+    if isinstance(slides, str):
+        raise ValueError(f"slides={slides!r} is one name; pass a list: [{slides!r}]")
+    names = None if slides is None else list(slides)
+    for folder in (f"spots/{group}", f"images/{group}"):
+        if not isinstance(file.get(folder), h5py.Group):
+            raise ValueError(f"{file.filename} has no group {folder!r}")
+        # shorter names first, so that S_2 is before S_10
+        available = sorted(file[folder], key=lambda name: (len(name), name))
+        names = available if names is None else names
+        absent = [name for name in names if name not in available]
+        if absent:
+            raise KeyError(
+                f"{folder} has no {_validate.listing(absent)}; it has "
+                f"{_validate.listing(available)}"
+            )
+    if not names:
+        raise ValueError(f"no slides to read from {file.filename}")
+    _validate.unique_names(names, what="slides")
+    return names
+
+
+def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:
+    spots = file[name]
+    fields = (spots.dtype.names or ()) if isinstance(spots, h5py.Dataset) else ()
+    require_entries(name, fields, ["x", "y"])
+    values = spots[:]
+    return pd.DataFrame(
+        {f: values[f].astype(str) if values[f].dtype.kind == "S" else values[f] for f in fields}
+    )
+
+
+def _check_cell_types(cell_types: dict[str, list[str]], split: str) -> None:
+    """Require the same cell types on all slides, and at least one for training."""
+    first = next(iter(cell_types))
+    for slide, names in cell_types.items():
+        if split == "train" and not names:
+            raise ValueError(f"slide {slide!r} has no abundances C1, C2, …")
+        if set(names) != set(cell_types[first]):
+            different = set(names) ^ set(cell_types[first])
+            raise ValueError(
+                f"slides {first!r} and {slide!r} differ in their cell types: "
+                f"{_validate.listing(sorted(different))}"
+            )
+
+
+def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
+    """Derive the µm per pixel from the mean distance between neighbours on the grid."""
+    tree = cKDTree(np.unique(positions, axis=0))
+    if tree.n < 3:
+        raise ValueError(
+            f"slide {slide!r} has {tree.n} spots, too few to derive the µm per pixel. Set mpp="
+        )
+    nearest = np.median(tree.query(tree.data, k=2)[0][:, 1])
+    # the second-nearest distance is 1.73 pitches on a hexagonal grid, 1.41 on a square one
+    first, second = tree.query_pairs(1.25 * nearest, output_type="ndarray").T
+    distances = np.linalg.norm(tree.data[first] - tree.data[second], axis=1)
+    mean, deviation = distances.mean(), distances.std()
+    if deviation > _SCATTER * mean:
+        raise ValueError(
+            f"spots of slide {slide!r} are not on a grid: neighbours are {mean:.1f} ± "
+            f"{deviation:.1f} px apart. Set mpp="
+        )
+    mpp = float(pitch_um / mean)
+    tell(
+        f"{slide}: neighbouring spots are {mean:.1f} px apart; at {pitch_um:g} µm that is "
+        f"{mpp:.3g} µm per pixel"
+    )
+    return mpp

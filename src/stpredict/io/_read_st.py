@@ -1,0 +1,161 @@
+"""Read legacy Spatial Transcriptomics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.stats import theilslopes
+
+from stpredict import _validate
+from stpredict._log import tell
+from stpredict.io._shared._assemble import assemble_section
+from stpredict.io._shared._files import require_entries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dask.array as da
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+#: Relative difference between the pitch in x and in y above which a message is logged.
+_PITCH_TOLERANCE = 0.02
+
+
+def read_st(
+    counts: str | Path,
+    image: str | Path | NDArray[Any] | da.Array,
+    spots: str | Path,
+    *,
+    section: str,
+    patient: str | None = None,
+    pitch_um: float = 200.0,
+    diameter_um: float = 100.0,
+) -> SpatialData:
+    r"""Read a section of legacy Spatial Transcriptomics.
+
+    The µm per pixel are derived from the spot file: the pitch in pixels is the Theil-Sen slope of
+    pixel positions over array positions, which is robust to a few misplaced spots.
+
+    Parameters
+    ----------
+    counts
+        Tab-separated table of counts, spots (``10x13``: column and row of the array) × genes,
+        optionally gzipped.
+    image
+        H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
+    spots
+        Tab-separated spot file with the columns ``x``, ``y`` (array), ``pixel_x``,
+        ``pixel_y``, and optionally ``new_x``, ``new_y`` (adjusted array positions) and
+        ``selected`` (0: not on tissue, left out).
+    section
+        Name of the section.
+    patient
+        Name of the patient, for ``obs["patient"]``.
+    pitch_um
+        Distance between the centres of neighbouring spots in µm.
+    diameter_um
+        Diameter of the spots in µm.
+
+    Returns
+    -------
+    SpatialData
+        ``images[f"{section}_image"]`` (3, y, x) uint8, ``shapes[section]`` circles,
+        ``tables["table"]`` n_spots × n_genes counts with ``obs["array_x"]``, ``obs["array_y"]``.
+        The µm per pixel are stored as transformations to ``f"{section}_um"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file does not exist.
+    ValueError
+        If the spot file lacks a column, counts are negative or NaN, spot ids are not unique, a
+        spot lies outside the image, or no spot has both counts and a position.
+
+    References
+    ----------
+    Ståhl et al., Visualization and analysis of gene expression in tissue sections by spatial
+    transcriptomics, Science 2016.
+
+    Examples
+    --------
+    Four spots, 20 px apart:
+
+    >>> import numpy as np, pandas as pd, stpredict as stp
+    >>> from tempfile import mkdtemp
+    >>> folder = mkdtemp()
+    >>> spots = pd.DataFrame({"x": [2, 3, 2, 3], "y": [2, 2, 3, 3]})
+    >>> spots["pixel_x"], spots["pixel_y"] = 20 * spots["x"], 20 * spots["y"]
+    >>> spots.to_csv(f"{folder}/spots.tsv", sep="\t", index=False)
+    >>> counts = pd.DataFrame({"ERBB2": [4, 0, 1, 2]}, index=["2x2", "3x2", "2x3", "3x3"])
+    >>> counts.to_csv(f"{folder}/counts.tsv", sep="\t")
+    >>> image = np.full((100, 100, 3), 255, dtype=np.uint8)
+    >>> sdata = stp.io.read_st(f"{folder}/counts.tsv", image, f"{folder}/spots.tsv", section="C2")
+    >>> sdata.tables["table"].to_df()["ERBB2"].tolist()
+    [4.0, 0.0, 1.0, 2.0]
+    """
+    _validate.positive("pitch_um", pitch_um, unit="µm")
+    table = pd.read_csv(counts, sep="\t", index_col=0, low_memory=False)
+    positions = _read_spots(spots)
+    mpp = _mpp(positions, pitch_um, section)
+    if "selected" in positions:
+        positions = positions[positions["selected"] == 1]
+    has_position = table.index.isin(positions.index)
+    if not has_position.any():
+        raise ValueError(
+            f"section {section!r}: no spot of {counts} has a selected position in {spots}. Spot "
+            f"ids are {_validate.listing(table.index, most=2)} and "
+            f"{_validate.listing(positions.index, most=2)}"
+        )
+    if not has_position.all():
+        tell(
+            f"{section}: {(~has_position).sum()} of {len(table)} spots have no selected position "
+            "and are left out"
+        )
+    table = table[has_position]
+    positions = positions.loc[table.index]
+    return assemble_section(
+        section,
+        image=image,
+        counts=sp.csr_matrix(table.to_numpy(dtype=np.float32)),
+        obs_names=table.index,
+        var_names=table.columns,
+        positions=positions[["pixel_x", "pixel_y"]].to_numpy(dtype=float),
+        mpp=mpp,
+        diameter_um=diameter_um,
+        patient=patient,
+        obs=positions[["x", "y"]].set_axis(["array_x", "array_y"], axis=1),
+    )
+
+
+def _read_spots(path: str | Path) -> pd.DataFrame:
+    """Read the spot file, indexed by spot id."""
+    spots = pd.read_csv(path, sep="\t")
+    require_entries(path, spots, ["x", "y", "pixel_x", "pixel_y"])
+    spots.index = pd.Index(spots["x"].astype(str) + "x" + spots["y"].astype(str))
+    _validate.unique_names(spots.index, what=f"spot ids in {path}")
+    return spots
+
+
+def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
+    pitches = []
+    for axis in ("x", "y"):
+        array = spots[f"new_{axis}" if f"new_{axis}" in spots else axis]
+        pixel = spots[f"pixel_{axis}"]
+        usable = array.notna() & pixel.notna()
+        if array[usable].nunique() < 2:
+            raise ValueError(
+                f"section {section!r}: the spot file has fewer than two array positions in "
+                f"{axis}, so the µm per pixel cannot be derived"
+            )
+        pitches.append(theilslopes(pixel[usable], array[usable]).slope)
+    pitch_x, pitch_y = np.abs(pitches)
+    if abs(pitch_x - pitch_y) > _PITCH_TOLERANCE * max(pitch_x, pitch_y):
+        tell(
+            f"{section}: the spot pitch is {pitch_x:.1f} px in x and {pitch_y:.1f} px in y. Check "
+            "that the spot file belongs to this image"
+        )
+    return float(pitch_um / np.sqrt(pitch_x * pitch_y))

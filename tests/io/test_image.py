@@ -1,0 +1,152 @@
+"""Images are read lazily as 8-bit RGB, from files and arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import stpredict as stp
+from stpredict.io._shared import _image
+
+
+def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype)
+
+
+def png(path, pixels):
+    Image.fromarray(pixels).save(path)
+
+
+def tiff(path, pixels):
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb")
+
+
+def plain_tiff(path, pixels):
+    tifffile.imwrite(path, pixels, photometric="rgb")
+
+
+def planar_tiff(path, pixels):
+    tifffile.imwrite(path, pixels.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.png", png),
+        ("a.PNG", png),
+        ("a.tif", tiff),
+        ("a.tiff", plain_tiff),
+        ("a.btf", tiff),
+        ("planar.tif", planar_tiff),
+    ],
+)
+def test_rgb_files_are_read_as_channels_first_arrays(tmp_path, name, write):
+    pixels = random_pixels()
+    write(tmp_path / name, pixels)
+    for path in (tmp_path / name, str(tmp_path / name)):
+        array = _image.open_image(path)
+        assert array.dtype == np.uint8
+        np.testing.assert_array_equal(array.compute(), pixels.transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            array[:, 3:70, 100:170].compute(), pixels[3:70, 100:170].transpose(2, 0, 1)
+        )
+
+
+def test_a_jpeg_file_is_read(tmp_path):
+    y, x = np.mgrid[:128, :160]
+    smooth = np.stack([y, x, 255 - y], axis=2).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    array = _image.open_image(tmp_path / "a.jpg").compute()
+    np.testing.assert_allclose(array, smooth.transpose(2, 0, 1), atol=8)
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_arrays_may_have_channels_first_or_last(channels_first):
+    pixels = random_pixels()
+    array = _image.open_image(pixels.transpose(2, 0, 1) if channels_first else pixels)
+    np.testing.assert_array_equal(array.compute(), pixels.transpose(2, 0, 1))
+
+
+def test_a_replaced_file_is_read_again(tmp_path):
+    path = tmp_path / "a.png"
+    for seed in (0, 1):
+        pixels = random_pixels(seed=seed)
+        png(path, pixels)
+        np.testing.assert_array_equal(_image.open_image(path).compute(), pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", None])
+def test_an_alpha_channel_is_left_out_and_logged(tmp_path, name, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    pixels = random_pixels(channels=4)
+    image = pixels if name is None else tmp_path / name
+    if name == "a.png":
+        png(image, pixels)
+    elif name == "a.tif":
+        tifffile.imwrite(image, pixels, photometric="rgb", extrasamples=["unassalpha"])
+    array = _image.open_image(image)
+    np.testing.assert_array_equal(array.compute(), pixels[..., :3].transpose(2, 0, 1))
+    assert "has an alpha channel, which is left out" in capsys.readouterr().out
+
+
+def write_unsupported(path, kind):
+    if kind == "grey":
+        Image.fromarray(random_pixels()[..., 0]).save(path)
+    elif kind == "grey16":
+        Image.fromarray(random_pixels(dtype=np.uint16)[..., 0]).save(path)
+    elif kind == "palette":
+        Image.fromarray(random_pixels()).quantize(8).save(path)
+    elif kind == "grey_tiff":
+        tifffile.imwrite(path, random_pixels()[..., 0])
+    elif kind == "rgb16_tiff":
+        tifffile.imwrite(path, random_pixels(dtype=np.uint16), photometric="rgb")
+    elif kind == "stack_tiff":
+        tifffile.imwrite(path, np.zeros((5, 20, 20, 3), dtype=np.uint8), photometric="rgb")
+    elif kind == "cmyk":
+        Image.fromarray(random_pixels()).convert("CMYK").save(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "properties"),
+    [
+        ("grey", "a.png", r"shape \(200, 260, 1\) and dtype uint8"),
+        ("grey16", "a.png", r"shape \(200, 260, 1\) and dtype uint16"),
+        ("palette", "a.png", r"shape \(200, 260, 1\) and dtype uint8"),
+        ("grey_tiff", "a.tif", r"shape \(200, 260\) and dtype uint8"),
+        ("rgb16_tiff", "a.tif", r"shape \(3, 200, 260\) and dtype uint16"),
+        ("stack_tiff", "a.tif", r"shape \(5, 20, 20, 3\) and dtype uint8"),
+        ("cmyk", "a.jpg", "is a CMYK image"),
+    ],
+)
+def test_images_that_are_not_8_bit_rgb_raise(tmp_path, kind, name, properties):
+    write_unsupported(tmp_path / name, kind)
+    with pytest.raises(ValueError, match=rf"{name}.*{properties}.*Convert it to 8-bit RGB"):
+        _image.open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_arrays_that_are_not_8_bit_raise(dtype):
+    with pytest.raises(ValueError, match=f"the image array has .*dtype {np.dtype(dtype)}"):
+        _image.open_image(np.zeros((20, 30, 3), dtype=dtype))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_missing_image_file_raises(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"no such file: .*{name}"):
+        _image.open_image(tmp_path / name)
+
+
+def test_a_tiff_file_is_read_by_window(tmp_path, monkeypatch):
+    # without the decoder of whole files, only windows can be read
+    pixels = random_pixels(2100, 1100)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb")
+    monkeypatch.setattr(_image, "_decode", None)
+    array = _image.open_image(tmp_path / "a.tif")
+    assert max(array.chunks[1]) <= _image.CHUNK_PX
+    np.testing.assert_array_equal(
+        array[:, 2000:2010, 1000:1010].compute(),
+        pixels[2000:2010, 1000:1010].transpose(2, 0, 1),
+    )

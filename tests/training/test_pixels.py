@@ -117,13 +117,6 @@ def test_averaging_over_symmetries_is_the_mean_of_eight_predictions():
     torch.testing.assert_close(rotated, averaged)
 
 
-def test_descriptors_are_written_while_tiles_pass():
-    means = np.full((N, 3), np.nan, dtype=np.float32)
-    passed = described(batched(tiles_of()), lambda tiles: tiles.float().mean((-2, -1)), means)
-    assert np.array_equal(torch.cat([tiles for _, tiles in passed]).numpy(), tiles_of())
-    np.testing.assert_allclose(means, tiles_of().mean((2, 3)), rtol=1e-5)
-
-
 def image_of(px=100):
     random = np.random.default_rng(0)
     return da.from_array(random.integers(0, 256, (3, px, px), dtype=np.uint8), chunks=(3, 32, 32))
@@ -134,7 +127,7 @@ def centers_of(n=N, px=100):
 
 
 def test_the_cache_holds_the_tiles_that_are_read_directly():
-    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
+    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
     direct = np.empty((N, 3, PX, PX), dtype=np.uint8)
     order = []
     for rows, tiles in read_tiles(windows, tile_px=PX, batch_size=16):
@@ -152,7 +145,7 @@ def test_the_cache_holds_the_tiles_that_are_read_directly():
 
 
 def test_the_cache_is_removed_if_training_fails():
-    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
+    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
     folders = []
 
     def train():

@@ -8,6 +8,7 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
 from stpredict.models._estimators import fit_forest
+from stpredict.models._records import TreesOptions
 from stpredict.nn import ForestSets, LinearSets
 
 
@@ -29,8 +30,8 @@ def grown():
     features = rng.normal(size=(300, 6)).astype(np.float32)
     targets = np.stack([features[:, 0] > 0, features[:, 3] * features[:, 1]], 1).astype(np.float32)
     forest = ForestSets(6, 2, context="spot")
-    options = {"n_trees": 30, "min_samples_leaf": 3, "max_features": 0.5}
-    fit_forest(forest, features, targets, np.repeat("a", 300), seed=4, **options)
+    options = TreesOptions(n_trees=30, min_samples_leaf=3, max_features=0.5)
+    fit_forest(forest, features, targets, np.repeat("a", 300), options, seed=4)
     oracle = ExtraTreesRegressor(30, min_samples_leaf=3, max_features=0.5, random_state=4)
     return forest, oracle.fit(features, targets)
 

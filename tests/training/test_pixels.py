@@ -101,7 +101,6 @@ def test_a_stream_is_predicted_in_evaluation_mode():
     network = Positions().train()  # with dropout, unless switched to evaluation
     outputs = predicted(network, batched(tiles_of()))
     torch.testing.assert_close(outputs, network(torch.from_numpy(tiles_of())))
-    assert len(TileStream(iter(()), N)) == N
 
 
 def test_averaging_over_symmetries_is_the_mean_of_eight_predictions():

@@ -135,7 +135,7 @@ def calibrate(
 
 def _report(calibration: Calibration, model: Model) -> None:
     covered = [f"{name} {share:.1%}" for name, share in calibration.coverage_of_groups.items()]
-    n_without = int((~calibration.intervals.known).sum())
+    n_without = int((~calibration.intervals.available).sum())
     text = (
         f"calibrated on {calibration.method!r}: intervals at {calibration.level:.0%} cover "
         f"{', '.join(covered)} of groups left out in turn (mean {calibration.mean_coverage:.1%}); "

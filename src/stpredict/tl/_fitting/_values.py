@@ -81,11 +81,11 @@ def read_values(spots: SpotTable, task: Task) -> Values:
         library = library_size(values)
     if task.targets != "genes":
         return Values(genes, values, columns, library)
-    in_order = np.arange(len(genes))
+    all_columns = np.arange(len(genes))
     if task.per_10k:
-        counts = Values(genes, values[:, columns], in_order, library_size(values))
-        return Values(genes, counts.dense(), in_order)
-    return Values(genes, values[:, columns], in_order, library)
+        counts = Values(genes, values[:, columns], all_columns, library_size(values))
+        return Values(genes, counts.dense(), all_columns)
+    return Values(genes, values[:, columns], all_columns, library)
 
 
 def genes_of_model(spots: SpotTable, model: Model) -> Values:

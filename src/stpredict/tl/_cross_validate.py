@@ -8,7 +8,8 @@ import numpy as np
 
 from stpredict import results
 from stpredict._sdata import _sections
-from stpredict.tl._crossval._fold_data import check_redoable
+from stpredict._sdata._spot_table import open_table
+from stpredict.tl._crossval._fold_data import check_repeatable
 from stpredict.tl._crossval._folds import folds_of
 from stpredict.tl._crossval._jobs import run_folds
 from stpredict.tl._crossval._protocol import conclude
@@ -135,7 +136,7 @@ def cross_validate(
         folds.refuse_leaks(
             groups, otherwise="; allow_leak=True goes on, and calls the result leaky"
         )
-    check_redoable(table, folds)
+    check_repeatable(open_table(sdata), folds)
     for _, rows in folds:
         names, n_rows = np.unique(_sections.region_of(table)[rows], return_counts=True)
         if n_rows.min() < 2:

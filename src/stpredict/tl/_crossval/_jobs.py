@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from stpredict._log import tell
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
@@ -75,10 +75,10 @@ def fold_outcomes(
     device: str,
 ) -> Iterator[tuple[str, Outcome | Failure]]:
     """Run some methods in one fold."""
-    train, test = fold_data(sdata, rows, device=device)
-    whole = set(_sections.section_names(_sections.table_of(test))) - set(torn)
+    train, test = fold_data(open_table(sdata), rows, device=device)
+    whole = set(test.section_names) - set(torn)
     for name, fit in methods.items():
-        yield name, run(name, fit, train, test, fold=fold, whole=whole, device=device)
+        yield name, run(name, fit, train.sdata, test.sdata, fold=fold, whole=whole, device=device)
 
 
 def _one_by_one(

@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate, results
 from stpredict._log import tell
 from stpredict._sdata import _provenance, _sections
-from stpredict.tl._crossval._fold_data import genes_given
+from stpredict.tl._crossval._fold_data import genes_are_preselected
 from stpredict.tl._crossval._run import Outcome
 from stpredict.tl._crossval._score_folds import score_folds
 from stpredict.tl._crossval._table import write_table
@@ -128,7 +128,7 @@ def _genes(table: AnnData, done: Done) -> str:
     sizes = sorted({len(outcome.genes) for outcome in done.values()})
     n_genes = f"{sizes[0]} genes" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} genes"
     given = sorted({name for (_, name), outcome in done.items() if not outcome.chosen})
-    if genes_given(table):
+    if genes_are_preselected(table):
         return f"{n_genes}, given in advance."
     flavor = _provenance.recorded(table, "select_genes")["flavor"]
     chosen = f"{n_genes} chosen by {flavor} on the training sections of each fold"

@@ -115,5 +115,5 @@ def _shared_stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
     if any(record["reference"] != first["reference"] for record in normalized):
         return {}
     stains = {name: stain for record in normalized for name, stain in record["stains"].items()}
-    left_alone = [name for record in normalized for name in record["left_alone"]]
-    return {"normalize_stain": {**first, "stains": stains, "left_alone": left_alone}}
+    skipped = [name for record in normalized for name in record["skipped"]]
+    return {"normalize_stain": {**first, "stains": stains, "skipped": skipped}}

@@ -49,7 +49,7 @@ def of_values(score):
 
 
 SCORES = {
-    **{name: getattr(metrics, name) for name in metrics._per_gene.PER_GENE},
+    **{name: getattr(metrics, name) for name, record in metrics.METRICS.items() if record.function},
     "pcc_per_spot": metrics.pcc_per_spot,
     "spearman_per_spot": metrics.spearman_per_spot,
     "ssim": lambda measured, predicted: metrics.ssim(measured, predicted, POSITIONS),

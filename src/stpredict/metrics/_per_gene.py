@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict.metrics._blocks import GENES, blocks, check_pair
+from stpredict.metrics._record import METRICS
 from stpredict.metrics._scores import Pair
 
 if TYPE_CHECKING:
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
 
     from stpredict.metrics._blocks import Values
 
-#: Names of the scores that `per_gene` computes.
-PER_GENE = (
-    "pcc",
-    "spearman",
-    "rmse",
-    "mae",
-    "explained_variance",
-    "variance_ratio",
-    "auc",
-)
-
 
 def per_gene(
-    measured: Values, predicted: Values, *, names: Sequence[str] = PER_GENE
+    measured: Values,
+    predicted: Values,
+    *,
+    names: Sequence[str] = (
+        "pcc",
+        "spearman",
+        "rmse",
+        "mae",
+        "explained_variance",
+        "variance_ratio",
+        "auc",
+    ),
 ) -> dict[str, NDArray[np.float64]]:
     """Several scores of every gene at once: the arrays are read, and ranked, only once.
 
@@ -65,16 +66,19 @@ def per_gene(
     >>> metrics.per_gene(measured, predicted, names=["spearman", "auc"])
     {'spearman': array([1.]), 'auc': array([1.])}
     """
-    unknown = [name for name in names if name not in PER_GENE]
+    functions = {name: record.function for name, record in METRICS.items() if record.function}
+    unknown = [name for name in names if name not in functions]
     if unknown:
-        raise KeyError(f"no score {', '.join(map(repr, unknown))}; there are {', '.join(PER_GENE)}")
+        raise KeyError(
+            f"unknown metric per gene: {', '.join(unknown)}; choose from {', '.join(functions)}"
+        )
     measured, predicted = check_pair(measured, predicted)
-    found = {name: np.empty(measured.shape[1]) for name in names}
-    for here, pieces in blocks(GENES, measured=measured, predicted=predicted):
-        pair = Pair(*pieces)
+    scores = {name: np.empty(measured.shape[1]) for name in names}
+    for genes, rows in blocks(GENES, measured=measured, predicted=predicted):
+        pair = Pair(*rows)
         for name in names:
-            found[name][here] = getattr(pair, name)()
-    return found
+            scores[name][genes] = functions[name](pair)
+    return scores
 
 
 def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Literal
 
+from stpredict.metrics import METRICS, Metric
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
 if TYPE_CHECKING:
@@ -18,32 +19,6 @@ METHOD, PALE, RIDGE, CEILING = "#0072B2", "#8FC1E0", "#D98E00", "#009E73"
 SHUFFLED, SPATIAL, REFERENCE = "0.62", "#CC79A7", "0.5"
 LEAKY = "#C43E00"
 
-#: Metrics by what readers call them.
-TITLES = {
-    "pcc": "PCC",
-    "spearman": "Spearman correlation",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "explained_variance": "explained variance",
-    "variance_ratio": "variance ratio",
-    "auc": "ROC-AUC",
-    "ssim": "SSIM",
-    "morans_i_difference": "Moran's I, predicted − measured",
-    "pcc_top50": "PCC of the 50 most variable genes",
-    "reliability": "split-half reliability",
-    "pcc_per_spot": "PCC per spot",
-    "spearman_per_spot": "Spearman correlation per spot",
-    "gene_correlation": "gene–gene correlation",
-    "ari": "ARI of clusters",
-    "nmi": "NMI of clusters",
-}
-#: Values of what knows nothing.
-_CHANCE = {"pcc": 0.0, "spearman": 0.0, "explained_variance": 0.0, "auc": 0.5, "ssim": 0.0,
-           "pcc_per_spot": 0.0, "spearman_per_spot": 0.0, "gene_correlation": 0.0, "ari": 0.0,
-           "nmi": 0.0, "pcc_top50": 0.0}  # fmt: skip
-_ERRORS = ("rmse", "mae")
-#: Where other metrics are best, that are not best where they are highest.
-_BEST = {"variance_ratio": 1, "morans_i_difference": 0}
 #: What stands beside the methods.
 WORDS = {
     TRAINING_MEAN: "training mean",
@@ -55,27 +30,26 @@ WORDS = {
 _FONT_PT, _LETTER_PT = 7, 4.2
 
 
+def record_of(metric: str) -> Metric:
+    """Record of a metric; results may hold metrics that are not registered."""
+    return METRICS.get(metric) or Metric(metric, label=metric)
+
+
 def title(metric: str) -> str:
-    """What readers call a metric."""
-    return TITLES.get(metric, metric)
+    """Label of a metric."""
+    return record_of(metric).label
 
 
 def better(metric: str, means: pd.Series) -> list[str]:
     """Names by their mean, the best first."""
-    if metric in _ERRORS:
-        rank = means
-    elif metric in _BEST:
-        rank = (means - _BEST[metric]).abs()
-    else:
-        rank = -means
-    return list(rank.sort_values(kind="stable").index)
+    return list(record_of(metric).cost(means).sort_values(kind="stable").index)
 
 
 def direction(metric: str) -> str:
-    """Where better is, where it is not to the right."""
-    if metric in _ERRORS:
-        return ", lower is better"
-    return f", {_BEST[metric]} is best" if metric in _BEST else ""
+    """Note for an axis on which higher values are not better."""
+    record = record_of(metric)
+    notes = {"higher": "", "lower": ", lower is better", "closer": f", {record.best:g} is best"}
+    return notes[record.better]
 
 
 def words(name: str) -> str:
@@ -92,10 +66,11 @@ def best_ridge(metric: str, means: pd.Series) -> str | None:
 
 
 def draw_chance(ax: Axes, metric: str) -> None:
-    """Draw where a score says nothing, or is best in the middle, where there is such a value."""
-    at = _CHANCE.get(metric, _BEST.get(metric))
-    if at is not None:
-        ax.axvline(at, color="0.8", linewidth=0.8, zorder=0)
+    """Draw a line at the chance value, or at the best value of a metric with values around it."""
+    record = record_of(metric)
+    value = record.best if record.better == "closer" else record.chance
+    if value is not None:
+        ax.axvline(value, color="0.8", linewidth=0.8, zorder=0)
 
 
 def counted(n: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Conditions that every test of a picture meets."""
+"""Fixtures of all tests of pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stpredict as stp
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """No messages, but where a test turns them on to look at them."""
+    """Turn off messages, and close all figures afterwards."""
     monkeypatch.setattr(stp.settings, "verbosity", 0)
     yield
     plt.close("all")

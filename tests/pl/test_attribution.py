@@ -1,4 +1,4 @@
-"""Pictures of attributions: the right values on the right spots, on one scale around 0."""
+"""Pictures of attributions: values, spots, and one scale symmetric around 0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from matplotlib.collections import EllipseCollection
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
 
 GENE = "morphology_001"
 
@@ -38,14 +39,14 @@ def sections():
 
 @pytest.fixture
 def sdata(sections):
-    return _sections.copy_of(sections)
+    return copy_of(sections)
 
 
 @pytest.fixture(scope="module")
 def on_pixels(sections):
     """The same sections; six spots of one of them are attributed over their pixels."""
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
-    sdata = _sections.copy_of(sections)
+    sdata = copy_of(sections)
     model = stp.tl.fit_cnn(
         sdata, tile_um=40.0, tile_px=24, max_epochs=1, learning_rate=3e-3, device="cpu"
     )
@@ -62,20 +63,20 @@ def rows_of(sdata, section):
 
 
 def spots_of(ax):
-    (found,) = [c for c in ax.collections if isinstance(c, EllipseCollection)]
-    return found
+    (spots,) = [c for c in ax.collections if isinstance(c, EllipseCollection)]
+    return spots
 
 
-def drawn(axes):
+def render(axes):
     np.ravel(axes)[0].figure.canvas.draw()
     return axes
 
 
-def test_a_panel_for_each_part_of_the_context(sdata):
-    axes = drawn(stp.pl.attribution(sdata, GENE))
+def test_each_part_of_the_context_has_a_panel(sdata):
+    axes = render(stp.pl.attribution(sdata, GENE))
     shares = sdata.tables["predicted"].obsm[f"attribution_{GENE}"].iloc[rows_of(sdata, "S2")]
-    wanted = [shares["spot"], shares.filter(like="subtile").sum(axis=1), shares["neighbors"]]
-    size = np.array([part.abs().mean() for part in wanted])
+    parts = [shares["spot"], shares.filter(like="subtile").sum(axis=1), shares["neighbors"]]
+    size = np.array([part.abs().mean() for part in parts])
     titles = [ax.get_title() for ax in axes]
     percent = [f"{part:.0%}" for part in size / size.sum()]
     assert titles == [
@@ -84,92 +85,92 @@ def test_a_panel_for_each_part_of_the_context(sdata):
         f"{GENE}: sub-tiles ({percent[1]})",
         f"{GENE}: neighbours ({percent[2]})",
     ]
-    for ax, values in zip(axes[1:], wanted, strict=True):
+    for ax, values in zip(axes[1:], parts, strict=True):
         np.testing.assert_allclose(spots_of(ax).get_array(), values, rtol=1e-6)
         np.testing.assert_allclose(
-            spots_of(ax).get_offsets(), _sections.sections(sdata)[1].centers_um
+            spots_of(ax).get_offsets(), open_table(sdata).sections[1].centers_um
         )
     norms = [spots_of(ax).norm for ax in axes[1:]]
     assert len({(norm.vmin, norm.vmax) for norm in norms}) == 1
     assert norms[0].vmin == -norms[0].vmax < 0
 
 
-def test_a_model_of_the_tile_alone(sdata):
+def test_a_model_without_context_has_one_panel(sdata):
     model = stp.tl.fit_ridge(sdata, context="spot", embedding="X_colour")
     stp.tl.predict(sdata, model)
     stp.tl.attribute(sdata, model, GENE, n_steps=2)
-    axes = drawn(stp.pl.attribution(sdata, GENE, section="S1"))
+    axes = render(stp.pl.attribution(sdata, GENE, section="S1"))
     assert [ax.get_title() for ax in axes] == ["S1: H&E", f"{GENE}: own tile (100%)"]
 
 
-def test_spots_that_were_left_out_are_not_coloured(sdata):
+def test_spots_that_were_not_attributed_have_no_colour(sdata):
     model = stp.tl.fit_ridge(sdata, context="spot", embedding="X_colour")
     stp.tl.predict(sdata, model)
     rows = rows_of(sdata, "S1")
     stp.tl.attribute(
         sdata, model, GENE, spots=list(sdata.tables["table"].obs_names[rows[3:5]]), n_steps=2
     )
-    axes = drawn(stp.pl.attribution(sdata, GENE))
+    axes = render(stp.pl.attribution(sdata, GENE))
     faces = spots_of(axes[1]).get_facecolors()
     assert np.flatnonzero(faces[:, 3]).tolist() == [3, 4]
 
 
-def test_each_neighbour_of_a_spot(sdata):
+def test_named_spots_show_each_of_their_neighbours(sdata):
     table, predicted = sdata.tables["table"], sdata.tables["predicted"]
     rows = rows_of(sdata, "S2")
     places = [20, 0]
     names = list(table.obs_names[rows[places]])
-    axes = drawn(stp.pl.attribution(sdata, GENE, section="S2", spots=names))
+    axes = render(stp.pl.attribution(sdata, GENE, section="S2", spots=names))
     assert [ax.get_title() for ax in axes] == [f"{GENE}: {name}" for name in names]
     for ax, place in zip(axes, places, strict=True):
         values = spots_of(ax).get_array()
-        near = table.obsp["spatial_connectivities"][[rows[place]]].indices
-        each = predicted.obsp[f"attribution_{GENE}"][[rows[place]]].toarray()[0]
+        neighbors = table.obsp["spatial_connectivities"][[rows[place]]].indices
+        shares = predicted.obsp[f"attribution_{GENE}"][[rows[place]]].toarray()[0]
         np.testing.assert_allclose(
-            values[np.searchsorted(rows, near)], each[near], rtol=1e-6, atol=0
+            values[np.searchsorted(rows, neighbors)], shares[neighbors], rtol=1e-6, atol=0
         )
-        own = predicted.obsm[f"attribution_{GENE}"]["spot"].iloc[rows[place]]
-        assert values[place] == pytest.approx(own)
-        assert (~np.ma.getmaskarray(np.ma.masked_invalid(values))).sum() == len(near) + 1
-        # all of them within the panel
-        centers = spots_of(ax).get_offsets()[np.searchsorted(rows, near)]
+        own_tile = predicted.obsm[f"attribution_{GENE}"]["spot"].iloc[rows[place]]
+        assert values[place] == pytest.approx(own_tile)
+        assert (~np.ma.getmaskarray(np.ma.masked_invalid(values))).sum() == len(neighbors) + 1
+        # all neighbours lie within the panel
+        centers = spots_of(ax).get_offsets()[np.searchsorted(rows, neighbors)]
         assert (centers[:, 0] > ax.get_xlim()[0]).all()
         assert (centers[:, 0] < ax.get_xlim()[1]).all()
 
 
-def test_tiles_and_their_pixels(on_pixels):
-    axes = drawn(stp.pl.attribution(on_pixels, GENE))
+def test_models_on_pixels_show_tiles_and_their_pixels(on_pixels):
+    axes = render(stp.pl.attribution(on_pixels, GENE))
     assert axes.shape == (2, 4)
     rows = rows_of(on_pixels, "S1")[10:14]
     maps = on_pixels.tables["predicted"].obsm[f"attribution_{GENE}"][rows].toarray()
     names = on_pixels.tables["table"].obs_names[rows]
-    found = _sections.sections(on_pixels)[0]
+    section = open_table(on_pixels).sections[0]
     for k, (above, below) in enumerate(axes.T):
         assert above.get_title() == names[k]
         assert below.get_title() == f"{GENE}: {maps[k].sum():+.2f}"
         shown = below.images[-1]
         np.testing.assert_allclose(shown.get_array(), maps[k].reshape(24, 24))
         center = np.array([np.mean(shown.get_extent()[:2]), np.mean(shown.get_extent()[2:])])
-        np.testing.assert_allclose(center, found.centers_um[10 + k], atol=0.6)
+        np.testing.assert_allclose(center, section.centers_um[10 + k], atol=0.6)
         tile, grey = (image.get_array() for image in (above.images[0], below.images[0]))
         np.testing.assert_allclose(np.asarray(tile).mean(-1), grey, atol=1e-4)
 
 
-def test_tiles_that_are_named(on_pixels):
+def test_named_tiles_are_drawn(on_pixels):
     name = on_pixels.tables["table"].obs_names[rows_of(on_pixels, "S1")[15]]
-    _, given = plt.subplots(2, 1)
-    axes = stp.pl.attribution(on_pixels, GENE, spots=[name], axes=given)
+    _, grid = plt.subplots(2, 1)
+    axes = stp.pl.attribution(on_pixels, GENE, spots=[name], axes=grid)
     assert axes.shape == (2, 1)
-    assert given[0].get_title() == name
+    assert grid[0].get_title() == name
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"gene": "null_001"}, KeyError, r"'null_001' was not attributed; .*: morphology_001: run"),
-        ({"section": "S1"}, KeyError, "not attributed in section 'S1', but in S2: run stp.tl.attr"),
-        ({"section": "S9"}, KeyError, "no section 'S9'; sections: S1, S2"),
-        ({"spots": ["nowhere"]}, KeyError, "no attributed spots 'nowhere' in section 'S2'"),
+        ({"section": "S1"}, KeyError, "not attributed in all of the sections S1: run stp.tl.attr"),
+        ({"section": "S9"}, ValueError, "section='S9' is not one of 'S1', 'S2'"),
+        ({"spots": ["nowhere"]}, KeyError, "no spots 'nowhere' to draw; available: S2_"),
         ({"axes": []}, ValueError, "4 axes are needed, 0 given"),
     ],
 )
@@ -180,15 +181,16 @@ def test_bad_arguments(sdata, options, error, message):
     assert not plt.get_fignums()
 
 
-def test_several_sections_and_none_named(sdata):
+def test_all_attributed_sections_are_drawn_one_per_row(sdata):
     model = stp.tl.fit_ridge(sdata, context="spot", embedding="X_colour")
     stp.tl.predict(sdata, model)
     stp.tl.attribute(sdata, model, GENE, n_steps=1)
-    with pytest.raises(ValueError, match="there are 2 sections, choose one"):
-        stp.pl.attribution(sdata, GENE)
+    axes = stp.pl.attribution(sdata, GENE)
+    assert [ax.get_title() for ax in axes[:, 0]] == ["S1: H&E", "S2: H&E"]
+    assert len({id(spots_of(ax).norm) for ax in axes[:, 1]}) == 1
 
 
-def test_nothing_was_predicted(sdata):
+def test_without_predictions_an_error_is_raised(sdata):
     del sdata.tables["predicted"]
     with pytest.raises(KeyError, match=r"stp\.tl\.predict first"):
         stp.pl.attribution(sdata, GENE)

@@ -1,4 +1,4 @@
-"""Coverage as it is: planted errors, folds that err more than others, sections by name."""
+"""Coverage of intervals, for planted errors in folds and sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stpredict.pl._drawing import _scores
 N = 150
 
 
-def table_of(values, sections, **columns):
+def make_table(values, sections, **columns):
     """A table of spots that annotates its sections."""
     n, n_genes = values.shape
     obs = pd.DataFrame(
@@ -33,11 +33,11 @@ def table_of(values, sections, **columns):
     )  # fmt: skip
 
 
-def shapes_of(sections):
+def make_shapes(sections):
     shapes = {}
     for section in dict.fromkeys(sections):
-        at = np.flatnonzero(sections == section)
-        frame = GeoDataFrame({"radius": 1.0}, geometry=points_from_xy(at, at), index=at)
+        ids = np.flatnonzero(sections == section)
+        frame = GeoDataFrame({"radius": 1.0}, geometry=points_from_xy(ids, ids), index=ids)
         shapes[section] = ShapesModel.parse(frame)
     return shapes
 
@@ -53,11 +53,11 @@ def validated(folds):
     random = np.random.default_rng(0)
     predicted = random.normal(3, 1, (3 * N, 4))
     errors = random.normal(0, 1, predicted.shape) * np.where(folds == "P10", 3.0, 1.0)[:, None]
-    table = table_of(predicted + errors, folds, fold=folds)
+    table = make_table(predicted + errors, folds, fold=folds)
     table.layers["ridge"] = predicted.astype(np.float32)
     table.layers["tuned_ridge"] = predicted.astype(np.float32)
     table.uns["stpredict"] = {"cross_validate": {"methods": ["ridge"], "leaky": False}}
-    return SpatialData.init_from_elements({**shapes_of(folds), "out_of_fold": table})
+    return SpatialData.init_from_elements({**make_shapes(folds), "out_of_fold": table})
 
 
 @pytest.fixture
@@ -65,15 +65,15 @@ def calibrated():
     """Predictions with intervals that hold every value of S1, and every other one of S2."""
     sections = np.repeat(["S1", "S2"], 20)
     measured = np.tile(np.arange(40.0)[:, None], (1, 3))
-    table = table_of(measured, sections)
+    table = make_table(measured, sections)
     table.layers["log1p"] = table.X.copy()
-    predicted = table_of(measured, sections)
+    predicted = make_table(measured, sections)
     outside = ((sections == "S2") & (np.arange(40) % 2 == 0))[:, None]
     predicted.layers["lower"] = predicted.X - 1 + 5 * outside
     predicted.layers["upper"] = predicted.X + 1 + 5 * outside
     predicted.uns["stpredict"] = {"predict": {"layer": "log1p", "units": "log1p", "level": 0.8}}
     return SpatialData.init_from_elements(
-        {**shapes_of(sections), "table": table, "predicted": predicted}
+        {**make_shapes(sections), "table": table, "predicted": predicted}
     )
 
 
@@ -87,7 +87,7 @@ def dots(ax):
 
 
 class TestOutOfFold:
-    def test_the_curve_is_what_intervals_of_the_other_folds_hold(self, validated, folds):
+    def test_the_curve_is_the_coverage_of_intervals_from_the_other_folds(self, validated, folds):
         table = validated.tables["out_of_fold"]
         curve_ax, _ = stp.pl.calibration(validated)
         *pale, mean = [x for x in curve_ax.lines if x.get_linestyle() == "-"]
@@ -100,17 +100,17 @@ class TestOutOfFold:
             for level in levels
         ]  # fmt: skip
         np.testing.assert_allclose(mean.get_ydata(), np.mean(expected, axis=1), atol=1e-6)
-        found = np.sort([line.get_ydata() for line in pale], axis=0)
-        np.testing.assert_allclose(found, np.sort(np.transpose(expected), axis=0), atol=1e-6)
+        drawn = np.sort([line.get_ydata() for line in pale], axis=0)
+        np.testing.assert_allclose(drawn, np.sort(np.transpose(expected), axis=0), atol=1e-6)
 
-    def test_the_diagonal_is_what_is_promised(self, validated):
+    def test_the_diagonal_is_the_ideal_coverage(self, validated):
         ax = stp.pl.calibration(validated)[0]
         (diagonal,) = [line for line in ax.lines if line.get_linestyle() == "--"]
         np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
         assert ax.get_xlim() == ax.get_ylim()
         assert ax.get_aspect() == 1
 
-    def test_a_fold_with_larger_errors_is_seen(self, validated):
+    def test_a_fold_with_larger_errors_has_lower_coverage(self, validated):
         _, ax = stp.pl.calibration(validated)
         shares = dots(ax)
         assert list(shares) == ["P2", "P10", "P1"]  # in the order of the table
@@ -121,16 +121,16 @@ class TestOutOfFold:
         assert set(level.get_xdata()) == {0.9}
         assert ax.get_xlim()[0] <= 0.75
 
-    def test_of_many_genes_and_spots_some_are_taken(self, validated, monkeypatch):
-        monkeypatch.setattr("stpredict.pl._calibration._MOST_GENES", 2)
-        monkeypatch.setattr("stpredict.pl._calibration._MOST_SPOTS", 50)
+    def test_large_tables_are_subsampled(self, validated, monkeypatch):
+        monkeypatch.setattr("stpredict.pl._drawing._coverage._MAX_GENES", 2)
+        monkeypatch.setattr("stpredict.pl._drawing._coverage._MAX_SPOTS", 50)
         table = validated.tables["out_of_fold"]
-        # whatever is not taken: values between the first and the last gene are not read
+        # the genes between the first and the last are not read
         table.layers["ridge"][:, 1:3] = np.inf
         axes = stp.pl.calibration(validated)
         assert axes[0].get_title() == "ridge, out of fold (2 of 4 genes)"
 
-    def test_levels_that_there_are_too_few_rows_for_are_left_out(self, validated, folds):
+    def test_levels_that_need_more_rows_are_left_out(self, validated, folds):
         rows = np.concatenate([np.flatnonzero(folds == fold)[:12] for fold in ("P2", "P10", "P1")])
         validated.tables["out_of_fold"] = validated.tables["out_of_fold"][rows].copy()
         ax = stp.pl.calibration(validated)[0]
@@ -138,14 +138,16 @@ class TestOutOfFold:
 
     def test_a_method_that_failed_in_a_fold(self, validated, folds):
         validated.tables["out_of_fold"].layers["ridge"][folds == "P10"] = np.nan
-        validated.tables["out_of_fold"].X[folds == "P10"] = np.nan  # nor is it needed there
+        validated.tables["out_of_fold"].X[folds == "P10"] = (
+            np.nan
+        )  # measured values are not needed there either
         curve_ax, ax = stp.pl.calibration(validated)
         assert list(dots(ax)) == ["P2", "P1"]
         assert [text.get_text() for text in ax.texts].count("not predicted") == 1
         labels = [text.get_text() for text in curve_ax.get_legend().get_texts()]
         assert "a fold (of 2)" in labels
 
-    def test_one_of_several_methods_is_chosen(self, validated):
+    def test_one_of_several_methods_must_be_named(self, validated):
         table = validated.tables["out_of_fold"]
         table.layers["blind"] = np.zeros_like(table.X)
         table.uns["stpredict"]["cross_validate"]["methods"] = ["ridge", "blind"]
@@ -161,12 +163,12 @@ class TestOutOfFold:
             assert ax.get_title().startswith("LEAKY · ")
             assert same_color(ax.title.get_color(), _scores.LEAKY)
 
-    def test_a_method_that_is_not_there(self, validated):
-        with pytest.raises(KeyError, match=r"no layers\['cnn'\]; methods: ridge, tuned_ridge"):
+    def test_an_unknown_method_is_refused(self, validated):
+        with pytest.raises(KeyError, match="no method 'cnn'; methods: ridge, tuned_ridge"):
             stp.pl.calibration(validated, method="cnn")
         assert not plt.get_fignums()
 
-    def test_folds_that_are_too_small(self, validated):
+    def test_folds_that_are_too_small_are_refused(self, validated):
         few = validated.tables["out_of_fold"][[0, 1, N, N + 1]].copy()
         few.uns["spatialdata_attrs"]["region"] = ["P2", "P10"]
         validated.tables["out_of_fold"] = few
@@ -189,23 +191,23 @@ class TestSections:
         assert dots(stp.pl.calibration(calibrated)[0]) == {"S1": 1.0, "S2": 0.5}
 
     def test_sections_of_the_training_are_marked(self, calibrated):
-        how = calibrated.tables["predicted"].uns["stpredict"]["predict"]
-        how["training_sections"] = np.array(["S2"])
+        record = calibrated.tables["predicted"].uns["stpredict"]["predict"]
+        record["training_sections"] = np.array(["S2"])
         assert list(dots(stp.pl.calibration(calibrated)[0])) == ["S1", "S2\n(trained on)"]
 
     def test_counts_are_compared_as_they_are_predicted(self, calibrated):
         table, predicted = calibrated.tables["table"], calibrated.tables["predicted"]
         table.X += 1
-        how = predicted.uns["stpredict"]["predict"]
-        del how["layer"]  # X, as of models of counts
-        how["units"] = "counts per 10,000"
+        record = predicted.uns["stpredict"]["predict"]
+        del record["layer"]  # X, as of models of counts
+        record["units"] = "counts per 10,000"
         share = table.X / table.X.sum(axis=1, keepdims=True) * 1e4
         predicted.layers["lower"], predicted.layers["upper"] = share - 1, share + 1
         assert dots(stp.pl.calibration(calibrated)[0]) == {"S1": 1.0, "S2": 1.0}
 
-    def test_lines_reach_over_the_genes(self, calibrated):
+    def test_lines_extend_over_the_genes(self, calibrated):
         lower = calibrated.tables["predicted"].layers["lower"]
-        lower[:20, 0] += 2  # nothing of the first gene is held
+        lower[:20, 0] += 2  # no value of the first gene is inside
         (ax,) = stp.pl.calibration(calibrated)
         assert dots(ax)["S1"] == pytest.approx(2 / 3)
         thin, thick = [line for line in ax.lines if list(line.get_ydata()) == [0, 0]]
@@ -217,29 +219,29 @@ class TestSections:
             calibrated.shapes[name] = shapes
         calibrated.tables["out_of_fold"] = validated.tables["out_of_fold"]
         assert len(stp.pl.calibration(calibrated)) == 3
-        _, given = plt.subplots(1, 2)
+        _, grid = plt.subplots(1, 2)
         with pytest.raises(ValueError, match="3 axes are needed, 2 given"):
-            stp.pl.calibration(calibrated, axes=given)
+            stp.pl.calibration(calibrated, axes=grid)
 
-    def test_axes_of_the_caller_are_drawn_on(self, calibrated):
-        _, given = plt.subplots()
-        assert stp.pl.calibration(calibrated, axes=given)[0] is given
+    def test_axes_of_the_caller_are_used(self, calibrated):
+        _, grid = plt.subplots()
+        assert stp.pl.calibration(calibrated, axes=grid)[0] is grid
         assert len(plt.get_fignums()) == 1
 
-    @pytest.mark.parametrize("lacking", ["intervals", "measured", "predicted"])
-    def test_nothing_that_tells_of_coverage(self, calibrated, lacking):
-        if lacking == "intervals":
+    @pytest.mark.parametrize("missing", ["intervals", "measured", "predicted"])
+    def test_without_coverage_an_error_is_raised(self, calibrated, missing):
+        if missing == "intervals":
             del calibrated.tables["predicted"].layers["upper"]
-        elif lacking == "measured":
+        elif missing == "measured":
             del calibrated.tables["table"].layers["log1p"]
         else:
             del calibrated.tables["predicted"]
-        with pytest.raises(KeyError, match=r"no tables\['out_of_fold'\].*run stp\.tl\.cross_val"):
+        with pytest.raises(
+            KeyError, match=r"no cross-validation and no intervals.*run stp\.tl\.cross_val"
+        ):
             stp.pl.calibration(calibrated)
         assert not plt.get_fignums()
 
     def test_a_method_without_a_cross_validation(self, calibrated):
-        with pytest.raises(
-            KeyError, match=r"which has method='ridge': run stp\.tl\.cross_validate"
-        ):
+        with pytest.raises(KeyError, match="no cross-validation with method='ridge'"):
             stp.pl.calibration(calibrated, method="ridge")

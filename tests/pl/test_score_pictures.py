@@ -1,4 +1,4 @@
-"""Pictures of scores show what the result holds: every mark at its planted value."""
+"""Pictures of scores: every mark at its planted value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.text import Annotation, Text
 
 import stpredict as stp
 from stpredict.pl._drawing import _scores
-from stpredict.results import COLUMNS, CrossValidation, Failure
+from stpredict.results import COLUMNS, Failure, Protocol, Scores
 
 GENES = ["ERBB2", "FASN", "COL1A1", "IGKC"]
 SECTIONS = ["S1", "S2"]
@@ -22,19 +22,34 @@ SECTIONS = ["S1", "S2"]
 PLANTED = {"cnn": 0.2, "ridge": 0.4, "tuned_ridge": 0.35, "neighbor_mean": 0.1,
            "training_mean": 0.0, "noise_ceiling": 0.8}  # fmt: skip
 SHIFT = {"cnn": 0.05, "ridge": 0.1}
-PROTOCOL = "Leave-one-patient-out over 2 patients. Pearson per gene."
+
+
+def protocol(sections=SECTIONS, **options):
+    return Protocol(
+        sections=tuple(sections),
+        n_spots=100,
+        n_patients=len(sections),
+        n_genes={"ridge": 4},
+        units="log1p",
+        layer="log1p",
+        group_kind="patient",
+        folds={f"P-{section}": (f"P-{section}",) for section in sections},
+        **options,
+    )
 
 
 def rows_of(method, metric, mean, *, genes=GENES, sections=SECTIONS, shift=0.0):
     spread = np.linspace(-0.05, 0.05, len(genes)) if mean else np.zeros(len(genes))
     return [
-        (method, f"P-{section}", section, gene, metric, mean + offset + more)
+        (method, section, f"P-{section}", gene, metric, mean + offset + more)
         for section, offset in zip(sections, (-shift, shift), strict=False)
         for gene, more in zip(genes, spread, strict=True)
     ]
 
 
-def make(methods=("cnn", "ridge"), *, genes=GENES, sections=SECTIONS, references=True, **options):
+def make_scores(
+    methods=("cnn", "ridge"), *, genes=GENES, sections=SECTIONS, references=True, **options
+):
     rows = []
     for name, mean in PLANTED.items():
         if name in methods or (references and name not in ("cnn", "ridge")):
@@ -45,9 +60,14 @@ def make(methods=("cnn", "ridge"), *, genes=GENES, sections=SECTIONS, references
             rows += rows_of(name, "pcc_shuffled", 0.01, genes=genes, sections=sections)
             rows += rows_of(name, "pcc_spatial_null", 0.06, genes=genes, sections=sections)
         rows += rows_of(name, "rmse", 1 + PLANTED[name], genes=genes, sections=sections)
-        rows += [(name, f"P-{s}", s, "", "ari", PLANTED[name] / 2) for s in sections]
-    scores = pd.DataFrame(rows, columns=COLUMNS)
-    return CrossValidation(scores, methods=tuple(methods), protocol=PROTOCOL, **options)
+        rows += [(name, s, f"P-{s}", "", "ari", PLANTED[name] / 2) for s in sections]
+    return Scores(
+        pd.DataFrame(rows, columns=COLUMNS),
+        methods=tuple(methods),
+        protocol=options.pop("protocol", protocol(sections)),
+        baselines=("tuned_ridge",) if references else (),
+        **options,
+    )
 
 
 def texts(ax):
@@ -72,7 +92,7 @@ def labels_of(ax):
 
 def boxes_of(texts, figure):
     figure.canvas.draw()
-    # of the words alone, without leaders
+    # of the text without its leader
     return [Text.get_window_extent(text) for text in texts]
 
 
@@ -81,8 +101,8 @@ def overlapping(boxes):
 
 
 class TestMetrics:
-    def test_methods_stand_by_their_means_and_references_below(self):
-        ax = stp.pl.metrics(make())
+    def test_methods_are_sorted_by_their_means_with_references_below(self):
+        ax = stp.pl.metrics(make_scores())
         assert [label.get_text() for label in ax.get_yticklabels()] == [
             "ridge",
             "cnn",
@@ -94,11 +114,11 @@ class TestMetrics:
         assert bottom > top, "the first row is on top"
 
     def test_the_marks_are_the_means_of_the_sections_and_of_the_summary(self):
-        result = make()
-        ax = stp.pl.metrics(result)
+        scores = make_scores()
+        ax = stp.pl.metrics(scores)
         assert line_of(ax, y=0, marker="o") == [pytest.approx(0.3)]
         assert line_of(ax, y=0, marker="s") == [pytest.approx(0.5)]
-        assert line_of(ax, y=0, marker="|") == [pytest.approx(result.summary().loc["ridge", "pcc"])]
+        assert line_of(ax, y=0, marker="|") == [pytest.approx(scores.summary().loc["ridge", "pcc"])]
         assert {"mean of S1", "mean of S2"} <= set(labels_of(ax))
         assert [text for text in texts(ax) if text.replace(".", "").isdigit()] == [
             "0.40",
@@ -109,7 +129,7 @@ class TestMetrics:
         ]
 
     def test_few_genes_are_dots_at_their_means_and_a_bar_over_their_quartiles(self):
-        ax = stp.pl.metrics(make())
+        ax = stp.pl.metrics(make_scores())
         genes = 0.4 + np.linspace(-0.05, 0.05, 4)
         (dots,) = [line for line in ax.lines if len(line.get_xdata()) == 4
                    and line.get_ydata()[0] == pytest.approx(-0.15)]  # fmt: skip
@@ -117,34 +137,34 @@ class TestMetrics:
         bars = [line.get_xdata() for line in ax.lines if list(line.get_ydata()) == [0, 0]]
         np.testing.assert_allclose(bars, [np.percentile(genes, [25, 75])])
 
-    def test_genes_that_are_all_alike_but_a_few_have_no_hill(self):
+    def test_genes_that_are_nearly_all_equal_have_no_density(self):
         genes = [f"G{i}" for i in range(400)]
-        result = make(("ridge",), genes=genes, references=False)
-        result.scores["value"] = np.where(result.scores["gene"] == "G7", 0.9, 0.0)
-        ax = stp.pl.metrics(result)
+        scores = make_scores(("ridge",), genes=genes, references=False)
+        scores.table["value"] = np.where(scores.table["gene"] == "G7", 0.9, 0.0)
+        ax = stp.pl.metrics(scores)
         assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
 
-    def test_many_genes_are_a_hill_above_their_row(self):
+    def test_many_genes_are_a_density_above_their_row(self):
         genes = [f"G{i}" for i in range(200)]
-        ax = stp.pl.metrics(make(genes=genes))
-        hills = [c for c in ax.collections if isinstance(c, PolyCollection)]
-        points = hills[0].get_paths()[0].vertices
+        ax = stp.pl.metrics(make_scores(genes=genes))
+        densities = [c for c in ax.collections if isinstance(c, PolyCollection)]
+        points = densities[0].get_paths()[0].vertices
         assert points[:, 0].min() >= 0.35
         assert points[:, 0].max() <= 0.45
         assert -0.5 < points[:, 1].min() < -0.1
         assert points[:, 1].max() == pytest.approx(0)
 
-    def test_nulls_lie_pale_under_their_method(self):
-        ax = stp.pl.metrics(make())
+    def test_nulls_are_drawn_below_their_method(self):
+        ax = stp.pl.metrics(make_scores())
         for row in (0, 1):
             assert line_of(ax, y=row + 0.16, marker="|") == [pytest.approx(0.01)]
             assert line_of(ax, y=row + 0.29, marker="|") == [pytest.approx(0.06)]
         labels = " ".join(labels_of(ax))
-        assert "shuffled embeddings" in labels
+        assert "shuffled predictions" in labels
         assert "spatial null" in labels
 
-    def test_tuned_ridge_and_the_ceiling_go_through_all_rows(self):
-        ax = stp.pl.metrics(make())
+    def test_tuned_ridge_and_the_ceiling_cross_all_rows(self):
+        ax = stp.pl.metrics(make_scores())
         (ridge,) = [x for x in ax.lines if x.get_linestyle() == "--"]
         assert ridge.get_xdata()[0] == pytest.approx(0.35)
         ceilings = [x for x in ax.lines if same_color(x.get_color(), _scores.CEILING)]
@@ -154,22 +174,21 @@ class TestMetrics:
         np.testing.assert_allclose([band.get_x(), band.get_x() + band.get_width()], quartiles)
         assert "noise ceiling: mean 0.80" in labels_of(ax)
 
-    def test_the_protocol_and_what_was_scored_are_told(self):
-        ax = stp.pl.metrics(make())
+    def test_the_protocol_and_the_numbers_are_written(self):
+        ax = stp.pl.metrics(make_scores())
         assert ax.get_title(loc="left") == "4 genes, 2 sections"
         assert ax.get_xlabel() == "PCC of a gene, mean over sections"
-        assert any("Leave-one-patient-out" in text for text in texts(ax))
+        assert any("Leave one patient out" in text for text in texts(ax))
         assert "LEAKY" not in ax.get_title(loc="left")
 
     @pytest.mark.parametrize("draw", [stp.pl.metrics, stp.pl.gene_scores])
-    def test_a_split_that_leaks_is_told_plainly(self, draw):
-        result = make(methods=("ridge",), leaky=True)
-        ax = draw(dataclasses.replace(result, protocol=f"LEAKY: {PROTOCOL}"))
+    def test_a_leaky_split_is_marked(self, draw):
+        ax = draw(make_scores(("ridge",), protocol=protocol(leaking_sections=("S1",))))
         assert ax.get_title(loc="left").startswith("LEAKY · ")
-        assert any(text.startswith("LEAKY: Leave") for text in texts(ax))
+        assert any(text.startswith("LEAKY: sections S1") for text in texts(ax))
 
     def test_errors_put_the_lowest_on_top(self):
-        ax = stp.pl.metrics(make(references=False), metric="rmse")
+        ax = stp.pl.metrics(make_scores(references=False), metric="rmse")
         assert [label.get_text() for label in ax.get_yticklabels()] == ["cnn", "ridge"]
         assert ax.get_xlabel().endswith("lower is better")
 
@@ -177,62 +196,64 @@ class TestMetrics:
         rows = []
         for name, ratio in (("flat", 0.3), ("wild", 1.6), ("right", 0.9)):
             rows += rows_of(name, "variance_ratio", ratio)
-        result = CrossValidation(
-            pd.DataFrame(rows, columns=COLUMNS), methods=("flat", "wild", "right"), protocol=""
+        scores = Scores(
+            pd.DataFrame(rows, columns=COLUMNS),
+            methods=("flat", "wild", "right"),
+            protocol=protocol(),
         )
-        ax = stp.pl.metrics(result, metric="variance_ratio")
+        ax = stp.pl.metrics(scores, metric="variance_ratio")
         names = [label.get_text() for label in ax.get_yticklabels()]
         assert names == ["right", "wild", "flat"]
 
-    def test_a_difference_is_best_at_none(self):
+    def test_the_best_difference_is_zero(self):
         rows = []
         for name, mean in (("rough", -0.3), ("smooth", 0.5), ("right", 0.1)):
             rows += rows_of(name, "morans_i_difference", mean)
-        result = CrossValidation(
-            pd.DataFrame(rows, columns=COLUMNS), methods=("rough", "smooth", "right"), protocol=""
+        scores = Scores(
+            pd.DataFrame(rows, columns=COLUMNS),
+            methods=("rough", "smooth", "right"),
+            protocol=protocol(),
         )
-        ax = stp.pl.metrics(result, metric="morans_i_difference")
+        ax = stp.pl.metrics(scores, metric="morans_i_difference")
         names = [label.get_text() for label in ax.get_yticklabels()]
         assert names == ["right", "rough", "smooth"]
         assert ax.get_xlabel().endswith("0 is best")
 
-    def test_of_ridges_on_several_embeddings_the_best_is_the_line(self):
-        result = make(("ridge",))
-        rows = rows_of("tuned_ridge_X_uni", "pcc", 0.6) + rows_of("tuned_ridge_X_bad", "pcc", 0.1)
-        more = pd.DataFrame(rows, columns=COLUMNS)
-        scores = result.scores[result.scores["method"] != "tuned_ridge"]
-        result = dataclasses.replace(result, scores=pd.concat([scores, more], ignore_index=True))
-        ax = stp.pl.metrics(result)
+    def test_the_best_of_several_baselines_is_the_line(self):
+        scores = make_scores(("ridge",))
+        rows = rows_of("ridge_on_uni", "pcc", 0.6) + rows_of("ridge_on_bad", "pcc", 0.1)
+        table = pd.concat([scores.table, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True)
+        baselines = ("tuned_ridge", "ridge_on_uni", "ridge_on_bad")
+        scores = dataclasses.replace(scores, table=table, baselines=baselines)
+        ax = stp.pl.metrics(scores)
         (line,) = [x for x in ax.lines if x.get_linestyle() == "--"]
         assert line.get_xdata()[0] == pytest.approx(0.6)
         names = [label.get_text() for label in ax.get_yticklabels()]
-        assert names[:2] == ["ridge", "tuned ridge on\nX_uni"]
-        assert "tuned ridge on\nX_uni" in labels_of(stp.pl.gene_scores(result))
+        assert names[:3] == ["ridge", "ridge_on_uni", "tuned ridge"]
+        assert "ridge_on_uni" in labels_of(stp.pl.gene_scores(scores))
 
     def test_a_metric_of_whole_sections_has_a_mark_per_section(self):
-        ax = stp.pl.metrics(make(), metric="ari")
+        ax = stp.pl.metrics(make_scores(), metric="ari")
         assert line_of(ax, y=0, marker="s") == [pytest.approx(0.2)]
         assert ax.get_title(loc="left") == "2 sections"
         assert ax.get_xlabel() == "ARI of clusters, by section"
         assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
 
-    def test_a_method_that_failed_is_told(self):
-        result = make()
-        scores = result.scores[
-            (result.scores["method"] != "cnn") | (result.scores["section"] == "S1")
-        ]
+    def test_a_method_that_failed_is_marked(self):
+        scores = make_scores()
+        table = scores.table[(scores.table["method"] != "cnn") | (scores.table["section"] == "S1")]
         failures = (Failure("forest", "P1", "ValueError: no", ""), Failure("cnn", "P-S2", "no", ""))
-        result = dataclasses.replace(
-            result, scores=scores, methods=("forest", "cnn", "ridge"), failures=failures
+        scores = dataclasses.replace(
+            scores, table=table, methods=("forest", "cnn", "ridge"), failures=failures
         )
-        ax = stp.pl.metrics(result)
+        ax = stp.pl.metrics(scores)
         names = [label.get_text() for label in ax.get_yticklabels()]
         assert names[:3] == ["ridge", "cnn\n(1 of 2 sections)", "forest"]
         assert "failed in every fold" in texts(ax)
 
     def test_one_gene_of_one_method_in_one_section(self):
-        result = make(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
-        ax = stp.pl.metrics(result)
+        scores = make_scores(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
+        ax = stp.pl.metrics(scores)
         ax.figure.canvas.draw()
         assert ax.get_title(loc="left") == "1 gene, 1 section"
         assert line_of(ax, y=0, marker="o") == [pytest.approx(0.4 - 0.1 - 0.05)]
@@ -241,49 +262,49 @@ class TestMetrics:
         names = tuple(f"a_method_with_a_name_{i}" for i in range(10))
         sections = [f"S{i}" for i in range(12)]
         genes = [f"G{i}" for i in range(50)]
-        scores = pd.DataFrame(
-            {"method": name, "fold": section, "section": section, "gene": genes, "metric": "pcc",
+        table = pd.DataFrame(
+            {"method": name, "section": section, "group": section, "gene": genes, "metric": "pcc",
              "value": np.linspace(0, 0.5 + i / 100, 50)}
             for i, name in enumerate(names) for section in sections
         )  # fmt: skip
-        scores = scores.explode(["gene", "value"], ignore_index=True).astype({"value": float})
-        result = CrossValidation(scores[list(COLUMNS)], methods=names, protocol=PROTOCOL)
-        ax = stp.pl.metrics(result)
+        table = table.explode(["gene", "value"], ignore_index=True).astype({"value": float})
+        scores = Scores(table[list(COLUMNS)], methods=names, protocol=protocol(sections))
+        ax = stp.pl.metrics(scores)
         assert labels_of(ax) == ["mean of one of 12 sections"]
         assert not overlapping(boxes_of(ax.get_yticklabels(), ax.figure))
         assert not overlapping(boxes_of(ax.texts, ax.figure))
 
-    def test_axes_of_the_caller_are_drawn_on(self):
+    def test_axes_of_the_caller_are_used(self):
         _, ax = plt.subplots()
-        assert stp.pl.metrics(make(), ax=ax) is ax
+        assert stp.pl.metrics(make_scores(), ax=ax) is ax
         assert len(plt.get_fignums()) == 1
 
-    def test_a_metric_that_is_not_there(self):
-        with pytest.raises(KeyError, match="there is no metric 'r2'; metrics: pcc, "):
-            stp.pl.metrics(make(), metric="r2")
+    def test_an_unknown_metric_is_refused(self):
+        with pytest.raises(KeyError, match="no metric 'r2'; metrics: pcc, "):
+            stp.pl.metrics(make_scores(), metric="r2")
         assert not plt.get_fignums()
 
-    def test_nothing_but_nan(self):
-        result = make(("ridge",), references=False)
-        result = dataclasses.replace(result, scores=result.scores.assign(value=np.nan))
-        with pytest.raises(ValueError, match="no pcc of the result is a number"):
-            stp.pl.metrics(result)
-        with pytest.raises(ValueError, match="no pcc of ridge is a number"):
-            stp.pl.gene_scores(result)
+    def test_scores_without_finite_values_are_refused(self):
+        scores = make_scores(("ridge",), references=False)
+        scores = dataclasses.replace(scores, table=scores.table.assign(value=np.nan))
+        with pytest.raises(ValueError, match="pcc has no finite value"):
+            stp.pl.metrics(scores)
+        with pytest.raises(ValueError, match="ridge has no finite pcc"):
+            stp.pl.gene_scores(scores)
         assert not plt.get_fignums()
 
 
 def dots_of(ax, colour):
-    (found,) = [
+    (dots,) = [
         c for c in ax.collections
         if isinstance(c, PathCollection) and same_color(c.get_facecolor()[0], colour)
     ]  # fmt: skip
-    return found.get_offsets()
+    return dots.get_offsets()
 
 
 class TestGeneScores:
-    def test_genes_stand_by_their_mean_the_best_on_top(self):
-        ax = stp.pl.gene_scores(make(), method="ridge")
+    def test_genes_are_sorted_by_their_mean_the_best_on_top(self):
+        ax = stp.pl.gene_scores(make_scores(), method="ridge")
         assert [label.get_text() for label in ax.get_yticklabels()] == GENES[::-1]
         assert ax.get_ylim() == (3.5, -0.5)
         spread = np.linspace(0.05, -0.05, 4)
@@ -291,24 +312,24 @@ class TestGeneScores:
             dots_of(ax, _scores.METHOD), np.column_stack([0.4 + spread, range(4)])
         )
 
-    def test_lines_reach_from_the_worst_section_to_the_best(self):
-        ax = stp.pl.gene_scores(make(), method="ridge")
+    def test_lines_extend_from_the_worst_section_to_the_best(self):
+        ax = stp.pl.gene_scores(make_scores(), method="ridge")
         (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
         first = lines.get_segments()[0]
         np.testing.assert_allclose(first, [[0.35, 0], [0.55, 0]])
 
-    def test_ridge_and_ceiling_stand_beside_their_gene(self):
-        result = make()
-        low = (result.scores["method"] == "noise_ceiling") & (result.scores["gene"] == "IGKC")
-        result.scores.loc[low, "value"] = 0.6
-        ax = stp.pl.gene_scores(result, method="ridge")
+    def test_ridge_and_ceiling_are_in_the_row_of_their_gene(self):
+        scores = make_scores()
+        low = (scores.table["method"] == "noise_ceiling") & (scores.table["gene"] == "IGKC")
+        scores.table.loc[low, "value"] = 0.6
+        ax = stp.pl.gene_scores(scores, method="ridge")
         np.testing.assert_allclose(dots_of(ax, _scores.CEILING)[0], [0.6, 0])  # IGKC, the best
-        np.testing.assert_allclose(dots_of(ax, _scores.RIDGE)[0], [0.4, 0])
+        np.testing.assert_allclose(dots_of(ax, _scores.BASELINE)[0], [0.4, 0])
         assert labels_of(ax) == ["ridge (4)", "tuned ridge", "noise ceiling"]
 
-    def test_many_genes_have_moving_means_beside(self):
+    def test_references_of_many_genes_have_moving_means(self):
         genes = [f"G{i}" for i in range(300)]
-        ax = stp.pl.gene_scores(make(("ridge",), genes=genes))
+        ax = stp.pl.gene_scores(make_scores(("ridge",), genes=genes))
         lines = {line.get_label(): line for line in ax.lines}
         smooth = lines["noise ceiling: moving mean"]
         planted = 0.8 + np.linspace(0.05, -0.05, 300)
@@ -319,20 +340,20 @@ class TestGeneScores:
         [["ERBB2", "IGKC"], pd.Series([True, False, True], index=["ERBB2", "FASN", "IGKC"])],
     )
     def test_reliable_genes_are_marked(self, reliable):
-        ax = stp.pl.gene_scores(make(), method="ridge", reliable=reliable)
+        ax = stp.pl.gene_scores(make_scores(), method="ridge", reliable=reliable)
         assert labels_of(ax)[:2] == ["ridge, reliable (2)", "ridge, not reliable (2)"]
         np.testing.assert_array_equal(dots_of(ax, _scores.METHOD)[:, 1], [0, 3])
 
     def test_none_of_the_genes_is_reliable(self):
         none = pd.Series(False, index=GENES)
-        ax = stp.pl.gene_scores(make(), method="ridge", reliable=none)
+        ax = stp.pl.gene_scores(make_scores(), method="ridge", reliable=none)
         assert labels_of(ax)[:2] == ["ridge, reliable (0)", "ridge, not reliable (4)"]
 
     @pytest.mark.parametrize("height", [2.5, 6])
     def test_the_best_and_the_worst_are_named_without_overlap(self, height):
         genes = [f"GENE-{i}" for i in range(500)]
         _, ax = plt.subplots(figsize=(6, height), layout="constrained")
-        stp.pl.gene_scores(make(("ridge",), genes=genes), ax=ax)
+        stp.pl.gene_scores(make_scores(("ridge",), genes=genes), ax=ax)
         names = [t for t in ax.texts if isinstance(t, Annotation) and t.get_text() in genes]
         n = len(names) // 2
         assert 3 <= n <= 10
@@ -344,21 +365,21 @@ class TestGeneScores:
 
     def test_no_names_on_request(self):
         genes = [f"G{i}" for i in range(30)]
-        ax = stp.pl.gene_scores(make(("ridge",), genes=genes), n_names=0)
+        ax = stp.pl.gene_scores(make_scores(("ridge",), genes=genes), n_names=0)
         assert not [text for text in texts(ax) if text in genes]
         assert not list(ax.get_yticks())
 
     def test_one_gene_of_one_method_in_one_section(self):
-        result = make(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
-        ax = stp.pl.gene_scores(result)
+        scores = make_scores(("ridge",), genes=GENES[:1], sections=["S1"], references=False)
+        ax = stp.pl.gene_scores(scores)
         assert [label.get_text() for label in ax.get_yticklabels()] == ["ERBB2"]
         assert ax.get_title(loc="left") == "ridge: 1 gene, 1 section"
 
     def test_a_gene_that_was_predicted_in_some_folds_only(self):
-        result = make()
-        gone = (result.scores["gene"] == "FASN") & (result.scores["section"] == "S2")
+        scores = make_scores()
+        gone = (scores.table["gene"] == "FASN") & (scores.table["section"] == "S2")
         ax = stp.pl.gene_scores(
-            dataclasses.replace(result, scores=result.scores[~gone]), method="ridge"
+            dataclasses.replace(scores, table=scores.table[~gone]), method="ridge"
         )
         at = [label.get_text() for label in ax.get_yticklabels()].index("FASN")
         np.testing.assert_allclose(
@@ -369,22 +390,26 @@ class TestGeneScores:
         ("arguments", "error", "message"),
         [
             ({}, ValueError, "there are 2 methods with a PCC, choose one: method='cnn'"),
-            ({"method": "trees"}, KeyError, "no PCC of 'trees'; there is of: cnn, ridge, "),
-            ({"method": "noise_ceiling"}, KeyError, "no PCC of 'noise_ceiling'"),
+            ({"method": "trees"}, KeyError, "'trees' has no PCC; methods with it: cnn, ridge, "),
+            ({"method": "noise_ceiling"}, KeyError, "'noise_ceiling' has no PCC"),
             ({"n_names": -1}, ValueError, "n_names must be at least 0: -1"),
             ({"reliable": "ERBB2"}, TypeError, "not one name: 'ERBB2'"),
             ({"reliable": pd.Series([1.0], ["ERBB2"])}, TypeError, "boolean series.*float64"),
-            ({"reliable": ["erbb2"]}, ValueError, "none of the genes.*another case.*erbb2: ERBB2"),
+            (
+                {"reliable": ["erbb2"]},
+                ValueError,
+                "none of the scored.*another case.*erbb2: ERBB2",
+            ),
         ],
     )
-    def test_bad_input_is_told_and_nothing_is_drawn(self, arguments, error, message):
+    def test_bad_input_raises_and_draws_nothing(self, arguments, error, message):
         arguments = {"method": "ridge", **arguments} if arguments else {}
         with pytest.raises(error, match=message):
-            stp.pl.gene_scores(make(), **arguments)
+            stp.pl.gene_scores(make_scores(), **arguments)
         assert not plt.get_fignums()
 
     def test_axes_in_a_subfigure(self):
         left, _ = plt.figure(figsize=(12, 5), layout="constrained").subfigures(1, 2)
         genes = [f"G{i}" for i in range(40)]
-        ax = stp.pl.gene_scores(make(("ridge",), genes=genes), ax=left.subplots())
+        ax = stp.pl.gene_scores(make_scores(("ridge",), genes=genes), ax=left.subplots())
         assert [text for text in texts(ax) if text in genes][:2] == ["G39", "G38"]

@@ -1,4 +1,4 @@
-"""Tissue and tiles, drawn where they lie and as they were read."""
+"""Pictures of tissue and tiles: position, pixels and colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
 
 MPP = 0.5
 
@@ -25,7 +26,7 @@ def colour(tiles):
 
 
 @pytest.fixture(scope="module")
-def made():
+def two_sections():
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         2, size_px=(700, 1100), mpp=MPP, pitch_um=40.0, n_morphology=2, n_neighborhood=2, n_null=2,
@@ -39,13 +40,13 @@ def made():
 
 
 @pytest.fixture
-def sdata(made):
-    return _sections.copy_of(made)
+def sdata(two_sections):
+    return copy_of(two_sections)
 
 
 @pytest.fixture
-def one(made):
-    return _sections.copy_of(made.subset(["S1", "S1_image", "S1_image_tissue"]))
+def one(two_sections):
+    return copy_of(two_sections.subset(["S1", "S1_image", "S1_image_tissue"]))
 
 
 def spots_of(ax):
@@ -53,14 +54,14 @@ def spots_of(ax):
 
 
 def outline_of(ax):
-    (found,) = [c for c in ax.collections if isinstance(c, ContourSet)]
-    return np.concatenate([path.vertices for path in found.get_paths()])
+    (contours,) = [c for c in ax.collections if isinstance(c, ContourSet)]
+    return np.concatenate([path.vertices for path in contours.get_paths()])
 
 
 class TestTissue:
     def test_spots_have_the_colour_of_their_share(self, one):
         ax = stp.pl.tissue(one)
-        section = _sections.sections(one)[0]
+        section = open_table(one).sections[0]
         (spots,) = spots_of(ax)
         np.testing.assert_allclose(spots.get_offsets(), section.centers_um)
         np.testing.assert_allclose(
@@ -83,18 +84,18 @@ class TestTissue:
         labels.data[:] = 0
         height, width = labels.shape
         labels.data[height // 4 : height // 2, width // 8 : width // 4] = 1
-        outline = outline_of(stp.pl.tissue(one, "S1"))
+        outline = outline_of(stp.pl.tissue(one, section="S1"))
         um = 550 / width  # 1100 px of 0.5 µm
         np.testing.assert_allclose(outline.min(axis=0), [550 / 8, 350 / 4], atol=um)
         np.testing.assert_allclose(outline.max(axis=0), [550 / 4, 350 / 2], atol=um)
 
-    def test_the_image_is_drawn_as_it_is(self, one):
+    def test_the_image_has_its_own_pixels(self, one):
         image = np.asarray(one.images["S1_image"]["scale0"].ds["image"].data).transpose(1, 2, 0)
         (shown,) = stp.pl.tissue(one).images
         left, right, bottom, top = (round(end / MPP) for end in shown.get_extent())
         np.testing.assert_array_equal(shown.get_array(), image[top:bottom, left:right])
 
-    def test_where_the_share_is_not_known_spots_are_outlined(self, one):
+    def test_spots_with_unknown_share_are_outlined(self, one):
         del one.tables["table"].obs["tissue_fraction"]
         ax = stp.pl.tissue(one)
         (spots,) = spots_of(ax)
@@ -104,30 +105,45 @@ class TestTissue:
 
     def test_an_image_without_spots(self, one):
         alone = one.subset(["S1_image", "S1_image_tissue"])
-        for ax in (stp.pl.tissue(alone), stp.pl.tissue(alone, "S1_image")):
+        for ax in (stp.pl.tissue(alone), stp.pl.tissue(alone, section="S1_image")):
             assert not spots_of(ax)
             assert len(outline_of(ax)) > 10
 
-    def test_one_of_several(self, sdata):
-        assert stp.pl.tissue(sdata, "S2").get_title().startswith("S2: ")
-        assert stp.pl.tissue(sdata, "S2_image").get_title().startswith("S2: ")
-        with pytest.raises(ValueError, match="2 sections, choose one: section='S1'"):
-            stp.pl.tissue(sdata)
-        alone = sdata.subset(["S1_image", "S2_image"])
-        with pytest.raises(ValueError, match="2 images, choose one: section='S1_image'"):
-            stp.pl.tissue(alone)
+    def test_one_section_or_all(self, sdata):
+        assert stp.pl.tissue(sdata, section="S2").get_title().startswith("S2: ")
+        assert stp.pl.tissue(sdata, section="S2_image").get_title().startswith("S2: ")
+        axes = stp.pl.tissue(sdata)
+        assert [ax.get_title()[:4] for ax in axes] == ["S1: ", "S2: "]
+        names = ["S1_image", "S2_image"]
+        images = sdata.subset([*names, *(f"{name}_tissue" for name in names)])
+        assert len(stp.pl.tissue(images)) == 2
+        with pytest.raises(ValueError, match="2 axes are needed, 1 given"):
+            stp.pl.tissue(sdata, ax=plt.subplots()[1])
 
-    def test_axes_of_the_caller_are_drawn_on(self, one):
+    def test_colours_and_size_of_the_spots_can_be_chosen(self, one, tmp_path):
+        path = tmp_path / "tissue.png"
+        ax = stp.pl.tissue(one, cmap="magma", vmin=0.5, spot_size=10, alpha=1, save=path)
+        (spots,) = spots_of(ax)
+        assert spots.get_cmap().name == "magma"
+        assert spots.get_clim() == (0.5, 1)
+        np.testing.assert_allclose(spots._widths * 2, 10)
+        assert path.exists()
+
+    def test_a_size_must_be_positive(self, one):
+        with pytest.raises(ValueError, match="spot_size must be a number above 0"):
+            stp.pl.tissue(one, spot_size=0)
+
+    def test_axes_of_the_caller_are_used(self, one):
         _, ax = plt.subplots()
         assert stp.pl.tissue(one, ax=ax) is ax
         assert len(plt.get_fignums()) == 1
 
     def test_a_large_image_is_not_loaded_whole(self, one):
-        drawn = []
+        chunk_shapes = []
 
         def chunk(block_info=None):
             shape = block_info[None]["chunk-shape"]
-            drawn.append(shape)
+            chunk_shapes.append(shape)
             return np.full(shape, 230, dtype=np.uint8)
 
         chunks = ((3,), (1000,) * 8, (1000,) * 8)
@@ -147,17 +163,17 @@ class TestTissue:
         assert max(shown.get_array().shape) <= 1500
 
     @pytest.mark.parametrize(
-        ("section", "spoil", "message"),
+        ("section", "deleted", "message"),
         [
-            ("S9", None, "no section 'S9'; sections: S1"),
-            (None, "S1_image_tissue", r"no labels\['S1_image_tissue'\].*stp\.pp\.detect_tissue"),
+            ("S9", None, "no section or image 'S9'; sections: S1"),
+            (None, "S1_image_tissue", r"no labels 'S1_image_tissue'.*stp\.pp\.detect_tissue"),
         ],
     )
-    def test_bad_input(self, one, section, spoil, message):
-        if spoil:
-            del one[spoil]
+    def test_bad_input(self, one, section, deleted, message):
+        if deleted:
+            del one[deleted]
         with pytest.raises(KeyError, match=message):
-            stp.pl.tissue(one, section)
+            stp.pl.tissue(one, section=section)
 
     def test_an_image_of_unknown_resolution(self, one):
         alone = one.subset(["S1_image", "S1_image_tissue"])
@@ -171,14 +187,14 @@ class TestTissue:
             stp.pl.tissue(alone)
         set_transformation(alone.images["S1_image"], before, set_all=True)
 
-    def test_something_else(self):
+    def test_another_object_is_refused(self):
         with pytest.raises(TypeError, match="expected a SpatialData object"):
             stp.pl.tissue(None)
 
 
 class TestTiles:
-    def test_tiles_are_what_the_model_sees(self, one):
-        table, section = one.tables["table"], _sections.sections(one)[0]
+    def test_tiles_are_the_input_of_the_encoder(self, one):
+        table, section = one.tables["table"], open_table(one).sections[0]
         image = np.asarray(one.images["S1_image"]["scale0"].ds["image"].data)
         names = list(table.obs_names[[40, 3]])
         axes = stp.pl.tiles(one, spots=names)
@@ -196,7 +212,7 @@ class TestTiles:
             np.testing.assert_allclose(
                 [left, right, bottom, top], np.array([x, x + 80, y + 80, y]) / 2
             )
-            # the mean of what is shown is what was embedded
+            # the encoder of this test computes the mean
             np.testing.assert_allclose(
                 pixels.mean((0, 1)) / 255, table.obsm["X_colour"][row], atol=1e-5
             )
@@ -204,7 +220,7 @@ class TestTiles:
     def test_tiles_of_a_normalised_stain_are_normalised(self, one):
         before = stp.pl.tiles(one, n=1)[0, 0].images[0].get_array()
         stp.pp.normalize_stain(one)
-        # what is there was embedded as scanned
+        # the embedding was computed from raw images
         np.testing.assert_array_equal(stp.pl.tiles(one, n=1)[0, 0].images[0].get_array(), before)
         stp.pp.embed(one, colour, key_added="X_colour", tile_um=40)
         pixels = stp.pl.tiles(one, n=1)[0, 0].images[0].get_array()
@@ -219,13 +235,13 @@ class TestTiles:
         ax = axes[0, 0]
         left, right, _, _ = ax.images[0].get_extent()
         vertical = sorted({line.get_xdata()[0] for line in ax.lines} - {0, 1})
-        # 80 px are 3 × 26 and a rest of 2, cut off at both borders
+        # 80 px are 3 × 26 and 2 more, cut off at both borders
         np.testing.assert_allclose(vertical, left + (right - left) * np.array([27, 53]) / 80)
         stp.pp.embed(one, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
         assert not stp.pl.tiles(one, n=1)[0, 0].lines
 
     def test_neighbours_are_outlined(self, one):
-        table, section = one.tables["table"], _sections.sections(one)[0]
+        table, section = one.tables["table"], open_table(one).sections[0]
         ax = stp.pl.tiles(one, spots=[table.obs_names[40]])[1, 0]
         around = table.obsp["spatial_connectivities"][[40]].nonzero()[1]
         squares = [np.array(patch.get_center()) for patch in ax.patches]
@@ -244,28 +260,38 @@ class TestTiles:
     def test_sections_and_neighbours_are_not_mixed_up(self, sdata):
         table = sdata.tables["table"]
         row = int(np.flatnonzero(table.obs["region"] == "S2")[20])
-        ax = stp.pl.tiles(sdata, "S2", spots=[table.obs_names[row]])[1, 0]
+        ax = stp.pl.tiles(sdata, section="S2", spots=[table.obs_names[row]])[1, 0]
         assert len(ax.patches) == table.obsp["spatial_connectivities"][[row]].nnz + 1
-        with pytest.raises(ValueError, match="2 sections, choose one"):
-            stp.pl.tiles(sdata)
 
-    def test_spots_are_chosen(self, one):
+    def test_each_section_has_two_rows(self, sdata):
+        axes = stp.pl.tiles(sdata, n=3)
+        assert axes.shape == (4, 3)
+        names = [[ax.get_title()[:2] for ax in row] for row in axes[::2]]
+        assert names == [["S1"] * 3, ["S2"] * 3]
+
+    def test_named_spots_may_lie_in_different_sections(self, sdata):
+        names = list(sdata.tables["table"].obs_names[[-1, 0]])
+        axes = stp.pl.tiles(sdata, spots=names)
+        assert axes.shape == (2, 2)
+        assert [ax.get_title() for ax in axes[0]] == names
+
+    def test_the_number_of_spots_can_be_chosen(self, one):
         assert stp.pl.tiles(one, n=3).shape == (2, 3)
         assert stp.pl.tiles(one).shape == (2, 4)
 
-    def test_axes_of_the_caller_are_drawn_on(self, one):
-        _, given = plt.subplots(2, 2)
-        axes = stp.pl.tiles(one, n=2, axes=given)
-        assert list(axes.ravel()) == list(given.ravel())
+    def test_axes_of_the_caller_are_used(self, one):
+        _, grid = plt.subplots(2, 2)
+        axes = stp.pl.tiles(one, n=2, axes=grid)
+        assert list(axes.ravel()) == list(grid.ravel())
         with pytest.raises(ValueError, match="6 axes are needed, 4 given"):
-            stp.pl.tiles(one, n=3, axes=given)
+            stp.pl.tiles(one, n=3, axes=grid)
 
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"section": "S9"}, KeyError, "no section 'S9'; sections: S1"),
-            ({"spots": ["nobody"]}, KeyError, "no spots 'nobody' in section 'S1'; spots: S1_"),
-            ({"embedding": "X_uni"}, KeyError, r"no embedding obsm\['X_uni'\]; embeddings: X_col"),
+            ({"section": "S9"}, ValueError, "section='S9' is not one of 'S1'"),
+            ({"spots": ["nobody"]}, KeyError, "no spots 'nobody' to draw; available: S1_"),
+            ({"embedding": "X_uni"}, KeyError, "no embedding 'X_uni'; embeddings: X_col"),
             ({"n": 0}, ValueError, "n must be a whole number of at least 1: 0"),
         ],
     )

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
+from stpredict.tl._fitting._measured import values_of_genes
+from stpredict.tl._fitting._meta import fit_meta
 
 import stpredict as stp
 from stpredict import metrics
@@ -19,8 +21,6 @@ from stpredict.targets._genes import Genes
 from stpredict.tl._crossval import _folds
 from stpredict.tl._crossval._folds import folds_of
 from stpredict.tl._fitting._bases import out_of_fold
-from stpredict.tl._fitting._measured import values_of_genes
-from stpredict.tl._fitting._meta import fit_meta
 from stpredict.tl._fitting._split import whole
 from stpredict.training import Schedule
 

@@ -6,23 +6,29 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 
+from stpredict.pl._drawing import _axes
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
 
     from stpredict.models import Model
 
 
-def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
-    """Draw the loss over the epochs: training and validation, the chosen epoch marked.
+def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None = None) -> Axes:
+    """Draw the training and validation loss over the epochs, with the selected epoch marked.
 
-    The raw loss of every training step stands faintly behind its moving mean over one epoch.
+    The loss of every training step is drawn behind its moving mean over one epoch.
 
     Parameters
     ----------
     model
-        The fitted model.
+        Fitted model.
     ax
-        Axes to draw on, by default new ones.
+        Axes to draw on; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
@@ -31,41 +37,51 @@ def loss_curve(model: Model, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError
-        If the model was not trained step by step, or its weights are published ones.
+        If the model has no training history, because it is not trained in steps or its weights
+        were published.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> ax = stp.pl.loss_curve(model)  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2, size_px=600)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=3)
+    >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
+    >>> model = stp.tl.fit_deepspot(sdata, context="spot", max_epochs=2)
+    >>> stp.pl.loss_curve(model).get_xlabel()
+    'epoch'
+    >>> stp.settings.verbosity = 1
     """
-    history = model.history
-    if history.empty:
+    history, schedule = model.history, model.hyperparameters.schedule
+    if history.empty or schedule is None:
         raise ValueError(
-            f"the model ({model.method}) has no history: its weights were published, or it was not "
-            "trained step by step"
+            f"the model ({model.method}) has no history: it is not trained in steps, or its "
+            "weights were published"
         )
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     training = history[history["split"] == "training"]
     validation = history[history["split"] == "validation"]
-    steps = max(1, int(training.groupby("epoch").size().median()))
-    epoch = training["step"] / steps
-    smooth = training["loss"].rolling(steps, center=True, min_periods=1).mean()
+    steps_per_epoch = max(1, int(training.groupby("epoch").size().median()))
+    epoch = training["step"] / steps_per_epoch
+    smooth = training["loss"].rolling(steps_per_epoch, center=True, min_periods=1).mean()
     ax.plot(epoch, training["loss"], color="C0", alpha=0.25, linewidth=0.8)
-    ax.plot(epoch, smooth, color="C0", label="training (mean over one epoch; steps behind)")
-    ax.plot(validation["step"] / steps, validation["loss"], "o-", color="C1", markersize=3,
-            label=f"validation: {model.training['held_out']}")  # fmt: skip
-    monitor = model.hyperparameters.get("monitor", "loss")
-    best = validation[validation["epoch"] == model.training["best_epoch"]]
-    for at, loss in zip(best["step"] / steps, best["loss"], strict=True):
-        ax.axvline(at, color="0.4", linestyle=":", linewidth=1)
-        ax.plot(at, loss, "o", color="C1", markersize=8, markerfacecolor="none",
-                label=f"chosen by {monitor}: epoch {model.training['best_epoch'] + 1}, "
+    ax.plot(epoch, smooth, color="C0", label="training (mean over one epoch, and single steps)")
+    ax.plot(validation["step"] / steps_per_epoch, validation["loss"], "o-", color="C1",
+            markersize=3, label=f"validation: {model.training.held_out}")  # fmt: skip
+    best_epoch = model.training.best_epoch
+    best = validation[validation["epoch"] == best_epoch]
+    for position, loss in zip(best["step"] / steps_per_epoch, best["loss"], strict=True):
+        ax.axvline(position, color="0.4", linestyle=":", linewidth=1)
+        ax.plot(position, loss, "o", color="C1", markersize=8, markerfacecolor="none",
+                label=f"selected by {schedule.monitor}: epoch {best_epoch + 1}, "
                 f"loss {loss:.3f}")  # fmt: skip
     ax.set_xlabel("epoch")
-    of = "factors of" if model.targets.outputs else "scaled"
-    ax.set_ylabel(f"{model.hyperparameters['loss']} of {of} {model.units}")
+    targets = "factors of" if model.targets.outputs else "scaled"
+    ax.set_ylabel(f"{model.hyperparameters.loss} of {targets} {model.units}")
     ax.set_xlim(left=0)
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
+    _axes.save_figure(ax, save)
     return ax

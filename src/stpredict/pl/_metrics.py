@@ -1,8 +1,7 @@
-"""Methods side by side, with what their scores are to be read by."""
+"""Scores of all methods, with the nulls and the noise ceiling."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -10,64 +9,53 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.stats import gaussian_kde
 
-from stpredict.pl._drawing import _scores
-from stpredict.results import NOISE_CEILING, TUNED_RIDGE
+from stpredict.pl._drawing import _axes, _scores
+from stpredict.pl._drawing._score_rows import ScoreRow, draw_row
+from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
-    from stpredict.results import CrossValidation
+    from stpredict.results import Scores
 
-#: Fewer genes are drawn one by one, not as a density.
-_DENSITY = 12
-#: One shape per section, as long as they can be told apart.
+#: One marker shape per section, if there are not too many to distinguish.
 _MARKERS = "osD^vP"
-#: Nulls of each method: suffix of the metric, words, colour, how far below the row.
-_OWN_NULLS = (
-    ("shuffled", "shuffled embeddings", _scores.SHUFFLED, 0.16),
-    ("spatial_null", "spatial null", _scores.SPATIAL, 0.29),
-)
+#: Nulls of a metric: name, label, colour, distance below the row.
+_NULLS = {
+    "pcc": (
+        (PCC_SHUFFLED, "shuffled predictions", _scores.SHUFFLED, 0.16),
+        (PCC_SPATIAL_NULL, "spatial null", _scores.SPATIAL, 0.29),
+    )
+}
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Scores of a method: mean over sections of each gene, mean over genes of each section."""
-
-    genes: pd.Series
-    sections: pd.Series
-
-    @classmethod
-    def of(cls, values: pd.Series) -> _Row:
-        return cls(_scores.by_gene(values), _scores.by_section(values))
-
-    @property
-    def mean(self) -> float:
-        """As in the result's summary."""
-        return float(self.sections.mean())
-
-
-def metrics(result: CrossValidation, *, metric: str = "pcc", ax: Axes | None = None) -> Axes:
+def metrics(
+    scores: Scores, *, metric: str = "pcc", ax: Axes | None = None, save: str | Path | None = None
+) -> Axes:
     """Draw a metric of all methods over the genes, with the nulls and the noise ceiling.
 
-    One row per method, the best on top, the references below. The hill is the density of the
-    genes (means over sections, between their first and 99th percentile; fewer than 12 genes are
-    drawn as dots), the bar under it their quartiles, the marks the mean of each section, the
-    number at the right the mean over sections. Pale under the row lie the nulls of the method:
-    predictions of shuffled embeddings, and of embeddings that were moved within the section. The
-    mean of tuned ridge (on several embeddings: of the best) is a dashed line through all rows, the
-    noise ceiling a band: the quartiles of its genes, a line at its mean.
+    One row per method, the best on top, and baselines and references below. A row shows the
+    density of the genes (means over sections, from the 1st to the 99th percentile; fewer than 12
+    genes are drawn as dots), their quartiles as a bar, the mean of each section as a marker, and
+    the mean over sections as a number. Below each method are its nulls: shuffled predictions, and
+    predictions that were moved within the section. The mean of tuned ridge (the best, if there are
+    several) is a dashed line through all rows. The noise ceiling is a line at its mean, and a band
+    between the quartiles of its genes.
 
     Parameters
     ----------
-    result
-        Of :func:`stpredict.tl.cross_validate`.
+    scores
+        Scores of :func:`stpredict.tl.cross_validate` or :func:`stpredict.tl.evaluate`.
     metric
-        One that the result has, of genes or of whole sections.
+        Name of a metric of genes or of whole sections.
     ax
-        Axes to draw on, by default new ones.
+        Axes to draw on; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
@@ -76,166 +64,155 @@ def metrics(result: CrossValidation, *, metric: str = "pcc", ax: Axes | None = N
     Raises
     ------
     KeyError
-        If the result has no such metric.
+        If there is no such metric.
     ValueError
         If it has no finite value.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> result = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})  # doctest: +SKIP
-    >>> ax = stp.pl.metrics(result)  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2, size_px=800)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=5)
+    >>> stp.pp.embed(sdata, "texture")
+    >>> stp.pp.neighbors(sdata)
+    >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
+    >>> stp.pl.metrics(scores).get_xlabel()
+    'PCC of a gene, mean over sections'
+    >>> stp.settings.verbosity = 1
     """
-    wide = result.values(metric)
-    rows = {name: _Row.of(wide[name]) for name in wide if wide[name].notna().any()}
+    wide = scores.values(metric)
+    rows = {name: ScoreRow.from_values(wide[name]) for name in wide if wide[name].notna().any()}
     if not rows:
-        raise ValueError(f"no {metric} of the result is a number")
+        raise ValueError(f"{metric} has no finite value")
     means = pd.Series({name: row.mean for name, row in rows.items() if name != NOISE_CEILING})
-    ranked = _scores.better(metric, means)
-    methods = [name for name in ranked if name in result.methods]
-    methods += [name for name in result.methods if name not in rows]
+    ranked = _scores.ranked(metric, means)
+    methods = [name for name in ranked if name in scores.methods]
+    methods += [name for name in scores.methods if name not in rows]
     names = [*methods, *(name for name in ranked if name not in methods)]
-    ridge = _scores.best_ridge(metric, means)
+    baseline = _scores.best_baseline(scores, metric, means)
     if ax is None:
         _, ax = plt.subplots(figsize=(7.5, 1.6 + 0.5 * len(names)), layout="constrained")
-    markers = _markers(wide)
-    for at, name in enumerate(names):
+    markers = _section_markers(wide)
+    for position, name in enumerate(names):
         if name in rows:
-            _draw(ax, at, rows[name], markers, _colour(name, methods))
+            draw_row(ax, position, rows[name], markers, _color(scores, name))
         else:
-            failed = any(failure.method == name for failure in result.failures)
-            ax.annotate("failed in every fold" if failed else "not scored", (0.5, at),
+            failed = any(failure.method == name for failure in scores.failures)
+            ax.annotate("failed in every fold" if failed else "not scored", (0.5, position),
                         xycoords=("axes fraction", "data"), ha="center", va="center",
                         color=_scores.LEAKY)  # fmt: skip
-    handles = _draw_nulls(ax, result, metric, methods)
-    _draw_levels(ax, rows, ridge)
+    null_handles = _draw_nulls(ax, scores, metric, methods)
+    _draw_references(ax, rows, baseline)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
-    ax.legend(handles=_handles(rows, markers, handles, ridge), loc="upper left", frameon=False,
-              bbox_to_anchor=(1.09, 1), fontsize="small", borderaxespad=0)  # fmt: skip
-    _tell(ax, result, metric, wide)
+    handles = [
+        *_marker_handles(markers),
+        *null_handles,
+        *_reference_handles(rows, baseline),
+    ]
+    ax.legend(handles=handles, loc="upper left", frameon=False, bbox_to_anchor=(1.09, 1),
+              fontsize="small", borderaxespad=0)  # fmt: skip
+    _describe(ax, scores, metric, wide)
+    _axes.save_figure(ax, save)
     return ax
 
 
-def _tell(ax: Axes, result: CrossValidation, metric: str, wide: pd.DataFrame) -> None:
-    """Write what is drawn, and how it came about."""
+def _describe(ax: Axes, scores: Scores, metric: str, wide: pd.DataFrame) -> None:
+    """Write the title, the axis label and the protocol."""
     genes, sections = (set(wide.index.get_level_values(level)) for level in ("gene", "section"))
-    of_genes = genes != {""}
-    what = " of a gene, mean over sections" if of_genes else ", by section"
-    ax.set_xlabel(f"{_scores.title(metric)}{what}{_scores.direction(metric)}")
-    words = [_scores.counted(len(genes), "gene")] if of_genes else []
-    _scores.head(ax, result, ", ".join([*words, _scores.counted(len(sections), "section")]))
-    _scores.foot(ax, result)
+    per_gene = genes != {""}  # metrics of whole sections have no gene
+    note = " of a gene, mean over sections" if per_gene else ", by section"
+    label = _scores.record_of(metric).label
+    ax.set_xlabel(f"{label}{note}{_scores.direction(metric)}")
+    counts = [_scores.count(len(genes), "gene")] if per_gene else []
+    _scores.set_title(ax, scores, ", ".join([*counts, _scores.count(len(sections), "section")]))
+    _scores.write_protocol(ax, scores)
 
 
-def _markers(wide: pd.DataFrame) -> dict[str, str]:
-    """Shape of each section's mark."""
+def _section_markers(wide: pd.DataFrame) -> dict[str, str]:
+    """Marker shape of each section."""
     sections = list(dict.fromkeys(wide.index.get_level_values("section")))
-    shapes = _MARKERS if len(sections) <= len(_MARKERS) else "o" * len(sections)
+    shapes: Iterable[str] = _MARKERS if len(sections) <= len(_MARKERS) else "o" * len(sections)
     return dict(zip(sections, shapes, strict=False))
 
 
-def _colour(name: str, methods: list[str]) -> str:
-    if name in methods:
+def _color(scores: Scores, name: str) -> str:
+    if name in scores.methods:
         return _scores.METHOD
-    return _scores.RIDGE if name.startswith(TUNED_RIDGE) else _scores.REFERENCE
+    return _scores.BASELINE if name in scores.baselines else _scores.REFERENCE
 
 
-def _draw(ax: Axes, at: int, row: _Row, markers: dict[str, str], colour: str) -> None:
-    values = row.genes.to_numpy()
-    if set(row.genes.index) != {""}:
-        _draw_genes(ax, at, values, colour)
-    ax.plot(row.mean, at, "|", color="black", markersize=13, zorder=3.5)
-    for section, mean in row.sections.items():
-        ax.plot(mean, at, markers[str(section)], color="white", markeredgecolor="black",
-                markersize=4.5, markeredgewidth=0.8, zorder=4)  # fmt: skip
-
-
-def _draw_genes(ax: Axes, at: int, values: NDArray[np.float64], colour: str) -> None:
-    low, high = np.percentile(values, [1, 99])
-    if len(values) >= _DENSITY and high > low:
-        x = np.linspace(low, high, 200)
-        density = gaussian_kde(values[(values >= low) & (values <= high)])(x)
-        ax.fill_between(x, at - 0.4 * density / density.max(), at, color=colour, alpha=0.35,
-                        linewidth=0, zorder=1)  # fmt: skip
-    elif len(values) > 1:
-        ax.plot(values, np.full(len(values), at - 0.15), "o", color=colour, alpha=0.6,
-                markersize=3.5, markeredgewidth=0, zorder=2)  # fmt: skip
-    if len(values) > 1:
-        ax.plot(np.percentile(values, [25, 75]), [at, at], color=colour, linewidth=5,
-                solid_capstyle="butt", zorder=3)  # fmt: skip
-
-
-def _draw_nulls(ax: Axes, result: CrossValidation, metric: str, methods: list[str]) -> list[Line2D]:
-    """Draw the nulls of every method under it; legend entries of those that there are."""
-    there = set(result.scores["metric"])
+def _draw_nulls(ax: Axes, scores: Scores, metric: str, methods: list[str]) -> list[Line2D]:
+    """Draw the nulls of every method below it, and give their legend entries."""
     handles = []
-    for suffix, words, colour, below in _OWN_NULLS:
-        if f"{metric}_{suffix}" not in there:
+    for null, label, color, below in _NULLS.get(metric, ()):
+        if null not in scores.metrics:
             continue
-        wide = result.values(f"{metric}_{suffix}")
-        for at, name in enumerate(methods):
-            if name not in wide or wide[name].isna().all():
-                continue
-            row = _Row.of(wide[name])
-            low, high = np.percentile(row.genes, [5, 95])
-            ax.plot([low, high], [at + below] * 2, color=colour, linewidth=1, alpha=0.7)
-            ax.plot(row.mean, at + below, "|", color=colour, markersize=7, markeredgewidth=1.6)
-        handles.append(Line2D([], [], color=colour, linewidth=1, marker="|", markersize=7,
-                              markeredgewidth=1.6,
-                              label=f"{words}:\n5–95 % of genes, mean"))  # fmt: skip
+        wide = scores.values(null)
+        look: dict[str, Any] = {"color": color, "markersize": 7, "markeredgewidth": 1.6}
+        for position, name in enumerate(methods):
+            if name in wide and wide[name].notna().any():
+                row = ScoreRow.from_values(wide[name])
+                low, high = np.percentile(row.genes, [5, 95])
+                ax.plot([low, high], [position + below] * 2, color=color, linewidth=1, alpha=0.7)
+                ax.plot(row.mean, position + below, "|", **look)
+        label = f"{label}:\n5–95 % of genes, mean"
+        handles.append(Line2D([], [], linewidth=1, marker="|", label=label, **look))
     return handles
 
 
-def _draw_levels(ax: Axes, rows: dict[str, _Row], ridge: str | None) -> None:
-    """Draw what goes through all rows: tuned ridge, and the noise ceiling."""
-    if ridge is not None:
-        ax.axvline(rows[ridge].mean, color=_scores.RIDGE, linestyle="--", linewidth=1,
+def _draw_references(ax: Axes, rows: dict[str, ScoreRow], baseline: str | None) -> None:
+    """Draw the baseline and the noise ceiling through all rows."""
+    if baseline is not None:
+        ax.axvline(rows[baseline].mean, color=_scores.BASELINE, linestyle="--", linewidth=1,
                    zorder=0.5)  # fmt: skip
     if NOISE_CEILING in rows:
-        row = rows[NOISE_CEILING]
-        ax.axvspan(*np.percentile(row.genes, [25, 75]), color=_scores.CEILING, alpha=0.13,
+        ceiling = rows[NOISE_CEILING]
+        ax.axvspan(*np.percentile(ceiling.genes, [25, 75]), color=_scores.CEILING, alpha=0.13,
                    linewidth=0, zorder=0)  # fmt: skip
-        ax.axvline(row.mean, color=_scores.CEILING, linewidth=1, zorder=0.5)
+        ax.axvline(ceiling.mean, color=_scores.CEILING, linewidth=1, zorder=0.5)
 
 
-def _label(ax: Axes, rows: dict[str, _Row], names: list[str], n_methods: int) -> None:
-    """Write the names of the rows, and the means beside them."""
-    most = max(len(row.sections) for row in rows.values())
+def _label(ax: Axes, rows: dict[str, ScoreRow], names: list[str], n_methods: int) -> None:
+    """Write the names of the rows on the left, and their means on the right."""
+    n_sections = max(len(row.sections) for row in rows.values())
     labels = []
-    for at, name in enumerate(names):
-        words = _scores.words(name)
+    for position, name in enumerate(names):
+        label = _scores.label_of(name)
         if name in rows:
             n = len(rows[name].sections)
-            words += f"\n({n} of {most} sections)" if n < most else ""
-            ax.annotate(f"{rows[name].mean:.2f}", (1.015, at), va="center",
+            label += f"\n({n} of {n_sections} sections)" if n < n_sections else ""
+            ax.annotate(f"{rows[name].mean:.2f}", (1.015, position), va="center",
                         xycoords=("axes fraction", "data"), fontsize="small")  # fmt: skip
-        labels.append(words)
+        labels.append(label)
     ax.annotate("mean", (1.015, 1), xycoords="axes fraction", xytext=(0, 3),
                 textcoords="offset points", fontsize="small", color="0.35")  # fmt: skip
-    ax.set_yticks(range(len(names)), labels)
+    _scores.label_rows(ax, labels)
     if 0 < n_methods < len(names):
         ax.axhline(n_methods - 0.5, color="0.7", linewidth=0.6)
     ax.set_ylim(len(names) - 0.45, -0.6)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
 
 
-def _handles(
-    rows: dict[str, _Row], markers: dict[str, str], nulls: list[Line2D], ridge: str | None
-) -> list[Any]:
-    look: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "linestyle": "none"}
-    shapes = {f"mean of {section}": shape for section, shape in markers.items()}
+def _marker_handles(markers: dict[str, str]) -> list[Line2D]:
+    """Legend entries of the sections."""
+    labels = {f"mean of {section}": shape for section, shape in markers.items()}
     if len(set(markers.values())) < len(markers):
-        shapes = {f"mean of one of {len(markers)} sections": "o"}
-    handles: list[Any] = [
-        Line2D([], [], marker=shape, markersize=4.5, label=words, **look)
-        for words, shape in shapes.items()
-    ]
-    handles += nulls
-    if ridge is not None:
-        handles.append(Line2D([], [], color=_scores.RIDGE, linestyle="--", linewidth=1,
-                              label=f"{_scores.words(ridge)}: mean"))  # fmt: skip
+        labels = {f"mean of one of {len(markers)} sections": "o"}
+    return [
+        Line2D([], [], marker=shape, markersize=4.5, label=label, color="white",
+               markeredgecolor="black", linestyle="none")
+        for label, shape in labels.items()
+    ]  # fmt: skip
+
+
+def _reference_handles(rows: dict[str, ScoreRow], baseline: str | None) -> list[Line2D | Patch]:
+    """Legend entries of the baseline and the noise ceiling."""
+    handles: list[Line2D | Patch] = []
+    if baseline is not None:
+        handles.append(Line2D([], [], color=_scores.BASELINE, linestyle="--", linewidth=1,
+                              label=f"{_scores.label_of(baseline)}: mean"))  # fmt: skip
     if NOISE_CEILING in rows:
         mean = f"noise ceiling: mean {rows[NOISE_CEILING].mean:.2f}"
         handles.append(Line2D([], [], color=_scores.CEILING, linewidth=1, label=mean))

@@ -1,184 +1,169 @@
-"""A gene on the tissue: H&E, measured, predicted, and how far the prediction can be trusted."""
+"""Genes on the tissue: H&E, measured and predicted values, and their uncertainty."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-from matplotlib.colors import Normalize
-
-from stpredict import _keys, _validate, metrics
-from stpredict._sdata import _provenance, _sections
-from stpredict.pl._drawing import _measured, _section
+from stpredict import _validate
+from stpredict._sdata._spot_table import open_table
+from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._panels import Panel, PanelName, row_panels, units_of
+from stpredict.pl._drawing._style import SpotStyle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
-
-_IMAGE, _MEASURED, _PREDICTED, _WIDTH = "image", "measured", "predicted", "width"
-#: Every panel that there is.
-PANELS = (_IMAGE, _MEASURED, _PREDICTED, _WIDTH, _keys.FAMILIARITY)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Values of the spots, and how they are shown."""
-
-    title: str
-    values: NDArray[np.floating]
-    norm: Normalize
-    label: str
-    cmap: str = "viridis"
-    #: Which end of the colour bar leaves values out.
-    extend: str = "both"
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.pl._drawing._axes import Limits
 
 
 def prediction(
     sdata: SpatialData,
-    gene: str,
+    genes: str | Sequence[str],
     *,
-    section: str | None = None,
-    show: Sequence[str] | None = None,
-    axes: Sequence[Axes] | None = None,
+    section: str | Sequence[str] | None = None,
+    panels: Sequence[Literal["image", "measured", "predicted", "width", "familiarity"]]
+    | None = None,
+    cmap: str | Colormap = "viridis",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    spot_size: float | None = None,
+    alpha: float = 1.0,
+    table_name: str = "table",
+    key: str | Sequence[str] = "predicted",
+    axes: Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw a gene on the tissue: H&E, measured, and predicted on the same colour scale.
+    """Draw genes on the tissue: H&E, measured values, and predictions on the same colour scale.
 
-    Without measured values of the gene, the H&E and the prediction. Predictions of a calibrated
-    model can be shown beside the width of their intervals and the familiarity of the tiles.
+    Each section and gene is a row. Several tables of predictions can be compared, each in a panel
+    of its own.
 
     Parameters
     ----------
     sdata
-        Sections with ``tables["predicted"]``.
-    gene
-        Name of a predicted gene.
+        Sections with predictions of :func:`stpredict.tl.predict`.
+    genes
+        Name of a predicted gene, or several.
     section
-        Which section; needed where there are several.
-    show
-        Panels, from left to right: of ``"image"``, ``"measured"``, ``"predicted"``, ``"width"``
+        Name of a section, or several; by default all.
+    panels
+        Panels from left to right: ``"image"``, ``"measured"``, ``"predicted"``, ``"width"``
         (``layers["upper"]`` minus ``layers["lower"]``) and ``"familiarity"``
-        (``obs["familiarity"]``, 1 of tiles like those of the training). By default the image, the
-        measured values where they are known, and the prediction.
+        (``obs["familiarity"]``, 1 for tiles like those in training). By default the image, the
+        measured values if there are any, and the prediction.
+    cmap
+        Colour map of the measured and predicted values.
+    vmin, vmax
+        Ends of their colour scale; by default the 1st and the 99th percentile of all values in the
+        row.
+    spot_size
+        Diameter of the spots in µm; by default the one stored with the shapes.
+    alpha
+        Opacity of the spots, from 0 to 1.
+    table_name
+        Table with the measured values.
+    key
+        Table with the predictions, or several.
     axes
-        Axes to draw on, one per panel; by default new ones.
+        Axes to draw on, one per panel, row by row; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
-    Array of :class:`matplotlib.axes.Axes`, one per panel. Axes are in µm, the origin at the upper
-    left of the image.
+    numpy.ndarray
+        Array (n_rows, n_panels) of :class:`matplotlib.axes.Axes`, or (n_panels,) for a single row.
+        Axes are in µm, with the origin at the upper left of the image.
 
     Raises
     ------
     KeyError
-        If the gene was not predicted, there is no such section, or what a panel shows is not
-        there.
+        If a gene was not predicted, or a panel needs values that are missing.
     ValueError
-        If there are several sections and none is named, a panel is unknown, named twice, or none
-        is named, or the number of axes is wrong.
+        If there is no such section or panel, a panel is repeated, the tables have different units,
+        or the number of axes is wrong.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> axes = stp.pl.prediction(sdata, "ERBB2")  # doctest: +SKIP
-    >>> axes = stp.pl.prediction(
-    ...     sdata, "ERBB2", show=["measured", "predicted", "width", "familiarity"]
-    ... )  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2, size_px=600)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
+    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001", "null_001"], context="spot")
+    >>> stp.tl.predict(sdata, model)
+    >>> stp.pl.prediction(sdata, "morphology_001", section="S1").shape
+    (3,)
+    >>> stp.pl.prediction(sdata, ["morphology_001", "null_001"], panels=["predicted"]).shape
+    (4, 1)
+    >>> stp.settings.verbosity = 1
     """
-    _check(show)
-    predicted = _sections.table_of(sdata, _keys.PREDICTED)
-    if gene not in predicted.var_names:
-        raise KeyError(
-            f"{gene!r} was not predicted; predicted genes: {_validate.listing(predicted.var_names)}"
-        )
-    found = _section.choose(_sections.sections(sdata, predicted), section)
-    panels = _panels(sdata, predicted, found, gene)
-    if show is None:
-        show = [name for name in (_MEASURED, _PREDICTED) if name in panels]
-        show = [_IMAGE, *show]
-    _require(show, panels, gene)
-    within, n = _section.limits(found), len(show)
-    drawn = _section.new_axes(n, within) if axes is None else _section.given_axes(axes, n)
-    # measured and predicted have one scale, and one colour bar
-    first = [name for name in show if name in (_MEASURED, _PREDICTED)][:-1]
-    for ax, name in zip(drawn, show, strict=True):
-        if name == _IMAGE:
-            _section.draw_image(ax, found, within)
-            ax.set_title(f"{found.name}: H&E")
-        else:
-            _draw(ax, found, panels[name], bar=name not in first)
-        _section.frame(ax, within)
-    return drawn
+    _require_panels(panels)
+    style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
+    genes = [genes] if isinstance(genes, str) else list(genes)
+    measured = open_table(sdata, table_name).table
+    tables = [open_table(sdata, name) for name in ([key] if isinstance(key, str) else key)]
+    _require_comparable(tables, genes)
+    rows = [
+        row_panels(panels, measured, tables, name, gene, style)
+        for name in _section.section_names(tables[0], section)
+        for gene in genes
+    ]
+    corners = [_section.limits(row[0].section) for row in rows]
+    grid = _axes.section_axes(axes, corners, max(map(len, rows)))
+    for axes_of_row, row, within in zip(grid, rows, corners, strict=True):
+        for ax in axes_of_row[len(row) :]:  # genes without measured values have one panel less
+            ax.set_axis_off()
+        for position, (ax, panel) in enumerate(zip(axes_of_row, row, strict=False)):
+            # panels that share a scale have one colour bar, at the last of them
+            has_bar = all(panel.norm is not later.norm for later in row[position + 1 :])
+            _draw_panel(ax, panel, style, within, has_bar=has_bar)
+    _axes.save_figure(grid, save)
+    return _axes.without_single_row(grid)
 
 
-def _check(show: Sequence[str] | None) -> None:
-    """Require panels that there are, each once."""
-    if show is None:
+def _require_panels(panels: Sequence[PanelName] | None) -> None:
+    """Require known panels, each named once."""
+    if panels is None:
         return
-    if isinstance(show, str) or not len(show):
-        raise ValueError(f"show must name panels, such as {list(PANELS)}: {show!r}")
-    for name in show:
-        _validate.one_of("show", name, PANELS)
-    _validate.unique_names(show, what="panels")
+    choices = get_args(PanelName)
+    if isinstance(panels, str) or not len(panels):
+        raise ValueError(f"panels must be a list such as {list(choices)}: {panels!r}")
+    for name in panels:
+        _validate.one_of("panels", name, choices)
+    _validate.unique_names(panels, what="panels")
 
 
-def _require(show: Sequence[str], panels: dict[str, _Panel], gene: str) -> None:
-    """Require what the panels show."""
-    mend = {
-        _MEASURED: f"measured values of {gene!r} are not known for these spots",
-        _WIDTH: f"tables[{_keys.PREDICTED!r}] has no layers[{_keys.LOWER!r}] and "
-        f"layers[{_keys.UPPER!r}]: predict with a model of stp.tl.calibrate",
-        _keys.FAMILIARITY: f"tables[{_keys.PREDICTED!r}] has no obs[{_keys.FAMILIARITY!r}]: "
-        "predict with a model of stp.tl.calibrate",
-    }
-    for name in show:
-        if name != _IMAGE and name not in panels:
-            raise KeyError(f"there is nothing to show as {name!r}: {mend[name]}")
+def _require_comparable(tables: Sequence[SpotTable], genes: Sequence[str]) -> None:
+    """Require that every table has the genes, in units that can share a colour scale."""
+    for opened in tables:
+        for gene in genes:
+            if gene not in opened.table.var_names:
+                raise KeyError(
+                    f"{gene!r} was not predicted in tables[{opened.name!r}]; predicted genes: "
+                    f"{_validate.listing(opened.table.var_names)}"
+                )
+    units = {opened.name: units_of(opened) for opened in tables}
+    if len(set(units.values())) > 1:
+        raise ValueError(f"the tables have different units: {units}. Draw them separately")
 
 
-def _panels(sdata: SpatialData, predicted: AnnData, found: Section, gene: str) -> dict[str, _Panel]:
-    """Everything that can be shown of a gene but the image."""
-    how = _provenance.recorded(predicted, "predict")
-    units, column = how["units"], predicted.var_names.get_loc(gene)
-    values = np.asarray(predicted.X[found.rows, column])
-    column_of_gene = _measured.measured(sdata, predicted, found.rows, [gene])
-    measured = None if column_of_gene is None else column_of_gene[:, 0]
-    pooled = values if measured is None else np.concatenate([measured, values])
-    # the same scale for both, not stretched by single spots
-    norm = Normalize(*np.percentile(pooled, [1, 99]))
-    panels = {_PREDICTED: _Panel(f"{gene} predicted", values, norm, units)}
-    if measured is not None:
-        panels[_MEASURED] = _Panel(f"{gene} measured", measured, norm, units)
-        if len(values) > 1:
-            score = metrics.pcc(measured[:, None], values[:, None])[0]
-            title = f"{gene} predicted (PCC {score:.2f})"
-            panels[_PREDICTED] = _Panel(title, values, norm, units)
-    if {_keys.LOWER, _keys.UPPER} <= set(predicted.layers):
-        lower, upper = (
-            np.asarray(predicted.layers[layer][found.rows, column])
-            for layer in (_keys.LOWER, _keys.UPPER)
-        )
-        norm = Normalize(0, np.percentile(upper - lower, 99))
-        title = f"{gene} width of the interval"
-        panels[_WIDTH] = _Panel(title, upper - lower, norm, units, "plasma", "max")
-    if _keys.FAMILIARITY in predicted.obs:
-        familiar = predicted.obs[_keys.FAMILIARITY].to_numpy(dtype=float)[found.rows]
-        panels[_keys.FAMILIARITY] = _Panel(
-            "familiarity of the tiles", familiar, Normalize(0, 1), "1: as in training", "cividis",
-            "neither",
-        )  # fmt: skip
-    return panels
-
-
-def _draw(ax: Axes, section: Section, panel: _Panel, *, bar: bool) -> None:
-    spots = _section.draw_spots(ax, section, panel.values, panel.norm, cmap=panel.cmap)
+def _draw_panel(ax: Axes, panel: Panel, style: SpotStyle, within: Limits, *, has_bar: bool) -> None:
     ax.set_title(panel.title)
-    if bar:
-        ends = {} if panel.extend == "neither" else {"extendfrac": 0.03}
-        _section.draw_bar(ax, spots, panel.label, extend=panel.extend, **ends)
+    if panel.values is None:
+        _section.draw_image(ax, panel.section, within)
+    else:
+        spots = _section.draw_spots(
+            ax, panel.section, style, panel.values, panel.norm, cmap=panel.cmap
+        )
+        if has_bar:
+            ends = {} if panel.extend == "neither" else {"extendfrac": 0.03}
+            _axes.draw_color_bar(ax, spots, panel.label, extend=panel.extend, **ends)
+    _section.frame(ax, within)

@@ -1,4 +1,4 @@
-"""Spots before and after realignment, and why they were moved."""
+"""Spots before and after realignment, and the evidence for moving them."""
 
 from __future__ import annotations
 
@@ -7,46 +7,71 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from stpredict import _keys
-from stpredict._sdata import _provenance, _sections
+from stpredict import _keys, _validate
+from stpredict._sdata._provenance import recorded
+from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import apply
-from stpredict.pl._drawing import _section
+from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._style import SpotStyle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._sections import Section
+
 
 def realignment(
-    sdata: SpatialData, *, section: str | None = None, axes: Sequence[Axes] | None = None
+    sdata: SpatialData,
+    *,
+    section: str | Sequence[str] | None = None,
+    cmap: str | Colormap = "viridis",
+    spot_size: float | None = None,
+    alpha: float = 1.0,
+    table_name: str = "table",
+    axes: Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw the spots of a section before and after realignment, and the score of every shift.
+    """Draw the spots of sections before and after realignment, and the score of every shift.
 
     Parameters
     ----------
     sdata
-        Sections that :func:`stpredict.pp.realign` was run on.
+        Sections on which :func:`stpredict.pp.realign` was run.
     section
-        Name of the section; may be left out where there is one.
+        Name of a section, or several; by default all that were realigned.
+    cmap
+        Colour map of the scores.
+    spot_size
+        Diameter of the spots in µm; by default the one stored with the shapes.
+    alpha
+        Opacity of the spots, from 0 to 1.
+    table_name
+        Table of the spots.
     axes
-        Axes to draw into: one, or two where the motion was estimated.
+        Axes to draw on, row by row; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
     numpy.ndarray
-        The axes: H&E with the spots before (dashed) and after (solid) in µm; where the motion was
-        estimated, the score of the coarse search by shift, with no shift and the chosen one, and
-        how much of a gain it took to move the spots.
+        Array (n_sections, n_panels) of :class:`matplotlib.axes.Axes`, or (n_panels,) for a single
+        section. The first panel shows the H&E with the spots before (dashed) and after (solid), in
+        µm. If the motion was estimated, the second shows the score of the coarse search by shift,
+        and the gain that was required to move the spots.
 
     Raises
     ------
     KeyError
-        If there is no such section, or it was not realigned.
+        If a section was not realigned.
     ValueError
-        If there are several sections and none is named, or the number of axes is wrong.
+        If there is no such section, or the number of axes is wrong.
 
     Examples
     --------
@@ -57,35 +82,49 @@ def realignment(
     >>> axes = stp.pl.realignment(sdata)
     >>> stp.settings.verbosity = 1
     """
-    found = _section.choose(_sections.sections(sdata), section)
-    record = _provenance.recorded(_sections.table_of(sdata), _keys.REALIGN).get(found.name)
-    if record is None:
-        raise KeyError(f"section {found.name!r} was not realigned: run stp.pp.realign first")
-    matrix = np.asarray(record["matrix"], dtype=float)
-    n_panels = 2 if "surface" in record else 1
-    before = apply(_inverse(matrix), found.centers_um)
-    within = _section.limits(found, more=[before])
-    drawn = (
-        _section.new_axes(n_panels, within, width=4.8)
-        if axes is None
-        else _section.given_axes(axes, n_panels)
-    )
-    _section.draw_image(drawn[0], found, within)
-    _draw_spots(drawn[0], found, before)
-    _section.frame(drawn[0], within)
-    if n_panels == 2:
-        _draw_surface(drawn[1], record, (found.centers_um - before).mean(axis=0))
-    return drawn
+    style = SpotStyle(cmap=cmap, spot_size=spot_size, alpha=alpha)
+    opened = open_table(sdata, table_name)
+    records = recorded(opened.table, _keys.REALIGN)
+    names = _section.section_names(opened, section)
+    realigned = [name for name in names if name in records]
+    if not realigned or (section is not None and realigned != names):
+        missing = _validate.listing(name for name in names if name not in records)
+        raise KeyError(f"sections that were not realigned: {missing}: run stp.pp.realign first")
+    sections = [opened.section(name) for name in realigned]
+    before = [
+        apply(np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um)
+        for part in sections
+    ]
+    corners = [
+        _section.limits(part, points_um=points)
+        for part, points in zip(sections, before, strict=True)
+    ]
+    n_panels = 1 + any("surface" in records[name] for name in realigned)
+    grid = _axes.section_axes(axes, corners, n_panels, width=4.8)
+    for axes_of_row, part, points, within in zip(grid, sections, before, corners, strict=True):
+        _section.draw_image(axes_of_row[0], part, within)
+        _draw_motion(axes_of_row[0], part, points, style)
+        _section.frame(axes_of_row[0], within)
+        record = records[part.name]
+        for ax in axes_of_row[1:]:
+            if "surface" in record:
+                _draw_surface(ax, record, (part.centers_um - points).mean(axis=0), style)
+            else:  # a given motion has no scores
+                ax.set_axis_off()
+    _axes.save_figure(grid, save)
+    return _axes.without_single_row(grid)
 
 
-def _draw_spots(ax: Axes, section: _sections.Section, before: NDArray[np.float64]) -> None:
+def _draw_motion(ax: Axes, section: Section, before: NDArray[np.float64], style: SpotStyle) -> None:
     distance = np.linalg.norm(section.centers_um - before, axis=1)
-    look: dict[str, Any] = {"facecolors": "none", "linewidths": 0.8}
-    _section.draw_spots(ax, section, edgecolors="black", **look)
+    outline: dict[str, Any] = {"facecolors": "none", "linewidths": 0.8}
+    _section.draw_spots(ax, section, style, edgecolors="black", **outline)
     if not distance.any():
-        ax.set_title(f"{section.name}: left alone")
+        ax.set_title(f"{section.name}: not moved")
         return
-    spots = _section.draw_spots(ax, section, edgecolors="tab:red", linestyles="dashed", **look)
+    spots = _section.draw_spots(
+        ax, section, style, edgecolors="tab:red", linestyles="dashed", **outline
+    )
     spots.set_offsets(before)
     ax.set_title(f"{section.name}: moved by {np.median(distance):.0f} µm (median)")
     handles = [
@@ -95,20 +134,18 @@ def _draw_spots(ax: Axes, section: _sections.Section, before: NDArray[np.float64
     ax.legend(handles=handles, loc="best")
 
 
-def _draw_surface(ax: Axes, record: dict[str, Any], shift: NDArray[np.float64]) -> None:
+def _draw_surface(
+    ax: Axes, record: dict[str, Any], shift: NDArray[np.float64], style: SpotStyle
+) -> None:
     shifts = np.asarray(record["shifts_um"], dtype=float)
     half = (shifts[1] - shifts[0]) / 2
     low, high = shifts[0] - half, shifts[-1] + half
-    shown = ax.imshow(np.asarray(record["surface"]), extent=(low, high, high, low))
+    image = ax.imshow(np.asarray(record["surface"]), extent=(low, high, high, low), cmap=style.cmap)
     ax.plot(0, 0, "o", markerfacecolor="none", color="tab:red", label="no shift")
     if record["moved"]:
-        ax.plot(*shift, "x", color="black", label="chosen")
+        ax.plot(*shift, "x", color="black", label="selected shift")
     ax.legend(loc="best")
     ax.set(xlabel="shift in x (µm)", ylabel="shift in y (µm)")
     gain, required, noise = (f"{record[name]:.3f}" for name in ("gain", "required", "noise"))
     ax.set_title(f"gain {gain}, required {required}\nby chance up to {noise}")
-    _section.draw_bar(ax, shown, "score (½ tissue contrast + explained variance)")
-
-
-def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+    _axes.draw_color_bar(ax, image, "score (½ tissue contrast + explained variance)")

@@ -1,171 +1,176 @@
-"""What a model sees: tiles, their sub-tiles, and the tiles of the neighbours."""
+"""Tiles as an encoder receives them, with their sub-tiles and neighbours."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _provenance, _recipe, _sections
-from stpredict.pl._drawing import _section
+from stpredict._sdata._inputs import embed_step
+from stpredict._sdata._provenance import read_steps
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import EmbedStep
+from stpredict.pl._drawing import _axes, _section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-_OWN, _NEIGHBOR = "#ffd600", "#00c853"
-#: The wider view shows at least this many tiles side by side.
-_LEAST_VIEW = 2.0
+    from stpredict._sdata._sections import Section
+    from stpredict._sdata._spot_table import SpotTable
+
+_SPOT_COLOR, _NEIGHBOR_COLOR = "#ffd600", "#00c853"
+#: Smallest side of the wider view, in tiles.
+_MIN_VIEW_TILES = 2.0
 
 
 def tiles(
     sdata: SpatialData,
-    section: str | None = None,
     *,
-    spots: Sequence[str] | None = None,
+    section: str | Sequence[str] | None = None,
+    spots: str | Sequence[str] | None = None,
     n: int = 4,
     embedding: str | None = None,
-    axes: Sequence[Axes] | None = None,
+    table_name: str = "table",
+    axes: Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw what a model sees of a few spots.
+    """Draw the input of a model for a few spots.
 
-    Above, the tile as it was read for the encoder, with the lines along which it is split into
-    sub-tiles; below, where it lies, with the tiles of its spatial neighbours.
+    The upper row shows the tile as the encoder received it, with lines along which it is split
+    into sub-tiles. The lower row shows where it lies, with the tiles of its spatial neighbours.
 
     Parameters
     ----------
     sdata
-        Sections on which :func:`stpredict.pp.embed` was run, and :func:`stpredict.pp.neighbors`,
-        if neighbours are to be shown.
+        Sections on which :func:`stpredict.pp.embed` was run, and :func:`stpredict.pp.neighbors`
+        to show neighbours.
     section
-        Which section; needed where there are several.
+        Name of a section, or several; by default all.
     spots
-        Names of spots in ``tables["table"].obs_names``; by default some of the whole section.
+        Names of spots in ``obs_names``; by default some of each section, evenly spaced.
     n
-        Number of spots, where none are named.
+        Number of spots per section if none are named.
     embedding
-        Slot in ``obsm`` whose tiles are drawn; needed where there are several.
+        Slot in ``obsm`` whose tiles are drawn; required if there are several.
+    table_name
+        Table of the spots.
     axes
-        Axes to draw on, two per spot: all upper ones first. By default new ones.
+        Axes to draw on, row by row; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
-    Array of :class:`matplotlib.axes.Axes`, (2, n). Axes are in µm, the origin at the upper left of
-    the image.
+    numpy.ndarray
+        Array (2 × n_sections, n) of :class:`matplotlib.axes.Axes`, or (2, n_spots) with ``spots``.
+        Axes are in µm, with the origin at the upper left of the image.
 
     Raises
     ------
     KeyError
-        If there is no such section, spot or embedding, or none was made.
+        If there is no such spot or embedding.
     ValueError
-        If there are several sections or embeddings and none is named, or the number of axes is
-        wrong.
+        If there is no such section, there are several embeddings and none is named, ``n`` is not a
+        positive whole number, or the number of axes is wrong.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> axes = stp.pl.tiles(sdata, "C5", n=3)  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(size_px=600)
+    >>> stp.pp.embed(sdata, "texture", n_subtiles=3)
+    >>> stp.pl.tiles(sdata, n=3).shape
+    (2, 3)
+    >>> stp.settings.verbosity = 1
     """
-    table = _sections.table_of(sdata)
-    recipe = _recipe.embed_recipe(table, _embedding(table, embedding))
-    seen = _sections.sections(sdata, normalized=recipe.get("stain") is not None)
-    found = _section.choose(seen, section)
-    chosen = _spots(table, found, spots, n)
-    if axes is None:
-        size = 2.4 * len(chosen) + 0.4, 5.4
-        _, drawn = plt.subplots(2, len(chosen), figsize=size, layout="constrained", squeeze=False)
+    opened = open_table(sdata, table_name)
+    step = embed_step(opened, embedding or _only_embedding(opened))
+    if step.tile_um is None or step.mpp is None:
+        raise ValueError("the record of the embedding has no size of its tiles")
+    sections = opened.sections if step.stain is None else opened.normalized_sections
+    sections = _section.select(sections, _section.section_names(opened, section))
+    if spots is None:
+        blocks = [_evenly_spaced(part.rows, n) for part in sections]
     else:
-        drawn = _section.given_axes(axes, 2 * len(chosen)).reshape(2, -1)
+        candidates = np.concatenate([part.rows for part in sections])
+        blocks = [_section.rows_of_spots(opened.table.obs_names, spots, candidates)]
+    grid = _axes.tile_axes(axes, 2 * len(blocks), max(map(len, blocks)), width=2.4)
+    pairs = _axes.tile_pairs(grid, blocks)
+    rows = [row for block in blocks for row in block]
+    tile_px = max(1, round(step.tile_um / step.mpp))
+    for k, tile, extent in _section.read_tiles_of(
+        sections, rows, tile_um=step.tile_um, tile_px=tile_px
+    ):
+        _draw_tile(pairs[k][0], tile, extent, step.n_subtiles or 1)
+    for (above, below), row in zip(pairs, rows, strict=True):
+        above.set_title(opened.table.obs_names[row])
+        part = next(part for part in sections if row in part.rows)
+        _draw_surroundings(below, opened, part, row, step.tile_um)
+    _axes.save_figure(grid, save)
+    return grid
 
-    tile_um = recipe["tile_um"]
-    tile_px = max(1, round(tile_um / recipe["mpp"]))
-    for k, tile, extent in _section.tiles_of(found, chosen, tile_um=tile_um, tile_px=tile_px):
-        _draw_tile(drawn[0, k], tile, extent, recipe["n_subtiles"])
-    for k, spot in enumerate(chosen):
-        drawn[0, k].set_title(table.obs_names[found.rows[spot]])
-        _draw_around(drawn[1, k], table, found, spot, tile_um)
-    return np.asarray(drawn)
 
-
-def _embedding(table: AnnData, name: str | None) -> str:
-    if name is not None:
-        return name
-    made = [key for key in _provenance.recorded(table, "embed") if key in table.obsm]
-    if not made:
-        raise KeyError("there is no embedding whose tiles could be drawn: run stp.pp.embed first")
-    if len(made) > 1:
+def _only_embedding(opened: SpotTable) -> str:
+    slots = [slot for slot in read_steps(opened.table, EmbedStep) if slot in opened.table.obsm]
+    if not slots:
+        raise KeyError("obsm has no embedding: run stp.pp.embed first")
+    if len(slots) > 1:
         raise ValueError(
-            f"there are {len(made)} embeddings ({_validate.listing(made)}), choose one: "
-            f"embedding={made[0]!r}"
+            f"there are {len(slots)} embeddings ({_validate.listing(slots)}), choose one: "
+            f"embedding={slots[0]!r}"
         )
-    return made[0]
+    return slots[0]
 
 
-def _spots(
-    table: AnnData, section: _sections.Section, names: Sequence[str] | None, n: int
-) -> list[int]:
-    """Positions of the spots within the section."""
-    if names is None:
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a whole number of at least 1: {n!r}")
-        size = len(section.rows)
-        # in the middle of n equal runs of rows
-        return [int((k + 0.5) * size / min(n, size)) for k in range(min(n, size))]
-    here = table.obs_names[section.rows]
-    absent = [name for name in names if name not in here]
-    if absent or not len(names):
-        raise KeyError(
-            f"no spots {_validate.listing(map(repr, absent))} in section {section.name!r}; spots: "
-            f"{_validate.listing(here, most=4)}"
-        )
-    return [int(here.get_loc(name)) for name in names]
+def _evenly_spaced(rows: NDArray[np.intp], n: int) -> list[int]:
+    """At most n rows, each from the middle of one of n equal runs."""
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1: {n!r}")
+    n = min(n, len(rows))
+    return [int(rows[int((k + 0.5) * len(rows) / n)]) for k in range(n)]
 
 
 def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_subtiles: int) -> None:
-    _section.show(ax, tile, extent)
+    _section.draw_pixels(ax, tile, extent)
     left, right, _, top = extent
-    side = right - left
-    # as encoders split it: what the division leaves over is cut off at the borders
-    part = tile.shape[-1] // n_subtiles
-    start = (tile.shape[-1] - part * n_subtiles) // 2
+    # as encoders split it: pixels that the division leaves over are cut off at both borders
+    subtile_px = tile.shape[-1] // n_subtiles
+    start_px = (tile.shape[-1] - subtile_px * n_subtiles) // 2
     for k in range(1, n_subtiles):
-        share = (start + k * part) / tile.shape[-1]
-        ax.axvline(left + share * side, color=_OWN, linewidth=1)
-        ax.axhline(top + share * side, color=_OWN, linewidth=1)
+        offset = (start_px + k * subtile_px) / tile.shape[-1] * (right - left)
+        ax.axvline(left + offset, color=_SPOT_COLOR, linewidth=1)
+        ax.axhline(top + offset, color=_SPOT_COLOR, linewidth=1)
     ax.set_xlabel("µm")
 
 
-def _draw_around(
-    ax: Axes, table: AnnData, section: _sections.Section, spot: int, tile_um: float
+def _draw_surroundings(
+    ax: Axes, opened: SpotTable, section: Section, row: int, tile_um: float
 ) -> None:
+    spot, neighbors = np.searchsorted(section.rows, row), _neighbors(opened, section, row)
     center = section.centers_um[spot]
-    around = _neighbors(table, section, spot)
-    reach = np.abs(section.centers_um[around] - center).max(initial=0) + tile_um / 2
-    half = 1.05 * max(reach, _LEAST_VIEW * tile_um / 2)
-    edge = np.array(section.shape_yx[::-1]) * section.mpp
-    _section.draw_image(
-        ax, section, (np.clip(center - half, 0, edge), np.clip(center + half, 0, edge))
-    )
-    squares = [(position, _NEIGHBOR, 1.0) for position in around] + [(spot, _OWN, 2.0)]
-    for position, color, width in squares:
+    reach = np.abs(section.centers_um[neighbors] - center).max(initial=0) + tile_um / 2
+    half = 1.05 * max(reach, _MIN_VIEW_TILES * tile_um / 2)
+    within = center - half, center + half
+    _section.draw_image(ax, section, within)
+    squares = [(neighbor, _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
+    for position, color, width in [*squares, (spot, _SPOT_COLOR, 2.0)]:
         corner = section.centers_um[position] - tile_um / 2
         ax.add_patch(
             Rectangle(corner, tile_um, tile_um, fill=False, edgecolor=color, linewidth=width)
         )
-    _section.frame(ax, (center - half, center + half))
-    ax.set_title(f"{len(around)} neighbours" if len(around) else "")
+    _section.frame(ax, within)
+    ax.set_title(f"{len(neighbors)} neighbours" if len(neighbors) else "")
 
 
-def _neighbors(table: AnnData, section: _sections.Section, spot: int) -> NDArray[np.intp]:
+def _neighbors(opened: SpotTable, section: Section, row: int) -> NDArray[np.intp]:
     """Positions within the section of a spot's neighbours; none without a graph."""
-    if _keys.CONNECTIVITIES not in table.obsp:
+    if _keys.CONNECTIVITIES not in opened.table.obsp:
         return np.empty(0, dtype=np.intp)
-    rows = table.obsp[_keys.CONNECTIVITIES][[section.rows[spot]]].nonzero()[1]
-    return np.flatnonzero(np.isin(section.rows, rows))
+    return np.flatnonzero(np.isin(section.rows, opened.graph[[row]].indices))

@@ -1,103 +1,152 @@
-"""Where tissue was found, and how much of it lies under the spots."""
+"""Detected tissue, and how much of each spot it covers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import Normalize
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _images, _sections, _tissue
-from stpredict.pl._drawing import _section
+from stpredict._sdata._elements import require_spatialdata
+from stpredict._sdata._images import without_spots
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._tissue import stored_tissue_mask
+from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._style import SpotStyle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._sections import Section
     from stpredict._sdata._tissue import TissueMask
 
-#: Seen on haematoxylin, on eosin and on glass.
-_OUTLINE = "#00c853"
+#: A green that is visible on haematoxylin, on eosin and on glass.
+_OUTLINE_COLOR = "#00c853"
 
 
-def tissue(sdata: SpatialData, section: str | None = None, *, ax: Axes | None = None) -> Axes:
-    """Draw the H&E with the outline of the tissue, and the spots by how much of them it covers.
+def tissue(
+    sdata: SpatialData,
+    *,
+    section: str | Sequence[str] | None = None,
+    cmap: str | Colormap = "viridis",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    spot_size: float | None = None,
+    alpha: float = 0.7,
+    table_name: str = "table",
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Axes | NDArray[Any]:
+    """Draw the H&E with the outline of the tissue, and the share of each spot that it covers.
 
     Parameters
     ----------
     sdata
         Object on which :func:`stpredict.pp.detect_tissue` was run.
     section
-        Name of a section, or of an image; needed where there are several.
+        Name of a section or of an image, or several; by default all sections, or all images if
+        there is no table.
+    cmap
+        Colour map of the spots.
+    vmin, vmax
+        Ends of their colour scale; by default 0 and 1.
+    spot_size
+        Diameter of the spots in µm; by default the one stored with the shapes.
+    alpha
+        Opacity of the spots, from 0 to 1.
+    table_name
+        Table of the spots.
     ax
-        Axes to draw on; by default new ones.
+        Axes to draw a single section on; by default new ones.
+    save
+        File to save the figure to.
 
     Returns
     -------
-    The :class:`matplotlib.axes.Axes`, in µm, the origin at the upper left of the image. Spots are
-    coloured by ``obs["tissue_fraction"]``, or outlined where it is not known.
+    matplotlib.axes.Axes | numpy.ndarray
+        Axes in µm, with the origin at the upper left of the image; an array (n_sections,) for
+        several sections. Spots are coloured by ``obs["tissue_fraction"]``, or outlined if it is
+        unknown.
 
     Raises
     ------
     KeyError
         If there is no such section or image, or no tissue was detected in it.
     ValueError
-        If there are several and none is named, or the µm per pixel of an image are not known.
+        If the µm per pixel of an image are unknown, or ``ax`` is given for several sections.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> ax = stp.pl.tissue(sdata, "C5")  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(size_px=600)
+    >>> stp.pp.detect_tissue(sdata)
+    >>> stp.pl.tissue(sdata, section="S1").get_xlabel()
+    'µm'
+    >>> stp.settings.verbosity = 1
     """
-    found, fraction = _choose(sdata, section)
-    mask = _tissue.stored_tissue_mask(sdata, found.image, found.shape_yx)
-    if mask is None:
+    require_spatialdata(sdata)
+    style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
+    table = sdata.tables.get(table_name)
+    sections = _sections_and_images(sdata, table_name, section)
+    masks = [stored_tissue_mask(sdata, part.image, part.shape_yx) for part in sections]
+    pairs = [(part, mask) for part, mask in zip(sections, masks, strict=True) if mask is not None]
+    if not pairs or (section is not None and len(pairs) < len(sections)):
+        missing = [
+            _keys.tissue(part.image)
+            for part, mask in zip(sections, masks, strict=True)
+            if mask is None
+        ]
         raise KeyError(
-            f"there is no labels[{_keys.tissue(found.image)!r}]; labels: "
+            f"no labels {_validate.listing(map(repr, missing))}; labels: "
             f"{_validate.listing(sdata.labels)}: run stp.pp.detect_tissue first"
         )
-    within = _section.limits(found, more=[_corners(mask) * found.mpp])
-    if ax is None:
-        (ax,) = _section.new_axes(1, within, width=6.0)
-    _section.draw_image(ax, found, within)
-    _draw_outline(ax, mask, found.mpp)
-    if len(found.rows):
-        _draw_spots(ax, found, fraction)
-    _section.frame(ax, within)
-    covered = mask.mask.mean() * np.prod(np.array(found.shape_yx) * found.mpp / 1000)
-    ax.set_title(f"{found.name}: {covered:.2g} mm² of tissue")
-    return ax
+    corners = [
+        _section.limits(part, points_um=_mask_corners(mask) * part.mpp) for part, mask in pairs
+    ]
+    grid = _axes.section_axes(ax, corners, 1, width=6.0)[:, 0]
+    for panel, (part, mask), within in zip(grid, pairs, corners, strict=True):
+        _section.draw_image(panel, part, within)
+        _draw_outline(panel, mask, part.mpp)
+        if len(part.rows):
+            _draw_fractions(panel, part, table, style)
+        _section.frame(panel, within)
+        area = mask.mask.mean() * np.prod(np.array(part.shape_yx) * part.mpp / 1000)
+        panel.set_title(f"{part.name}: {area:.2g} mm² of tissue")
+    _axes.save_figure(grid, save)
+    return grid[0] if len(grid) == 1 else grid
 
 
-def _choose(
-    sdata: SpatialData, name: str | None
-) -> tuple[_sections.Section, NDArray[np.float64] | None]:
-    """Section of that name, or on the image of that name, and the tissue under its spots."""
-    _sections.require_spatialdata(sdata)
-    found = _sections.sections(sdata) if _keys.TABLE in sdata.tables else []
-    named = [section for section in found if name in (section.name, section.image)]
-    if not named and name in sdata.images:
-        return _images.without_spots(sdata, str(name), _keys.section_of(str(name))), None
-    if not found:
-        images = list(sdata.images)
-        if name is None and len(images) == 1:
-            return _images.without_spots(sdata, images[0], _keys.section_of(images[0])), None
-        if name is None and images:
-            raise ValueError(
-                f"there are {len(images)} images, choose one: section={images[0]!r}, …"
+def _sections_and_images(
+    sdata: SpatialData, table_name: str, section: str | Sequence[str] | None
+) -> list[Section]:
+    """Sections, and images without spots, by name; by default all of one kind."""
+    sections = list(open_table(sdata, table_name).sections) if table_name in sdata.tables else []
+    if section is None and sections:
+        return sections
+    images = list(sdata.images)
+    names = [section] if isinstance(section, str) else images if section is None else list(section)
+    selected = []
+    for name in names:
+        matching = [part for part in sections if name in (part.name, part.image)]
+        if not matching and name not in images:
+            raise KeyError(
+                f"no section or image {name!r}; sections: "
+                f"{_validate.listing(part.name for part in sections)}; images: "
+                f"{_validate.listing(images)}"
             )
-        raise KeyError(f"no section or image {name!r}; images: {_validate.listing(images)}")
-    section = named[0] if len(named) == 1 else _section.choose(found, name)
-    obs = sdata.tables[_keys.TABLE].obs
-    if _keys.TISSUE_FRACTION not in obs:
-        return section, None
-    fraction = obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float)[section.rows]
-    return section, None if np.isnan(fraction).any() else fraction
+        selected += matching or [without_spots(sdata, name, _keys.section_of(name))]
+    return selected
 
 
-def _corners(mask: TissueMask) -> NDArray[np.float64]:
+def _mask_corners(mask: TissueMask) -> NDArray[np.float64]:
     """Upper left and lower right corner of the tissue, in pixels of the image's finest level."""
     rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -107,19 +156,24 @@ def _corners(mask: TissueMask) -> NDArray[np.float64]:
 
 
 def _draw_outline(ax: Axes, mask: TissueMask, mpp: float) -> None:
-    # a rim of glass, so that outlines are closed where tissue meets the border of the image
+    # padded with glass, so that outlines are closed where tissue meets the border of the image
     value = np.pad(mask.mask, 1).astype(float)
     y, x = (
         (np.arange(size) - 0.5) * scale * mpp
         for size, scale in zip(value.shape, mask.scale[::-1], strict=True)
     )
-    ax.contour(x, y, value, levels=[0.5], colors=_OUTLINE, linewidths=1.2)
+    ax.contour(x, y, value, levels=[0.5], colors=_OUTLINE_COLOR, linewidths=1.2)
 
 
-def _draw_spots(ax: Axes, section: _sections.Section, fraction: NDArray[np.float64] | None) -> None:
-    if fraction is None:
-        _section.draw_spots(ax, section, facecolors="none", edgecolors="black", linewidths=0.6)
+def _draw_fractions(ax: Axes, section: Section, table: AnnData, style: SpotStyle) -> None:
+    """Draw spots coloured by their share of tissue, or outlined if it is unknown."""
+    fraction = np.full(len(section.rows), np.nan)
+    if _keys.TISSUE_FRACTION in table.obs:
+        fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float)[section.rows]
+    if np.isnan(fraction).any():
+        _section.draw_spots(
+            ax, section, style, facecolors="none", edgecolors="black", linewidths=0.6
+        )
         return
-    how: dict[str, Any] = {"cmap": "viridis", "alpha": 0.7, "linewidths": 0}
-    spots = _section.draw_spots(ax, section, fraction, Normalize(0, 1), **how)
-    _section.draw_bar(ax, spots, "tissue under the spot (share)")
+    spots = _section.draw_spots(ax, section, style, fraction, style.norm(0, 1), linewidths=0)
+    _axes.draw_color_bar(ax, spots, "tissue under the spot (share)")

@@ -135,7 +135,7 @@ def _leaves(model: Model) -> Iterator[Model]:
     """The model itself, or the bases of a stack."""
     if not model.bases:
         yield model
-    for base in model.bases:
+    for base in model.bases.values():
         yield from _leaves(base)
 
 

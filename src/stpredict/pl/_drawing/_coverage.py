@@ -1,0 +1,126 @@
+"""Coverage of prediction intervals, for `pl.calibration`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpredict import _keys, _validate, uncertainty
+from stpredict._sdata._provenance import recorded
+from stpredict.pl._drawing._measured import measured_values
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+
+#: Levels at which out-of-fold coverage is computed.
+_LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
+#: So many genes, and spots per fold, give a stable picture within seconds.
+_MAX_GENES, _MAX_SPOTS = 60, 1000
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Share of the measured values inside their intervals, at one level.
+
+    Attributes
+    ----------
+    level
+        Share of the measured values that intervals should contain.
+    names
+        Folds or sections.
+    by_gene
+        Coverage, (n_names, n_genes); NaN where a gene was not predicted.
+    """
+
+    level: float
+    names: tuple[str, ...]
+    by_gene: NDArray[np.floating[Any]]
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean over genes, (n_names,); NaN where nothing was predicted."""
+        predicted = ~np.isnan(self.by_gene)
+        n_predicted = predicted.sum(axis=1)
+        total = np.where(predicted, self.by_gene, 0.0).sum(axis=1)
+        empty = np.full(len(total), np.nan)
+        return np.divide(total, n_predicted, out=empty, where=n_predicted > 0)
+
+
+def out_of_fold_coverage(table: AnnData, method: str) -> tuple[list[Coverage], int]:
+    """Coverage in each fold at every level with enough rows, and the number of genes used."""
+    folds = table.obs[_keys.FOLD].astype(str).to_numpy()
+    names = list(dict.fromkeys(folds))
+    rows = np.sort(
+        np.concatenate([_evenly(np.flatnonzero(folds == name), _MAX_SPOTS) for name in names])
+    )
+    columns, folds = _evenly(np.arange(table.n_vars), _MAX_GENES), folds[rows]
+    measured, predicted = (
+        np.asarray(values[rows][:, columns], dtype=np.float64)
+        for values in (table.X, table.layers[method])
+    )
+    finite = np.isfinite(predicted)
+    n_rows = min(finite[folds != name].sum(axis=0).max(initial=0) for name in names)
+    levels = [level for level in _LEVELS if uncertainty.rows_needed(level) <= n_rows]
+    curve = []
+    # with too few rows for any level, coverage_by_group raises the error
+    for level in levels or _LEVELS[:1]:
+        sorted_names, by_gene = uncertainty.coverage_by_group(
+            measured, predicted, folds, level=level
+        )
+        order = [sorted_names.index(name) for name in names]
+        curve.append(Coverage(level, tuple(names), by_gene[order]))
+    return curve, len(columns)
+
+
+def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | None:
+    """Coverage in each section of the intervals of predictions; None if it is unknown."""
+    predicted = opened.table
+    genes = [gene for gene in predicted.var_names if gene in measured_table.var_names]
+    if not genes or not {_keys.LOWER, _keys.UPPER} <= set(predicted.layers):
+        return None
+    columns = predicted.var_names.get_indexer(genes)
+    record = recorded(predicted, "predict")
+    names, by_gene = [], []
+    for name in opened.section_names:
+        rows = np.flatnonzero(opened.section_of_row == name)
+        measured = measured_values(measured_table, predicted, rows, genes)
+        if measured is None:
+            continue
+        lower, upper = (
+            np.asarray(predicted.layers[layer][rows][:, columns])
+            for layer in (_keys.LOWER, _keys.UPPER)
+        )
+        trained_on = name in record.get("training_sections", [])
+        names.append(f"{name}\n(trained on)" if trained_on else name)
+        by_gene.append(uncertainty.coverage(measured, lower, upper))
+    if not names:
+        return None
+    return Coverage(float(record["level"]), tuple(names), np.array(by_gene))
+
+
+def choose_method(table: AnnData, method: str | None) -> str:
+    """Method of a cross-validation: the given one, or the only one."""
+    layers = [str(name) for name in table.layers if name is not None]  # anndata 0.13: None is X
+    recorded_methods = recorded(table, "cross_validate").get("methods", layers)
+    methods = [name for name in recorded_methods if name in layers]
+    if method is None:
+        if len(methods) != 1:
+            raise ValueError(
+                f"there are {len(methods)} methods, choose one: method={(methods or layers)[0]!r}"
+            )
+        return methods[0]
+    if method not in layers:
+        raise KeyError(
+            f"the cross-validation has no method {method!r}; methods: {_validate.listing(layers)}"
+        )
+    return method
+
+
+def _evenly(positions: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """At most n of the positions, evenly spaced."""
+    return positions[np.linspace(0, len(positions) - 1, min(len(positions), n)).astype(int)]

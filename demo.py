@@ -1,4 +1,4 @@
-"""The session of the README: train on three sections, predict a fourth, score and show it.
+"""The session of the README: train on three sections, predict a fourth, score and draw it.
 
 python demo.py [--directory PATH]
 """
@@ -15,8 +15,9 @@ import matplotlib as mpl
 import stpredict as stp
 
 if TYPE_CHECKING:
-    import pandas as pd
     from spatialdata import SpatialData
+
+    from stpredict.results import Scores
 
 OUT = Path("demo")
 
@@ -25,7 +26,7 @@ def main() -> None:
     """Run the session."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", help="copy of the data folder of github.com/almaan/her2st")
-    train, new, gene = sections(parser.parse_args().directory)
+    train, new, gene = read_sections(parser.parse_args().directory)
     OUT.mkdir(exist_ok=True)
     mpl.use("agg")
 
@@ -34,25 +35,26 @@ def main() -> None:
     stp.pp.select_genes(train, n_top_genes=min(250, train.tables["table"].n_vars))
     stp.pp.embed(train, "texture")
     stp.pp.neighbors(train)
-    model = stp.tl.fit_deepspot(train, embedding="X_texture")
-    stp.pl.loss_curve(model).figure.savefig(OUT / "loss_curve.png", dpi=120)
+    model = stp.tl.fit_deepspot(train)
+    ridge = stp.tl.fit_ridge(train)
+    stp.pl.loss_curve(model, save=OUT / "loss_curve.png")
     model.save(OUT / "model")
 
     model = stp.models.load(OUT / "model")
     stp.pp.prepare(new, model)
     stp.tl.predict(new, model)
-    scores = stp.tl.evaluate(new)
-    scores.to_csv(OUT / "scores.csv")
-    axes = stp.pl.prediction(new, gene)
-    axes[0].figure.savefig(OUT / "prediction.png", dpi=120)
-    with warnings.catch_warnings():  # what spatialdata's own dependencies will change one day
+    stp.tl.predict(new, ridge, key_added="ridge")
+    scores = stp.tl.evaluate(new, ["predicted", "ridge"])
+    scores.table.to_csv(OUT / "scores.csv", index=False)
+    stp.pl.prediction(new, gene, save=OUT / "prediction.png")
+    with warnings.catch_warnings():  # raised in the dependencies of spatialdata
         warnings.filterwarnings("ignore", "zarr v3 autosharding|Call to deprecated class Scaler")
         new.write(OUT / "predicted.zarr", overwrite=True)
-    print(table(scores, new, gene))
+    print(describe(scores, gene))
 
 
-def sections(directory: str | None) -> tuple[SpatialData, SpatialData, str]:
-    """Training sections, a new one, and a gene to look at."""
+def read_sections(directory: str | None) -> tuple[SpatialData, SpatialData, str]:
+    """Training sections, a new section, and a gene to draw."""
     try:
         return (
             stp.datasets.her2st(["C2", "C3", "C4"], directory=directory),
@@ -60,35 +62,32 @@ def sections(directory: str | None) -> tuple[SpatialData, SpatialData, str]:
             "ERBB2",
         )
     except ConnectionError as error:
-        print(f"{error}\n\nNo real sections: the demo runs on a SYNTHETIC phantom instead.\n")
-    drawn = [stp.datasets.phantom(4, seed=1), stp.datasets.phantom(4, seed=1)]
-    names = [["S1", "S2", "S3"], ["S4"]]
-    train, new = (
-        some.subset([e for name in kept for e in (name, f"{name}_image")], filter_tables=True)
-        for some, kept in zip(drawn, names, strict=True)
-    )
+        print(f"{error}\n\nThe demo uses SYNTHETIC sections instead.\n")
+    train = stp.datasets.phantom(3, seed=1)
+    new = stp.datasets.phantom(4, seed=1).subset(["S4", "S4_image"])
     return train, new, str(train.tables["table"].var_names[0])
 
 
-def table(scores: pd.DataFrame, new: SpatialData, gene: str) -> str:
-    """What came out, for a newcomer."""
-    of = scores.attrs["summary"]
-    section = ", ".join(new.shapes)
+def describe(scores: Scores, gene: str) -> str:
+    """Summarise the scores for a new user."""
+    means = scores.summary()
+    genes = scores.genes("predicted")["pcc"]
+    best = ", ".join(f"{name} {pcc:.2f}" for name, pcc in genes.head(5).items())
     lines = [
         "",
-        f"Section {section}, which the model has not seen: correlation of predicted and measured",
-        f"expression over the spots, mean of {len(scores)} genes (1: perfect, 0: nothing)",
+        f"Held-out section {', '.join(scores.protocol.sections)}: Pearson correlation of predicted",
+        f"and measured expression over the spots, mean over {len(genes)} genes (1 is perfect)",
         "",
-        f"  DeepSpot                     {of['model']['mean PCC']:6.3f}",
-        f"  ridge on the same embedding  {of['ridge']['mean PCC']:6.3f}   the baseline to beat",
-        f"  shuffled embedding           {of['shuffled']['mean PCC']:6.3f}   must be near 0",
-        f"  mean of the training spots   {of['training mean']['mean PCC']:6.3f}   0 by definition",
+        f"  DeepSpot              {means.loc['predicted', 'pcc']:6.3f}",
+        f"  ridge regression      {means.loc['ridge', 'pcc']:6.3f}   the baseline to beat",
+        f"  DeepSpot, shuffled    {means.loc['predicted', 'pcc_shuffled']:6.3f}   should be near 0",
+        f"  training mean         {means.loc['training_mean', 'pcc']:6.3f}   0 by definition",
         "",
-        f"  best genes: {', '.join(f'{g} {s:.2f}' for g, s in scores['pcc'].head(5).items())}",
-        f"  {gene}: {scores.loc[gene, 'pcc']:.2f}",
+        f"  best genes: {best}",
+        f"  {gene}: {genes[gene]:.2f}",
         "",
-        f"In {OUT}/: the model, predicted.zarr (tables['predicted']), scores.csv, loss_curve.png,",
-        "prediction.png",
+        f"The folder {OUT}/ contains the model, predicted.zarr (tables['predicted'] and",
+        "tables['ridge']), scores.csv, loss_curve.png and prediction.png",
     ]
     return "\n".join(lines)
 

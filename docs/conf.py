@@ -30,7 +30,7 @@ extensions = [
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
-# A word in single backticks is code, as in the docstrings of numpy and scanpy.
+# Single backticks mark code, as in the docstrings of numpy and scanpy.
 default_role = "literal"
 needs_sphinx = "8.1"
 nitpicky = True
@@ -46,17 +46,17 @@ python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
-# Types in docstrings carry shapes and units ("(n_obs, d) float32"). As parameter fields, Sphinx
-# would take each of their words for the name of a class.
+# Types in docstrings include shapes and units ("(n_obs, d) float32"). In parameter fields, Sphinx
+# would look up each of their words as the name of a class.
 napoleon_use_param = False
 napoleon_use_rtype = False
-napoleon_attr_annotations = False  # they stand in the signature
+napoleon_attr_annotations = False  # the signature shows them
 napoleon_custom_sections = [("Attributes", "params_style")]
 
 # -- Links to other projects ---------------------------------------------------------------------
 
-# Inventories are fetched from the projects' sites, and one that cannot be reached is a warning,
-# hence an error. So links are made where the site is built; a build elsewhere needs no network.
+# An inventory that cannot be downloaded is a warning, and hence an error. Links are therefore
+# resolved on Read the Docs only, so that other builds need no network.
 if os.environ.get("READTHEDOCS") == "True":
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -72,21 +72,20 @@ if os.environ.get("READTHEDOCS") == "True":
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
-# The types in signatures and the exceptions under Raises belong, all but our own, to other
-# projects: links where an inventory is at hand, else plain text. Names below `stpredict`, and
-# everything that a text refers to by :func:, :meth: or :mod:, have to resolve.
-others = (
+# Types of other projects are links if an inventory is available, and plain text otherwise. Types
+# below `stpredict`, and references by :func:, :meth: or :mod:, must resolve.
+other_projects = (
     "anndata|dask|geopandas|lightning|matplotlib|numpy|pandas|pooch|safetensors|scanpy|scipy|"
     "shapely|sklearn|spatialdata|spatialdata_io|spatialdata_plot|squidpy|timm|torch|xarray|zarr"
 )
 nitpick_ignore_regex = [
     (r"py:(class|exc|obj|data)", r"(?!stpredict\.).*"),
-    (r"py:(func|meth|attr|mod)", rf"({others})(\..*)?"),
+    (r"py:(func|meth|attr|mod)", rf"({other_projects})(\..*)?"),
 ]
 
 # -- Notebooks -----------------------------------------------------------------------------------
 
-# Run anew at each build, so that what the pages show is what the code does.
+# Run at each build, so that the pages show the output of the current code.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
@@ -121,16 +120,16 @@ def plain_defaults(
     signature: str | None,
     ret: str | None,
 ) -> tuple[str | None, str | None]:
-    """Replace defaults such as ``<factory>``, which Sphinx cannot read, in dataclasses."""
+    """Replace defaults of dataclasses that Sphinx cannot parse, such as ``<factory>``."""
     return (re.sub(r"= ?<[^<>]*>", "= ...", signature) if signature else signature), ret
 
 
-def deal(_app: Any, _env: Any, pages: list[str]) -> None:
-    """Deal the pages to the jobs: in alphabetical order, one would get all the notebooks."""
+def interleave_pages(_app: Any, _env: Any, pages: list[str]) -> None:
+    """Spread the notebooks over the jobs; in alphabetical order, one job would get all of them."""
     pages[:] = pages[::2] + pages[1::2]
 
 
 def setup(app: Any) -> None:
-    """Connect the hooks above."""
+    """Connect the functions above."""
     app.connect("autodoc-process-signature", plain_defaults)
-    app.connect("env-before-read-docs", deal)
+    app.connect("env-before-read-docs", interleave_pages)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from stpredict import _keys, _validate, metrics
 from stpredict._log import tell
 from stpredict._sdata import _layers, _provenance, _sections
-from stpredict.targets._counts import COUNTS_UNITS, PER
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.tl._crossval._score_folds import graph_of, noise_ceiling, tissue_of
 from stpredict.tl._crossval._section_scores import score_genes, score_nulls
 from stpredict.tl._fitting._task import library_of
@@ -96,7 +96,7 @@ def evaluate(sdata: SpatialData, *, layer: str | None = None, seed: int = 0) -> 
     truth = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
     if given is None and how["units"] == COUNTS_UNITS:
         library = library_of(values)[measured.obs_names.get_indexer(spots)]
-        truth, units = truth / library[:, None] * PER, COUNTS_UNITS
+        truth, units = truth / library[:, None] * TARGET_SUM, COUNTS_UNITS
     scores = _score(sdata, chosen, truth, layer=layer if units != COUNTS_UNITS else None, seed=seed)
     scores.attrs["summary"] = _summary(scores)
     scores.attrs["protocol"] = _protocol(predicted, chosen, layer=layer, units=units, how=how)

@@ -8,7 +8,7 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict._sdata import _provenance, _sections
-from stpredict.targets._counts import COUNTS_UNITS, PER
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,7 +35,9 @@ def measured(
     found = np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float64)
     if how.get("units") == COUNTS_UNITS:  # of a model of counts, which were measured as counts
         library = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-        found = found * np.divide(PER, library, out=np.zeros_like(library), where=library > 0)
+        found = found * np.divide(
+            TARGET_SUM, library, out=np.zeros_like(library), where=library > 0
+        )
     return found
 
 

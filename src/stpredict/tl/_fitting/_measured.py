@@ -9,8 +9,8 @@ import numpy as np
 
 from stpredict import _validate
 from stpredict._sdata import _layers, _recipe, _sections
-from stpredict.targets._base import matrix
 from stpredict.targets._counts import COUNTS_UNITS, Counts
+from stpredict.targets._matrix import as_matrix
 from stpredict.tl._fitting._task import Values, library_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def values_of_targets(table: AnnData, model: Model) -> Values:
 
 def _read(table: AnnData, model: Model, names: Sequence[str], columns: NDArray[np.intp]) -> Values:
     _validate.present(names, table.var_names)
-    values = matrix(_sections.layer_of(table, model.recipe["layer"]))
+    values = as_matrix(_sections.layer_of(table, model.recipe["layer"]))
     library = None
     if isinstance(model.targets, Counts):
         library = library_of(values)

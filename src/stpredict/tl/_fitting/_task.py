@@ -13,8 +13,8 @@ from stpredict import _keys, _validate, targets
 from stpredict._log import tell
 from stpredict._sdata import _layers, _provenance, _sections
 from stpredict.nn import losses
-from stpredict.targets._base import dense, matrix
-from stpredict.targets._counts import PER, Counts
+from stpredict.targets._counts import TARGET_SUM, Counts
+from stpredict.targets._matrix import as_matrix, dense
 from stpredict.training import Measured
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Values:
         found = dense(picked)
         if self.library is None:
             return found
-        return (found / self.library[rows, None] * PER).astype(np.float32)
+        return (found / self.library[rows, None] * TARGET_SUM).astype(np.float32)
 
 
 def read_values(table: AnnData, task: Task) -> Values:
@@ -88,7 +88,7 @@ def read_values(table: AnnData, task: Task) -> Values:
     chosen = _genes(table, task.genes)
     made = read_loss(task, len(chosen))
     _layers.check_ranked(table, task.layer, chosen)
-    values = matrix(_sections.layer_of(table, task.layer))
+    values = as_matrix(_sections.layer_of(table, task.layer))
     places = table.var_names.get_indexer(chosen)
     library = None
     if made.needs_counts:

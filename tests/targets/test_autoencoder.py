@@ -1,4 +1,4 @@
-"""The autoencoder: it learns what is not linear, from training rows alone, and by its seed."""
+"""The autoencoder: non-linear structure, seeds, and invalid input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stpredict import nn, targets
 
 
 def on_a_circle(n_rows=300, n_genes=30, seed=0):
-    """Genes that follow one angle: one number, but two principal components."""
+    """Genes that follow one angle: one dimension, but two principal components."""
     rng = np.random.default_rng(seed)
     angle = rng.uniform(0, 2 * np.pi, n_rows)
     phase = np.random.default_rng(99).uniform(0, 2 * np.pi, n_genes)
@@ -18,12 +18,13 @@ def on_a_circle(n_rows=300, n_genes=30, seed=0):
     return values.astype(np.float32)
 
 
-def unexplained(made, values):
-    back = made.inverse(made.transform(values))
-    return float(((back - values) ** 2).sum() / ((values - made.mean) ** 2).sum())
+def unexplained(fitted, values):
+    reconstruction = fitted.inverse(fitted.transform(values))
+    error = ((reconstruction - values) ** 2).sum()
+    return float(error / ((values - fitted.mean) ** 2).sum())
 
 
-def test_a_curve_needs_one_number_of_the_autoencoder_and_two_components():
+def test_a_closed_curve_is_learnt_with_a_single_factor():
     columns, new = np.arange(30), on_a_circle(100, seed=1)
     latent, svd = (
         targets.fit(kind, on_a_circle(), columns=columns, n_factors=1)
@@ -33,7 +34,7 @@ def test_a_curve_needs_one_number_of_the_autoencoder_and_two_components():
     assert unexplained(latent, new) < 0.2
 
 
-def test_the_global_random_state_stays_and_does_not_matter():
+def test_the_global_random_state_neither_changes_nor_matters():
     values = on_a_circle(60)
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -48,30 +49,32 @@ def test_the_global_random_state_stays_and_does_not_matter():
 
 
 def test_fitted_weights_are_frozen():
-    made = targets.fit("autoencoder", on_a_circle(60), columns=[0], n_factors=2)
-    assert not made.network.training
-    assert not any(weight.requires_grad for weight in made.network.parameters())
-    assert made.network.encoder[0].out_features == 200  # STDL's 100 times the code
+    fitted = targets.fit("autoencoder", on_a_circle(60), columns=[0], n_factors=2)
+    assert not fitted.network.training
+    assert not any(weight.requires_grad for weight in fitted.network.parameters())
+    assert fitted.network.encoder[0].out_features == 200  # STDL's 100 times the code
 
 
-def test_two_rows_are_enough_to_train_and_to_stop():
-    made = targets.fit("autoencoder", on_a_circle(2), columns=[0, 3], n_factors=1)
-    assert np.isfinite(made.inverse(made.transform(on_a_circle(5)))).all()
+def test_two_rows_are_enough_for_training_and_early_stopping():
+    fitted = targets.fit("autoencoder", on_a_circle(2), columns=[0, 3], n_factors=1)
+    assert np.isfinite(fitted.inverse(fitted.transform(on_a_circle(5)))).all()
 
 
 def test_the_network_is_symmetric_and_reconstructs():
     network = nn.Autoencoder(20, 3, hidden=(12, 7))
     widths = [layer.out_features for layer in network.encoder if hasattr(layer, "out_features")]
     assert widths == [12, 7, 3]
-    back = [layer.out_features for layer in network.decoder if hasattr(layer, "out_features")]
-    assert back == [7, 12, 20]
+    decoder_widths = [
+        layer.out_features for layer in network.decoder if hasattr(layer, "out_features")
+    ]
+    assert decoder_widths == [7, 12, 20]
     genes = torch.randn(5, 20)
     torch.testing.assert_close(network(genes), network.decode(network.encode(genes)))
     plain = nn.Autoencoder(4, 2, hidden=())
     assert len(plain.encoder) == len(plain.decoder) == 1
 
 
-def test_what_the_network_cannot_take_is_told():
+def test_invalid_input_of_the_network_is_refused():
     network = nn.Autoencoder(20, 3, hidden=(5,))
     with pytest.raises(ValueError, match=r"genes has shape \(2, 19\), but \(any, 20\)"):
         network(torch.zeros(2, 19))

@@ -1,4 +1,4 @@
-"""Values, columns and options that make no targets are refused, and told."""
+"""Invalid values, columns and options are refused."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def fit(kind="genes", data=None, **changes):
         ({"scaling": "z"}, r"scaling='z' is not one of 'standard', 'robust', 'none'"),
         ({"data": values()[0]}, r"matrix of rows by genes, not of shape \(6,\)"),
         ({"data": values()[:0]}, "no training rows"),
-        ({"columns": []}, "at least one"),
-        ({"columns": [[0]]}, r"shape \(1, 1\)"),
-        ({"columns": [0.5]}, "as whole numbers; they are float64"),
-        ({"columns": [True, False]}, "as whole numbers; they are bool"),
+        ({"columns": []}, "a non-empty vector"),
+        ({"columns": [[0]]}, r"int64 of shape \(1, 1\)"),
+        ({"columns": [0.5]}, "whole numbers.* not float64"),
+        ({"columns": [True, False]}, "whole numbers.* not bool"),
         ({"columns": [0, 6]}, "from 0 to 6, but fit genes from 0 to 5"),
         ({"columns": [-1]}, "from -1 to -1"),
         ({"columns": [1, 1]}, "more than once"),
-        ({"n_factors": 3}, "n_factors=3 is for targets='svd', 'nmf', 'autoencoder'"),
-        ({"kind": "svd"}, "targets='svd' need n_factors=.*None"),
+        ({"n_factors": 3}, "n_factors=3 is only for targets='svd', 'nmf', 'autoencoder'"),
+        ({"kind": "svd"}, "n_factors for targets='svd' must be a whole number of at least 1: None"),
         ({"kind": "svd", "n_factors": 0}, "at least 1: 0"),
         ({"kind": "svd", "n_factors": 2.0}, r"at least 1: 2\.0"),
         ({"kind": "nmf", "n_factors": True}, "at least 1: True"),
@@ -52,7 +52,7 @@ def fit(kind="genes", data=None, **changes):
         ({"kind": "nmf", "n_factors": 2, "data": values() - 9}, r'"nmf" must be .*not negative'),
     ],
 )
-def test_arguments_that_make_no_targets_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(**arguments)
 
@@ -62,30 +62,30 @@ def test_arguments_that_make_no_targets_are_refused(arguments, message):
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_that_are_not_finite_are_refused(kind, bad, make):
     n_factors = None if kind == "genes" else 2
-    made, data = fit(kind, n_factors=n_factors), values()
-    data[3, 5] = bad  # not even of a gene of the model
-    for call in (lambda x: fit(kind, x, n_factors=n_factors), made.transform):
+    fitted, data = fit(kind, n_factors=n_factors), values()
+    data[3, 5] = bad  # in a fit gene that is not a gene of the model
+    for call in (lambda x: fit(kind, x, n_factors=n_factors), fitted.transform):
         with pytest.raises(ValueError, match=r"has 1 values that are NaN or infinite"):
             call(make(data))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_genes_and_other_outputs_are_refused(kind):
-    made = fit(kind, n_factors=None if kind == "genes" else 2)
+def test_other_numbers_of_genes_and_outputs_are_refused(kind):
+    fitted = fit(kind, n_factors=None if kind == "genes" else 2)
     with pytest.raises(ValueError, match=r"have 5 genes, the targets were fitted on 6"):
-        made.transform(values()[:, :5])
+        fitted.transform(values()[:, :5])
     for outputs in (np.zeros((3, 3)), np.zeros(2)):
         with pytest.raises(ValueError, match=r"outputs have the shape .* but \(n, 2\) is needed"):
-            made.inverse(outputs)
+            fitted.inverse(outputs)
 
 
-def test_an_autoencoder_of_extreme_values_is_refused():
-    with pytest.raises(ValueError, match=r'never a finite number.*scaling="standard"'):
+def test_extreme_values_are_refused_by_the_autoencoder():
+    with pytest.raises(ValueError, match=r'never finite.*scaling="standard"'):
         fit("autoencoder", values() * np.float32(1e30), n_factors=2, scaling="none")
 
 
 def test_new_negative_values_are_refused_by_nmf():
-    made, new = fit("nmf", n_factors=2), values()
+    fitted, new = fit("nmf", n_factors=2), values()
     new[0, 0] = -1
     with pytest.raises(ValueError, match="1 are negative"):
-        made.transform(new)
+        fitted.transform(new)

@@ -1,4 +1,4 @@
-"""Scaling: what comes out of it goes back, and constants stay constants."""
+"""Standardisation: inverse, constants, and comparison with scikit-learn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_scaled_training_rows_have_mean_0_and_deviation_1_or_0(values):
     standard = Standard.fit(values)
     scaled = standard.transform(values).astype(np.float64)
     assert np.isfinite(scaled).all()
-    # float32 holds a value to 6e-8 of its size, which a small deviation blows up
+    # the relative precision of float32, 6e-8, is amplified by a small deviation
     varying = ~standard.constant
     largest = np.abs(values).max(axis=0)[varying].astype(np.float64)
     slack = 1e-4 + 1e-6 * largest / standard.scale[varying]
@@ -55,13 +55,13 @@ def test_a_constant_is_predicted_as_that_constant(constant, n_rows, predicted):
     np.testing.assert_array_equal(standard.inverse(predicted), np.float32(constant))
 
 
-def test_a_constant_with_rounding_errors_is_a_constant():
+def test_a_constant_with_rounding_errors_is_constant():
     values = np.log1p(np.full((1000, 1), 0.1, dtype=np.float32)) * np.float32(3)
     values[::2] = np.nextafter(values[::2], np.float32(9))
     assert Standard.fit(values).constant.all()
 
 
-def test_columns_are_scaled_as_scikit_learn_scales_them():
+def test_columns_are_scaled_as_in_scikit_learn():
     random = np.random.default_rng(0)
     values = random.normal(3, [1, 10, 0.01, 0], (50, 4)).astype(np.float32)
     new = random.normal(2, 5, (20, 4)).astype(np.float32)
@@ -72,7 +72,7 @@ def test_columns_are_scaled_as_scikit_learn_scales_them():
     np.testing.assert_allclose(standard.transform(new)[:, :3], expected, rtol=1e-5, atol=1e-4)
 
 
-def test_the_last_axis_is_scaled_whatever_stands_before_it():
+def test_the_last_axis_is_scaled():
     random = np.random.default_rng(1)
     standard = Standard.fit(random.normal(2, 3, (40, 6)))
     subtiles = random.normal(size=(5, 9, 6)).astype(np.float32)
@@ -81,7 +81,7 @@ def test_the_last_axis_is_scaled_whatever_stands_before_it():
     np.testing.assert_array_equal(whole[3, 7], standard.transform(subtiles[3, 7]))
 
 
-def test_a_scaling_of_which_the_results_are_smaller():
+def test_times_makes_the_results_smaller_by_a_factor():
     values = np.random.default_rng(1).normal(2, [3, 0], (40, 2))
     standard = Standard.fit(values)
     smaller = standard.times(9)
@@ -91,20 +91,20 @@ def test_a_scaling_of_which_the_results_are_smaller():
     np.testing.assert_allclose(smaller.inverse(smaller.transform(values)), values, rtol=1e-5)
 
 
-@pytest.mark.parametrize("given_dtype", [np.float32, np.float64, np.int64])
-def test_all_values_are_float32(given_dtype):
-    values = np.arange(12).reshape(4, 3).astype(given_dtype)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_all_arrays_are_float32(dtype):
+    values = np.arange(12).reshape(4, 3).astype(dtype)
     standard = Standard.fit(values)
-    for made in (
+    for array in (
         standard.mean,
         standard.scale,
         standard.transform(values),
         standard.inverse(values),
     ):
-        assert made.dtype == np.float32
+        assert array.dtype == np.float32
 
 
-def test_transform_leaves_its_input_alone():
+def test_fit_and_transform_do_not_change_their_input():
     values = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)
     before = values.copy()
     Standard.fit(values).transform(values)
@@ -116,7 +116,7 @@ def test_nan_is_refused():
         Standard.fit(np.array([[1.0, np.nan], [2.0, 3.0]]))
 
 
-def test_mean_and_scale_must_belong_together():
+def test_mean_and_scale_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         Standard(np.zeros(2, np.float32), np.ones(3, np.float32))
 
@@ -124,7 +124,7 @@ def test_mean_and_scale_must_belong_together():
 def test_blocks_of_columns_change_nothing(monkeypatch):
     values = np.random.default_rng(0).normal(3, 2, (50, 11)).astype(np.float32)
     whole = Standard.fit(values)
-    monkeypatch.setattr(_standard, "_BLOCK", 150)  # three columns
+    monkeypatch.setattr(_standard, "BLOCK", 150)  # three columns
     blocks = Standard.fit(values)
     np.testing.assert_array_equal(blocks.mean, whole.mean)
     np.testing.assert_allclose(blocks.scale, whole.scale, rtol=1e-7)

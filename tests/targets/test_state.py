@@ -1,4 +1,4 @@
-"""Targets are saved as JSON and safetensors; what is damaged is refused, and told."""
+"""Targets are saved as JSON and safetensors, and damaged states are refused."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def fitted(kind, scaling="robust"):
     return targets.fit(kind, values, columns=[8, 4, 1], **options), values
 
 
-def through_disk(made):
-    config, tensors = made.state()
+def round_trip(original):
+    config, tensors = original.state()
     return json.loads(json.dumps(config)), load(save(tensors))
 
 
 @pytest.mark.parametrize("scaling", targets.SCALINGS)
 @pytest.mark.parametrize("kind", targets.KINDS)
-def test_saved_targets_are_the_same_to_the_bit(kind, scaling):
-    made, values = fitted(kind, scaling)
-    again = targets.from_state(*through_disk(made))
-    assert type(again) is type(made)
-    assert (again.n_outputs, again.outputs) == (made.n_outputs, made.outputs)
-    outputs = made.transform(values)
-    np.testing.assert_array_equal(again.transform(values), outputs)
-    np.testing.assert_array_equal(again.inverse(outputs), made.inverse(outputs))
-    np.testing.assert_array_equal(again.mean, made.mean)
-    np.testing.assert_array_equal(again.constant, made.constant)
-    if made.outputs:
-        np.testing.assert_array_equal(again.factors(outputs), made.factors(outputs))
-    config, tensors = again.state()
-    assert config == made.state()[0]
-    assert tensors.keys() == made.state()[1].keys()
+def test_loaded_targets_are_bit_identical_to_the_saved_ones(kind, scaling):
+    original, values = fitted(kind, scaling)
+    loaded = targets.from_state(*round_trip(original))
+    assert type(loaded) is type(original)
+    assert (loaded.n_outputs, loaded.outputs) == (original.n_outputs, original.outputs)
+    outputs = original.transform(values)
+    np.testing.assert_array_equal(loaded.transform(values), outputs)
+    np.testing.assert_array_equal(loaded.inverse(outputs), original.inverse(outputs))
+    np.testing.assert_array_equal(loaded.mean, original.mean)
+    np.testing.assert_array_equal(loaded.constant, original.constant)
+    if original.outputs:
+        np.testing.assert_array_equal(loaded.factors(outputs), original.factors(outputs))
+    config, tensors = loaded.state()
+    assert config == original.state()[0]
+    assert tensors.keys() == original.state()[1].keys()
 
 
 @pytest.mark.parametrize("kind", targets.KINDS)
-def test_whatever_is_missing_is_told(kind):
-    config, tensors = through_disk(fitted(kind)[0])
+def test_missing_parts_are_refused(kind):
+    config, tensors = round_trip(fitted(kind)[0])
     for name in config:
         with pytest.raises(ValueError, match=f"the saved targets lack {name}"):
             targets.from_state({k: v for k, v in config.items() if k != name}, tensors)
@@ -57,8 +57,8 @@ def test_whatever_is_missing_is_told(kind):
 
 
 @pytest.mark.parametrize("kind", targets.KINDS)
-def test_arrays_of_another_shape_or_type_and_nan_are_told(kind):
-    config, tensors = through_disk(fitted(kind)[0])
+def test_arrays_of_another_shape_or_type_and_nan_are_refused(kind):
+    config, tensors = round_trip(fitted(kind)[0])
     for name, tensor in tensors.items():
         wrong = {
             "is float16, but": tensor.astype(np.float16),
@@ -84,8 +84,8 @@ def test_arrays_of_another_shape_or_type_and_nan_are_told(kind):
         ({"scaling": "other"}, "scaling='other' is not one of"),
     ],
 )
-def test_a_damaged_configuration_is_told(changes, message):
-    config, tensors = through_disk(fitted("svd")[0])
+def test_a_damaged_configuration_is_refused(changes, message):
+    config, tensors = round_trip(fitted("svd")[0])
     with pytest.raises(ValueError, match=message):
         targets.from_state(config | changes, tensors)
 
@@ -99,7 +99,7 @@ def test_a_damaged_configuration_is_told(changes, message):
         ("components", np.full((2, 9), -1, np.float32), "18 are negative"),
     ],
 )
-def test_values_that_cannot_be_are_told(name, damaged, message):
-    config, tensors = through_disk(fitted("nmf")[0])
+def test_impossible_values_are_refused(name, damaged, message):
+    config, tensors = round_trip(fitted("nmf")[0])
     with pytest.raises(ValueError, match=message):
         targets.from_state(config, tensors | {name: damaged})

@@ -30,7 +30,7 @@ def restrict(model: Model, genes: Sequence[str]) -> Model:
         model,
         network=_sliced(model, gene_index) if predicts_genes else copy.deepcopy(model.network),
         genes=tuple(genes),
-        targets=model.targets.only(gene_index),
+        targets=model.targets.subset(gene_index),
         calibration=None,  # calibrated for the original genes
     )
 

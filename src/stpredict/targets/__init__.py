@@ -1,4 +1,4 @@
-"""What a model learns to predict: fitted on training rows, turned back into genes."""
+"""Targets of a model: genes, factors or counts, fitted on training rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of all targets: what a network predicts, and how it becomes genes again."""
+"""The base of all targets: what a network predicts, and its conversion to genes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 
 from stpredict import _validate
+from stpredict.targets._matrix import Matrix, as_matrix, dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,28 +17,30 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from stpredict.targets._saved import Saved
+    from stpredict.targets._saved import SavedTargets
+
+State = tuple[dict[str, str | int], dict[str, "NDArray[Any]"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Targets(ABC):
-    """What a model learns to predict; made by :func:`stpredict.targets.fit`.
+    """What a model learns to predict, fitted by :func:`stpredict.targets.fit`.
 
-    Targets are fitted on training rows of the *fit genes*, from which factors are made; the
-    genes of the model are some of them, or all.
+    Targets are fitted on training rows of the *fit genes*, from which factors are computed. The
+    model's genes are all or some of them.
 
     Attributes
     ----------
     columns
-        (n_genes,) int64, the model's genes among the fit genes.
+        (n_genes,) int64, index of the model's genes in the fit genes.
     n_fit_genes
-        Genes that the targets were fitted on.
+        Number of genes that the targets were fitted on.
     mean
-        (n_genes,) float32, means of the training rows in the units of
+        (n_genes,) float32, means over the training rows in the units of
         :meth:`~stpredict.targets.Targets.inverse`.
     constant
-        (n_genes,) bool, genes that have one value in all training rows. They are predicted as
-        that value, whatever a network says.
+        (n_genes,) bool, genes with a single value in all training rows. They are always predicted
+        as that value.
     """
 
     columns: NDArray[np.int64]
@@ -56,12 +58,12 @@ class Targets(ABC):
 
     @property
     def outputs(self) -> tuple[str, ...] | None:
-        """Names of the outputs where they are not the genes, such as ``"svd_1"``."""
+        """Names of the outputs, such as ``"svd_1"``; None if they are the genes."""
         return None
 
     @abstractmethod
-    def transform(self, values: Any) -> NDArray[np.float32]:
-        """Make targets of measured values.
+    def transform(self, values: Matrix) -> NDArray[np.float32]:
+        """Convert measured values to targets.
 
         Parameters
         ----------
@@ -70,42 +72,42 @@ class Targets(ABC):
 
         Returns
         -------
-        (n, n_outputs) float32, what the network is trained on.
+        (n, n_outputs) float32, the targets of a network.
 
         Raises
         ------
         ValueError
-            If the number of genes is another, or values are NaN or infinite.
+            If the number of genes differs, or values are NaN or infinite.
         """
 
     @abstractmethod
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Make genes of outputs: (n, n_outputs) to (n, n_genes) float32, in their units."""
+        """Convert outputs, (n, n_outputs), to genes in their units, (n, n_genes) float32."""
 
-    def gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
-        """Make one gene of outputs as `inverse` does, in torch, so that it has a gradient.
+    def gene(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
+        """Convert outputs to one gene as `inverse` does, but differentiably in torch.
 
         Parameters
         ----------
         outputs
             (n, n_outputs) float32, on any device.
-        place
-            Which of the model's genes, from 0.
+        index
+            Index of the gene in the model's genes.
 
         Returns
         -------
         (n,) float32.
         """
-        if self.constant[place]:
-            return outputs.new_full((len(outputs),), float(self.mean[place]))
-        return self._gene(outputs, place)
+        if self.constant[index]:
+            return outputs.new_full((len(outputs),), float(self.mean[index]))
+        return self._gene(outputs, index)
 
     @abstractmethod
-    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
-        """Make a gene that varies in training of outputs, (n,)."""
+    def _gene(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
+        """Convert outputs to one gene that is not constant, (n,)."""
 
     def factors(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring outputs to the units of the factors, (n, n_outputs) float32.
+        """Convert outputs to the units of the factors, (n, n_outputs) float32.
 
         Raises
         ------
@@ -113,50 +115,50 @@ class Targets(ABC):
             If the outputs are genes.
         """
         raise ValueError(
-            f"targets={self.kind!r} have no factors, their outputs are genes; fit a model with "
-            'targets="svd", "nmf" or "autoencoder" to predict factors'
+            f"targets={self.kind!r} have no factors, their outputs are genes: fit a model with "
+            'targets="svd", "nmf" or "autoencoder"'
         )
 
-    def only(self, places: Sequence[int]) -> Targets:
-        """Keep some of the model's genes, by their places; factors stay what they are."""
-        kept = np.asarray(places, dtype=np.int64)
+    def subset(self, genes: Sequence[int]) -> Targets:
+        """Targets for some of the model's genes, by index; factors do not change."""
+        index = np.asarray(genes, dtype=np.int64)
         return replace(
             self,
-            columns=self.columns[kept],
-            mean=self.mean[kept],
-            constant=self.constant[kept],
+            columns=self.columns[index],
+            mean=self.mean[index],
+            constant=self.constant[index],
         )
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give what :func:`stpredict.targets.from_state` makes the same targets of.
+    def state(self) -> State:
+        """State for :func:`stpredict.targets.from_state`.
 
         Returns
         -------
         A configuration for JSON, and arrays for safetensors.
         """
-        config, own = self._state()
-        tensors = {"columns": self.columns, "mean": self.mean, "constant": self.constant, **own}
+        config, arrays = self._state()
+        arrays = {"columns": self.columns, "mean": self.mean, "constant": self.constant, **arrays}
         return (
             {"kind": self.kind, "n_fit_genes": self.n_fit_genes, **config},
-            {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         )
 
     @abstractmethod
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give what a kind has beside the fields of all."""
+    def _state(self) -> State:
+        """State of the fields that not all kinds have."""
 
     @classmethod
     @abstractmethod
-    def _read(cls, saved: Saved, shared: dict[str, Any]) -> Targets:
-        """Make targets of what was saved, and of the fields of all, which are checked already."""
+    def _read(cls, saved: SavedTargets) -> Targets:
+        """Read saved targets."""
 
-    def _checked(self, values: Any) -> Any:
-        """Give values as an array or as CSR, or raise."""
-        values = matrix(values)
+    def _checked(self, values: Matrix) -> Matrix:
+        """Values as an array or CSR, or an error."""
+        values = as_matrix(values)
         if values.shape[1] != self.n_fit_genes:
             raise ValueError(
                 f"values have {values.shape[1]} genes, the targets were fitted on "
-                f"{self.n_fit_genes}: give the same genes in the same order"
+                f"{self.n_fit_genes}: pass the same genes in the same order"
             )
         _validate.finite(values, what="the matrix of values")
         return values
@@ -169,26 +171,10 @@ class Targets(ABC):
             )
         return outputs
 
-    def _model_genes(self, values: Any) -> NDArray[np.float32]:
+    def _model_genes(self, values: Matrix) -> NDArray[np.float32]:
         """Dense values of the model's genes, (n, n_genes)."""
         return dense(values[:, self.columns])
 
     def _with_constants(self, genes: NDArray[Any]) -> NDArray[np.float32]:
-        """Set the genes that were constant to their constants."""
+        """Replace predictions of constant genes by their constants."""
         return np.where(self.constant, self.mean, np.asarray(genes, dtype=np.float32))
-
-
-def matrix(values: Any) -> Any:
-    """Give values as a two-dimensional array or as CSR, without a copy where they are one."""
-    if sp.issparse(values):
-        return sp.csr_matrix(values)
-    values = np.asarray(values)
-    if values.ndim != 2:
-        raise ValueError(f"values must be a matrix of rows by genes, not of shape {values.shape}")
-    return values
-
-
-def dense(values: Any) -> NDArray[np.float32]:
-    """Dense float32 values, rows together."""
-    values = values.toarray() if sp.issparse(values) else values
-    return np.ascontiguousarray(values, dtype=np.float32)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from stpredict import _validate
-from stpredict.targets._base import Targets, dense
+from stpredict.targets._base import State, Targets
+from stpredict.targets._matrix import Matrix, dense
 from stpredict.targets._standard import Standard
 
 if TYPE_CHECKING:
@@ -18,88 +19,89 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
 
-    from stpredict.targets._saved import Saved
+    from stpredict.targets._saved import SavedTargets
 
-#: Counts of a spot in whose unit expression is given, as ``pp.normalize`` does by default.
-PER = 1e4
-COUNTS_UNITS = f"counts per {PER:,.0f}"
+#: Total counts to which expression is normalised, the default of ``pp.normalize``.
+TARGET_SUM = 1e4
+COUNTS_UNITS = f"counts per {TARGET_SUM:,.0f}"
 
-#: Logarithm of a rate, beyond which float32 holds the expected counts no more.
-_HIGHEST = float(np.log(np.finfo(np.float32).max / PER)) - 0.01
+# Largest log-rate for which the expected counts are finite in float32.
+_MAX_LOG_RATE = float(np.log(np.finfo(np.float32).max / TARGET_SUM)) - 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Counts(Targets):
-    """Counts of the model's genes as they are.
+    """Counts of the model's genes.
 
-    The network predicts the logarithm of how many times as many counts a gene has as the training
-    mean expects of a spot with so many counts in all. Genes come back as expected counts per
-    10,000.
+    The network predicts the logarithm of the ratio between a gene's expected counts and those
+    expected from the training mean for a spot of the same total. ``inverse`` returns expected
+    counts per 10,000.
     """
 
     kind: ClassVar[str] = "counts"
 
     @classmethod
-    def fit(cls, values: Any, columns: NDArray[np.int64], *, library: ArrayLike) -> Counts:
+    def fit(cls, values: Matrix, columns: NDArray[np.int64], *, library: ArrayLike) -> Counts:
         """Fit on counts of training rows, (n_rows, n_fit_genes), and their totals."""
-        _check_whole(values)
+        _check_counts(values)
         totals = _check_library(library, values)
-        shares = dense(values[:, columns]) / totals[:, None]
-        found = Standard.fit(shares * PER)
-        return cls(columns, values.shape[1], found.mean, found.constant)
+        shares = Standard.fit(dense(values[:, columns]) / totals[:, None] * TARGET_SUM)
+        return cls(columns, values.shape[1], shares.mean, shares.constant)
 
     @property
     def n_outputs(self) -> int:
         """Number of genes."""
         return len(self.columns)
 
-    def transform(self, values: Any) -> NDArray[np.float32]:
-        """Take the counts of the model's genes, (n, n_fit_genes) to (n, n_genes)."""
+    def transform(self, values: Matrix) -> NDArray[np.float32]:
+        """Select the counts of the model's genes, (n, n_fit_genes) to (n, n_genes)."""
         values = self._checked(values)
-        _check_whole(values)
+        _check_counts(values)
         return self._model_genes(values)
 
     def inverse(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Expected counts per 10,000, (n, n_genes)."""
-        times = np.exp(np.minimum(self._checked_outputs(outputs), np.float32(_HIGHEST)))
-        return self._with_constants(times * self.mean)
+        ratio = np.exp(np.minimum(self._checked_outputs(outputs), np.float32(_MAX_LOG_RATE)))
+        return self._with_constants(ratio * self.mean)
 
-    def _gene(self, outputs: torch.Tensor, place: int) -> torch.Tensor:
-        return outputs[:, place].clamp(max=_HIGHEST).exp() * float(self.mean[place])
+    def _gene(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
+        return outputs[:, index].clamp(max=_MAX_LOG_RATE).exp() * float(self.mean[index])
 
     @property
     def log_share(self) -> NDArray[np.float32]:
-        """Logarithm of the share of the counts that each gene has in training, (n_genes,)."""
-        share = np.maximum(self.mean / PER, np.finfo(np.float32).tiny)
+        """Logarithm of each gene's share of the counts in training, (n_genes,)."""
+        # a gene without counts in training would be -inf
+        share = np.maximum(self.mean / TARGET_SUM, np.finfo(np.float32).tiny)
         return np.asarray(np.log(share), dtype=np.float32)
 
-    def only(self, places: Sequence[int]) -> Counts:
-        """Keep some of the genes, by their places; no others are needed to make targets."""
-        n, kept = len(places), np.asarray(places, dtype=np.int64)
-        return Counts(np.arange(n), n, self.mean[kept], self.constant[kept])
+    def subset(self, genes: Sequence[int]) -> Counts:
+        """Targets for some of the genes, by index; they also become the fit genes."""
+        index = np.asarray(genes, dtype=np.int64)
+        n = len(index)
+        return Counts(np.arange(n), n, self.mean[index], self.constant[index])
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> State:
         return {}, {}
 
     @classmethod
-    def _read(cls, saved: Saved, shared: dict[str, Any]) -> Counts:
-        return cls(**shared)
+    def _read(cls, saved: SavedTargets) -> Counts:
+        return cls(**saved.shared())
 
 
-def _check_whole(values: Any) -> None:
-    """Require counts."""
+def _check_counts(values: Matrix) -> None:
+    """Require whole numbers of at least 0."""
     _validate.counts(values, what="counts")
-    found = values.data if sp.issparse(values) else values
-    n_broken = int(np.count_nonzero(found != np.rint(found)))
-    if n_broken:
+    stored = values.data if sp.issparse(values) else values
+    n_fractions = int(np.count_nonzero(stored != np.rint(stored)))
+    if n_fractions:
         raise ValueError(
-            f'targets="counts" need whole numbers, but {n_broken} values are not: losses of '
-            "counts take the layer of raw counts, not a normalised one"
+            f'targets="counts" need whole numbers, but {n_fractions} values are not: use the '
+            "layer of raw counts"
         )
 
 
-def _check_library(library: ArrayLike, values: Any) -> NDArray[np.float64]:
-    """Require the total counts of every row."""
+def _check_library(library: ArrayLike, values: Matrix) -> NDArray[np.float64]:
+    """Require the total counts of each row."""
     totals = np.asarray(library, dtype=np.float64)
     if totals.shape != (values.shape[0],):
         raise ValueError(
@@ -109,14 +111,15 @@ def _check_library(library: ArrayLike, values: Any) -> NDArray[np.float64]:
     n_empty = int(np.count_nonzero(~(np.isfinite(totals) & (totals > 0))))
     if n_empty:
         raise ValueError(
-            f"library must be the total counts of every row, above 0; {n_empty} are not: "
-            "drop empty spots with stp.pp.filter_spots"
+            f"library must be total counts above 0, but {n_empty} are not: remove empty spots with "
+            "stp.pp.filter_spots"
         )
-    found = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
-    n_small = int(np.count_nonzero(totals < found * (1 - 1e-6)))
+    fit_totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
+    # tolerate rounding of totals that were summed in float32
+    n_small = int(np.count_nonzero(totals < fit_totals * (1 - 1e-6)))
     if n_small:
         raise ValueError(
-            f"library must be the total counts of every row, but {n_small} are less than the "
-            "counts of the row's fit genes"
+            f"library must be the total counts of each row, but {n_small} are less than the counts "
+            "of the row's fit genes"
         )
     return totals

@@ -1,18 +1,19 @@
-"""Fitting of targets, and reading of saved ones."""
+"""Fitting and reading of targets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from stpredict import _validate
 from stpredict.targets._autoencoder import Latent
-from stpredict.targets._base import Targets, matrix
+from stpredict.targets._base import Targets
 from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
+from stpredict.targets._matrix import Matrix, as_matrix
 from stpredict.targets._nmf import Nmf
-from stpredict.targets._saved import Saved, check_columns
+from stpredict.targets._saved import SavedTargets, check_columns
 from stpredict.targets._scaling import SCALINGS
 from stpredict.targets._svd import Svd
 
@@ -34,70 +35,72 @@ KINDS = tuple(_KINDS)
 
 
 def fit(
-    kind: str,
-    values: Any,
+    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"],
+    values: Matrix,
     *,
     columns: ArrayLike,
     n_factors: int | None = None,
-    scaling: str = "standard",
+    scaling: Literal["standard", "robust", "none"] = "standard",
     seed: int = 0,
     library: ArrayLike | None = None,
 ) -> Targets:
-    """Fit what a model learns to predict.
+    """Fit the targets of a model.
 
     Parameters
     ----------
     kind
-        - ``"genes"``: the model's genes themselves.
+        Kind of targets.
+
+        - ``"genes"``: the model's genes.
         - ``"svd"``: the first principal components of all fit genes.
         - ``"nmf"``: non-negative factors of all fit genes [1]_, whose values must be at least 0.
-        - ``"autoencoder"``: the code of an autoencoder of all fit genes, STDL's [2]_, trained
-          here with a tenth of the training rows held out for early stopping.
+        - ``"autoencoder"``: the code of STDL's autoencoder [2]_ of all fit genes, trained with a
+          tenth of the training rows held out for early stopping.
         - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses. The
-          network predicts the logarithm of a gene's share of the spot's counts; genes come back
-          as expected counts per 10,000.
+          network predicts the logarithm of a gene's share of the spot's counts, relative to
+          training; genes are predicted as expected counts per 10,000.
     values
-        (n_rows, n_fit_genes), the training rows of all fit genes, dense or sparse.
+        (n_rows, n_fit_genes), training rows of all fit genes, dense or sparse.
     columns
-        (n_genes,), places of the model's genes among the fit genes.
+        (n_genes,), index of the model's genes in the fit genes.
     n_factors
-        Number of factors, for the kinds that have any.
+        Number of factors, for ``"svd"``, ``"nmf"`` and ``"autoencoder"``.
     scaling
-        - ``"standard"``: mean and standard deviation of every gene.
-        - ``"robust"``: median, and interquartile range over 1.349, as scikit-learn's
-          ``RobustScaler(unit_variance=True)``. A gene found in less than a quarter of the spots
-          has a range of 0 and is divided by its standard deviation instead.
-        - ``"none"``: genes as they are.
+        Scaling of genes, before factors are computed. Counts are not scaled.
 
-        Factors are made of scaled genes; ``"svd"`` is always centred on the mean, ``"nmf"``
-        never. Counts are not scaled.
+        - ``"standard"``: mean and standard deviation of each gene.
+        - ``"robust"``: median, and interquartile range over 1.349, as in scikit-learn's
+          ``RobustScaler(unit_variance=True)``. A gene detected in less than a quarter of the spots
+          has a range of 0 and is divided by its standard deviation instead.
+        - ``"none"``: no scaling.
+
+        ``"svd"`` always centres on the mean, ``"nmf"`` never centres.
     seed
-        Of the solvers. The global state of torch's random numbers is left as it was.
+        Random seed of the solvers. The global state of torch's random numbers does not change.
     library
-        (n_rows,), total counts of every training row over all its genes, for ``"counts"``.
+        (n_rows,), total counts of each training row over all its genes, for ``"counts"``.
 
     Returns
     -------
     Targets
-        Genes that are constant in training take no part in factors, and are always predicted as
-        their constant.
+        Fitted targets. Genes that are constant in training are excluded from factors, and are
+        always predicted as their constant.
 
     Raises
     ------
     ValueError
-        If a name is unknown, values are NaN, infinite, negative (``"nmf"``, ``"counts"``) or no
-        whole numbers (``"counts"``), columns are no genes, or ``n_factors`` is more than the data
-        allow.
+        If a name is unknown, values are NaN, infinite, negative (``"nmf"``, ``"counts"``) or
+        fractions (``"counts"``), columns are invalid, or ``n_factors`` is too large for the data.
 
     Notes
     -----
-    On HER2ST, fitted on sections C2 to C4, 8 factors of the 1,000 most expressed genes give back
+    On HER2ST, fitted on sections C2 to C4, 8 factors of the 1,000 most expressed genes reproduce
     the measured genes of C5 with a mean correlation of .37 (``"svd"``, ``"nmf"``) and .35
-    (``"autoencoder"``; three other settings of its training gave the same).
+    (``"autoencoder"``, also with three other training settings).
 
-    Of 10,000 rows by 20,000 genes, a tenth of them not zero, 20 factors take seconds to half a
-    minute (``"svd"``) and minutes (``"nmf"``) on one core, within 1 GB. An autoencoder has 100
-    times as many weights as there are factors and genes, up to 1,024 times the genes, twice.
+    For 10,000 rows by 20,000 genes, a tenth of them non-zero, 20 factors take seconds to half a
+    minute (``"svd"``) and minutes (``"nmf"``) on one core, and less than 1 GB. The encoder and the
+    decoder of an autoencoder each have about 100 × factors × genes weights, at most 1,024 × genes.
 
     References
     ----------
@@ -115,7 +118,7 @@ def fit(
     >>> svd = targets.fit("svd", values, columns=[4, 7], n_factors=3)
     >>> svd.outputs
     ('svd_1', 'svd_2', 'svd_3')
-    >>> scores = svd.transform(values)  # what a network learns
+    >>> scores = svd.transform(values)  # targets of a network
     >>> scores.shape, svd.inverse(scores).shape
     ((100, 3), (100, 2))
     >>> bool(np.allclose(svd.inverse(scores), values[:, [4, 7]], atol=1e-5))
@@ -123,39 +126,49 @@ def fit(
     """
     _validate.one_of("targets", kind, KINDS)
     _validate.one_of("scaling", scaling, SCALINGS)
-    values, columns = _check(values, columns)
-    _check_n_factors(kind, n_factors)
+    values, columns = as_matrix(values), np.asarray(columns)
+    if values.shape[0] == 0:
+        raise ValueError("values have no training rows")
+    _validate.finite(values, what="the matrix of values")
+    check_columns(columns, values.shape[1])
+    columns = columns.astype(np.int64)
     if (library is None) == (kind == "counts"):
         raise ValueError(
             f"targets={kind!r} {'need' if library is None else 'take no'} library=, the total "
-            'counts of every training row, which targets="counts" are divided by'
+            "counts of each training row"
+        )
+    if (n_factors is not None) and kind not in _FACTORS:
+        raise ValueError(
+            f"n_factors={n_factors!r} is only for targets="
+            f"{_validate.listing(map(repr, _FACTORS))}, not for {kind!r}"
         )
     if library is not None:
         return Counts.fit(values, columns, library=library)
-    if n_factors is None:
+    if kind == "genes":
         return Genes.fit(values, columns, scaling=scaling)
+    _validate.whole_number(f"n_factors for targets={kind!r}", n_factors)
     return _FACTORS[kind].fit(values, columns, n_factors=n_factors, scaling=scaling, seed=seed)
 
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Targets:
-    """Make targets of what :meth:`stpredict.targets.Targets.state` gave.
+    """Restore targets from :meth:`stpredict.targets.Targets.state`.
 
     Parameters
     ----------
     config
-        From JSON.
+        Configuration, from JSON.
     tensors
-        From safetensors. Nothing is unpickled.
+        Arrays, from safetensors. Nothing is unpickled.
 
     Returns
     -------
     Targets
-        They transform and invert bit-identically to those that were saved.
+        Targets that transform and invert bit-identically to the saved ones.
 
     Raises
     ------
     ValueError
-        If anything is missing, of another type or shape, or not finite.
+        If a part is missing, of another type or shape, or not finite.
 
     Examples
     --------
@@ -164,35 +177,11 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
     >>> from stpredict import targets
     >>> genes = targets.fit("genes", np.array([[1.0, 5.0], [3.0, 6.0]]), columns=[1])
     >>> config, tensors = genes.state()
-    >>> again = targets.from_state(json.loads(json.dumps(config)), tensors)
-    >>> again.inverse(np.array([[1.0]]))
+    >>> loaded = targets.from_state(json.loads(json.dumps(config)), tensors)
+    >>> loaded.inverse(np.array([[1.0]]))
     array([[6.]], dtype=float32)
     """
-    saved = Saved(config, tensors)
+    saved = SavedTargets(config, tensors)
     kind = saved.value("kind")
     _validate.one_of("the kind of the saved targets", kind, KINDS)
-    return _KINDS[kind]._read(saved, saved.shared())
-
-
-def _check(values: Any, columns: ArrayLike) -> tuple[Any, NDArray[np.int64]]:
-    values, columns = matrix(values), np.asarray(columns)
-    if values.shape[0] == 0:
-        raise ValueError("there are no training rows to fit targets on")
-    _validate.finite(values, what="the matrix of values")
-    check_columns(columns, values.shape[1])
-    return values, columns.astype(np.int64)
-
-
-def _check_n_factors(kind: str, n_factors: int | None) -> None:
-    if kind not in _FACTORS:
-        if n_factors is not None:
-            raise ValueError(
-                f"n_factors={n_factors!r} is for targets="
-                f"{_validate.listing(map(repr, _FACTORS))}; targets={kind!r} have no factors"
-            )
-    elif (
-        isinstance(n_factors, bool) or not isinstance(n_factors, int | np.integer) or n_factors < 1
-    ):
-        raise ValueError(
-            f"targets={kind!r} need n_factors=, a whole number of at least 1: {n_factors!r}"
-        )
+    return _KINDS[kind]._read(saved)

@@ -1,9 +1,9 @@
-"""What was saved of targets, read with checks."""
+"""Checked reading of saved targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A configuration and arrays, of which every part is checked when it is read.
+class SharedFields(TypedDict):
+    """Fields of all kinds of targets."""
 
-    Every check raises a ValueError.
+    columns: NDArray[np.int64]
+    n_fit_genes: int
+    mean: NDArray[np.float32]
+    constant: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SavedTargets:
+    """Configuration and arrays of saved targets; each part is checked when it is read.
+
+    All checks raise a ValueError.
     """
 
     config: Mapping[str, Any]
@@ -33,14 +42,11 @@ class Saved:
             raise ValueError(f"the saved targets lack {name}")
         return self.config[name]
 
-    def whole(self, name: str) -> int:
+    def whole_number(self, name: str) -> int:
         """Whole number of at least 1."""
         value = self.value(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{name} of the saved targets must be a whole number of at least 1: {value!r}"
-            )
-        return value
+        _validate.whole_number(f"{name} of the saved targets", value)
+        return int(value)
 
     def scaling(self) -> str:
         """Name of a scaling."""
@@ -51,7 +57,7 @@ class Saved:
     def array(
         self, name: str, shape: tuple[int | None, ...], dtype: DTypeLike = np.float32
     ) -> NDArray[Any]:
-        """Array of a shape, None standing for any size, all of whose values are finite."""
+        """Finite array of a shape; None matches any size."""
         if name not in self.tensors:
             raise ValueError(f"the saved targets lack the array {name}")
         array = self.tensors[name]
@@ -60,12 +66,13 @@ class Saved:
                 f"{name} of the saved targets is {array.dtype}, but {np.dtype(dtype)} is needed"
             )
         fits = len(array.shape) == len(shape) and all(
-            wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+            expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
         )
         if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            expected = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(
-                f"{name} of the saved targets has the shape {array.shape}, but ({wanted}) is needed"
+                f"{name} of the saved targets has the shape {array.shape}, but ({expected}) is "
+                "needed"
             )
         _validate.finite(array, what=f"{name} of the saved targets")
         return array
@@ -77,9 +84,9 @@ class Saved:
             raise ValueError(f"{scale} of the saved targets has negative values")
         return Standard(self.array(mean, (n,)), scales)
 
-    def shared(self) -> dict[str, Any]:
+    def shared(self) -> SharedFields:
         """Fields of all kinds of targets."""
-        n_fit_genes = self.whole("n_fit_genes")
+        n_fit_genes = self.whole_number("n_fit_genes")
         columns = self.array("columns", (None,), np.int64)
         check_columns(columns, n_fit_genes)
         return {
@@ -91,11 +98,11 @@ class Saved:
 
 
 def check_columns(columns: NDArray[Any], n_fit_genes: int) -> None:
-    """Require that these are some of the fit genes, each once."""
+    """Require distinct columns of the fit genes."""
     if columns.ndim != 1 or not len(columns) or columns.dtype.kind not in "iu":
         raise ValueError(
-            "columns must be the places of the model's genes among the fit genes, at least one, "
-            f"as whole numbers; they are {columns.dtype} of the shape {columns.shape}"
+            "columns must be a non-empty vector of whole numbers, indices of the fit genes, not "
+            f"{columns.dtype} of shape {columns.shape}"
         )
     low, high = int(columns.min()), int(columns.max())
     if low < 0 or high >= n_fit_genes:
@@ -103,4 +110,4 @@ def check_columns(columns: NDArray[Any], n_fit_genes: int) -> None:
             f"columns go from {low} to {high}, but fit genes from 0 to {n_fit_genes - 1}"
         )
     if len(np.unique(columns)) < len(columns):
-        raise ValueError("columns name a gene more than once")
+        raise ValueError("columns contain a gene more than once")

@@ -1,4 +1,4 @@
-"""Standard scores: fitted on training rows, inverted on prediction."""
+"""Standard scores: fitted on training rows, inverted after prediction."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stpredict.targets._matrix import BLOCK
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-#: Elements of a block of columns: 32 MB as float64.
-_BLOCK = 1 << 22
-
-
 @dataclass(frozen=True)
 class Standard:
-    """Subtract the mean, divide by the standard deviation, column by column.
+    """Column-wise standardisation: subtract the mean, divide by the standard deviation.
 
-    A constant column has scale 0: scaled it is 0, and scaled back it is its constant whatever a
-    network says.
+    A constant column has scale 0. It is scaled to 0, and any value is scaled back to the constant.
 
     Attributes
     ----------
     mean, scale
         (n_columns,) float32.
+
+    Raises
+    ------
+    ValueError
+        If ``mean`` and ``scale`` differ in shape or are not finite.
 
     Examples
     --------
@@ -44,7 +46,7 @@ class Standard:
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
             raise ValueError(
-                f"mean and scale must be vectors of one length: {self.mean.shape} and "
+                f"mean and scale must be vectors of one length, not {self.mean.shape} and "
                 f"{self.scale.shape}"
             )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all()):
@@ -54,19 +56,19 @@ class Standard:
     def fit(cls, values: NDArray[np.floating]) -> Standard:
         """Fit on training rows (n_rows, n_columns)."""
         mean = values.mean(axis=0, dtype=np.float64)
-        # numpy takes a copy in float64 for the deviation: some columns at a time
-        step = max(1, _BLOCK // max(1, len(values)))
-        parts = range(0, values.shape[1], step)
+        # std copies the values as float64, so it takes blocks of columns
+        step = max(1, BLOCK // max(1, len(values)))
+        starts = range(0, values.shape[1], step)
         scale = np.concatenate(
             [np.zeros(0)]
-            + [values[:, start : start + step].std(axis=0, dtype=np.float64) for start in parts]
+            + [values[:, start : start + step].std(axis=0, dtype=np.float64) for start in starts]
         )
-        # of a constant, rounding leaves a standard deviation near 0
+        # rounding can give a constant column a standard deviation slightly above 0
         constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         return cls(mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32))
 
     def times(self, factor: float) -> Standard:
-        """Return the scaling whose result is smaller by a factor."""
+        """Scaling with ``factor`` times the scale, so that its results are smaller."""
         return Standard(self.mean, self.scale * np.float32(factor))
 
     @property
@@ -82,5 +84,5 @@ class Standard:
         return scaled
 
     def inverse(self, scaled: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring scaled values back to their units."""
+        """Convert scaled values back to their units."""
         return np.asarray(scaled, dtype=np.float32) * self.scale + self.mean

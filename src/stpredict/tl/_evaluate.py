@@ -12,8 +12,8 @@ from stpredict._log import tell
 from stpredict._sdata._layer_steps import layer_steps, units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
-from stpredict.targets._base import dense, matrix
-from stpredict.targets._counts import COUNTS_UNITS, PER
+from stpredict.targets._matrix import as_matrix, dense
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.tl._crossval._protocol import n_patients
 from stpredict.tl._crossval._scores import (
     as_table,
@@ -115,7 +115,7 @@ def evaluate(
     first = records[names[0]]
     per_10k = layer is None and first["units"] == COUNTS_UNITS
     layer = first.get("layer") if layer is None else layer
-    measured = matrix(spots.layer(layer))
+    measured = as_matrix(spots.layer(layer))
     labels, _ = group_labels(spots, None)
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
@@ -124,7 +124,7 @@ def evaluate(
         rows, columns, matched = _match(spots.table, table, name)
         values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
         if per_10k:
-            values = values / library_size(measured)[rows, None] * PER
+            values = values / library_size(measured)[rows, None] * TARGET_SUM
         predicted = np.asarray(matched.X, dtype=np.float64)
         genes = matched.var_names.to_numpy()
         is_new = np.array([gene not in covered for gene in genes])

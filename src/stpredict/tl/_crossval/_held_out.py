@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
-from stpredict.targets._base import dense
+from stpredict.targets._matrix import dense
 from stpredict.tl._fitting._split import group_labels
 
 if TYPE_CHECKING:

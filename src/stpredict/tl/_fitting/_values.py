@@ -16,8 +16,8 @@ from stpredict._sdata._provenance import read_step
 from stpredict._sdata._steps import BalanceStep
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
-from stpredict.targets._base import dense, matrix
-from stpredict.targets._counts import PER, Counts
+from stpredict.targets._matrix import as_matrix, dense
+from stpredict.targets._counts import TARGET_SUM, Counts
 from stpredict.training import Measured
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Values:
         values = dense(self.fit_genes[rows][:, self.columns])
         if self.library is None:
             return values
-        return (values / self.library[rows, None] * PER).astype(np.float32)
+        return (values / self.library[rows, None] * TARGET_SUM).astype(np.float32)
 
 
 def read_values(spots: SpotTable, task: Task) -> Values:
@@ -71,7 +71,7 @@ def read_values(spots: SpotTable, task: Task) -> Values:
     genes = _genes(spots.table, task.genes)
     loss = make_loss(task, len(genes))
     check_ranked(task.layer, layer_steps(spots.table, task.layer), genes)
-    values = matrix(spots.layer(task.layer))
+    values = as_matrix(spots.layer(task.layer))
     columns = spots.table.var_names.get_indexer(genes)
     library = None
     if loss.needs_counts:
@@ -207,7 +207,7 @@ def _values_of(
     spots: SpotTable, model: Model, names: Sequence[str], columns: NDArray[np.intp]
 ) -> Values:
     _validate.present(names, spots.table.var_names)
-    values = matrix(spots.layer(model.recipe.layer))
+    values = as_matrix(spots.layer(model.recipe.layer))
     library = None
     if isinstance(model.targets, Counts):
         library = library_size(values)

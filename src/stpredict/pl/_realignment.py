@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from stpredict import _keys
 from stpredict._sdata import _provenance, _sections
-from stpredict.alignment import apply
+from stpredict.alignment import move_points
 from stpredict.pl._drawing import _section
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def realignment(
         raise KeyError(f"section {found.name!r} was not realigned: run stp.pp.realign first")
     matrix = np.asarray(record["matrix"], dtype=float)
     n_panels = 2 if "surface" in record else 1
-    before = apply(_inverse(matrix), found.centers_um)
+    before = move_points(_inverse(matrix), found.centers_um)
     within = _section.limits(found, more=[before])
     drawn = (
         _section.new_axes(n_panels, within, width=4.8)

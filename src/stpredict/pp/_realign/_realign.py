@@ -11,7 +11,7 @@ from stpredict import _keys, _validate
 from stpredict._log import tell
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import open_table
-from stpredict.alignment import MOTIONS, apply, estimate, pitch_of
+from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
 from stpredict.pp._realign._evidence_maps import evidence_of
 from stpredict.pp._realign._moved import drop_outdated, move_shapes
 from stpredict.pp._tissue._find import tissue_mask
@@ -217,7 +217,7 @@ def _estimated(
     _validate.counts(counts, what=f"counts of section {section.name!r}")
     reach = max_shift_um or _REACH_PITCHES * pitch_of(section.centers_um)
     evidence = evidence_of(section, counts, tissue_mask(spots.sdata, section.image))
-    best = estimate(evidence, kind=motion, max_shift=reach)
+    best = estimate_motion(evidence, kind=motion, max_shift=reach)
     signals = {
         f"{signal}_{when}": value
         for when, values in (("before", best.before), ("after", best.after))
@@ -248,7 +248,7 @@ def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
     if not motion["moved"]:
         return f"left unchanged{evidence}"
     center = section.centers_um.mean(axis=0, keepdims=True)
-    dx, dy = (apply(motion["matrix"], center) - center)[0]
+    dx, dy = (move_points(motion["matrix"], center) - center)[0]
     angle = np.rad2deg(np.arctan2(motion["matrix"][1, 0], motion["matrix"][0, 0]))
     rotation = f", rotated by {angle:.1f}°" if abs(angle) > 0.05 else ""
     return f"moved by ({dx:.0f}, {dy:.0f}) µm{rotation}{evidence}"

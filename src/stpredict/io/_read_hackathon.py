@@ -125,32 +125,34 @@ def read_hackathon(
             f"patients= names {_validate.listing(unknown)}; slides: {_validate.listing(names)}"
         )
     cell_types = {
-        slide: [name for name in table if re.fullmatch(r"C\d+", name)]
-        for slide, table in spots.items()
+        slide: [name for name in fields if re.fullmatch(r"C\d+", name)]
+        for slide, fields in spots.items()
     }
     _check_cell_types(cell_types, split)
     sections = []
-    for slide, table in spots.items():
+    for slide, fields in spots.items():
         pixels = open_hdf5(path, f"images/{group}/{slide}")
-        positions = table[["x", "y"]].to_numpy(dtype=float)
+        positions = fields[["x", "y"]].to_numpy(dtype=float)
         # checked before the µm per pixel are derived from them
         _validate.not_empty(slide, len(positions))
         _validate.inside_image(positions, pixels.shape[1:], section=slide)
         section = assemble_section(
             slide,
             image=pixels,
-            counts=sp.csr_matrix(table[cell_types[slide]].to_numpy(dtype=np.float32)),
-            obs_names=range(len(table)),
+            counts=sp.csr_matrix(fields[cell_types[slide]].to_numpy(dtype=np.float32)),
+            obs_names=range(len(fields)),
             var_names=cell_types[slide],
             positions=positions,
             mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
             diameter_um=diameter_um,
             patient=None if patients is None else patients.get(slide, slide),
-            obs=table.drop(columns=["x", "y", *cell_types[slide]]),
+            obs=fields.drop(columns=["x", "y", *cell_types[slide]]),
         )
-        section.tables["table"].layers[_keys.ABUNDANCE] = section.tables["table"].X.copy()
         sections.append(section)
-    return concat(sections)
+    sdata = concat(sections)
+    table = sdata.tables["table"]
+    table.layers[_keys.ABUNDANCE] = table.X.copy()
+    return sdata
 
 
 def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> list[str]:
@@ -192,8 +194,8 @@ def _check_cell_types(cell_types: dict[str, list[str]], split: str) -> None:
     for slide, names in cell_types.items():
         if split == "train" and not names:
             raise ValueError(f"slide {slide!r} has no abundances C1, C2, …")
-        if set(names) != set(cell_types[first]):
-            different = set(names) ^ set(cell_types[first])
+        different = set(names) ^ set(cell_types[first])
+        if different:
             raise ValueError(
                 f"slides {first!r} and {slide!r} differ in their cell types: "
                 f"{_validate.listing(sorted(different))}"

@@ -39,13 +39,11 @@ class Design:
             raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
         for side in self.shape:
             check_integer("size_px", side, at_least=1)
-        check_integer("off_tissue", self.off_tissue, at_least=0)
-        check_integer("seed", self.seed, at_least=0)
         _validate.one_of("spots", self.layout, ["hexagonal", "square", "cells"])
-        _validate.positive("mpp", self.mpp, unit="µm per pixel")
-        _validate.positive("pitch_um", self.pitch_um, unit="µm")
-        _validate.positive("tile_um", self.tile_um, unit="µm")
-        _validate.positive("counts_per_spot", self.counts_per_spot)
+        for name in ("off_tissue", "seed"):
+            check_integer(name, getattr(self, name), at_least=0)
+        for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
+            _validate.positive(name, getattr(self, name))
         if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
             raise ValueError(f"stain_variation must be 0 or more: {self.stain_variation!r}")
         if self.pitch_px < _MIN_PITCH_PX:

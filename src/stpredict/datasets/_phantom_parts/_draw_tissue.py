@@ -35,30 +35,14 @@ GLASS = np.array([243.0, 242.0, 245.0], dtype=np.float32)
 
 @dataclass(frozen=True)
 class DrawnTissue:
-    """Image of a section and the structures drawn in it.
+    """Image of a section and the structures drawn in it."""
 
-    Attributes
-    ----------
-    image
-        uint8, ``(3, y, x)``.
-    eosin
-        float32, ``(y, x)``: eosin concentration.
-    mask
-        float32, ``(y, x)``: 1 on tissue, 0 on glass, smooth in between.
-    region
-        int8, ``(y, x)``: index into `REGIONS`, also defined on glass.
-    nuclei
-        float64, ``(n, 2)``: x, y of the nuclei in pixels.
-    radii_um
-        float32, ``(n,)``: geometric mean of a nucleus' half axes in µm.
-    """
-
-    image: NDArray[np.uint8]
-    eosin: FloatArray
-    mask: FloatArray
-    region: NDArray[np.int8]
-    nuclei: NDArray[np.float64]
-    radii_um: FloatArray
+    image: NDArray[np.uint8]  # (3, y, x)
+    eosin: FloatArray  # (y, x): eosin concentration
+    mask: FloatArray  # (y, x): 1 on tissue, 0 on glass, smooth in between
+    region: NDArray[np.int8]  # (y, x): index into `REGIONS`, also defined on glass
+    nuclei: NDArray[np.float64]  # (n, 2): x, y of the nuclei in pixels
+    radii_um: FloatArray  # (n,): geometric mean of a nucleus' half axes
 
 
 def draw_tissue(
@@ -70,21 +54,10 @@ def draw_tissue(
     grain_um: float,
     stain_variation: float,
 ) -> DrawnTissue:
-    """Draw one section.
+    """Draw one section, with patches of the size ``grain_um`` inside its regions.
 
-    Parameters
-    ----------
-    rng, stain_rng
-        Random generators of the tissue and of its staining. They are separate, so that the same
-        tissue can be stained differently.
-    shape
-        Height and width in pixels.
-    mpp
-        µm per pixel.
-    grain_um
-        Size in µm of the patches by which the tissue varies inside a region.
-    stain_variation
-        0: the reference stain; 1: strong differences in hue and intensity between sections.
+    The tissue and its staining have separate random generators, so that the same tissue can be
+    stained differently.
     """
     maps = draw_maps(rng, shape, grain_um / mpp)
     nuclei, radii_um = _place_nuclei(rng, maps, shape, mpp)

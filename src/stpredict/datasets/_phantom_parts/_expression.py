@@ -27,24 +27,12 @@ AMBIENT = 0.03  # total of a spot off the tissue, relative to one on it
 
 @dataclass(frozen=True)
 class GeneProgram:
-    """What each gene depends on; the same for all sections.
-
-    Attributes
-    ----------
-    genes
-        Names.
-    planted
-        One of `PLANTED` per gene.
-    weights
-        ``(n_genes, 3)``: log expectation per unit of each `MORPHOLOGY`.
-    share
-        ``(n_genes,)``: mean share of a spot's counts; sums to 1.
-    """
+    """What each gene depends on; the same for all sections."""
 
     genes: list[str]
-    planted: NDArray[np.str_]
-    weights: FloatArray
-    share: FloatArray
+    planted: NDArray[np.str_]  # (n_genes,): one of `PLANTED`
+    weights: FloatArray  # (n_genes, 3): log expectation per unit of each `MORPHOLOGY`
+    share: FloatArray  # (n_genes,): mean share of a spot's counts; sums to 1
 
     def columns(self) -> pd.DataFrame:
         """Columns of the table's ``var``."""

@@ -21,24 +21,12 @@ _SPOT_TISSUE, _CELL_TISSUE, _GLASS_TISSUE = 0.8, 0.5, 0.01
 
 @dataclass(frozen=True)
 class PlacedSpots:
-    """Spots or cells of one section; those off the tissue come last.
+    """Spots or cells of one section; those off the tissue come last."""
 
-    Attributes
-    ----------
-    xy
-        ``(n, 2)``: true positions x, y in pixels.
-    on_tissue
-        ``(n,)``, bool.
-    region
-        ``(n,)``: index into `REGIONS`, ``len(REGIONS)`` for glass.
-    nucleus_um
-        ``(n,)``: radius of each cell's nucleus in µm, NaN off the tissue; None for spots.
-    """
-
-    xy: NDArray[np.float64]
-    on_tissue: NDArray[np.bool_]
-    region: NDArray[np.intp]
-    nucleus_um: NDArray[np.float64] | None
+    xy: NDArray[np.float64]  # (n, 2): true positions x, y in pixels
+    on_tissue: NDArray[np.bool_]  # (n,)
+    region: NDArray[np.intp]  # (n,): index into `REGIONS`, len(REGIONS) for glass
+    nucleus_um: NDArray[np.float64] | None  # (n,): radius of cells' nuclei, NaN off the tissue
 
 
 def place_spots(

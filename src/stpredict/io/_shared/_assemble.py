@@ -45,30 +45,12 @@ def assemble_section(
     obs: pd.DataFrame | None = None,
     var: pd.DataFrame | None = None,
 ) -> SpatialData:
-    """Assemble the SpatialData of one section.
+    """Check the image, positions and values of one section, and assemble its SpatialData.
 
-    Parameters
-    ----------
-    section
-        Name of the section, which is also the name of its shapes and the prefix of its image.
-    image
-        8-bit RGB image, as a file or an array.
-    counts
-        Counts or other non-negative values, n_obs × n_vars.
-    obs_names, var_names
-        Spot ids, unique within the section, and gene names.
-    positions
-        Centres of the spots, (n_obs, 2), x and y in pixels of the image.
-    mpp
-        µm per pixel of the image.
-    diameter_um
-        Diameter of the spots in µm, a number or (n_obs,).
-    polygons
-        Outlines in pixels of the image, (n_obs,) shapely polygons, in place of a diameter.
-    patient
-        Name of the patient, for ``obs["patient"]``.
-    obs, var
-        Further columns, in the order of ``obs_names`` and ``var_names``.
+    Positions (n_obs, 2) are x and y in pixels of the image. Spots are circles of ``diameter_um``,
+    a number or (n_obs,), or else ``polygons``, (n_obs,) in pixels. ``counts``, n_obs × n_vars, may
+    be any non-negative values. ``obs`` and ``var`` hold further columns, in the order of
+    ``obs_names`` (unique within the section) and ``var_names``.
 
     Returns
     -------

@@ -31,13 +31,8 @@ def open_image(image: str | Path | NDArray[Any] | da.Array) -> da.Array:
     """Open an RGB image as a lazy array of shape (3, y, x), uint8.
 
     TIFF files are read window by window. JPEG and PNG files are decoded whole when the first
-    window is read, and only the most recently used one stays in memory.
-
-    Parameters
-    ----------
-    image
-        Path of a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x). A fourth channel is
-        assumed to be alpha and left out.
+    window is read, and only the most recently used one stays in memory. Arrays may be (y, x, 3) or
+    (3, y, x). A fourth channel is assumed to be alpha and left out.
 
     Raises
     ------

@@ -66,7 +66,7 @@ STEPS = {
     "embed": {"encoder": mean_colour, "tile_um": 40},
     "filter_spots": {},
     "neighbors": {"n_neighbors": 3},
-    "normalize": {},
+    "normalize": {"target_sum": 100},
     "normalize_stain": {"method": "reinhard"},
     "rank_expression": {"layer": None},
     "realign": {"shift_um": (2, 1)},

@@ -1,4 +1,4 @@
-"""Conditions that every test of a step meets, and sections that those of one module share."""
+"""Fixtures shared by the tests of preprocessing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stpredict._sdata._elements import copy_of
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """No messages, but where a test turns them on to look at them."""
+    """Silence messages, unless a test turns them on."""
     monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 @pytest.fixture(scope="module")
 def pristine(request):
-    """What the ``phantom()`` of a test's module makes, once."""
+    """Result of the ``phantom()`` of a test's module, computed once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stp.settings, "verbosity", 0)
         return request.module.phantom()
@@ -24,5 +24,5 @@ def pristine(request):
 
 @pytest.fixture
 def sdata(pristine):
-    """A copy of it, which a test may change."""
+    """Copy of `pristine`, which a test may change."""
     return copy_of(pristine)

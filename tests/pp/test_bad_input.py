@@ -1,4 +1,4 @@
-"""Objects that cannot be worked on: every step says why, and leaves them as they were."""
+"""Invalid objects: every step reports the problem and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sdata():
     """A section of 5 x 5 spots with results of earlier steps, which a failure must not lose."""
     rng = np.random.default_rng(0)
     y, x = (a.ravel() for a in np.mgrid[:5, :5])
-    made = assemble_section(
+    section = assemble_section(
         "S1",
         image=rng.integers(0, 256, (120, 160, 3), dtype=np.uint8),
         counts=rng.poisson(60.0, (N, 4)),
@@ -31,13 +31,13 @@ def sdata():
         mpp=2.0,
         diameter_um=20,
     )
-    table = made.tables["table"]
+    table = section.tables["table"]
     table.layers["log1p"] = np.log1p(table.X.toarray())
     table.obsm["X_mean_colour"] = np.zeros((N, 3), dtype=np.float32)
     table.obsp["spatial_connectivities"] = sp.eye(N, format="csr")
     table.var["selected"] = [True, False, True, False]
     table.uns["stpredict"] = {"embed": {"X_mean_colour": {"tile_um": 9.0}}}
-    return made
+    return section
 
 
 def digest(values):
@@ -185,7 +185,7 @@ def count(value):
     return spoil
 
 
-MEND = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
+REGISTER = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 #: What is spoiled, for which steps, what they say.
 CASES = {
     "no annotation": (unannotated, ALL, r"tables\['table'\] annotates no shapes.*parse\("),
@@ -195,8 +195,12 @@ CASES = {
     "empty section": (empty_section, SPATIAL, "section 'S2' has no rows in the table"),
     "no image": (no_image, SPATIAL, r"shares no coordinate system with an image; images: none"),
     "no common system": (apart, SPATIAL, r"\(coordinate systems elsewhere\) shares no coordinate"),
-    "several images": (two_images, SPATIAL, "several images .*'S1': S1_image, again: .*" + MEND),
-    "no mpp": (pixels_only, SPATIAL, r"µm per pixel of images\['S1_image'\] are not .*" + MEND),
+    "several images": (
+        two_images,
+        SPATIAL,
+        "several images .*'S1': S1_image, again: .*" + REGISTER,
+    ),
+    "no mpp": (pixels_only, SPATIAL, r"µm per pixel of images\['S1_image'\] are not .*" + REGISTER),
     "stretched image": (stretched, SPATIAL, "stretches its axes by 3 and 2"),
     "repeated ids": (duplicated_ids, SPATIAL, "in the table are not unique, repeated: s0"),
     "grey image": (image_of(1, np.uint8), SPATIAL, "has 1 channels of uint8; .*3 channels"),
@@ -221,7 +225,7 @@ CASES = {
     ("case", "step"), [(case, step) for case, (_, steps, _) in CASES.items() for step in steps]
 )
 @pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")  # spatialdata's
-def test_told_and_left_alone(sdata, case, step):
+def test_the_error_names_the_problem_and_nothing_changes(sdata, case, step):
     spoil, _, message = CASES[case]
     spoil(sdata)
     before = state(sdata)
@@ -231,7 +235,7 @@ def test_told_and_left_alone(sdata, case, step):
 
 
 @pytest.mark.parametrize("case", ["outside", "NaN positions"])
-def test_filter_spots_mends_positions(sdata, case):
+def test_filter_spots_removes_bad_positions(sdata, case):
     CASES[case][0](sdata)
     sdata.tables["table"].obs["tissue_fraction"] = 1.0
     stp.pp.filter_spots(sdata)
@@ -241,7 +245,7 @@ def test_filter_spots_mends_positions(sdata, case):
 
 
 @pytest.mark.parametrize("case", ["several images", "no mpp"])
-def test_register_um_mends_the_link(sdata, case):
+def test_register_um_links_image_and_section(sdata, case):
     CASES[case][0](sdata)
     stp.io.register_um(sdata, "S1", image="S1_image", mpp=2.0)
     for step in SPATIAL:
@@ -347,7 +351,7 @@ COMPARABLE = {
 
 
 @pytest.mark.parametrize("case", COMPARABLE)
-def test_comparable_told_and_left_alone(sdata, case):
+def test_steps_across_sections_refuse_bad_input_and_change_nothing(sdata, case):
     spoil, step, options, message = COMPARABLE[case]
     spoil(sdata)
     before = state(sdata)
@@ -356,8 +360,8 @@ def test_comparable_told_and_left_alone(sdata, case):
     assert state(sdata) == before
 
 
-def test_glass_moves_no_spots(sdata):
-    # one signal may be useless, as may both: that is no mistake of the user's
+def test_an_image_of_glass_moves_no_spots(sdata):
+    # both signals may be uninformative, which is not an error
     blank(sdata)
     where = get_transformation(sdata.shapes["S1"], get_all=True)
     stp.pp.realign(sdata)
@@ -369,7 +373,7 @@ def test_glass_moves_no_spots(sdata):
 
 @pytest.mark.parametrize("step", ALL)
 @pytest.mark.parametrize("wrong", [None, pd.DataFrame(), "C2"])
-def test_something_else(step, wrong):
+def test_other_objects_are_refused(step, wrong):
     with pytest.raises(
         TypeError, match=f"expected a SpatialData object, got {type(wrong).__name__}"
     ):

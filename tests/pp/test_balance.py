@@ -1,4 +1,4 @@
-"""Weights by which planted kinds of tissue weigh alike."""
+"""Planted kinds of tissue get equal weight."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights(sdata):
     return weight
 
 
-def test_planted_clusters_weigh_alike_within_each_section(sdata):
+def test_planted_clusters_get_equal_weight_within_each_section(sdata):
     table = plant(sdata)
     stp.pp.balance(sdata, resolution=0.2)
     weight = weights(sdata)
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_weights(sdata):
     np.testing.assert_array_equal(weights(sdata), first)
 
 
-def test_a_column_instead(sdata):
+def test_groups_of_a_column_get_equal_weight(sdata):
     table = sdata.tables["table"]
     stp.pp.balance(sdata, by="region_truth")
     total = weights(sdata).groupby(table.obs["region_truth"], observed=True).sum()
@@ -88,7 +88,7 @@ def test_a_column_instead(sdata):
     assert _provenance.recorded(table, "balance")["n_groups"] == [len(total)]
 
 
-def test_sections_weigh_alike_whatever_their_size(sdata):
+def test_sections_get_equal_weight_regardless_of_size(sdata):
     table = sdata.tables["table"]
     keep = np.flatnonzero(
         (table.obs["region"] == "S1").to_numpy() | (np.arange(table.n_obs) % 3 == 0)

@@ -1,4 +1,4 @@
-"""Tissue that was drawn is found, lies where it was drawn, and is measured under every spot."""
+"""Drawn tissue is detected at its position, and measured under every spot."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def image_only(pixels, *, name="slide", **options):
 
 def mask_at_full_resolution(sdata, image="S1_image"):
     levels = _elements.levels_of(sdata, image)
-    found = stored_tissue_mask(sdata, image, levels[0].shape[1:])
+    mask = stored_tissue_mask(sdata, image, levels[0].shape[1:])
     y, x = np.mgrid[: levels[0].shape[1], : levels[0].shape[2]]
-    return found.contains(np.stack([x, y], axis=-1) + 0.5)
+    return mask.contains(np.stack([x, y], axis=-1) + 0.5)
 
 
 class TestLabels:
@@ -72,8 +72,8 @@ class TestLabels:
         assert labels.shape == (600, 800)
         y, x = np.mgrid[:1200, :1600] + 0.5
         planted = (y - 600) ** 2 + (x - 500) ** 2 <= 300**2
-        found = mask_at_full_resolution(sdata)
-        assert (found & planted).sum() / (found | planted).sum() > 0.98
+        mask = mask_at_full_resolution(sdata)
+        assert (mask & planted).sum() / (mask | planted).sum() > 0.98
 
     def test_it_lies_on_the_image_in_every_coordinate_system(self, sdata):
         turned = np.array([[0, -3, 70], [3, 0, 5], [0, 0, 1.0]])
@@ -97,9 +97,9 @@ class TestLabels:
     @pytest.mark.parametrize("method", ["otsu", "felzenszwalb", "weka"])
     def test_methods(self, sdata, method, capsys):
         stp.pp.detect_tissue(sdata, method=method)
-        found = mask_at_full_resolution(sdata)
+        mask = mask_at_full_resolution(sdata)
         area = np.pi * 300**2
-        assert 0.95 < found.sum() / area < 1.2
+        assert 0.95 < mask.sum() / area < 1.2
         record = _provenance.recorded(sdata.tables["table"], "detect_tissue")
         assert (record["method"], record["images"]) == (method, ["S1_image"])
         assert capsys.readouterr().out == ""
@@ -111,9 +111,9 @@ class TestLabels:
         levels = _elements.levels_of(sdata, "slide")
         labels = np.asarray(sdata.labels["slide_tissue"])
         assert sorted(np.unique(labels)) == [0, 1, 2, 3]
-        found = stored_tissue_mask(sdata, "slide", levels[0].shape[1:])
+        mask = stored_tissue_mask(sdata, "slide", levels[0].shape[1:])
         centers = np.array([(x, y) for y, x, _ in [*pieces, (900, 1200, 15)]], dtype=float)
-        assert list(found.contains(centers)) == [True, True, True, False]
+        assert list(mask.contains(centers)) == [True, True, True, False]
 
     def test_pale_tissue_that_is_enclosed_is_tissue(self):
         pixels = slide((600, 500, 300))
@@ -122,9 +122,9 @@ class TestLabels:
         pixels[:, (yy - 600) ** 2 + (xx - 650) ** 2 <= 90**2] = 240  # a hole one can look through
         sdata = section(pixels=pixels)
         stp.pp.detect_tissue(sdata)
-        found = mask_at_full_resolution(sdata)
-        assert found[600, 500]
-        assert not found[600, 650]
+        mask = mask_at_full_resolution(sdata)
+        assert mask[600, 500]
+        assert not mask[600, 650]
 
     def test_glass_that_is_darker_at_the_corners(self):
         pixels = slide((600, 800, 200)).astype(float)
@@ -135,21 +135,21 @@ class TestLabels:
         share = (np.asarray(sdata.labels["slide_tissue"]) > 0).mean()
         assert share == pytest.approx(np.pi * 200**2 / (1200 * 1600), rel=0.05)
 
-    def test_without_glass_all_is_tissue(self, sdata):
+    def test_an_image_without_glass_is_all_tissue(self, sdata):
         dark = sdata.images["S1_image"]
         for scale in dark.children:
             dark[scale].ds["image"].data = dark[scale].ds["image"].data // 3
         stp.pp.detect_tissue(sdata)
         assert (np.asarray(sdata.labels["S1_image_tissue"]) == 1).all()
 
-    def test_again_replaces(self, sdata):
+    def test_a_second_call_replaces_the_labels(self, sdata):
         stp.pp.detect_tissue(sdata)
         sdata.labels["S1_image_tissue"].data[:] = 0
         stp.pp.detect_tissue(sdata)
         assert np.asarray(sdata.labels["S1_image_tissue"]).any()
         assert sdata.tables["table"].obs["tissue_fraction"].iloc[0] == 1
 
-    def test_told(self, sdata, capsys, monkeypatch):
+    def test_the_share_of_tissue_is_logged(self, sdata, capsys, monkeypatch):
         monkeypatch.setattr(stp.settings, "verbosity", 1)
         stp.pp.detect_tissue(sdata)
         assert "detect_tissue: S1_image: 15 % tissue" in capsys.readouterr().out
@@ -175,12 +175,12 @@ class TestResolution:
         assert area == pytest.approx(np.pi * 350**2, rel=0.02)
 
     def test_chunks_are_not_held_together(self):
-        """A slide of which each chunk is made when asked for: no chunk is asked for twice."""
-        asked = []
+        """A slide whose chunks are computed on demand: no chunk is computed twice."""
+        computed = []
 
         def chunk(block_info=None):
             (_, (y0, y1), (x0, x1)) = block_info[None]["array-location"]
-            asked.append((y0, x0))
+            computed.append((y0, x0))
             yy, xx = np.ogrid[y0:y1, x0:x1]
             inside = (yy - 4000) ** 2 + (xx - 5000) ** 2 < 2500**2
             return np.where(inside, 120, 240).astype(np.uint8)[None].repeat(3, 0)
@@ -189,7 +189,7 @@ class TestResolution:
         image = da.map_blocks(chunk, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), "u1"))
         pieces, scale = find_tissue([image], mpp=None)
         assert pieces.size < 3e6
-        assert len(asked) == len(set(asked)) == 80
+        assert len(computed) == len(set(computed)) == 80
         area = (pieces > 0).sum() * scale[0] * scale[1]
         assert area == pytest.approx(np.pi * 2500**2, rel=0.01)
 
@@ -218,7 +218,7 @@ class TestFraction:
             # small circles have few fine pixels
             assert share == pytest.approx(value[near].mean(), abs=0.04 + 0.08 / radius)
 
-    def test_nowhere_is_no_tissue(self):
+    def test_area_outside_the_image_is_not_tissue(self):
         tissue = TissueMask(mask=np.ones((4, 4), dtype=bool), scale=(2.0, 2.0), shape_yx=(9, 9))
         centers = np.array([[np.nan, 3.0], [-20.0, 3.0], [4.5, 4.5], [8.5, 8.5]])
         np.testing.assert_array_equal(tissue.fraction(centers, np.full(4, 0.4)), [0, 0, 1, 1])
@@ -266,13 +266,13 @@ class TestFilterSpots:
         assert list(sdata.tables["table"].obs["instance_id"]) == ["in", "rim"]
         assert not sdata.labels
 
-    def test_looks_where_nothing_is_known(self):
+    def test_tissue_is_detected_where_the_fraction_is_unknown(self):
         sdata = stp.io.concat([section("S1"), section("S2")])
         stp.pp.detect_tissue(sdata, "S1_image")
         stp.pp.filter_spots(sdata)
         assert list(sdata.tables["table"].obs["instance_id"]) == ["in", "rim"] * 2
 
-    def test_labels_that_lie_elsewhere(self, sdata):
+    def test_misaligned_labels_are_refused(self, sdata):
         stp.pp.detect_tissue(sdata)
         del sdata.tables["table"].obs["tissue_fraction"]
         labels = sdata.labels["S1_image_tissue"]
@@ -356,27 +356,29 @@ def test_blank_glass(method, noise):
         (3, np.uint16, "has 3 channels of uint16"),
     ],
 )
-def test_images_that_are_no_he(channels, dtype, message):
+def test_images_other_than_rgb_are_refused(channels, dtype, message):
     sdata = image_only(np.zeros((channels, 600, 600), dtype=dtype))
     with pytest.raises(ValueError, match=message):
         stp.pp.detect_tissue(sdata)
     assert not sdata.labels
 
 
-def test_the_name_is_taken(sdata):
+def test_a_used_name_is_refused(sdata):
     sdata.images["S1_image_tissue"] = Image2DModel.parse(slide(), dims=("c", "y", "x"))
-    with pytest.raises(ValueError, match="the name 'S1_image_tissue' of the labels is used by another"):
+    with pytest.raises(
+        ValueError, match="the name 'S1_image_tissue' of the labels is used by another"
+    ):
         stp.pp.detect_tissue(sdata, "S1_image")
     assert unchanged(sdata)
 
 
 @pytest.mark.parametrize("wrong", [None, "C2"])
-def test_something_else(wrong):
+def test_other_objects_are_refused(wrong):
     with pytest.raises(TypeError, match="expected a SpatialData object"):
         stp.pp.detect_tissue(wrong)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="HER2ST is not beside the repository")
+@pytest.mark.skipif(not DATA.is_dir(), reason="HER2ST is not available")
 def test_real_sections():
     sdata = stp.datasets.her2st(["C2"], directory=DATA)
     stp.pp.detect_tissue(sdata)

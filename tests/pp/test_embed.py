@@ -1,4 +1,4 @@
-"""Embeddings equal those of crops cut by hand, at the size in µm that was asked for."""
+"""Embeddings equal those of crops cut by hand, at the requested size in µm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mean_colour(tiles):
 
 
 def colour_and_place(tiles):
-    """Mean colour of the tile and of its upper and left half: tells orientation."""
+    """Mean colour of the tile and of its upper and left half, which depends on orientation."""
     side = tiles.shape[-1]
     parts = (tiles, tiles[..., : side // 2, :], tiles[..., : side // 2])
     return torch.cat([part.mean((-2, -1)) for part in parts], dim=1)
@@ -61,12 +61,12 @@ def section(name="S1", *, size=(260, 340), mpp=0.5, n=9, seed=0, image=None, xy=
 
 def crops(sdata, side, *, name="S1"):
     """Tiles by plain slicing of the image padded with white."""
-    (found,) = (s for s in open_table(sdata).sections if s.name == name)
+    spots = open_table(sdata).section(name)
     padded = np.pad(
-        found.levels[0].compute(), ((0, 0), (side, side), (side, side)), constant_values=255
+        spots.levels[0].compute(), ((0, 0), (side, side), (side, side)), constant_values=255
     )
     tiles = []
-    for x, y in found.centers:
+    for x, y in spots.centers:
         left, top = int(np.rint(x - side / 2)) + side, int(np.rint(y - side / 2)) + side
         tiles.append(padded[:, top : top + side, left : left + side])
     return torch.from_numpy(np.stack(tiles))
@@ -114,9 +114,7 @@ def test_slots():
 )
 def test_equals_encoding_crops(encoder, batch_size):
     sdata = section()
-    stp.pp.embed(
-        sdata, encoder, tile_um=72, n_subtiles=3, key_added="X_e", batch_size=batch_size
-    )
+    stp.pp.embed(sdata, encoder, tile_um=72, n_subtiles=3, key_added="X_e", batch_size=batch_size)
     table = sdata.tables["table"]
     loaded = encoders.load(encoder, name="e")
     tiles = crops(sdata, 144)  # 0.5 µm per pixel: nothing is resampled
@@ -142,7 +140,7 @@ def test_subtiles_row_by_row(n_subtiles):
     np.testing.assert_allclose([red.mean(), green.mean()], [69.5, 129.5], atol=1e-3)
 
 
-def test_one_subtile_is_none():
+def test_one_subtile_means_none():
     sdata = section()
     stp.pp.embed(sdata, mean_colour, tile_um=40, n_subtiles=3)
     stp.pp.embed(sdata, mean_colour, tile_um=30, n_subtiles=1)
@@ -154,7 +152,7 @@ def test_one_subtile_is_none():
     assert _provenance.recorded(table, "embed")["X_mean_colour"]["n_subtiles"] == 1
 
 
-def test_several_embeddings_beside_each_other():
+def test_several_embeddings_coexist():
     sdata = section()
     stp.pp.embed(sdata, mean_colour, tile_um=40, n_subtiles=3)
     stp.pp.embed(sdata, mean_colour, tile_um=60, n_subtiles=3, key_added="X_wide")
@@ -166,7 +164,7 @@ def test_several_embeddings_beside_each_other():
     assert {*tile_um, *(f"{k}_subtiles" for k in tile_um)} <= set(table.obsm)
 
 
-def test_sections_of_different_resolution_see_the_same():
+def test_sections_of_different_resolution_are_seen_at_one_scale():
     rng = np.random.default_rng(1)
     coarse = np.kron(rng.integers(0, 256, (20, 24, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     fine = np.kron(coarse, np.ones((2, 2, 1))).astype(np.uint8)
@@ -188,23 +186,23 @@ def test_sections_of_different_resolution_see_the_same():
     sdata = stp.io.concat(parts)
     sides = set()
 
-    def seen(tiles):
+    def recorder(tiles):
         sides.add(tuple(tiles.shape[-2:]))
         return mean_colour(tiles)
 
-    stp.pp.embed(sdata, seen, tile_um=60, n_subtiles=2)
+    stp.pp.embed(sdata, recorder, tile_um=60, n_subtiles=2)
     table = sdata.tables["table"]
     # the same tissue, in µm, at the same number of pixels (224: a dry run)
     assert sides - {(224, 224)} == {(120, 120), (60, 60)}
     first = (table.obs["region"] == "S1").to_numpy()
-    for slot in ("X_seen", "X_seen_subtiles"):
+    for slot in ("X_recorder", "X_recorder_subtiles"):
         np.testing.assert_allclose(
             table.obsm[slot][first], table.obsm[slot][~first], atol=1.5 / 255
         )
-    together = table.obsm["X_seen"].copy()
+    together = table.obsm["X_recorder"].copy()
     for part in parts:  # and as each section alone
-        stp.pp.embed(part, seen, tile_um=60, n_subtiles=2)
-    alone = np.vstack([part.tables["table"].obsm["X_seen"] for part in parts])
+        stp.pp.embed(part, recorder, tile_um=60, n_subtiles=2)
+    alone = np.vstack([part.tables["table"].obsm["X_recorder"] for part in parts])
     np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 
@@ -345,7 +343,7 @@ def test_bad_input(encoder, options, error, message):
     assert "stpredict" not in sdata.tables["table"].uns
 
 
-def test_a_failure_keeps_the_embedding_before():
+def test_a_failure_keeps_the_earlier_embedding():
     sdata = section()
     stp.pp.embed(sdata, mean_colour, tile_um=40)
     before = sdata.tables["table"].obsm["X_mean_colour"].copy()

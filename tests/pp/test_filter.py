@@ -1,4 +1,4 @@
-"""Spots leave for the reason that was planted, are counted under it, and take their shapes."""
+"""Spots are removed for the planted reason, counted under it, and their shapes with them."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_planted_reasons(capsys, monkeypatch):
     after = sdata.tables["table"]
     assert list(after.obs_names) == expected
     assert removed(sdata) == {"outside_image": 2, "too_few_counts": 2, "off_tissue": 6}
-    told = capsys.readouterr().out
-    assert f"filter_spots: {n - 10} of {n} spots kept; removed: 2 without a position" in told
-    assert "2 with fewer than 100 counts, 6 off the tissue" in told
+    output = capsys.readouterr().out
+    assert f"filter_spots: {n - 10} of {n} spots kept; removed: 2 without a position" in output
+    assert "2 with fewer than 100 counts, 6 off the tissue" in output
     assert after.obs["on_tissue"].all()
     for section in ("S1", "S2"):
         left = after.obs.loc[after.obs["region"] == section, "instance_id"]
@@ -95,9 +95,9 @@ def test_known_tissue_fraction_is_used():
     table = sdata.tables["table"]
     table.obs["tissue_fraction"] = np.linspace(0, 1, table.n_obs)
     stp.pp.filter_spots(sdata, min_tissue_fraction=0.5)
-    kept = sdata.tables["table"].obs["tissue_fraction"]
-    assert kept.min() >= 0.5
-    assert len(kept) == table.n_obs // 2
+    remaining = sdata.tables["table"].obs["tissue_fraction"]
+    assert remaining.min() >= 0.5
+    assert len(remaining) == table.n_obs // 2
 
 
 def test_an_image_without_glass_is_all_tissue():
@@ -128,7 +128,7 @@ def test_a_spot_is_counted_under_the_first_reason():
     assert removed(sdata) == {"outside_image": 1, "too_few_counts": 1, "off_tissue": 0}
 
 
-def test_again_removes_nothing():
+def test_a_second_call_removes_nothing():
     sdata = stp.datasets.phantom(**FINE, off_tissue=2)
     stp.pp.filter_spots(sdata)
     before = list(sdata.tables["table"].obs_names)
@@ -137,18 +137,18 @@ def test_again_removes_nothing():
     assert set(removed(sdata).values()) == {0}
 
 
-def test_what_was_computed_before_stays_in_step():
+def test_earlier_results_stay_aligned():
     sdata = stp.datasets.phantom(**FINE, off_tissue=2)
     stp.pp.normalize(sdata)
     stp.pp.neighbors(sdata)
     before = sdata.tables["table"].copy()
     stp.pp.filter_spots(sdata)
     after = sdata.tables["table"]
-    kept = before.obs_names.isin(after.obs_names)
+    remaining = before.obs_names.isin(after.obs_names)
     np.testing.assert_array_equal(
-        after.layers["log1p"].toarray(), before.layers["log1p"].toarray()[kept]
+        after.layers["log1p"].toarray(), before.layers["log1p"].toarray()[remaining]
     )
-    graph = before.obsp["spatial_connectivities"][kept][:, kept]
+    graph = before.obsp["spatial_connectivities"][remaining][:, remaining]
     assert (after.obsp["spatial_connectivities"] != graph).nnz == 0
     assert "neighbors" in after.uns["stpredict"]
 

@@ -52,11 +52,13 @@ def best(table, scores, n_top_genes):
 def moran(values, weights):
     """Moran's I by its formula, gene by gene."""
     weights = weights / weights.sum(axis=1, keepdims=True)
-    found = []
+    scores = []
     for gene in values.T.astype(float):
-        apart = gene - gene.mean()
-        found.append(len(gene) / weights.sum() * (apart @ weights @ apart) / (apart @ apart))
-    return np.array(found)
+        centered = gene - gene.mean()
+        scores.append(
+            len(gene) / weights.sum() * (centered @ weights @ centered) / (centered @ centered)
+        )
+    return np.array(scores)
 
 
 @pytest.mark.parametrize("n_top_genes", [1, 9, 40])
@@ -80,7 +82,7 @@ def test_moran(unequal, n_top_genes):
 
 
 @pytest.mark.parametrize("n_top_genes", [1, 9, 39])
-def test_of_one_section_the_choice_is_that_of_scanpy(sdata, n_top_genes):
+def test_one_section_gives_scanpys_selection(sdata, n_top_genes):
     one = sdata.subset(["S1", "S1_image"])
     table = one.tables["table"]
     reference = sc.AnnData(table.layers["log1p"].copy())
@@ -103,7 +105,7 @@ def test_dispersions_of_several_sections_are_combined_by_rank(unequal):
     assert record["sections"] == ["S1", "S2"]
 
 
-def test_moran_prefers_genes_planted_in_the_tissue_to_genes_of_nothing(sdata):
+def test_moran_prefers_spatial_genes_to_null_genes(sdata):
     table = sdata.tables["table"]
     stp.pp.select_genes(sdata, n_top_genes=12, flavor="moran")
     planted = table.var["planted"].astype(str).to_numpy()
@@ -115,16 +117,16 @@ def test_moran_prefers_genes_planted_in_the_tissue_to_genes_of_nothing(sdata):
 def test_a_difference_between_sections_alone_does_not_count(sdata):
     table = sdata.tables["table"]
     stp.pp.select_genes(sdata, n_top_genes=10, flavor="moran")
-    wanted = selected(sdata)
+    expected = selected(sdata)
     values = table.layers["log1p"].toarray()
     values += 5 * (table.obs["region"] == "S1").to_numpy()[:, None] * (np.arange(40) % 2)
     table.layers["log1p"] = values
     stp.pp.select_genes(sdata, n_top_genes=10, flavor="moran")
-    assert selected(sdata) == wanted
+    assert selected(sdata) == expected
 
 
 @FLAVORS
-def test_a_gene_without_counts_is_the_last_choice(sdata, flavor):
+def test_a_gene_without_counts_is_selected_last(sdata, flavor):
     table = sdata.tables["table"]
     for matrix in (table.X, table.layers["log1p"]):
         values = matrix.toarray()
@@ -144,17 +146,17 @@ def test_a_gene_without_counts_is_the_last_choice(sdata, flavor):
 def test_formats(sdata, flavor, make):
     table = sdata.tables["table"]
     stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
-    wanted = selected(sdata)
+    expected = selected(sdata)
     table.X, table.layers["log1p"] = make(table.X), make(table.layers["log1p"])
     stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
-    assert selected(sdata) == wanted
+    assert selected(sdata) == expected
 
 
 @FLAVORS
-def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
+def test_unsorted_indices_stay_with_their_values(sdata, flavor):
     table = sdata.tables["table"]
     stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
-    wanted = selected(sdata)
+    expected = selected(sdata)
     for values in (table.X, table.layers["log1p"]):
         for start, stop in zip(values.indptr[:-1], values.indptr[1:], strict=True):
             values.indices[start:stop] = values.indices[start:stop][::-1].copy()
@@ -162,7 +164,7 @@ def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
         values.has_sorted_indices = False
     before = table.X.indices.copy(), table.layers["log1p"].indices.copy()
     stp.pp.select_genes(sdata, n_top_genes=11, flavor=flavor)
-    assert selected(sdata) == wanted
+    assert selected(sdata) == expected
     np.testing.assert_array_equal(table.X.indices, before[0])
     np.testing.assert_array_equal(table.layers["log1p"].indices, before[1])
 
@@ -179,7 +181,7 @@ def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
         ),
     ],
 )
-def test_what_a_flavor_needs(sdata, flavor, lost, message):
+def test_missing_inputs_are_reported(sdata, flavor, lost, message):
     table = sdata.tables["table"]
     if lost == "graph":
         del table.obsp["spatial_connectivities"]

@@ -25,7 +25,7 @@ def selected(sdata):
 
 
 def plant(sdata, counts):
-    """Put counts of one's own in the place of the phantom's."""
+    """Replace the phantom's counts."""
     table = sdata.tables["table"]
     full = np.zeros(table.shape, dtype=np.float32)
     full[:, : counts.shape[1]] = counts
@@ -106,7 +106,7 @@ def test_planted_genes_come_before_noise():
     assert selected(sdata) == set(table.var_names[strong])
 
 
-def test_a_gene_without_counts_is_the_last_choice(sdata):
+def test_a_gene_without_counts_is_selected_last(sdata):
     table = sdata.tables["table"]
     counts = table.X.toarray()
     counts[:, 5] = 0
@@ -117,7 +117,7 @@ def test_a_gene_without_counts_is_the_last_choice(sdata):
     assert len(selected(sdata)) == 30
 
 
-def test_genes_need_no_section_in_common_counts(sdata):
+def test_a_gene_may_be_absent_from_one_section(sdata):
     table = sdata.tables["table"]
     counts = table.X.toarray()
     counts[(table.obs["region"] == "S1").to_numpy(), 3] = 0  # one section never lists it
@@ -183,7 +183,7 @@ def test_repeated_genes(sdata):
 
 
 @pytest.mark.parametrize("flavor", ["variance", "pearson_residuals"])
-def test_unsorted_indices_are_not_sorted_under_their_values(flavor):
+def test_unsorted_indices_stay_with_their_values(flavor):
     # as tables are after an outer join; scipy sorts in place, and may share indices between copies
     sdata = stp.datasets.phantom(**SMALL)
     stp.pp.normalize(sdata)
@@ -196,8 +196,8 @@ def test_unsorted_indices_are_not_sorted_under_their_values(flavor):
     before = table.X.copy().toarray(), table.layers["log1p"].copy().toarray()
     dense = stp.datasets.phantom(**SMALL)
     stp.pp.normalize(dense)
-    for chosen in (sdata, dense):
-        stp.pp.select_genes(chosen, n_top_genes=7, flavor=flavor)
+    for each in (sdata, dense):
+        stp.pp.select_genes(each, n_top_genes=7, flavor=flavor)
     np.testing.assert_array_equal(table.X.toarray(), before[0])
     np.testing.assert_array_equal(table.layers["log1p"].toarray(), before[1])
     np.testing.assert_array_equal(table.var["selected"], dense.tables["table"].var["selected"])

@@ -1,4 +1,4 @@
-"""Spots of a grid lie at their pitch, on the tissue, all over it, and can be predicted."""
+"""A grid has its pitch, covers the tissue only and completely, and can be predicted."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_geometry(seed, layout, pitch, diameter, mpp, least):
         assert cKDTree(um).query(points)[0].max() <= reach * (1 + 1e-6)
 
 
-def test_what_is_written():
+def test_slots():
     sdata = slide(DISC, mpp=0.5)
     assert stp.pp.grid(sdata, "slide_image", pitch_um=20, diameter_um=11) is None
     table = sdata.tables["table"]
@@ -197,8 +197,8 @@ def test_a_model_predicts_it(layout, tmp_path):
         size_px=800, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=3, n_null=2, spots=layout
     )
     stp.pp.normalize(train)
-    how = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 1}
-    stp.pp.embed(train, mean_colour, **how)
+    options = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 1}
+    stp.pp.embed(train, mean_colour, **options)
     stp.pp.neighbors(train)
     stp.pp.select_genes(train, n_top_genes=8)
     model = stp.tl.fit_deepspot(
@@ -234,7 +234,7 @@ def test_copy():
     assert not sdata.tables
 
 
-def test_told(capsys, monkeypatch):
+def test_the_number_of_spots_is_logged(capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     sdata = slide(DISC)
     stp.pp.grid(sdata, "slide_image", pitch_um=30)
@@ -276,7 +276,7 @@ def test_unknown_mpp():
 @pytest.mark.parametrize(
     ("channels", "dtype"), [(1, np.uint8), (4, np.uint8), (3, np.uint16)], ids=str
 )
-def test_images_that_are_no_he(channels, dtype):
+def test_images_other_than_rgb_are_refused(channels, dtype):
     sdata = slide(DISC)
     to_um = get_transformation(sdata.images.pop("slide_image"), get_all=True)
     sdata.images["slide_image"] = Image2DModel.parse(
@@ -298,7 +298,7 @@ def test_blank_glass():
     assert not sdata.labels
 
 
-def test_measured_sections_have_no_room():
+def test_measured_sections_are_not_extended():
     sdata = stp.datasets.phantom(size_px=800, mpp=0.5, pitch_um=40)
     with pytest.raises(ValueError, match="has an element 'S1' already"):
         stp.pp.grid(sdata, "S1_image")
@@ -313,6 +313,6 @@ def test_measured_sections_have_no_room():
     stp.pp.grid(alone, "slide_image", pitch_um=30)
 
 
-def test_something_else():
+def test_other_objects_are_refused():
     with pytest.raises(TypeError, match="expected a SpatialData object"):
         stp.pp.grid(None, "slide")

@@ -1,4 +1,4 @@
-"""The neighbour graph against brute force: grids, k nearest, radius; sections apart; µm."""
+"""The neighbourhood graph equals brute force: grids, k nearest and radius, within sections, in µm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def jittered(grid, shape, jitter):
     jitter=jitters,
     mpp=st.floats(0.3, 4),
 )
-def test_grid_is_seen_and_linked(grid, shape, jitter, mpp):
+def test_the_grid_is_detected_and_linked(grid, shape, jitter, mpp):
     points = jittered(grid, shape, jitter) * 20 + 10
     sdata = spots_at(points, mpp=mpp)
     stp.pp.neighbors(sdata)
@@ -119,9 +119,9 @@ def test_k_nearest(seed, n, k):
     links, distances = graph(sdata)
     assert (links.sum(axis=1) == k).all()
     assert not links.diagonal().any()
-    apart = all_distances(points) + np.diag(np.full(n, np.inf))
-    farthest = np.where(links, apart, -np.inf).max(axis=1)
-    nearest_left = np.where(links, np.inf, apart).min(axis=1)
+    alone_distances = all_distances(points) + np.diag(np.full(n, np.inf))
+    farthest = np.where(links, alone_distances, -np.inf).max(axis=1)
+    nearest_left = np.where(links, np.inf, alone_distances).min(axis=1)
     assert (farthest <= nearest_left + 1e-9).all()
     check_distances(links, distances, points * 2)
     assert _provenance.recorded(sdata.tables["table"], "neighbors")["n_neighbors"] == k
@@ -167,22 +167,26 @@ def test_sections_are_never_linked(grids, mpps, rule, seed):
     for i, part in enumerate(parts):
         # a section among others is linked as it is alone
         stp.pp.neighbors(part, **rule)
-        alone, apart = graph(part)
+        alone, alone_distances = graph(part)
         rows = np.flatnonzero(region == f"S{i}")
         names = together.tables["table"].obs_names[rows]
-        own = part.tables["table"].obs_names.get_indexer(names)
-        np.testing.assert_array_equal(links[np.ix_(rows, rows)], alone[np.ix_(own, own)])
-        np.testing.assert_allclose(distances[np.ix_(rows, rows)], apart[np.ix_(own, own)])
+        alone_rows = part.tables["table"].obs_names.get_indexer(names)
+        np.testing.assert_array_equal(
+            links[np.ix_(rows, rows)], alone[np.ix_(alone_rows, alone_rows)]
+        )
+        np.testing.assert_allclose(
+            distances[np.ix_(rows, rows)], alone_distances[np.ix_(alone_rows, alone_rows)]
+        )
 
 
 @pytest.mark.parametrize("grid", ["hexagonal", "square"])
 def test_grid_with_holes(grid):
     points = lattice(grid, 10, 10)
-    kept = np.random.default_rng(0).random(100) < 0.85
-    sdata = spots_at(points[kept] * 20 + 10)
+    kept_spots = np.random.default_rng(0).random(100) < 0.85
+    sdata = spots_at(points[kept_spots] * 20 + 10)
     stp.pp.neighbors(sdata)
     assert _provenance.recorded(sdata.tables["table"], "neighbors")["grid"] == grid
-    np.testing.assert_array_equal(graph(sdata)[0], within(points[kept], REACH[grid, 1]))
+    np.testing.assert_array_equal(graph(sdata)[0], within(points[kept_spots], REACH[grid, 1]))
 
 
 @pytest.mark.parametrize("layout", ["hexagonal", "square"])
@@ -212,7 +216,7 @@ def test_random_points_are_on_no_grid(seed):
     stp.pp.neighbors(sdata, n_neighbors=4)  # what the message says
 
 
-def test_other_tools_find_the_graph():
+def test_squidpy_uses_the_graph():
     import squidpy as sq
 
     sdata = stp.datasets.phantom(size_px=600, mpp=0.5, pitch_um=40.0, n_null=2)
@@ -222,7 +226,7 @@ def test_other_tools_find_the_graph():
     assert len(table.uns["moranI"]) == table.n_vars
 
 
-def test_again_replaces():
+def test_a_second_call_replaces_the_graph():
     sdata = spots_at(lattice("square", 5, 5) * 20 + 10)
     stp.pp.neighbors(sdata, n_neighbors=2)
     stp.pp.neighbors(sdata)
@@ -250,8 +254,8 @@ def test_survives_zarr(tmp_path):
     stp.pp.neighbors(sdata)
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
-    for here, there in zip(graph(sdata), graph(back), strict=True):
-        np.testing.assert_array_equal(here, there)
+    for written, read in zip(graph(sdata), graph(back), strict=True):
+        np.testing.assert_array_equal(written, read)
     assert _provenance.recorded(back.tables["table"], "neighbors") == _provenance.recorded(
         sdata.tables["table"], "neighbors"
     )

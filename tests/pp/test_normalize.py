@@ -60,7 +60,7 @@ def test_as_scanpy(sdata, target_sum):
     assert _provenance.recorded(table, "normalize")["target_sum"] == target_sum
 
 
-def test_again_replaces(sdata):
+def test_a_second_call_replaces_the_layer(sdata):
     stp.pp.normalize(sdata, target_sum=100)
     stp.pp.normalize(sdata)
     layer = sdata.tables["table"].layers["log1p"]

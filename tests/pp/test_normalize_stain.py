@@ -1,4 +1,4 @@
-"""The planted stain is found, sections become alike, glass stays white, and models remember."""
+"""Planted stains are estimated, sections become similar, glass stays white, and models store it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def contents(sdata):
 
 
 @pytest.mark.parametrize("method", DECOMPOSITIONS)
-def test_planted_stains_are_found(method):
+def test_planted_stains_are_estimated(method):
     sdata = two()
     stp.pp.normalize_stain(sdata, method=method)
     for name, dyes in (("S1", (BLUE, PINK)), ("S2", (OTHER_BLUE, OTHER_PINK))):
@@ -104,8 +104,8 @@ def test_planted_stains_are_found(method):
     np.testing.assert_allclose(record(sdata)["stains"]["S2"]["glass"], (230, 236, 240), atol=1)
 
 
-def test_the_phantom_s_stains_are_found():
-    from stpredict.datasets._phantom_parts._draw_tissue import EOSIN, HAEMATOXYLIN
+def test_the_phantoms_stains_are_estimated():
+    from stpredict.datasets._phantom_image import EOSIN, HAEMATOXYLIN
 
     sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=60, stain_variation=0.7)
     stp.pp.normalize_stain(sdata)
@@ -118,7 +118,7 @@ def test_the_phantom_s_stains_are_found():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_differently_stained_tissue_becomes_alike(method):
+def test_differently_stained_tissue_becomes_similar(method):
     sdata = two()
     before = np.abs(
         pixels(sdata, "S1", normalized=False) - pixels(sdata, "S2", normalized=False)
@@ -159,12 +159,12 @@ def test_glass_becomes_white(method):
 def test_several_references_are_averaged():
     sdata = two()
     stp.pp.normalize_stain(sdata)
-    found = record(sdata)
-    assert found["reference_sections"] == ["S1", "S2"]
-    own = [np.array(found["stains"][name]["stain_matrix"]) for name in ("S1", "S2")]
-    middle = np.array(found["reference"]["stain_matrix"])
+    values = record(sdata)
+    assert values["reference_sections"] == ["S1", "S2"]
+    stains = [np.array(values["stains"][name]["stain_matrix"]) for name in ("S1", "S2")]
+    middle = np.array(values["reference"]["stain_matrix"])
     for column in (0, 1):
-        parts = [angle(middle[:, column], matrix[:, column]) for matrix in own]
+        parts = [angle(middle[:, column], matrix[:, column]) for matrix in stains]
         assert parts[0] == pytest.approx(parts[1])
     np.testing.assert_allclose(np.linalg.norm(middle, axis=0), 1)
     np.testing.assert_allclose(middle[:, 2] @ middle[:, :2], 0, atol=1e-12)
@@ -176,7 +176,7 @@ def test_several_references_are_averaged():
 # --- what is written ----------------------------------------------------------------------------
 
 
-def test_the_twin_lies_on_its_original():
+def test_the_normalised_image_is_aligned_with_the_original():
     image, _ = draw(size=600)
     sdata = section("S1", image, mpp=0.7)
     stp.pp.normalize_stain(sdata)
@@ -212,17 +212,17 @@ def test_lazy():
     image, _ = draw(size=2000)
     read = []
 
-    def seen(block):
+    def counting(block):
         read.append(block.size)
         return block
 
-    sdata = section("S1", da.from_array(image, chunks=(512, 512, 3)).map_blocks(seen))
+    sdata = section("S1", da.from_array(image, chunks=(512, 512, 3)).map_blocks(counting))
     stp.pp.normalize_stain(sdata)
     read.clear()
-    (found,) = open_table(sdata).normalized_sections
-    assert hasattr(found.levels[0], "dask")
+    (normalized,) = open_table(sdata).normalized_sections
+    assert hasattr(normalized.levels[0], "dask")
     assert not read
-    corner = found.levels[0][:, :10, :10].compute()
+    corner = normalized.levels[0][:, :10, :10].compute()
     assert corner.shape == (3, 10, 10)
     assert sum(read) < image.size / 2
 
@@ -254,7 +254,7 @@ def test_a_reference_of_squidpys():
     assert record(again)["reference"] == record(sdata)["reference"]
 
 
-def test_again_starts_from_the_raw_images():
+def test_a_second_call_starts_from_the_raw_images():
     sdata, once = two(), two()
     stp.pp.normalize_stain(sdata, method="reinhard")
     stp.pp.normalize_stain(sdata)
@@ -318,7 +318,7 @@ def test_degenerate_sections_are_refused(image, message, method):
 
 
 @degenerate
-def test_degenerate_sections_are_left_alone_by_choice(image, message, capsys, monkeypatch):
+def test_degenerate_sections_can_be_skipped(image, message, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     sdata = stp.io.concat([section("S1", draw()[0]), section("S2", image())])
     alone = section("S1", draw()[0])
@@ -334,10 +334,12 @@ def test_degenerate_sections_are_left_alone_by_choice(image, message, capsys, mo
     assert np.isfinite(sdata.tables["table"].obsm["X_c"]).all()
 
 
-def test_no_section_can_be_told():
+def test_all_reference_sections_are_degenerate():
     sdata = section("S1", grey())
     before = contents(sdata)
-    with pytest.raises(ValueError, match=r"no reference section can be estimated: S1 \(its image is gr"):
+    with pytest.raises(
+        ValueError, match=r"no reference section can be estimated: S1 \(its image is gr"
+    ):
         stp.pp.normalize_stain(sdata, degenerate="skip")
     assert contents(sdata) == before
 
@@ -354,7 +356,7 @@ def mark(sdata, mask):
     )
 
 
-def test_stored_tissue_is_what_the_stain_is_fitted_to(monkeypatch):
+def test_the_stain_is_fitted_to_stored_tissue(monkeypatch):
     # two pieces of tissue with other dyes: only one of them is marked
     (left, tissue), (right, _) = draw(), draw((OTHER_BLUE, OTHER_PINK))
     both = section("S1", np.hstack([left, right]))
@@ -365,10 +367,10 @@ def test_stored_tissue_is_what_the_stain_is_fitted_to(monkeypatch):
     monkeypatch.setattr(_tissue, "find_tissue", None)
     stp.pp.normalize_stain(both)
     assert record(both)["stains"]["S1"]["tissue"] == "stored"
-    found, expected = (
+    fitted, expected = (
         np.array(record(sdata)["stains"]["S1"]["stain_matrix"]) for sdata in (both, alone)
     )
-    for column, dye, expected_column in zip(found.T, (BLUE, PINK), expected.T, strict=False):
+    for column, dye, expected_column in zip(fitted.T, (BLUE, PINK), expected.T, strict=False):
         assert angle(column, dye) < 3
         assert angle(column, expected_column) < 1
 
@@ -400,8 +402,12 @@ def fitted(method):
         ({"reference": "S9"}, KeyError, r"no section 'S9'; sections: S1, S2"),
         ({"reference": ["S1", "S9"]}, KeyError, r"no section 'S9'; sections: S1, S2"),
         ({"reference": []}, ValueError, "reference= is empty"),
-        ({"reference": 3}, TypeError, "reference= must be a section, a list .*: int"),
-        ({"reference": {"tile_um": 3}}, ValueError, "reference= is not a fitted stain .*normalize_st"),
+        ({"reference": 3}, TypeError, "reference= must be a section, a list .*not int"),
+        (
+            {"reference": {"tile_um": 3}},
+            ValueError,
+            "reference= is not a fitted stain .*normalize_st",
+        ),
         (
             {"reference": {"method": "macenko", "stain_matrix": [[1.0]], "white_point": [255] * 3}},
             ValueError,
@@ -432,7 +438,7 @@ def test_a_reference_of_another_method(method):
 @pytest.mark.parametrize(
     ("shape", "dtype"), [((1, 200, 200), np.uint8), ((4, 200, 200), np.uint8), ((3, 9, 9), "u2")]
 )
-def test_images_that_are_no_8_bit_rgb(shape, dtype):
+def test_images_other_than_8_bit_rgb_are_refused(shape, dtype):
     sdata = section("S1", draw()[0])
     del sdata.images["S1_image"]
     sdata.images["S1_image"] = Image2DModel.parse(
@@ -483,7 +489,7 @@ def test_embeddings_come_from_the_normalised_images():
     assert "stain" not in recipe(sdata)
 
 
-def test_normalised_images_of_unknown_making():
+def test_normalised_images_without_a_record_are_refused():
     sdata = two()
     stp.pp.normalize_stain(sdata)
     del sdata.tables["table"].uns["stpredict"]["normalize_stain"]
@@ -491,7 +497,7 @@ def test_normalised_images_of_unknown_making():
         embedded(sdata)
 
 
-def test_concat_keeps_one_reference_and_no_two():
+def test_concat_keeps_a_common_reference_only():
     first, second = section("S1", draw()[0]), section("S2", draw(strength=(0.7, 1.3))[0])
     stp.pp.normalize_stain(first)
     stp.pp.normalize_stain(second, reference=record(first)["reference"])
@@ -561,7 +567,7 @@ def model():
         return fit(normalized=True)
 
 
-def test_a_model_remembers_its_stain(model, tmp_path):
+def test_a_model_stores_its_stain(model, tmp_path):
     model.save(tmp_path / "model")
     assert "normalised to the reference" in (tmp_path / "model" / "README.md").read_text()
     loaded = stp.models.load(tmp_path / "model")
@@ -605,7 +611,7 @@ def test_a_model_of_raw_images_refuses_normalised_ones():
     stp.tl.predict(new, model)
 
 
-def test_prepare_respects_what_was_left_alone_by_choice(model):
+def test_prepare_respects_skipped_sections(model):
     new = stp.io.concat([section("S1", draw()[0]), section("S2", grey())])
     before = contents(new)
     with pytest.raises(ValueError, match=r"'S2' .* greyscale"):
@@ -638,7 +644,9 @@ def test_dyes_are_transferred_in_optical_density():
     amount = np.linalg.solve(source.stain_matrix, density)
     amount[:2] *= (reference.max_concentrations / source.max_concentrations)[:, None]
     expected = (256 * np.exp(-reference.stain_matrix @ amount) - 1).reshape(rgb.shape)
-    np.testing.assert_allclose(transfer_dyes(rgb, source, reference), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        transfer_dyes(rgb, source, reference), expected, rtol=1e-4, atol=1e-3
+    )
     unchanged = transfer_dyes(rgb, source, source)
     np.testing.assert_allclose(unchanged, rgb, rtol=1e-4, atol=1e-3)
 

@@ -18,7 +18,7 @@ TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
 
 
 class Colour(nn.Module):
-    """A little network whose weights make it what it is."""
+    """A small network with one weight."""
 
     def __init__(self, gain=1.0):
         super().__init__()
@@ -63,7 +63,7 @@ def contents(sdata):
     } | {"steps": sorted(table.uns["stpredict"]), "spots": table.n_obs}
 
 
-def test_makes_what_the_steps_make(model):
+def test_prepare_equals_the_steps_by_hand(model):
     new, by_hand = new_sections(), new_sections()
     stp.pp.prepare(new, model, encoder=Colour())
     stp.pp.normalize(by_hand, target_sum=5000)
@@ -111,7 +111,7 @@ def test_prepared_sections_survive_zarr(model, tmp_path):
     np.testing.assert_array_equal(new.tables["predicted"].X, back.tables["predicted"].X)
 
 
-def test_mends_what_was_made_differently(model):
+def test_inputs_that_were_computed_differently_are_replaced(model):
     new = new_sections()
     stp.pp.embed(new, Colour(), tile_um=50, n_subtiles=3, key_added="X_mine")
     stp.pp.neighbors(new)
@@ -161,7 +161,7 @@ def nan_subtiles(new):
         (nan_subtiles, ValueError, r"obsm\['X_mine_subtiles'\] has 1 values that are NaN or inf"),
     ],
 )
-def test_inputs_a_model_cannot_take(model, spoil, error, message):
+def test_invalid_inputs_are_refused_and_prepared_again(model, spoil, error, message):
     new = new_sections()
     stp.pp.prepare(new, model, encoder=Colour())
     spoil(new)
@@ -170,7 +170,7 @@ def test_inputs_a_model_cannot_take(model, spoil, error, message):
         stp.tl.predict(new, model)
     assert contents(new) == before
     assert set(new.tables) == {"table"}
-    stp.pp.prepare(new, model, encoder=Colour())  # the call that mends it
+    stp.pp.prepare(new, model, encoder=Colour())  # the call in the message
     stp.tl.predict(new, model)
 
 
@@ -195,14 +195,12 @@ def test_copy(model):
 def test_other_weights(model):
     new = new_sections()
     before = contents(new)
-    with pytest.raises(
-        ValueError, match=r"the encoder .* has other weights than recorded"
-    ):
+    with pytest.raises(ValueError, match=r"the encoder .* has other weights than recorded"):
         stp.pp.prepare(new, model, encoder=Colour(gain=2.0))
     assert contents(new) == before
 
 
-def test_an_encoder_of_ones_own_must_be_given(model):
+def test_a_custom_encoder_is_required(model):
     new = new_sections()
     before = contents(new)
     with pytest.raises(KeyError, match=r"mine.*encoder="):
@@ -210,7 +208,7 @@ def test_an_encoder_of_ones_own_must_be_given(model):
     assert contents(new) == before
 
 
-def test_a_step_that_fails_leaves_nothing(model):
+def test_a_failing_step_writes_nothing(model):
     new = new_sections()
     table = new.tables["table"]
     counts = table.X.toarray()

@@ -1,4 +1,4 @@
-"""Ranks within each spot, against scipy row by row; and models that say they predict ranks."""
+"""Ranks within each spot equal scipy's row by row, and models of ranks report their units."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def shuffled_csr(values, random):
         indices += [int(column) for column, _ in entries]
         data += [value for _, value in entries]
         indptr.append(len(data))
-    made = sp.csr_matrix(
+    matrix = sp.csr_matrix(
         (np.array(data, dtype=float), np.array(indices, dtype=np.int32), np.array(indptr)),
         shape=values.shape,
     )
-    made.has_sorted_indices = made.has_canonical_format = False
-    return made
+    matrix.has_sorted_indices = matrix.has_canonical_format = False
+    return matrix
 
 
 # ---- against scipy -------------------------------------------------------------------------
@@ -74,18 +74,18 @@ MATRICES = hnp.arrays(
 @given(MATRICES, st.sampled_from(["average", "ordinal"]), st.booleans(), st.integers(0, 10**6))
 def test_every_row_is_ranked_as_scipy_does(values, method, normalize, seed):
     n, k = values.shape
-    wanted = np.stack([rankdata(row, method=method) for row in values])
+    expected = np.stack([rankdata(row, method=method) for row in values])
     if normalize:
-        wanted = wanted / k
+        expected = expected / k
     sparse = shuffled_csr(values, np.random.default_rng(seed))
     before = sparse.copy()
     np.testing.assert_array_equal(sparse.toarray(), values)
-    made = [values, sparse, sp.csr_matrix(values), sp.csc_matrix(values), sp.csr_array(values)]
-    for given_as in made:
-        ranked = _rank.rank_rows(given_as, np.arange(k), method=method, normalize=normalize)
+    formats = [values, sparse, sp.csr_matrix(values), sp.csc_matrix(values), sp.csr_array(values)]
+    for matrix in formats:
+        ranked = _rank.rank_rows(matrix, np.arange(k), method=method, normalize=normalize)
         assert ranked.dtype == np.float32
         assert ranked.shape == (n, k)
-        np.testing.assert_array_equal(ranked, wanted.astype(np.float32))
+        np.testing.assert_array_equal(ranked, expected.astype(np.float32))
     for name in ("data", "indices", "indptr"):  # not sorted, not summed under its owner's hands
         np.testing.assert_array_equal(getattr(sparse, name), getattr(before, name))
 
@@ -96,19 +96,19 @@ def test_some_columns_are_ranked_among_themselves(values, method, seed):
     random = np.random.default_rng(seed)
     k = values.shape[1]
     columns = np.sort(random.choice(k, random.integers(1, k + 1), replace=False))
-    wanted = rankdata(values[:, columns], method=method, axis=1)
-    for given_as in (values, shuffled_csr(values, random)):
-        ranked = _rank.rank_rows(given_as, columns, method=method, normalize=False)
-        np.testing.assert_array_equal(ranked, wanted)
+    expected = rankdata(values[:, columns], method=method, axis=1)
+    for matrix in (values, shuffled_csr(values, random)):
+        ranked = _rank.rank_rows(matrix, columns, method=method, normalize=False)
+        np.testing.assert_array_equal(ranked, expected)
 
 
 @METHODS
 @pytest.mark.parametrize("block", [1, 25, 10**6])
-def test_blocks_of_rows_do_not_show(monkeypatch, method, block):
+def test_the_block_size_does_not_matter(monkeypatch, method, block):
     monkeypatch.setattr(_rank, "_BLOCK", block)
     values = np.random.default_rng(0).poisson(0.7, (23, 11)).astype(np.float32)
-    for given_as in (values, sp.csr_matrix(values)):
-        ranked = _rank.rank_rows(given_as, np.arange(11), method=method, normalize=False)
+    for matrix in (values, sp.csr_matrix(values)):
+        ranked = _rank.rank_rows(matrix, np.arange(11), method=method, normalize=False)
         np.testing.assert_array_equal(ranked, rankdata(values, method=method, axis=1))
 
 
@@ -124,10 +124,10 @@ def test_writes_a_layer(sdata, method, normalize, layer):
     stp.pp.rank_expression(sdata, layer=layer, method=method, normalize=normalize)
     ranks = table.layers["ranks"]
     values = dense(table.X if layer is None else table.layers[layer])
-    wanted = rankdata(values, method=method, axis=1) / (10 if normalize else 1)
+    expected = rankdata(values, method=method, axis=1) / (10 if normalize else 1)
     assert isinstance(ranks, np.ndarray)
     assert ranks.dtype == np.float32
-    np.testing.assert_array_equal(ranks, wanted.astype(np.float32))
+    np.testing.assert_array_equal(ranks, expected.astype(np.float32))
     np.testing.assert_array_equal(dense(table.X), dense(before.X))
     np.testing.assert_array_equal(dense(table.layers["log1p"]), dense(before.layers["log1p"]))
     assert read_step(table, RankStep, "ranks") == RankStep(
@@ -135,7 +135,7 @@ def test_writes_a_layer(sdata, method, normalize, layer):
     )
 
 
-def test_genes_are_ranked_among_themselves_and_the_layer_stays_small(sdata):
+def test_ranks_among_some_genes_are_sparse(sdata):
     table = sdata.tables["table"]
     names = table.var_names[[7, 2, 5]].tolist()
     stp.pp.rank_expression(sdata, genes=names, key_added="few")
@@ -204,7 +204,7 @@ def test_bad_input(sdata, options, error, message):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("layer", [None, "log1p"])
-def test_no_ranks_of_nan(sdata, bad, layer):
+def test_nan_is_refused(sdata, bad, layer):
     table = sdata.tables["table"]
     values = dense(table.X if layer is None else table.layers[layer])
     values[3, 4] = bad
@@ -219,7 +219,7 @@ def test_no_ranks_of_nan(sdata, bad, layer):
     assert "rank_expression" not in table.uns["stpredict"]
 
 
-def test_a_layer_that_was_not_made_is_named_with_the_call_that_makes_it(sdata):
+def test_a_missing_layer_is_reported_with_its_call(sdata):
     with pytest.raises(KeyError, match=r"layers has no 'ranks'.*run stp.pp.rank_expression first"):
         open_table(sdata).layer("ranks")
 
@@ -251,7 +251,7 @@ def test_units_of_other_layers(sdata):
     assert units(table, None) == "X"
 
 
-def test_layers_made_of_one_another_in_turn_end(sdata):
+def test_layers_computed_from_each_other_end(sdata):
     stp.pp.rank_expression(sdata, layer="log1p", key_added="a")
     stp.pp.rank_expression(sdata, layer="a", key_added="b")
     _, *steps = layer_steps(sdata.tables["table"], "b")
@@ -274,7 +274,7 @@ def model():
         return fit(sdata, genes=sdata.tables["table"].var_names[:4])
 
 
-def test_a_model_of_ranks_says_so(model, tmp_path):
+def test_a_model_of_ranks_reports_its_units(model, tmp_path):
     model.save(tmp_path / "ranks")
     loaded = stp.models.load(tmp_path / "ranks")
     assert loaded.units == model.units == "rank / 10 (ties: average)"
@@ -282,7 +282,7 @@ def test_a_model_of_ranks_says_so(model, tmp_path):
     assert "rank / 10 (ties: average)" in (tmp_path / "ranks" / "README.md").read_text()
 
 
-def test_prepare_ranks_what_was_measured(model):
+def test_prepare_ranks_measured_values(model):
     new, by_hand = phantom(seed=1), phantom(seed=1)
     for fresh in (new, by_hand):
         del fresh.tables["table"].layers["log1p"]
@@ -295,8 +295,8 @@ def test_prepare_ranks_what_was_measured(model):
         other, "rank_expression"
     )
     stp.tl.predict(new, model)
-    how = _provenance.recorded(new.tables["predicted"], "predict")
-    assert how["units"] == "rank / 10 (ties: average)"
+    record = _provenance.recorded(new.tables["predicted"], "predict")
+    assert record["units"] == "rank / 10 (ties: average)"
     scores = stp.tl.evaluate(new)
     assert "measured layer 'ranks'" in scores.attrs["protocol"]
     assert "Measured in" not in scores.attrs["protocol"]
@@ -305,7 +305,7 @@ def test_prepare_ranks_what_was_measured(model):
     assert "rank / 10 (ties: average)" in labels
 
 
-def test_ranks_among_others_are_told_apart(model):
+def test_other_ranks_are_distinguished(model):
     new = phantom(seed=1)
     stp.pp.prepare(new, model, encoder=colour)
     stp.pp.rank_expression(new)  # not normalised
@@ -319,7 +319,7 @@ def fewer_genes(sdata, n):
     return sdata
 
 
-def test_prepare_says_where_it_cannot_rank(model, monkeypatch, capsys):
+def test_prepare_logs_that_it_cannot_rank(model, monkeypatch, capsys):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     new = fewer_genes(phantom(seed=1), 9)
     stp.pp.prepare(new, model, encoder=colour)
@@ -342,7 +342,7 @@ def test_ranks_among_some_genes_are_repeated_among_the_same(monkeypatch, capsys)
     stp.pp.rank_expression(sdata, genes=names)
     model = fit(sdata, genes=names[:2])
     assert model.units == "rank among 3 (ties: average)"
-    new = fewer_genes(phantom(seed=1), 8)  # other genes beside them do not matter
+    new = fewer_genes(phantom(seed=1), 8)  # other genes do not matter
     stp.pp.prepare(new, model, encoder=colour)
     values = dense(new.tables["table"].layers["log1p"])[:, [1, 4, 6]]
     ranks = dense(new.tables["table"].layers["ranks"])

@@ -1,4 +1,4 @@
-"""Planted misalignments are found, taken back, told, and never applied twice."""
+"""Planted misalignments are estimated, undone, logged, and never applied twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FINE = {
 
 @pytest.fixture
 def shifted():
-    """Two sections whose spots lie 100 µm, a pitch, beside their places."""
+    """Two sections whose spots are displaced by 100 µm, one pitch."""
     return stp.datasets.phantom(
         2, size_px=1600, n_morphology=8, n_neighborhood=2, n_null=4, misalignment_um=SHIFT, seed=2
     )
@@ -65,7 +65,7 @@ def test_a_planted_shift_is_found(shifted):
     assert np.quantile(off(shifted), 0.9) < 0.2
 
 
-def test_what_was_read_is_not_overwritten(shifted):
+def test_coordinates_are_not_overwritten(shifted):
     shapes = {name: circles.geometry.copy() for name, circles in shifted.shapes.items()}
     spatial = shifted.tables["table"].obsm["spatial"].copy()
     stp.pp.realign(shifted)
@@ -96,7 +96,7 @@ def test_an_aligned_section_is_left_alone(small):
     stp.pp.realign(small)
 
 
-def test_counts_that_say_nothing_do_not_hinder_the_outline(shifted):
+def test_uninformative_counts_do_not_affect_the_outline(shifted):
     table = shifted.tables["table"]
     rng = np.random.default_rng(0)
     table.X = type(table.X)(rng.poisson(5, table.shape).astype(np.float32))
@@ -104,7 +104,7 @@ def test_counts_that_say_nothing_do_not_hinder_the_outline(shifted):
     assert np.median(off(shifted)) < 0.25
 
 
-def test_it_is_taken_back_exactly(shifted):
+def test_undo_is_exact(shifted):
     before = centers(shifted)
     stp.pp.realign(shifted, motion="rigid")
     stp.pp.realign(shifted, undo=True)
@@ -113,7 +113,7 @@ def test_it_is_taken_back_exactly(shifted):
     assert recorded(shifted) == {}
 
 
-def test_one_section_is_taken_back_alone(shifted):
+def test_one_section_is_undone_alone(shifted):
     before = centers(shifted)
     stp.pp.realign(shifted, shift_um=(10, 0))
     stp.pp.realign(shifted, sections=["S1"], undo=True)
@@ -170,7 +170,7 @@ def test_every_coordinate_system_shared_with_the_image_moves_alike(small):
     np.testing.assert_allclose(origin("elsewhere"), (0, 0), atol=1e-9)
 
 
-def test_what_was_made_at_the_old_positions_is_dropped(small):
+def test_what_was_computed_at_the_old_positions_is_dropped(small):
     def brightness(tiles):
         return tiles.mean((-2, -1))
 
@@ -198,7 +198,7 @@ def test_it_survives_zarr(shifted, tmp_path):
         np.testing.assert_allclose(places, before[name], atol=1e-6)
 
 
-def test_sections_put_together_remember_it(small):
+def test_combined_sections_keep_the_record(small):
     other = stp.datasets.phantom(2, **FINE).subset(["S2", "S2_image"], filter_tables=True)
     stp.pp.realign(small, shift_um=(3, 3))
     together = stp.io.concat([small, other])
@@ -216,17 +216,17 @@ def test_a_copy_leaves_the_original(shifted):
     assert recorded(shifted) == {}
 
 
-def test_it_tells_how_far_and_why(shifted, capsys, monkeypatch):
+def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     stp.pp.realign(shifted)
-    told = capsys.readouterr().out
-    assert "realign S1: moved by (-" in told
+    output = capsys.readouterr().out
+    assert "realign S1: moved by (-" in output
     record = recorded(shifted)["S1"]
     assert record["required"] == max(record["noise"], 0.03)
     assert (
         f"(score +{record['gain']:.3f}, required: {record['required']:.3f}; by chance up to "
         f"{record['noise']:.3f})"
-    ) in told
+    ) in output
 
 
 @pytest.mark.parametrize(

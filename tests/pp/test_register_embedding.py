@@ -132,8 +132,8 @@ def too_large(table):
     table.obsm["features"][3, 1] = 1e300
 
 
-def flat(table):
-    table.obsm["features"] = np.ones(table.n_obs)
+def stacked(table):
+    table.obsm["features"] = np.ones((table.n_obs, 2, 2))
 
 
 def integers(table):
@@ -149,7 +149,7 @@ def missing(table):
     [
         (not_finite, {}, ValueError, r"obsm\['features'\] has 1 values that are NaN or infinite"),
         (too_large, {}, ValueError, r"obsm\['features'\] has 1 values that are NaN or infinite"),
-        (flat, {}, ValueError, r"has the shape \(.*,\); it must be \(.*, d\)"),
+        (stacked, {}, ValueError, r"has the shape \(.*, 2, 2\); it must be \(.*, 2\)"),
         (integers, {}, TypeError, "must be floating-point numbers, not int64"),
         (missing, {}, KeyError, "obsm has no 'features'; slots: spatial"),
         (None, {"tile_um": 0}, ValueError, "tile_um must be a number above 0"),

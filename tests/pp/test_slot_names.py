@@ -1,4 +1,4 @@
-"""Every step writes under the names it is given, to the table it is given, and records defaults."""
+"""Steps write to the requested table and slots, and record only the default slots."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_second_graph_leaves_the_first_in_place(sdata):
     assert table.uns["near_neighbors"]["distances_key"] == "near_distances"
 
 
-def test_a_layer_that_is_normalised_anew_loses_its_old_record(sdata):
+def test_overwriting_a_layer_drops_its_record(sdata):
     stp.pp.rank_expression(sdata)
     assert layer_steps(sdata.tables["table"], "ranks")
     stp.pp.normalize(sdata, key_added="ranks")
@@ -66,7 +66,7 @@ STEPS = {
     "embed": {"encoder": mean_colour, "tile_um": 40},
     "filter_spots": {},
     "neighbors": {"n_neighbors": 3},
-    "normalize": {},
+    "normalize": {"target_sum": 100},
     "normalize_stain": {"method": "reinhard"},
     "rank_expression": {"layer": None},
     "realign": {"shift_um": (2, 1)},

@@ -1,4 +1,4 @@
-"""Means over neighbours, against the naive loop; and what they recover of planted expression."""
+"""Means over neighbours equal a naive loop, and recover planted expression from noise."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def naive(values, neighbors):
 
 def nearest(values, region, k):
     """The k rows of the same section that are nearest in 20 components."""
-    found = []
+    neighbors = []
     for row in range(len(values)):
         same = np.flatnonzero(region == region[row])
         centered = values[same] - values[same].mean(axis=0)
         left, scale, _ = np.linalg.svd(centered, full_matrices=False)
         components = (left * scale)[:, :19]
-        own = np.flatnonzero(same == row)[0]
-        apart = np.linalg.norm(components - components[own], axis=1)
-        apart[own] = np.inf
-        found.append(same[np.argsort(apart)[:k]])
-    return found
+        self_index = np.flatnonzero(same == row)[0]
+        distances = np.linalg.norm(components - components[self_index], axis=1)
+        distances[self_index] = np.inf
+        neighbors.append(same[np.argsort(distances)[:k]])
+    return neighbors
 
 
 @pytest.mark.parametrize("make", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, np.asarray])
@@ -57,8 +57,8 @@ def test_in_space(sdata, make):
     assert smoothed.dtype == np.float32
     assert sp.issparse(smoothed) == sp.issparse(make(values))
     graph = table.obsp["spatial_connectivities"].toarray()
-    wanted = naive(values.astype(float), [np.flatnonzero(row) for row in graph])
-    np.testing.assert_allclose(dense(smoothed), wanted, rtol=1e-5, atol=1e-6)
+    expected = naive(values.astype(float), [np.flatnonzero(row) for row in graph])
+    np.testing.assert_allclose(dense(smoothed), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(dense(table.layers["log1p"]), values)
     assert read_step(table, SmoothStep, "smoothed") == SmoothStep("smoothed", "log1p", "space")
 
@@ -69,24 +69,24 @@ def test_in_expression(sdata, k):
     table.layers["log1p"] = values = table.layers["log1p"].toarray()
     region = table.obs["region"].astype(str).to_numpy()
     stp.pp.smooth(sdata, by="expression", n_neighbors=k, key_added="alike")
-    wanted = naive(values.astype(float), nearest(values.astype(float), region, k))
-    same = np.isclose(table.layers["alike"], wanted, rtol=1e-4, atol=1e-5).all(axis=1)
+    expected = naive(values.astype(float), nearest(values.astype(float), region, k))
+    same = np.isclose(table.layers["alike"], expected, rtol=1e-4, atol=1e-5).all(axis=1)
     assert same.mean() > 0.99  # rounding may swap the last neighbours of a spot
     expected = SmoothStep("alike", "log1p", "expression", n_neighbors=k)
     assert read_step(table, SmoothStep, "alike") == expected
 
 
-def test_links_to_itself_or_another_section_and_weights_count_for_nothing(sdata):
+def test_self_links_links_between_sections_and_weights_are_ignored(sdata):
     table = sdata.tables["table"]
     stp.pp.smooth(sdata)
-    wanted = dense(table.layers["smoothed"])
+    expected = dense(table.layers["smoothed"])
     graph = table.obsp["spatial_connectivities"].tolil()
     graph.setdiag(5)
     graph[0, table.n_obs - 1] = 1  # nor one to another section
     graph = graph.tocsr() * 3  # nor does the weight of a link
     table.obsp["spatial_connectivities"] = graph
     stp.pp.smooth(sdata)
-    np.testing.assert_allclose(dense(table.layers["smoothed"]), wanted, rtol=1e-5)
+    np.testing.assert_allclose(dense(table.layers["smoothed"]), expected, rtol=1e-5)
 
 
 def test_a_spot_without_neighbors_keeps_its_values(sdata):
@@ -97,7 +97,7 @@ def test_a_spot_without_neighbors_keeps_its_values(sdata):
 
 
 @BOTH
-def test_sections_do_not_see_each_other(sdata, by):
+def test_sections_are_smoothed_separately(sdata, by):
     table = sdata.tables["table"]
     alone = sdata.subset(["S2", "S2_image"])
     alone.tables["table"] = alone.tables["table"].copy()
@@ -111,7 +111,7 @@ def test_sections_do_not_see_each_other(sdata, by):
     )
 
 
-def test_what_is_planted_in_space_or_in_kinds_of_spots_shows_through_the_noise(sdata):
+def test_planted_patterns_are_recovered_from_noise(sdata):
     table = sdata.tables["table"]
     random = np.random.default_rng(0)
     x, y = table.obsm["spatial"].T / 700
@@ -131,9 +131,9 @@ def test_what_is_planted_in_space_or_in_kinds_of_spots_shows_through_the_noise(s
 
 
 @BOTH
-def test_unsorted_indices_are_not_sorted_under_their_values(sdata, by):
+def test_unsorted_indices_stay_with_their_values(sdata, by):
     table = sdata.tables["table"]
-    stp.pp.smooth(sdata, by=by, key_added="wanted")
+    stp.pp.smooth(sdata, by=by, key_added="reference")
     values = table.layers["log1p"]
     for start, stop in zip(values.indptr[:-1], values.indptr[1:], strict=True):
         values.indices[start:stop] = values.indices[start:stop][::-1].copy()
@@ -142,7 +142,7 @@ def test_unsorted_indices_are_not_sorted_under_their_values(sdata, by):
     before = values.indices.copy()
     stp.pp.smooth(sdata, by=by)
     np.testing.assert_allclose(
-        dense(table.layers["smoothed"]), dense(table.layers["wanted"]), rtol=1e-5
+        dense(table.layers["smoothed"]), dense(table.layers["reference"]), rtol=1e-5
     )
     np.testing.assert_array_equal(table.layers["log1p"].indices, before)
 
@@ -164,7 +164,7 @@ def units(table, layer):
     return units_of(layer, layer_steps(table, layer))
 
 
-def test_units_and_what_follows_of_a_layer_made_again_by_another_step(sdata):
+def test_units_follow_the_step_that_wrote_the_layer_last(sdata):
     table = sdata.tables["table"]
     stp.pp.smooth(sdata)
     assert units(table, "smoothed") == "log(1 + counts per 10,000), smoothed"
@@ -206,10 +206,12 @@ def test_layers_that_cannot_be_smoothed(sdata, by):
     assert "smoothed" not in table.layers
 
 
-def test_space_takes_a_graph_and_expression_takes_expression(sdata):
+def test_missing_inputs_are_reported(sdata):
     table = sdata.tables["table"]
     del table.obsp["spatial_connectivities"]
-    with pytest.raises(KeyError, match=r"no neighbourhood graph obsp.*: run stp\.pp\.neighbors first"):
+    with pytest.raises(
+        KeyError, match=r"no neighbourhood graph obsp.*: run stp\.pp\.neighbors first"
+    ):
         stp.pp.smooth(sdata)
     table.layers["log1p"] = np.ones(table.shape)
     with pytest.raises(ValueError, match=r"section 'S1' has no expression to compare: .* 0 vary"):
@@ -244,7 +246,7 @@ def test_prepare_repeats_a_chain_of_steps(sdata):
         )
 
 
-def test_prepare_says_where_it_cannot_smooth(sdata, monkeypatch, capsys):
+def test_prepare_logs_that_it_cannot_smooth(sdata, monkeypatch, capsys):
     stp.pp.smooth(sdata)
     model = fit(sdata, "smoothed", "spot")  # which needs no graph
     monkeypatch.setattr(stp.settings, "verbosity", 1)

@@ -16,29 +16,6 @@ if TYPE_CHECKING:
 _STEPS = ("rank_expression", "smooth")
 
 
-def check_name(key_added: str, layer: str | None) -> None:
-    """Require a name for a new layer that overwrites none it is made of."""
-    if not isinstance(key_added, str) or not key_added:
-        raise ValueError(f"key_added must be the name of a layer: {key_added!r}")
-    if key_added in (layer, _keys.LOG1P):
-        raise ValueError(
-            f"key_added={key_added!r} would overwrite "
-            + ("the layer it is made of" if key_added == layer else "what stp.pp.normalize wrote")
-            + ": choose another name"
-        )
-
-
-def record(table: AnnData, step: str, key_added: str, **parameters: Any) -> None:
-    """Write down how a step made ``layers[key_added]``."""
-    known = {name: value for name, value in parameters.items() if value is not None}
-    for other in _STEPS:
-        made = _made_by(table, other)
-        if other == step:
-            _provenance.record(table, step, **{**made, key_added: known})
-        elif made.pop(key_added, None) is not None:  # overwritten
-            _provenance.record(table, other, **made)
-
-
 def _made_by(table: AnnData, step: str) -> dict[str, dict[str, Any]]:
     """How a step made each of its layers."""
     known = _provenance.recorded(table, step)

@@ -110,11 +110,6 @@ def region_of(table: AnnData) -> NDArray[np.str_]:
     return table.obs[region_key].astype(str).to_numpy()
 
 
-def instance_key(table: AnnData) -> str:
-    """Column of ``obs`` with the spot ids."""
-    return str(get_table_keys(table)[2])
-
-
 def layer_of(table: AnnData, layer: str | None) -> Any:
     """Return a layer, or X for None, which must be finite."""
     if layer is None:

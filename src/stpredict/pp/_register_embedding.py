@@ -32,10 +32,10 @@ def register_embedding(
 ) -> SpatialData | None:
     """Make features that were computed elsewhere usable by every ``fit_*`` and by ``predict``.
 
-    The features may come from your own model or from another tool, such as LazySlide. What is given
-    here is recorded as :func:`stpredict.pp.embed` does, and :func:`stpredict.tl.predict` requires
-    the same for new sections. :func:`stpredict.pp.prepare` cannot compute such features: register
-    them on new sections with the same parameters before calling it.
+    The features may come from your own model or from another tool, such as LazySlide. The
+    parameters are recorded as :func:`stpredict.pp.embed` does, and :func:`stpredict.tl.predict`
+    requires the same for new sections. :func:`stpredict.pp.prepare` cannot compute such features:
+    register them on new sections with the same parameters before calling it.
 
     Parameters
     ----------
@@ -94,7 +94,8 @@ def register_embedding(
         raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
     spots = open_table(sdata, table_name, copy=copy)
     features = {key: _features(spots, key)}
-    n_obs, dimension = _require_shape(key, features[key], (spots.table.n_obs, -1))
+    n_obs, dimension = spots.table.n_obs, max(1, features[key].shape[-1])
+    _require_shape(key, features[key], (n_obs, dimension))
     if n_subtiles > 1:
         slot = _keys.subtiles(key)
         features[slot] = _features(spots, slot)
@@ -117,7 +118,7 @@ def _features(spots: SpotTable, slot: str) -> NDArray[np.float32]:
     if slot not in spots.table.obsm:
         raise KeyError(
             f"obsm has no {slot!r}; slots: {_validate.listing(spots.table.obsm)}. Store the "
-            "features there first"
+            "features in this slot first"
         )
     values = np.asarray(spots.table.obsm[slot])
     if not np.issubdtype(values.dtype, np.floating):
@@ -127,15 +128,6 @@ def _features(spots: SpotTable, slot: str) -> NDArray[np.float32]:
     return features
 
 
-def _require_shape(
-    slot: str, values: NDArray[np.float32], shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Require a shape, in which -1 stands for any number above 0."""
-    matches = len(values.shape) == len(shape) and all(
-        size == expected or (expected == -1 and size > 0)
-        for size, expected in zip(values.shape, shape, strict=True)
-    )
-    if not matches:
-        described = ", ".join("d" if size == -1 else str(size) for size in shape)
-        raise ValueError(f"obsm[{slot!r}] has the shape {values.shape}; it must be ({described})")
-    return values.shape
+def _require_shape(slot: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise ValueError(f"obsm[{slot!r}] has the shape {values.shape}; it must be {shape}")

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import Step
 
-#: Tiles at a time.
-_BATCH_SIZE = 64
-
 
 def replay(
     spots: SpotTable,
@@ -44,25 +41,13 @@ def replay(
     *,
     slot: str | None = None,
     encoder: encoders.Encoder | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = 64,
     device: str = "auto",
 ) -> None:
     """Run a recorded step on an opened table, under the default names of its slots.
 
-    Parameters
-    ----------
-    spots
-        Opened table, which is changed.
-    step
-        Step to run.
-    slot
-        Slot in ``obsm`` that an `EmbedStep` writes.
-    encoder
-        Encoder of an `EmbedStep`, by default loaded by its recorded name.
-    batch_size
-        Tiles at a time.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+    The options are those of an `EmbedStep`: the slot in ``obsm``, and the encoder, by default
+    loaded by its recorded name.
     """
     if isinstance(step, EmbedStep):
         loaded = encoder or load_encoder(step)

@@ -159,15 +159,15 @@ def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
     """Require features that cannot be computed here to be registered with the same parameters."""
     recorded = read_step(spots.table, EmbedStep, slot)
     if slot not in spots.table.obsm or recorded is None:
-        found = "are missing"
+        problem = "is not registered"
     else:
         differences = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
         if not differences:
             return
-        found = f"differ ({'; '.join(differences)})"
+        problem = f"differs: {'; '.join(differences)}"
     raise ValueError(
-        f"the features obsm[{slot!r}] were computed elsewhere for the model, and {found} here: "
-        f"compute them and run stp.pp.register_embedding(sdata, {slot!r}, "
+        f"the model uses features that were computed elsewhere, but obsm[{slot!r}] {problem}. "
+        f"Compute it and run stp.pp.register_embedding(sdata, {slot!r}, "
         f"encoder={step.encoder!r}, tile_um={step.tile_um:g})"
     )
 

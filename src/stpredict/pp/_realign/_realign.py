@@ -123,13 +123,10 @@ def realign(
                     f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
                 )
         if shift_um is not None or transform is not None:
-            records = {
-                section.name: _from_user(section.name, shift_um, transform) for section in selected
-            }
+            records = {each.name: _from_user(each.name, shift_um, transform) for each in selected}
         else:
             records = {
-                section.name: _estimated(spots, section, motion, max_shift_um)
-                for section in selected
+                each.name: _estimated(spots, each, motion, max_shift_um) for each in selected
             }
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:

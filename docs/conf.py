@@ -77,7 +77,7 @@ if os.environ.get("READTHEDOCS") == "True":
 # everything that a text refers to by :func:, :meth: or :mod:, have to resolve.
 others = (
     "anndata|dask|geopandas|lightning|matplotlib|numpy|pandas|pooch|safetensors|scanpy|scipy|"
-    "shapely|sklearn|spatialdata|spatialdata_io|spatialdata_plot|squidpy|timm|torch|xarray|zarr"
+    "shapely|sklearn|spatialdata|spatialdata_io|squidpy|timm|torch|xarray|zarr"
 )
 nitpick_ignore_regex = [
     (r"py:(class|exc|obj|data)", r"(?!stpredict\.).*"),

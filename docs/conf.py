@@ -76,7 +76,7 @@ if os.environ.get("READTHEDOCS") == "True":
 # below `stpredict`, and references by :func:, :meth: or :mod:, must resolve.
 other_projects = (
     "anndata|dask|geopandas|lightning|matplotlib|numpy|pandas|pooch|safetensors|scanpy|scipy|"
-    "shapely|sklearn|spatialdata|spatialdata_io|spatialdata_plot|squidpy|timm|torch|xarray|zarr"
+    "shapely|sklearn|spatialdata|spatialdata_io|squidpy|timm|torch|xarray|zarr"
 )
 nitpick_ignore_regex = [
     (r"py:(class|exc|obj|data)", r"(?!stpredict\.).*"),

@@ -36,7 +36,6 @@ SCVERSE = {
     "scanpy",
     "spatialdata",
     "spatialdata_io",
-    "spatialdata_plot",
     "squidpy",
 }
 ARRAYS_ONLY = (

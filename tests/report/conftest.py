@@ -1,4 +1,4 @@
-"""A cross-validation made by hand: scores, and the table that belongs to them."""
+"""A handmade cross-validation: scores, and the table that belongs to them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 import stpredict as stp
-from stpredict._sdata import _sections
-from stpredict.results import COLUMNS, CrossValidation, Failure
+from stpredict._sdata._elements import copy_of
+from stpredict.results import COLUMNS, Failure, Protocol, Scores
 
-#: The second gene, if it were markup, would run.
+#: Name of the second gene, which would run as code if it were inserted as markup.
 EVIL = "</script><img src=x onerror=document.title='run'>"
 GENES = ["ERBB2", EVIL, "CD74", "FASN", "MUC1"]
 METHODS = ("ridge", "trees")
@@ -26,7 +26,7 @@ def _silent(monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
-def scores(sections):
+def score_table(sections):
     """PCC falls with the gene; nulls are small, the ceiling is high."""
     rows = []
     for number, gene in enumerate(GENES):
@@ -75,20 +75,27 @@ def slides():
 
 
 @pytest.fixture
-def found(slides):
-    """The result, and the sections it is of."""
-    sdata = _sections.copy_of(slides)
+def validated(slides):
+    """Scores, and the object that they belong to."""
+    sdata = copy_of(slides)
     sdata.tables["out_of_fold"] = out_of_fold(sdata.tables["table"], METHODS)
-    result = CrossValidation(
-        scores(["S1", "S2"]),
-        methods=METHODS,
-        protocol="Leave one section out.",
-        failures=(Failure("trees", "S2", "ValueError: <script>", TRACEBACK),),
-        settings={
-            "date": "2026-01-31",
-            "units": "log1p",
-            "versions": {"stpredict": "0.1.0"},
-            "sections": {"S1": ["S1"], "S2": ["S2"]},
-        },
+    protocol = Protocol(
+        sections=("S1", "S2"),
+        n_spots=sdata.tables["table"].n_obs,
+        n_patients=None,
+        n_genes={"ridge": len(GENES)},
+        units="log1p",
+        layer="log1p",
+        group_kind="section",
+        folds={"S1": ("S1",), "S2": ("S2",)},
+        date="2026-01-31",
+        versions={"stpredict": "0.1.0"},
     )
-    return SimpleNamespace(result=result, sdata=sdata)
+    scores = Scores(
+        score_table(["S1", "S2"]),
+        methods=METHODS,
+        protocol=protocol,
+        baselines=("tuned_ridge",),
+        failures=(Failure("trees", "S2", "ValueError: <script>", TRACEBACK),),
+    )
+    return SimpleNamespace(scores=scores, sdata=sdata)

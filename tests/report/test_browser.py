@@ -1,4 +1,4 @@
-"""The page in a browser: sorted, searched, clicked through."""
+"""The page in a browser: sorting, searching and selecting genes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def browser():
     api = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip(f"no browser is here: {', '.join(BROWSERS)}")
+        pytest.skip(f"no browser found: {', '.join(BROWSERS)}")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with api.sync_playwright() as playwright:
         try:
@@ -36,25 +36,25 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, found, tmp_path):
-    """Open the report of a result; whatever it complains of or asks for fails the test."""
-    pages, complaints = [], []
+def visit(browser, validated, tmp_path):
+    """Open the report of scores; messages, errors and requests of the page fail the test."""
+    pages, messages = [], []
 
-    def visit(result=found.result, *, theme="light", width=1280, **options):
-        place = tmp_path / "report.html"
-        stp.report.write_html(found.sdata, result, place, **options)
+    def visit(scores=validated.scores, *, theme="light", width=1280, **options):
+        path = tmp_path / "report.html"
+        stp.report.write_html(validated.sdata, scores, path, **options)
         page = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 800})
         pages.append(page)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: complaints.append(request.url))
-        page.goto(place.as_uri())
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: messages.append(request.url))
+        page.goto(path.as_uri())
         page.wait_for_selector("#gene:not([hidden])")
         return page
 
     yield visit
-    asked = [each for each in complaints if not each.startswith("data:image/")]
-    assert asked == [page.url for page in pages]
+    unexpected = [each for each in messages if not each.startswith("data:image/")]
+    assert unexpected == [page.url for page in pages]
     for page in pages:
         page.close()
 
@@ -63,7 +63,7 @@ def genes(page):
     return page.locator("#gene-table tbody tr:visible th").all_inner_texts()
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_it_round(visit):
+def test_a_click_on_a_heading_sorts_and_a_second_reverses(visit):
     page = visit()
     assert genes(page)[0] == "ERBB2"
     head = page.locator("#gene-table thead th", has_text="trees")
@@ -78,11 +78,11 @@ def test_a_click_on_a_heading_sorts_and_another_turns_it_round(visit):
     assert page.locator("[aria-sort]:not([aria-sort=none])").count() == 1
 
 
-def test_the_search_leaves_the_genes_that_match(visit):
+def test_the_search_shows_matching_genes(visit):
     page = visit()
     page.get_by_label("Search").fill("erb")
     assert genes(page) == ["ERBB2"]
-    assert page.locator("#found").inner_text() == "1 of 5 genes"
+    assert page.locator("#n-matching").inner_text() == "1 of 5 genes"
     page.get_by_label("Search").fill("m")
     page.get_by_label("Search").press("Enter")
     assert page.locator("#gene-name").inner_text() == EVIL  # the first that has an m
@@ -90,27 +90,27 @@ def test_the_search_leaves_the_genes_that_match(visit):
     assert len(genes(page)) == 5
 
 
-def test_a_gene_that_is_chosen_is_drawn_on_the_tissue(visit):
+def test_a_selected_gene_is_drawn_on_the_tissue(visit):
     page = visit()
-    drawn = {}
+    canvases = {}
     for gene in ("ERBB2", "MUC1"):
         button = page.get_by_role("button", name=gene)
         button.click()
         assert button.get_attribute("aria-pressed") == "true"
         assert page.locator("#gene-name").inner_text() == gene
-        drawn[gene] = page.evaluate(CANVASES)
+        canvases[gene] = page.evaluate(CANVASES)
     # two sections, each as measured and as predicted by two methods and the ridge
-    assert len(drawn["ERBB2"]) == 8
-    same = [one == other for one, other in zip(*drawn.values(), strict=True)]
-    # where the trees failed, both are the empty picture
+    assert len(canvases["ERBB2"]) == 8
+    same = [one == other for one, other in zip(*canvases.values(), strict=True)]
+    # the trees failed in S2, where both are the empty picture
     assert same == [False] * 6 + [True, False]
-    assert len(set(drawn["ERBB2"])) == 8
+    assert len(set(canvases["ERBB2"])) == 8
     colours = "canvas => new Set(canvas.getContext('2d').getImageData(0, 0, 400, 400).data).size"
     assert page.locator("canvas[data-series]").first.evaluate(colours) > 20
     assert page.locator("[data-section='1'] figure").nth(3).inner_text() == "trees\nnot predicted"
 
 
-def test_scores_of_the_gene_stand_beside_their_nulls(visit):
+def test_scores_of_the_gene_are_listed_with_their_nulls(visit):
     page = visit()
     page.get_by_role("button", name="CD74").click()
     rows = [row.split("\t") for row in page.locator("#gene-scores tr").all_inner_texts()]
@@ -121,10 +121,10 @@ def test_scores_of_the_gene_stand_beside_their_nulls(visit):
     assert rows[-1][:4] == ["noise ceiling", "0.800", "0.800", "0.800"]
 
 
-def test_pointing_at_a_spot_tells_its_values(visit, found):
+def test_pointing_at_a_spot_shows_its_values(visit, validated):
     page = visit()
     spot = page.evaluate(
-        "(({x, y}) => [x[0], y[0]])(JSON.parse(document.getElementById('data').text).tissues[0])"
+        "(({x, y}) => [x[0], y[0]])(JSON.parse(document.getElementById('data').text).spots[0])"
     )
     canvas = page.locator("[data-section='0'] canvas[data-series='1']")
     canvas.scroll_into_view_if_needed()
@@ -133,16 +133,16 @@ def test_pointing_at_a_spot_tells_its_values(visit, found):
     captions = page.locator("[data-section='0'] .pcc")
     before = captions.all_inner_texts()
     page.mouse.move(box["x"] + spot[0] * scale, box["y"] + spot[1] * scale)
-    table = found.sdata.tables["out_of_fold"]
-    told = [float(text.lstrip("≤≥ ")) for text in captions.all_inner_texts()]
+    table = validated.sdata.tables["out_of_fold"]
+    values = [float(text.lstrip("≤≥ ")) for text in captions.all_inner_texts()]
     low, high = np.percentile(table.X[(table.obs["region"] == "S1").to_numpy(), 0], [1, 99])
-    wanted = [table.X[0, 0], *(table.layers[name][0, 0] for name in (*METHODS, "tuned_ridge"))]
-    np.testing.assert_allclose(told, np.clip(wanted, low, high), atol=0.02 + (high - low) / 400)
+    expected = [table.X[0, 0], *(table.layers[name][0, 0] for name in (*METHODS, "tuned_ridge"))]
+    np.testing.assert_allclose(values, np.clip(expected, low, high), atol=0.02 + (high - low) / 400)
     page.mouse.move(1, 1)
     assert captions.all_inner_texts() == before
 
 
-def test_arrow_keys_walk_through_the_genes(visit):
+def test_arrow_keys_move_between_genes(visit):
     page = visit()
     page.get_by_role("button", name="ERBB2").focus()
     page.keyboard.press("ArrowDown")
@@ -151,7 +151,7 @@ def test_arrow_keys_walk_through_the_genes(visit):
     assert page.locator("#gene-name").inner_text() == "CD74"
 
 
-def test_a_name_that_looks_like_markup_runs_nothing(visit):
+def test_a_name_that_looks_like_markup_is_not_run(visit):
     page = visit()
     page.get_by_role("button", name="onerror").click()
     assert page.locator("#gene-name").inner_text() == EVIL
@@ -161,7 +161,7 @@ def test_a_name_that_looks_like_markup_runs_nothing(visit):
     assert "<script>alert(1)</script>" in page.locator("details pre").inner_text()
 
 
-def test_a_gene_that_is_not_drawn_says_so(visit):
+def test_a_gene_without_maps_has_a_note(visit):
     page = visit(genes=["CD74"])
     assert page.locator("#not-drawn").is_visible()
     assert not page.locator("#maps").is_visible()
@@ -169,10 +169,11 @@ def test_a_gene_that_is_not_drawn_says_so(visit):
     assert page.locator("#maps").is_visible()
 
 
-def test_a_leak_is_seen_beside_every_score(visit, found):
-    page = visit(replace(found.result, leaky=True))
-    for place in ("h1", "#scores h2", "#genes h2", "#gene h3", ".tissue h4"):
-        assert page.locator(f"{place} .leaky").first.is_visible()
+def test_a_leak_is_marked_at_every_score(visit, validated):
+    protocol = replace(validated.scores.protocol, leaking_sections=("S1",))
+    page = visit(replace(validated.scores, protocol=protocol))
+    for selector in ("h1", "#scores h2", "#genes h2", "#gene h3", ".tissue h4"):
+        assert page.locator(f"{selector} .leaky").first.is_visible()
     assert page.locator("caption").count() == page.locator("caption .leaky").count() == 4
     colour = "each => getComputedStyle(each).backgroundColor"
     assert page.locator("h1 .leaky").evaluate(colour) == "rgb(193, 18, 31)"

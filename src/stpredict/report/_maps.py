@@ -1,4 +1,4 @@
-"""Sections as small pictures, and what was measured and predicted on them as bytes."""
+"""Small pictures of the sections, and measured and predicted values as bytes."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from scipy.spatial import cKDTree
 
 from stpredict.pl._drawing import _section
 from stpredict.report import _tables
-from stpredict.results import TUNED_RIDGE
+from stpredict.report._figure import webp_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
-    from stpredict.results import CrossValidation
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.results import Scores
 
-#: Larger side of a picture of a section.
-_MOST_PX = 560
-#: Spots are drawn this large, as a share of the distance to the next, to be seen in small pictures.
-_RADIUS = 0.44
-#: What the maps may take when it is not said which to draw.
-_MOST_BYTES = 24 * 2**20
-#: The byte of a spot that has no value; those below it go from the scale's low to its high end.
-MISSING = 255
-#: Of the name of what was measured, among those of methods.
+#: Larger side of the picture of a section.
+_MAX_PX = 560
+#: Smallest radius of a spot in its picture, as a share of the distance between spots.
+_MIN_RADIUS = 0.44
+#: Size of all maps, if the genes to draw are not given.
+_MAX_BYTES = 24 * 2**20
+#: Byte of a spot without a value; lower bytes are the colour scale.
+NO_VALUE = 255
+#: Label of the measured values, next to the names of the methods.
 MEASURED = "measured"
 
 
 @dataclass(frozen=True)
-class Tissue:
-    """A section's picture, and its spots in the picture's pixels."""
+class SectionPicture:
+    """Picture of a section, and its spots in the pixels of the picture."""
 
     name: str
     picture: str
@@ -52,52 +52,47 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Maps:
-    """What the page draws.
+    """Maps that the page draws.
 
     Attributes
     ----------
-    tissues
-        Sections.
+    sections
+        Pictures of the sections.
     methods
-        Whose predictions are drawn, after what was measured.
+        Methods and baselines whose predictions are drawn, after the measured values.
     genes
-        Which genes are drawn.
+        Genes that are drawn.
     scales
-        Of every gene, the low and high end of each section's colours.
+        Low and high end of the colours, by gene and section.
     values
-        Of every gene, base64 of a byte per section, then measured and method, then spot.
+        Bytes of each gene in base64: by section, then measured values and methods, then spots.
     """
 
-    tissues: list[Tissue]
+    sections: list[SectionPicture]
     methods: list[str]
     genes: list[str]
     scales: list[list[list[float]]]
     values: list[str]
 
 
-def draw(
-    table: AnnData,
-    sections: Sequence[Section],
-    result: CrossValidation,
-    genes: Sequence[str] | None,
-) -> Maps:
+def draw_maps(spots: SpotTable, scores: Scores, genes: Sequence[str] | None) -> Maps:
     """Pictures of the sections, and values of the genes on them."""
-    ridges = [name for name in table.layers if name is not None and name.startswith(TUNED_RIDGE)]
-    methods = [*result.methods, *ridges]
+    table = spots.table
+    methods = [name for name in (*scores.methods, *scores.baselines) if name in table.layers]
     if genes is None:
-        fit = max(1, _MOST_BYTES // (table.n_obs * (1 + len(methods))))
-        genes = list(_tables.gene_scores(result).index[:fit])
-    chosen = table.var_names.get_indexer(list(genes))
+        n_genes = max(1, _MAX_BYTES // (table.n_obs * (1 + len(methods))))
+        genes = list(_tables.gene_scores(scores).index[:n_genes])
+    columns = table.var_names.get_indexer(list(genes))
     layers = [table.X, *(table.layers[name] for name in methods)]
     parts, scales = [], []
-    for section in sections:
-        series = np.stack([_columns(layer, section.rows, chosen) for layer in layers])
-        levels, low, high = quantise(series)
-        parts.append(levels.reshape(-1, len(chosen)))
+    for section in spots.sections:
+        series = np.stack([_dense_block(layer, section.rows, columns) for layer in layers])
+        levels, low, high = quantize(series)
+        parts.append(levels.reshape(-1, len(columns)))
         scales.append(np.column_stack([low, high]))
     values = np.concatenate(parts).T
     return Maps(
-        tissues=[tissue(section) for section in sections],
+        sections=[section_picture(section) for section in spots.sections],
         methods=methods,
         genes=[str(gene) for gene in genes],
         scales=[
@@ -108,66 +103,62 @@ def draw(
     )
 
 
-def _columns(layer: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
-    picked = layer[rows][:, columns]
-    return np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float32)
+def _dense_block(
+    layer: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    block = layer[rows][:, columns]
+    return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
 
 
-def quantise(
+def quantize(
     series: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """Bytes of values, (series, spots, genes), the first series measured; low and high per gene.
+    """Bytes of values (series, spots, genes), and the low and high end of the scale per gene.
 
-    The scale is that of what was measured, not stretched by single spots, nor by a method that
-    predicts nonsense; of a gene that hardly varies so, that of everything.
+    The first series holds the measured values, which set the scale.
     """
-    low, high = np.array([_ends(series[:, :, gene]) for gene in range(series.shape[2])]).T
+    low, high = np.array([_scale_ends(series[:, :, gene]) for gene in range(series.shape[2])]).T
     high = np.where(high > low, high, low + 1)
     share = np.clip((series - low) / (high - low), 0, 1)
-    levels = np.where(np.isfinite(series), np.round(np.nan_to_num(share) * (MISSING - 1)), MISSING)
-    return levels.astype(np.uint8), low, high
+    levels = np.round(np.nan_to_num(share) * (NO_VALUE - 1))
+    return np.where(np.isfinite(series), levels, NO_VALUE).astype(np.uint8), low, high
 
 
-def _ends(series: NDArray[np.float32]) -> tuple[float, float]:
+def _scale_ends(series: NDArray[np.float32]) -> tuple[float, float]:
     """Low and high end of the scale of one gene, (series, spots)."""
     measured, pooled = series[0][np.isfinite(series[0])], series[np.isfinite(series)]
     if measured.size:
+        # percentiles of the measured values: neither single spots nor a bad method stretch them
         low, high = np.percentile(measured.astype(np.float64), [1, 99])
         if high > low:
             return float(low), float(high)
     return (float(pooled.min()), float(pooled.max())) if pooled.size else (0.0, 0.0)
 
 
-def tissue(section: Section) -> Tissue:
-    """Picture of the part of the image that the spots lie on, and the spots in its pixels."""
+def section_picture(section: Section) -> SectionPicture:
+    """Picture of the part of the image with spots, and the spots in its pixels."""
     pixels, (left, right, bottom, top) = _section.crop(section, _section.limits(section))
     picture = Image.fromarray(np.asarray(pixels).transpose(1, 2, 0))
-    picture.thumbnail((_MOST_PX, _MOST_PX), reducing_gap=3)
+    picture.thumbnail((_MAX_PX, _MAX_PX), reducing_gap=3)
     scale = np.array([picture.width / (right - left), picture.height / (bottom - top)])
     centers = (section.centers_um - (left, top)) * scale
     x, y = centers.round(1).T.tolist()
-    return Tissue(
+    radius = np.maximum(section.radius_um * scale.mean(), _MIN_RADIUS * _spot_distance(centers))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=78, method=6)
+    return SectionPicture(
         name=section.name,
-        picture=data_uri(picture),
+        picture=webp_uri(buffer),
         width=picture.width,
         height=picture.height,
         x=x,
         y=y,
-        radius=np.maximum(section.radius_um * scale.mean(), _RADIUS * _pitch(centers))
-        .round(2)
-        .tolist(),
+        radius=radius.round(2).tolist(),
     )
 
 
-def _pitch(centers: NDArray[np.float64]) -> float:
-    """Usual distance of a spot to the next; of a single spot, none."""
+def _spot_distance(centers: NDArray[np.float64]) -> float:
+    """Median distance of a spot to the nearest one; 0 for a single spot."""
     if len(centers) < 2:
         return 0.0
     return float(np.median(cKDTree(centers).query(centers, k=2)[0][:, 1]))
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as text that a page can hold."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=78, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

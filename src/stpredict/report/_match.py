@@ -1,57 +1,62 @@
-"""A cross-validation and the table that it left in the SpatialData belong together."""
+"""Whether scores and a table of out-of-fold predictions belong to the same cross-validation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stpredict import _keys, _validate
-from stpredict._sdata import _provenance, _sections
-from stpredict.results import CrossValidation
+from stpredict import _validate
+from stpredict._sdata._provenance import recorded
+from stpredict._sdata._spot_table import open_table
+from stpredict.results import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from anndata import AnnData
     from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
 
-def out_of_fold(result: CrossValidation, sdata: SpatialData) -> AnnData:
-    """Table of out-of-fold predictions, which must be that of the result."""
-    if not isinstance(result, CrossValidation):
+
+def open_out_of_fold(sdata: SpatialData, scores: Scores, table_name: str, key: str) -> SpotTable:
+    """Table of out-of-fold predictions, which must belong to the scores and to the table."""
+    if not isinstance(scores, Scores) or scores.protocol.group_kind is None:
         raise TypeError(
-            "expected the result of stp.tl.cross_validate as the first argument, got "
-            f"{type(result).__name__}"
+            f"scores must be those of stp.tl.cross_validate, got {type(scores).__name__}"
+            + (" of stp.tl.evaluate" if isinstance(scores, Scores) else "")
         )
-    _sections.require_spatialdata(sdata)
-    if _keys.OUT_OF_FOLD not in sdata.tables:
-        raise KeyError(
-            f"there is no tables[{_keys.OUT_OF_FOLD!r}]; tables: "
-            f"{_validate.listing(sdata.tables)}: give the object that stp.tl.cross_validate was "
-            "called with"
+    spots = open_table(sdata, key)
+    cross_validated = open_table(sdata, table_name).table
+    record = recorded(spots.table, "cross_validate")
+    layers = [name for name in spots.table.layers if name is not None]  # anndata 0.13: None is X
+    genes = scores.table["gene"].unique()
+    _require_same("methods", scores.methods, record.get("methods", scores.methods))
+    _require_same("protocol", [scores.protocol], [record.get("text", scores.protocol)])
+    _require_subset("methods", scores.methods, layers)
+    _require_subset("sections", scores.table["section"].unique(), spots.section_names)
+    _require_subset("genes", genes[genes != ""], spots.table.var_names)
+    absent = spots.table.obs_names.difference(cross_validated.obs_names)
+    if len(absent):
+        raise ValueError(
+            f"tables[{table_name!r}] lacks {len(absent)} spots of tables[{key!r}]: "
+            f"{_validate.listing(absent)}. Run stp.tl.cross_validate again"
         )
-    table = _sections.table_of(sdata, _keys.OUT_OF_FOLD)
-    named = [name for name in table.layers if name is not None]  # anndata 0.13: None is X
-    known = _provenance.recorded(table, "cross_validate")
-    if set(known.get("methods", result.methods)) != set(result.methods):
-        raise ValueError(_other("methods", result.methods, known["methods"]))
-    if known.get("protocol", result.protocol) != result.protocol:
-        raise ValueError(_other("protocol", [result.protocol], [known["protocol"]]))
-    _within("methods", result.methods, named)
-    _within("sections", result.scores["section"].unique(), _sections.section_names(table))
-    genes = result.scores["gene"].unique()
-    _within("genes", genes[genes != ""], table.var_names)
-    return table
+    return spots
 
 
-def _within(what: str, scored: Iterable[str], there: Iterable[str]) -> None:
-    known = set(there)
-    if absent := [name for name in scored if name not in known]:
-        raise ValueError(_other(what, absent, there))
+def _require_same(what: str, scored: Iterable[object], stored: Iterable[object]) -> None:
+    if {str(name) for name in scored} != {str(name) for name in stored}:
+        raise ValueError(_message(what, scored, stored))
 
 
-def _other(what: str, scored: Iterable[str], there: Iterable[str]) -> str:
+def _require_subset(what: str, scored: Iterable[str], stored: Iterable[str]) -> None:
+    stored = list(stored)
+    if absent := [name for name in scored if name not in set(stored)]:
+        raise ValueError(_message(what, absent, stored))
+
+
+def _message(what: str, scored: Iterable[object], stored: Iterable[object]) -> str:
     return (
-        f"tables[{_keys.OUT_OF_FOLD!r}] is of another cross-validation: the result has the {what} "
-        f"{_validate.listing(scored)}, the table {_validate.listing(there)}. Give the result and "
-        "the object of the same stp.tl.cross_validate, or run it again"
+        "the table is of another cross-validation than the scores: the scores have the "
+        f"{what} {_validate.listing(scored)}, the table {_validate.listing(stored)}. Pass the "
+        "scores and the object of the same stp.tl.cross_validate"
     )

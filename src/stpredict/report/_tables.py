@@ -1,13 +1,14 @@
-"""Tables of the page: cells of text, shaded by their value."""
+"""Tables of the page: text in cells, shaded by value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
+from stpredict.pl._drawing._scores import record_of
 from stpredict.report import _words
 from stpredict.results import (
     NEIGHBOR_MEAN,
@@ -15,29 +16,19 @@ from stpredict.results import (
     PCC_SHUFFLED,
     PCC_SPATIAL_NULL,
     TRAINING_MEAN,
-    TUNED_RIDGE,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stpredict.results import CrossValidation
+    from stpredict.results import Scores
 
-MISSING = "–"
-#: Metrics in which 0 is nothing and 1 is best, which are shaded.
-_CORRELATIONS = (
-    "pcc",
-    "spearman",
-    "pcc_per_spot",
-    "spearman_per_spot",
-    "pcc_top50",
-    "gene_correlation",
-)
+_DASH = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and a shade from 0 to 10, or none."""
+    """Text, and a shade from 0 to 10, or None."""
 
     text: str
     shade: int | None = None
@@ -45,77 +36,80 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of what a name says; ``kind`` is ``method``, ``reference`` or ``gene``."""
+    """Cells of a method, a reference or a gene."""
 
     name: str
     cells: list[Cell]
-    kind: str = "method"
+    kind: Literal["method", "reference", "ceiling", "gene"] = "method"
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, each a name and a note, and the rows below them."""
+    """Columns, each a label and a note, and rows."""
 
     columns: list[tuple[str, str]]
     rows: list[Row]
 
 
-def summary(result: CrossValidation) -> Table:
-    """Methods and references by metrics."""
-    means = result.summary()
+def summary(scores: Scores) -> Table:
+    """Methods, baselines and references by metrics."""
+    means = scores.summary()
+    # nulls next to the metric that they belong to
     first = [name for name in ("pcc", PCC_SPATIAL_NULL, PCC_SHUFFLED) if name in means]
-    scored = [*first, *means.columns.drop([*first, "n_sections"])]  # nulls beside what they bound
-    most = result.scores["section"].nunique()
+    names = [*first, *means.columns.drop([*first, "n_sections"])]
+    n_sections = scores.table["section"].nunique()
     rows = []
-    for name in dict.fromkeys([*result.methods, *means.index]):
-        if name in means.index:
-            cells = [_number(means.loc[name, metric], metric) for metric in scored]
-            cells.append(Cell(f"{means.loc[name, 'n_sections']:.0f} of {most}"))
+    for method in dict.fromkeys([*scores.methods, *means.index]):
+        if method in means.index:
+            cells = [_number(means.loc[method, metric], metric) for metric in names]
+            cells.append(Cell(f"{means.loc[method, 'n_sections']:.0f} of {n_sections}"))
         else:
-            cells = [Cell("failed"), *(Cell(MISSING) for _ in scored[1:]), Cell(f"0 of {most}")]
-        rows.append(_row(result, name, cells))
-    columns = [_words.metric(name) for name in scored]
-    return Table([*columns, ("sections", "Sections that were scored.")], rows)
+            cells = [Cell("failed"), *(Cell(_DASH) for _ in names[1:]), Cell(f"0 of {n_sections}")]
+        rows.append(_method_row(scores, method, cells))
+    columns = [_words.metric_words(name) for name in names]
+    return Table([*columns, ("sections", "Number of scored sections.")], rows)
 
 
-def by_section(result: CrossValidation) -> Table:
-    """Mean PCC over genes: methods and references by sections."""
-    means = result.values("pcc").groupby("section", sort=False).mean()
-    failed = _failed(result)
+def by_section(scores: Scores) -> Table:
+    """Mean PCC over genes: methods, baselines and references by sections."""
+    means = scores.values("pcc").groupby("section", sort=False).mean()
+    failed = _failed_sections(scores)
     rows = []
-    for name in dict.fromkeys([*result.methods, *means.columns]):
-        values = means[name] if name in means else pd.Series(np.nan, means.index)
+    for method in dict.fromkeys([*scores.methods, *means.columns]):
+        values = means[method] if method in means else pd.Series(np.nan, means.index)
         cells = [
-            Cell("failed") if (name, section) in failed else _number(value)
+            Cell("failed") if (method, section) in failed else _number(value)
             for section, value in values.items()
         ]
-        rows.append(_row(result, name, [*cells, _number(values.mean())]))
+        rows.append(_method_row(scores, method, [*cells, _number(values.mean())]))
     return Table([*((str(name), "") for name in means.index), ("mean", "over sections")], rows)
 
 
-def differences(result: CrossValidation) -> list[str]:
-    """Sentences on where each method stands against tuned ridge."""
-    scored = list(result.values("pcc"))
-    ridges = [name for name in scored if name.startswith(TUNED_RIDGE)]
+def differences(scores: Scores) -> list[str]:
+    """Differences of each method from the baselines, one sentence each."""
+    scored = list(scores.values("pcc"))
+    pairs = [
+        (method, baseline)
+        for method in scores.methods
+        for baseline in scores.baselines
+        if {method, baseline} <= set(scored)
+    ]
     return [
-        str(result.compare(name, ridge))
-        for name in result.methods
-        for ridge in ridges
-        if name in scored and result.values("pcc", methods=[name, ridge]).notna().all(axis=1).any()
+        str(scores.compare(method, baseline))
+        for method, baseline in pairs
+        if scores.values("pcc", methods=[method, baseline]).notna().all(axis=1).any()
     ]
 
 
-def genes(result: CrossValidation, reliable: pd.DataFrame | None) -> Table:
-    """Mean PCC over sections, a row per gene, by falling score of the first method."""
-    frame = gene_scores(result)
-    columns = [(_words.method(name), _words.note(name)) for name in frame]
+def genes(scores: Scores, reliable: pd.DataFrame | None) -> Table:
+    """Mean PCC over sections, one row per gene, sorted by the first method."""
+    frame = gene_scores(scores)
+    columns = [(_words.method_label(name), _words.method_note(name)) for name in frame]
     if PCC_SPATIAL_NULL in frame:
-        columns[-1] = ("spatial null", "The highest of the methods' spatial nulls.")
+        columns[-1] = ("spatial null", "Highest spatial null of all methods.")
     if reliable is not None:
-        columns.append(
-            ("reliable", "Methods that beat their spatial null and the training mean on it.")
-        )
+        columns.append(("reliable", "Methods that beat their spatial null and the training mean."))
     rows = []
     for gene, values in zip(frame.index, frame.to_numpy(), strict=True):
         cells = [_number(value) for value in values]
@@ -125,25 +119,25 @@ def genes(result: CrossValidation, reliable: pd.DataFrame | None) -> Table:
     return Table(columns, rows)
 
 
-def gene_scores(result: CrossValidation) -> pd.DataFrame:
-    """Mean PCC over sections: genes by methods, what bounds them, and the highest spatial null."""
-    frame = _by_gene(result, "pcc").drop(columns=[TRAINING_MEAN, NEIGHBOR_MEAN], errors="ignore")
-    if PCC_SPATIAL_NULL in set(result.scores["metric"]):
-        frame[PCC_SPATIAL_NULL] = _by_gene(result, PCC_SPATIAL_NULL).max(axis=1)
+def gene_scores(scores: Scores) -> pd.DataFrame:
+    """Mean PCC over sections: genes by methods, baselines, ceiling and highest spatial null."""
+    frame = _by_gene(scores, "pcc").drop(columns=[TRAINING_MEAN, NEIGHBOR_MEAN], errors="ignore")
+    if PCC_SPATIAL_NULL in scores.metrics:
+        frame[PCC_SPATIAL_NULL] = _by_gene(scores, PCC_SPATIAL_NULL).max(axis=1)
     return frame.sort_values(frame.columns[0], ascending=False, kind="stable")
 
 
-def _by_gene(result: CrossValidation, metric: str) -> pd.DataFrame:
-    return result.values(metric).groupby("gene", sort=False).mean()
+def _by_gene(scores: Scores, metric: str) -> pd.DataFrame:
+    return scores.values(metric).groupby("gene", sort=False).mean()
 
 
 def per_section(
-    result: CrossValidation, metric: str, genes: Sequence[str], sections: Sequence[str]
+    scores: Scores, metric: str, genes: Sequence[str], sections: Sequence[str]
 ) -> dict[str, list[float | None]]:
-    """One metric of each method, gene after gene, and within a gene section after section."""
-    if metric not in set(result.scores["metric"]):
+    """One metric of each method, by gene and then by section."""
+    if metric not in scores.metrics:
         return {}
-    means = result.values(metric).groupby(["gene", "section"]).mean()
+    means = scores.values(metric).groupby(["gene", "section"]).mean()
     wide = means.reindex(pd.MultiIndex.from_product([genes, sections]))
     return {
         name: [None if np.isnan(value) else round(value, 3) for value in wide[name].tolist()]
@@ -151,25 +145,35 @@ def per_section(
     }
 
 
-def _failed(result: CrossValidation) -> set[tuple[str, str]]:
-    """Methods and sections of the folds in which they raised."""
-    sections = result.settings.get("sections", {})
+def kind_of(scores: Scores, method: str) -> Literal["method", "reference", "ceiling"]:
+    """Kind of a row; baselines are shown like references."""
+    if method in scores.methods:
+        return "method"
+    return "ceiling" if method == NOISE_CEILING else "reference"
+
+
+def _failed_sections(scores: Scores) -> set[tuple[str, str]]:
+    """Methods, and the sections of the folds in which they raised an error."""
+    groups = scores.table[["section", "group"]].astype(str).drop_duplicates()
     return {
         (failure.method, section)
-        for failure in result.failures
-        for section in sections.get(failure.fold, ())
+        for failure in scores.failures
+        for section, group in groups.itertuples(index=False)
+        if group in scores.protocol.folds.get(failure.fold, ())
     }
 
 
-def _row(result: CrossValidation, name: str, cells: list[Cell]) -> Row:
-    kind = "method" if name in result.methods else "reference"
-    kind = "ceiling" if name == NOISE_CEILING else kind
-    return Row(_words.method(name), cells, kind, _words.note(name))
+def _method_row(scores: Scores, method: str, cells: list[Cell]) -> Row:
+    label, note = _words.method_label(method), _words.method_note(method)
+    return Row(label, cells, kind_of(scores, method), note)
 
 
 def _number(value: float, metric: str = "pcc") -> Cell:
     if not np.isfinite(value):
-        return Cell(MISSING)
+        return Cell(_DASH)
     text = f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
-    shade = int(np.clip(round(value * 10), 0, 10)) if metric in _CORRELATIONS else None
+    record = record_of(metric)
+    # shades go from chance to the best value of correlations and the like
+    shaded = record.better == "higher" and record.chance == 0
+    shade = int(np.clip(round(value * 10), 0, 10)) if shaded else None
     return Cell("0.000" if text == "-0.000" else text, shade)

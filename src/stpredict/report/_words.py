@@ -1,48 +1,58 @@
-"""What the page calls things."""
+"""Labels and notes of the page."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from stpredict.pl._drawing import _scores
-from stpredict.results import (
-    NEIGHBOR_MEAN,
-    NOISE_CEILING,
-    TRAINING_MEAN,
-    TUNED_RIDGE,
-)
+from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
-#: What stands beside the methods.
-REFERENCES = {
-    TRAINING_MEAN: "Null: every spot gets the mean of the training rows.",
-    TUNED_RIDGE: "Null: ridge regression on the same embedding, alpha tuned.",
-    NEIGHBOR_MEAN: "Every spot gets what was measured in its neighbours.",
-    NOISE_CEILING: "What a perfect model could reach, as counts are noisy.",
-}
-#: Settings of a cross-validation, in the order in which they are told.
-SETTINGS = {
-    "groups": "groups",
-    "layer": "layer",
-    "units": "units",
-    "n_spots": "spots",
-    "seed": "seed",
-    "sections": "sections left out",
-    "seconds": "seconds",
-    "versions": "versions",
+if TYPE_CHECKING:
+    from stpredict.results import Protocol, Scores
+
+_NOTES = {
+    TRAINING_MEAN: "Reference: every spot gets the mean of the training rows.",
+    TUNED_RIDGE: "Baseline: ridge regression on the same embedding, with tuned alpha.",
+    NEIGHBOR_MEAN: "Reference: every spot gets the mean of its measured neighbours.",
+    NOISE_CEILING: "Best score that a model can reach, given the noise of the counts.",
 }
 
 
-def method(name: str) -> str:
-    """Name of a method or of a reference, as it is shown."""
-    if name.startswith(f"{TUNED_RIDGE}_"):  # one of several, each on an embedding
-        return f"{method(TUNED_RIDGE)}, {name.removeprefix(f'{TUNED_RIDGE}_')}"
-    return " ".join(_scores.WORDS.get(name, name).split())
+def method_label(name: str) -> str:
+    """Label of a method, baseline or reference, on one line."""
+    return " ".join(_scores.label_of(name).split())
 
 
-def note(name: str) -> str:
-    """What a reference is; of a method nothing."""
-    return REFERENCES.get(TUNED_RIDGE if name.startswith(TUNED_RIDGE) else name, "")
+def method_note(name: str) -> str:
+    """Note on a baseline or reference; empty for methods."""
+    return _NOTES.get(name, "")
 
 
-def metric(name: str) -> tuple[str, str]:
+def metric_words(name: str) -> tuple[str, str]:
     """Label and description of a metric."""
     record = _scores.record_of(name)
     return record.label, record.description
+
+
+def facts(scores: Scores) -> dict[str, str]:
+    """Conditions of the cross-validation, by label; unknown ones are left out."""
+    protocol = scores.protocol
+    values = {
+        "left out": protocol.group_kind,
+        "folds": _folds(protocol),
+        "layer": protocol.layer or "X",
+        "units": protocol.units,
+        "spots": f"{protocol.n_spots:,}",
+        "random seed": str(protocol.seed),
+        "seconds": ", ".join(f"{name}: {value:.3g}" for name, value in scores.seconds.items()),
+        "versions": ", ".join(f"{name}: {value}" for name, value in protocol.versions.items()),
+    }
+    return {label: value for label, value in values.items() if value}
+
+
+def _folds(protocol: Protocol) -> str:
+    """Folds with the groups that they left out, if these have other names."""
+    return "; ".join(
+        name if groups == (name,) else f"{name}: {', '.join(groups)}"
+        for name, groups in protocol.folds.items()
+    )

@@ -1,4 +1,4 @@
-"""Write the page of a cross-validation."""
+"""HTML page of a cross-validation."""
 
 from __future__ import annotations
 
@@ -9,106 +9,120 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._log import tell
-from stpredict._sdata import _sections
 from stpredict.report import _maps, _page
-from stpredict.report._match import out_of_fold
-from stpredict.report._reliable import reliable
+from stpredict.report._match import open_out_of_fold
+from stpredict.report._reliable import reliable_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
 
-    from stpredict.results import CrossValidation
+    from stpredict.results import Scores
 
 
 def write_html(
     sdata: SpatialData,
-    result: CrossValidation,
+    scores: Scores,
     path: str | Path,
     *,
     genes: Sequence[str] | None = None,
+    table_name: str = "table",
+    key: str = "out_of_fold",
 ) -> None:
-    """Write one HTML page of a cross-validation, which needs nothing but a browser.
+    """Write the results of a cross-validation as one HTML page.
 
-    At the top the protocol and the versions; then the scores of all methods beside their nulls and
-    the noise ceiling, section by section and gene by gene. The table of genes sorts and searches;
-    a gene that is chosen there is drawn on the tissue as measured and as each method predicted it
-    without having seen the section, all on one colour scale. On which genes a method is reliable,
-    `uncertainty.reliable` decides. Images, scores and predictions lie in the file itself: it can be
-    sent by mail, and asks nothing of the network. Of a split that leaks, every score stands beside
-    the word LEAKY.
+    The page has the protocol, the scores of all methods with their nulls, baselines and noise
+    ceiling, by section and by gene, and the failures. The table of genes can be sorted and
+    searched; a selected gene is drawn on the tissue, as measured and as predicted out of fold, on
+    one colour scale. `uncertainty.reliable` decides on which genes a method is reliable. If the
+    split leaks, every score is marked LEAKY.
+
+    The file contains all images, scores and predictions, and needs no network.
 
     Parameters
     ----------
     sdata
-        Sections that `tl.cross_validate` was called with, with its ``tables["out_of_fold"]``.
-    result
-        What `tl.cross_validate` returned.
+        Sections that `tl.cross_validate` was called with.
+    scores
+        Scores of `tl.cross_validate`.
     path
-        File to write, such as ``"report.html"``. A report that is there already is replaced; until
-        the new one is complete, it stays.
+        File to write, such as ``"report.html"``. An existing report is replaced once the new one is
+        complete.
     genes
-        Genes to draw on the tissue; by default all, or those predicted best where all would take
-        more than 24 MiB. The table lists all of them either way.
+        Genes to draw on the tissue; by default all, or the best predicted ones if all would take
+        more than 24 MiB. The table always lists all genes.
+    table_name
+        Table that was cross-validated.
+    key
+        Table with the out-of-fold predictions.
 
     Raises
     ------
     TypeError
-        If ``result`` is no cross-validation, ``sdata`` no SpatialData, or ``genes`` a string.
+        If ``scores`` are not those of a cross-validation, ``sdata`` is no SpatialData, or ``genes``
+        is a string.
     KeyError
-        If there is no ``tables["out_of_fold"]``, or no such gene in it.
+        If there is no such table, or no such gene in it.
     ValueError
-        If the table is of another cross-validation (methods, protocol, sections or genes differ),
-        or ``genes`` is empty.
+        If the table is of another cross-validation than the scores, or ``genes`` is empty.
     FileNotFoundError
-        If the folder to write into does not exist.
+        If the folder of the file does not exist.
     FileExistsError
-        If something else than a report is there.
+        If the file exists and is not a report.
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import stpredict as stp
-    >>> result = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})  # doctest: +SKIP
-    >>> stp.report.write_html(sdata, result, "report.html")  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2, size_px=800)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=5)
+    >>> stp.pp.embed(sdata, "texture")
+    >>> stp.pp.neighbors(sdata)
+    >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
+    >>> path = Path(tempfile.mkdtemp()) / "report.html"
+    >>> stp.report.write_html(sdata, scores, path)
+    >>> path.exists()
+    True
+    >>> stp.settings.verbosity = 1
     """
-    table = out_of_fold(result, sdata)
+    spots = open_out_of_fold(sdata, scores, table_name, key)
     if isinstance(genes, str):
-        raise TypeError(f"genes={genes!r} is one name; give a list: [{genes!r}]")
-    if genes is not None and len(genes) == 0:
-        raise ValueError("genes= is empty; leave it out to draw all")
+        raise TypeError(f"genes={genes!r} is one name; pass a list: [{genes!r}]")
     if genes is not None:
-        _validate.present(list(genes), table.var_names)
-    place = _place(path)
-    sections = _sections.sections(sdata, table)
-    drawn = _maps.draw(table, sections, result, genes)
-    text = _page.render(result, table, drawn, reliable(result, table, sections))
-    _write(place, text)
+        if len(genes) == 0:
+            raise ValueError("genes is empty; leave it out to draw all genes")
+        _validate.present(list(genes), spots.table.var_names)
+    path = _writable(path)
+    maps = _maps.draw_maps(spots, scores, genes)
+    text = _page.render(scores, maps, reliable_genes(spots, scores))
+    _write_atomically(path, text)
     tell(
-        f"{place}: {len(text.encode()) / 2**20:.1f} MiB, {table.n_vars} genes, "
-        f"{len(drawn.genes)} of them drawn on {len(drawn.tissues)} sections"
+        f"{path}: {len(text.encode()) / 2**20:.1f} MiB, {spots.table.n_vars} genes, "
+        f"{len(maps.genes)} of them drawn on {len(maps.sections)} sections"
     )
 
 
-def _place(path: str | Path) -> Path:
-    """Where a report may be written."""
-    place = Path(path)
-    if not place.parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(place.parent)!r} to write {place.name!r} into: make it first"
-        )
-    if place.is_dir() or (place.exists() and not _page.is_report(place)):
-        raise FileExistsError(f"{place} exists and is no report of stpredict; choose another path")
-    return place
+def _writable(path: str | Path) -> Path:
+    """Path at which a report may be written."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
+    if path.is_dir() or (path.exists() and not _page.is_report(path)):
+        raise FileExistsError(f"{path} exists and is not a report of stpredict: use another path")
+    return path
 
 
-def _write(place: Path, text: str) -> None:
-    """Write beside, then rename, so that no half of a page is ever there."""
-    descriptor, beside = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
+def _write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary file and rename it, so that no incomplete page is ever visible."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        Path(beside).chmod(0o644)  # mkstemp's files are private
-        Path(beside).replace(place)
+        Path(temporary).chmod(0o644)  # files of mkstemp are private
+        Path(temporary).replace(path)
     finally:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)

@@ -113,11 +113,11 @@ def test_it_predicts_and_is_evaluated_in_a_spatialdata():
 class TestBadInput:
     def test_no_table_of_genes(self, release):
         (release / "info_highly_variable_genes.csv").unlink()
-        with pytest.raises(ValueError, match=r"no table of genes beside.*pass genes="):
+        with pytest.raises(ValueError, match=r"no table of genes was found next to.*pass genes="):
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
     def test_another_number_of_genes(self, release):
-        with pytest.raises(ValueError, match=r"genes= names 2 genes, .* predicts 7"):
+        with pytest.raises(ValueError, match=r"genes= has 2 genes, .* predicts 7"):
             stp.models.from_deepspot(release / "spot_final_model.pkl", genes=["A", "B"])
 
     def test_repeated_genes(self, release):
@@ -141,7 +141,7 @@ class TestBadInput:
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"weights= names no file: .*absent"):
+        with pytest.raises(FileNotFoundError, match=r"weights= is not a file: .*absent"):
             stp.models.from_deepspot(tmp_path / "absent.pkl")
 
     def test_a_model_of_this_package(self, tmp_path):

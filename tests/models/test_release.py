@@ -214,13 +214,15 @@ class TestBadInput:
     def test_weights_that_are_no_numbers(self, packages, tmp_path):
         model = network_of(packages, "spot")
         model.phi_spot[1].model[0].bias.data[0] = torch.nan
-        with pytest.raises(ValueError, match=r"phi_spot\.1\.model\.0\.bias has values that are no"):
+        with pytest.raises(
+            ValueError, match=r"phi_spot\.1\.model\.0\.bias has values that are not"
+        ):
             read_release(saved(tmp_path, model), genes=GENES)
 
     def test_a_context_that_the_weights_do_not_have(self, packages, tmp_path):
         model = network_of(packages, "spot_neighbors")
         model._forward_fn = model._forward_spot
-        with pytest.raises(ValueError, match="rho takes 6 numbers, context 'spot' gives 1 × 3"):
+        with pytest.raises(ValueError, match="rho has 6 inputs, context 'spot' gives 1 × 3"):
             read_release(saved(tmp_path, model), genes=GENES)
 
     def test_a_scaler_of_other_targets(self, packages, tmp_path):
@@ -232,11 +234,11 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("[1, 2]", "no hyperparameters but a list"),
-            ("a: [", "is no YAML of hyperparameters"),
-            ("!!python/object/apply:os.system ['true']", "is no YAML of hyperparameters"),
-            ("[" * 5000, "is no YAML of hyperparameters"),
-            ("a" * (1 << 20) + "b", "hyperparameters are few"),
+            ("[1, 2]", "holds a list, expected named hyperparameters"),
+            ("a: [", "is not a valid YAML file"),
+            ("!!python/object/apply:os.system ['true']", "is not a valid YAML file"),
+            ("[" * 5000, "is not a valid YAML file"),
+            ("a" * (1 << 20) + "b", "the limit is"),
             ("agg_neighbors: mean\ncell_context: cell", "not those of .*agg_neighbors is 'mean'"),
         ],
         ids=["list", "damaged", "hostile", "deep", "large", "other"],
@@ -259,8 +261,8 @@ class TestBadInput:
             ("gene_name\nA\n", "lacks isPredicted; it has gene_name"),
             ("isPredicted\nTrue\n", "lacks gene_name"),
             ("gene_name,isPredicted\nA,perhaps\n", "must be True or False: perhaps"),
-            ("gene_name,isPredicted\nA,True\nB,False\n", "names 1 genes, .* predicts 5"),
-            ("", "is no table of genes"),
+            ("gene_name,isPredicted\nA,True\nB,False\n", "has 1 genes, .* predicts 5"),
+            ("", "is not a table of genes"),
         ],
     )
     def test_genes(self, packages, tmp_path, table, message):

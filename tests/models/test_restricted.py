@@ -158,7 +158,7 @@ def test_nothing_is_executed(tmp_path, payload):
     ],
 )
 def test_the_foreign_name_is_told(tmp_path, payload, named):
-    with pytest.raises(ValueError, match=f"it names '({named})', which no published model needs"):
+    with pytest.raises(ValueError, match=f"it names '({named})', unlike published models"):
         read_module(archive(tmp_path, touching(tmp_path / "canary")[payload]))
 
 
@@ -235,7 +235,7 @@ MODEL = name("deepspot.spot.model", "DeepSpot")
     ],
 )  # fmt: skip
 def test_what_is_not_as_torch_writes_it(tmp_path, data, message):
-    with pytest.raises(ValueError, match=message or "holds no module but a tuple"):
+    with pytest.raises(ValueError, match=message or "holds a tuple, expected a module"):
         read_module(archive(tmp_path, PROTO + data))
 
 
@@ -271,7 +271,7 @@ class TestClaims:
             (PROTO + b"K\x07Q.", "a storage is used"),
             (PROTO + storage() + b"0" + storage() + b".", "opcode POP"),
             (PROTO + storage() + storage() + b"\x86.", "used by two tensors"),
-            (tensor((HUGE,), (1,)), "claims more than the 2 of its storage"),
+            (tensor((HUGE,), (1,)), "claims more than the 2 stored elements"),
             (tensor((HUGE, HUGE), (0, 0)), "claims more than the 2"),
             (tensor((2, 2), (0, 0)), "claims more than the 2"),
             (tensor((2,), (HUGE,)), "claims more than the 2"),
@@ -284,14 +284,14 @@ class TestClaims:
             (array((HUGE,)), "claims the shape .* for 8 bytes"),
             (array((HUGE, HUGE), data=""), "claims the shape"),
             (array((2,)), "claims the shape"),
-            (array(code="O8"), r"numpy.dtype\('O8'\) is refused; numbers are read, objects never"),
+            (array(code="O8"), r"numpy.dtype\('O8'\) is refused: numbers are read, objects never"),
             (array(code="O"), "objects never"),
             (array(code="V99999999"), "objects never"),
             (PROTO + b"\x8e" + struct.pack("<Q", HUGE) + b"a.", "bytes"),
             (PROTO + b"B" + struct.pack("<I", 1 << 31) + b"a.", "bytes"),
             (PROTO + b"X" + struct.pack("<I", 1 << 31) + b"a.", "bytes"),
             (PROTO + b"\x8b" + struct.pack("<i", 1 << 30) + b"a.", "bytes|long4"),
-            (b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"N.", "a NoneType"),
+            (b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"N.", "holds a NoneType"),
         ],
     )
     def test_in_the_pickle(self, tmp_path, data, message):
@@ -371,14 +371,14 @@ class TestBombs:
 
     def test_doubled_tuples(self, tmp_path):
         data = PROTO + b")" + b"q\x00h\x00\x86" * 200
-        with pytest.raises(ValueError, match="holds no module but a tuple"):
+        with pytest.raises(ValueError, match="holds a tuple, expected a module"):
             read_module(archive(tmp_path, data + b"."))
         with pytest.raises(ValueError, match="the key of a dictionary"):
             read_module(archive(tmp_path, PROTO + b"}" + data[2:] + b"Ns."))
 
     def test_deep_nesting(self, tmp_path):
         data = PROTO + b"]" * 20_000 + b"a" * 19_999 + b"."
-        with pytest.raises(ValueError, match="holds no module but a list"):
+        with pytest.raises(ValueError, match="holds a list, expected a module"):
             read_module(archive(tmp_path, data))
 
     def test_many_losses_are_no_bomb(self, tmp_path):
@@ -392,7 +392,9 @@ class TestNoArchive:
     def test_a_plain_pickle(self, tmp_path):
         file = tmp_path / "final_model.pkl"
         file.write_bytes(touching(tmp_path / "canary")["os.system"])
-        with pytest.raises(ValueError, match=r"no zip archive.*convert it.*torch\.save it again"):
+        with pytest.raises(
+            ValueError, match=r"not a zip archive.*convert it.*torch\.save it again"
+        ):
             read_module(file)
         assert not (tmp_path / "canary").exists()
 
@@ -453,7 +455,7 @@ class TestNoArchive:
     def test_no_module(self, tmp_path, saved):
         file = tmp_path / "final_model.pkl"
         torch.save(saved, file)
-        with pytest.raises(ValueError, match=f"no module but a {type(saved).__name__}"):
+        with pytest.raises(ValueError, match=f"holds a {type(saved).__name__}, expected a module"):
             read_module(file)
 
 
@@ -470,9 +472,11 @@ def test_names_are_compared_and_never_looked_up(tmp_path, monkeypatch):
 
 def test_the_list_holds_nothing_that_runs_code():
     dangerous = ("os", "posix", "subprocess", "sys", "importlib", "marshal", "types", "pickle")
-    assert not {known for known in _inert.KNOWN if known.module.split(".")[0] in dangerous}
-    assert not {known for known in _inert.KNOWN if "." in known.name}
-    builtin = {known.name for known in _inert.KNOWN if known.module in ("builtins", "__builtin__")}
+    assert not {known for known in _inert.ALLOWED if known.module.split(".")[0] in dangerous}
+    assert not {known for known in _inert.ALLOWED if "." in known.name}
+    builtin = {
+        known.name for known in _inert.ALLOWED if known.module in ("builtins", "__builtin__")
+    }
     assert builtin == {"set", "bytes", "getattr"}
 
 

@@ -99,16 +99,12 @@ def _file_of(weights: Path, path: str | Path | None, published: str, argument: s
 def read_hyperparameters(path: Path) -> dict[str, Any]:
     """Read the numbers and strings in a YAML file."""
     if path.stat().st_size > _MAX_YAML:
-        raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes, at most {_MAX_YAML:,} are read"
-        )
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, the limit is {_MAX_YAML:,}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is not a YAML file of hyperparameters ({reason[:200]})"
-        ) from error
+        raise ValueError(f"{path} is not a valid YAML file ({reason[:200]})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected named hyperparameters")
     return flat_values(values)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def restrict(model: Model, genes: Sequence[str]) -> Model:
-    """Restrict a model to some of its genes, in the given order; its predictions stay the same.
+    """Give a model of some genes of another, in the order named, which predicts the same of them.
 
-    If the network's outputs are genes, the network is sliced; if they are factors, fewer genes
-    are computed from them.
+    Where the network's outputs are genes, it is sliced; where they are factors, fewer genes are
+    made of them.
     """
     places = [model.genes.index(gene) for gene in genes]
     of_genes = model.targets.outputs is None

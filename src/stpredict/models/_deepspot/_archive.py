@@ -107,8 +107,8 @@ class Archive:
                 f"it is a zip archive, but not of torch.save: {len(folders)} records are named "
                 f"<name>{_PICKLE}"
             )
-        record = f"{folders[0]}/byteorder"
-        byte_order = self._read(record) if record in names else b""
+        mark = f"{folders[0]}/byteorder"
+        byte_order = self._read(mark) if mark in names else b""
         if byte_order not in (b"", sys.byteorder.encode()):
             raise ValueError(
                 f"its byte order is {byte_order!r:.20}, that of this machine is {sys.byteorder}"

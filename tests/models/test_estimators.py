@@ -1,4 +1,4 @@
-"""Ridge and trees of scikit-learn in networks: scikit-learn itself is the oracle."""
+"""Ridge and trees of scikit-learn in networks, compared with scikit-learn itself."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def predicted(features, targets, groups, **options):
 
 
 @pytest.mark.parametrize("n_components", [None, 4])
-def test_the_network_predicts_as_the_pipeline(n_components):
+def test_ridge_network_predicts_as_scikit_learn(n_components):
     features, targets, groups = data()
-    found, alpha = predicted(features, targets, groups, alpha=3.0, n_components=n_components)
+    values, alpha = predicted(features, targets, groups, alpha=3.0, n_components=n_components)
     steps = [] if n_components is None else [PCA(n_components, random_state=0)]
     oracle = make_pipeline(*steps, Ridge(3.0)).fit(features, targets)
-    np.testing.assert_allclose(found, oracle.predict(features), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values, oracle.predict(features), rtol=1e-4, atol=1e-5)
     assert alpha == 3.0
 
 
 @pytest.mark.parametrize("n_components", [None, 4])
-def test_alpha_is_what_predicts_the_group_left_out_best(n_components):
+def test_tuned_alpha_predicts_left_out_groups_best(n_components):
     features, targets, groups = data(noise=6.0)
     steps = [] if n_components is None else [PCA(n_components, random_state=0)]
     errors = []
@@ -58,7 +58,7 @@ def test_alpha_is_what_predicts_the_group_left_out_best(n_components):
     assert 1 < alpha < ALPHAS[-1]
 
 
-def test_alpha_of_hest_is_by_the_size_of_the_problem():
+def test_alpha_of_hest_follows_the_size_of_the_problem():
     features, targets, groups = data()
     whole = predicted(features, targets, groups, alpha="hest", n_components=None)[1]
     some = predicted(features, targets, groups, alpha="hest", n_components=4)[1]
@@ -66,7 +66,7 @@ def test_alpha_of_hest_is_by_the_size_of_the_problem():
     assert some == pytest.approx(100 / (4 * 3))
 
 
-def test_growing_trees_leaves_the_filters_of_warnings_alone():
+def test_fitting_trees_does_not_change_warning_filters():
     features, targets, groups = data()
     before = list(warnings.filters)
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""Published models become models of this package: golden figures, files that do not fit."""
+"""Published models become models of this package: golden figures, inconsistent files."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def release(tmp_path):
 
 
 def inputs_of(expected, kind):
-    given = {
+    inputs = {
         "center": expected[f"{kind}/x_center"][:, 0],
         "neighbors": expected[f"{kind}/x_neighbors"],
     }
     if kind == "spot":
-        given["subtiles"] = expected[f"{kind}/x_sub"]
-    return given
+        inputs["subtiles"] = expected[f"{kind}/x_sub"]
+    return inputs
 
 
 @pytest.mark.parametrize("kind", ["spot", "cell"])
-def test_they_predict_what_was_published(kind, expected, tmp_path):
+def test_released_models_predict_as_published(kind, expected, tmp_path):
     model = stp.models.from_deepspot(GOLDEN / f"{kind}_final_model.pkl")
     assert model.method == {"spot": "deepspot", "cell": "deepcell"}[kind]
-    given = inputs_of(expected, kind)
-    predicted = model.predict_array(**given, device="cpu")
+    inputs = inputs_of(expected, kind)
+    predicted = model.predict_array(**inputs, device="cpu")
     np.testing.assert_allclose(predicted, expected[f"{kind}/y"], rtol=0, atol=1e-5)
     scaled = (predicted - model.targets.standard.mean) / model.targets.standard.scale
     np.testing.assert_allclose(scaled, expected[f"{kind}/y_scaled"], rtol=0, atol=1e-5)
 
     model.save(tmp_path / "model")
     loaded = stp.models.load(tmp_path / "model")
-    np.testing.assert_array_equal(loaded.predict_array(**given, device="cpu"), predicted)
+    np.testing.assert_array_equal(loaded.predict_array(**inputs, device="cpu"), predicted)
     assert loaded.genes == model.genes
     assert "as published" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
 
 
-def test_genes_are_those_that_are_predicted():
+def test_genes_are_the_predicted_genes_of_the_table():
     import pandas as pd
 
     table = pd.read_csv(GOLDEN / "info_highly_variable_genes.csv")
@@ -66,7 +66,7 @@ def test_genes_are_those_that_are_predicted():
     assert len(model.genes) < len(table)
 
 
-def test_its_slots_are_those_of_the_encoder_it_names():
+def test_embedding_slot_follows_the_published_encoder():
     model = stp.models.from_deepspot(GOLDEN / "spot_final_model.pkl")
     assert model.recipe.embedding == "X_uni"
     assert model.recipe.embed == EmbedStep(encoder="uni")
@@ -75,7 +75,7 @@ def test_its_slots_are_those_of_the_encoder_it_names():
     assert model.recipe.embedding == "X_mine"
 
 
-def test_it_predicts_and_is_evaluated_in_a_spatialdata():
+def test_released_model_predicts_and_is_evaluated_in_a_spatialdata():
     import torch
 
     sdata = stp.datasets.phantom(1)
@@ -113,40 +113,40 @@ def test_it_predicts_and_is_evaluated_in_a_spatialdata():
 
 
 class TestBadInput:
-    def test_no_table_of_genes(self, release):
+    def test_missing_table_of_genes_is_refused(self, release):
         (release / "info_highly_variable_genes.csv").unlink()
-        with pytest.raises(ValueError, match=r"no table of genes beside.*pass genes="):
+        with pytest.raises(ValueError, match=r"no table of genes was found next to.*pass genes="):
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
-    def test_another_number_of_genes(self, release):
-        with pytest.raises(ValueError, match=r"genes= names 2 genes, .* predicts 7"):
+    def test_wrong_number_of_genes_is_refused(self, release):
+        with pytest.raises(ValueError, match=r"genes= has 2 genes, .* predicts 7"):
             stp.models.from_deepspot(release / "spot_final_model.pkl", genes=["A", "B"])
 
-    def test_repeated_genes(self, release):
+    def test_repeated_genes_are_refused(self, release):
         with pytest.raises(ValueError, match=r"not unique, repeated: A"):
             stp.models.from_deepspot(release / "spot_final_model.pkl", genes=["A"] * 7)
 
-    def test_a_folder_of_several(self, release):
+    def test_folder_with_several_releases_is_refused(self, release):
         with pytest.raises(ValueError, match=r"has 2 files \*\.pkl.*cell_final_model\.pkl"):
             stp.models.from_deepspot(release)
 
-    def test_hyperparameters_of_another_release(self, release):
+    def test_hyperparameters_of_another_release_are_refused(self, release):
         path = release / "spot_top_param_overall.yaml"
         path.write_text(path.read_text().replace("phi2rho_size: 12", "phi2rho_size: 13"))
         with pytest.raises(ValueError, match=r"phi2rho_size is 13 but 12 in the weights"):
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
-    def test_an_encoder_nobody_knows(self, release):
+    def test_unknown_encoder_is_refused(self, release):
         path = release / "spot_top_param_overall.yaml"
         path.write_text(path.read_text().replace(": uni", ": gigapath"))
         with pytest.raises(ValueError, match=r"names the encoder 'gigapath'.*give embedding="):
             stp.models.from_deepspot(release / "spot_final_model.pkl")
 
-    def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"weights= names no file: .*absent"):
+    def test_missing_file_is_reported(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"weights= is not a file: .*absent"):
             stp.models.from_deepspot(tmp_path / "absent.pkl")
 
-    def test_a_model_of_this_package(self, tmp_path):
+    def test_file_that_is_not_an_archive_is_refused(self, tmp_path):
         (tmp_path / "model.pkl").write_bytes(b"nothing of the kind")
         with pytest.raises(ValueError, match=r"model\.pkl"):
             stp.models.from_deepspot(tmp_path / "model.pkl", genes=["A"])

@@ -57,49 +57,49 @@ def arrays(context="spot_subspot_neighbors"):
     neighbors[7] = -1  # a spot without neighbours
     center = random.normal(3, 2, (N, D)).astype(np.float32)
     uses_subtiles, uses_neighbors = CONTEXTS[context]
-    found = {"center": center}
+    embeddings = {"center": center}
     if uses_subtiles:
-        found["subtiles"] = random.normal(3, 2, (N, S, D)).astype(np.float32)
+        embeddings["subtiles"] = random.normal(3, 2, (N, S, D)).astype(np.float32)
     if uses_neighbors:
-        found["neighbors"] = center[neighbors]
-        found["neighbor_mask"] = neighbors >= 0
-    return found, neighbors
+        embeddings["neighbors"] = center[neighbors]
+        embeddings["neighbor_mask"] = neighbors >= 0
+    return embeddings, neighbors
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_predictions_are_those_of_the_network_unscaled(context):
-    model, (given, _) = model_of(context), arrays(context)
+def test_predictions_are_unscaled_network_outputs(context):
+    model, (embeddings, _) = model_of(context), arrays(context)
     scalers = {"center": model.inputs, "neighbors": model.inputs, "subtiles": model.subtiles}
     scaled = {
         name: torch.from_numpy(scalers[name].transform(values) if name in scalers else values)
-        for name, values in given.items()
+        for name, values in embeddings.items()
     }
     with torch.inference_mode():
-        wanted = model.targets.inverse(model.network(**scaled).numpy())
-    predicted = model.predict_array(**given)
+        expected = model.targets.inverse(model.network(**scaled).numpy())
+    predicted = model.predict_array(**embeddings)
     assert predicted.shape == (N, G)
     assert predicted.dtype == np.float32
-    np.testing.assert_allclose(predicted, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
     assert (predicted[:, 2] == -3).all()  # constant in training
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_a_graph_of_embeddings_is_predicted_as_gathered_arrays_are(context):
-    model, (given, neighbors) = model_of(context), arrays(context)
+def test_graph_of_embeddings_predicts_as_gathered_arrays(context):
+    model, (embeddings, neighbors) = model_of(context), arrays(context)
     inputs = Inputs(
-        center=given["center"],
+        center=embeddings["center"],
         scaler=model.inputs,
-        subtiles=given.get("subtiles"),
+        subtiles=embeddings.get("subtiles"),
         subtile_scaler=model.subtiles,
-        neighbors=neighbors if "neighbors" in given else None,
+        neighbors=neighbors if "neighbors" in embeddings else None,
     )
     predicted, spread = model.predict_inputs(inputs)
     alone, nothing = model.predict_inputs(inputs, spread=False)
     np.testing.assert_array_equal(alone, predicted)
     assert nothing is None
-    np.testing.assert_allclose(predicted, model.predict_array(**given), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(predicted, model.predict_array(**embeddings), rtol=0, atol=1e-5)
     members = [  # of rho, one network each
-        dataclasses.replace(model, network=_only(model.network, i)).predict_array(**given)
+        dataclasses.replace(model, network=_only(model.network, i)).predict_array(**embeddings)
         for i in range(len(model.network.rho.weight))
     ]
     np.testing.assert_allclose(predicted, np.mean(members, axis=0), rtol=0, atol=1e-4)
@@ -108,82 +108,86 @@ def test_a_graph_of_embeddings_is_predicted_as_gathered_arrays_are(context):
 
 def _only(network, i):
     """The network with a single member of rho."""
-    chosen = copy.deepcopy(network)
+    single = copy.deepcopy(network)
     for name in ("weight", "bias"):
-        chosen.rho.register_parameter(
+        single.rho.register_parameter(
             name, torch.nn.Parameter(getattr(network.rho, name)[i : i + 1].clone())
         )
-    return chosen
+    return single
 
 
-def test_padding_does_not_matter():
-    model, (given, _) = model_of(), arrays()
-    whole = model.predict_array(**given)
-    given["neighbors"] = np.where(given["neighbor_mask"][..., None], given["neighbors"], 1e3)
-    np.testing.assert_array_equal(model.predict_array(**given), whole)
+def test_padding_does_not_change_predictions():
+    model, (embeddings, _) = model_of(), arrays()
+    predicted = model.predict_array(**embeddings)
+    embeddings["neighbors"] = np.where(
+        embeddings["neighbor_mask"][..., None], embeddings["neighbors"], 1e3
+    )
+    np.testing.assert_array_equal(model.predict_array(**embeddings), predicted)
 
 
-def test_without_a_mask_all_neighbors_take_part():
-    model, (given, _) = model_of(), arrays()
-    given["neighbor_mask"] = np.ones((N, K), dtype=bool)
-    whole = model.predict_array(**given)
-    given.pop("neighbor_mask")
-    np.testing.assert_array_equal(model.predict_array(**given), whole)
+def test_without_a_mask_all_neighbors_are_used():
+    model, (embeddings, _) = model_of(), arrays()
+    embeddings["neighbor_mask"] = np.ones((N, K), dtype=bool)
+    predicted = model.predict_array(**embeddings)
+    embeddings.pop("neighbor_mask")
+    np.testing.assert_array_equal(model.predict_array(**embeddings), predicted)
 
 
-def test_float64_and_lists_of_rows_are_taken_too():
-    model, (given, _) = model_of("spot"), arrays("spot")
-    whole = model.predict_array(given["center"])
-    np.testing.assert_array_equal(model.predict_array(given["center"].astype(np.float64)), whole)
+def test_float64_embeddings_are_accepted():
+    model, (embeddings, _) = model_of("spot"), arrays("spot")
+    predicted = model.predict_array(embeddings["center"])
+    np.testing.assert_array_equal(
+        model.predict_array(embeddings["center"].astype(np.float64)), predicted
+    )
 
 
-def test_the_arrays_given_are_left_alone():
-    model, (given, _) = model_of(), arrays()
-    before = {name: values.copy() for name, values in given.items()}
-    model.predict_array(**given)
-    for name, values in given.items():
+def test_input_arrays_are_not_changed():
+    model, (embeddings, _) = model_of(), arrays()
+    before = {name: values.copy() for name, values in embeddings.items()}
+    model.predict_array(**embeddings)
+    for name, values in embeddings.items():
         np.testing.assert_array_equal(values, before[name])
 
 
 class TestBadInput:
     @pytest.mark.parametrize("name", ["center", "subtiles", "neighbors"])
-    def test_another_width(self, name):
-        given, _ = arrays()
-        given[name] = given[name][..., :-1]
+    def test_wrong_width_is_refused(self, name):
+        embeddings, _ = arrays()
+        embeddings[name] = embeddings[name][..., :-1]
         message = rf"{name} has 4 features, the model was trained on 5 \(X_texture\)"
         with pytest.raises(ValueError, match=message):
-            model_of().predict_array(**given)
+            model_of().predict_array(**embeddings)
 
     @pytest.mark.parametrize("name", ["center", "subtiles", "neighbors"])
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_values_that_are_not_finite(self, name, bad):
-        given, _ = arrays()
-        given[name][0, ..., 0] = bad
+    def test_values_that_are_not_finite_are_refused(self, name, bad):
+        embeddings, _ = arrays()
+        embeddings[name][0, ..., 0] = bad
         with pytest.raises(ValueError, match=f"{name} has NaN or infinite values"):
-            model_of().predict_array(**given)
+            model_of().predict_array(**embeddings)
 
     @pytest.mark.parametrize("name", ["subtiles", "neighbors"])
-    def test_something_is_missing(self, name):
-        given, _ = arrays()
-        given.pop(name)
-        given.pop("neighbor_mask")
+    def test_missing_input_is_refused(self, name):
+        embeddings, _ = arrays()
+        embeddings.pop(name)
+        embeddings.pop("neighbor_mask")
         with pytest.raises(ValueError, match=f"needs {name}"):
-            model_of().predict_array(**given)
+            model_of().predict_array(**embeddings)
 
     @pytest.mark.parametrize("name", ["subtiles", "neighbors"])
-    def test_something_is_not_used(self, name):
-        given, _ = arrays()
+    def test_unused_input_is_refused(self, name):
+        embeddings, _ = arrays()
         with pytest.raises(ValueError, match=f"takes no {name}"):
-            model_of("spot").predict_array(given["center"], **{name: given[name]})
+            model_of("spot").predict_array(embeddings["center"], **{name: embeddings[name]})
 
     @pytest.mark.parametrize("name", ["subtiles", "neighbors", "neighbor_mask"])
     @pytest.mark.parametrize("n", [N - 1, N + 1])
-    def test_another_number_of_rows(self, name, n):
-        given, _ = arrays()
-        given[name] = np.resize(given[name], (n, *given[name].shape[1:]))
+    def test_wrong_number_of_rows_is_refused(self, name, n):
+        embeddings, _ = arrays()
+        embeddings[name] = np.resize(embeddings[name], (n, *embeddings[name].shape[1:]))
         with pytest.raises(ValueError, match=f"{name} has {n} rows, center has {N}"):
-            model_of().predict_array(**given)
+            model_of().predict_array(**embeddings)
 
-    def test_a_single_vector(self):
+    def test_single_vector_is_refused(self):
         with pytest.raises(ValueError, match="shape"):
             model_of("spot").predict_array(np.zeros(D, np.float32))

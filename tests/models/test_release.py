@@ -1,4 +1,4 @@
-"""Releases saved anew by torch: every context and aggregation, scalers, and what does not fit."""
+"""Releases saved again by torch: every context, aggregation and scaler, and inconsistent files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from stpredict.models._deepspot._release import read_release
 D, H, G, K, S, N = 4, 3, 5, 6, 2, 7
 GENES = [f"G{i}" for i in range(G)]
 SPOT_CONTEXTS = ["spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"]
-CELLS = [("cell", "max"), *(("cell_neighbors", how) for how in ("max", "mean", "sum"))]
+CELLS = [
+    ("cell", "max"),
+    *(("cell_neighbors", aggregation) for aggregation in ("max", "mean", "sum")),
+]
 
 
 @pytest.fixture
 def packages(monkeypatch):
     """Modules by the names that DeepSpot's have, with classes to be pickled by name."""
-    made = {}
+    modules = {}
     for parent in ("deepspot", "deepspot.spot", "deepspot.cell"):
         monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
     for package, network in (("deepspot.spot", "DeepSpot"), ("deepspot.cell", "DeepCell")):
@@ -44,14 +47,14 @@ def packages(monkeypatch):
             module=module.__name__,
         )
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        made[package] = module
-    return made
+        modules[package] = module
+    return modules
 
 
 def member(kind, *layers):
-    made = kind()
-    made.model = nn.Sequential(*layers)
-    return made
+    network = kind()
+    network.model = nn.Sequential(*layers)
+    return network
 
 
 def network_of(packages, context, aggregation="max", scaler=None, extra=(), forward=True):
@@ -93,19 +96,19 @@ def saved(path, model, *, protocol=2, hyperparameters=None):
     return path
 
 
-def forward(model, aggregation, given):
+def forward(model, aggregation, embeddings):
     """The published forward pass, read off its description."""
 
     def encode(x):
         phis = model.phi_spot if hasattr(model, "phi_spot") else model.phi_cell
         return torch.stack([phi.model(x) for phi in phis], dim=1).median(dim=1).values
 
-    parts = [encode(given["center"])]
-    if "subtiles" in given:
-        parts.append(encode(given["subtiles"].flatten(0, 1)).reshape(N, S, H).sum(1))
-    if "neighbors" in given:
+    parts = [encode(embeddings["center"])]
+    if "subtiles" in embeddings:
+        parts.append(encode(embeddings["subtiles"].flatten(0, 1)).reshape(N, S, H).sum(1))
+    if "neighbors" in embeddings:
         pool = {"max": torch.amax, "mean": torch.mean, "sum": torch.sum}[aggregation]
-        parts.append(pool(encode(given["neighbors"].flatten(0, 1)).reshape(N, K, H), dim=1))
+        parts.append(pool(encode(embeddings["neighbors"].flatten(0, 1)).reshape(N, K, H), dim=1))
     x = torch.cat(parts, dim=1)
     with torch.no_grad():
         return torch.stack([rho.model(x) for rho in model.rho], dim=1).mean(dim=1).numpy()
@@ -113,13 +116,13 @@ def forward(model, aggregation, given):
 
 def inputs_of(context):
     torch.manual_seed(1)
-    given = {"center": torch.randn(N, D)}
+    embeddings = {"center": torch.randn(N, D)}
     if "subspot" in context:
-        given["subtiles"] = torch.randn(N, S, D)
+        embeddings["subtiles"] = torch.randn(N, S, D)
     if "neighbors" in context:
-        given["neighbors"] = torch.randn(N, K, D)
-        given["neighbors"][:, -2:] = 0  # padding that takes part
-    return given
+        embeddings["neighbors"] = torch.randn(N, K, D)
+        embeddings["neighbors"][:, -2:] = 0  # padding that is not masked
+    return embeddings
 
 
 def fitted(kind, **options):
@@ -132,15 +135,17 @@ def fitted(kind, **options):
 @pytest.mark.parametrize(
     ("context", "aggregation"), [*((context, "max") for context in SPOT_CONTEXTS), *CELLS]
 )
-def test_every_context_and_aggregation(packages, tmp_path, context, aggregation, protocol):
+def test_every_context_and_aggregation_predicts_as_published(
+    packages, tmp_path, context, aggregation, protocol
+):
     scaler = fitted(StandardScaler)
     model = network_of(packages, context, aggregation, scaler)
     read = from_deepspot(saved(tmp_path, model, protocol=protocol), genes=GENES)
     assert (read.context, read.genes) == (context, tuple(GENES))
-    given = inputs_of(context)
-    wanted = scaler.inverse_transform(forward(model, aggregation, given))
-    predicted = read.predict_array(**{k: v.numpy() for k, v in given.items()}, device="cpu")
-    np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
+    embeddings = inputs_of(context)
+    expected = scaler.inverse_transform(forward(model, aggregation, embeddings))
+    predicted = read.predict_array(**{k: v.numpy() for k, v in embeddings.items()}, device="cpu")
+    np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +160,15 @@ def test_every_context_and_aggregation(packages, tmp_path, context, aggregation,
     ],
     ids=str,
 )
-def test_every_scaler(packages, tmp_path, scaler):
+def test_every_scaler_is_inverted(packages, tmp_path, scaler):
     model = network_of(packages, "spot", scaler=scaler)
     read = from_deepspot(saved(tmp_path, model), genes=GENES)
-    given = inputs_of("spot")
-    wanted = forward(model, "max", given)
+    embeddings = inputs_of("spot")
+    expected = forward(model, "max", embeddings)
     if scaler is not None:
-        wanted = scaler.inverse_transform(wanted)
-    predicted = read.predict_array(given["center"].numpy(), device="cpu")
-    np.testing.assert_allclose(predicted, wanted, rtol=0, atol=1e-5)
+        expected = scaler.inverse_transform(expected)
+    predicted = read.predict_array(embeddings["center"].numpy(), device="cpu")
+    np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
     # a median, or nothing, is not the mean of the training data
     knows = isinstance(scaler, StandardScaler) and scaler.with_mean
     assert read.training.knows_mean == knows
@@ -173,7 +178,7 @@ def test_every_scaler(packages, tmp_path, scaler):
     ("published", "slot"),
     [("inception", "X_inception_v3"), ("hoptimus0", "X_h-optimus-0"), ("phikonv2", "X_phikon-v2")],
 )
-def test_encoders_have_other_names_there(packages, tmp_path, published, slot):
+def test_published_encoder_names_are_translated(packages, tmp_path, published, slot):
     folder = saved(
         tmp_path,
         network_of(packages, "spot"),
@@ -182,7 +187,7 @@ def test_encoders_have_other_names_there(packages, tmp_path, published, slot):
     assert from_deepspot(folder, genes=GENES).recipe.embedding == slot
 
 
-def test_without_hyperparameters_those_of_the_pickle_count(packages, tmp_path):
+def test_hyperparameters_default_to_those_in_the_pickle(packages, tmp_path):
     folder = saved(tmp_path, network_of(packages, "spot_neighbors", forward=False))
     (folder / "top_param_overall.yaml").unlink()
     release = read_release(folder, genes=GENES)
@@ -193,37 +198,39 @@ def test_without_hyperparameters_those_of_the_pickle_count(packages, tmp_path):
 
 
 class TestBadInput:
-    def test_another_version_of_the_network(self, packages, tmp_path):
+    def test_other_layers_are_refused(self, packages, tmp_path):
         extra = (nn.Linear(H, H), nn.ReLU())
         folder = saved(tmp_path, network_of(packages, "cell", extra=extra))
         with pytest.raises(ValueError, match=r"phi_cell\.0 has the layers .* another version"):
             read_release(folder, genes=GENES)
 
-    def test_another_part(self, packages, tmp_path):
+    def test_other_parts_are_refused(self, packages, tmp_path):
         model = network_of(packages, "cell")
         model.gene_expression = nn.Linear(G, G)
         with pytest.raises(ValueError, match="has the parts gene_expression, phi_cell, rho"):
             read_release(saved(tmp_path, model), genes=GENES)
 
-    def test_weights_that_are_shared(self, packages, tmp_path):
+    def test_shared_weights_are_refused(self, packages, tmp_path):
         model = network_of(packages, "spot")
         model.rho[1] = model.rho[0]
         with pytest.raises(ValueError, match="share weights"):
             read_release(saved(tmp_path, model), genes=GENES)
 
-    def test_weights_that_are_no_numbers(self, packages, tmp_path):
+    def test_weights_that_are_not_finite_are_refused(self, packages, tmp_path):
         model = network_of(packages, "spot")
         model.phi_spot[1].model[0].bias.data[0] = torch.nan
-        with pytest.raises(ValueError, match=r"phi_spot\.1\.model\.0\.bias has values that are no"):
+        with pytest.raises(
+            ValueError, match=r"phi_spot\.1\.model\.0\.bias has values that are not"
+        ):
             read_release(saved(tmp_path, model), genes=GENES)
 
-    def test_a_context_that_the_weights_do_not_have(self, packages, tmp_path):
+    def test_context_that_contradicts_the_weights_is_refused(self, packages, tmp_path):
         model = network_of(packages, "spot_neighbors")
         model._forward_fn = model._forward_spot
-        with pytest.raises(ValueError, match="rho takes 6 numbers, context 'spot' gives 1 × 3"):
+        with pytest.raises(ValueError, match="rho has 6 inputs, context 'spot' gives 1 × 3"):
             read_release(saved(tmp_path, model), genes=GENES)
 
-    def test_a_scaler_of_other_targets(self, packages, tmp_path):
+    def test_scaler_of_other_targets_is_refused(self, packages, tmp_path):
         scaler = StandardScaler().fit(np.random.default_rng(0).normal(size=(9, G + 1)))
         folder = saved(tmp_path, network_of(packages, "spot", scaler=scaler))
         with pytest.raises(ValueError, match=r"mean_ of its StandardScaler has shape \(6,\)"):
@@ -232,22 +239,22 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("[1, 2]", "no hyperparameters but a list"),
-            ("a: [", "is no YAML of hyperparameters"),
-            ("!!python/object/apply:os.system ['true']", "is no YAML of hyperparameters"),
-            ("[" * 5000, "is no YAML of hyperparameters"),
-            ("a" * (1 << 20) + "b", "hyperparameters are few"),
+            ("[1, 2]", "holds a list, expected named hyperparameters"),
+            ("a: [", "is not a valid YAML file"),
+            ("!!python/object/apply:os.system ['true']", "is not a valid YAML file"),
+            ("[" * 5000, "is not a valid YAML file"),
+            ("a" * (1 << 20) + "b", "the limit is"),
             ("agg_neighbors: mean\ncell_context: cell", "not those of .*agg_neighbors is 'mean'"),
         ],
         ids=["list", "damaged", "hostile", "deep", "large", "other"],
     )
-    def test_hyperparameters(self, packages, tmp_path, text, message):
+    def test_bad_hyperparameters_are_refused(self, packages, tmp_path, text, message):
         folder = saved(tmp_path, network_of(packages, "cell_neighbors"))
         (folder / "top_param_overall.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
             read_release(folder, genes=GENES)
 
-    def test_hyperparameters_that_would_grow(self, packages, tmp_path):
+    def test_nested_hyperparameters_are_dropped(self, packages, tmp_path):
         folder = saved(tmp_path, network_of(packages, "spot"))
         lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
         (folder / "top_param_overall.yaml").write_text("\n".join(lines))
@@ -259,17 +266,17 @@ class TestBadInput:
             ("gene_name\nA\n", "lacks isPredicted; it has gene_name"),
             ("isPredicted\nTrue\n", "lacks gene_name"),
             ("gene_name,isPredicted\nA,perhaps\n", "must be True or False: perhaps"),
-            ("gene_name,isPredicted\nA,True\nB,False\n", "names 1 genes, .* predicts 5"),
-            ("", "is no table of genes"),
+            ("gene_name,isPredicted\nA,True\nB,False\n", "has 1 genes, .* predicts 5"),
+            ("", "is not a table of genes"),
         ],
     )
-    def test_genes(self, packages, tmp_path, table, message):
+    def test_bad_table_of_genes_is_refused(self, packages, tmp_path, table, message):
         folder = saved(tmp_path, network_of(packages, "spot"))
         (folder / "info_highly_variable_genes.csv").write_text(table)
         with pytest.raises(ValueError, match=message):
             read_release(folder)
 
-    def test_several_tables(self, packages, tmp_path):
+    def test_several_tables_of_genes_are_refused(self, packages, tmp_path):
         folder = saved(tmp_path, network_of(packages, "spot"))
         for name in ("one.csv", "two.csv"):
             (folder / name).write_text("gene_name,isPredicted\n")

@@ -1,4 +1,4 @@
-"""Models on disk: whole or not at all, checked, and never unpickled."""
+"""Models on disk: complete or absent, checked, and never unpickled."""
 
 from __future__ import annotations
 
@@ -19,11 +19,22 @@ from safetensors.numpy import load_file, save_file
 
 import stpredict as stp
 from stpredict import uncertainty
-from stpredict._sdata._steps import EmbedStep, NeighborsStep, NormalizeStep, Recipe
+from stpredict._sdata._steps import (
+    EmbedStep,
+    NeighborsStep,
+    NormalizeStep,
+    Recipe,
+    TilesStep,
+)
 from stpredict.models import Model, _save
 from stpredict.models._config import Config
-from stpredict.models._methods import DEEPSPOT
-from stpredict.models._records import DeepSpotNetwork, Hyperparameters, TrainingRecord
+from stpredict.models._methods import CNN, DEEPSPOT
+from stpredict.models._records import (
+    CNNNetwork,
+    DeepSpotNetwork,
+    Hyperparameters,
+    TrainingRecord,
+)
 from stpredict.targets import Standard
 from stpredict.targets import fit as fit_targets
 from stpredict.training import Schedule
@@ -112,7 +123,7 @@ def edit(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_a_saved_model_is_the_model(folder):
+def test_saved_model_is_loaded_unchanged(folder):
     model, loaded = model_of(), stp.models.load(folder)
     for name in ("method", "genes", "context", "hyperparameters", "recipe", "training", "units"):
         assert getattr(loaded, name) == getattr(model, name), name
@@ -127,7 +138,7 @@ def test_a_saved_model_is_the_model(folder):
 
 
 @pytest.mark.parametrize("context", ["spot", "spot_subspot_neighbors"])
-def test_a_fresh_process_predicts_bit_identically(tmp_path, context):
+def test_fresh_process_predicts_bit_identically(tmp_path, context):
     model = model_of(context=context)
     used = {k: v for k, v in arrays().items() if context != "spot" or k == "center"}
     model.save(tmp_path / "model")
@@ -145,7 +156,7 @@ def test_a_fresh_process_predicts_bit_identically(tmp_path, context):
     np.testing.assert_array_equal(np.load(tmp_path / "predicted.npy"), predicted, strict=True)
 
 
-def test_the_folder_holds_what_it_promises(folder):
+def test_folder_has_the_documented_files(folder):
     assert {path.name for path in folder.iterdir()} == FILES
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["format"] == "stpredict model"
@@ -163,7 +174,7 @@ def test_the_folder_holds_what_it_promises(folder):
     assert config["training"]["versions"]
 
 
-def test_the_model_card_says_what_a_stranger_must_know(folder):
+def test_model_card_describes_the_model(folder):
     card = (folder / "README.md").read_text(encoding="utf-8")
     for fact in (
         "deepspot: 3 genes",
@@ -181,13 +192,33 @@ def test_the_model_card_says_what_a_stranger_must_know(folder):
         assert fact in card
 
 
-def test_a_path_may_be_a_string_with_folders_that_are_not_there_yet(tmp_path):
+def test_model_on_pixels_needs_no_scaling_of_embeddings(tmp_path):
+    options = CNNNetwork(tile_px=16)
+    model = replace(
+        model_of(context="spot"),
+        method="cnn",
+        network=CNN.build(0, len(GENES), context="spot", options=options).eval(),
+        hyperparameters=Hyperparameters(network=options, average_symmetries=True),
+        recipe=Recipe("log1p", tiles=TilesStep(tile_um=50.0, tile_px=16)),
+        inputs=None,
+    )
+    model.save(tmp_path / "cnn")
+    loaded = stp.models.load(tmp_path / "cnn")
+    assert loaded.inputs is None
+    assert loaded.hyperparameters == model.hyperparameters
+    tiles = np.random.default_rng(0).integers(0, 255, (3, 3, 16, 16), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        loaded.predict_array(tiles, device="cpu"), model.predict_array(tiles, device="cpu")
+    )
+
+
+def test_missing_parent_folders_are_created(tmp_path):
     model_of().save(f"{tmp_path}/a/b/model")
     assert stp.models.load(f"{tmp_path}/a/b/model").genes == GENES
 
 
 class TestSavingIsAtomic:
-    def test_an_older_model_is_replaced(self, folder):
+    def test_older_model_is_replaced(self, folder):
         (folder / "leftover.txt").write_text("of the older model")
         model_of(seed=7).save(folder)
         assert stp.models.load(folder).training.seed == 7
@@ -195,7 +226,7 @@ class TestSavingIsAtomic:
         assert list(folder.parent.iterdir()) == [folder]
 
     @pytest.mark.parametrize("content", [{}, {"notes.txt": "mine"}, {"config.json": "{}"}])
-    def test_a_folder_that_is_no_model_is_left_alone(self, tmp_path, content):
+    def test_folder_that_is_not_a_model_is_not_changed(self, tmp_path, content):
         foreign = tmp_path / "mine"
         foreign.mkdir()
         for name, text in content.items():
@@ -205,7 +236,7 @@ class TestSavingIsAtomic:
         assert {path.name: path.read_text() for path in foreign.iterdir()} == content
         assert list(tmp_path.iterdir()) == [foreign]
 
-    def test_a_file_is_left_alone(self, tmp_path):
+    def test_file_is_not_changed(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(FileExistsError, match=r"notes\.txt exists"):
             model_of().save(tmp_path / "notes.txt")
@@ -213,7 +244,7 @@ class TestSavingIsAtomic:
 
     @pytest.mark.parametrize("fails", ["save_file", "card", "_tensors"])
     @pytest.mark.parametrize("existed", [True, False])
-    def test_when_writing_fails_nothing_changes(self, tmp_path, monkeypatch, fails, existed):
+    def test_nothing_changes_if_writing_fails(self, tmp_path, monkeypatch, fails, existed):
         path = tmp_path / "model"
         if existed:
             model_of(seed=1).save(path)
@@ -228,7 +259,7 @@ class TestSavingIsAtomic:
         if existed:
             assert stp.models.load(path).training.seed == 1
 
-    def test_when_moving_fails_the_older_model_stays(self, folder, monkeypatch):
+    def test_older_model_stays_if_moving_fails(self, folder, monkeypatch):
         rename = Path.rename
 
         def refuse(self, target):
@@ -251,60 +282,60 @@ class TestLoadingChecks:
             stp.models.load(folder)
         assert str(folder) in str(error.value)
 
-    def test_nothing_there(self, tmp_path):
+    def test_missing_folder_is_reported(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"there is no model at .*absent"):
             stp.models.load(tmp_path / "absent")
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
-    def test_a_file_is_missing(self, folder, name):
+    def test_missing_file_is_refused(self, folder, name):
         (folder / name).unlink()
         self.refused(folder, f"it lacks {re.escape(name)}")
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
     @pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
-    def test_a_file_is_truncated(self, folder, name, share):
+    def test_truncated_file_is_refused(self, folder, name, share):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: int(share * len(content))])
         if name == "history.csv" and share:
-            # text without an end cannot be told from a shorter one, or from fewer columns
+            # truncated text is indistinguishable from a shorter table
             stp.models.load(folder)
         else:
             self.refused(folder, "cannot be read")
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-    def test_a_file_is_noise(self, folder, name):
+    def test_random_bytes_are_refused(self, folder, name):
         (folder / name).write_bytes(np.random.default_rng(0).bytes(2000))
         self.refused(folder, "cannot be read")
 
-    def test_the_history_is_another_table(self, folder):
+    def test_other_history_is_refused(self, folder):
         (folder / "history.csv").write_text("a,b\n1,2\n")
         self.refused(folder, r"history\.csv.*epoch, step, split, loss")
 
     @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"format": "another model"}'])
-    def test_a_foreign_configuration(self, folder, text):
+    def test_other_configuration_is_refused(self, folder, text):
         (folder / "config.json").write_text(text)
         self.refused(folder, "does not describe an stpredict model")
 
-    def test_a_folder_of_something_else(self, tmp_path):
+    def test_other_folder_is_refused(self, tmp_path):
         (tmp_path / "weights.bin").write_bytes(b"x")
         self.refused(tmp_path, r"not a complete model: it lacks config\.json")
 
-    def test_a_newer_version(self, folder):
+    def test_newer_format_is_refused(self, folder):
         edit(folder, format_version=5, stpredict_version="9.1")
         self.refused(folder, r"version is 5.*reads 2 to 4.*stpredict 9\.1: upgrade")
 
-    def test_an_older_version(self, folder):
+    def test_format_1_is_refused(self, folder):
         edit(folder, format_version=1, stpredict_version="0.1")
         self.refused(folder, r"version is 1, .*reads 2 to 4.*stpredict 0\.1: fit it again")
 
     @pytest.mark.parametrize("version", ["1", 1.5, [], None])
-    def test_a_version_that_is_none(self, folder, version):
+    def test_invalid_version_is_refused(self, folder, version):
         edit(folder, format_version=version)
         self.refused(folder, "format version")
 
     @pytest.mark.parametrize("field", sorted(REQUIRED))
     @pytest.mark.parametrize("value", [None, 3])
-    def test_a_field_that_is_missing_or_of_another_type(self, folder, field, value):
+    def test_missing_or_mistyped_field_is_refused(self, folder, field, value):
         edit(folder, **{field: value})
         self.refused(folder, field)
 
@@ -320,7 +351,7 @@ class TestLoadingChecks:
             ("training",),
         ],
     )
-    def test_a_field_that_is_unknown(self, folder, place):
+    def test_unknown_field_is_refused(self, folder, place):
         config = json.loads((folder / "config.json").read_text())
         part = config
         for name in place:
@@ -329,20 +360,20 @@ class TestLoadingChecks:
         edit(folder, **config)
         self.refused(folder, "surprise: Unexpected")
 
-    def test_a_method_that_is_unknown(self, folder):
+    def test_unknown_method_is_refused(self, folder):
         edit(folder, method="clairvoyance")
         self.refused(folder, "method='clairvoyance' is not one of 'deepspot'")
 
-    def test_a_context_that_is_unknown(self, folder):
+    def test_unknown_context_is_refused(self, folder):
         edit(folder, context="galaxy")
         self.refused(folder, "context='galaxy' is not one of 'spot'")
 
     @pytest.mark.parametrize("genes", [[], [1, 2, 3]])
-    def test_genes_that_are_no_names(self, folder, genes):
+    def test_invalid_genes_are_refused(self, folder, genes):
         edit(folder, genes=genes)
         self.refused(folder, "genes")
 
-    def test_more_genes_than_weights(self, folder):
+    def test_more_genes_than_weights_are_refused(self, folder):
         edit(folder, genes=[*GENES, "TP53"])
         self.refused(folder, "cannot be read")
 
@@ -358,17 +389,17 @@ class TestLoadingChecks:
             ("recipe", "neighbors"),
         ],
     )
-    def test_a_name_that_is_missing_from_a_part(self, folder, part, name):
+    def test_missing_name_in_a_record_is_refused(self, folder, part, name):
         values = json.loads((folder / "config.json").read_text())[part]
         del values[name]
         edit(folder, **{part: values})
         self.refused(folder, f"{part}.*{name}")
 
-    def test_options_of_another_method(self, folder):
+    def test_options_of_another_method_are_refused(self, folder):
         edit(folder, hyperparameters={"network": {"backbone": "small"}})
         self.refused(folder, "backbone: Unexpected")
 
-    def test_network_options_for_a_method_without_any(self, folder):
+    def test_network_options_for_a_method_without_any_are_refused(self, folder):
         edit(folder, method="ridge")
         self.refused(folder, r"hyperparameters\.network is not used for method='ridge'")
 
@@ -383,19 +414,19 @@ class TestLoadingChecks:
             ("targets.scale", (2,)),
         ],
     )
-    def test_a_tensor_of_another_shape(self, folder, tensor, shape):
+    def test_tensor_of_another_shape_is_refused(self, folder, tensor, shape):
         tensors = load_file(folder / "model.safetensors")
         tensors[tensor] = np.ones(shape, np.float32)
         save_file(tensors, folder / "model.safetensors")
         self.refused(folder, "cannot be read")
 
-    def test_every_tensor_is_needed(self, folder):
+    def test_every_tensor_is_required(self, folder):
         tensors = load_file(folder / "model.safetensors")
         for name in tensors:
             save_file({k: v for k, v in tensors.items() if k != name}, folder / "model.safetensors")
             self.refused(folder, re.escape(re.sub(r"^(network|targets)\.", "", name)))
 
-    def test_scaling_that_is_not_finite(self, folder):
+    def test_scaling_that_is_not_finite_is_refused(self, folder):
         tensors = load_file(folder / "model.safetensors")
         tensors["targets.mean"][0] = np.nan
         save_file(tensors, folder / "model.safetensors")
@@ -433,7 +464,7 @@ class TestCalibration:
 
     refused = TestLoadingChecks.refused
 
-    def test_it_is_saved_with_the_model(self, place, calibrated):
+    def test_calibration_is_saved_with_the_model(self, place, calibrated):
         loaded = stp.models.load(place).calibration
         config, tensors = calibrated.calibration.state()
         assert loaded.state()[0] == config
@@ -441,7 +472,7 @@ class TestCalibration:
             np.testing.assert_array_equal(array, tensors[name], strict=True)
         np.testing.assert_array_equal(loaded.reliable, calibrated.calibration.reliable)
 
-    def test_the_card_tells_of_it(self, place, calibrated):
+    def test_card_describes_the_calibration(self, place, calibrated):
         card = (place / "README.md").read_text(encoding="utf-8")
         assert "intervals: 90 % of measured values" in card
         share = calibrated.calibration.coverage_of_groups["P2"]
@@ -449,12 +480,12 @@ class TestCalibration:
         n_reliable = calibrated.calibration.reliable.sum()
         assert f"reliable genes: {n_reliable} of 3," in card
 
-    def test_models_without_say_nothing_of_it(self, folder):
+    def test_card_of_uncalibrated_model_has_no_uncertainty(self, folder):
         assert stp.models.load(folder).calibration is None
         assert "Uncertainty" not in (folder / "README.md").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("field", ["method", "level", "groups"])
-    def test_a_field_that_is_missing_or_of_another_type(self, place, calibrated, field):
+    def test_missing_or_mistyped_field_is_refused(self, place, calibrated, field):
         config = calibrated.calibration.state()[0]
         edit(place, calibration={**config, field: 1})
         self.refused(place, f"calibration must give {field}")
@@ -462,7 +493,7 @@ class TestCalibration:
         edit(place, calibration=config)
         self.refused(place, f"calibration must give {field}")
 
-    def test_values_that_are_none(self, place, calibrated):
+    def test_invalid_values_are_refused(self, place, calibrated):
         config = calibrated.calibration.state()[0]
         for change, message in (
             ({"level": 9.0}, "between 0 and 1"),
@@ -473,11 +504,11 @@ class TestCalibration:
             self.refused(place, message)
 
     @pytest.mark.parametrize("value", [None, [], 3])
-    def test_arrays_without_their_configuration(self, place, value):
+    def test_arrays_without_their_configuration_are_refused(self, place, value):
         edit(place, calibration=value)
         self.refused(place, "calibration")
 
-    def test_every_array_is_needed_and_has_its_shape_and_type(self, place, calibrated):
+    def test_every_array_is_required_with_its_shape_and_type(self, place, calibrated):
         tensors = load_file(place / "model.safetensors")
         for name in calibrated.calibration.state()[1]:
             key = f"calibration.{name}"
@@ -490,7 +521,7 @@ class TestCalibration:
                 save_file(others | changed, place / "model.safetensors")
                 self.refused(place, message)
 
-    def test_of_another_model(self, place, calibrated):
+    def test_calibration_of_another_model_is_refused(self, place, calibrated):
         other = np.random.default_rng(0).normal(size=(50, D + 1))
         foreign = uncertainty.Familiarity.fit(other, np.repeat(["P1", "P2"], 25))
         wrong = replace(calibrated.calibration, familiarity=foreign)
@@ -509,7 +540,7 @@ class Trap:
 
 
 class TestPicklesAreNeverOpened:
-    def test_a_pickled_file(self, tmp_path):
+    def test_pickled_file_is_refused(self, tmp_path):
         path, marker = tmp_path / "model.pkl", tmp_path / "sprung"
         path.write_bytes(pickle.dumps(Trap(marker)))
         with pytest.raises(ValueError, match=r"is a file.*pickled models are never opened"):
@@ -517,20 +548,20 @@ class TestPicklesAreNeverOpened:
         assert not marker.exists()
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
-    def test_a_pickle_under_the_name_of_a_file_of_the_folder(self, folder, name):
+    def test_pickle_in_place_of_a_file_is_refused(self, folder, name):
         marker = folder.parent / "sprung"
         (folder / name).write_bytes(pickle.dumps(Trap(marker)))
         with pytest.raises(ValueError, match=str(folder)):
             stp.models.load(folder)
         assert not marker.exists()
 
-    def test_a_torch_checkpoint_under_the_name_of_the_weights(self, folder):
+    def test_torch_checkpoint_in_place_of_the_weights_is_refused(self, folder):
         marker = folder.parent / "sprung"
         torch.save({"network": Trap(marker)}, folder / "model.safetensors")
         with pytest.raises(ValueError, match="cannot be read"):
             stp.models.load(folder)
         assert not marker.exists()
 
-    def test_the_trap_works(self, tmp_path):
+    def test_trap_works_in_the_standard_unpickler(self, tmp_path):
         pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
         assert (tmp_path / "sprung").exists()

@@ -1,4 +1,4 @@
-"""Ridge regression from sums: scikit-learn, which fits every fold and alpha anew, is the oracle."""
+"""Ridge regression from sums, compared with scikit-learn, which refits every fold and alpha."""
 
 from __future__ import annotations
 
@@ -38,58 +38,58 @@ def oracle(features, targets, groups, n_components):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("n_components", [None, 5])
 @pytest.mark.parametrize(("n", "d"), [(300, 12), (60, 40), (40, 90)])
-def test_it_is_what_a_grid_search_finds(n, d, n_components, seed):
+def test_tuned_ridge_equals_grid_search(n, d, n_components, seed):
     features, targets, groups = data(n, d, seed=seed)
-    wanted = oracle(features, targets, groups, n_components)
+    expected = oracle(features, targets, groups, n_components)
     coefficients, intercept, alpha = tune_ridge(
         features, targets, groups, n_components=n_components
     )
-    assert alpha == wanted.best_params_["ridge__alpha"]
+    assert alpha == expected.best_params_["ridge__alpha"]
     np.testing.assert_allclose(
-        features @ coefficients.T + intercept, wanted.predict(features), rtol=1e-9, atol=1e-9
+        features @ coefficients.T + intercept, expected.predict(features), rtol=1e-9, atol=1e-9
     )
 
 
 @pytest.mark.parametrize("n_components", [None, 5])
 @pytest.mark.parametrize(("n", "d"), [(120, 12), (40, 90)])
-def test_the_error_of_every_alpha_is_that_of_a_grid_search(n, d, n_components):
+def test_error_of_every_alpha_equals_grid_search(n, d, n_components):
     features, targets, groups = data(n, d)
-    wanted = oracle(features, targets, groups, n_components).cv_results_
+    expected = oracle(features, targets, groups, n_components).cv_results_
     rows = _tune.Rows.of(features, targets)
     whole = rows.sums(np.arange(n))
     for number, name in enumerate(np.unique(groups)):
         left_out = rows.sums(np.flatnonzero(groups == name))
         fits = (whole - left_out).fits(ALPHAS, n_components)
         np.testing.assert_allclose(
-            [left_out.error(fit) for fit in fits], -wanted[f"split{number}_test_score"], rtol=1e-8
+            [left_out.error(fit) for fit in fits], -expected[f"split{number}_test_score"], rtol=1e-8
         )
 
 
 @pytest.mark.parametrize(("n", "d"), [(120, 12), (40, 90)])
-def test_a_given_alpha_is_the_one_taken(n, d):
+def test_fixed_alpha_equals_scikit_learn(n, d):
     features, targets, _ = data(n, d)
     coefficients, intercept = fit_ridge(features, targets, alpha=17.0)
-    wanted = Ridge(17.0).fit(features, targets)
-    np.testing.assert_allclose(coefficients, wanted.coef_, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(intercept, wanted.intercept_, rtol=1e-8)
+    expected = Ridge(17.0).fit(features, targets)
+    np.testing.assert_allclose(coefficients, expected.coef_, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(intercept, expected.intercept_, rtol=1e-8)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch):
+def test_block_size_does_not_change_the_result(monkeypatch):
     whole = tune_ridge(*data(200, 10))
     monkeypatch.setattr(_tune, "_BLOCK", 50)  # three rows
     for one, other in zip(whole, tune_ridge(*data(200, 10)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
-def test_single_precision_is_summed_in_double():
-    found = tune_ridge(*data(300, 12, dtype=np.float32))
-    wanted = tune_ridge(*data(300, 12))
-    assert found[0].dtype == np.float64
-    for one, other in zip(found, wanted, strict=True):
+def test_float32_is_summed_in_float64():
+    result = tune_ridge(*data(300, 12, dtype=np.float32))
+    expected = tune_ridge(*data(300, 12))
+    assert result[0].dtype == np.float64
+    for one, other in zip(result, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_single_target_and_rows_that_are_all_alike():
+def test_single_target_and_constant_features():
     features, targets, groups = data(60, 6, n_targets=1)
     assert tune_ridge(features, targets, groups)[0].shape == (1, 6)
     coefficients, intercept, _ = tune_ridge(np.ones((60, 6)), targets, groups)
@@ -97,7 +97,7 @@ def test_a_single_target_and_rows_that_are_all_alike():
     np.testing.assert_allclose(intercept, targets.mean(axis=0))
 
 
-def test_nothing_is_left_of_a_single_group():
+def test_single_group_is_refused():
     features, targets, groups = data(60, 6)
-    with pytest.raises(ValueError, match="leaving out a group, and all rows are of 'a'"):
+    with pytest.raises(ValueError, match="one group at a time, but all rows belong to 'a'"):
         tune_ridge(features, targets, np.full_like(groups, "a"))

@@ -45,7 +45,7 @@ def test_models_of_format_3_predict_as_before(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_they_are_saved_in_the_current_format(name, tmp_path):
+def test_models_of_format_3_are_saved_in_the_current_format(name, tmp_path):
     model = stp.models.load(GOLDEN / name)
     model.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -97,7 +97,7 @@ def upgraded(name="deepspot", **changes):
     return Config.from_plain(upgrade(old))
 
 
-def test_models_on_pixels():
+def test_models_on_pixels_are_upgraded():
     config = upgraded("cnn")
     assert config.hyperparameters.network == CNNNetwork(backbone="small", tile_px=32)
     assert config.hyperparameters.augmentation == Augmentation(
@@ -112,7 +112,7 @@ def test_format_2_has_no_calibration():
     assert Config.from_plain(upgrade({**old, "format_version": 2})).calibration is None
 
 
-def test_finetuned_models():
+def test_finetuned_models_are_upgraded():
     before = upgraded().training
     old = json.loads((GOLDEN / "deepspot" / "config.json").read_text())["training"]
     config = upgraded(
@@ -136,13 +136,13 @@ def test_tuned_models_list_the_best_candidate_first():
     ("balance", "balanced_by"),
     [({"by": ["region"]}, ("region",)), ({"resolution": 1.0, "seed": 0}, ()), (None, None)],
 )
-def test_sample_weights(balance, balanced_by):
+def test_sample_weights_are_upgraded(balance, balanced_by):
     weight = {"column": "w", **({} if balance is None else {"balance": balance})}
     config = upgraded(training={"sample_weight": weight})
     assert config.training.sample_weight == SampleWeight("w", balanced_by)
 
 
-def test_published_weights():
+def test_published_weights_are_upgraded():
     config = upgraded(
         recipe={"embedding": "X_uni", "embed": {"encoder": "uni"}, "neighbors": {}},
         hyperparameters={"published": {"random_seed": 3}},
@@ -154,7 +154,7 @@ def test_published_weights():
     assert not config.training.knows_mean
 
 
-def test_a_part_that_is_missing():
+def test_missing_name_is_reported():
     old = json.loads((GOLDEN / "deepspot" / "config.json").read_text())
     del old["training"]["seed"]
     with pytest.raises(ValueError, match=r"training\.seed: Field required"):

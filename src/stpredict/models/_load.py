@@ -51,12 +51,14 @@ def load(path: str | Path) -> Model:
 
     Examples
     --------
+    >>> from tempfile import mkdtemp
     >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom(2)
+    >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata)
-    >>> stp.tl.fit_ridge(sdata, context="spot").save("ridge")
-    >>> stp.models.load("ridge").method
+    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], alpha=1.0, context="spot")
+    >>> model.save(folder := f"{mkdtemp()}/ridge")
+    >>> stp.models.load(folder).method
     'ridge'
     """
     path = Path(path)
@@ -174,7 +176,9 @@ def _calibration(
 def _check_shapes(model: Model) -> None:
     """Require arrays that fit the genes and the embedding."""
     n_genes, inputs = len(model.genes), first_base(model).inputs
-    shapes = {"targets.mean": (model.targets.mean.shape, (n_genes,))}
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "targets.mean": (model.targets.mean.shape, (n_genes,))
+    }
     if model.subtiles is not None and inputs is not None:
         shapes["subtiles.mean"] = (model.subtiles.mean.shape, inputs.mean.shape)
     if model.calibration is not None:

@@ -78,12 +78,12 @@ class Model(ModelState):
     Examples
     --------
     >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom(2)
+    >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata)
-    >>> model = stp.tl.fit_ridge(sdata, context="spot")
-    >>> model.predict_array(sdata.tables["table"].obsm["X_texture"]).shape == sdata["table"].shape
-    True
+    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], alpha=1.0, context="spot")
+    >>> model.predict_array(sdata["table"].obsm["X_texture"][:5]).shape
+    (5, 1)
     """
 
     def __repr__(self) -> str:

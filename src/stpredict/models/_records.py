@@ -1,4 +1,4 @@
-"""What a fitted model remembers of its network, its training and its data."""
+"""Typed records of a model: its network, its training and its data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DeepCellNetwork(Record):
     dropout
         Dropout rate in φ and at the input of ρ.
     aggregation
-        How the embeddings of the neighbours are reduced to one.
+        Pooling of the neighbours' embeddings.
     """
 
     n_hidden: int = 1024
@@ -117,7 +117,7 @@ class StackNetwork(Record):
 
 @dataclass(frozen=True)
 class RidgeOptions(Record):
-    """Options of ridge regression; of a fitted model, the alpha that was used."""
+    """Options of ridge regression; in a fitted model, alpha is the number that was used."""
 
     alpha: float | Literal["tuned", "hest"] = "tuned"
     n_components: int | None = None
@@ -156,7 +156,7 @@ class Hyperparameters(Record):
     finetuned
         Part of the network that `tl.finetune` trained last; None if it was not run.
     published
-        For released weights: the hyperparameters that came with them.
+        For released weights: the published hyperparameters.
     """
 
     network: NetworkOptions | None = None
@@ -172,7 +172,7 @@ class Hyperparameters(Record):
 
 @dataclass(frozen=True)
 class SampleWeight(Record):
-    """Weights that training spots were drawn by.
+    """Sampling weights of training spots.
 
     Attributes
     ----------
@@ -196,19 +196,19 @@ class TrainingRecord(Record):
     sections, groups
         Names of the training sections, and of their groups (patients or sections).
     held_out
-        What early stopping used, in words.
+        Rows that early stopping used, in words.
     n_spots, n_held_out
         Number of training rows, and of rows held out for early stopping.
     best_epoch
-        Epoch whose weights were kept; 0 for methods that are fitted in one go.
+        Epoch of the saved weights; 0 for methods that are fitted in one go.
     seed
         Random seed.
     versions
-        Versions of the packages that the model was made with.
+        Package versions.
     sample_weight
-        Weights that training spots were drawn by; None for equal weights.
+        Sampling weights of training spots; None for equal weights.
     target_genes
-        For models of factors: the genes that the factors were found in.
+        For models of factors: the genes that the factors were fitted on.
     knows_mean
         Whether the mean expression of the training rows is known; some releases do not report it.
     tuned

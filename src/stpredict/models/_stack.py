@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from stpredict.models._methods import STACKING
 from stpredict.models._records import StackNetwork
 from stpredict.targets import Standard
-from stpredict.training import Inputs, row_batches
+from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from stpredict.models._model import Model, RowInputs
@@ -121,14 +121,6 @@ def first_base(model: Model) -> Model:
     while model.bases:
         model = next(iter(model.bases.values()))
     return model
-
-
-def described(model: Model, inputs: Inputs | StackInputs) -> NDArray[np.float32]:
-    """Scaled embeddings of the tiles of a model on embeddings, or of a stack's first base."""
-    if isinstance(inputs, StackInputs):
-        name, base = next(iter(model.bases.items()))
-        return described(base, inputs.bases[name])
-    return _scaler(model).transform(inputs.center)
 
 
 def check_bases(model: Model) -> None:

@@ -1,4 +1,4 @@
-"""The zip that torch writes: its pickle as bytes, its storages as tensors."""
+"""Zip archives written by torch.save: the pickle as bytes, the storages as tensors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: A pickle of a published model is some 40 kB and nine bytes for every training step.
+#: Pickles of published models have about 40 kB, plus nine bytes for each training step.
 MAX_PICKLE = 8 << 20
 
 _PICKLE = "/data.pkl"
 
-#: What zipfile raises on damaged archives.
+#: Errors that zipfile raises for damaged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     struct.error,
@@ -28,7 +28,7 @@ _DAMAGE = (
     ValueError,
 )
 
-#: Storages by the name that torch gives their type.
+#: Types of storages, by their names in torch.
 DTYPES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -44,20 +44,20 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 class Archive:
-    """A file that `torch.save` wrote, opened without torch.
+    """A file written by `torch.save`, opened without torch.
 
-    torch stores its records uncompressed. So nothing in the file can claim to be larger than
-    the file: a compressed, repeated or overlapping record is refused.
+    torch stores records uncompressed, so compressed, repeated and overlapping records are refused.
+    The memory that a file takes is therefore bounded by its size.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
 
     Raises
     ------
     ValueError
-        If it is no such zip archive, is damaged, or claims more than it holds.
+        If it is not such an archive, is damaged, or claims more bytes than it has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +65,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(path)
         except _DAMAGE as error:
-            raise ValueError(_why_no_zip(path, error)) from error
+            raise ValueError(_not_a_zip(path, error)) from error
         try:
             self._root = self._check(path.stat().st_size)
         except BaseException:
@@ -79,7 +79,7 @@ class Archive:
         self._zip.close()
 
     def _check(self, n_bytes: int) -> str:
-        """Check the records against the size of the file; give the folder they lie in."""
+        """Check the records against the size of the file; returns their folder in the archive."""
         records = self._zip.infolist()
         names = [record.filename for record in records]
         repeated = len(names) - len(set(names))
@@ -92,34 +92,35 @@ class Archive:
                 or record.flag_bits & 1
             ):
                 raise ValueError(
-                    f"record {record.filename!r:.80} is compressed or encrypted, torch writes "
-                    f"neither (it claims {record.file_size:,} bytes in {record.compress_size:,})"
+                    f"record {record.filename!r:.80} is compressed or encrypted, which torch never "
+                    f"does (it claims {record.file_size:,} bytes in {record.compress_size:,})"
                 )
         claimed = sum(record.file_size for record in records)
         if claimed > n_bytes:
             raise ValueError(
                 f"its records claim {claimed:,} bytes, but the whole file has {n_bytes:,}: it is "
-                "truncated or made up"
+                "truncated or forged"
             )
-        found = [name.removesuffix(_PICKLE) for name in names if name.endswith(_PICKLE)]
-        if len(found) != 1 or "/" in found[0]:
+        folders = [name.removesuffix(_PICKLE) for name in names if name.endswith(_PICKLE)]
+        if len(folders) != 1 or "/" in folders[0]:
             raise ValueError(
-                f"it is a zip archive, but not of torch.save: {len(found)} records are named "
+                f"it is a zip archive, but not of torch.save: {len(folders)} records are named "
                 f"<name>{_PICKLE}"
             )
-        order = self._read(f"{found[0]}/byteorder") if f"{found[0]}/byteorder" in names else b""
-        if order not in (b"", sys.byteorder.encode()):
+        mark = f"{folders[0]}/byteorder"
+        byte_order = self._read(mark) if mark in names else b""
+        if byte_order not in (b"", sys.byteorder.encode()):
             raise ValueError(
-                f"its byte order is {order!r:.20}, that of this machine is {sys.byteorder}"
+                f"its byte order is {byte_order!r:.20}, that of this machine is {sys.byteorder}"
             )
-        return found[0]
+        return folders[0]
 
     def pickle(self) -> bytes:
-        """Read the pickle; it is not interpreted."""
+        """Bytes of the pickle, which is not interpreted."""
         size = self._zip.getinfo(self._root + _PICKLE).file_size
         if size > MAX_PICKLE:
             raise ValueError(
-                f"its pickle has {size:,} bytes; that of a published model is below {MAX_PICKLE:,}"
+                f"its pickle has {size:,} bytes; published models have less than {MAX_PICKLE:,}"
             )
         return self._read(self._root + _PICKLE)
 
@@ -129,12 +130,12 @@ class Archive:
         Raises
         ------
         ValueError
-            If there is no such record, it does not hold just that many elements, or it was read
-            before: with each read once, tensors take no more memory than the file has bytes.
+            If the record is missing, has another size, or was read before: as each is read at
+            most once, tensors take no more memory than the file has bytes.
         """
         name = f"{self._root}/data/{key}" if isinstance(key, str) else ""
         if name not in self._zip.NameToInfo:
-            raise ValueError(f"there is no storage {key!r:.80} in the archive")
+            raise ValueError(f"the archive has no storage {key!r:.80}")
         if name in self._read_storages:
             raise ValueError(f"storage {key!r:.80} is used by two tensors")
         self._read_storages.add(name)
@@ -154,13 +155,13 @@ class Archive:
             raise ValueError(f"record {name!r:.80} is damaged ({error})") from error
 
 
-def _why_no_zip(path: Path, error: Exception) -> str:
+def _not_a_zip(path: Path, error: Exception) -> str:
+    """Message for a file that zipfile cannot open."""
     with path.open("rb") as file:
         start = file.read(2)
     if start == b"PK":
         return f"it is a damaged or truncated zip archive ({error})"
     return (
-        "it is no zip archive, as torch.save writes since torch 1.6, and a bare pickle is not "
-        "opened. Whoever trusts the file can convert it where DeepSpot is installed: load it there "
-        "and torch.save it again"
+        "it is not a zip archive, the format of torch.save since torch 1.6. If you trust the file, "
+        "you can convert it where DeepSpot is installed: load it there and torch.save it again"
     )

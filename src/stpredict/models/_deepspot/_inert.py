@@ -1,7 +1,7 @@
-"""What a pickle of a published model may name, and the inert things that stand for it.
+"""Names that a pickle of a published model may contain, and the plain data that replace them.
 
-No name is ever looked up: each stands in a table here, with a function of this module that makes
-plain data from plain arguments. No class of torch, scikit-learn, Lightning or DeepSpot is touched.
+Names are never imported. They are looked up in the tables below, whose functions make plain data
+from plain arguments. No class of torch, scikit-learn, Lightning or DeepSpot is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stpredict.models._deepspot._archive import DTYPES
 
-#: Modules that DeepSpot's classes were in, oldest last.
+#: Modules of DeepSpot's classes, from the newest to the oldest version.
 _PACKAGES = ("deepspot.spot", "deepspot.cell", "deepspot")
 _NETWORKS = ("DeepSpot", "DeepCell", "Phi", "Rho")
 _LOSSES = (
@@ -37,7 +37,7 @@ _LOSSES = (
 
 @dataclass(frozen=True)
 class Name:
-    """A name that a pickle mentions."""
+    """A name in a pickle."""
 
     module: str
     name: str
@@ -48,7 +48,7 @@ class Name:
 
 @dataclass(eq=False)
 class Foreign:
-    """An object of a foreign class: its name, and the attributes it had."""
+    """An object of a foreign class: the name of the class, and the attributes of the object."""
 
     name: Name
     state: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -56,19 +56,19 @@ class Foreign:
 
 @dataclass(eq=False)
 class DType:
-    """A dtype of numpy: kind and size; the byte order comes with its state."""
+    """A dtype of numpy: kind and size; the byte order is set by its state."""
 
     code: str
     order: str = "="
 
     def numpy(self) -> np.dtype[Any]:
-        """Give the dtype, which is never one of objects."""
+        """The dtype, which is never that of objects."""
         return np.dtype(self.order + self.code)
 
 
 @dataclass(eq=False)
 class Array:
-    """An array of numpy, whose values come with its state."""
+    """An array of numpy, whose values are set by its state."""
 
     values: NDArray[Any] | None = None
 
@@ -77,53 +77,53 @@ def _only(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in kinds
 
 
-def take(wanted: bool, what: str) -> None:
-    """Raise unless something is used as torch, numpy and DeepSpot use it."""
-    if not wanted:
+def require(condition: bool, what: str) -> None:
+    """Raise unless something is used as in torch, numpy and DeepSpot."""
+    if not condition:
         raise ValueError(f"{what} is used as torch, numpy and DeepSpot never use it")
 
 
 def _is_size(value: Any) -> bool:
-    few = type(value) is tuple and len(value) <= 8
-    return few and all(type(n) is int and 0 <= n < 2**40 for n in value)
+    is_short = type(value) is tuple and len(value) <= 8
+    return is_short and all(type(n) is int and 0 <= n < 2**40 for n in value)
 
 
 def _set(items: Any = ()) -> set[Any]:
-    take(type(items) in (list, tuple) and all(map(_only(str, int), items)), "set")
+    require(type(items) in (list, tuple) and all(map(_only(str, int), items)), "set")
     return set(items)
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    take(type(text) is str and encoding == "latin1", "_codecs.encode")
+    require(type(text) is str and encoding == "latin1", "_codecs.encode")
     return bytes(text, "latin-1")
 
 
 def _getattr(owner: Any, attribute: Any) -> str:
-    """The bound method that a published model keeps, and members of an enumeration: their name."""
+    """Name of a model's forward method, or of a member of DeepSpot's enumeration."""
     of_model = isinstance(owner, Foreign) and owner.name.name in ("DeepSpot", "DeepCell")
     of_operation = isinstance(owner, Name) and owner.name == "Operation"
-    allowed = type(attribute) is str and (
+    is_allowed = type(attribute) is str and (
         (of_model and attribute.startswith(("_forward_spot", "_forward_cell")))
         or (of_operation and attribute in ("SUM", "MAX", "NONE", "MEAN"))
     )
-    take(allowed, f"getattr(…, {attribute!r:.40})" if type(attribute) is str else "getattr")
+    require(is_allowed, f"getattr(…, {attribute!r:.40})" if type(attribute) is str else "getattr")
     return str(attribute)
 
 
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, *_: Any
 ) -> Tensor:
-    plain = isinstance(storage, Tensor) and storage.ndim == 1 and type(offset) is int
-    take(plain and _is_size(size) and _is_size(stride), "torch._utils._rebuild_tensor_v2")
-    take(len(size) == len(stride) and all(size), "torch._utils._rebuild_tensor_v2")
+    is_plain = isinstance(storage, Tensor) and storage.ndim == 1 and type(offset) is int
+    require(is_plain and _is_size(size) and _is_size(stride), "torch._utils._rebuild_tensor_v2")
+    require(len(size) == len(stride) and all(size), "torch._utils._rebuild_tensor_v2")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if offset < 0 or max(math.prod(size), last + 1) > len(storage):
-        raise ValueError(f"a tensor of {size} claims more than the {len(storage)} of its storage")
+        raise ValueError(f"a tensor of {size} claims more than the {len(storage)} stored elements")
     return storage.as_strided(size, stride, offset)
 
 
 def _parameter(data: Any, _grad: Any, _hooks: Any) -> Tensor:
-    take(isinstance(data, Tensor), "torch._utils._rebuild_parameter")
+    require(isinstance(data, Tensor), "torch._utils._rebuild_parameter")
     tensor: Tensor = data
     return tensor
 
@@ -132,26 +132,27 @@ def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DType:
     kinds = ("f2", "f4", "f8", "b1", *(f"{sign}{n}" for sign in "iu" for n in (1, 2, 4, 8)))
     if code not in kinds:
         shown = repr(code)[:40] if type(code) is str else type(code).__name__
-        raise ValueError(f"numpy.dtype({shown}) is refused; numbers are read, objects never")
+        raise ValueError(f"numpy.dtype({shown}) is refused: numbers are read, objects never")
     return DType(code)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    take(isinstance(dtype, DType) and type(data) is bytes, "a scalar of numpy")
-    take(len(data) == dtype.numpy().itemsize, "a scalar of numpy")
+    require(isinstance(dtype, DType) and type(data) is bytes, "a scalar of numpy")
+    require(len(data) == dtype.numpy().itemsize, "a scalar of numpy")
     return np.frombuffer(data, dtype.numpy())[0].item()
 
 
 def _array(kind: Any, _shape: Any, _code: Any) -> Array:
-    take(kind == Name("numpy", "ndarray"), "numpy's _reconstruct")
+    require(kind == Name("numpy", "ndarray"), "numpy's _reconstruct")
     return Array()
 
 
 def fill_array(array: Array, state: Any) -> None:
-    """Give an array its values, from ``(version, shape, dtype, is_fortran, bytes)``."""
-    take(type(state) is tuple and len(state) == 5, "an array of numpy")
+    """Set the values of an array from ``(version, shape, dtype, is_fortran, bytes)``."""
+    require(type(state) is tuple and len(state) == 5, "an array of numpy")
     _, shape, dtype, is_fortran, data = state
-    take(_is_size(shape) and isinstance(dtype, DType) and type(data) is bytes, "an array of numpy")
+    is_plain = _is_size(shape) and isinstance(dtype, DType) and type(data) is bytes
+    require(is_plain, "an array of numpy")
     if math.prod(shape) * dtype.numpy().itemsize != len(data):
         raise ValueError(f"an array of numpy claims the shape {shape} for {len(data)} bytes")
     flat = np.frombuffer(data, dtype.numpy())
@@ -159,34 +160,36 @@ def fill_array(array: Array, state: Any) -> None:
 
 
 def fill_dtype(dtype: DType, state: Any) -> None:
-    """Give a dtype its byte order, from ``(version, order, None, None, None, -1, -1, 0)``."""
-    take(type(state) is tuple and len(state) >= 5, "numpy.dtype")
-    take(state[1] in ("<", ">", "|", "=") and state[2:5] == (None, None, None), "numpy.dtype")
+    """Set the byte order of a dtype from ``(version, order, None, None, None, -1, -1, 0)``."""
+    require(type(state) is tuple and len(state) >= 5, "numpy.dtype")
+    require(state[1] in ("<", ">", "|", "=") and state[2:5] == (None, None, None), "numpy.dtype")
     dtype.order = state[1]
 
 
-def _nothing(kind: Callable[[], Any], name: str) -> Callable[..., Any]:
-    def make(*given: Any) -> Any:
-        take(not given, name)
+def _empty(kind: Callable[[], Any], name: str) -> Callable[..., Any]:
+    """Constructor that takes no arguments."""
+
+    def make(*arguments: Any) -> Any:
+        require(not arguments, name)
         return kind()
 
     return make
 
 
 def _operation(value: Any) -> str:
-    take(value in ("sum", "max", "none", "mean"), "Operation")
+    require(value in ("sum", "max", "none", "mean"), "Operation")
     return str(value)
 
 
 def _device(*_: Any) -> None:
-    """Weights are read to the CPU, wherever they were."""
+    """Devices are ignored: weights are read to the CPU."""
 
 
 _NUMPY_CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
-#: What may be called: by qualified name, a function of this module on plain arguments.
+#: Functions that replace the calls in a pickle.
 CALLS: dict[Name, Callable[..., Any]] = {
-    Name("collections", "OrderedDict"): _nothing(OrderedDict, "collections.OrderedDict"),
+    Name("collections", "OrderedDict"): _empty(OrderedDict, "collections.OrderedDict"),
     Name("_codecs", "encode"): _encode,
     Name("torch", "device"): _device,
     Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -195,12 +198,12 @@ CALLS: dict[Name, Callable[..., Any]] = {
     **{Name(core, "scalar"): _scalar for core in _NUMPY_CORES},
     **{Name(core, "_reconstruct"): _array for core in _NUMPY_CORES},
     **{Name(python, "set"): _set for python in ("builtins", "__builtin__")},
-    **{Name(python, "bytes"): _nothing(bytes, "bytes") for python in ("builtins", "__builtin__")},
+    **{Name(python, "bytes"): _empty(bytes, "bytes") for python in ("builtins", "__builtin__")},
     **{Name(python, "getattr"): _getattr for python in ("builtins", "__builtin__")},
     **{Name(f"{package}.model", "Operation"): _operation for package in _PACKAGES},
 }
 
-#: Classes whose objects become `Foreign`.
+#: Classes whose objects are read as `Foreign`.
 CLASSES: frozenset[Name] = frozenset(
     [Name(f"{package}.model", name) for package in _PACKAGES for name in _NETWORKS]
     + [
@@ -220,7 +223,7 @@ CLASSES: frozenset[Name] = frozenset(
     ]
 )
 
-#: Dictionaries of another class, read as plain ones.
+#: Subclasses of dict, which are read as plain dictionaries.
 MAPPINGS: frozenset[Name] = frozenset(
     Name(module, "AttributeDict")
     for module in (
@@ -231,7 +234,7 @@ MAPPINGS: frozenset[Name] = frozenset(
     )
 )
 
-#: Names that are only mentioned.
+#: Names that occur as values only, and are never called.
 MENTIONED: frozenset[Name] = frozenset(
     [Name("numpy", "ndarray")]
     + [Name("torch", name) for name in DTYPES]
@@ -243,4 +246,4 @@ MENTIONED: frozenset[Name] = frozenset(
     ]
 )
 
-KNOWN = frozenset(CALLS) | CLASSES | MAPPINGS | MENTIONED
+ALLOWED = frozenset(CALLS) | CLASSES | MAPPINGS | MENTIONED

@@ -1,4 +1,4 @@
-"""The network in a pickled DeepSpot or DeepCell: its weights and sizes, checked."""
+"""Weights and sizes of the network in a pickled DeepSpot or DeepCell, checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stpredict.models._deepspot._inert import Foreign
 
 @dataclass(frozen=True)
 class Layout:
-    """How a published class is built."""
+    """Structure of a published class."""
 
     method: str
     phi: str
@@ -36,25 +36,25 @@ _RHO = ("Dropout", "ReLU", "Linear", "Dropout")
 
 
 def _children(module: Any, name: str) -> dict[str, Foreign]:
-    """Modules that a module holds."""
-    held = module.state.get("_modules") if isinstance(module, Foreign) else None
-    if type(held) is not dict or not all(isinstance(child, Foreign) for child in held.values()):
+    """Submodules of a module."""
+    children = module.state.get("_modules") if isinstance(module, Foreign) else None
+    if type(children) is not dict or not all(isinstance(c, Foreign) for c in children.values()):
         raise ValueError(f"the module {name} is not as torch saves modules")
-    return held
+    return children
 
 
 def _layers(module: Foreign, part: str) -> dict[str, dict[str, Foreign]]:
-    """Layers of every member of phi or of rho, checked to be those whose forward pass is known."""
+    """Layers of every member of phi or rho, which must be those of the published network."""
     kinds = _RHO if part == "rho" else _PHI
     members = {}
     for number, member in _children(_children(module, "model")[part], part).items():
         name = f"{part}.{number}"
         layers = _children(_children(member, name).get("model"), f"{name}.model")
-        found = tuple(layer.name.name for layer in layers.values())
-        if found != kinds or list(layers) != [str(i) for i in range(len(kinds))]:
+        layer_kinds = tuple(layer.name.name for layer in layers.values())
+        if layer_kinds != kinds or list(layers) != [str(i) for i in range(len(kinds))]:
             raise ValueError(
-                f"{name} has the layers {', '.join(found[:12])}, the published network that is "
-                f"read has {', '.join(kinds)}; this is another version of {module.name.name}"
+                f"{name} has the layers {', '.join(layer_kinds[:12])}, expected "
+                f"{', '.join(kinds)}: this is another version of {module.name.name}"
             )
         members[number] = layers
     if list(members) != [str(i) for i in range(len(members))]:
@@ -67,20 +67,20 @@ def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
     parts = set(_children(module, "model"))
     if parts != {layout.phi, "rho"}:
         raise ValueError(
-            f"the {module.name.name} has the parts {', '.join(sorted(parts))[:200]}, the published "
-            f"network that is read has {layout.phi}, rho; this is another version of it"
+            f"the {module.name.name} has the parts {', '.join(sorted(parts))[:200]}, expected "
+            f"{layout.phi}, rho: this is another version of it"
         )
     state: dict[str, Tensor] = {}
     for part, position in ((layout.phi, "0"), ("rho", "2")):
         for number, layers in _layers(module, part).items():
-            held = layers[position].state.get("_parameters")
-            found = held if type(held) is dict else {}
+            state_of_layer = layers[position].state.get("_parameters")
+            parameters = state_of_layer if type(state_of_layer) is dict else {}
             for kind, ndim in (("weight", 2), ("bias", 1)):
-                name, value = f"{part}.{number}.model.{position}.{kind}", found.get(kind)
+                name, value = f"{part}.{number}.model.{position}.{kind}", parameters.get(kind)
                 if not isinstance(value, Tensor) or value.ndim != ndim:
-                    raise ValueError(f"{name} is missing, or not of {ndim} dimensions")
+                    raise ValueError(f"{name} is missing, or does not have {ndim} dimensions")
                 if not value.is_floating_point() or not torch.isfinite(value).all():
-                    raise ValueError(f"{name} has values that are no finite numbers")
+                    raise ValueError(f"{name} has values that are not finite")
                 state[name] = value
     if len({id(value) for value in state.values()}) < len(state):
         raise ValueError(f"members of the {module.name.name} share weights")
@@ -88,7 +88,7 @@ def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
 
 
 def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[str, int]:
-    """Sizes of the network, from weights that fit each other and the context."""
+    """Sizes of the network, from weights that agree with each other and with the context."""
     shapes = {
         part: {name: tuple(t.shape) for name, t in state.items() if name.startswith(part)}
         for part in (layout.phi, "rho")
@@ -97,14 +97,12 @@ def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[
         weights = {shape for name, shape in named.items() if name.endswith("weight")}
         biases = {shape for name, shape in named.items() if name.endswith("bias")}
         if len(weights) != 1 or biases != {shape[:1] for shape in weights}:
-            raise ValueError(f"members of {part} have weights of several shapes, or none")
+            raise ValueError(f"members of {part} have no weights, or of different shapes")
     (n_hidden, n_features) = state[f"{layout.phi}.0.model.0.weight"].shape
     (n_targets, n_in) = state["rho.0.model.2.weight"].shape
     parts = 1 + ("subspot" in context) + ("neighbors" in context)
     if n_in != parts * n_hidden:
-        raise ValueError(
-            f"rho takes {n_in} numbers, context {context!r} gives {parts} × {n_hidden}"
-        )
+        raise ValueError(f"rho has {n_in} inputs, context {context!r} gives {parts} × {n_hidden}")
     return {
         "n_features": n_features,
         "n_targets": n_targets,
@@ -115,7 +113,8 @@ def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[
 
 
 def dropout_of(module: Foreign, part: str, position: str) -> float:
+    """Dropout rate of a layer of phi or rho."""
     p = _layers(module, part)["0"][position].state.get("p")
     if not isinstance(p, int | float) or not 0 <= p < 1:
-        raise ValueError(f"{part}.0.model.{position} has no dropout within 0 and 1")
+        raise ValueError(f"{part}.0.model.{position} has no dropout rate between 0 and 1")
     return float(p)

@@ -1,8 +1,8 @@
 """Read a pickled torch module without unpickling it.
 
-Python's unpickler is not used. The opcodes are walked by a small machine of our own that makes
-plain data only: names are compared with a list (`_inert`), never imported, and there is nothing
-in it that could be called but the functions of that list.
+Python's unpickler is not used. A small stack machine walks the opcodes and makes plain data only:
+names are compared with a list (`_inert`) and never imported, and only the functions of that list
+can be called.
 """
 
 from __future__ import annotations
@@ -18,25 +18,14 @@ from torch import Tensor
 
 from stpredict.models._deepspot import _inert
 from stpredict.models._deepspot._archive import DTYPES, Archive
-from stpredict.models._deepspot._inert import Array, DType, Foreign, Name
+from stpredict.models._deepspot._inert import Array, DType, Foreign, Name, require
 
-#: Opcodes, and items of what they walk over; 500 members and 20,000 genes make 1.5 million.
+#: Most opcodes and copied items; a model with 500 members and 20,000 genes has 1.5 million.
 MAX_WORK = 4_000_000
 
-#: Opcodes whose argument is the value.
-_VALUES = frozenset(
-    {
-        "BINBYTES",
-        "BINFLOAT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "BINUNICODE",
-        "LONG1",
-        "SHORT_BINBYTES",
-        "SHORT_BINUNICODE",
-    }
-)
+#: Opcodes whose argument is pushed as it is.
+_NUMBERS = frozenset({"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1"})
+_TEXTS = frozenset({"BINBYTES", "BINUNICODE", "SHORT_BINBYTES", "SHORT_BINUNICODE"})
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -51,42 +40,42 @@ _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
 def read_module(path: Path) -> Foreign:
-    """Read a pickled module, executing nothing.
+    """Read a pickled module without executing it.
 
     Parameters
     ----------
     path
-        A file that ``torch.save(module, path)`` wrote.
+        Path of a file written by ``torch.save(module, path)``.
 
     Returns
     -------
     Foreign
-        The module as nested plain data; its tensors, on the CPU, are real.
+        The module as nested plain data, with real tensors on the CPU.
 
     Raises
     ------
     ValueError
-        If the file is no zip of torch, is damaged, claims more than it holds, or names anything
-        that a published model does not need.
+        If the file is not a zip archive of torch, is damaged, claims more bytes than it has, or
+        contains a name that published models do not have.
     """
     try:
         with Archive(path) as archive:
-            found = _Machine(archive).run(archive.pickle())
+            module = _Machine(archive).run(archive.pickle())
     except ValueError as error:
         raise ValueError(
-            f"{path} was refused, nothing in it was executed: {error}. Published DeepSpot and "
-            "DeepCell models are read, no other pickles"
+            f"{path} was refused, nothing in it was executed: {error}. Only published DeepSpot and "
+            "DeepCell models are read"
         ) from error
-    if not isinstance(found, Foreign):
+    if not isinstance(module, Foreign):
         raise ValueError(
-            f"{path} holds no module but a {type(found).__name__}; the published models are whole "
-            "modules (final_model.pkl)"
+            f"{path} holds a {type(module).__name__}, expected a module as in the published "
+            "final_model.pkl"
         )
-    return found
+    return module
 
 
 class _Machine:
-    """A stack, a memo, and the opcodes that torch writes."""
+    """A stack machine for the opcodes that torch writes."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -96,8 +85,8 @@ class _Machine:
         self.work = 0
 
     def run(self, data: bytes) -> Any:
-        """Walk the opcodes of a pickle; give what it describes."""
-        with warnings.catch_warnings():  # Python's, of escapes in broken text
+        """Walk the opcodes of a pickle; returns the object that it describes."""
+        with warnings.catch_warnings():  # Python warns about invalid escapes in damaged text
             warnings.simplefilter("ignore", DeprecationWarning)
             self._walk(data)
         if len(self.stack) != 1 or self.marks:
@@ -108,9 +97,9 @@ class _Machine:
         for opcode, argument, position in pickletools.genops(data):
             if opcode.name == "STOP":
                 break
-            self.work += opcode.name != "BINFLOAT"  # of which a history of losses has many
+            self.work += opcode.name != "BINFLOAT"  # the history of losses has many
             if self.work > MAX_WORK:
-                raise ValueError("its pickle makes far more objects than a published model has")
+                raise ValueError("its pickle makes far more objects than a published model")
             try:
                 self._step(opcode.name, argument)
             except (IndexError, KeyError, TypeError, OverflowError) as error:
@@ -119,7 +108,7 @@ class _Machine:
                 ) from error
 
     def _step(self, name: str, argument: Any) -> None:
-        if name in _VALUES:
+        if name in _NUMBERS | _TEXTS:
             self.stack.append(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
@@ -139,10 +128,9 @@ class _Machine:
         elif name in ("SETITEM", "SETITEMS"):
             self._update(self._pop(2) if name == "SETITEM" else self._pop_mark())
         elif name not in _IGNORED:
-            step = _STEPS.get(name)
-            if step is None:
+            if name not in _STEPS:
                 raise ValueError(f"its pickle has the opcode {name}, which torch does not write")
-            step(self, argument)
+            _STEPS[name](self, argument)
 
     def _pop(self, n: int) -> list[Any]:
         if len(self.stack) < n:
@@ -152,7 +140,7 @@ class _Machine:
         return popped
 
     def _spend(self, *values: Any) -> None:
-        """Count what is walked over or copied: through the memo, a few bytes may ask for much."""
+        """Count copied items: through the memo, a few bytes can copy an object many times."""
         sized = (str, bytes, tuple, list, dict, set)
         self.work += sum(len(value) for value in values if isinstance(value, sized))
 
@@ -165,20 +153,20 @@ class _Machine:
         self.stack = []
 
     def _extend(self, items: list[Any]) -> None:
-        _inert.take(type(self.stack[-1]) is list, "APPEND")
+        require(type(self.stack[-1]) is list, "APPEND")
         self.stack[-1].extend(items)
 
     def additems(self, _: Any) -> None:
         items = self._pop_mark()
-        _inert.take(type(self.stack[-1]) is set, "ADDITEMS")
-        _inert.take(all(type(item) in (str, int) for item in items), "a set")
+        require(type(self.stack[-1]) is set, "ADDITEMS")
+        require(all(type(item) in (str, int) for item in items), "a set")
         self.stack[-1].update(items)
 
     def _update(self, items: list[Any]) -> None:
         keys, values = items[::2], items[1::2]
-        _inert.take(type(self.stack[-1]) in (dict, OrderedDict), "SETITEMS")
-        # the hash of a tuple of tuples of tuples takes for ever
-        _inert.take(all(type(key) in (str, int) for key in keys), "the key of a dictionary")
+        require(type(self.stack[-1]) in (dict, OrderedDict), "SETITEMS")
+        # hashing deeply nested tuples would take forever
+        require(all(type(key) in (str, int) for key in keys), "the key of a dictionary")
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def global_(self, argument: str) -> None:
@@ -186,34 +174,34 @@ class _Machine:
 
     def stack_global(self, _: Any) -> None:
         module, name = self._pop(2)
-        _inert.take(type(module) is str and type(name) is str, "STACK_GLOBAL")
+        require(type(module) is str and type(name) is str, "STACK_GLOBAL")
         self._name(module, name)
 
     def _name(self, module: str, name: str) -> None:
-        found = Name(module, name)
-        if found not in _inert.KNOWN:
-            raise ValueError(f"it names {str(found)[:200]!r}, which no published model needs")
-        self.stack.append(found)
+        global_name = Name(module, name)
+        if global_name not in _inert.ALLOWED:
+            raise ValueError(f"it names {str(global_name)[:200]!r}, unlike published models")
+        self.stack.append(global_name)
 
     def reduce(self, _: Any) -> None:
         function, arguments = self._pop(2)
         if not isinstance(function, Name) or function not in _inert.CALLS:
             shown = str(function) if isinstance(function, Name) else type(function).__name__
-            raise ValueError(f"it calls {shown!r}, which no published model does")
-        _inert.take(type(arguments) is tuple, str(function))
+            raise ValueError(f"it calls {shown!r}, unlike published models")
+        require(type(arguments) is tuple, str(function))
         self._spend(arguments)
         self._spend(*arguments)
         self.stack.append(_inert.CALLS[function](*arguments))
 
     def newobj(self, _: Any) -> None:
         kind, arguments = self._pop(2)
-        _inert.take(isinstance(kind, Name) and arguments == (), "an object")
+        require(isinstance(kind, Name) and arguments == (), "an object")
         if kind in _inert.MAPPINGS:
             self.stack.append({})
         elif kind in _inert.CLASSES:
             self.stack.append(Foreign(kind))
         else:
-            raise ValueError(f"it makes an object of {kind}, which no published model has")
+            raise ValueError(f"it makes an object of {kind}, unlike published models")
 
     def build(self, _: Any) -> None:
         (state,) = self._pop(1)
@@ -226,16 +214,16 @@ class _Machine:
             self._spend(state)
             is_plain = type(state) is dict and all(type(key) is str for key in state)
             is_new = isinstance(built, Foreign) and not built.state
-            _inert.take(is_new and is_plain, "the state of an object")
+            require(is_new and is_plain, "the state of an object")
             built.state = state
 
     def persistent(self, _: Any) -> None:
-        (which,) = self._pop(1)
-        _inert.take(type(which) is tuple and len(which) == 5, "a storage")
-        tag, kind, key, _location, n_elements = which
+        (storage,) = self._pop(1)
+        require(type(storage) is tuple and len(storage) == 5, "a storage")
+        tag, kind, key, _location, n_elements = storage
         is_plain = type(tag) is str and tag == "storage" and isinstance(kind, Name)
-        _inert.take(is_plain and type(n_elements) is int, "a storage")
-        _inert.take(kind.module == "torch" and kind.name in DTYPES, "a storage")
+        require(is_plain and type(n_elements) is int, "a storage")
+        require(kind.module == "torch" and kind.name in DTYPES, "a storage")
         tensor: Tensor = self.archive.storage(kind.name, key, n_elements)
         self.stack.append(tensor)
 

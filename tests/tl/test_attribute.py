@@ -19,11 +19,6 @@ EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}
 SMALL = {"n_hidden": 16, "n_phi": 3, "n_rho": 3, "max_epochs": 3, "device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def colour(tiles):
     return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
@@ -31,7 +26,6 @@ def colour(tiles):
 @pytest.fixture(scope="module")
 def sections():
     """Two sections with embeddings and graph; the genes and their kinds in var."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         2,
         size_px=800,
@@ -46,13 +40,12 @@ def sections():
     stp.pp.select_genes(sdata, list(sdata.tables["table"].var_names))
     stp.pp.embed(sdata, colour, **EMBED)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture
 def sdata(sections):
-    return _sections.copy_of(sections)
+    return copy_of(sections)
 
 
 @pytest.fixture(scope="module")

@@ -14,21 +14,16 @@ from spatialdata.transformations import get_transformation
 
 import stpredict as stp
 from stpredict import uncertainty
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 12, "n_neighborhood": 8, "n_null": 12}
 TRAINING, NEW = ("S1", "S2", "S3", "S4", "S5", "S6"), ("S7", "S8", "S9", "S10")
 
 
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def part(sdata, names):
     """Some of the sections, copied."""
     elements = [element for name in names for element in (name, f"{name}_image")]
-    return _sections.copy_of(sdata.subset(elements, filter_tables=True))
+    return copy_of(sdata.subset(elements, filter_tables=True))
 
 
 def cross_validated(sdata, fit, *, method="ridge", groups=None):
@@ -75,7 +70,6 @@ def cross_validated(sdata, fit, *, method="ridge", groups=None):
 @pytest.fixture(scope="module")
 def phantom():
     """Ten sections; the genes of the first six are predicted out of fold by ridge."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(10, size_px=900, **FINE)
     stp.pp.normalize(sdata)
     sdata.tables["table"].var["selected"] = True
@@ -83,13 +77,12 @@ def phantom():
     stp.pp.neighbors(sdata)
     training = part(sdata, TRAINING)
     model = cross_validated(training, stp.tl.fit_ridge)
-    stp.settings.verbosity = verbosity
     return training, part(sdata, NEW), model
 
 
 @pytest.fixture
 def training(phantom):
-    return _sections.copy_of(phantom[0])
+    return copy_of(phantom[0])
 
 
 @pytest.fixture
@@ -99,15 +92,13 @@ def model(phantom):
 
 @pytest.fixture(scope="module")
 def calibrated(phantom):
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     found = stp.tl.calibrate(phantom[2], phantom[0], method="ridge")
-    stp.settings.verbosity = verbosity
     return found
 
 
 @pytest.fixture
 def predicted(phantom, calibrated):
-    new = _sections.copy_of(phantom[1])
+    new = copy_of(phantom[1])
     stp.tl.predict(new, calibrated)
     return new
 
@@ -190,7 +181,7 @@ def test_a_restained_slide_is_foreign_and_told(phantom, calibrated):
 def test_a_calibrated_model_is_saved_and_loaded(calibrated, phantom, tmp_path):
     calibrated.save(tmp_path / "model")
     loaded = stp.models.load(tmp_path / "model")
-    new, again = (_sections.copy_of(phantom[1]) for _ in range(2))
+    new, again = (copy_of(phantom[1]) for _ in range(2))
     stp.tl.predict(new, calibrated)
     stp.tl.predict(again, loaded)
     one, other = new.tables["predicted"], again.tables["predicted"]
@@ -228,7 +219,7 @@ def test_factors_have_no_intervals(training, phantom):
     fit = partial(stp.tl.fit_ridge, targets="svd", n_factors=3)
     three = part(training, TRAINING[:3])
     model = stp.tl.calibrate(cross_validated(three, fit), three, method="ridge")
-    new = _sections.copy_of(phantom[1])
+    new = copy_of(phantom[1])
     stp.tl.predict(new, model, space="factors")
     table = new.tables["predicted"]
     assert not {"lower", "upper"} & set(table.layers)
@@ -243,7 +234,7 @@ def test_genes_that_folds_did_not_choose_have_no_intervals(training, model, phan
     found = stp.tl.calibrate(model, training, method="ridge").calibration
     np.testing.assert_array_equal(found.intervals.known[:3], [False, False, True])
     assert not found.reliable[:2].any()
-    new = _sections.copy_of(phantom[1])
+    new = copy_of(phantom[1])
     stp.tl.predict(new, replace(model, calibration=found))
     table = new.tables["predicted"]
     assert np.isnan(table.layers["lower"][:, :2]).all()

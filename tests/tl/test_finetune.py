@@ -8,7 +8,7 @@ import torch
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 from stpredict.models._restrict import restrict
 from stpredict.tl._crossval import _folds
 
@@ -16,11 +16,6 @@ NETWORK = {"embedding": "X_colour", "n_hidden": 32, "n_phi": 3, "n_rho": 3, "dev
 FIT = NETWORK | {"max_epochs": 40, "learning_rate": 3e-3}
 SHORT = NETWORK | {"max_epochs": 2}
 TUNE = {"max_epochs": 40, "learning_rate": 3e-3, "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def only(sdata, names):
@@ -35,7 +30,6 @@ def colour(tiles):
 @pytest.fixture(scope="module")
 def sections():
     """Six sections; in the last three, half of the genes are shifted, the others are mirrored."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         6, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=0
     )
@@ -50,15 +44,12 @@ def sections():
     mirrored = np.ix_(new, np.arange(1, 8, 2))
     values[mirrored] = 2 * values[:, 1::2].mean(axis=0) - values[mirrored]
     table.layers["log1p"] = values
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture(scope="module")
 def model(sections):
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     model = stp.tl.fit_deepspot(only(sections, ["S1", "S2", "S3"]), **FIT)
-    stp.settings.verbosity = verbosity
     return model
 
 

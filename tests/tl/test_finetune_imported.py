@@ -10,7 +10,7 @@ import torch
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 from stpredict.tl._crossval import _folds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
@@ -22,11 +22,6 @@ TUNE = {
     "device": "cpu",
 }
 every_release = pytest.mark.parametrize("kind", ["spot", "cell"])
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def only(sdata, names):

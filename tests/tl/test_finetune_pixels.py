@@ -8,7 +8,7 @@ import torch
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 from stpredict.datasets import _phantom_image
 from stpredict.models._restrict import restrict
 from stpredict.tl import Augmentation
@@ -42,11 +42,6 @@ DOORS = {
 HEADS = {"cnn": "head.", "multiscale": "decoder."}
 TUNE = {"max_epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "device": "cpu"}
 every_door = pytest.mark.parametrize("door", DOORS)
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def only(sdata, names):

@@ -32,11 +32,6 @@ DOORS = {
 every_door = pytest.mark.parametrize("door", DOORS)
 
 
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
-
-
 def only(sdata, names):
     return sdata.subset([element for name in names for element in (name, f"{name}_image")])
 
@@ -52,15 +47,13 @@ def prepared(n_sections, **options):
 
 @pytest.fixture(scope="module")
 def two_sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = prepared(2, size_px=400)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture
 def sdata(two_sections):
-    return _sections.copy_of(two_sections)
+    return copy_of(two_sections)
 
 
 # ---- recovery ------------------------------------------------------------------------------
@@ -69,9 +62,7 @@ def sdata(two_sections):
 @pytest.fixture(scope="module")
 def held_out():
     """Three training sections, and one held out."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = prepared(4, size_px=600)
-    stp.settings.verbosity = verbosity
     return only(sdata, ["S1", "S2", "S3"]), only(sdata, ["S4"])
 
 
@@ -88,7 +79,7 @@ def held_out():
 )
 def test_planted_morphology_is_found_in_a_section_never_seen(held_out, door, options, least):
     train, test = held_out
-    test = _sections.copy_of(test)
+    test = copy_of(test)
     model = DOORS[door](train, augmentation=Augmentation(flip=True, rotate=True), **options)
     stp.pp.prepare(test, model)
     stp.tl.predict(test, model, device="cpu")
@@ -212,7 +203,7 @@ def test_multiscale_stops_early_by_rank_correlation_on_a_cosine(sdata):
 
 
 def test_a_model_of_normalised_stain_wants_it(sdata):
-    raw = _sections.copy_of(sdata)
+    raw = copy_of(sdata)
     stp.pp.normalize_stain(sdata, method="reinhard")
     model = DOORS["cnn"](sdata)
     assert model.recipe["tiles"]["stain"]["method"] == "reinhard"

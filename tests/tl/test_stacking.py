@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 from stpredict.models._stack import rank_mean
 from stpredict.nn import MeanOfModels, StackingMLP
 from stpredict.targets._genes import Genes
@@ -23,11 +23,6 @@ from stpredict.tl._fitting._measured import values_of_genes
 from stpredict.tl._fitting._meta import fit_meta
 from stpredict.tl._fitting._split import whole
 from stpredict.training import Schedule
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def colour(tiles):
@@ -42,7 +37,6 @@ def noise(tiles):
 
 @pytest.fixture(scope="module")
 def sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         4, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=1
     )
@@ -51,7 +45,6 @@ def sections():
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
     stp.pp.embed(sdata, noise, key_added="X_noise", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 

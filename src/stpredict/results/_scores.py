@@ -173,7 +173,10 @@ class Scores:
         means["n_sections"] = self.table.groupby(keys, observed=True)["section"].nunique()
         order = {name: place for place, name in enumerate(self._in_order(self.table["method"]))}
         means = means.sort_index(
-            level="method", key=lambda names: names.map(order), sort_remaining=False, kind="stable"
+            level="method",
+            key=lambda names: names.astype(str).map(order),  # categories would sort by name
+            sort_remaining=False,
+            kind="stable",
         )
         if by is None:
             means.index = pd.Index(means.index.astype(str), name="method")

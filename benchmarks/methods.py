@@ -113,7 +113,7 @@ def main() -> None:
     stp.pp.select_genes(sdata, n_top_genes=arguments.n_genes, flavor=arguments.flavor)
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
-    stp.pp.embed(sdata, "texture")
+    stp.pp.embed(sdata, "texture", n_subtiles=3)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = 1
     result = tl.cross_validate(

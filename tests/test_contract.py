@@ -56,6 +56,9 @@ IN_PLACE = {
     "pp.prepare": lambda sdata, model: {"model": model, "encoder": mean_colour},
     "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
+    "pp.register_embedding": lambda sdata, model: {
+        "key": "features", "encoder": "my_model", "tile_um": 40.0,
+    },
     "pp.select_genes": lambda sdata, model: {"n_top_genes": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
@@ -191,6 +194,8 @@ def test_a_copy_is_changed_as_the_object_itself_would_be(name, model):
         stp.pp.prepare(sdata, model, encoder=mean_colour)
     if name == "tl.attribute":
         stp.tl.predict(sdata, model)
+    if name == "pp.register_embedding":
+        sdata["table"].obsm["features"] = np.ones((sdata["table"].n_obs, 3))
     if name == "pp.grid":
         bare_slide(sdata)
     function = FUNCTIONS[name]

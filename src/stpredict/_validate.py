@@ -32,6 +32,29 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
 
 
+def whole_number(name: str, value: object) -> None:
+    """Require a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
+
+
+def share(name: str, value: float) -> None:
+    """Require a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie between 0 and 1: {value!r}")
+
+
+def name_list(name: str, values: Iterable[Any]) -> list[str]:
+    """Require a list of different names, not empty and not a single string."""
+    if isinstance(values, str):
+        raise TypeError(f"{name}={values!r} is one name; give a list: [{values!r}]")
+    names = [str(value) for value in values]
+    if not names:
+        raise ValueError(f"{name}= is empty")
+    unique_names(names, what=name)
+    return names
+
+
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
     """Require one of the choices."""
     choices = list(choices)

@@ -82,13 +82,15 @@ def test_it_predicts_and_is_evaluated_in_a_spatialdata():
     stp.pp.normalize(sdata)
     weights = torch.Generator().manual_seed(0)
     mixing = torch.rand(3, 16, generator=weights)
-    stp.pp.embed(sdata, lambda tiles: tiles.mean((-2, -1)) @ mixing, key_added="X_mine")
+    stp.pp.embed(
+        sdata, lambda tiles: tiles.mean((-2, -1)) @ mixing, n_subtiles=3, key_added="X_mine"
+    )
     stp.pp.neighbors(sdata)
     genes = sdata.tables["table"].var_names[:7].tolist()
     model = stp.models.from_deepspot(
         GOLDEN / "spot_final_model.pkl", genes=genes, embedding="X_mine"
     )
-    with pytest.raises(ValueError, match=r"published release does not say.*stp\.pp\.embed"):
+    with pytest.raises(ValueError, match=r"published release does not report.*stp\.pp\.embed"):
         stp.pp.prepare(sdata, model)
     stp.tl.predict(sdata, model)
     predicted = sdata.tables["predicted"]

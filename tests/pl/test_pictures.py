@@ -372,7 +372,7 @@ class TestStain:
         sdata = _sections.copy_of(stained)
         del sdata.images["S2_image_normalized"]
         known = sdata.tables["table"].uns["stpredict"]["normalize_stain"]
-        known["left_alone"] = ["S2"]
+        known["skipped"] = ["S2"]
         axes = stp.pl.stain(sdata)
         assert axes[1, 1].get_title() == "S2: left as it is"
 

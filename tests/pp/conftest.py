@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 
 
 @pytest.fixture(autouse=True)
@@ -25,4 +25,4 @@ def pristine(request):
 @pytest.fixture
 def sdata(pristine):
     """A copy of it, which a test may change."""
-    return _sections.copy_of(pristine)
+    return copy_of(pristine)

@@ -188,11 +188,11 @@ def count(value):
 MEND = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 #: What is spoiled, for which steps, what they say.
 CASES = {
-    "no annotation": (unannotated, ALL, r"tables\['table'\] does not say which shapes .*parse\("),
-    "no table": (no_table, ALL, r"there is no tables\['table'\]; tables: none"),
+    "no annotation": (unannotated, ALL, r"tables\['table'\] annotates no shapes.*parse\("),
+    "no table": (no_table, ALL, r"tables has no 'table'; available: none"),
     "no rows": (no_rows, ALL, r"tables\['table'\] has no rows"),
     "no shapes": (shapes_gone, SPATIAL, "annotates 'S1', but there are no such shapes"),
-    "empty section": (empty_section, SPATIAL, "section 'S2' is empty: the table names it but"),
+    "empty section": (empty_section, SPATIAL, "section 'S2' has no rows in the table"),
     "no image": (no_image, SPATIAL, r"shares no coordinate system with an image; images: none"),
     "no common system": (apart, SPATIAL, r"\(coordinate systems elsewhere\) shares no coordinate"),
     "several images": (two_images, SPATIAL, "several images .*'S1': S1_image, again: .*" + MEND),
@@ -306,7 +306,7 @@ COMPARABLE = {
     )
     for step in ("detect_tissue", "normalize_stain", "realign")
 } | {
-    "no tissue": (blank, "detect_tissue", {}, r"there is no tissue in images\['S1_image'\]"),
+    "no tissue": (blank, "detect_tissue", {}, r"images\['S1_image'\] has no tissue"),
     "no tissue to stain": (blank, "normalize_stain", {}, r"only 0\.00% of its image is stained"),
     "stain of another method": (
         as_it_is,

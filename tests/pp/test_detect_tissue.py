@@ -13,7 +13,7 @@ from spatialdata.transformations import Affine, Scale, get_transformation, set_t
 
 import stpredict as stp
 from stpredict._sdata import _elements, _provenance
-from stpredict._sdata._tissue import Tissue, tissue_of
+from stpredict._sdata._tissue import TissueMask, stored_tissue_mask
 from stpredict.io._assemble import assemble_section
 from stpredict.pp._tissue._find import find_tissue
 
@@ -58,9 +58,9 @@ def image_only(pixels, *, name="slide", **options):
 
 def mask_at_full_resolution(sdata, image="S1_image"):
     levels = _elements.levels_of(sdata, image)
-    found = tissue_of(sdata, image, levels[0].shape[1:])
+    found = stored_tissue_mask(sdata, image, levels[0].shape[1:])
     y, x = np.mgrid[: levels[0].shape[1], : levels[0].shape[2]]
-    return found.at(np.stack([x, y], axis=-1) + 0.5)
+    return found.contains(np.stack([x, y], axis=-1) + 0.5)
 
 
 class TestLabels:
@@ -111,9 +111,9 @@ class TestLabels:
         levels = _elements.levels_of(sdata, "slide")
         labels = np.asarray(sdata.labels["slide_tissue"])
         assert sorted(np.unique(labels)) == [0, 1, 2, 3]
-        found = tissue_of(sdata, "slide", levels[0].shape[1:])
+        found = stored_tissue_mask(sdata, "slide", levels[0].shape[1:])
         centers = np.array([(x, y) for y, x, _ in [*pieces, (900, 1200, 15)]], dtype=float)
-        assert list(found.at(centers)) == [True, True, True, False]
+        assert list(found.contains(centers)) == [True, True, True, False]
 
     def test_pale_tissue_that_is_enclosed_is_tissue(self):
         pixels = slide((600, 500, 300))
@@ -206,7 +206,7 @@ class TestFraction:
     def test_as_counted_pixel_by_pixel(self, radius):
         rng = np.random.default_rng(0)
         coarse = rng.random((12, 15)) < 0.5
-        tissue = Tissue(mask=coarse, scale=(8.0, 8.0), shape_yx=(96, 120))
+        tissue = TissueMask(mask=coarse, scale=(8.0, 8.0), shape_yx=(96, 120))
         centers = rng.uniform(0, 96, (40, 2))
         # fine pixels, a border of glass around
         fine = np.kron(np.pad(coarse, 4), np.ones((80, 80), dtype=bool))
@@ -219,7 +219,7 @@ class TestFraction:
             assert share == pytest.approx(value[near].mean(), abs=0.04 + 0.08 / radius)
 
     def test_nowhere_is_no_tissue(self):
-        tissue = Tissue(mask=np.ones((4, 4), dtype=bool), scale=(2.0, 2.0), shape_yx=(9, 9))
+        tissue = TissueMask(mask=np.ones((4, 4), dtype=bool), scale=(2.0, 2.0), shape_yx=(9, 9))
         centers = np.array([[np.nan, 3.0], [-20.0, 3.0], [4.5, 4.5], [8.5, 8.5]])
         np.testing.assert_array_equal(tissue.fraction(centers, np.full(4, 0.4)), [0, 0, 1, 1])
 
@@ -279,7 +279,7 @@ class TestFilterSpots:
         shifted = np.array([[4, 0, 500], [0, 4, 0], [0, 0, 1.0]])
         moved = Affine(shifted, input_axes=("x", "y"), output_axes=("x", "y"))
         set_transformation(labels, {"S1_um": moved}, set_all=True)
-        with pytest.raises(ValueError, match=r"turned or shifted .*stp\.pp\.detect_tissue"):
+        with pytest.raises(ValueError, match=r"rotated or shifted .*stp\.pp\.detect_tissue"):
             stp.pp.filter_spots(sdata)
         set_transformation(labels, {"elsewhere": moved}, set_all=True)
         with pytest.raises(ValueError, match="share no coordinate system: elsewhere and S1_um"):
@@ -340,7 +340,7 @@ def test_bad_options(sdata, options, error, message):
 def test_blank_glass(method, noise):
     pixels = slide() if noise else np.full((3, 1200, 1600), 240, dtype=np.uint8)
     sdata = stp.io.concat([section("S1"), section("S2", pixels=pixels)])
-    with pytest.raises(ValueError, match=r"no tissue in images\['S2_image'\].*method="):
+    with pytest.raises(ValueError, match=r"images\['S2_image'\] has no tissue.*method="):
         stp.pp.detect_tissue(sdata, method=method)
     assert unchanged(sdata)
     with pytest.raises(ValueError, match="no spot of section 'S2' would be left"):
@@ -365,7 +365,7 @@ def test_images_that_are_no_he(channels, dtype, message):
 
 def test_the_name_is_taken(sdata):
     sdata.images["S1_image_tissue"] = Image2DModel.parse(slide(), dims=("c", "y", "x"))
-    with pytest.raises(ValueError, match="would be called 'S1_image_tissue', but another element"):
+    with pytest.raises(ValueError, match="the name 'S1_image_tissue' of the labels is used by another"):
         stp.pp.detect_tissue(sdata, "S1_image")
     assert unchanged(sdata)
 

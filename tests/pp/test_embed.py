@@ -10,7 +10,8 @@ from torch import nn
 
 import stpredict as stp
 from stpredict import encoders
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
 from stpredict.io._assemble import assemble_section
 
 
@@ -60,7 +61,7 @@ def section(name="S1", *, size=(260, 340), mpp=0.5, n=9, seed=0, image=None, xy=
 
 def crops(sdata, side, *, name="S1"):
     """Tiles by plain slicing of the image padded with white."""
-    (found,) = (s for s in _sections.sections(sdata) if s.name == name)
+    (found,) = (s for s in open_table(sdata).sections if s.name == name)
     padded = np.pad(
         found.levels[0].compute(), ((0, 0), (side, side), (side, side)), constant_values=255
     )
@@ -86,7 +87,7 @@ def by_hand(tiles, n, encoder):
 
 def test_slots():
     sdata = section()
-    stp.pp.embed(sdata, "texture", tile_um=72)
+    stp.pp.embed(sdata, "texture", tile_um=72, n_subtiles=3)
     table = sdata.tables["table"]
     dimension = encoders.load("texture").dimension
     whole, parts = table.obsm["X_texture"], table.obsm["X_texture_subtiles"]
@@ -113,7 +114,9 @@ def test_slots():
 )
 def test_equals_encoding_crops(encoder, batch_size):
     sdata = section()
-    stp.pp.embed(sdata, encoder, tile_um=72, key_added="X_e", batch_size=batch_size)
+    stp.pp.embed(
+        sdata, encoder, tile_um=72, n_subtiles=3, key_added="X_e", batch_size=batch_size
+    )
     table = sdata.tables["table"]
     loaded = encoders.load(encoder, name="e")
     tiles = crops(sdata, 144)  # 0.5 µm per pixel: nothing is resampled
@@ -141,7 +144,7 @@ def test_subtiles_row_by_row(n_subtiles):
 
 def test_one_subtile_is_none():
     sdata = section()
-    stp.pp.embed(sdata, mean_colour, tile_um=40)
+    stp.pp.embed(sdata, mean_colour, tile_um=40, n_subtiles=3)
     stp.pp.embed(sdata, mean_colour, tile_um=30, n_subtiles=1)
     table = sdata.tables["table"]
     assert set(table.obsm) == {"spatial", "X_mean_colour"}  # those of other tiles are gone
@@ -153,9 +156,9 @@ def test_one_subtile_is_none():
 
 def test_several_embeddings_beside_each_other():
     sdata = section()
-    stp.pp.embed(sdata, mean_colour, tile_um=40)
-    stp.pp.embed(sdata, mean_colour, tile_um=60, key_added="X_wide")
-    stp.pp.embed(sdata, colour_and_place, tile_um=72, key_added="X_mine")
+    stp.pp.embed(sdata, mean_colour, tile_um=40, n_subtiles=3)
+    stp.pp.embed(sdata, mean_colour, tile_um=60, n_subtiles=3, key_added="X_wide")
+    stp.pp.embed(sdata, colour_and_place, tile_um=72, n_subtiles=3, key_added="X_mine")
     table = sdata.tables["table"]
     recorded = _provenance.recorded(table, "embed")
     tile_um = {k: v["tile_um"] for k, v in recorded.items() if k != "stpredict_version"}
@@ -233,7 +236,7 @@ def test_encoder_with_an_input_size():
 
     record = encoders.EncoderRecord("sized", build, dimension=3, input_px=32)
     sdata = section()
-    stp.pp.embed(sdata, record, tile_um=48)
+    stp.pp.embed(sdata, record, tile_um=48, n_subtiles=3)
     table = sdata.tables["table"]
     assert set(side) == {32}
     assert table.obsm["X_sized_subtiles"].shape == (9, 9, 3)
@@ -249,12 +252,12 @@ def test_encoder_with_an_input_size():
 def test_same_input_same_result():
     first, second = section(), section()
     for sdata in (first, second):
-        stp.pp.embed(sdata, Pooled(), tile_um=72)
+        stp.pp.embed(sdata, Pooled(), tile_um=72, n_subtiles=3)
     for slot in ("X_pooled", "X_pooled_subtiles"):
         np.testing.assert_array_equal(
             first.tables["table"].obsm[slot], second.tables["table"].obsm[slot]
         )
-    stp.pp.embed(first, Pooled(), tile_um=72)  # and again
+    stp.pp.embed(first, Pooled(), tile_um=72, n_subtiles=3)  # and again
     np.testing.assert_array_equal(
         first.tables["table"].obsm["X_pooled"], second.tables["table"].obsm["X_pooled"]
     )
@@ -262,7 +265,7 @@ def test_same_input_same_result():
 
 def test_survives_zarr(tmp_path):
     sdata = section(size=(1100, 1200))
-    stp.pp.embed(sdata, mean_colour, tile_um=72)
+    stp.pp.embed(sdata, mean_colour, tile_um=72, n_subtiles=3)
     sdata.write(tmp_path / "a.zarr")
     back = sd.read_zarr(tmp_path / "a.zarr")
     table, read = sdata.tables["table"], back.tables["table"]

@@ -9,7 +9,8 @@ import spatialdata as sd
 from spatialdata.models import ShapesModel
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
 
 # a phantom whose pale regions Otsu's threshold takes for tissue, as they are
 FINE = {
@@ -72,7 +73,7 @@ def test_planted_reasons(capsys, monkeypatch):
         left = after.obs.loc[after.obs["region"] == section, "instance_id"]
         assert sorted(sdata.shapes[section].index) == sorted(left)
     # what is left can be worked with
-    assert [len(s.rows) for s in _sections.sections(sdata)] == list(
+    assert [len(s.rows) for s in open_table(sdata).sections] == list(
         after.obs["region"].value_counts()[["S1", "S2"]]
     )
     assert set(sdata.coordinate_systems) == {"S1_um", "S2_um"}

@@ -170,12 +170,12 @@ def test_unsorted_indices_are_not_sorted_under_their_values(sdata, flavor):
 @pytest.mark.parametrize(
     ("flavor", "lost", "message"),
     [
-        ("hvg", "log1p", r"no layers\['log1p'\].*run stp\.pp\.normalize first"),
-        ("moran", "log1p", r"no layers\['log1p'\].*run stp\.pp\.normalize first"),
+        ("hvg", "log1p", r"layers has no 'log1p'.*run stp\.pp\.normalize first"),
+        ("moran", "log1p", r"layers has no 'log1p'.*run stp\.pp\.normalize first"),
         (
             "moran",
             "graph",
-            r"no neighbour graph obsp\['spatial_conn.*run stp\.pp\.neighbors",
+            r"no neighbourhood graph obsp\['spatial_conn.*run stp\.pp\.neighbors",
         ),
     ],
 )

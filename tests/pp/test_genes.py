@@ -164,7 +164,7 @@ def test_survives_zarr(sdata, tmp_path):
         (
             {"n_top_genes": 3, "flavor": "variance"},
             KeyError,
-            r"layers\['log1p'\].*stp\.pp\.normalize",
+            r"layers has no 'log1p'.*stp\.pp\.normalize",
         ),
     ],
 )

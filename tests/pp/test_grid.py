@@ -14,7 +14,8 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
 
 
 def slide(mask, *, mpp=1.0, coarse=8, name="slide_image"):
@@ -79,7 +80,7 @@ def test_geometry(seed, layout, pitch, diameter, mpp, least):
         assert "no spot of" in str(error)  # noqa: PT017 - a pitch as wide as the slide
         assert pitch > 0.2 * min(mask.shape) * coarse_um or diameter > pitch
         return
-    section = _sections.sections(sdata)[0]
+    section = open_table(sdata).sections[0]
     um = section.centers_um
     np.testing.assert_allclose(section.radius_um, diameter / 2)
     # nearest neighbours are one pitch apart, never less
@@ -120,7 +121,7 @@ def test_what_is_written():
     assert list(table.obs) == ["region", "instance_id", "tissue_fraction"]
     assert (table.obs["region"] == "slide").all()
     assert list(table.obs["instance_id"]) == list(sdata.shapes["slide"].index)
-    section = _sections.sections(sdata)[0]
+    section = open_table(sdata).sections[0]
     np.testing.assert_allclose(section.centers, table.obsm["spatial"])
     assert section.mpp == 0.5
     assert _provenance.recorded(table, "grid")["slide"] == {
@@ -139,7 +140,7 @@ def test_what_is_written():
 def test_defaults_are_visium():
     sdata = slide(np.ones((100, 130), dtype=bool))
     stp.pp.grid(sdata, "slide_image")
-    section = _sections.sections(sdata)[0]
+    section = open_table(sdata).sections[0]
     np.testing.assert_allclose(section.radius_um, 27.5)
     np.testing.assert_allclose(
         cKDTree(section.centers_um).query(section.centers_um, k=2)[0][:, 1], 100
@@ -176,12 +177,12 @@ def test_several_slides():
     stp.pp.grid(sdata, "slide_image", pitch_um=30)
     first = sdata.tables["table"].obs.copy()
     sdata.tables["table"].obsm["X_colour"] = np.zeros((len(first), 2))
-    with pytest.raises(ValueError, match=r"there is an element 'other' already: .*section="):
+    with pytest.raises(ValueError, match=r"has an element 'other' already: .*section="):
         stp.pp.grid(sdata, "other", pitch_um=30, layout="square")
     stp.io.register_um(sdata, "second", image="other", mpp=1.0)
     stp.pp.grid(sdata, "other", pitch_um=30, layout="square", section="second")
     table = sdata.tables["table"]
-    assert [section.name for section in _sections.sections(sdata)] == ["slide", "second"]
+    assert [section.name for section in open_table(sdata).sections] == ["slide", "second"]
     pd.testing.assert_frame_equal(
         table.obs[: len(first)], first, check_categorical=False, check_dtype=False
     )
@@ -250,7 +251,7 @@ def test_told(capsys, monkeypatch):
         ({"layout": "round"}, ValueError, "layout='round' is not one of 'hexagonal', 'square'"),
         ({"min_tissue_fraction": 1.5}, ValueError, "min_tissue_fraction must lie between 0 and 1"),
         ({"section": "S2"}, ValueError, r"no coordinate system 'S2_um'\): .*register_um\("),
-        ({"pitch_um": 0.01}, ValueError, r"pitch_um=0.01 would lay .* 640 × 480 µm"),
+        ({"pitch_um": 0.01}, ValueError, r"pitch_um=0.01 would place .* 640 × 480 µm"),
         ({"diameter_um": 900}, ValueError, r"no spot of 900 µm .*most in one spot: 0\."),
     ],
 )  # fmt: skip
@@ -299,11 +300,11 @@ def test_blank_glass():
 
 def test_measured_sections_have_no_room():
     sdata = stp.datasets.phantom(size_px=800, mpp=0.5, pitch_um=40)
-    with pytest.raises(ValueError, match="there is an element 'S1' already"):
+    with pytest.raises(ValueError, match="has an element 'S1' already"):
         stp.pp.grid(sdata, "S1_image")
     new = slide(DISC)
     sdata.images["slide_image"] = new["slide_image"]
-    with pytest.raises(ValueError, match=r"has counts of \d+ genes.*object of its own.*subset"):
+    with pytest.raises(ValueError, match=r"has counts of \d+ genes.*separate object.*subset"):
         stp.pp.grid(sdata, "slide_image")
     assert set(sdata.shapes) == {"S1"}
     # what the message says

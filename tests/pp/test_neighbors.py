@@ -268,7 +268,7 @@ def test_survives_zarr(tmp_path):
         ({"n_rings": 1.5}, "n_rings must be a whole number of at least 1: 1.5"),
         ({"n_neighbors": 0}, "n_neighbors must be a whole number of at least 1: 0"),
         ({"radius_um": -1.0}, r"radius_um must be a number above 0 \(µm\): -1.0"),
-        ({"n_neighbors": 3, "n_rings": 2}, "n_rings=2 goes with a grid, not with .*n_neighbors"),
+        ({"n_neighbors": 3, "n_rings": 2}, "n_rings=2 applies to grids, not to .*n_neighbors"),
         ({"n_neighbors": 25}, "section 'S1' has 25 spots, too few for 25 neighbours each"),
     ],
 )

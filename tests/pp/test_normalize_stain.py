@@ -12,9 +12,11 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
 from stpredict.io._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
+from stpredict.pp._stain._map import transfer_colours, transfer_dyes
 from stpredict.pp._tissue import _find as _tissue
 
 #: Unit vectors of two dyes in optical density of red, green and blue.
@@ -73,8 +75,10 @@ def angle(one, other):
 
 
 def pixels(sdata, name="S1", *, normalized=True):
-    found = {s.name: s for s in _sections.sections(sdata, normalized=normalized)}
-    return found[name].levels[0].compute().astype(int)
+    spots = open_table(sdata)
+    sections = spots.normalized_sections if normalized else spots.sections
+    (section,) = (section for section in sections if section.name == name)
+    return section.levels[0].compute().astype(int)
 
 
 def record(sdata):
@@ -187,7 +191,7 @@ def test_the_twin_lies_on_its_original():
         assert get_transformation(ours, get_all=True) == get_transformation(theirs, get_all=True)
     # moving one leaves the other
     sd.transformations.set_transformation(twin, Scale([9, 9], ("x", "y")), "S1_um")
-    np.testing.assert_allclose(_sections.sections(sdata)[0].mpp, 0.7)
+    np.testing.assert_allclose(open_table(sdata).sections[0].mpp, 0.7)
 
 
 def test_a_single_level_with_channels_last():
@@ -215,7 +219,7 @@ def test_lazy():
     sdata = section("S1", da.from_array(image, chunks=(512, 512, 3)).map_blocks(seen))
     stp.pp.normalize_stain(sdata)
     read.clear()
-    (found,) = _sections.sections(sdata, normalized=True)
+    (found,) = open_table(sdata).normalized_sections
     assert hasattr(found.levels[0], "dask")
     assert not read
     corner = found.levels[0][:, :10, :10].compute()
@@ -244,7 +248,7 @@ def test_survives_zarr(tmp_path):
 def test_a_reference_of_squidpys():
     sdata = two()
     stp.pp.normalize_stain(sdata, reference="S2")
-    reference = _stain_fit.from_plain(record(sdata)["reference"], "macenko")
+    reference = _stain_fit.to_stain(record(sdata)["reference"], "macenko")
     again = two()
     stp.pp.normalize_stain(again, reference=reference)
     assert record(again)["reference"] == record(sdata)["reference"]
@@ -319,12 +323,12 @@ def test_degenerate_sections_are_left_alone_by_choice(image, message, capsys, mo
     sdata = stp.io.concat([section("S1", draw()[0]), section("S2", image())])
     alone = section("S1", draw()[0])
     stp.pp.normalize_stain(sdata, degenerate="skip")
-    assert "left as they are: S2 (" in capsys.readouterr().out
+    assert "left unchanged: S2 (" in capsys.readouterr().out
     stp.pp.normalize_stain(alone)
-    assert record(sdata)["left_alone"] == ["S2"]
+    assert record(sdata)["skipped"] == ["S2"]
     assert record(sdata)["reference"] == record(alone)["reference"]
     assert "S2_image_normalized" not in sdata.images
-    first, second = _sections.sections(sdata, normalized=True)
+    first, second = open_table(sdata).normalized_sections
     assert (first.normalized, second.normalized) == (True, False)
     stp.pp.embed(sdata, mean_colour, tile_um=20, n_subtiles=1, key_added="X_c")
     assert np.isfinite(sdata.tables["table"].obsm["X_c"]).all()
@@ -333,7 +337,7 @@ def test_degenerate_sections_are_left_alone_by_choice(image, message, capsys, mo
 def test_no_section_can_be_told():
     sdata = section("S1", grey())
     before = contents(sdata)
-    with pytest.raises(ValueError, match=r"no reference section can be told: S1 \(its image is gr"):
+    with pytest.raises(ValueError, match=r"no reference section can be estimated: S1 \(its image is gr"):
         stp.pp.normalize_stain(sdata, degenerate="skip")
     assert contents(sdata) == before
 
@@ -357,7 +361,7 @@ def test_stored_tissue_is_what_the_stain_is_fitted_to(monkeypatch):
     mark(both, np.hstack([tissue, np.zeros_like(tissue)]))
     alone = section("S1", left)
     stp.pp.normalize_stain(alone)
-    assert record(alone)["stains"]["S1"]["tissue"] == "found"
+    assert record(alone)["stains"]["S1"]["tissue"] == "detected"
     monkeypatch.setattr(_tissue, "find_tissue", None)
     stp.pp.normalize_stain(both)
     assert record(both)["stains"]["S1"]["tissue"] == "stored"
@@ -397,11 +401,11 @@ def fitted(method):
         ({"reference": ["S1", "S9"]}, KeyError, r"no section 'S9'; sections: S1, S2"),
         ({"reference": []}, ValueError, "reference= is empty"),
         ({"reference": 3}, TypeError, "reference= must be a section, a list .*: int"),
-        ({"reference": {"tile_um": 3}}, ValueError, "reference= is no fitted stain .*normalize_st"),
+        ({"reference": {"tile_um": 3}}, ValueError, "reference= is not a fitted stain .*normalize_st"),
         (
             {"reference": {"method": "macenko", "stain_matrix": [[1.0]], "white_point": [255] * 3}},
             ValueError,
-            r"reference= is no fitted stain \(stain_matrix must have shape",
+            r"reference= is not a fitted stain \(stain_matrix must have shape",
         ),
     ],
 )
@@ -470,7 +474,7 @@ def test_embeddings_come_from_the_normalised_images():
     del sdata.images["S1_image_normalized"]
     before = contents(sdata)
     with pytest.raises(
-        ValueError, match=r"sections S1 have no image of normalised stain, but S2 have: run stp\.pp"
+        ValueError, match=r"sections S1 have no normalised image, but S2 have: run stp\.pp"
     ):
         embedded(sdata)
     assert contents(sdata) == before
@@ -483,7 +487,7 @@ def test_normalised_images_of_unknown_making():
     sdata = two()
     stp.pp.normalize_stain(sdata)
     del sdata.tables["table"].uns["stpredict"]["normalize_stain"]
-    with pytest.raises(ValueError, match=r"does not tell how the stain .* was normalised"):
+    with pytest.raises(ValueError, match=r"no reference stain is recorded for the images"):
         embedded(sdata)
 
 
@@ -496,7 +500,7 @@ def test_concat_keeps_one_reference_and_no_two():
     assert recipe_after(together) == record(first)["reference"]
     stp.pp.normalize_stain(second)
     apart = stp.io.concat([first, second])
-    with pytest.raises(ValueError, match="to different references"):
+    with pytest.raises(ValueError, match="no reference stain is recorded"):
         embedded(apart)
 
 
@@ -511,7 +515,7 @@ def test_other_steps_see_one_image_per_section():
     stp.pp.normalize_stain(sdata)
     stp.pp.filter_spots(sdata)
     np.testing.assert_array_equal(sdata.tables["table"].obs["tissue_fraction"], raw)
-    assert [s.image for s in _sections.sections(sdata)] == ["S1_image", "S2_image"]
+    assert [s.image for s in open_table(sdata).sections] == ["S1_image", "S2_image"]
     stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.8)
     raw, twin = (sdata.images[f"S1_image{suffix}"] for suffix in ("", "_normalized"))
     assert get_transformation(twin, get_all=True) == get_transformation(raw, get_all=True)
@@ -611,3 +615,43 @@ def test_prepare_respects_what_was_left_alone_by_choice(model):
     stp.pp.prepare(new, model, encoder=mean_colour)
     assert "S2_image_normalized" not in new.images
     stp.tl.predict(new, model)
+
+
+# --- formulas -----------------------------------------------------------------------------------
+
+
+def test_dyes_are_transferred_in_optical_density():
+    from squidpy.experimental.im import StainReference
+
+    rgb = np.random.default_rng(0).uniform(0, 255, (3, 20, 30)).astype(np.float32)
+    stains = [
+        StainReference(
+            method="macenko",
+            stain_matrix=np.column_stack([unit(blue), unit(pink), unit(np.cross(blue, pink))]),
+            white_point=np.full(3, 255.0),
+            max_concentrations=np.array(strength),
+        )
+        for blue, pink, strength in ((BLUE, PINK, (1.5, 1.0)), (OTHER_BLUE, OTHER_PINK, (1.0, 1.2)))
+    ]
+    source, reference = stains
+    density = -np.log((rgb.astype(float) + 1) / 256).reshape(3, -1)
+    amount = np.linalg.solve(source.stain_matrix, density)
+    amount[:2] *= (reference.max_concentrations / source.max_concentrations)[:, None]
+    expected = (256 * np.exp(-reference.stain_matrix @ amount) - 1).reshape(rgb.shape)
+    np.testing.assert_allclose(transfer_dyes(rgb, source, reference), expected, rtol=1e-4, atol=1e-3)
+    unchanged = transfer_dyes(rgb, source, source)
+    np.testing.assert_allclose(unchanged, rgb, rtol=1e-4, atol=1e-3)
+
+
+def test_colours_are_transferred_by_means_and_deviations():
+    from squidpy.experimental.im import StainReference
+
+    rgb = np.random.default_rng(0).uniform(20, 120, (3, 40, 50)).astype(np.float32)  # no glass
+    same = StainReference(method="reinhard", mu=np.zeros(3), sigma=np.ones(3))
+    np.testing.assert_allclose(transfer_colours(rgb, same, same), rgb, rtol=1e-3, atol=1e-2)
+    # a factor on all log cone responses moves only the first axis, by its logarithm times root 3
+    brighter = StainReference(
+        method="reinhard", mu=np.array([np.sqrt(3) * np.log(1.1), 0, 0]), sigma=np.ones(3)
+    )
+    mapped = transfer_colours(rgb, same, brighter)
+    np.testing.assert_allclose(mapped + 1, 1.1 * (rgb + 1), rtol=2e-3)

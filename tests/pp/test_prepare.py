@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _recipe
+from stpredict._sdata import _provenance
+from stpredict._sdata._inputs import check_recipe
+from stpredict._sdata._spot_table import open_table
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
@@ -95,7 +97,7 @@ def test_model_from_disk(model, tmp_path):
     loaded = stp.models.load(tmp_path / "model")
     new = new_sections()
     stp.pp.prepare(new, loaded, encoder=Colour())
-    _recipe.check_recipe(new.tables["table"], model)
+    check_recipe(open_table(new), model)
 
 
 def test_prepared_sections_survive_zarr(model, tmp_path):
@@ -103,7 +105,7 @@ def test_prepared_sections_survive_zarr(model, tmp_path):
     stp.pp.prepare(new, model, encoder=Colour())
     new.write(tmp_path / "new.zarr")
     back = sd.read_zarr(tmp_path / "new.zarr")
-    _recipe.check_recipe(back.tables["table"], model)
+    check_recipe(open_table(back), model)
     stp.tl.predict(new, model)
     stp.tl.predict(back, model)
     np.testing.assert_array_equal(new.tables["predicted"].X, back.tables["predicted"].X)
@@ -194,7 +196,7 @@ def test_other_weights(model):
     new = new_sections()
     before = contents(new)
     with pytest.raises(
-        ValueError, match=r"the encoder .* has other weights than the model was tra"
+        ValueError, match=r"the encoder .* has other weights than recorded"
     ):
         stp.pp.prepare(new, model, encoder=Colour(gain=2.0))
     assert contents(new) == before

@@ -12,7 +12,11 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import rankdata
 
 import stpredict as stp
-from stpredict._sdata import _layers, _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._layer_steps import layer_steps, units_of
+from stpredict._sdata._provenance import read_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import RankStep
 from stpredict.pp import _rank_expression as _rank
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3}
@@ -126,9 +130,9 @@ def test_writes_a_layer(sdata, method, normalize, layer):
     np.testing.assert_array_equal(ranks, wanted.astype(np.float32))
     np.testing.assert_array_equal(dense(table.X), dense(before.X))
     np.testing.assert_array_equal(dense(table.layers["log1p"]), dense(before.layers["log1p"]))
-    record = _provenance.recorded(table, "rank_expression")["ranks"]
-    assert record.pop("layer", None) == layer
-    assert record == {"method": method, "normalize": normalize, "n_genes": 10}
+    assert read_step(table, RankStep, "ranks") == RankStep(
+        key_added="ranks", layer=layer, method=method, normalize=normalize, n_genes=10
+    )
 
 
 def test_genes_are_ranked_among_themselves_and_the_layer_stays_small(sdata):
@@ -163,8 +167,8 @@ def test_survives_zarr(sdata, tmp_path):
     back = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
     for layer in ("ranks", "few"):
         np.testing.assert_array_equal(dense(back.layers[layer]), dense(table.layers[layer]))
-        assert _layers.steps_of(back, layer) == _layers.steps_of(table, layer)
-        assert _layers.units_of(back, layer) == _layers.units_of(table, layer)
+        assert layer_steps(back, layer) == layer_steps(table, layer)
+        assert units(back, layer) == units(table, layer)
 
 
 def test_copy(sdata):
@@ -179,10 +183,10 @@ def test_copy(sdata):
     ("options", "error", "message"),
     [
         ({"method": "dense"}, ValueError, "method='dense' is not one of 'average', 'ordinal'"),
-        ({"normalize": "yes"}, ValueError, "normalize must be True or False: 'yes'"),
-        ({"layer": "counts"}, KeyError, r"there is no layers\['counts'\]; layers: .*log1p"),
+        ({"normalize": "yes"}, ValueError, "normalize='yes' is not one of True, False"),
+        ({"layer": "counts"}, KeyError, r"layers has no 'counts'; available: .*log1p"),
         ({"key_added": "log1p"}, ValueError, "key_added='log1p' would overwrite the layer"),
-        ({"layer": None, "key_added": "log1p"}, ValueError, "overwrite what stp.pp.normalize"),
+        ({"layer": None, "key_added": "log1p"}, ValueError, "or the one of stp.pp.normalize"),
         ({"key_added": ""}, ValueError, "key_added must be the name of a layer: ''"),
         ({"genes": ["ERBB2"]}, KeyError, "1 of 1 genes are not in the table: ERBB2"),
         ({"genes": []}, ValueError, "genes= is empty"),
@@ -216,40 +220,44 @@ def test_no_ranks_of_nan(sdata, bad, layer):
 
 
 def test_a_layer_that_was_not_made_is_named_with_the_call_that_makes_it(sdata):
-    with pytest.raises(KeyError, match=r"no layers\['ranks'\].*run stp.pp.rank_expression first"):
-        _sections.layer_of(sdata.tables["table"], "ranks")
+    with pytest.raises(KeyError, match=r"layers has no 'ranks'.*run stp.pp.rank_expression first"):
+        open_table(sdata).layer("ranks")
 
 
 # ---- units, and models of ranks ------------------------------------------------------------
 
 
+def units(table, layer):
+    return units_of(layer, layer_steps(table, layer))
+
+
 @pytest.mark.parametrize(
-    ("options", "units"),
+    ("options", "expected"),
     [
         ({}, "rank among 10 (ties: average)"),
         ({"method": "ordinal"}, "rank among 10 (ties: ordinal)"),
         ({"normalize": True}, "rank / 10 (ties: average)"),
     ],
 )
-def test_units(sdata, options, units):
+def test_units(sdata, options, expected):
     stp.pp.rank_expression(sdata, **options)
-    assert _layers.units_of(sdata.tables["table"], "ranks") == units
+    assert units(sdata.tables["table"], "ranks") == expected
 
 
 def test_units_of_other_layers(sdata):
     table = sdata.tables["table"]
-    assert _layers.units_of(table, "log1p") == "log(1 + counts per 10,000)"
-    assert _layers.units_of(table, "expected") == "expected"
-    assert _layers.units_of(table, None) == "X"
+    assert units(table, "log1p") == "log(1 + counts per 10,000)"
+    assert units(table, "expected") == "expected"
+    assert units(table, None) == "X"
 
 
 def test_layers_made_of_one_another_in_turn_end(sdata):
     stp.pp.rank_expression(sdata, layer="log1p", key_added="a")
     stp.pp.rank_expression(sdata, layer="a", key_added="b")
-    steps = _layers.steps_of(sdata.tables["table"], "b")
-    assert [step["key_added"] for step in steps] == ["a", "b"]
+    _, *steps = layer_steps(sdata.tables["table"], "b")
+    assert [step.key_added for step in steps] == ["a", "b"]
     stp.pp.rank_expression(sdata, layer="b", key_added="a")
-    assert len(_layers.steps_of(sdata.tables["table"], "b")) == 2
+    assert len(layer_steps(sdata.tables["table"], "b")) == 2
 
 
 def fit(sdata, **options):
@@ -343,7 +351,7 @@ def test_ranks_among_some_genes_are_repeated_among_the_same(monkeypatch, capsys)
     lacking = fewer_genes(phantom(seed=1), 5)
     stp.pp.prepare(lacking, model, encoder=colour)
     said = capsys.readouterr().out
-    assert f"1 of the 3 genes that were ranked are not in the table ({names[2]})" in said
+    assert f"1 of the 3 ranked genes are not in the table ({names[2]})" in said
     assert "ranks" not in lacking.tables["table"].layers
 
 
@@ -360,9 +368,9 @@ def test_counts_are_not_needed_where_the_layer_has_another_source(monkeypatch, c
     sdata = phantom()
     stp.pp.rank_expression(sdata, layer="expected")
     model = fit(sdata, genes=sdata.tables["table"].var_names[:2])
-    assert "normalize" not in model.recipe
+    assert all(step.name != "normalize" for step in model.recipe.layer_steps)
     new = phantom(seed=1)
     del new.tables["table"].layers["expected"]
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     stp.pp.prepare(new, model, encoder=colour)
-    assert "there is no layers['expected']" in capsys.readouterr().out
+    assert "the table has no layers['expected']" in capsys.readouterr().out

@@ -8,7 +8,8 @@ import spatialdata as sd
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import pitch_of
 
 SHIFT = (80.0, -60.0)
@@ -37,17 +38,17 @@ def small():
 
 
 def centers(sdata):
-    return {section.name: section.centers_um for section in _sections.sections(sdata)}
+    return {section.name: section.centers_um for section in open_table(sdata).sections}
 
 
 def off(sdata):
     """Distance of each spot from its true place, in pitches."""
-    pitch = pitch_of(_sections.sections(sdata)[0].centers_um)
+    pitch = pitch_of(open_table(sdata).sections[0].centers_um)
     truth = sdata.tables["table"].obsm["spatial_true"]
     distances = np.concatenate(
         [
             np.linalg.norm(section.centers - truth[section.rows], axis=1) * section.mpp
-            for section in _sections.sections(sdata)
+            for section in open_table(sdata).sections
         ]
     )
     return distances / pitch

@@ -8,7 +8,9 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict._sdata import _layers, _provenance
+from stpredict._sdata._layer_steps import layer_steps, units_of
+from stpredict._sdata._provenance import read_step
+from stpredict._sdata._steps import SmoothStep
 
 SMALL = {"size_px": 700, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 6, "n_neighborhood": 6}
 BOTH = pytest.mark.parametrize("by", ["space", "expression"])
@@ -58,8 +60,7 @@ def test_in_space(sdata, make):
     wanted = naive(values.astype(float), [np.flatnonzero(row) for row in graph])
     np.testing.assert_allclose(dense(smoothed), wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(dense(table.layers["log1p"]), values)
-    record = _provenance.recorded(table, "smooth")["smoothed"]
-    assert record == {"layer": "log1p", "by": "space"}
+    assert read_step(table, SmoothStep, "smoothed") == SmoothStep("smoothed", "log1p", "space")
 
 
 @pytest.mark.parametrize("k", [1, 7])
@@ -71,8 +72,8 @@ def test_in_expression(sdata, k):
     wanted = naive(values.astype(float), nearest(values.astype(float), region, k))
     same = np.isclose(table.layers["alike"], wanted, rtol=1e-4, atol=1e-5).all(axis=1)
     assert same.mean() > 0.99  # rounding may swap the last neighbours of a spot
-    record = _provenance.recorded(table, "smooth")["alike"]
-    assert record == {"layer": "log1p", "by": "expression", "n_neighbors": k}
+    expected = SmoothStep("alike", "log1p", "expression", n_neighbors=k)
+    assert read_step(table, SmoothStep, "alike") == expected
 
 
 def test_links_to_itself_or_another_section_and_weights_count_for_nothing(sdata):
@@ -156,32 +157,36 @@ def test_copy_and_zarr(sdata, tmp_path):
     table, back = changed.tables["table"], sd.read_zarr(tmp_path / "a.zarr").tables["table"]
     for layer in ("smoothed", "near"):
         np.testing.assert_array_equal(dense(back.layers[layer]), dense(table.layers[layer]))
-        assert _layers.steps_of(back, layer) == _layers.steps_of(table, layer)
+        assert layer_steps(back, layer) == layer_steps(table, layer)
+
+
+def units(table, layer):
+    return units_of(layer, layer_steps(table, layer))
 
 
 def test_units_and_what_follows_of_a_layer_made_again_by_another_step(sdata):
     table = sdata.tables["table"]
     stp.pp.smooth(sdata)
-    assert _layers.units_of(table, "smoothed") == "log(1 + counts per 10,000), smoothed"
+    assert units(table, "smoothed") == "log(1 + counts per 10,000), smoothed"
     stp.pp.rank_expression(sdata, layer="smoothed")
-    assert _layers.units_of(table, "ranks") == "rank of smoothed values among 20 (ties: average)"
+    assert units(table, "ranks") == "rank of smoothed values among 20 (ties: average)"
     stp.pp.rank_expression(sdata, key_added="smoothed")
-    assert _layers.units_of(table, "smoothed") == "rank among 20 (ties: average)"
+    assert units(table, "smoothed") == "rank among 20 (ties: average)"
     stp.pp.smooth(sdata)
-    assert _layers.units_of(table, "smoothed") == "log(1 + counts per 10,000), smoothed"
+    assert units(table, "smoothed") == "log(1 + counts per 10,000), smoothed"
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"by": "time"}, ValueError, "by='time' is not one of 'space', 'expression'"),
-        ({"n_neighbors": 5}, ValueError, "n_neighbors=5 goes with by='expression'"),
+        ({"n_neighbors": 5}, ValueError, "n_neighbors=5 requires by='expression'"),
         ({"by": "expression", "n_neighbors": 0}, ValueError, "of at least 1: 0"),
         ({"by": "expression", "n_neighbors": 2.5}, ValueError, "of at least 1: 2.5"),
         ({"by": "expression", "n_neighbors": 9999}, ValueError, r"'S1' has \d+ spots, too few for"),
-        ({"layer": "counts"}, KeyError, r"there is no layers\['counts'\]"),
-        ({"key_added": "log1p"}, ValueError, "would overwrite the layer it is made of"),
-        ({"layer": None, "key_added": "log1p"}, ValueError, "overwrite what stp.pp.normalize"),
+        ({"layer": "counts"}, KeyError, r"layers has no 'counts'"),
+        ({"key_added": "log1p"}, ValueError, "would overwrite the layer it is computed from"),
+        ({"layer": None, "key_added": "log1p"}, ValueError, "or the one of stp.pp.normalize"),
     ],
 )
 def test_bad_input(sdata, options, error, message):
@@ -204,7 +209,7 @@ def test_layers_that_cannot_be_smoothed(sdata, by):
 def test_space_takes_a_graph_and_expression_takes_expression(sdata):
     table = sdata.tables["table"]
     del table.obsp["spatial_connectivities"]
-    with pytest.raises(KeyError, match=r"no neighbour graph obsp.*: run stp\.pp\.neighbors first"):
+    with pytest.raises(KeyError, match=r"no neighbourhood graph obsp.*: run stp\.pp\.neighbors first"):
         stp.pp.smooth(sdata)
     table.layers["log1p"] = np.ones(table.shape)
     with pytest.raises(ValueError, match=r"section 'S1' has no expression to compare: .* 0 vary"):
@@ -245,7 +250,7 @@ def test_prepare_says_where_it_cannot_smooth(sdata, monkeypatch, capsys):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     new = stp.datasets.phantom(2, **SMALL, n_null=8, seed=1)
     stp.pp.prepare(new, model, encoder=colour)
-    assert "it takes a neighbour graph, run stp.pp.neighbors" in capsys.readouterr().out
+    assert "it needs a neighbourhood graph, run stp.pp.neighbors" in capsys.readouterr().out
     assert "smoothed" not in new.tables["table"].layers
     stp.pp.smooth(sdata, by="expression", n_neighbors=50)
     model = fit(sdata, "smoothed", "spot")

@@ -44,7 +44,7 @@ def sections():
             3, size_px=800, mpp=0.5, pitch_um=40.0, n_morphology=5, n_neighborhood=1, n_null=1
         )
         stp.pp.normalize(sdata)
-        stp.pp.embed(sdata, mixed, key_added="X_mine", tile_um=40)
+        stp.pp.embed(sdata, mixed, key_added="X_mine", tile_um=40, n_subtiles=3)
         stp.pp.neighbors(sdata)
     return sdata
 

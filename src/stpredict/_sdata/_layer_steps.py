@@ -31,11 +31,15 @@ def check_new_layer(key_added: str, layer: str | None) -> None:
 
 
 def record_layer_step(table: AnnData, step: RankStep | SmoothStep) -> None:
-    """Record how a layer was made; an older record of another step is dropped."""
+    """Record how a layer was made, instead of how an older layer of that name was."""
+    forget_layer_steps(table, step.key_added)
     record_step(table, step, slot=step.key_added)
+
+
+def forget_layer_steps(table: AnnData, layer: str) -> None:
+    """Drop the records of a layer that is overwritten."""
     for kind in _DERIVED:
-        if not isinstance(step, kind):
-            forget_step(table, kind, step.key_added)
+        forget_step(table, kind, layer)
 
 
 def layer_steps(table: AnnData, layer: str | None) -> tuple[LayerStep, ...]:

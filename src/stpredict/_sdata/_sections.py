@@ -181,7 +181,7 @@ def _normalized(sdata: SpatialData, table: AnnData, raw: list[Section]) -> list[
             'uns["stpredict"] does not tell how the stain of these images was normalised, or they '
             f"were normalised to different references: {again} {images}"
         )
-    lacking = set(names) - set(there) - set(known.get("left_alone", ()))
+    lacking = set(names) - set(there) - set(known.get("skipped", ()))
     if lacking:
         raise ValueError(
             f"sections {_validate.listing(sorted(lacking))} have no image of normalised stain, "

@@ -65,6 +65,11 @@ class SpotTable:
         return list(dict.fromkeys(self.section_of_row))
 
     @cached_property
+    def section_rows(self) -> dict[str, NDArray[np.intp]]:
+        """Rows of each section, by its name."""
+        return {name: np.flatnonzero(self.section_of_row == name) for name in self.section_names}
+
+    @cached_property
     def sections(self) -> tuple[Section, ...]:
         """All sections on their raw images; every link between elements is checked."""
         regions, _, instance_key = get_table_keys(self.table)
@@ -73,11 +78,11 @@ class SpotTable:
                 raise ValueError(f"section {name!r} has no rows in the table that annotates it")
         instances = self.table.obs[instance_key].to_numpy()
         return tuple(
-            read_section(self.sdata, name, np.flatnonzero(self.section_of_row == name), instances)
-            for name in self.section_names
+            read_section(self.sdata, name, rows, instances)
+            for name, rows in self.section_rows.items()
         )
 
-    @cached_property
+    @property  # not cached: `pp.normalize_stain` writes the images that this reads
     def normalized_sections(self) -> tuple[Section, ...]:
         """The sections on the images of `pp.normalize_stain` where it was run, else raw."""
         step = read_step(self.table, NormalizeStainStep)

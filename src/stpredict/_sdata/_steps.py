@@ -66,7 +66,7 @@ class NormalizeStainStep(Step):
 
 @dataclass(frozen=True)
 class EmbedStep(Step):
-    """`pp.embed`; None stands for what a published model does not report."""
+    """`pp.embed` or `pp.register_embedding`; None stands for what is not reported."""
 
     name: ClassVar[str] = "embed"
     per_slot: ClassVar[bool] = True
@@ -76,15 +76,18 @@ class EmbedStep(Step):
     mpp: float | None = None
     n_subtiles: int | None = None
     stain: ReferenceStain | None = None
+    #: True if the features were computed elsewhere, so that they cannot be computed again.
+    registered: Literal[True] | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether the step can be repeated."""
-        return None not in (self.encoder, self.weights_hash, self.tile_um, self.n_subtiles)
+        reported = (self.encoder, self.weights_hash, self.tile_um, self.n_subtiles)
+        return None not in reported and not self.registered
 
     def differences(self, recorded: EmbedStep, *, subtiles: bool) -> list[str]:
         """In which parameters a recorded step differs from this one, in words."""
-        ignored = {"stain"} if subtiles else {"stain", "n_subtiles"}
+        ignored = {"stain", "registered"} if subtiles else {"stain", "registered", "n_subtiles"}
         return [
             *_differences(self, recorded, ignored=ignored),
             *stain_differences(self.stain, recorded.stain),
@@ -144,7 +147,7 @@ class RankStep(Step):
     per_slot: ClassVar[bool] = True
     key_added: str
     layer: str | None = None
-    method: Literal["average", "min", "max", "dense", "ordinal"] = "average"
+    method: Literal["average", "ordinal"] = "average"
     normalize: bool = False
     n_genes: int = 0
     #: Genes ranked among each other; None for all columns.

@@ -97,5 +97,5 @@ def _stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
     if len(known) < len(records) or any(r["reference"] != first["reference"] for r in known):
         return {}
     stains = {name: stain for record in known for name, stain in record["stains"].items()}
-    left_alone = [name for record in known for name in record["left_alone"]]
-    return {"normalize_stain": {**first, "stains": stains, "left_alone": left_alone}}
+    left_alone = [name for record in known for name in record["skipped"]]
+    return {"normalize_stain": {**first, "stains": stains, "skipped": left_alone}}

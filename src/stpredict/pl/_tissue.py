@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._tissue import Tissue
+    from stpredict._sdata._tissue import TissueMask
 
 #: Seen on haematoxylin, on eosin and on glass.
 _OUTLINE = "#00c853"
@@ -52,7 +52,7 @@ def tissue(sdata: SpatialData, section: str | None = None, *, ax: Axes | None = 
     >>> ax = stp.pl.tissue(sdata, "C5")  # doctest: +SKIP
     """
     found, fraction = _choose(sdata, section)
-    mask = _tissue.tissue_of(sdata, found.image, found.shape_yx)
+    mask = _tissue.stored_tissue_mask(sdata, found.image, found.shape_yx)
     if mask is None:
         raise KeyError(
             f"there is no labels[{_keys.tissue(found.image)!r}]; labels: "
@@ -97,7 +97,7 @@ def _choose(
     return section, None if np.isnan(fraction).any() else fraction
 
 
-def _corners(mask: Tissue) -> NDArray[np.float64]:
+def _corners(mask: TissueMask) -> NDArray[np.float64]:
     """Upper left and lower right corner of the tissue, in pixels of the image's finest level."""
     rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -106,7 +106,7 @@ def _corners(mask: Tissue) -> NDArray[np.float64]:
     return np.asarray(ends * np.array(mask.scale))
 
 
-def _draw_outline(ax: Axes, mask: Tissue, mpp: float) -> None:
+def _draw_outline(ax: Axes, mask: TissueMask, mpp: float) -> None:
     # a rim of glass, so that outlines are closed where tissue meets the border of the image
     value = np.pad(mask.mask, 1).astype(float)
     y, x = (

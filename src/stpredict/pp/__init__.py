@@ -1,4 +1,4 @@
-"""Preprocessing: measured sections and images in, what a model needs out."""
+"""Preprocessing: from measured sections and images to the inputs of a model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stpredict.pp._normalize import normalize
 from stpredict.pp._prepare._prepare import prepare
 from stpredict.pp._rank_expression import rank_expression
 from stpredict.pp._realign._realign import realign
+from stpredict.pp._register_embedding import register_embedding
 from stpredict.pp._select_genes import select_genes
 from stpredict.pp._smooth import smooth
 from stpredict.pp._stain._normalize_stain import normalize_stain
@@ -28,6 +29,7 @@ __all__ = [
     "prepare",
     "rank_expression",
     "realign",
+    "register_embedding",
     "select_genes",
     "smooth",
 ]

@@ -1,8 +1,8 @@
-"""Weights by which training draws kinds of tissue alike."""
+"""Weight training spots so that kinds of tissue count equally."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from anndata import AnnData
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import BalanceStep
 from stpredict.pp._expression._pca import section_pca
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
 
 #: Neighbours in the graph that is clustered, as scanpy's default.
 _N_NEIGHBORS = 15
@@ -30,39 +34,46 @@ def balance(
     by: str | Sequence[str] | None = None,
     resolution: float = 1.0,
     seed: int = 0,
+    table_name: str = "table",
+    key_added: str = "sampling_weight",
     copy: bool = False,
 ) -> SpatialData | None:
-    """Weigh spots so that rare kinds of tissue are seen in training as often as common ones.
+    """Weight spots so that training samples rare kinds of tissue as often as common ones.
 
     No spot is removed or repeated: the weights go to ``stp.tl.fit_*(sample_weight=…)``, which
-    draws training rows by them. By default, the spots of each section are clustered by expression
-    (Leiden on the 50 first principal components of ``layers["log1p"]``, through scanpy) and its
-    clusters weigh alike, while a section weighs as much as it has spots.
+    samples training rows by them. By default, the spots of each section are clustered by expression
+    (Leiden on the first 50 principal components of ``layers["log1p"]``, with scanpy). Clusters of a
+    section get equal weight, and the weight of a section is proportional to its number of spots.
 
     Parameters
     ----------
     sdata
         Training sections.
     by
-        Instead of clusters: a column of ``obs`` whose groups weigh alike, such as ``"region"`` for
-        sections, or several columns, whose combinations that occur do.
+        Column of ``obs`` whose groups get equal weight, such as ``"region"`` for sections, instead
+        of clusters; or several columns, whose combinations are the groups.
     resolution
-        Of Leiden: higher gives more clusters.
+        Resolution of Leiden clustering; higher gives more clusters.
     seed
-        Of the components, the graph and the clustering. Same seed, same weights.
+        Random seed of the components, the graph and the clustering. Same seed, same weights.
+    table_name
+        Name of the table.
+    key_added
+        Column of ``obs`` to write. Only the default is recorded as a step that cross-validation
+        repeats.
     copy
         Return a changed copy instead of changing ``sdata``.
 
     Returns
     -------
     SpatialData | None
-        Writes ``obs["sampling_weight"]`` (float64, mean 1) of ``tables["table"]`` and
+        Writes ``obs[key_added]`` (float64, mean 1) of ``tables[table_name]`` and
         ``uns["stpredict"]["balance"]``.
 
     Raises
     ------
     KeyError
-        If ``layers["log1p"]``, or a column, is not there.
+        If ``layers["log1p"]`` or a column is missing.
     ValueError
         If there is a single cluster in a section, or a single group; spots have no group; or the
         layer has NaN.
@@ -84,56 +95,66 @@ def balance(
     True
     """
     _validate.positive("resolution", resolution)
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    table = _sections.table_of(sdata)
-    if by is None:
-        weight, n_groups = _by_cluster(table, resolution=resolution, seed=seed)
-        how: dict[str, Any] = {"resolution": float(resolution), "seed": seed}
-        what = "clusters of expression"
+    columns = None
+    if by is not None:
+        columns = tuple(_validate.name_list("by", [by] if isinstance(by, str) else by))
+    spots = open_table(sdata, table_name, copy=copy)
+    step = (
+        BalanceStep(resolution=float(resolution), seed=seed)
+        if columns is None
+        else BalanceStep(by=columns)
+    )
+    weight_spots(spots, step, key_added=key_added)
+    return spots.sdata if copy else None
+
+
+def weight_spots(
+    spots: SpotTable, step: BalanceStep, *, key_added: str = _keys.SAMPLING_WEIGHT
+) -> None:
+    """Write the sampling weights of an opened table."""
+    if step.by is None:
+        weight, n_groups = _cluster_weights(spots, step)
+        groups = "clusters of expression"
     else:
-        columns = [by] if isinstance(by, str) else list(by)
-        labels = _labels(table, columns)
-        weight, n_groups = _alike(labels), [int(labels.max()) + 1]
-        how = {"by": columns}
-        what = f"groups of {' × '.join(columns)}"
-    table.obs[_keys.SAMPLING_WEIGHT] = weight
-    _provenance.record(table, "balance", **how, n_groups=n_groups)
+        labels = _group_labels(spots.table, list(step.by))
+        weight, n_groups = _equal_weights(labels), [int(labels.max()) + 1]
+        groups = f"groups of {' × '.join(step.by)}"
+    spots.table.obs[key_added] = weight
+    if key_added == _keys.SAMPLING_WEIGHT:
+        record_step(spots.table, step, n_groups=n_groups)
     tell(
-        f"balance: {_validate.listing(n_groups)} {what}, weights from {weight.min():.2g} to "
+        f"balance: {_validate.listing(n_groups)} {groups}, weights from {weight.min():.2g} to "
         f"{weight.max():.2g}"
     )
-    return sdata if copy else None
 
 
-def _alike(labels: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Weights of mean 1 by which every label weighs alike; labels count from 0."""
+def _equal_weights(labels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Weights of mean 1 that sum to the same value for each label; labels count from 0."""
     size = np.bincount(labels)
     weight: NDArray[np.float64] = len(labels) / (len(size) * size[labels])
     return weight
 
 
-def _by_cluster(
-    table: AnnData, *, resolution: float, seed: int
-) -> tuple[NDArray[np.float64], list[int]]:
-    values = _sections.layer_of(table, _keys.LOG1P)
-    region = _sections.region_of(table)
-    weight, n_groups = np.empty(table.n_obs), []
-    for section in _sections.section_names(table):
-        rows = np.flatnonzero(region == section)
+def _cluster_weights(spots: SpotTable, step: BalanceStep) -> tuple[NDArray[np.float64], list[int]]:
+    """Weights by expression clusters within sections, and the number of clusters of each."""
+    values = spots.layer(_keys.LOG1P)
+    seed = step.seed or 0
+    weight, n_groups = np.empty(spots.table.n_obs), []
+    for section, rows in spots.section_rows.items():
         components = section_pca(values, rows, section=section, seed=seed)
-        labels = _cluster(components, resolution=resolution, seed=seed)
+        labels = _leiden(components, resolution=step.resolution or 1.0, seed=seed)
         if labels.max() == 0:
             raise ValueError(
                 f"the {len(rows)} spots of section {section!r} form a single cluster at "
-                f"resolution={resolution:g}: there is nothing to balance. Give a higher "
-                'resolution=, or a column of obs, for instance by="region" for sections'
+                f"resolution={step.resolution:g}. Give a higher resolution=, or a column of obs, "
+                'for instance by="region" for sections'
             )
-        weight[rows] = _alike(labels)
+        weight[rows] = _equal_weights(labels)
         n_groups.append(int(labels.max()) + 1)
     return weight, n_groups
 
 
-def _cluster(components: NDArray[np.float32], *, resolution: float, seed: int) -> NDArray[np.intp]:
+def _leiden(components: NDArray[np.float32], *, resolution: float, seed: int) -> NDArray[np.intp]:
     """Leiden clusters, counted from 0."""
     bare = AnnData(obs=pd.DataFrame(index=np.arange(len(components)).astype(str)))
     bare.obsm["X_pca"] = components
@@ -143,6 +164,7 @@ def _cluster(components: NDArray[np.float32], *, resolution: float, seed: int) -
         use_rep="X_pca",
         random_state=seed,
     )
+    # igraph with two iterations: scanpy's recommended, faster backend
     sc.tl.leiden(
         bare,
         resolution=resolution,
@@ -154,14 +176,12 @@ def _cluster(components: NDArray[np.float32], *, resolution: float, seed: int) -
     return np.asarray(bare.obs["leiden"].cat.codes, dtype=np.intp)
 
 
-def _labels(table: AnnData, columns: list[str]) -> NDArray[np.intp]:
+def _group_labels(table: AnnData, columns: list[str]) -> NDArray[np.intp]:
     """Group of every row by some columns, counted from 0."""
-    if not columns:
-        raise ValueError("by= is empty")
     absent = [column for column in columns if column not in table.obs]
     if absent:
         raise KeyError(
-            f"by= names {_validate.listing(map(repr, absent))}, no column of obs: "
+            f"obs has no column {_validate.listing(map(repr, absent))} (by=); columns: "
             f"{_validate.listing(table.obs.columns)}"
         )
     for column in columns:
@@ -172,7 +192,7 @@ def _labels(table: AnnData, columns: list[str]) -> NDArray[np.intp]:
     labels = grouped.ngroup().to_numpy().astype(np.intp)
     if labels.max() == 0:
         raise ValueError(
-            f"there is a single group by {_validate.listing(map(repr, columns))}: there is nothing "
-            "to balance"
+            f"all rows are in a single group by {_validate.listing(map(repr, columns))}, so that "
+            "nothing can be balanced"
         )
     return labels

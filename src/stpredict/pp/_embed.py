@@ -1,14 +1,17 @@
-"""Image tiles -> embeddings in obsm."""
+"""Embed the image tiles around spots."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stpredict import _keys, _runtime, _validate, encoders
-from stpredict._sdata import _provenance, _sections
 from stpredict._sdata._pixels import check_tiles
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import EmbedStep
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
     import torch
     from spatialdata import SpatialData
 
-#: 224 px at 0.5 µm per pixel, what most pathology encoders were trained on.
+    from stpredict._sdata._spot_table import SpotTable
+
+#: 224 px at 0.5 µm per pixel, the training scale of most pathology encoders.
 DEFAULT_TILE_UM = 112.0
 
 
@@ -30,20 +35,21 @@ def embed(
     | Callable[[torch.Tensor], torch.Tensor] = "texture",
     *,
     tile_um: float = DEFAULT_TILE_UM,
-    n_subtiles: int = 3,
+    n_subtiles: int = 1,
     weights: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    table_name: str = "table",
     key_added: str | None = None,
     copy: bool = False,
 ) -> SpatialData | None:
     """Embed the tile around every spot, and its sub-tiles, with a frozen encoder.
 
-    Tiles are squares centred on the spots, their sides in µm, so that sections of different
-    resolution are seen at one scale: ``tile_um`` becomes the encoder's input size, or, for
-    encoders that take any size (``"texture"``), is read at 0.5 µm per pixel. Each tile is read
-    once, from the level of the pyramid closest to that. What lies beyond the border of the image
-    is white. Where :func:`stpredict.pp.normalize_stain` was run, its images are embedded.
+    Tiles are squares centred on the spots. Their side is in µm, so that sections of different
+    resolution are seen at the same scale: a tile is resized to the encoder's input size, or, for
+    encoders of any input size (``"texture"``), read at 0.5 µm per pixel. Each tile is read once,
+    from the closest level of the pyramid. Area outside the image is white. If
+    :func:`stpredict.pp.normalize_stain` was run, its images are embedded.
 
     Parameters
     ----------
@@ -56,13 +62,16 @@ def embed(
     tile_um
         Side of a tile in µm.
     n_subtiles
-        Each tile is also split into n × n sub-tiles; 1 for none.
+        Number of sub-tiles along each side of a tile; 1 for none. Contexts with ``subspot`` need at
+        least 2; DeepSpot uses 3.
     weights
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
     batch_size
         Tiles at a time.
     device
         ``"auto"``: cuda, then mps, then cpu.
+    table_name
+        Name of the table.
     key_added
         Slot in ``obsm``, by default ``X_<encoder>``.
     copy
@@ -71,15 +80,15 @@ def embed(
     Returns
     -------
     SpatialData | None
-        Writes to ``tables["table"]``: ``obsm["X_<encoder>"]`` (n_obs, d) float32,
-        ``obsm["X_<encoder>_subtiles"]`` (n_obs, n_subtiles², d) float32, row by row from the upper
-        left, and ``uns["stpredict"]["embed"]``.
+        Writes to ``tables[table_name]``: ``obsm["X_<encoder>"]`` (n_obs, d) float32, and
+        ``uns["stpredict"]["embed"]``. With sub-tiles, also ``obsm["X_<encoder>_subtiles"]``
+        (n_obs, n_subtiles², d) float32, row by row from the upper left.
 
     Raises
     ------
     ValueError
         If a section has no image or µm per pixel, spots lie outside the image, or a tile is
-        larger than it; or the stain of some sections only is normalised.
+        larger than it; or if only some sections have a normalised stain.
     KeyError
         If there is no such encoder.
 
@@ -92,47 +101,47 @@ def embed(
     True
     """
     _validate.positive("tile_um", tile_um, unit="µm")
-    if not isinstance(n_subtiles, int) or n_subtiles < 1:
-        raise ValueError(f"n_subtiles must be a whole number of at least 1: {n_subtiles!r}")
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    _check(sdata, tile_um, normalized=True)  # before an encoder is loaded, which may take long
+    _validate.whole_number("n_subtiles", n_subtiles)
+    spots = open_table(sdata, table_name, copy=copy)
+    # before an encoder is loaded, which may take long
+    check_tiles(spots.normalized_sections, tile_um)
     name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
     loaded = encoders.load(encoder, weights=weights, name=name)
-    embed_with(
-        sdata,
-        loaded,
-        source=encoder if isinstance(encoder, str) else loaded.name,
-        tile_um=tile_um,
+    step = EmbedStep(
+        encoder=encoder if isinstance(encoder, str) else loaded.name,
+        tile_um=float(tile_um),
         n_subtiles=n_subtiles,
+        stain=spots.stain,
+    )
+    embed_tiles(
+        spots,
+        step,
+        loaded,
+        slot=key_added or _keys.embedding(loaded.name),
         batch_size=batch_size,
         device=device,
-        key_added=key_added or _keys.embedding(loaded.name),
     )
-    return sdata if copy else None
+    return spots.sdata if copy else None
 
 
-def embed_with(
-    sdata: SpatialData,
+def embed_tiles(
+    spots: SpotTable,
+    step: EmbedStep,
     encoder: encoders.Encoder,
     *,
-    source: str,
-    tile_um: float,
-    n_subtiles: int,
+    slot: str,
     batch_size: int,
     device: str,
-    key_added: str,
-    normalized: bool = True,
 ) -> None:
-    """Embed with a loaded encoder; ``source`` is the name it can be loaded by again.
-
-    ``normalized=False`` reads the raw images even where there are normalised ones.
-    """
-    found = _check(sdata, tile_um, normalized=normalized)
-    table = _sections.table_of(sdata)
+    """Write the embeddings of an opened table; raw images are read for a step without stain."""
+    sections = spots.sections if step.stain is None else spots.normalized_sections
+    tile_um, n_subtiles = float(step.tile_um or DEFAULT_TILE_UM), step.n_subtiles or 1
+    check_tiles(sections, tile_um)
     encoder = encoder.to(_runtime.resolve_device(device))
-    whole = np.empty((table.n_obs, encoder.dimension), dtype=np.float32)
-    parts = np.empty((table.n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)
-    for section in found:
+    n_obs = spots.table.n_obs
+    whole = np.empty((n_obs, encoder.dimension), dtype=np.float32)
+    parts = np.empty((n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)
+    for section in sections:
         tile, subtile = embed_section(
             section.levels,
             section.centers,
@@ -146,27 +155,11 @@ def embed_with(
         whole[section.rows] = tile
         if subtile is not None:
             parts[section.rows] = subtile
-    table.obsm[key_added] = whole
+    spots.table.obsm[slot] = whole
     if n_subtiles > 1:
-        table.obsm[_keys.subtiles(key_added)] = parts
-    elif _keys.subtiles(key_added) in table.obsm:
-        del table.obsm[_keys.subtiles(key_added)]  # of an earlier call, with other tiles
-    recipe: dict[str, Any] = {
-        "encoder": source,
-        "weights_hash": encoder.weights_hash,
-        "tile_um": float(tile_um),
-        "mpp": tile_um / tile_side_px(encoder, tile_um),
-        "n_subtiles": n_subtiles,
-    }
-    stain = _sections.stain_of(table, found)
-    if stain is not None:
-        recipe["stain"] = stain
-    _provenance.record(
-        table, "embed", **{**_provenance.recorded(table, "embed"), key_added: recipe}
-    )
-
-
-def _check(sdata: SpatialData, tile_um: float, *, normalized: bool) -> list[_sections.Section]:
-    found = _sections.sections(sdata, normalized=normalized)
-    check_tiles(found, tile_um)
-    return found
+        spots.table.obsm[_keys.subtiles(slot)] = parts
+    else:  # sub-tiles of an earlier call belong to other tiles
+        spots.table.obsm.pop(_keys.subtiles(slot), None)
+    mpp = tile_um / tile_side_px(encoder, tile_um)
+    step = replace(step, weights_hash=encoder.weights_hash, tile_um=tile_um, mpp=mpp)
+    record_step(spots.table, step, slot=slot)

@@ -1,7 +1,8 @@
-"""Spatial neighbour graph, section by section."""
+"""Build the spatial neighbourhood graph of every section."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,16 +12,25 @@ from scipy.spatial import cKDTree
 
 from stpredict import _keys, _validate
 from stpredict._log import SPATIALDATA, quiet
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import NeighborsStep
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._sections import Section
+    from stpredict._sdata._spot_table import SpotTable
+
 #: Neighbours in the first ring.
 _RING = {"hexagonal": 6, "square": 8}
+#: Rotational symmetry of the directions to the nearest neighbours.
+_SYMMETRY: dict[Literal["hexagonal", "square"], int] = {"hexagonal": 6, "square": 4}
 #: Order of directions above which spots lie on a grid; 0.9 where they are off by 8 % of the pitch.
-_ORDER = 0.6
+_LEAST_ORDER = 0.6
 #: Fewer directions may agree by chance.
 _LEAST_PAIRS = 12
 
@@ -32,39 +42,47 @@ def neighbors(
     n_rings: int = 1,
     n_neighbors: int | None = None,
     radius_um: float | None = None,
+    table_name: str = "table",
+    key_added: str = "spatial",
     copy: bool = False,
 ) -> SpatialData | None:
-    """Build the spatial neighbour graph of every section, with squidpy.
+    """Build the spatial neighbourhood graph of every section, with squidpy.
 
-    One of three rules: rings on a grid (the default; whether hexagonal or square is seen from the
-    positions), the k nearest, or all within a radius. Sections are never linked.
+    One of three rules applies: rings on a grid (the default; the layout is detected from the
+    positions), the k nearest spots, or all spots within a radius. Sections are never linked.
 
     Parameters
     ----------
     sdata
         Sections with shapes and a table.
     grid
-        ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST; the first ring has 8 neighbours).
+        Layout of the spots: ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST; the first ring has
+        8 neighbours). Detected by default.
     n_rings
-        Rings on the grid.
+        Number of rings on the grid.
     n_neighbors
-        Instead of a grid: this many nearest neighbours.
+        Number of nearest neighbours, instead of a grid.
     radius_um
-        Instead of a grid: all neighbours within this many µm.
+        Radius in µm within which all spots are neighbours, instead of a grid.
+    table_name
+        Name of the table.
+    key_added
+        Prefix of the slots. Models read the graph of the default prefix, and only that graph is
+        recorded as a step that :func:`stpredict.pp.prepare` repeats.
     copy
         Return a changed copy instead of changing ``sdata``.
 
     Returns
     -------
     SpatialData | None
-        Writes to ``tables["table"]``: ``obsp["spatial_connectivities"]`` and
-        ``obsp["spatial_distances"]`` (µm), (n_obs, n_obs) CSR, block-diagonal over sections, and
-        ``uns["stpredict"]["neighbors"]``.
+        Writes to ``tables[table_name]``: ``obsp["<key_added>_connectivities"]`` and
+        ``obsp["<key_added>_distances"]`` (µm), (n_obs, n_obs) CSR, block-diagonal over sections,
+        ``uns["<key_added>_neighbors"]`` as squidpy does, and ``uns["stpredict"]["neighbors"]``.
 
     Raises
     ------
     ValueError
-        If more than one rule is given, a section has too few spots for it, or none is given and
+        If more than one rule is given, a section has too few spots for it, or no rule is given and
         the spots lie on no grid.
 
     References
@@ -76,84 +94,77 @@ def neighbors(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.neighbors(sdata)
-    >>> sdata.tables["table"].obsp["spatial_connectivities"].shape[0]  # doctest: +SKIP
+    >>> table = sdata.tables["table"]
+    >>> table.obsp["spatial_connectivities"].shape == (table.n_obs, table.n_obs)
+    True
     """
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    table = _sections.table_of(sdata)
-    found = _sections.sections(sdata)
-    for section in found:
+    spots = open_table(sdata, table_name, copy=copy)
+    step = _checked_rule(
+        NeighborsStep(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
+    )
+    link_neighbors(spots, step, key_added=key_added)
+    return spots.sdata if copy else None
+
+
+def link_neighbors(
+    spots: SpotTable, step: NeighborsStep, *, key_added: str = _keys.SPATIAL
+) -> None:
+    """Write the neighbourhood graph of an opened table; the layout of a grid is detected."""
+    for section in spots.sections:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
-    rule = _rule(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
-    if not rule:
-        rule = {"grid": _detect_grid(found), "n_rings": n_rings}
-    connectivities, distances = _graph(table, found, rule)
-    table.obsp[_keys.CONNECTIVITIES] = connectivities
-    table.obsp[_keys.DISTANCES] = distances
-    # what squidpy's and scanpy's tools read of a graph
-    table.uns["spatial_neighbors"] = {
-        "connectivities_key": _keys.CONNECTIVITIES,
-        "distances_key": _keys.DISTANCES,
-        "params": rule,
+    if step.n_neighbors is None and step.radius_um is None and step.grid is None:
+        step = replace(step, grid=_detect_grid(spots.sections))
+    connectivities, distances = _graph(spots, step)
+    slots = {slot: f"{key_added}_{slot}" for slot in ("connectivities", "distances")}
+    spots.table.obsp[slots["connectivities"]] = connectivities
+    spots.table.obsp[slots["distances"]] = distances
+    # squidpy's and scanpy's tools find a graph by this record
+    spots.table.uns[f"{key_added}_neighbors"] = {
+        **{f"{slot}_key": name for slot, name in slots.items()},
+        "params": step.to_plain(),
     }
-    _provenance.record(table, "neighbors", **rule)
-    return sdata if copy else None
+    if key_added == _keys.SPATIAL:
+        record_step(spots.table, step)
 
 
-def graph_of(table: AnnData) -> sp.csr_matrix:
-    """Spatial graph of a table, (n_obs, n_obs)."""
-    if _keys.CONNECTIVITIES not in table.obsp:
-        raise KeyError(
-            f"there is no neighbour graph obsp[{_keys.CONNECTIVITIES!r}]: run stp.pp.neighbors "
-            "first"
-        )
-    return sp.csr_matrix(table.obsp[_keys.CONNECTIVITIES])
+def _checked_rule(step: NeighborsStep) -> NeighborsStep:
+    """Require at most one rule; rings belong to grids only."""
+    options = {name: value for name, value in step.to_plain().items() if name != "n_rings"}
+    if len(options) > 1:
+        raise ValueError(f"give one rule for neighbours, not {len(options)}: {options}")
+    _validate.whole_number("n_rings", step.n_rings)
+    if step.grid is not None:
+        _validate.one_of("grid", step.grid, _RING)
+    if step.n_neighbors is not None:
+        _validate.whole_number("n_neighbors", step.n_neighbors)
+    if step.radius_um is not None:
+        _validate.positive("radius_um", step.radius_um, unit="µm")
+    if step.n_neighbors is None and step.radius_um is None:
+        return step
+    if step.n_rings != 1:
+        raise ValueError(f"n_rings={step.n_rings} applies to grids, not to {options}")
+    return replace(step, n_rings=None)
 
 
-def _rule(
-    *,
-    grid: str | None,
-    n_rings: int,
-    n_neighbors: int | None,
-    radius_um: float | None,
-) -> dict[str, Any]:
-    given = {"grid": grid, "n_neighbors": n_neighbors, "radius_um": radius_um}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"give one rule for neighbours, not {len(given)}: {given}")
-    if not isinstance(n_rings, int) or n_rings < 1:
-        raise ValueError(f"n_rings must be a whole number of at least 1: {n_rings!r}")
-    if n_rings > 1 and (n_neighbors is not None or radius_um is not None):
-        raise ValueError(f"n_rings={n_rings} goes with a grid, not with {given}")
-    if n_neighbors is not None and (not isinstance(n_neighbors, int) or n_neighbors < 1):
-        raise ValueError(f"n_neighbors must be a whole number of at least 1: {n_neighbors!r}")
-    if radius_um is not None:
-        _validate.positive("radius_um", radius_um, unit="µm")
-    if grid is not None:
-        _validate.one_of("grid", grid, _RING)
-        given["n_rings"] = n_rings
-    return given
-
-
-def _detect_grid(found: list[_sections.Section]) -> str:
-    """Hexagonal or square, by the directions in which neighbouring spots lie.
+def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
+    """Hexagonal or square, from the directions in which neighbouring spots lie.
 
     The mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
-    near 0 for the other k, and near 0 for random points. Unlike the number of neighbours it does
-    not depend on rims and holes.
+    near 0 for the other k, and near 0 for random points. Unlike the number of neighbours, it does
+    not depend on edges and holes.
     """
-    angles = [_directions(section.centers_um) for section in found]
-    n = sum(map(len, angles))
+    angles = [_directions(section.centers_um) for section in sections]
+    n_pairs = sum(map(len, angles))
     order = {
-        grid: float(sum(abs(np.exp(1j * fold * a).sum()) for a in angles)) / max(n, 1)
-        for grid, fold in (("hexagonal", 6), ("square", 4))
+        grid: float(sum(abs(np.exp(1j * fold * angle).sum()) for angle in angles)) / max(n_pairs, 1)
+        for grid, fold in _SYMMETRY.items()
     }
-    fitting = [grid for grid, value in order.items() if value > _ORDER]
-    if n < _LEAST_PAIRS or len(fitting) != 1:
+    fitting = [grid for grid, value in order.items() if value > _LEAST_ORDER]
+    if n_pairs < _LEAST_PAIRS or len(fitting) != 1:
         raise ValueError(
-            "the spots lie on no hexagonal or square grid (order of the directions between "
-            f"{n} pairs of neighbours: hexagonal {order['hexagonal']:.2f}, square "
-            f"{order['square']:.2f}, on a grid near 1): say how to link them, with n_neighbors=, "
-            "radius_um= or grid="
+            "the spots lie on no hexagonal or square grid (order of directions over "
+            f"{n_pairs} pairs of neighbours: hexagonal {order['hexagonal']:.2f}, square "
+            f"{order['square']:.2f}, near 1 on a grid): give n_neighbors=, radius_um= or grid="
         )
     return fitting[0]
 
@@ -163,45 +174,43 @@ def _directions(centers_um: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(centers_um) < 3:
         return np.zeros(0)
     tree = cKDTree(centers_um)
-    # the second nearest: on either grid at the pitch, at the rim too, and less scattered than the
-    # nearest where spots are a little off their places
+    # on either grid the second nearest lies at the pitch, also at the edge, and scatters less than
+    # the nearest where spots are slightly displaced
     pitch = float(np.median(tree.query(centers_um, k=3)[0][:, -1]))
     first, second = tree.query_pairs(1.25 * pitch, output_type="ndarray").reshape(-1, 2).T
     x, y = (centers_um[second] - centers_um[first]).T
     return np.arctan2(y, x)
 
 
-def _graph(
-    table: AnnData, found: list[_sections.Section], rule: dict[str, Any]
-) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+def _graph(spots: SpotTable, step: NeighborsStep) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Connectivities and distances in µm, (n_obs, n_obs)."""
     from squidpy import gr
 
-    positions = np.empty((table.n_obs, 2))
-    least = _RING[rule["grid"]] if "grid" in rule else rule.get("n_neighbors", 1)
-    for section in found:
+    least = _RING[step.grid] if step.grid else step.n_neighbors or 1
+    for section in spots.sections:
         if len(section.rows) <= least:
             raise ValueError(
                 f"section {section.name!r} has {len(section.rows)} spots, too few for {least} "
                 "neighbours each: give a smaller n_neighbors=, or radius_um="
             )
-        positions[section.rows] = section.centers_um
-    bare = AnnData(obs=table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
-    bare.obs["library"] = _sections.region_of(table)
+    positions = spots.positions_um
+    bare = AnnData(obs=spots.table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
+    bare.obs["library"] = spots.section_of_row
     bare.obs["library"] = bare.obs["library"].astype("category")
-    shared: dict[str, Any] = {"library_key": "library", "copy": True}
+    options: dict[str, Any] = {"library_key": "library", "copy": True}
     with quiet(SPATIALDATA):
-        if "grid" in rule:
+        if step.grid:
             result = gr.spatial_neighbors_grid(
-                bare, n_neighs=_RING[rule["grid"]], n_rings=rule["n_rings"], **shared
+                bare, n_neighs=_RING[step.grid], n_rings=step.n_rings, **options
             )
-        elif "n_neighbors" in rule:
-            result = gr.spatial_neighbors_knn(bare, n_neighs=rule["n_neighbors"], **shared)
+        elif step.n_neighbors:
+            result = gr.spatial_neighbors_knn(bare, n_neighs=step.n_neighbors, **options)
         else:
-            result = gr.spatial_neighbors_radius(bare, radius=rule["radius_um"], **shared)
+            result = gr.spatial_neighbors_radius(bare, radius=step.radius_um, **options)
     connectivities = sp.csr_matrix(result[0])
     connectivities.sort_indices()
     rows, columns = connectivities.nonzero()
-    apart = np.linalg.norm(positions[rows] - positions[columns], axis=1)
-    # squidpy counts rings on a grid; a distance in µm serves all rules alike
-    distances = sp.csr_matrix((apart, (rows, columns)), shape=connectivities.shape)
+    lengths = np.linalg.norm(positions[rows] - positions[columns], axis=1)
+    # squidpy's distances count rings on a grid; µm serve all rules
+    distances = sp.csr_matrix((lengths, (rows, columns)), shape=connectivities.shape)
     return connectivities, distances

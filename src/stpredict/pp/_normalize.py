@@ -1,4 +1,4 @@
-"""Counts -> log-normalised expression."""
+"""Normalise counts to log1p expression."""
 
 from __future__ import annotations
 
@@ -9,31 +9,46 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata._layer_steps import forget_layer_steps
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import NormalizeStep
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
+
 
 def normalize(
-    sdata: SpatialData, *, target_sum: float = 1e4, copy: bool = False
+    sdata: SpatialData,
+    *,
+    target_sum: float = 1e4,
+    table_name: str = "table",
+    key_added: str = "log1p",
+    copy: bool = False,
 ) -> SpatialData | None:
-    """Bring every spot to the same total, then take log(1 + x).
+    """Scale every spot to the same total count, then take log(1 + x).
 
     Parameters
     ----------
     sdata
         Sections with a table of counts.
     target_sum
-        Total counts of a spot afterwards.
+        Total count per spot after scaling.
+    table_name
+        Name of the table.
+    key_added
+        Name of the new layer. Only ``"log1p"`` is recorded as a step that
+        :func:`stpredict.pp.prepare` repeats.
     copy
         Return a changed copy instead of changing ``sdata``.
 
     Returns
     -------
     SpatialData | None
-        Writes to ``tables["table"]``: ``layers["log1p"]`` (n_obs, n_vars) float32, and
-        ``uns["stpredict"]["normalize"]``. ``X`` stays as it is.
+        Writes to ``tables[table_name]``: ``layers[key_added]`` (n_obs, n_vars) float32, and
+        ``uns["stpredict"]["normalize"]``. ``X`` is not changed.
 
     Raises
     ------
@@ -49,14 +64,24 @@ def normalize(
     True
     """
     _validate.positive("target_sum", target_sum, unit="counts per spot")
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    table = _sections.table_of(sdata)
+    spots = open_table(sdata, table_name, copy=copy)
+    normalize_counts(spots, NormalizeStep(target_sum=float(target_sum)), key_added=key_added)
+    return spots.sdata if copy else None
+
+
+def normalize_counts(
+    spots: SpotTable, step: NormalizeStep, *, key_added: str = _keys.LOG1P
+) -> None:
+    """Write the normalised layer of an opened table."""
+    table = spots.table
     _validate.counts(table.X, what="counts in X")
     counts = table.X.astype("float32", copy=True)
     # scanpy 1.11 fails on scipy's sparse arrays
     scaled = AnnData(sp.csr_matrix(counts) if sp.issparse(counts) else counts)
-    sc.pp.normalize_total(scaled, target_sum=target_sum)
+    sc.pp.normalize_total(scaled, target_sum=step.target_sum)
     sc.pp.log1p(scaled)
-    table.layers[_keys.LOG1P] = scaled.X
-    _provenance.record(table, "normalize", target_sum=float(target_sum))
-    return sdata if copy else None
+    table.layers[key_added] = scaled.X
+    if key_added == _keys.LOG1P:
+        record_step(table, step)
+    else:
+        forget_layer_steps(table, key_added)

@@ -1,4 +1,4 @@
-"""Which genes to predict."""
+"""Select the genes to predict."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _provenance, _sections
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import SelectGenesStep
 from stpredict.pp._expression._gene_scores import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
 
 
 def select_genes(
@@ -26,12 +28,14 @@ def select_genes(
     flavor: Literal[
         "pearson_residuals", "variance", "expression", "hvg", "moran"
     ] = "pearson_residuals",
+    table_name: str = "table",
+    key_added: str = "selected",
     copy: bool = False,
 ) -> SpatialData | None:
-    """Mark the genes to predict: a given list, or those that stand out.
+    """Mark the genes to predict: a given list, or the most informative ones.
 
-    Select on training sections only: genes chosen with the test sections in sight make scores
-    look better than they are.
+    Select on training sections only. Genes that were selected with the test sections included make
+    scores too optimistic.
 
     Parameters
     ----------
@@ -40,32 +44,37 @@ def select_genes(
     genes
         Names of genes.
     n_top_genes
-        Instead of a list: this many genes.
+        Number of genes to select, instead of a list.
     flavor
-        How ``n_top_genes`` genes are chosen, always on the rows of the table.
+        Criterion by which ``n_top_genes`` genes are selected, always on the rows of the table.
 
-        - ``"pearson_residuals"``: of the ``4 * n_top_genes`` most expressed genes, by the variance of
-          the counts beyond what counting noise explains, ranked within each section, the ranks
-          combined (:func:`scanpy.experimental.pp.highly_variable_genes`); it finds strongly
-          expressed genes, such as ERBB2 in HER2-positive tumours, whose logarithm varies little.
+        - ``"pearson_residuals"``: among the ``4 * n_top_genes`` most expressed genes, by the
+          variance of the counts that counting noise does not explain, ranked within each section
+          and combined (:func:`scanpy.experimental.pp.highly_variable_genes`). It selects strongly
+          expressed genes whose logarithm varies little, such as ERBB2 in HER2-positive tumours.
         - ``"variance"``: by the variance of ``layers["log1p"]`` over all spots, as most published
           benchmarks do; much of it is noise of weakly expressed genes.
         - ``"expression"``: by the mean counts.
         - ``"hvg"``: by the normalised dispersion of ``layers["log1p"]``
           (:func:`scanpy.pp.highly_variable_genes`, flavour ``"seurat"``).
         - ``"moran"``: by Moran's I of ``layers["log1p"]`` on the spatial graph of
-          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`): genes that vary
-          from place to place rather than from spot to spot.
+          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`), which prefers genes
+          that vary between regions over genes that vary between neighbouring spots.
 
-        The last three are ranked within each section; the mean of the ranks decides, so that a
-        large section counts no more than a small one, and a difference between sections not at all.
+        The last three rank genes within each section and use the mean rank, so that sections count
+        equally and differences between sections do not count.
+    table_name
+        Name of the table.
+    key_added
+        Column of ``var`` to write. Models read the default, and only the default is recorded as a
+        step that cross-validation repeats.
     copy
         Return a changed copy instead of changing ``sdata``.
 
     Returns
     -------
     SpatialData | None
-        Writes ``var["selected"]`` (bool) of ``tables["table"]`` and
+        Writes ``var[key_added]`` (bool) of ``tables[table_name]`` and
         ``uns["stpredict"]["select_genes"]``.
 
     Raises
@@ -73,8 +82,8 @@ def select_genes(
     KeyError
         If a gene is not in the table, or ``layers["log1p"]`` or the spatial graph is missing.
     ValueError
-        If neither or both of ``genes`` and ``n_top_genes`` are given, ``genes`` is empty or repeats a
-        name, ``n_top_genes`` exceeds the genes, or counts are negative or NaN.
+        If neither or both of ``genes`` and ``n_top_genes`` are given, ``genes`` is empty or repeats
+        a name, ``n_top_genes`` exceeds the number of genes, or counts are negative or NaN.
     TypeError
         If ``genes`` is a single name.
 
@@ -95,36 +104,34 @@ def select_genes(
         raise ValueError(
             f"give either genes= or n_top_genes=: genes={genes!r}, n_top_genes={n_top_genes!r}"
         )
-    if isinstance(genes, str):
-        raise TypeError(f"genes={genes!r} is one name; give a list: [{genes!r}]")
-    if genes is not None and len(genes) == 0:
-        raise ValueError("genes= is empty")
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    table = _sections.table_of(sdata)
-    if genes is not None:
-        _validate.unique_names(list(genes), what="genes")
-        _validate.present(list(genes), table.var_names)
-        selected = np.asarray(table.var_names.isin(list(genes)))
+    names = None if genes is None else _validate.name_list("genes", genes)
+    spots = open_table(sdata, table_name, copy=copy)
+    step = SelectGenesStep(n_top_genes, None if n_top_genes is None else flavor)
+    mark_genes(spots, step, names=names, key_added=key_added)
+    return spots.sdata if copy else None
+
+
+def mark_genes(
+    spots: SpotTable,
+    step: SelectGenesStep,
+    *,
+    names: Sequence[str] | None = None,
+    key_added: str = _keys.SELECTED,
+) -> None:
+    """Mark named genes, or those that a step selects, in an opened table."""
+    table = spots.table
+    if names is None:
+        selected = np.zeros(table.n_vars, dtype=bool)
+        _validate.one_of("flavor", step.flavor, FLAVORS)
+        if not isinstance(step.n_top_genes, int) or not 0 < step.n_top_genes <= table.n_vars:
+            raise ValueError(
+                f"n_top_genes={step.n_top_genes!r} must lie between 1 and {table.n_vars}, the "
+                "number of genes"
+            )
+        selected[FLAVORS[str(step.flavor)](spots, step.n_top_genes)] = True
     else:
-        selected = _top(table, n_top_genes, flavor)
-    table.var[_keys.SELECTED] = selected
-    _provenance.record(
-        table,
-        "select_genes",
-        n_top_genes=n_top_genes,
-        flavor=None if genes is not None else flavor,
-        n_selected=int(selected.sum()),
-        sections=_sections.section_names(table),
-    )
-    return sdata if copy else None
-
-
-def _top(table: AnnData, n_top_genes: int | None, flavor: str) -> NDArray[np.bool_]:
-    _validate.one_of("flavor", flavor, FLAVORS)
-    if not isinstance(n_top_genes, int) or not 0 < n_top_genes <= table.n_vars:
-        raise ValueError(
-            f"n_top_genes={n_top_genes!r} must lie between 1 and {table.n_vars}, the genes"
-        )
-    selected = np.zeros(table.n_vars, dtype=bool)
-    selected[FLAVORS[flavor](table, n_top_genes)] = True
-    return selected
+        _validate.present(names, table.var_names)
+        selected = np.asarray(table.var_names.isin(names))
+    table.var[key_added] = selected
+    if key_added == _keys.SELECTED:
+        record_step(table, step, n_selected=int(selected.sum()), sections=spots.section_names)

@@ -87,7 +87,7 @@ def from_deepspot(
     --------
     >>> import stpredict as stp
     >>> model = stp.models.from_deepspot("COAD_hest_uni/final_model.pkl")  # doctest: +SKIP
-    >>> stp.pp.embed(sdata, "uni", tile_um=55)  # doctest: +SKIP
+    >>> stp.pp.embed(sdata, "uni", tile_um=55, n_subtiles=3)  # doctest: +SKIP
     >>> stp.pp.neighbors(sdata)  # doctest: +SKIP
     >>> stp.tl.predict(sdata, model)  # doctest: +SKIP
     """

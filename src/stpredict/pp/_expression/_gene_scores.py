@@ -1,4 +1,4 @@
-"""By how much genes stand out within each section, and the order that follows of all sections."""
+"""Order genes by how informative they are within each section, combined over sections."""
 
 from __future__ import annotations
 
@@ -12,91 +12,92 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _sections
 from stpredict.pp._expression._pca import variance
-from stpredict.pp._neighbors import graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-#: Residuals of genes with hardly any counts vary most by single counts, which nothing predicts: as
-#: many times the genes wanted, the most expressed, are looked at.
+    from stpredict._sdata._spot_table import SpotTable
+
+#: Residuals of barely expressed genes vary by single counts, which cannot be predicted. Only this
+#: many times ``n_top_genes`` of the most expressed genes are considered.
 _EXPRESSED = 4
 
 
-def _by_pearson_residuals(table: AnnData, n_top_genes: int) -> NDArray[np.intp]:
+def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    table = spots.table
     _validate.counts(table.X, what="counts in X")
     expression = np.asarray(table.X.sum(axis=0)).ravel()
     expressed = np.sort(np.argsort(-expression, kind="stable")[: _EXPRESSED * n_top_genes])
     bare = AnnData(
         sp.csr_matrix(table.X[:, expressed]),
-        obs=pd.DataFrame(
-            {"section": pd.Categorical(_sections.region_of(table))}, index=table.obs_names
-        ),
+        obs=pd.DataFrame({"section": pd.Categorical(spots.section_of_row)}, index=table.obs_names),
     )
     sc.experimental.pp.highly_variable_genes(
         bare, n_top_genes=n_top_genes, batch_key="section", check_values=False
     )
-    # scanpy's order: chosen in the most sections, then by the median rank (NaN: chosen in none)
+    # scanpy's order: by the number of sections that select a gene, then by its median rank, which
+    # is NaN if no section does
     rank = bare.var["highly_variable_rank"].fillna(np.inf)
     order = np.lexsort((rank, -bare.var["highly_variable_nbatches"]))
     return np.asarray(expressed[order[:n_top_genes]])
 
 
-def _by_variance(table: AnnData, n_top_genes: int) -> NDArray[np.intp]:
-    # stable: ties go to the gene that comes first
-    score = variance(_sections.layer_of(table, _keys.LOG1P))
+def _by_variance(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    # stable: of tied genes, the first is selected
+    score = variance(spots.layer(_keys.LOG1P))
     return np.asarray(np.argsort(-score, kind="stable")[:n_top_genes])
 
 
-def _by_expression(table: AnnData, n_top_genes: int) -> NDArray[np.intp]:
-    _validate.counts(table.X, what="counts in X")
-    return _combined(
-        [np.asarray(table.X[rows].mean(axis=0)).ravel() for rows in _rows(table)], n_top_genes
-    )
+def _by_expression(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    counts = spots.table.X
+    _validate.counts(counts, what="counts in X")
+    means = [np.asarray(counts[rows].mean(axis=0)).ravel() for rows in spots.section_rows.values()]
+    return _combine(means, n_top_genes)
 
 
-def _by_dispersion(table: AnnData, n_top_genes: int) -> NDArray[np.intp]:
-    values = _sections.layer_of(table, _keys.LOG1P)
+def _by_dispersion(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    values = spots.layer(_keys.LOG1P)
     scores = []
-    for rows in _rows(table):
-        bare = _bare(values, rows)
-        found = sc.pp.highly_variable_genes(bare, flavor="seurat", inplace=False)
-        scores.append(found["dispersions_norm"].to_numpy(dtype=float))
-    return _combined(scores, n_top_genes)
+    for rows in spots.section_rows.values():
+        dispersions = sc.pp.highly_variable_genes(
+            _bare(values, rows), flavor="seurat", inplace=False
+        )
+        scores.append(dispersions["dispersions_norm"].to_numpy(dtype=float))
+    return _combine(scores, n_top_genes)
 
 
-def _by_moran(table: AnnData, n_top_genes: int) -> NDArray[np.intp]:
+def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
     from squidpy import gr
 
-    graph = graph_of(table)
-    values = _sections.layer_of(table, _keys.LOG1P)
+    graph = spots.graph
+    values = spots.layer(_keys.LOG1P)
     scores = []
-    for rows in _rows(table):
+    for rows in spots.section_rows.values():
         bare = _bare(values, rows)
         bare.obsp[_keys.CONNECTIVITIES] = graph[rows][:, rows]
-        score = np.full(table.n_vars, np.nan)
-        varies = np.flatnonzero(variance(bare.X) > 0)  # of a constant gene Moran's I is 0 / 0
-        if len(varies):
-            found = gr.spatial_autocorr(
+        score = np.full(spots.table.n_vars, np.nan)
+        varying = np.flatnonzero(variance(bare.X) > 0)  # Moran's I of a constant gene is 0 / 0
+        if len(varying):
+            result = gr.spatial_autocorr(
                 bare,
                 connectivity_key=_keys.CONNECTIVITIES,
                 mode="moran",
-                genes=bare.var_names[varies].tolist(),
+                genes=bare.var_names[varying].tolist(),
                 corr_method=None,
                 n_jobs=1,
                 show_progress_bar=False,
                 copy=True,
             )
-            score[found.index.astype(int)] = found["I"].to_numpy()
+            score[result.index.astype(int)] = result["I"].to_numpy()
         scores.append(score)
-    return _combined(scores, n_top_genes)
+    return _combine(scores, n_top_genes)
 
 
-#: Each takes a table and how many genes are wanted, and gives their columns, best first.
-FLAVORS: dict[str, Callable[[AnnData, int], NDArray[np.intp]]] = {
+#: Functions of an opened table and a number of genes that return columns, best first.
+FLAVORS: dict[str, Callable[[SpotTable, int], NDArray[np.intp]]] = {
     "pearson_residuals": _by_pearson_residuals,
     "variance": _by_variance,
     "expression": _by_expression,
@@ -105,29 +106,24 @@ FLAVORS: dict[str, Callable[[AnnData, int], NDArray[np.intp]]] = {
 }
 
 
-def _rows(table: AnnData) -> list[NDArray[np.intp]]:
-    """Rows of each section."""
-    region = _sections.region_of(table)
-    return [np.flatnonzero(region == name) for name in _sections.section_names(table)]
-
-
 def _bare(values: Any, rows: NDArray[np.intp]) -> AnnData:
-    """Rows of a layer alone, with columns named by their number."""
-    chosen = values[rows]
-    if sp.issparse(chosen):  # a copy: scipy sorts indices in place; scanpy wants no sparse array
-        chosen = sp.csr_matrix(chosen, copy=True)
-        chosen.sum_duplicates()
+    """Table of some rows of a layer only, with columns named by their number."""
+    expression = values[rows]
+    if sp.issparse(expression):
+        # a copy: scipy sorts indices in place, and scanpy fails on sparse arrays
+        expression = sp.csr_matrix(expression, copy=True)
+        expression.sum_duplicates()
     return AnnData(
-        chosen,
+        expression,
         obs=pd.DataFrame(index=np.arange(len(rows)).astype(str)),
-        var=pd.DataFrame(index=np.arange(chosen.shape[1]).astype(str)),
+        var=pd.DataFrame(index=np.arange(expression.shape[1]).astype(str)),
     )
 
 
-def _combined(scores: list[NDArray[np.float64]], n_top_genes: int) -> NDArray[np.intp]:
+def _combine(scores: list[NDArray[np.float64]], n_top_genes: int) -> NDArray[np.intp]:
     """Genes by their mean rank over the sections, the highest score first.
 
-    A gene without a score (NaN) comes last in that section; ties go to the gene that comes first.
+    A gene without a score (NaN) is last in that section. Of tied genes, the first is selected.
     """
     ranks = [rankdata(-np.where(np.isnan(score), -np.inf, score)) for score in scores]
     return np.asarray(np.argsort(np.mean(ranks, axis=0), kind="stable")[:n_top_genes])

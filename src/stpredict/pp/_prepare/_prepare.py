@@ -1,25 +1,26 @@
-"""Exactly the steps a model was trained with."""
+"""Repeat the steps that a model was trained with on new sections."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from stpredict import _keys, encoders
-from stpredict._sdata import _sections
-from stpredict._sdata._recipe import check_recipe
-from stpredict.pp._embed import embed_with
-from stpredict.pp._neighbors import neighbors
+from stpredict import _validate
+from stpredict._sdata._inputs import check_recipe
+from stpredict._sdata._provenance import read_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, ReferenceStain
 from stpredict.pp._prepare._layer import make_layer
-from stpredict.pp._prepare._stack import apart
-from stpredict.pp._stain._normalize_stain import normalize_stain
+from stpredict.pp._replay import load_encoder, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import torch
     from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
 
 
@@ -31,33 +32,35 @@ def prepare(
     weights: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    table_name: str = "table",
     copy: bool = False,
 ) -> SpatialData | None:
-    """Make a model's inputs on new sections, by the steps it was trained with.
+    """Compute a model's inputs on new sections, by the steps it was trained with.
 
-    Normalises the stain to the model's reference if it was trained on normalised images, embeds
-    the tiles and builds the neighbour graph as the model's recipe says. Where there are counts,
-    makes the layer the model was trained on, so that predictions can be compared with it:
-    normalised, smoothed, ranked. Says so where the new sections have not what that takes, such as
-    the same genes to rank among. No spot is removed. Models on pixels read the tiles themselves:
-    for them, the stain and the layer are all there is to prepare. For a stack, makes the inputs of
-    every base; those that several share are made once.
+    The model's recipe is repeated: the stain is normalised to the model's reference, tiles are
+    embedded and the neighbourhood graph is built. If the new sections have counts, the layer that
+    the model was trained on is computed too, so that predictions can be compared with it; if that
+    is impossible, for example because the ranked genes differ, the reason is logged. No spot is
+    removed. Models on pixels read the tiles themselves and need the stain and the layer only. For a
+    stack, the inputs of every base are computed, and shared inputs once.
 
     Parameters
     ----------
     sdata
         New sections.
     model
-        The fitted model.
+        Fitted model.
     encoder
-        The encoder itself, where the model was trained with a module or function of yours. Stacks
-        on several embeddings are then prepared base by base.
+        Encoder, if the model was trained with a module or function of your own. Stacks on several
+        embeddings are then prepared base by base.
     weights
         Local file with the encoder's weights, instead of the hub.
     batch_size
         Tiles at a time.
     device
         ``"auto"``: cuda, then mps, then cpu.
+    table_name
+        Name of the table.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -66,124 +69,122 @@ def prepare(
     SpatialData | None
         Writes what :func:`stpredict.pp.normalize_stain`, :func:`stpredict.pp.embed`,
         :func:`stpredict.pp.neighbors`, :func:`stpredict.pp.normalize`,
-        :func:`stpredict.pp.smooth` and :func:`stpredict.pp.rank_expression` write.
+        :func:`stpredict.pp.smooth` and :func:`stpredict.pp.rank_expression` write. Nothing is
+        written if a step fails.
 
     Raises
     ------
     ValueError
-        If the encoder or its weights are not the model's, or a step cannot be run.
+        If the encoder or its weights are not the model's, a step cannot be run, or features that
+        were registered for the model are missing on the new sections.
     KeyError
-        If the model was trained with a module or function of yours, and ``encoder`` is not given.
+        If the model was trained with a module or function of your own, and ``encoder`` is missing.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> model = stp.models.load("deepspot_her2")  # doctest: +SKIP
-    >>> stp.pp.prepare(sdata, model)  # doctest: +SKIP
+    >>> stp.settings.verbosity = 0
+    >>> training, new = stp.datasets.phantom(), stp.datasets.phantom(seed=1)
+    >>> stp.pp.normalize(training)
+    >>> stp.pp.select_genes(training, n_top_genes=5)
+    >>> stp.pp.embed(training)
+    >>> model = stp.tl.fit_ridge(training, context="spot")
+    >>> stp.pp.prepare(new, model)
+    >>> "X_texture" in new.tables["table"].obsm
+    True
+    >>> stp.settings.verbosity = 1
     """
-    _sections.table_of(sdata)
-    # on a copy first: if one step fails, none is left behind
-    prepared = _sections.copy_of(sdata)
-    own = encoder is not None or weights is not None
-    for each in apart(model, own=own) if model.bases else (model,):
-        if each.uses_pixels:
-            _normalize_stain(prepared, each.recipe["tiles"].get("stain"))
-        else:
-            loaded = _loaded(each, encoder, weights)
-            _make_inputs(prepared, each, loaded, batch_size=batch_size, device=device)
-        if _sections.table_of(prepared).n_vars:
-            make_layer(prepared, each)
-        if not each.uses_pixels:
-            check_recipe(prepared.tables[_keys.TABLE], each)
+    # on a copy, so that a failing step leaves nothing behind
+    spots = open_table(sdata, table_name, copy=True)
+    bases = list(_leaves(model))
+    embeddings = _embeddings(bases)
+    if len(embeddings) > 1 and (encoder is not None or weights is not None):
+        raise ValueError(
+            f"the bases of the stack use several embeddings ({_validate.listing(embeddings)}), but "
+            "encoder= and weights= apply to one: prepare base by base, "
+            "stp.pp.prepare(sdata, model.bases[0], encoder=…)"
+        )
+    for base in bases:
+        if base.uses_pixels:
+            _normalize_stain(spots, base.recipe.stain)
+    for slot, step in embeddings.items():
+        _normalize_stain(spots, step.stain)
+        if step.registered:
+            _require_registered(spots, slot, step)
+            continue
+        _require_complete(slot, step)
+        loaded = load_encoder(step, encoder, weights=weights)
+        replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
+    rules = dict.fromkeys(base.recipe.neighbors for base in bases)
+    for rule in rules:
+        if rule is not None:
+            replay(spots, rule)
+    if spots.table.n_vars:
+        for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
+            make_layer(spots, steps)
+    for base in bases:
+        if not base.uses_pixels:
+            check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
     if copy:
-        return prepared
-    _keep(sdata, prepared)
+        return spots.sdata
+    _write_back(sdata, spots)
     return None
 
 
-def _loaded(
-    model: Model,
-    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None,
-    weights: str | Path | None,
-) -> encoders.Encoder:
-    """Load a model's encoder, which must have the weights the model was trained with."""
-    recipe = model.recipe["embed"]
-    if "tile_um" not in recipe:
-        raise ValueError(
-            "a published release does not say how its inputs were made: run stp.pp.embed(sdata, "
-            f"{recipe.get('encoder', '…')!r}, tile_um=…, n_subtiles=3) and stp.pp.neighbors(sdata) "
-            f"as its paper did, with the result in obsm[{model.recipe['embedding']!r}], then "
-            "stp.tl.predict"
-        )
-    loaded = _load(recipe["encoder"], encoder, weights)
-    if loaded.weights_hash != recipe["weights_hash"]:
-        raise ValueError(
-            f"the encoder {loaded.name!r} has other weights than the model was trained with "
-            f"({loaded.weights_hash[:12]}… instead of {recipe['weights_hash'][:12]}…): give the "
-            "same file as weights="
-        )
-    return loaded
+def _leaves(model: Model) -> Iterator[Model]:
+    """The model itself, or the bases of a stack."""
+    if not model.bases:
+        yield model
+    for base in model.bases:
+        yield from _leaves(base)
 
 
-def _make_inputs(
-    sdata: SpatialData, model: Model, loaded: encoders.Encoder, *, batch_size: int, device: str
-) -> None:
-    """Normalise the stain, embed tiles and link neighbours as a model's recipe says."""
-    recipe = model.recipe["embed"]
-    stain = recipe.get("stain")
-    _normalize_stain(sdata, stain)
-    embed_with(
-        sdata,
-        loaded,
-        source=recipe["encoder"],
-        tile_um=recipe["tile_um"],
-        n_subtiles=recipe["n_subtiles"] if model.uses_subtiles else 1,
-        batch_size=batch_size,
-        device=device,
-        key_added=model.recipe["embedding"],
-        normalized=stain is not None,
+def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
+    """Step of each embedding, with sub-tiles if any model uses them."""
+    embeddings: dict[str, EmbedStep] = {}
+    for base in sorted(bases, key=lambda base: base.uses_subtiles):
+        slot, step = base.recipe.embedding, base.recipe.embed
+        if slot is not None and step is not None:
+            embeddings[slot] = step if base.uses_subtiles else replace(step, n_subtiles=1)
+    return embeddings
+
+
+def _normalize_stain(spots: SpotTable, reference: ReferenceStain | None) -> None:
+    """Normalise the stain, for a model that was trained on normalised images."""
+    if reference is not None:
+        replay(spots, NormalizeStainStep(reference=reference))
+
+
+def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
+    """Require features that cannot be computed here to be registered with the same parameters."""
+    recorded = read_step(spots.table, EmbedStep, slot)
+    if slot not in spots.table.obsm or recorded is None:
+        found = "are missing"
+    else:
+        differences = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
+        if not differences:
+            return
+        found = f"differ ({'; '.join(differences)})"
+    raise ValueError(
+        f"the features obsm[{slot!r}] were computed elsewhere for the model, and {found} here: "
+        f"compute them and run stp.pp.register_embedding(sdata, {slot!r}, "
+        f"encoder={step.encoder!r}, tile_um={step.tile_um:g})"
     )
-    if model.uses_neighbors:
-        rule: dict[str, Any] = model.recipe["neighbors"]
-        neighbors(sdata, **rule)
 
 
-def _keep(sdata: SpatialData, prepared: SpatialData) -> None:
-    """Take over what was prepared on a copy."""
-    for name, image in prepared.images.items():
+def _require_complete(slot: str, step: EmbedStep) -> None:
+    if not step.is_complete:
+        raise ValueError(
+            "a published release does not report how its inputs were computed: run "
+            f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
+            f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
+        )
+
+
+def _write_back(sdata: SpatialData, spots: SpotTable) -> None:
+    """Take over the table and the normalised images from the prepared copy."""
+    for name, image in spots.sdata.images.items():
         if name not in sdata.images or sdata.images[name] is not image:
             sdata.images.pop(name, None)  # normalised to another reference
             sdata.images[name] = image
-    sdata.tables[_keys.TABLE] = prepared.tables[_keys.TABLE]
-
-
-def _normalize_stain(sdata: SpatialData, stain: dict[str, Any] | None) -> None:
-    """Normalise the stain to a model's reference, where it has one and the images have not."""
-    if stain and not _is_normalized(sdata, stain):
-        normalize_stain(sdata, method=stain["method"], reference=stain)
-
-
-def _is_normalized(sdata: SpatialData, stain: dict[str, Any]) -> bool:
-    """Whether all is normalised to this reference already, sections left alone by choice too."""
-    try:
-        found = _sections.sections(sdata, normalized=True)
-    except ValueError:  # half of it, or with another reference: to be done again
-        return False
-    return _sections.stain_of(_sections.table_of(sdata), found) == stain
-
-
-def _load(
-    name: str,
-    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None,
-    weights: str | Path | None,
-) -> encoders.Encoder:
-    """Load the encoder of that name, or the one given in its place."""
-    if encoder is not None:
-        return encoders.load(encoder, weights=weights, name=name)
-    try:
-        return encoders.load(name, weights=weights)
-    except KeyError as error:
-        raise KeyError(
-            f"the model was trained with an encoder of your own, {name!r}: give it as encoder= "
-            f"({error.args[0]})"
-        ) from error
+    sdata.tables[spots.name] = spots.table

@@ -1,4 +1,4 @@
-"""What the image and the table of a section say about where its spots belong."""
+"""Maps of image features and expression, from which a misalignment is estimated."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._tissue import Tissue
+    from stpredict._sdata._tissue import TissueMask
 
-#: Pixels of the maps per pitch, and their number at most.
+#: Pixels of the maps per pitch, and their maximum number.
 _PX_PER_PITCH = 10
 _MOST_PX = 4_000_000
-#: Blurs of the features in pitches: about a spot, and its surroundings.
+#: Blurs of the features in pitches: about the size of a spot, and its surroundings.
 _BLURS = (0.2, 0.5)
+#: Most expressed genes, and their principal components, that the image should explain.
 _N_GENES = 1000
 _N_COMPONENTS = 3
 
 
-def evidence_of(section: Section, counts: Any, tissue: Tissue) -> Evidence:
+def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
     """Collect the evidence of one section.
 
     Parameters
     ----------
     section
-        The section.
+        Section to align.
     counts
-        (n, g), what was measured at its spots, not negative.
+        Counts at its spots, (n, g), not negative.
     tissue
-        Where in its image tissue lies.
+        Tissue mask of its image.
     """
     centers = section.centers_um
     pitch = pitch_of(centers)
@@ -50,7 +51,7 @@ def evidence_of(section: Section, counts: Any, tissue: Tissue) -> Evidence:
     features = [ndimage.gaussian_filter(each, b * blur) for b in _BLURS for each in colors]
     rim, owner = rim_of(centers, pitch)
     ys, xs = ((np.arange(size) + 0.5) * um_per_px / section.mpp for size in colors.shape[1:])
-    mask = tissue.at(np.stack(np.meshgrid(xs, ys), axis=-1)).astype(np.float32)
+    mask = tissue.contains(np.stack(np.meshgrid(xs, ys), axis=-1)).astype(np.float32)
     return Evidence(
         tissue=ndimage.gaussian_filter(mask, _BLURS[0] * blur),
         features=np.stack(features),
@@ -66,12 +67,12 @@ def evidence_of(section: Section, counts: Any, tissue: Tissue) -> Evidence:
 def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.float32], float]:
     """Optical density of the channels and its local deviation, (4, h, w), and µm per pixel."""
     level, mpp = section.levels[0], section.mpp
-    # a few pixels under each pixel of the map, for the deviation
+    # at least three pixels per pixel of the map, to measure the deviation
     for coarser in section.levels[1:]:
-        at = section.mpp * section.shape_yx[1] / coarser.shape[2]
-        if at > um_per_px / 3:
+        coarser_mpp = section.mpp * section.shape_yx[1] / coarser.shape[2]
+        if coarser_mpp > um_per_px / 3:
             break
-        level, mpp = coarser, at
+        level, mpp = coarser, coarser_mpp
     factor = max(1, round(um_per_px / mpp))
     height, width = (size // factor * factor for size in level.shape[1:])
     density = -da.log((level[:, :height, :width].astype(np.float32) + 1) / 256)
@@ -84,7 +85,7 @@ def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.flo
 
 
 def _expression(counts: Any) -> NDArray[np.float64]:
-    """Logarithm of the total and the leading components of what was measured, (n, k)."""
+    """Logarithm of the total counts, and leading components of expression, (n, k)."""
     total = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).ravel()
     n = counts.shape[0]
     mean = np.asarray(counts.mean(axis=0)).ravel()
@@ -100,7 +101,8 @@ def _expression(counts: Any) -> NDArray[np.float64]:
         sc.pp.pca(table, n_comps=n_components, random_state=0)
         columns.append(table.obsm["X_pca"])
     values = np.column_stack(columns).astype(np.float64)
-    # single spots without counts must not decide: no further out than three deviations
-    middle = np.median(values, axis=0)
-    deviation = 1.4826 * np.median(np.abs(values - middle), axis=0)
-    return np.clip(values, middle - 3 * deviation, middle + 3 * deviation)
+    # outliers, such as spots without counts, must not decide: clip at three standard deviations,
+    # estimated as 1.4826 times the median absolute deviation
+    median = np.median(values, axis=0)
+    deviation = 1.4826 * np.median(np.abs(values - median), axis=0)
+    return np.clip(values, median - 3 * deviation, median + 3 * deviation)

@@ -1,10 +1,10 @@
-"""One stain for all sections."""
+"""Normalise the stain of all sections."""
 
 from __future__ import annotations
 
 import copy as copying
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation, set_transformation
@@ -12,11 +12,20 @@ from xarray import DataArray, DataTree
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict._sdata import _provenance, _sections
-from stpredict.pp._stain import _fit as _stain_fit
-from stpredict.pp._stain import _map as _stain_map
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain, parse
+from stpredict.pp._stain._fit import (
+    Method,
+    SectionStain,
+    average_stain,
+    fit_section,
+    to_plain,
+    to_stain,
+)
+from stpredict.pp._stain._map import map_image
 from stpredict.pp._stain._pixels import DegenerateError
-from stpredict.pp._tissue._find import tissue
+from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,23 +33,31 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from squidpy.experimental.im import StainReference
 
+    from stpredict._sdata._spot_table import SpotTable
+
 
 def normalize_stain(
     sdata: SpatialData,
     *,
     method: Literal["macenko", "vahadane", "reinhard"] = "macenko",
-    reference: str | Sequence[str] | Mapping[str, Any] | StainReference | None = None,
+    reference: str
+    | Sequence[str]
+    | Mapping[str, Any]
+    | ReferenceStain
+    | StainReference
+    | None = None,
     degenerate: Literal["error", "skip"] = "error",
+    table_name: str = "table",
     copy: bool = False,
 ) -> SpatialData | None:
     """Give the H&E images of all sections the same stain.
 
-    The stain of each section is estimated from a sample of its tissue at about 2 µm per pixel,
-    and mapped to the reference's as the image is read, chunk by chunk. Tissue is what
-    ``labels["<image>_tissue"]`` marks, or, where :func:`stpredict.pp.detect_tissue` was not run,
-    what it would find. The glass of every section becomes white. :func:`stpredict.pp.embed` then
-    reads the normalised images, and a model trained on them asks :func:`stpredict.pp.prepare` to
-    normalise new sections likewise. To go back to the raw images, delete the normalised ones:
+    The stain of each section is estimated from a sample of its tissue at about 2 µm per pixel, and
+    mapped to the reference lazily, when the image is read. Tissue is taken from
+    ``labels["<image>_tissue"]`` if they exist, else detected as :func:`stpredict.pp.detect_tissue`
+    does. The glass of every section becomes white. :func:`stpredict.pp.embed` then reads the
+    normalised images, and :func:`stpredict.pp.prepare` normalises new sections to the reference of
+    a model that was trained on them. To return to the raw images, delete the normalised ones:
     ``del sdata.images["…_normalized"]``.
 
     Parameters
@@ -50,16 +67,17 @@ def normalize_stain(
     method
         ``"macenko"``: colour and strength of haematoxylin and eosin, from the extreme hues;
         ``"vahadane"``: the same, from a sparse non-negative factorisation; ``"reinhard"``: means
-        and deviations of the colours. The latter takes a section with more nuclei for one with
-        more haematoxylin.
+        and deviations of the colours, which confuses many nuclei with strong haematoxylin.
     reference
-        Whose stain all get: a section, or several, of which the stains are averaged (default: all
-        sections), or a stain fitted before, by the same method: a squidpy ``StainReference``, or
-        one that was recorded in ``uns["stpredict"]["normalize_stain"]["reference"]`` or in
-        ``model.recipe["embed"]["stain"]``.
+        Target stain: that of a section, the average over several sections (default: all), or a
+        stain fitted before by the same method: a squidpy ``StainReference``,
+        ``model.recipe.stain``, or the record in
+        ``uns["stpredict"]["normalize_stain"]["reference"]``.
     degenerate
-        Where the stain cannot be told (almost no tissue, one dye only, greyscale): ``"error"``, or
-        ``"skip"`` to leave the section's image as it is.
+        Action if the stain of a section cannot be estimated (almost no tissue, one dye only,
+        greyscale): ``"error"``, or ``"skip"`` to leave its image unchanged.
+    table_name
+        Name of the table.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -68,20 +86,19 @@ def normalize_stain(
     SpatialData | None
         Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and the
         transformations of the original, and ``uns["stpredict"]["normalize_stain"]`` of
-        ``tables["table"]``: ``method``, ``reference`` (the stain, in lists), ``reference_sections``
-        (unless a fitted reference was given), ``stains`` (each section's own, the colour of its
-        glass, and whether its ``tissue`` was ``"stored"`` or ``"found"``) and ``left_alone``
-        (sections that were skipped).
+        ``tables[table_name]``: ``reference`` (the stain, in lists), ``reference_sections`` (unless
+        a fitted reference was given), ``stains`` (of each section, with the colour of its ``glass``
+        and whether its ``tissue`` was ``"stored"`` or ``"detected"``) and ``skipped`` sections.
 
     Raises
     ------
     ValueError
-        If the stain of a section cannot be told, or that of all the reference's sections, a
-        reference is of another method, or labels of tissue do not lie on their image.
+        If the stain of a section, or of all reference sections, cannot be estimated, the reference
+        was fitted by another method, or tissue labels are not aligned with their image.
     KeyError
         If there is no such section.
     TypeError
-        If ``reference`` is none of these.
+        If ``reference`` has another type.
 
     References
     ----------
@@ -99,122 +116,135 @@ def normalize_stain(
     >>> sorted(sdata.images)
     ['S1_image', 'S1_image_normalized', 'S2_image', 'S2_image_normalized']
     """
-    _validate.one_of("method", method, _stain_fit.METHODS)
+    _validate.one_of("method", method, get_args(Method))
     _validate.one_of("degenerate", degenerate, ("error", "skip"))
-    sdata = _sections.copy_of(sdata) if copy else sdata
-    found = _sections.sections(sdata)
-    chosen, given = _reference(reference, [section.name for section in found], method)
+    spots = open_table(sdata, table_name, copy=copy)
+    sections, stain = _parse_reference(reference, spots.section_names, method)
+    map_sections(
+        spots, method=method, sections=sections, reference=stain, skip=degenerate == "skip"
+    )
+    return spots.sdata if copy else None
 
-    stains: dict[str, _stain_fit.Stain] = {}
-    left_alone: dict[str, str] = {}
-    for section in found:
-        try:
-            stains[section.name] = _stain_fit.fit_section(
-                section, tissue(sdata, section.image), method
-            )
-        except DegenerateError as error:
-            if degenerate == "error":
-                raise
-            left_alone[section.name] = error.reason
-    if given is None:
-        usable = [stains[name].fitted for name in chosen if name in stains]
-        if not usable:
+
+def map_sections(
+    spots: SpotTable,
+    *,
+    method: Method,
+    sections: Sequence[str] = (),
+    reference: StainReference | None = None,
+    skip: bool = False,
+) -> None:
+    """Map an opened table's images to a stain: ``reference``, or the average of some sections."""
+    stains, skipped = _fit_sections(spots, method, skip=skip)
+    reference_sections = [name for name in sections if name in stains]
+    if reference is None:
+        if not reference_sections:
             raise ValueError(
-                f"the stain of no reference section can be told: {_reasons(left_alone, chosen)}"
+                "the stain of no reference section can be estimated: "
+                f"{_reasons({name: skipped[name] for name in sections})}"
             )
-        given = _stain_fit.average(usable)
-
-    images = {
-        _keys.normalized(section.image): _image(sdata, section, stains[section.name], given)
-        for section in found
-        if section.name in stains
-    }
-    for section in found:
-        name = _keys.normalized(section.image)
-        if name in sdata.images:
-            del sdata.images[name]  # of an earlier call
-    for name, image in images.items():
-        sdata.images[name] = image
-    _provenance.record(
-        _sections.table_of(sdata),
-        "normalize_stain",
-        method=method,
-        reference=_stain_fit.to_plain(given),
-        reference_sections=[name for name in chosen if name in stains] or None,
+        reference = average_stain([stains[name].stain for name in reference_sections])
+    elements = spots.sdata.images
+    for section in spots.sections:
+        key = _keys.normalized(section.image)
+        elements.pop(key, None)  # of an earlier call
+        if section.name in stains:
+            elements[key] = _normalized_image(
+                elements[section.image], stains[section.name], reference
+            )
+    labels = spots.sdata.labels
+    record_step(
+        spots.table,
+        NormalizeStainStep(
+            reference=parse(ReferenceStain, to_plain(reference)),
+            reference_sections=tuple(reference_sections) or None,
+            skipped=tuple(skipped),
+        ),
         stains={
             section.name: {
-                **_stain_fit.to_plain(stains[section.name].fitted),
+                **to_plain(stains[section.name].stain),
                 "glass": stains[section.name].white.tolist(),
-                "tissue": "stored" if _keys.tissue(section.image) in sdata.labels else "found",
+                "tissue": "stored" if _keys.tissue(section.image) in labels else "detected",
             }
-            for section in found
+            for section in spots.sections
             if section.name in stains
         },
-        left_alone=list(left_alone),
     )
-    whose = _validate.listing(chosen) if chosen else "the reference given"
-    tell(f"normalize_stain: {len(stains)} sections to the stain of {whose} ({method})")
-    if left_alone:
-        tell(f"normalize_stain: left as they are: {_reasons(left_alone, list(left_alone))}")
-    return sdata if copy else None
+    target = _validate.listing(sections) if sections else "the given reference"
+    tell(f"normalize_stain: {len(stains)} sections to the stain of {target} ({method})")
+    if skipped:
+        tell(f"normalize_stain: left unchanged: {_reasons(skipped)}")
 
 
-def _reasons(left_alone: dict[str, str], names: list[str]) -> str:
-    return "; ".join(f"{name} ({left_alone[name]})" for name in names)
+def _fit_sections(
+    spots: SpotTable, method: Method, *, skip: bool
+) -> tuple[dict[str, SectionStain], dict[str, str]]:
+    """Stains of the sections, and why the stain of others could not be estimated."""
+    stains: dict[str, SectionStain] = {}
+    skipped: dict[str, str] = {}
+    for section in spots.sections:
+        try:
+            tissue = tissue_mask(spots.sdata, section.image)
+            stains[section.name] = fit_section(section, tissue, method)
+        except DegenerateError as error:
+            if not skip:
+                raise
+            skipped[section.name] = error.reason
+    return stains, skipped
 
 
-def _reference(
-    reference: object, names: list[str], method: str
+def _reasons(skipped: dict[str, str]) -> str:
+    return "; ".join(f"{name} ({reason})" for name, reason in skipped.items())
+
+
+def _parse_reference(
+    reference: object, available: list[str], method: str
 ) -> tuple[list[str], StainReference | None]:
-    """Sections to fit the reference to, or the reference that was fitted before."""
+    """Sections to fit the reference to, or a reference that was fitted before."""
     from squidpy.experimental.im import StainReference
 
-    if isinstance(reference, Mapping | StainReference):
-        return [], _stain_fit.from_plain(reference, method)
+    if isinstance(reference, Mapping | ReferenceStain | StainReference):
+        return [], to_stain(reference, method)
     if reference is None:
-        return names, None
+        return available, None
     try:
-        chosen = [reference] if isinstance(reference, str) else list(reference)  # type: ignore[call-overload]
+        names = [reference] if isinstance(reference, str) else list(reference)  # type: ignore[call-overload]
     except TypeError:
         raise TypeError(
-            "reference= must be a section, a list of sections, or a fitted reference: "
+            "reference= must be a section, a list of sections, or a fitted stain, not "
             f"{type(reference).__name__}"
         ) from None
-    if not chosen:
+    if not names:
         raise ValueError("reference= is empty")
-    absent = [name for name in chosen if name not in names]
+    absent = [name for name in names if name not in available]
     if absent:
         raise KeyError(
             f"no section {_validate.listing(map(repr, absent))}; sections: "
-            f"{_validate.listing(names)}"
+            f"{_validate.listing(available)}"
         )
-    return list(dict.fromkeys(chosen)), None
+    return list(dict.fromkeys(names)), None
 
 
-def _image(
-    sdata: SpatialData,
-    section: _sections.Section,
-    stain: _stain_fit.Stain,
-    reference: StainReference,
+def _normalized_image(
+    image: DataArray | DataTree, stain: SectionStain, reference: StainReference
 ) -> DataArray | DataTree:
-    """The normalised twin of an image: level by level, so that a coarse one is read alone."""
-    element = sdata.images[section.image]
+    """The normalised image, level by level, so that a coarse level can be read alone."""
 
     def mapped(level: DataArray) -> DataArray:
         upright = level.transpose("c", "y", "x")
-        twin = upright.copy(data=_stain_map.apply(upright.data, stain, reference))
-        twin.attrs = copying.deepcopy(level.attrs)  # holds the transformations
-        return twin
+        result = upright.copy(data=map_image(upright.data, stain, reference))
+        result.attrs = copying.deepcopy(level.attrs)  # holds the transformations
+        return result
 
-    if isinstance(element, DataTree):
+    if isinstance(image, DataTree):
         levels = {
-            scale: element[scale].ds.assign(image=mapped(element[scale].ds["image"]))
-            for scale in element.children
+            scale: image[scale].ds.assign(image=mapped(image[scale].ds["image"]))
+            for scale in image.children
         }
-        twin: DataArray | DataTree = DataTree.from_dict(levels)
+        normalized: DataArray | DataTree = DataTree.from_dict(levels)
     else:
-        twin = mapped(element)
-    transformations = get_transformation(element, get_all=True)
-    set_transformation(twin, copying.deepcopy(transformations), set_all=True)
-    Image2DModel().validate(twin)
-    return twin
+        normalized = mapped(image)
+    transformations = get_transformation(image, get_all=True)
+    set_transformation(normalized, copying.deepcopy(transformations), set_all=True)
+    Image2DModel().validate(normalized)
+    return normalized

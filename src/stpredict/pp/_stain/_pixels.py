@@ -1,4 +1,4 @@
-"""Pixels of stained tissue, sampled from a section; arrays only."""
+"""Sample pixels of stained tissue from a section."""
 
 from __future__ import annotations
 
@@ -7,60 +7,69 @@ from typing import TYPE_CHECKING
 import dask
 import numpy as np
 
+from stpredict.tiles import WHITE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._tissue import Tissue
+    from stpredict._sdata._tissue import TissueMask
 
-#: Glass of a normalised image, and what lies beyond its border (`tiles.WHITE`).
-WHITE = 255
 #: Mean optical density of the least stained tissue: Macenko et al., ISBI (2009), 1107.
 LEAST_DENSITY = 0.15
 #: µm per pixel at which a nucleus is still several pixels wide.
 _FIT_MPP = 2.0
-#: Pixels looked at, and of those on tissue, fitted to.
+#: Pixels that are read, and pixels of tissue that a stain is fitted to.
 _MOST_PIXELS, _MOST_FITTED = 2_000_000, 100_000
-#: Side of the image in which tissue is told from glass.
+#: Side of the image in which the colour of the glass is measured.
 _COARSE_PX = 2000
-#: Tissue pixels that a fit needs: so many, and this share of the image.
+#: Minimum number of tissue pixels for a fit, and their minimum share of the image.
 _LEAST_PIXELS, _LEAST_SHARE = 200, 0.001
-#: Background darker than this (mean of the 8-bit channels) is no glass.
+#: Background darker than this (mean of the 8-bit channels) is not glass.
 _GLASS = 200
 
 
 class DegenerateError(ValueError):
-    """The stain of a section cannot be told."""
+    """The stain of a section cannot be estimated."""
 
     def __init__(self, section: Section, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"the stain of section {section.name!r} cannot be told: {reason}. To leave such "
-            'sections as they are: stp.pp.normalize_stain(..., degenerate="skip")'
+            f"the stain of section {section.name!r} cannot be estimated: {reason}. To leave such "
+            'sections unchanged: stp.pp.normalize_stain(..., degenerate="skip")'
         )
 
 
 def tissue_pixels(
-    section: Section, tissue: Tissue
+    section: Section, tissue: TissueMask
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Sample pixels of stained tissue, (3, n), glass made white; and the colour of the glass."""
+    """Sample pixels of stained tissue, (3, n), on white glass; and the colour of the glass, (3,).
+
+    Raises
+    ------
+    DegenerateError
+        If the section has almost no tissue.
+    """
     level = section.levels[0]
     for coarser in section.levels[1:]:
         if section.mpp * section.shape_yx[1] / coarser.shape[2] <= _FIT_MPP:
             level = coarser
-    apart = int(np.ceil(np.sqrt(level.shape[1] * level.shape[2] / _MOST_PIXELS)))
+    step = int(np.ceil(np.sqrt(level.shape[1] * level.shape[2] / _MOST_PIXELS)))
     last = section.levels[-1]
     skip = int(np.ceil(max(last.shape[1:]) / _COARSE_PX))
-    grid, coarse = dask.compute(level[:, ::apart, ::apart], last[:, ::skip, ::skip])
-    mask = _tissue_at(tissue, coarse.shape[1:], apart=skip * section.shape_yx[1] / last.shape[2])
-    white = _glass(coarse, mask)
-    balanced = np.rint(balance(grid, white)).astype(np.uint8)
+    sample, coarse = dask.compute(level[:, ::step, ::step], last[:, ::skip, ::skip])
+    # tissue at the pixels of the coarse image, by their position in the finest level
+    spacing = skip * section.shape_yx[1] / last.shape[2]
+    ys, xs = (np.arange(size) * spacing for size in coarse.shape[1:])
+    mask = tissue.contains(np.stack(np.meshgrid(xs, ys), axis=-1))
+    white = _glass_colour(coarse, mask)
+    balanced = np.rint(white_balance(sample, white)).astype(np.uint8)
     density = np.log(256 / (np.arange(256, dtype=np.float32) + 1))[balanced].mean(axis=0)
-    ys, xs = (
+    rows, columns = (
         ((np.arange(n) + 0.5) * m / n).astype(int)
-        for n, m in zip(grid.shape[1:], mask.shape, strict=True)
+        for n, m in zip(sample.shape[1:], mask.shape, strict=True)
     )
-    stained = mask[np.ix_(ys, xs)] & (density > LEAST_DENSITY)
+    stained = mask[np.ix_(rows, columns)] & (density > LEAST_DENSITY)
     pixels = balanced[:, stained]
     n = pixels.shape[1]
     if n < max(_LEAST_PIXELS, _LEAST_SHARE * stained.size):
@@ -69,22 +78,16 @@ def tissue_pixels(
     return pixels[:, np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int)], white
 
 
-def _tissue_at(tissue: Tissue, shape: tuple[int, ...], *, apart: float) -> NDArray[np.bool_]:
-    """Tissue in the pixels of a coarse image, so many pixels of the finest level apart."""
-    ys, xs = (np.arange(size) * apart for size in shape)
-    return tissue.at(np.stack(np.meshgrid(xs, ys), axis=-1))
-
-
-def _glass(image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Colour of the glass, (3,); white where none is seen."""
+def _glass_colour(image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Colour of the glass, (3,); white if the image shows almost none."""
     glass = ~tissue & (image.mean(axis=0) >= _GLASS)
     if np.count_nonzero(glass) < _LEAST_PIXELS:
         return np.full(3, float(WHITE))
     return np.asarray(np.median(image[:, glass], axis=1), dtype=np.float64)
 
 
-def balance(image: NDArray[np.uint8], white: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Scale the channels so that glass becomes white; what is brighter is glass, too."""
+def white_balance(image: NDArray[np.uint8], white: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Scale the channels so that glass, and whatever is brighter, becomes white."""
     values = (np.arange(256, dtype=np.float64) + 1) * (WHITE + 1) / (white[:, None] + 1) - 1
     table = np.minimum(values, WHITE).astype(np.float32)
     return np.stack([table[c][image[c]] for c in range(3)])

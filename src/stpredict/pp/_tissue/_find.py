@@ -1,4 +1,4 @@
-"""Tissue told from glass, at a coarse resolution, whatever the size of the image."""
+"""Separate tissue from glass at a coarse resolution, for images of any size."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from spatialdata.models import Image2DModel
 from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of
-from stpredict._sdata._tissue import MOST_PX, Tissue, tissue_of
+from stpredict._sdata._tissue import MOST_PX, TissueMask, stored_tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-#: How tissue can be told from glass; squidpy's.
+#: Methods of :func:`squidpy.experimental.im.detect_tissue`.
 METHODS = ("otsu", "felzenszwalb", "weka")
 
-#: µm per pixel at which tissue is looked for: a level of a pyramid is taken from 4 to 8.
+#: Target µm per pixel; pyramid levels from 4 to 8 µm per pixel are used as they are.
 _WORKING_UM = 5.6
-#: Where µm are not known, the image is brought down to about this many pixels.
+#: If the µm per pixel are unknown, the image is downsampled to about this many pixels.
 _WORKING_PX = 2_000_000
-#: Small images are not brought below this many pixels on their longer side.
+#: Small images keep at least this many pixels on their longer side.
 _LEAST_SIDE = 512
-#: Corners darker than this (mean of the 8-bit channels) are no glass.
+#: Corners darker than this (mean of the 8-bit channels) are not glass.
 _GLASS = 200
-#: The corner of an image: this share of its sides.
+#: Side of the corners, as a share of the image's sides.
 _CORNER = 0.02
-#: Least difference in brightness between glass and tissue, of 255. Pale eosin differs by 40 and
-#: more; the halves into which a threshold splits empty glass with stain spilled over it, by 12.
+#: Minimum difference in brightness between glass and tissue, of 255. Pale eosin differs by at
+#: least 40; the two halves of empty glass with spilled stain differ by 12.
 _CONTRAST = 20
-#: Pale stroma, fat and lumina are tissue where stained tissue encloses them: holes up to this area
-#: (a circle of 250 µm) are filled, but none larger than a share of the image.
+#: Pale stroma, fat and lumina inside stained tissue count as tissue: holes up to this area (a
+#: circle of 250 µm) are filled, unless larger than a share of the image.
 _HOLE_UM2, _HOLE_SHARE = 50_000, 0.001
-#: Smaller pieces are debris: twelve Visium spots, and at most a share of the image.
+#: Smaller pieces are debris: the area of twelve Visium spots, at most a share of the image.
 _PIECE_UM2, _PIECE_SHARE = 100_000, 0.01
-#: Clefts narrower than some 10 pixels are closed.
+#: Cycles of smoothing, which close clefts narrower than about 10 pixels.
 _SMOOTHING = 1
 
 
-def tissue(sdata: SpatialData, image: str) -> Tissue:
-    """Where tissue lies in an image: as its labels say, or else as is found now."""
+def tissue_mask(sdata: SpatialData, image: str) -> TissueMask:
+    """Tissue mask of an image: the stored one, else detected now and not stored."""
     levels = levels_of(sdata, image)
     shape_yx = levels[0].shape[1], levels[0].shape[2]
-    stored = tissue_of(sdata, image, shape_yx)
+    stored = stored_tissue_mask(sdata, image, shape_yx)
     if stored is not None:
         return stored
     pieces, scale = find_tissue(levels, mpp=mpp_of(sdata, image))
-    return Tissue(mask=pieces > 0, scale=scale, shape_yx=shape_yx)
+    return TissueMask(mask=pieces > 0, scale=scale, shape_yx=shape_yx)
 
 
 def find_tissue(
@@ -76,8 +76,7 @@ def find_tissue(
     -------
     tuple
         Number of the piece in each coarse pixel, 0 for glass, (y, x); and pixels of the finest
-        level per coarse pixel, x and y. An image of which no corner is glass has no glass to tell:
-        all of it is one piece.
+        level per coarse pixel, x and y. An image without glass in any corner is one piece.
     """
     image, scale = _coarse(levels, mpp)
     corners = _corners(image)
@@ -85,9 +84,9 @@ def find_tissue(
         return np.ones(image.shape[1:], dtype=np.int32), scale
     area_um2 = None if mpp is None else image[0].size * scale[0] * scale[1] * mpp**2
     pieces = _segment(image, method, corners >= _GLASS, area_um2)
-    found = pieces > 0
-    # a threshold also splits what is one
-    if not found.any() or corners.max() - image[:, found].mean() < _CONTRAST:
+    on_tissue = pieces > 0
+    # a threshold splits any image in two, also one of glass only
+    if not on_tissue.any() or corners.max() - image[:, on_tissue].mean() < _CONTRAST:
         pieces = np.zeros_like(pieces)
     return pieces, scale
 
@@ -97,20 +96,20 @@ def _coarse(
 ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """Image at the working resolution, and pixels of the finest level per pixel, x and y."""
     height, width = levels[0].shape[1:]
-    wanted = np.sqrt(height * width / _WORKING_PX) if mpp is None else _WORKING_UM / mpp
-    wanted = max(wanted, np.sqrt(height * width / MOST_PX))
-    wanted = max(1.0, min(wanted, max(height, width) / _LEAST_SIDE))
-    chosen = levels[0]
-    for level in levels[1:]:
-        if width / level.shape[2] > wanted * np.sqrt(2):
+    target = np.sqrt(height * width / _WORKING_PX) if mpp is None else _WORKING_UM / mpp
+    target = max(target, np.sqrt(height * width / MOST_PX))
+    target = max(1.0, min(target, max(height, width) / _LEAST_SIDE))
+    level = levels[0]
+    for coarser in levels[1:]:
+        if width / coarser.shape[2] > target * np.sqrt(2):
             break
-        chosen = level
-    factor = max(1, round(wanted / (width / chosen.shape[2])))
-    scale = width / chosen.shape[2] * factor, height / chosen.shape[1] * factor
-    if factor > 1:  # chunk by chunk
-        chosen = da.coarsen(np.mean, chosen, {1: factor, 2: factor}, trim_excess=True)
-        chosen = chosen.round().astype(np.uint8)
-    return np.asarray(chosen), scale
+        level = coarser
+    factor = max(1, round(target / (width / level.shape[2])))
+    scale = width / level.shape[2] * factor, height / level.shape[1] * factor
+    if factor > 1:  # lazily, so that the level is read chunk by chunk
+        level = da.coarsen(np.mean, level, {1: factor, 2: factor}, trim_excess=True)
+        level = level.round().astype(np.uint8)
+    return np.asarray(level), scale
 
 
 def _corners(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -125,8 +124,8 @@ def _segment(
 ) -> NDArray[np.int32]:
     from squidpy.experimental.im import BackgroundDetectionParams, detect_tissue
 
-    # thresholds need to know that glass is bright, which squidpy takes for granted when it is
-    # given no corners, and else tells from corners that vignetting may have darkened
+    # without corners, squidpy's thresholds assume bright glass; with corners, they infer it from
+    # pixels that vignetting may have darkened
     corners = glass if method == "weka" else np.zeros(4, dtype=bool)
     upper_left, upper_right, lower_left, lower_right = map(bool, corners)
     options: dict[str, Any] = {
@@ -139,19 +138,19 @@ def _segment(
         ),
         "close_holes_smaller_than_frac": _share(_HOLE_UM2, area_um2, _HOLE_SHARE),
         "min_specimen_area_frac": _share(_PIECE_UM2, area_um2, _PIECE_SHARE),
-        # without a number squidpy drops the smaller of several pieces
+        # by default squidpy drops the smaller of several pieces
         "n_samples": image[0].size,
         "mask_smoothing_cycles": _SMOOTHING,
         "auto_max_pixels": image[0].size,
     }
-    # squidpy writes labels at full resolution; on an object with the coarse image only, it is not
-    # asked to
+    # squidpy writes labels at full resolution, so it gets an object with the coarse image only
     small = SpatialData(images={"image": Image2DModel.parse(image, dims=("c", "y", "x"))})
     with quiet(SPATIALDATA), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        # squidpy 1.8 calls scikit-image and scikit-learn in ways that they are giving up
+        # squidpy 1.8 uses deprecated parameters of scikit-image and scikit-learn
         warnings.simplefilter("ignore", FutureWarning)
         return np.asarray(detect_tissue(small, "image", inplace=False, **options), dtype=np.int32)
 
 
 def _share(area_um2: float, image_um2: float | None, most: float) -> float:
+    """Area as a share of the image, at most ``most``."""
     return most if image_um2 is None else min(most, area_um2 / image_um2)

@@ -1,151 +1,141 @@
-"""Training and test sections of a fold, with all that learns from data learnt anew."""
+"""Training and test sections of a fold, with fitted preprocessing repeated on training rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import _keys, encoders
-from stpredict._sdata import _provenance, _sections
-from stpredict.pp._balance import balance
-from stpredict.pp._embed import embed_with
-from stpredict.pp._rank_expression import rank_expression
-from stpredict.pp._select_genes import select_genes
-from stpredict.pp._stain._normalize_stain import normalize_stain
-from stpredict.tl._crossval._folds import only
+from stpredict import _keys
+from stpredict._sdata._provenance import read_step, read_steps
+from stpredict._sdata._steps import (
+    BalanceStep,
+    EmbedStep,
+    NormalizeStainStep,
+    RankStep,
+    SelectGenesStep,
+)
+from stpredict.pp._replay import load_encoder, replay
+from stpredict.pp._stain._fit import to_stain
+from stpredict.pp._stain._normalize_stain import map_sections
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anndata import AnnData
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
-
-#: Encoded at a time.
-_BATCH = 64
 
 
 def fold_data(
-    sdata: SpatialData, held_out: NDArray[np.intp], *, device: str
-) -> tuple[SpatialData, SpatialData]:
-    """Split into training and test sections.
+    spots: SpotTable, held_out: NDArray[np.intp], *, device: str
+) -> tuple[SpotTable, SpotTable]:
+    """Split a table into training and test sections.
 
-    Steps that learn from the rows they are run on were run on all sections. They are run again, as
-    they were recorded, on the training sections: the choice of genes, ranks among chosen genes,
-    weights of groups, and the stain that sections of the test were part of.
+    Steps that learn from rows were run on all sections. They are repeated, as recorded, on the
+    training sections: selected genes, ranks among selected genes, weights of groups, and a
+    reference stain that test sections contributed to, with the embeddings of its images.
     """
-    rows = np.arange(_sections.table_of(sdata).n_obs)
-    train, test = only(sdata, np.delete(rows, held_out)), only(sdata, held_out)
-    _stain(train, test, device=device)
-    _genes(train, test)
-    _weights(train)
-    return train, test
+    training = spots.subset(np.delete(np.arange(spots.table.n_obs), held_out))
+    test = spots.subset(held_out)
+    _refit_stain(training, test, device=device)
+    _refit_genes(training, test)
+    _refit_weights(training)
+    return training, test
 
 
-def check_redoable(table: AnnData, folds: Folds) -> None:
-    """Require that what has to be run again can be."""
-    region = _sections.region_of(table)
-    moving = any(
-        _moves(table, set(region[rows]), set(np.delete(region, rows))) for _, rows in folds
-    )
-    for slot, recipe in _stained(table).items() if moving else ():
+def check_repeatable(spots: SpotTable, folds: Folds) -> None:
+    """Require that every step that has to be repeated in a fold can be."""
+    section = spots.section_of_row
+    if not any(
+        _reference_changes(spots.table, section[fold.rows], np.delete(section, fold.rows))
+        for fold in folds
+    ):
+        return
+    for slot, step in _stained_embeddings(spots.table).items():
         try:
-            loaded = encoders.load(recipe["encoder"])
-        except KeyError as error:
+            load_encoder(step)
+        except (KeyError, ValueError) as error:
+            what = "a custom encoder" if isinstance(error, KeyError) else "custom weights"
             raise ValueError(
-                f"obsm[{slot!r}] was made by an encoder of your own on images whose stain was "
-                "normalised to sections that are left out in turn, so that it has to be made again "
-                "without them: give stp.pp.normalize_stain a reference= from elsewhere, or embed "
-                "with an encoder that stp.encoders.load knows by name"
+                f"obsm[{slot!r}] has to be computed again in each fold, because its images were "
+                f"normalised to the stain of held-out sections, but it was made by {what}: give "
+                "stp.pp.normalize_stain a reference= from elsewhere"
             ) from error
-        if loaded.weights_hash != recipe["weights_hash"]:
-            raise ValueError(
-                f"obsm[{slot!r}] was made by {recipe['encoder']!r} with weights of your own on "
-                "images whose stain was normalised to sections that are left out in turn, so that "
-                "it has to be made again without them: give stp.pp.normalize_stain a reference= "
-                "from elsewhere"
-            )
 
 
-def genes_given(table: AnnData) -> bool:
-    """Whether the selected genes were given, not chosen by their values."""
-    return "n_top_genes" not in _provenance.recorded(table, "select_genes")
+def genes_are_preselected(table: AnnData) -> bool:
+    """Whether the selected genes were given by name, not selected by their values."""
+    step = read_step(table, SelectGenesStep)
+    return step is None or step.n_top_genes is None
 
 
-def _moves(table: AnnData, test: set[str], train: set[str]) -> bool:
-    """Whether the stain all were normalised to is in part that of sections left out."""
-    known = _provenance.recorded(table, "normalize_stain").get("reference_sections") or ()
-    return bool(test & set(known) - train)
+def _reference_changes(table: AnnData, test: Iterable[str], training: Iterable[str]) -> bool:
+    """Whether held-out sections contributed to the reference stain."""
+    step = read_step(table, NormalizeStainStep)
+    sections = set() if step is None else set(step.reference_sections or ())
+    return bool(sections & set(test) - set(training))
 
 
-def _stained(table: AnnData) -> dict[str, dict[str, Any]]:
-    """Embeddings of normalised images, and how they were made."""
-    known = _provenance.recorded(table, "embed")
+def _stained_embeddings(table: AnnData) -> dict[str, EmbedStep]:
+    """Embeddings of normalised images."""
     return {
-        slot: how
-        for slot, how in known.items()
-        if isinstance(how, dict) and "stain" in how and slot in table.obsm
+        slot: step
+        for slot, step in read_steps(table, EmbedStep).items()
+        if step.stain is not None and slot in table.obsm
     }
 
 
-def _stain(train: SpatialData, test: SpatialData, *, device: str) -> None:
+def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     """Normalise to the stain of training sections only, and embed again."""
-    table = _sections.table_of(train)
-    names = _sections.section_names(table)
-    if not _moves(table, set(_sections.section_names(_sections.table_of(test))), set(names)):
+    names = training.section_names
+    step = read_step(training.table, NormalizeStainStep)
+    if step is None or not _reference_changes(training.table, test.section_names, names):
         return
-    known = _provenance.recorded(table, "normalize_stain")
-    degenerate: Literal["skip", "error"] = "skip" if known.get("left_alone") else "error"
-    kept = [name for name in known["reference_sections"] if name in names]
-    normalize_stain(train, method=known["method"], reference=kept or None, degenerate=degenerate)
-    stain = _provenance.recorded(table, "normalize_stain")["reference"]
-    normalize_stain(test, method=known["method"], reference=stain, degenerate=degenerate)
-    for slot, how in _stained(table).items():
-        encoder = encoders.load(how["encoder"])
-        for sections in (train, test):
-            embed_with(
-                sections,
-                encoder,
-                source=how["encoder"],
-                tile_um=how["tile_um"],
-                n_subtiles=how["n_subtiles"],
-                batch_size=_BATCH,
+    # without any reference section left, all training sections are the reference
+    remaining = [name for name in step.reference_sections or () if name in names] or names
+    method, skip = step.reference.method, bool(step.skipped)
+    map_sections(training, method=method, sections=remaining, skip=skip)
+    fitted = read_step(training.table, NormalizeStainStep) or step
+    map_sections(test, method=method, reference=to_stain(fitted.reference, method), skip=skip)
+    for slot, embed_step in _stained_embeddings(training.table).items():
+        encoder = load_encoder(embed_step)
+        for part in (training, test):
+            replay(
+                part,
+                replace(embed_step, stain=fitted.reference),
+                slot=slot,
+                encoder=encoder,
                 device=device,
-                key_added=slot,
             )
 
 
-def _genes(train: SpatialData, test: SpatialData) -> None:
-    """Select on training rows, and rank among what is selected where ranks were among that."""
-    table = _sections.table_of(train)
+def _refit_genes(training: SpotTable, test: SpotTable) -> None:
+    """Select genes on training rows, and repeat ranks that were among the selected genes."""
+    table = training.table
     if _keys.SELECTED not in table.var:
         return
-    before = set(table.var_names[table.var[_keys.SELECTED]])
-    if not genes_given(table):
-        how = _provenance.recorded(table, "select_genes")
-        select_genes(train, n_top_genes=how["n_top_genes"], flavor=how["flavor"])
-    after = table.var_names[table.var[_keys.SELECTED]].tolist()
-    for layer, how in _provenance.recorded(table, "rank_expression").items():
-        if isinstance(how, dict) and set(how.get("genes") or ()) == before:
-            for sections in (train, test):
-                rank_expression(
-                    sections,
-                    layer=how.get("layer"),
-                    genes=after,
-                    method=how["method"],
-                    normalize=how["normalize"],
-                    key_added=layer,
-                )
+    previous = set(table.var_names[table.var[_keys.SELECTED]])
+    step = read_step(table, SelectGenesStep)
+    if step is not None and not genes_are_preselected(table):
+        replay(training, step)
+    selected = tuple(table.var_names[table.var[_keys.SELECTED]])
+    for rank_step in read_steps(table, RankStep).values():
+        if set(rank_step.genes or ()) == previous:
+            for part in (training, test):
+                replay(part, replace(rank_step, genes=selected))
 
 
-def _weights(train: SpatialData) -> None:
-    """Balance groups as they are in training; clusters are those of single sections anyway."""
-    table = _sections.table_of(train)
-    columns = _provenance.recorded(table, "balance").get("by")
-    if columns and _keys.SAMPLING_WEIGHT in table.obs:
-        single = table.obs.groupby(list(columns), observed=True).ngroups == 1
-        if single:
-            table.obs[_keys.SAMPLING_WEIGHT] = 1.0
-        else:
-            balance(train, by=list(columns))
+def _refit_weights(training: SpotTable) -> None:
+    """Balance the groups of the training rows; expression clusters never span sections."""
+    table = training.table
+    step = read_step(table, BalanceStep)
+    if step is None or not step.by or _keys.SAMPLING_WEIGHT not in table.obs:
+        return
+    if table.obs.groupby(list(step.by), observed=True).ngroups == 1:
+        table.obs[_keys.SAMPLING_WEIGHT] = 1.0
+    else:
+        replay(training, step)

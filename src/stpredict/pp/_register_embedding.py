@@ -1,0 +1,141 @@
+"""Register features that were computed elsewhere as an embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stpredict import _keys, _validate
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import EmbedStep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
+
+
+def register_embedding(
+    sdata: SpatialData,
+    key: str,
+    *,
+    encoder: str,
+    tile_um: float,
+    mpp: float | None = None,
+    n_subtiles: int = 1,
+    weights_hash: str | None = None,
+    table_name: str = "table",
+    copy: bool = False,
+) -> SpatialData | None:
+    """Make features that were computed elsewhere usable by every ``fit_*`` and by ``predict``.
+
+    The features may come from your own model or from another tool, such as LazySlide. What is given
+    here is recorded as :func:`stpredict.pp.embed` does, and :func:`stpredict.tl.predict` requires
+    the same for new sections. :func:`stpredict.pp.prepare` cannot compute such features: register
+    them on new sections with the same parameters before calling it.
+
+    Parameters
+    ----------
+    sdata
+        Sections with a table.
+    key
+        Slot in ``obsm`` with one row of features per spot, (n_obs, d).
+    encoder
+        Name of the encoder, by which different features are distinguished.
+    tile_um
+        Side of a tile in µm.
+    mpp
+        µm per pixel at which the encoder saw the tiles, if known.
+    n_subtiles
+        Number of sub-tiles along each side of a tile; if it is not 1, ``obsm["<key>_subtiles"]``
+        must hold their features, (n_obs, n_subtiles², d), row by row from the upper left.
+    weights_hash
+        Any string that identifies the weights, if they should be compared.
+    table_name
+        Name of the table.
+    copy
+        Return a changed copy instead of changing ``sdata``.
+
+    Returns
+    -------
+    SpatialData | None
+        Writes ``uns["stpredict"]["embed"][key]`` of ``tables[table_name]``, and stores
+        ``obsm[key]`` as float32.
+
+    Raises
+    ------
+    KeyError
+        If ``obsm`` has no such slot.
+    ValueError
+        If the features are not two-dimensional and finite, sub-tiles do not match them, or a
+        parameter is out of range.
+    TypeError
+        If the features are not floating-point numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import stpredict as stp
+    >>> sdata = stp.datasets.phantom()
+    >>> table = sdata.tables["table"]
+    >>> table.obsm["my_features"] = np.random.default_rng(0).normal(size=(table.n_obs, 16))
+    >>> stp.pp.register_embedding(sdata, "my_features", encoder="my_model", tile_um=112)
+    >>> table.obsm["my_features"].dtype
+    dtype('float32')
+    """
+    _validate.positive("tile_um", tile_um, unit="µm")
+    if mpp is not None:
+        _validate.positive("mpp", mpp, unit="µm per pixel")
+    _validate.whole_number("n_subtiles", n_subtiles)
+    if not isinstance(encoder, str) or not encoder:
+        raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
+    spots = open_table(sdata, table_name, copy=copy)
+    features = {key: _features(spots, key)}
+    n_obs, dimension = _require_shape(key, features[key], (spots.table.n_obs, -1))
+    if n_subtiles > 1:
+        slot = _keys.subtiles(key)
+        features[slot] = _features(spots, slot)
+        _require_shape(slot, features[slot], (n_obs, n_subtiles**2, dimension))
+    spots.table.obsm.update(features)
+    step = EmbedStep(
+        encoder=encoder,
+        weights_hash=weights_hash,
+        tile_um=float(tile_um),
+        mpp=None if mpp is None else float(mpp),
+        n_subtiles=n_subtiles,
+        registered=True,
+    )
+    record_step(spots.table, step, slot=key)
+    return spots.sdata if copy else None
+
+
+def _features(spots: SpotTable, slot: str) -> NDArray[np.float32]:
+    """Features of a slot as float32, finite."""
+    if slot not in spots.table.obsm:
+        raise KeyError(
+            f"obsm has no {slot!r}; slots: {_validate.listing(spots.table.obsm)}. Store the "
+            "features there first"
+        )
+    values = np.asarray(spots.table.obsm[slot])
+    if not np.issubdtype(values.dtype, np.floating):
+        raise TypeError(f"obsm[{slot!r}] must be floating-point numbers, not {values.dtype}")
+    features = values.astype(np.float32)
+    _validate.finite(features, what=f"obsm[{slot!r}]")  # also where float32 overflows
+    return features
+
+
+def _require_shape(
+    slot: str, values: NDArray[np.float32], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Require a shape, in which -1 stands for any number above 0."""
+    matches = len(values.shape) == len(shape) and all(
+        size == expected or (expected == -1 and size > 0)
+        for size, expected in zip(values.shape, shape, strict=True)
+    )
+    if not matches:
+        described = ", ".join("d" if size == -1 else str(size) for size in shape)
+        raise ValueError(f"obsm[{slot!r}] has the shape {values.shape}; it must be ({described})")
+    return values.shape

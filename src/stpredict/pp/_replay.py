@@ -1,0 +1,131 @@
+"""Repeat recorded steps on an opened table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stpredict import encoders
+from stpredict._sdata._steps import (
+    BalanceStep,
+    EmbedStep,
+    NeighborsStep,
+    NormalizeStainStep,
+    NormalizeStep,
+    RankStep,
+    SelectGenesStep,
+    SmoothStep,
+)
+from stpredict.pp._balance import weight_spots
+from stpredict.pp._embed import embed_tiles
+from stpredict.pp._neighbors import link_neighbors
+from stpredict.pp._normalize import normalize_counts
+from stpredict.pp._rank_expression import rank_layer
+from stpredict.pp._select_genes import mark_genes
+from stpredict.pp._smooth import smooth_layer
+from stpredict.pp._stain._fit import to_stain
+from stpredict.pp._stain._normalize_stain import map_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import Step
+
+#: Tiles at a time.
+_BATCH_SIZE = 64
+
+
+def replay(
+    spots: SpotTable,
+    step: Step,
+    *,
+    slot: str | None = None,
+    encoder: encoders.Encoder | None = None,
+    batch_size: int = _BATCH_SIZE,
+    device: str = "auto",
+) -> None:
+    """Run a recorded step on an opened table, under the default names of its slots.
+
+    Parameters
+    ----------
+    spots
+        Opened table, which is changed.
+    step
+        Step to run.
+    slot
+        Slot in ``obsm`` that an `EmbedStep` writes.
+    encoder
+        Encoder of an `EmbedStep`, by default loaded by its recorded name.
+    batch_size
+        Tiles at a time.
+    device
+        ``"auto"``: cuda, then mps, then cpu.
+    """
+    if isinstance(step, EmbedStep):
+        loaded = encoder or load_encoder(step)
+        embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
+    else:
+        _RUN[type(step)](spots, step)
+
+
+def load_encoder(
+    step: EmbedStep,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    *,
+    weights: str | Path | None = None,
+) -> encoders.Encoder:
+    """Load the encoder of a step by its name, or wrap the given one; its weights must match.
+
+    Raises
+    ------
+    KeyError
+        If the name is unknown, because the encoder is a module or function of the user.
+    ValueError
+        If the weights are not those of the step.
+    """
+    name = str(step.encoder)
+    if encoder is not None:
+        loaded = encoders.load(encoder, weights=weights, name=name)
+    else:
+        try:
+            loaded = encoders.load(name, weights=weights)
+        except KeyError as error:
+            raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+    if loaded.weights_hash != step.weights_hash:
+        raise ValueError(
+            f"the encoder {loaded.name!r} has other weights than recorded "
+            f"({loaded.weights_hash[:12]}… instead of {str(step.weights_hash)[:12]}…): give the "
+            "same file as weights="
+        )
+    return loaded
+
+
+def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
+    """Normalise to the recorded reference, unless the images are normalised to it already."""
+    try:
+        if spots.stain == step.reference:
+            return
+    except ValueError:  # only some images are normalised: normalise all of them again
+        pass
+    method = step.reference.method
+    map_sections(
+        spots,
+        method=method,
+        reference=to_stain(step.reference, method),
+        skip=bool(step.skipped),
+    )
+
+
+#: Function that runs each kind of step, apart from `EmbedStep`, which takes an encoder.
+_RUN: dict[type[Step], Callable[[SpotTable, Any], None]] = {
+    NormalizeStainStep: _replay_stain,
+    NeighborsStep: link_neighbors,
+    NormalizeStep: normalize_counts,
+    SmoothStep: smooth_layer,
+    RankStep: rank_layer,
+    SelectGenesStep: mark_genes,
+    BalanceStep: weight_spots,
+}

@@ -1,0 +1,99 @@
+"""Every step writes under the names it is given, to the table it is given, and records defaults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stpredict as stp
+from stpredict._sdata._layer_steps import layer_steps
+
+SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+def phantom():
+    sdata = stp.datasets.phantom(2, **SMALL, n_null=2)
+    stp.pp.normalize(sdata)
+    stp.pp.neighbors(sdata)
+    return sdata
+
+
+#: Steps with one record: options, the slot of another name, and the name of the record.
+RECORDED = {
+    "normalize": ({}, "layers", "other", "normalize"),
+    "neighbors": ({"n_neighbors": 2}, "obsp", "other_connectivities", "neighbors"),
+    "select_genes": ({"n_top_genes": 2}, "var", "other", "select_genes"),
+    "balance": ({"by": "region"}, "obs", "other", "balance"),
+}
+
+
+@pytest.mark.parametrize("step", RECORDED)
+def test_only_the_default_name_is_recorded(sdata, step):
+    options, slots, slot, record = RECORDED[step]
+    table = sdata.tables["table"]
+    before = table.uns["stpredict"].get(record)
+    getattr(stp.pp, step)(sdata, **options, key_added="other")
+    assert slot in getattr(table, slots)
+    assert table.uns["stpredict"].get(record) == before
+    getattr(stp.pp, step)(sdata, **options)
+    assert table.uns["stpredict"][record] != before or step == "normalize"
+
+
+def test_a_second_graph_leaves_the_first_in_place(sdata):
+    table = sdata.tables["table"]
+    first = table.obsp["spatial_connectivities"].copy()
+    stp.pp.neighbors(sdata, n_neighbors=2, key_added="near")
+    assert (table.obsp["spatial_connectivities"] != first).nnz == 0
+    assert (np.diff(table.obsp["near_connectivities"].indptr) == 2).all()
+    assert table.uns["near_neighbors"]["distances_key"] == "near_distances"
+
+
+def test_a_layer_that_is_normalised_anew_loses_its_old_record(sdata):
+    stp.pp.rank_expression(sdata)
+    assert layer_steps(sdata.tables["table"], "ranks")
+    stp.pp.normalize(sdata, key_added="ranks")
+    assert not layer_steps(sdata.tables["table"], "ranks")
+
+
+#: Steps that work on a table, with options for a quick run.
+STEPS = {
+    "balance": {"by": "region"},
+    "detect_tissue": {},
+    "embed": {"encoder": mean_colour, "tile_um": 40},
+    "filter_spots": {},
+    "neighbors": {"n_neighbors": 3},
+    "normalize": {},
+    "normalize_stain": {"method": "reinhard"},
+    "rank_expression": {"layer": None},
+    "realign": {"shift_um": (2, 1)},
+    "register_embedding": {"key": "features", "encoder": "mine", "tile_um": 40},
+    "select_genes": {"n_top_genes": 2},
+    "smooth": {"layer": None, "by": "expression", "n_neighbors": 3},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_table_of_another_name_is_used(sdata, step):
+    sdata.tables["table"].obsm["features"] = np.ones((sdata.tables["table"].n_obs, 3))
+    sdata.tables["cells"] = sdata.tables.pop("table")
+    before = repr(sdata.tables["cells"].uns)
+    getattr(stp.pp, step)(sdata, **STEPS[step], table_name="cells")
+    assert set(sdata.tables) == {"cells"}
+    assert repr(sdata.tables["cells"].uns) != before
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_missing_table_is_reported(sdata, step):
+    with pytest.raises(KeyError, match="tables has no 'cells'; available: table"):
+        getattr(stp.pp, step)(sdata, **STEPS[step], table_name="cells")
+
+
+def test_a_grid_is_placed_in_a_table_of_another_name(sdata):
+    slide = sdata.subset(["S1_image"])
+    stp.pp.grid(slide, "S1_image", pitch_um=40, table_name="spots")
+    assert set(slide.tables) == {"spots"}
+    assert "S1" in slide.tables["spots"].uns["stpredict"]["grid"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | StackInputs:
     """What a model reads to predict all rows; for a stack, what each base reads."""
     if model.bases:
-        parts = tuple(prediction_inputs(spots, base) for base in model.bases.values())
+        parts = {name: prediction_inputs(spots, base) for name, base in model.bases.items()}
         return StackInputs(model, parts, spots.section_of_row)
     if model.recipe.tiles is None:
         return embedding_inputs(spots, model)

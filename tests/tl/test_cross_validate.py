@@ -138,7 +138,9 @@ def test_evaluate_and_cross_validate_give_results_of_one_family(sdata):
     evaluated = stp.tl.evaluate(sdata, "ridge")
     assert type(evaluated) is type(validated) is results.Scores
     assert list(evaluated.table.columns) == list(validated.table.columns) == list(results.COLUMNS)
-    assert evaluated.table.dtypes.astype(str).tolist() == validated.table.dtypes.astype(str).tolist()
+    assert (
+        evaluated.table.dtypes.astype(str).tolist() == validated.table.dtypes.astype(str).tolist()
+    )
     # the variance of the training rows, by which top genes are chosen, is not in a table
     assert set(validated.metrics) - set(evaluated.metrics) == {"pcc_top50"}
     assert set(evaluated.metrics) <= set(validated.metrics)

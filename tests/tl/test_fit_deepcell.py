@@ -107,7 +107,10 @@ def test_neighbours_are_linked_by_number_or_by_radius(sdata, rule, aggregation, 
     ("options", "message"),
     [
         ({"context": "spot"}, r"context='spot' is not one of 'cell', 'cell_neighbors'"),
-        ({"network": replace(NETWORK, aggregation="median")}, r"aggregation='median' is unknown; choose one of max"),
+        (
+            {"network": replace(NETWORK, aggregation="median")},
+            r"aggregation='median' is unknown; choose one of max",
+        ),
     ],
 )
 def test_bad_options_are_refused(sdata, options, message):

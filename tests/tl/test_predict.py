@@ -204,16 +204,17 @@ def test_a_second_prediction_replaces_the_first(ready, model):
 
 
 def test_a_table_of_another_name_is_fitted_predicted_and_evaluated():
-    sdata = stp.datasets.phantom(3, size_px=800, **FINE)
-    sdata.tables["spots"] = sdata.tables.pop("table")
+    sections = stp.datasets.phantom(4, size_px=800, **FINE)
+    sections.tables["spots"] = sections.tables.pop("table")
+    names = ("S1", "S2", "S3")
+    sdata = sections.subset([element for name in names for element in (name, f"{name}_image")])
     options = {"table_name": "spots"}
     stp.pp.normalize(sdata, **options)
     stp.pp.select_genes(sdata, n_top_genes=5, **options)
     stp.pp.embed(sdata, colour, **EMBED, **options)
     stp.pp.neighbors(sdata, **options)
     model = stp.tl.fit_ridge(sdata, embedding="X_colour", **options)
-    new = stp.datasets.phantom(1, size_px=800, seed=1, **FINE)
-    new.tables["spots"] = new.tables.pop("table")
+    new = sections.subset(["S4", "S4_image"])
     stp.pp.prepare(new, model, encoder=colour, **options)
     stp.tl.predict(new, model, key_added="ridge", **options)
     scores = stp.tl.evaluate(new, "ridge", **options)

@@ -174,7 +174,7 @@ class Scores:
         order = {name: place for place, name in enumerate(self._in_order(self.table["method"]))}
         means = means.sort_index(
             level="method",
-            key=lambda names: names.astype(str).map(order),  # categories would sort by name
+            key=lambda names: names.astype(str).map(order),
             sort_remaining=False,
             kind="stable",
         )

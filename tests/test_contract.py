@@ -57,7 +57,9 @@ IN_PLACE = {
     "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
     "pp.register_embedding": lambda sdata, model: {
-        "key": "features", "encoder": "my_model", "tile_um": 40.0,
+        "key": "features",
+        "encoder": "my_model",
+        "tile_um": 40.0,
     },
     "pp.select_genes": lambda sdata, model: {"n_top_genes": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},

@@ -365,7 +365,9 @@ def test_images_that_are_no_he(channels, dtype, message):
 
 def test_the_name_is_taken(sdata):
     sdata.images["S1_image_tissue"] = Image2DModel.parse(slide(), dims=("c", "y", "x"))
-    with pytest.raises(ValueError, match="the name 'S1_image_tissue' of the labels is used by another"):
+    with pytest.raises(
+        ValueError, match="the name 'S1_image_tissue' of the labels is used by another"
+    ):
         stp.pp.detect_tissue(sdata, "S1_image")
     assert unchanged(sdata)
 

@@ -114,9 +114,7 @@ def test_slots():
 )
 def test_equals_encoding_crops(encoder, batch_size):
     sdata = section()
-    stp.pp.embed(
-        sdata, encoder, tile_um=72, n_subtiles=3, key_added="X_e", batch_size=batch_size
-    )
+    stp.pp.embed(sdata, encoder, tile_um=72, n_subtiles=3, key_added="X_e", batch_size=batch_size)
     table = sdata.tables["table"]
     loaded = encoders.load(encoder, name="e")
     tiles = crops(sdata, 144)  # 0.5 µm per pixel: nothing is resampled

@@ -337,7 +337,9 @@ def test_degenerate_sections_are_left_alone_by_choice(image, message, capsys, mo
 def test_no_section_can_be_told():
     sdata = section("S1", grey())
     before = contents(sdata)
-    with pytest.raises(ValueError, match=r"no reference section can be estimated: S1 \(its image is gr"):
+    with pytest.raises(
+        ValueError, match=r"no reference section can be estimated: S1 \(its image is gr"
+    ):
         stp.pp.normalize_stain(sdata, degenerate="skip")
     assert contents(sdata) == before
 
@@ -401,7 +403,11 @@ def fitted(method):
         ({"reference": ["S1", "S9"]}, KeyError, r"no section 'S9'; sections: S1, S2"),
         ({"reference": []}, ValueError, "reference= is empty"),
         ({"reference": 3}, TypeError, "reference= must be a section, a list .*: int"),
-        ({"reference": {"tile_um": 3}}, ValueError, "reference= is not a fitted stain .*normalize_st"),
+        (
+            {"reference": {"tile_um": 3}},
+            ValueError,
+            "reference= is not a fitted stain .*normalize_st",
+        ),
         (
             {"reference": {"method": "macenko", "stain_matrix": [[1.0]], "white_point": [255] * 3}},
             ValueError,
@@ -638,7 +644,9 @@ def test_dyes_are_transferred_in_optical_density():
     amount = np.linalg.solve(source.stain_matrix, density)
     amount[:2] *= (reference.max_concentrations / source.max_concentrations)[:, None]
     expected = (256 * np.exp(-reference.stain_matrix @ amount) - 1).reshape(rgb.shape)
-    np.testing.assert_allclose(transfer_dyes(rgb, source, reference), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        transfer_dyes(rgb, source, reference), expected, rtol=1e-4, atol=1e-3
+    )
     unchanged = transfer_dyes(rgb, source, source)
     np.testing.assert_allclose(unchanged, rgb, rtol=1e-4, atol=1e-3)
 

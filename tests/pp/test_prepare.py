@@ -195,9 +195,7 @@ def test_copy(model):
 def test_other_weights(model):
     new = new_sections()
     before = contents(new)
-    with pytest.raises(
-        ValueError, match=r"the encoder .* has other weights than recorded"
-    ):
+    with pytest.raises(ValueError, match=r"the encoder .* has other weights than recorded"):
         stp.pp.prepare(new, model, encoder=Colour(gain=2.0))
     assert contents(new) == before
 

@@ -209,7 +209,9 @@ def test_layers_that_cannot_be_smoothed(sdata, by):
 def test_space_takes_a_graph_and_expression_takes_expression(sdata):
     table = sdata.tables["table"]
     del table.obsp["spatial_connectivities"]
-    with pytest.raises(KeyError, match=r"no neighbourhood graph obsp.*: run stp\.pp\.neighbors first"):
+    with pytest.raises(
+        KeyError, match=r"no neighbourhood graph obsp.*: run stp\.pp\.neighbors first"
+    ):
         stp.pp.smooth(sdata)
     table.layers["log1p"] = np.ones(table.shape)
     with pytest.raises(ValueError, match=r"section 'S1' has no expression to compare: .* 0 vary"):

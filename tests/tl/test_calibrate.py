@@ -348,7 +348,7 @@ class TestBadInput:
         model = stp.tl.fit_ridge(part(training, ["S1", "S2"]))
         self.refused(
             ValueError,
-            "trained on S1, S2, but the cross-validation used S1, S2, S3",
+            "trained on S1, S2, but .* used S1, S2, S3",
             training,
             model,
         )
@@ -376,9 +376,7 @@ class TestBadInput:
 
     def test_measured_values_with_nan(self, training, model):
         training.tables["out_of_fold"].X[7, 1] = np.nan
-        self.refused(
-            ValueError, "1 measured values in the out-of-fold table are NaN", training, model
-        )
+        self.refused(ValueError, "1 measured values .* are NaN", training, model)
 
     def test_infinite_predictions(self, training, model):
         training.tables["out_of_fold"].layers["ridge"][3, 2] = np.inf

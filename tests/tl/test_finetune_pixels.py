@@ -27,8 +27,9 @@ SCHEDULE = stp.tl.Schedule(
 )
 
 
-def fit_cnn(sdata, *, network=stp.tl.CNNNetwork(tile_px=20), schedule=SCHEDULE, **options):
-    return stp.tl.fit_cnn(sdata, network=network, schedule=schedule, **SHARED, **options)
+def fit_cnn(sdata, **options):
+    defaults = {"network": stp.tl.CNNNetwork(tile_px=20), "schedule": SCHEDULE}
+    return stp.tl.fit_cnn(sdata, **SHARED, **defaults | options)
 
 
 def fit_multiscale(sdata):

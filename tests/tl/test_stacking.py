@@ -366,9 +366,7 @@ def test_a_single_group_is_refused(train):
 def test_groups_within_a_section_are_refused(train):
     obs = train.tables["table"].obs
     obs["half"] = np.arange(len(obs)) % 2
-    with pytest.raises(
-        ValueError, match=r"groups='half' splits the sections S1, S2, S3, but.*whole sections"
-    ):
+    with pytest.raises(ValueError, match=r"groups='half' splits the sections S1.*whole sections"):
         stp.tl.fit_stacking(train, {"a": never, "b": never}, groups="half")
 
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from stpredict.models._ridge import Ridge
 
 import stpredict as stp
-from stpredict.models._ridge import Ridge
 from stpredict.targets import Standard
 
 if TYPE_CHECKING:

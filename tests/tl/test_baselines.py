@@ -1,64 +1,69 @@
-"""Ridge and trees as models: what their options do, and what they refuse."""
+"""Ridge and trees as models: what their options do, and which values are refused."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import pytest
 
 import stpredict as stp
-
-TREES = {"n_trees": 10}
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
+from stpredict._sdata._elements import copy_of
 
 
 @pytest.fixture(scope="module")
-def sdata():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+def sections():
     sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=40)
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=5, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
-def test_ridge_remembers_its_alpha(sdata):
-    assert stp.tl.fit_ridge(sdata, alpha=7).hyperparameters["alpha"] == 7
-    assert stp.tl.fit_ridge(sdata).hyperparameters["alpha"] >= 1
+@pytest.fixture
+def sdata(sections):
+    return copy_of(sections)
+
+
+def test_ridge_records_its_alpha(sdata):
+    def alpha(**options):
+        return stp.tl.fit_ridge(sdata, **options).hyperparameters.estimator.alpha
+
+    assert alpha(alpha=7) == 7
+    assert alpha() >= 1
     hest = stp.tl.fit_ridge(sdata, context="spot", n_components=16, alpha="hest")
-    assert hest.hyperparameters["alpha"] == pytest.approx(100 / (16 * 5))
-    assert hest.hyperparameters["n_components"] == 16
-    assert hest.training["held_out"] == "nothing"
+    assert hest.hyperparameters.estimator.alpha == pytest.approx(100 / (16 * 5))
+    assert hest.hyperparameters.estimator.n_components == 16
+    assert hest.training.held_out == "nothing"
+    assert hest.training.best_epoch == 0
     assert hest.history.empty
 
 
-def test_ridge_on_the_spot_is_the_baseline_of_every_model(sdata):
-    model = stp.tl.fit_ridge(sdata, context="spot")
-    predicted = stp.tl.predict(sdata, model, copy=True).tables["predicted"]
-    np.testing.assert_allclose(predicted.X, predicted.layers["ridge"], atol=1e-4)
+def test_the_baseline_of_a_cross_validation_is_ridge_on_the_spot(sdata):
+    ridge = functools.partial(stp.tl.fit_ridge, context="spot", scaling="standard")
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    layers = sdata.tables["out_of_fold"].layers
+    np.testing.assert_array_equal(layers["ridge"], layers["tuned_ridge"])
+    wide = scores.values()
+    np.testing.assert_array_equal(wide["ridge"], wide["tuned_ridge"])
 
 
 def test_more_shrinkage_predicts_less_spread(sdata):
     spreads = []
     for alpha in (1, 1e3, 1e6):
-        model = stp.tl.fit_ridge(sdata, alpha=alpha)
-        spreads.append(stp.tl.predict(sdata, model, copy=True).tables["predicted"].X.std(0).mean())
+        stp.tl.predict(sdata, stp.tl.fit_ridge(sdata, alpha=alpha), key_added="ridge")
+        spreads.append(sdata.tables["ridge"].X.std(0).mean())
     assert spreads[0] > spreads[1] > 5 * spreads[2]
 
 
-def test_one_tree_of_single_spots_knows_them_by_heart(sdata):
+def test_one_tree_with_leaves_of_one_spot_reproduces_its_training_data(sdata):
     model = stp.tl.fit_trees(sdata, n_trees=1, min_samples_leaf=1, max_features=1.0)
     stp.tl.predict(sdata, model)
     predicted, table = sdata.tables["predicted"], sdata.tables["table"]
     measured = table[:, predicted.var_names].layers["log1p"].toarray()
     np.testing.assert_allclose(predicted.X, measured, atol=1e-4)
     np.testing.assert_allclose(predicted.layers["std"], 0, atol=1e-5)
-    del sdata.tables["predicted"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_one_tree_of_single_spots_knows_them_by_heart(sdata):
         ("trees", {"targets": "pca"}, r"targets='pca' is not one of"),
     ],
 )
-def test_bad_options_are_told(sdata, method, options, message):
+def test_bad_options_are_refused(sdata, method, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(stp.tl, f"fit_{method}")(sdata, **options)
     assert set(sdata.tables) == {"table"}

@@ -1,4 +1,4 @@
-"""Scores of what was left out: nothing learns from it, and what is told is what was done."""
+"""Cross-validation: no fit learns from held-out rows, and the protocol is that of the run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,11 @@ import torch
 
 import stpredict as stp
 from stpredict import results
-from stpredict._sdata import _sections
-from stpredict.tl._crossval import _folds
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
 SECTIONS = ("S1", "S2", "S3")
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def colour(tiles):
@@ -31,20 +26,18 @@ def colour(tiles):
 
 @pytest.fixture(scope="module")
 def sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(3, size_px=800, **FINE)
     del sdata["table"].obs["patient"]
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture
 def sdata(sections):
-    return _sections.copy_of(sections)
+    return copy_of(sections)
 
 
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
@@ -53,130 +46,212 @@ deepspot = functools.partial(
     stp.tl.fit_deepspot,
     embedding="X_colour",
     context="spot",
-    n_hidden=16,
-    n_phi=1,
-    n_rho=2,
-    max_epochs=3,
+    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2),
+    schedule=stp.tl.Schedule(max_epochs=3),
 )
 METHODS = {"ridge": ridge, "factors": factors}
 
 
+def section_of_row(sdata):
+    return open_table(sdata).section_of_row
+
+
 def only(sdata, names):
-    return _folds.only(sdata, np.flatnonzero(np.isin(_sections.region_of(sdata["table"]), names)))
+    """A copy of some sections."""
+    spots = open_table(sdata)
+    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 def rows_of(sdata, section):
-    return _sections.region_of(sdata["table"]) == section
+    return section_of_row(sdata) == section
 
 
-def oof(sdata):
+def out_of_fold(sdata):
     return sdata.tables["out_of_fold"]
 
 
-def same(one, other):
-    pd.testing.assert_frame_equal(one.scores, other.scores)
+def assert_same_scores(scores, expected):
+    pd.testing.assert_frame_equal(scores.table, expected.table)
 
 
 def never(sdata):
     raise AssertionError("was called before the checks were done")
 
 
-# ---- what is predicted -----------------------------------------------------------------------
+# ---- predictions and scores ------------------------------------------------------------------
 
 
 def test_predictions_are_those_of_models_fitted_without_the_section(sdata):
-    result = stp.tl.cross_validate(sdata, METHODS)
-    table = oof(sdata)
-    assert table.obs["fold"].tolist() == _sections.region_of(sdata["table"]).tolist()
+    scores = stp.tl.cross_validate(sdata, METHODS)
+    table = out_of_fold(sdata)
+    assert table.obs["fold"].tolist() == section_of_row(sdata).tolist()
     for section in SECTIONS:
         train = only(sdata, [name for name in SECTIONS if name != section])
         stp.pp.select_genes(train, n_top_genes=6, flavor="variance")
         test = only(sdata, [section])
-        for name, fit in METHODS.items():
+        baseline = functools.partial(ridge, context="spot", scaling="standard")
+        for name, fit in {**METHODS, "tuned_ridge": baseline}.items():
             model = fit(train)
-            predicted = stp.tl.predict(test, model, copy=True).tables["predicted"]
-            there = table[rows_of(sdata, section), list(model.genes)]
-            np.testing.assert_array_equal(there.layers[name], predicted.X)
-            np.testing.assert_array_equal(there.layers["tuned_ridge"], predicted.layers["ridge"])
+            stp.tl.predict(test, model)
+            predicted = np.asarray(test["predicted"].X)
+            held_out = table[rows_of(sdata, section), list(model.genes)]
+            np.testing.assert_array_equal(held_out.layers[name], predicted)
             others = ~table.var_names.isin(model.genes)
             assert np.isnan(table.layers[name][rows_of(sdata, section)][:, others]).all()
             measured = test["table"][:, list(model.genes)].layers["log1p"].toarray()
-            np.testing.assert_array_equal(there.X, measured)
-            pcc = result.values(methods=[name]).loc[section].loc[section, name]
-            wanted = stp.metrics.pcc(measured, np.asarray(predicted.X))
-            np.testing.assert_allclose(pcc.loc[list(model.genes)], wanted)
+            np.testing.assert_array_equal(held_out.X, measured)
+            pcc = scores.values(methods=[name]).loc[section].loc[section, name]
+            expected = stp.metrics.pcc(measured, predicted)
+            np.testing.assert_allclose(pcc.loc[list(model.genes)], expected)
 
 
-def test_what_was_done_with_measured_values_of_the_test_is_told(sdata):
-    assert "realigned" not in stp.tl.cross_validate(sdata, {"ridge": ridge}).protocol
-    table = sdata["table"]
-    table.uns["stpredict"]["realign"] = {"S1": {"shift_um": [2.0, 0.0]}}
-    assert (
-        "Spots were realigned, those left"
-        in stp.tl.cross_validate(sdata, {"ridge": ridge}).protocol
-    )
+def test_realigned_spots_are_reported(sdata):
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    assert not scores.protocol.realigned
+    assert "realigned" not in str(scores.protocol)
+    sdata["table"].uns["stpredict"]["realign"] = {"S1": {"shift_um": [2.0, 0.0]}}
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    assert "Spots were realigned with the help of their measured" in str(scores.protocol)
 
 
-def test_planted_genes_are_told_from_noise_and_nulls(sdata):
+def test_planted_genes_score_above_noise_and_nulls(sdata):
     stp.pp.select_genes(sdata, genes=sdata["table"].var_names.tolist())
-    result = stp.tl.cross_validate(sdata, METHODS)
-    summary = result.summary()
-    assert list(summary.index) == ["ridge", "factors", *results.REFERENCES]
+    scores = stp.tl.cross_validate(sdata, METHODS)
+    summary = scores.summary()
+    assert list(summary.index) == ["ridge", "factors", "tuned_ridge", *results.REFERENCES]
     kind = sdata["table"].var["planted"].astype(str)
-    pcc = result.values().groupby("gene").mean()
-    assert (pcc.loc[kind.index[kind == "morphology"], "ridge"] > 0.3).all()
-    assert (pcc.loc[kind.index[kind == "null"], "ridge"].abs() < 0.2).all()
-    assert (pcc["ridge"] <= pcc["noise_ceiling"] + 0.1).all()
-    assert (result.values(methods=["training_mean"]) == 0).all(axis=None)
-    shuffled = result.values(results.PCC_SHUFFLED, methods=["ridge"])
-    assert abs(shuffled.to_numpy()).mean() < 0.05
-    assert "given in advance" in result.protocol
-    assert result.settings["sections"] == {name: [name] for name in SECTIONS}
+    pcc = scores.values().groupby("gene").mean()
+    for method in ("ridge", "tuned_ridge"):
+        assert (pcc.loc[kind.index[kind == "morphology"], method] > 0.3).all()
+        assert (pcc.loc[kind.index[kind == "null"], method].abs() < 0.2).all()
+        assert (pcc[method] <= pcc["noise_ceiling"] + 0.1).all()
+        shuffled = scores.values(results.PCC_SHUFFLED, methods=[method])
+        assert abs(shuffled.to_numpy()).mean() < 0.05
+    assert (scores.values(methods=["training_mean"]) == 0).all(axis=None)
+    assert scores.protocol.gene_selection == "given in advance"
+    assert scores.protocol.folds == {name: (name,) for name in SECTIONS}
 
 
-def test_every_embedding_has_its_ridge_and_the_first_the_plain_name(sdata):
+def test_evaluate_and_cross_validate_give_results_of_one_family(sdata):
+    validated = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    stp.tl.predict(sdata, ridge(sdata), key_added="ridge")
+    evaluated = stp.tl.evaluate(sdata, "ridge")
+    assert type(evaluated) is type(validated) is results.Scores
+    assert list(evaluated.table.columns) == list(validated.table.columns) == list(results.COLUMNS)
+    for scores in (evaluated, validated):
+        assert (scores.table.dtypes.astype(str) == ["category"] * 5 + ["float64"]).all()
+    # the variance of the training rows, by which top genes are chosen, is not in a table
+    assert set(validated.metrics) - set(evaluated.metrics) == {"pcc_top50"}
+    assert set(evaluated.metrics) <= set(validated.metrics)
+    for scores in (evaluated, validated):
+        by_section = scores.summary(by="section")
+        assert by_section.index.names == ["method", "section"]
+        assert [name for method, name in by_section.index if method == "ridge"] == list(SECTIONS)
+        assert by_section.xs("ridge")["pcc"].mean() == pytest.approx(
+            scores.summary().loc["ridge", "pcc"]
+        )
+        genes = scores.genes("ridge")
+        assert len(genes) >= 6
+        assert {"pcc", "spearman", "rmse", "pcc_shuffled"} <= set(genes.columns)
+        assert scores.protocol.n_spots == sdata["table"].n_obs
+        assert scores.protocol.sections == SECTIONS
+        assert scores.protocol.units == "log(1 + counts per 10,000)"
+        assert "torch" in scores.protocol.versions
+    assert validated.protocol.group_kind == "section"
+    assert evaluated.protocol.group_kind is None
+    assert validated.baselines == ("tuned_ridge",)
+    assert set(validated.seconds) == {"ridge", "tuned_ridge"}
+    assert all(seconds > 0 for seconds in validated.seconds.values())
+
+
+def test_there_is_a_baseline_for_every_embedding(sdata):
     table = sdata["table"]
     table.obsm["X_other"] = table.obsm["X_colour"][:, :2]
     table.uns["stpredict"]["embed"]["X_other"] = table.uns["stpredict"]["embed"]["X_colour"]
     other = functools.partial(stp.tl.fit_ridge, embedding="X_other", context="spot")
-    result = stp.tl.cross_validate(sdata, {"ridge": ridge, "other": other})
-    assert "tuned_ridge_X_other" in oof(sdata).layers
-    wide = result.values(methods=["other", "tuned_ridge", "tuned_ridge_X_other"])
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge, "other": other})
+    assert scores.baselines == ("tuned_ridge", "tuned_ridge_X_other")
+    assert "tuned_ridge_X_other" in out_of_fold(sdata).layers
+    wide = scores.values(methods=["other", "tuned_ridge", "tuned_ridge_X_other"])
     np.testing.assert_allclose(wide["other"], wide["tuned_ridge_X_other"], atol=1e-4)
     assert abs(wide["tuned_ridge"] - wide["tuned_ridge_X_other"]).max() > 0.01
-    assert result.compare("other").reference == "tuned_ridge"
+    assert scores.compare("other").reference == "tuned_ridge"
+
+
+def test_models_on_pixels_are_compared_with_ridge_on_the_first_embedding(sdata):
+    cnn = functools.partial(
+        stp.tl.fit_cnn,
+        network=stp.tl.CNNNetwork(tile_px=16),
+        tile_um=40.0,
+        schedule=stp.tl.Schedule(max_epochs=1, batch_size=32),
+        device="cpu",
+    )
+    scores = stp.tl.cross_validate(sdata, {"cnn": cnn})
+    pixels = out_of_fold(sdata).layers["tuned_ridge"]
+    assert scores.baselines == ("tuned_ridge",)
+    expected = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    np.testing.assert_array_equal(pixels, out_of_fold(sdata).layers["tuned_ridge"])
+    assert set(expected.values().columns) - set(scores.values().columns) == {"ridge"}
+    del sdata["table"].obsm["X_colour"]
+    scores = stp.tl.cross_validate(sdata, {"cnn": cnn})
+    assert scores.baselines == ()
+    assert list(scores.summary().index) == ["cnn", *results.REFERENCES]
+
+
+def test_the_baseline_of_models_of_counts_predicts_counts_per_10000(sdata):
+    fit = functools.partial(deepspot, layer=None, loss="poisson")
+    scores = stp.tl.cross_validate(sdata, {"counts": fit})
+    assert not scores.failures
+    assert scores.protocol.units == "counts per 10,000"
+    table = out_of_fold(sdata)
+    genes = table.var_names[table.var["n_folds"] == 3]
+    counts = sdata["table"].X
+    share = sdata["table"][:, genes].X.toarray() / counts.sum(axis=1).reshape(-1, 1) * 1e4
+    np.testing.assert_allclose(table[:, genes].X, np.asarray(share), rtol=1e-4)
+    planted = [gene for gene in genes if gene.startswith("morphology")]
+    pcc = scores.values(methods=["tuned_ridge"]).groupby("gene")["tuned_ridge"].mean()
+    assert pcc.loc[planted].mean() > 0.3
+    assert "noise_ceiling" not in scores.summary().index
 
 
 def test_out_of_fold_predictions_survive_zarr(sdata, tmp_path):
-    stp.tl.cross_validate(sdata, METHODS)
+    scores = stp.tl.cross_validate(sdata, METHODS)
     sdata.write(tmp_path / "sections.zarr")
-    read = oof(sd.read_zarr(tmp_path / "sections.zarr"))
-    np.testing.assert_array_equal(read.layers["factors"], oof(sdata).layers["factors"])
-    assert read.obs["fold"].tolist() == oof(sdata).obs["fold"].tolist()
-    assert read.uns["stpredict"]["cross_validate"]["protocol"].startswith("Leave one section out")
+    table = out_of_fold(sd.read_zarr(tmp_path / "sections.zarr"))
+    np.testing.assert_array_equal(table.layers["factors"], out_of_fold(sdata).layers["factors"])
+    assert table.obs["fold"].tolist() == out_of_fold(sdata).obs["fold"].tolist()
+    record = table.uns["stpredict"]["cross_validate"]
+    assert record["text"] == str(scores.protocol)
+    assert record["text"].startswith("Leave one section out (3 folds: S1, S2, S3); ")
+    assert {name: list(groups) for name, groups in record["folds"].items()} == {
+        name: [name] for name in SECTIONS
+    }
 
 
 def test_patients_are_left_out_as_a_whole_and_in_folds(sdata):
     table = sdata["table"]
     table.obs["patient"] = np.where(rows_of(sdata, "S2"), "P2", "P1")
-    result = stp.tl.cross_validate(sdata, {"ridge": ridge})
-    assert result.settings["sections"] == {"P1": ["S1", "S3"], "P2": ["S2"]}
-    assert "of 2 patients" in result.protocol
-    table.obs["patient"] = _sections.region_of(table)
-    result = stp.tl.cross_validate(sdata, {"ridge": ridge}, n_folds=2)
-    assert sorted(len(names) for names in result.settings["sections"].values()) == [1, 2]
-    assert "Grouped by patient (2 folds" in result.protocol
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge})
+    assert scores.protocol.folds == {"P1": ("P1",), "P2": ("P2",)}
+    groups = scores.values().reset_index()[["group", "section"]].drop_duplicates()
+    assert sorted(map(tuple, groups.to_numpy())) == [("P1", "S1"), ("P1", "S3"), ("P2", "S2")]
+    assert "of 2 patients" in str(scores.protocol)
+    table.obs["patient"] = section_of_row(sdata)
+    scores = stp.tl.cross_validate(sdata, {"ridge": ridge}, n_folds=2)
+    assert sorted(len(names) for names in scores.protocol.folds.values()) == [1, 2]
+    assert "Grouped by patient (2 folds" in str(scores.protocol)
+    assert set(scores.summary(by="group").xs("ridge").index) == set(SECTIONS)
 
 
 # ---- leaks -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["factors", "deepspot"])
-def test_what_was_measured_in_a_section_has_no_say_in_its_predictions(sdata, name):
-    """Genes, scaling, factors, alpha and stopping: none of them sees the test rows."""
+def test_measured_values_of_a_section_do_not_influence_its_predictions(sdata, name):
+    """Genes, scaling, factors, alpha and stopping are all fitted without the test rows."""
     fit = {"factors": factors, "deepspot": deepspot}[name]
     stp.tl.cross_validate(sdata, {name: fit})
-    before = oof(sdata).copy()
+    before = out_of_fold(sdata).copy()
     table, rows = sdata["table"], rows_of(sdata, "S2")
     counts = table.X.toarray()
     counts[rows] = np.random.default_rng(0).permuted(counts[rows], axis=1) * 7 + 3
@@ -184,135 +259,141 @@ def test_what_was_measured_in_a_section_has_no_say_in_its_predictions(sdata, nam
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
     stp.tl.cross_validate(sdata, {name: fit})
-    after = oof(sdata)
-    genes = [g for g in before.var_names if not np.isnan(before[rows, g].layers[name]).any()]
+    after = out_of_fold(sdata)
+    is_predicted = ~np.isnan(before[rows].layers[name]).any(axis=0)
+    genes = before.var_names[is_predicted].tolist()
     assert len(genes) == 6
-    np.testing.assert_array_equal(before[rows, genes].layers[name], after[rows, genes].layers[name])
+    for layer in (name, "tuned_ridge"):
+        expected = before[rows, genes].layers[layer]
+        np.testing.assert_array_equal(after[rows, genes].layers[layer], expected)
     others = [gene for gene in after.var_names if gene not in genes]
     assert np.isnan(after[rows, others].layers[name]).all()
 
 
 def test_genes_selected_on_all_rows_change_no_score(sdata):
-    honest = stp.tl.cross_validate(sdata, METHODS)
+    expected = stp.tl.cross_validate(sdata, METHODS)
     table = sdata["table"]
-    table.var["selected"] = ~table.var["selected"]  # as if chosen to please
-    same(stp.tl.cross_validate(sdata, METHODS), honest)
-    assert "6 genes chosen by variance on the training sections of each fold" in honest.protocol
+    table.var["selected"] = ~table.var["selected"]  # as if selected for their scores
+    assert_same_scores(stp.tl.cross_validate(sdata, METHODS), expected)
+    text = "6 genes, chosen by variance on the training sections of each fold"
+    assert text in str(expected.protocol)
 
 
-def test_a_gene_that_tells_the_patient_scores_nothing(sdata):
+def test_a_gene_that_identifies_the_patient_scores_zero(sdata):
     stp.pp.select_genes(sdata, genes=sdata["table"].var_names.tolist())
     before = stp.tl.cross_validate(sdata, METHODS).summary()
     table = sdata["table"]
-    gene = table.var_names.get_loc(sdata["table"].var_names[-1])
-    number = pd.factorize(_sections.region_of(table))[0]
+    gene = table.n_vars - 1
+    number = pd.factorize(section_of_row(sdata))[0]
     layer = table.layers["log1p"].toarray()
     layer[:, gene] = 1 + number
     table.layers["log1p"] = sp.csr_matrix(layer)
-    result = stp.tl.cross_validate(sdata, METHODS)
-    after = result.summary()
-    leaking = result.values(methods=list(METHODS)).xs(table.var_names[gene], level="gene")
+    scores = stp.tl.cross_validate(sdata, METHODS)
+    after = scores.summary()
+    leaking = scores.values(methods=list(METHODS)).xs(table.var_names[gene], level="gene")
     assert (leaking == 0).all(axis=None)
     assert abs(after["pcc"] - before["pcc"])[list(METHODS)].max() < 0.03
 
 
-def test_sections_left_out_lend_their_stain_to_nobody(sections):
-    sdata = _sections.copy_of(sections)
+def test_the_stain_of_a_left_out_section_is_not_used(sections):
+    sdata = copy_of(sections)
     stp.pp.normalize_stain(sdata, method="reinhard", reference="S1")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
-    seen = {}
+    calls = {}
 
     def spy(train):
         model = stp.tl.fit_ridge(train, embedding="X_texture", context="spot")
-        known = train["table"].uns["stpredict"]["normalize_stain"]
-        seen[tuple(model.training["sections"])] = (known["reference_sections"], model)
+        record = train["table"].uns["stpredict"]["normalize_stain"]
+        calls[model.training.sections] = (list(record["reference_sections"]), model)
         return model
 
     stp.tl.cross_validate(sdata, {"ridge": spy})
-    assert seen["S2", "S3"][0] == ["S2", "S3"]
-    assert seen["S1", "S3"][0] == seen["S1", "S2"][0] == ["S1"]
-    raw = _sections.copy_of(only(sections, ["S1"]))
-    model = seen["S2", "S3"][1]
+    assert calls["S2", "S3"][0] == ["S2", "S3"]
+    assert calls["S1", "S3"][0] == calls["S1", "S2"][0] == ["S1"]
+    raw = only(sections, ["S1"])
+    model = calls["S2", "S3"][1]
     stp.pp.prepare(raw, model)
     stp.tl.predict(raw, model)
-    there = oof(sdata)[rows_of(sdata, "S1"), list(model.genes)].layers["ridge"]
-    np.testing.assert_allclose(there, raw["predicted"].X, atol=1e-4)
+    held_out = out_of_fold(sdata)[rows_of(sdata, "S1"), list(model.genes)].layers["ridge"]
+    np.testing.assert_allclose(held_out, raw["predicted"].X, atol=1e-4)
 
 
-def test_a_stain_that_cannot_be_made_again_is_told(sdata):
+def test_a_stain_that_cannot_be_refitted_is_refused(sdata):
     stp.pp.normalize_stain(sdata, method="reinhard", reference="S1")
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    with pytest.raises(ValueError, match=r"X_colour.*encoder of your own.*reference= from elsew"):
+    with pytest.raises(ValueError, match=r"X_colour.*custom encoder.*reference= from elsewhere"):
         stp.tl.cross_validate(sdata, {"ridge": never})
 
 
-def test_ranks_among_selected_genes_are_made_again(sdata):
+def test_ranks_among_selected_genes_are_computed_again(sdata):
     table = sdata["table"]
     stp.pp.rank_expression(sdata, genes=table.var_names[table.var["selected"]])
     fit = functools.partial(ridge, layer="ranks")
-    result = stp.tl.cross_validate(sdata, {"ridge": fit})
-    assert not result.failures
+    scores = stp.tl.cross_validate(sdata, {"ridge": fit})
+    assert not scores.failures
     for section in SECTIONS:
-        values = oof(sdata)[rows_of(sdata, section)].X
-        known = values[:, ~np.isnan(values).any(axis=0)]
-        np.testing.assert_allclose(np.sort(known.sum(axis=1)), 21)  # ranks of six
-    assert "noise_ceiling" not in result.summary().index
+        values = out_of_fold(sdata)[rows_of(sdata, section)].X
+        ranks = values[:, ~np.isnan(values).any(axis=0)]
+        np.testing.assert_allclose(np.sort(ranks.sum(axis=1)), 21)  # ranks of six
+    assert "noise_ceiling" not in scores.summary().index
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [("half", "patients P1, P2 and spots of sections S1, S2, S3"), ("region", "patients P1")],
+    [("half", "patients P1, P2 and sections S1, S2, S3"), ("region", "patients P1")],
 )
-def test_a_split_that_leaks_is_refused_or_called_so(sdata, groups, message):
+def test_a_split_that_leaks_is_refused_or_marked(sdata, groups, message):
     table = sdata["table"]
     table.obs["half"] = np.where(np.arange(table.n_obs) % 2, "odd", "even")
     table.obs["patient"] = np.where(rows_of(sdata, "S2"), "P2", "P1")
-    with pytest.raises(ValueError, match=rf"{message} would stand on both sides.*allow_leak=True"):
+    with pytest.raises(ValueError, match=rf"splits {message} between.*allow_leak=True"):
         stp.tl.cross_validate(sdata, {"ridge": never}, groups=groups)
     assert "out_of_fold" not in sdata.tables
-    result = stp.tl.cross_validate(sdata, METHODS, groups=groups, allow_leak=True)
-    assert not result.failures
-    assert result.leaky
-    assert result.protocol.startswith(f"LEAKY: {message}")
-    assert str(result.compare("factors", "ridge")).startswith("LEAKY: ")
-    assert oof(sdata).uns["stpredict"]["cross_validate"]["leaky"]
+    scores = stp.tl.cross_validate(sdata, METHODS, groups=groups, allow_leak=True)
+    assert not scores.failures
+    assert scores.leaky
+    assert str(scores.protocol).startswith(f"LEAKY: {message} are both in training and scored.")
+    assert str(scores.compare("factors", "ridge")).startswith("LEAKY: ")
+    assert out_of_fold(sdata).uns["stpredict"]["cross_validate"]["leaky"]
 
 
-# ---- the same again --------------------------------------------------------------------------
+# ---- repeated and resumed runs ---------------------------------------------------------------
 
 
-def test_run_twice_the_same(sdata):
+def test_a_repeated_run_gives_the_same_scores(sdata):
     methods = {**METHODS, "deepspot": deepspot}
-    one, other = (stp.tl.cross_validate(sdata, methods) for _ in range(2))
-    same(one, other)
+    first, second = (stp.tl.cross_validate(sdata, methods) for _ in range(2))
+    assert_same_scores(second, first)
 
 
-def test_an_interrupted_run_goes_on_where_it_was(sdata, tmp_path):
+def test_an_interrupted_run_continues(sdata, tmp_path):
     calls = []
 
     def counted(train):
-        calls.append(tuple(_sections.section_names(train["table"])))
+        calls.append(tuple(open_table(train).section_names))
         if len(calls) == 3 and not (tmp_path / "second").exists():
             raise KeyboardInterrupt
         return ridge(train)
 
     methods = {"ridge": counted, "factors": factors}
-    whole = stp.tl.cross_validate(sdata, {"ridge": ridge, "factors": factors})
-    table = oof(sdata).copy()
+    expected = stp.tl.cross_validate(sdata, METHODS)
+    table = out_of_fold(sdata).copy()
     del sdata.tables["out_of_fold"]
     with pytest.raises(KeyboardInterrupt):
         stp.tl.cross_validate(sdata, methods, folder=tmp_path / "run")
     assert "out_of_fold" not in sdata.tables
     (tmp_path / "second").touch()
-    again = stp.tl.cross_validate(sdata, methods, folder=tmp_path / "run")
+    scores = stp.tl.cross_validate(sdata, methods, folder=tmp_path / "run")
     assert calls == [("S2", "S3"), ("S1", "S3"), ("S1", "S2"), ("S1", "S2")]
-    same(again, whole)
-    np.testing.assert_array_equal(oof(sdata).layers["factors"], table.layers["factors"])
+    assert_same_scores(scores, expected)
+    assert scores.protocol.folds == expected.protocol.folds
+    for layer in ("factors", "tuned_ridge"):
+        np.testing.assert_array_equal(out_of_fold(sdata).layers[layer], table.layers[layer])
 
 
 def test_a_folder_of_another_run_is_refused(sdata, tmp_path):
     stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run holds .* with other method .ridge.: give"):
+    with pytest.raises(ValueError, match=r"run holds .* with other method .ridge.: give another"):
         stp.tl.cross_validate(sdata, {"ridge": factors}, folder=tmp_path / "run")
     calls = []
 
@@ -329,70 +410,71 @@ def test_a_folder_of_another_run_is_refused(sdata, tmp_path):
     sdata["table"].layers["log1p"] *= 2
     with pytest.raises(ValueError, match=r"with other data: give another folder="):
         stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="mine holds something else"):
-        stp.tl.cross_validate(sdata, {"ridge": never}, folder=tmp_path / "mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("something else")
+    with pytest.raises(FileExistsError, match="other holds something else"):
+        stp.tl.cross_validate(sdata, {"ridge": never}, folder=tmp_path / "other")
 
 
-def test_on_a_cluster_the_same(sdata, monkeypatch):
+def test_a_cluster_gives_the_same_scores(sdata, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     distributed = pytest.importorskip("distributed")
-    alone = stp.tl.cross_validate(sdata, METHODS)
+    expected = stp.tl.cross_validate(sdata, METHODS)
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster),
     ):
-        same(stp.tl.cross_validate(sdata, METHODS), alone)
+        assert_same_scores(stp.tl.cross_validate(sdata, METHODS), expected)
     assert stp.settings.verbosity == 1
 
 
-# ---- what goes wrong -------------------------------------------------------------------------
+# ---- failures and bad input ------------------------------------------------------------------
 
 
-def test_a_method_that_fails_in_a_fold_leaves_the_others_alone(sdata):
+def test_the_other_methods_go_on_when_one_fails(sdata):
     def shaky(train):
         if "S2" not in train.shapes:
-            raise RuntimeError("no S2, no model")
+            raise RuntimeError("S2 is missing")
         return ridge(train)
 
-    result = stp.tl.cross_validate(sdata, {"shaky": shaky, "ridge": ridge})
-    (failure,) = result.failures
+    scores = stp.tl.cross_validate(sdata, {"shaky": shaky, "ridge": ridge})
+    (failure,) = scores.failures
     assert (failure.method, failure.fold) == ("shaky", "S2")
-    assert failure.error == "RuntimeError: no S2, no model"
+    assert failure.error == "RuntimeError: S2 is missing"
     assert "in shaky" in failure.traceback
-    assert "1 fits FAILED" in result.protocol
-    summary = result.summary()
+    assert scores.protocol.n_failed == 1
+    assert "1 fits FAILED" in str(scores.protocol)
+    summary = scores.summary()
     assert summary.loc["shaky", "n_sections"] == 2
     assert summary.loc["ridge", "n_sections"] == 3
-    assert np.isnan(oof(sdata)[rows_of(sdata, "S2")].layers["shaky"]).all()
+    assert np.isnan(out_of_fold(sdata)[rows_of(sdata, "S2")].layers["shaky"]).all()
 
 
-def test_if_all_fail_nothing_is_written(sdata):
+def test_nothing_is_written_if_every_fit_fails(sdata):
     with pytest.raises(ValueError, match=r"every method failed in every fold; wrong without S1:"):
         stp.tl.cross_validate(sdata, {"wrong": lambda _: None})
     assert "out_of_fold" not in sdata.tables
 
 
-def test_predictions_that_are_no_numbers_fail(sdata, monkeypatch):
+def test_predictions_with_nan_are_failures(sdata):
     def broken(train):
         model = ridge(train)
         with torch.no_grad():
             model.network.linear.bias.fill_(float("nan"))
         return model
 
-    result = stp.tl.cross_validate(sdata, {"broken": broken, "ridge": ridge})
-    assert len(result.failures) == 3
-    assert "NaN or infinite" in result.failures[0].error
+    scores = stp.tl.cross_validate(sdata, {"broken": broken, "ridge": ridge})
+    assert len(scores.failures) == 3
+    assert "NaN or infinite" in scores.failures[0].error
 
 
-def test_a_fitted_model_is_no_method(sdata):
+def test_a_fitted_model_is_not_a_method(sdata):
     fitted = ridge(sdata)
-    result = stp.tl.cross_validate(sdata, {"fitted": lambda _: fitted, "ridge": ridge})
-    assert all("not a fitted model" in failure.error for failure in result.failures)
-    assert [failure.method for failure in result.failures] == ["fitted"] * 3
+    scores = stp.tl.cross_validate(sdata, {"fitted": lambda _: fitted, "ridge": ridge})
+    assert all("not a fitted model" in failure.error for failure in scores.failures)
+    assert [failure.method for failure in scores.failures] == ["fitted"] * 3
 
 
 @pytest.mark.parametrize(
@@ -401,16 +483,16 @@ def test_a_fitted_model_is_no_method(sdata):
         ({}, {}, ValueError, "methods= is empty"),
         ([never], {}, TypeError, "functions by name.*list"),
         ({"a": "ridge"}, {}, TypeError, r"methods\['a'\] must be a function.*str"),
-        ({"ridge, svd": never}, {}, ValueError, "that of a layer: letters"),
-        ({"tuned_ridge": never}, {}, ValueError, "stands for what is shown beside"),
-        ({"a": never}, {"groups": "donor"}, KeyError, "groups='donor' is no column"),
+        ({"ridge, svd": never}, {}, ValueError, "may contain only letters"),
+        ({"tuned_ridge": never}, {}, ValueError, "tuned_ridge are reserved"),
+        ({"a": never}, {"groups": "donor"}, KeyError, "no column groups='donor'"),
         ({"a": never}, {"groups": "one"}, ValueError, "only one one, 'B', but cross-validation"),
         ({"a": never}, {"groups": "gaps"}, ValueError, r"1 rows have no group in obs\['gaps'\]"),
-        ({"a": never}, {"n_folds": 4}, ValueError, "n_folds=4 must lie between 2 and 3"),
-        ({"a": never}, {"n_folds": 1}, ValueError, "n_folds=1 must lie between 2 and 3"),
+        ({"a": never}, {"n_folds": 4}, ValueError, "n_folds=4 must be between 2 and 3"),
+        ({"a": never}, {"n_folds": 1}, ValueError, "n_folds=1 must be between 2 and 3"),
     ],
 )
-def test_bad_input_is_told_and_left_alone(sdata, methods, options, error, message):
+def test_bad_input_is_refused_and_changes_nothing(sdata, methods, options, error, message):
     table = sdata["table"]
     table.obs["one"] = "B"
     table.obs["gaps"] = [None, *["A"] * (table.n_obs - 1)]
@@ -420,13 +502,13 @@ def test_bad_input_is_told_and_left_alone(sdata, methods, options, error, messag
 
 
 def test_methods_in_different_units_are_not_compared(sdata):
-    ranks = functools.partial(ridge, layer=None)
-    with pytest.raises(ValueError, match=r"same units, 'ridge' predicts 'log.*'counts' 'X'"):
-        stp.tl.cross_validate(sdata, {"ridge": ridge, "counts": ranks})
+    counts = functools.partial(ridge, layer=None)
+    with pytest.raises(ValueError, match=r"same units, but predict in .*'log.*'counts': 'X'"):
+        stp.tl.cross_validate(sdata, {"ridge": ridge, "counts": counts})
     assert "out_of_fold" not in sdata.tables
 
 
-# ---- choosing within -------------------------------------------------------------------------
+# ---- tuning -------------------------------------------------------------------------
 
 
 def test_the_better_candidate_is_fitted(sdata):
@@ -437,39 +519,39 @@ def test_the_better_candidate_is_fitted(sdata):
     table.uns["stpredict"]["embed"]["X_noise"] = table.uns["stpredict"]["embed"]["X_colour"]
     noise = functools.partial(ridge, embedding="X_noise", context="spot")
     model = stp.tl.fit_tuned(sdata, {"noise": noise, "colour": ridge})
-    tuned = model.training["tuned"]
-    assert tuned["chosen"] == "colour"
-    assert tuned["pcc"]["colour"] > tuned["pcc"]["noise"] + 0.2
-    assert model.recipe["embedding"] == "X_colour"
-    assert model.training["sections"] == list(SECTIONS)
+    tuned = model.training.tuned
+    assert list(tuned) == ["colour", "noise"]
+    assert tuned["colour"] > tuned["noise"] + 0.2
+    assert model.recipe.embedding == "X_colour"
+    assert model.training.sections == SECTIONS
 
 
 def test_tuning_is_nested_and_saved(sdata, tmp_path):
-    seen = []
+    calls = []
 
     def spy(train):
-        seen.append(set(_sections.section_names(train["table"])))
+        calls.append(set(open_table(train).section_names))
         return ridge(train)
 
     tuned = functools.partial(stp.tl.fit_tuned, candidates={"spy": spy, "factors": factors})
     stp.tl.cross_validate(sdata, {"tuned": tuned})
     outer = [{"S2", "S3"}, {"S1", "S3"}, {"S1", "S2"}]
     inner = [{name} for pair in outer for name in sorted(pair, reverse=True)]
-    assert [names for names in seen if len(names) == 1] == inner
+    assert [names for names in calls if len(names) == 1] == inner
     model = stp.tl.fit_tuned(sdata, {"ridge": ridge, "factors": factors})
     model.save(tmp_path / "model")
-    assert stp.models.load(tmp_path / "model").training["tuned"] == model.training["tuned"]
+    assert stp.models.load(tmp_path / "model").training.tuned == model.training.tuned
 
 
 @pytest.mark.parametrize(
     ("candidates", "options", "message"),
     [
-        ({"a": never}, {}, "nothing to choose among 1 candidates"),
-        ({"a": never, "b": never}, {"groups": "half"}, "would stand on both sides"),
+        ({"a": never}, {}, "at least two candidates, not 1"),
+        ({"a": never, "b": never}, {"groups": "half"}, "between training and test"),
         ({"a": lambda _: None, "b": never}, {}, "a failed without S1:\n.*must return a fitted"),
     ],
 )
-def test_what_cannot_be_tuned(sdata, candidates, options, message):
+def test_candidates_that_cannot_be_tuned_are_refused(sdata, candidates, options, message):
     sdata["table"].obs["half"] = np.where(np.arange(sdata["table"].n_obs) % 2, "odd", "even")
     with pytest.raises(ValueError, match=f"(?s){message}"):
         stp.tl.fit_tuned(sdata, candidates, **options)

@@ -1,4 +1,4 @@
-"""Tools of scanpy and squidpy run on predictions as they do on what was measured."""
+"""Tools of scanpy and squidpy run on predictions as they do on measured expression."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import squidpy as sq
 import torch
 
 import stpredict as stp
-from stpredict._sdata import _sections
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
+from stpredict._sdata._elements import copy_of
 
 
 def colour(tiles):
@@ -24,7 +19,6 @@ def colour(tiles):
 
 @pytest.fixture(scope="module")
 def predicted_section():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         size_px=1000, mpp=0.5, pitch_um=40.0, n_morphology=6, n_neighborhood=3, n_null=3
     )
@@ -36,26 +30,22 @@ def predicted_section():
         embedding="X_colour",
         context="spot_neighbors",
         genes=list(sdata.tables["table"].var_names),
-        n_hidden=16,
-        n_phi=2,
-        n_rho=2,
-        learning_rate=5e-3,
-        max_epochs=10,
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        schedule=stp.tl.Schedule(learning_rate=5e-3, max_epochs=10),
     )
     stp.tl.predict(sdata, model)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture(params=["table", "predicted"])
 def table(request, predicted_section):
-    table = _sections.copy_of(predicted_section).tables[request.param]
+    table = copy_of(predicted_section).tables[request.param]
     if request.param == "table":
         table.X = table.layers["log1p"].copy()
     return table
 
 
-def test_principal_components_and_clusters(table):
+def test_principal_components_and_clusters_are_computed(table):
     sc.pp.pca(table, n_comps=5)
     sc.pp.neighbors(table, n_neighbors=10, n_pcs=5)
     sc.tl.leiden(table, flavor="igraph", n_iterations=2, directed=False)
@@ -63,7 +53,7 @@ def test_principal_components_and_clusters(table):
     assert table.obs["leiden"].nunique() > 1
 
 
-def test_spatial_autocorrelation(table):
+def test_spatial_autocorrelation_is_computed(table):
     sq.gr.spatial_autocorr(table, mode="moran", show_progress_bar=False)
     moran = table.uns["moranI"]["I"]
     assert set(moran.index) == set(table.var_names)
@@ -71,7 +61,7 @@ def test_spatial_autocorrelation(table):
     assert moran["morphology_001"] > 0
 
 
-def test_spatial_scatter(table):
+def test_genes_are_drawn_as_a_scatter(table):
     sq.pl.spatial_scatter(table, color="morphology_001", shape=None)
     assert plt.gca().get_title() == "morphology_001"
     plt.close("all")

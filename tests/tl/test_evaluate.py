@@ -1,21 +1,18 @@
-"""Scores beside their nulls, of spots and genes matched by name."""
+"""Scores of predictions next to nulls and references, for spots and genes matched by name."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict import metrics, results
+from stpredict._sdata._elements import copy_of
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 2, "n_null": 2}
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def colour(tiles):
@@ -24,82 +21,91 @@ def colour(tiles):
 
 @pytest.fixture(scope="module")
 def predicted_sections():
-    """Three sections, all predicted by a model that was trained on the first."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
+    """Three sections, all predicted by two models that were trained on the first."""
     sdata = stp.datasets.phantom(3, size_px=800, **FINE)
     stp.pp.normalize(sdata)
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
+    first = sdata.subset(["S1", "S1_image"])
+    genes = list(sdata.tables["table"].var_names)
     model = stp.tl.fit_deepspot(
-        sdata.subset(["S1", "S1_image"]),
+        first,
         embedding="X_colour",
         context="spot_neighbors",
-        genes=list(sdata.tables["table"].var_names),
-        n_hidden=16,
-        n_phi=2,
-        n_rho=2,
-        learning_rate=5e-3,
-        max_epochs=15,
+        genes=genes,
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        schedule=stp.tl.Schedule(learning_rate=5e-3, max_epochs=15),
     )
+    ridge = stp.tl.fit_ridge(first, embedding="X_colour", context="spot", genes=genes)
     stp.tl.predict(sdata, model)
-    stp.settings.verbosity = verbosity
+    stp.tl.predict(sdata, ridge, key_added="ridge")
     return sdata
 
 
 @pytest.fixture
-def everything(predicted_sections):
-    return _sections.copy_of(predicted_sections)
+def all_sections(predicted_sections):
+    return copy_of(predicted_sections)
 
 
 @pytest.fixture
 def sdata(predicted_sections):
-    held_out = predicted_sections.subset(["S2", "S2_image", "S3", "S3_image"])
-    return _sections.copy_of(held_out)
+    """The two sections that were not in training."""
+    return copy_of(predicted_sections.subset(["S2", "S2_image", "S3", "S3_image"]))
 
 
-def set_values(sdata, *, measured=None, predicted=None):
-    table, prediction = sdata.tables["table"], sdata.tables["predicted"]
-    if measured is not None:
-        table.layers["log1p"] = measured
-    if predicted is not None:
-        prediction.X = predicted.astype(np.float32)
+def set_values(sdata, *, measured, predicted):
+    sdata.tables["table"].layers["log1p"] = measured
+    sdata.tables["predicted"].X = predicted.astype(np.float32)
 
 
-def test_scores_are_those_of_each_section_averaged(sdata):
-    scores = stp.tl.evaluate(sdata)
+def test_scores_are_those_of_each_section(sdata):
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
     measured = sdata.tables["table"].layers["log1p"].toarray().astype(float)
-    prediction = sdata.tables["predicted"]
-    region = prediction.obs["region"].astype(str).to_numpy()
-    for gene in prediction.var_names:
-        column = prediction.var_names.get_loc(gene)
-        by_section = []
-        for name in ("S2", "S3"):
-            rows = region == name
-            true = measured[rows, column]
-            model, ridge = (
-                np.asarray(values)[rows, column].astype(float)
-                for values in (prediction.X, prediction.layers["ridge"])
-            )
-            mean = prediction.var["training_mean"].iloc[column]
-            by_section.append(
-                {
-                    "pcc": stats.pearsonr(true, model).statistic,
-                    "spearman": stats.spearmanr(true, model).statistic,
-                    "rmse": np.sqrt(np.mean((true - model) ** 2)),
-                    "pcc_ridge": stats.pearsonr(true, ridge).statistic,
-                    "rmse_ridge": np.sqrt(np.mean((true - ridge) ** 2)),
-                    "rmse_training_mean": np.sqrt(np.mean((true - mean) ** 2)),
-                    "pcc_training_mean": 0,
-                    "measured_mean": true.mean(),
-                }
-            )
-        for name in by_section[0]:
-            wanted = np.mean([scores_of[name] for scores_of in by_section])
-            assert scores.loc[gene, name] == pytest.approx(wanted, abs=1e-6), name
+    region = sdata.tables["table"].obs["region"].astype(str).to_numpy()
+    for method in ("predicted", "ridge"):
+        table = sdata.tables[method]
+        values = {name: scores.values(name)[method] for name in ("pcc", "spearman", "rmse")}
+        mean_rmse = scores.values("rmse")["training_mean"]
+        for section, (column, gene) in (
+            (section, pair) for section in ("S2", "S3") for pair in enumerate(table.var_names)
+        ):
+            rows = region == section
+            true, predicted = measured[rows, column], np.asarray(table.X)[rows, column]
+            # the reference is the mean of the first table
+            mean = sdata.tables["predicted"].var["training_mean"].iloc[column]
+            expected = {
+                "pcc": stats.pearsonr(true, predicted).statistic,
+                "spearman": stats.spearmanr(true, predicted).statistic,
+                "rmse": np.sqrt(np.mean((true - predicted) ** 2)),
+            }
+            for name, value in expected.items():
+                score = values[name].xs((section, gene), level=("section", "gene")).item()
+                assert score == pytest.approx(value, abs=1e-6), name
+            score = mean_rmse.xs((section, gene), level=("section", "gene")).item()
+            assert score == pytest.approx(np.sqrt(np.mean((true - mean) ** 2)), abs=1e-6)
 
 
-def test_a_case_worked_out_by_hand(everything):
-    sdata = everything.subset(["S2", "S2_image"])
+def test_sections_are_averaged_after_genes(sdata):
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    by_section = scores.values().groupby("section").mean()
+    summary = scores.summary()
+    for method in ("predicted", "ridge", "training_mean", "neighbor_mean"):
+        assert summary.loc[method, "pcc"] == pytest.approx(by_section[method].mean())
+    each = scores.summary(by="section")
+    for section in ("S2", "S3"):
+        assert each.loc[("ridge", section), "pcc"] == pytest.approx(
+            by_section.loc[section, "ridge"]
+        )
+    assert (each["n_sections"] == 1).all()
+    genes = scores.genes("ridge")
+    means = scores.values()["ridge"].groupby("gene").mean()
+    pd.testing.assert_series_equal(
+        genes["pcc"], means.loc[genes.index], check_names=False, check_index=False
+    )
+
+
+def test_a_small_case_computed_by_hand(all_sections):
+    sdata = all_sections.subset(["S2", "S2_image"])
     for name in ("table", "predicted"):
         sdata.tables[name] = sdata.tables[name][:4, :2].copy()
     measured = np.array([[0, 1], [1, 1], [2, 3], [3, 3]], dtype=float)
@@ -107,151 +113,180 @@ def test_a_case_worked_out_by_hand(everything):
     set_values(sdata, measured=measured, predicted=predicted)
     first, second = sdata.tables["predicted"].var_names
     scores = stp.tl.evaluate(sdata)
-    assert scores.loc[first, "pcc"] == pytest.approx(0.8)  # 4 / 5
-    assert scores.loc[first, "spearman"] == pytest.approx(0.8)
-    assert scores.loc[first, "rmse"] == pytest.approx(np.sqrt((1 + 4 + 0 + 1) / 4))
-    assert scores.loc[first, "measured_mean"] == 1.5
-    assert scores.loc[second, "pcc"] == 0  # constant
-    assert scores.loc[second, "rmse"] == pytest.approx(np.sqrt((16 + 16 + 4 + 4) / 4))
-    assert scores.attrs["summary"]["model"]["mean PCC"] == pytest.approx(0.4)
+    genes = scores.genes()
+    assert genes.loc[first, "pcc"] == pytest.approx(0.8)  # 4 / 5
+    assert genes.loc[first, "spearman"] == pytest.approx(0.8)
+    assert genes.loc[first, "rmse"] == pytest.approx(np.sqrt((1 + 4 + 0 + 1) / 4))
+    assert genes.loc[second, "pcc"] == 0  # constant
+    assert genes.loc[second, "rmse"] == pytest.approx(np.sqrt((16 + 16 + 4 + 4) / 4))
+    assert scores.summary().loc["predicted", "pcc"] == pytest.approx(0.4)
 
 
-def test_genes_stand_in_the_order_of_their_score(sdata):
-    scores = stp.tl.evaluate(sdata)
-    assert scores.index.name == "gene"
-    assert scores["pcc"].is_monotonic_decreasing
-    assert set(scores.index) == set(sdata.tables["predicted"].var_names)
+def test_genes_are_sorted_by_their_score(sdata):
+    genes = stp.tl.evaluate(sdata).genes()
+    assert genes.index.name == "gene"
+    assert genes["pcc"].is_monotonic_decreasing
+    assert set(genes.index) == set(sdata.tables["predicted"].var_names)
 
 
 @pytest.mark.parametrize("shuffled", ["predicted", "table"])
 def test_spots_and_genes_are_matched_by_name(sdata, shuffled):
-    whole = stp.tl.evaluate(sdata)
+    expected = stp.tl.evaluate(sdata).genes()
     random = np.random.default_rng(0)
     table = sdata.tables[shuffled]
     rows, genes = random.permutation(table.n_obs), random.permutation(table.n_vars)
     sdata.tables[shuffled] = table[rows][:, genes].copy()
-    again = stp.tl.evaluate(sdata).loc[whole.index]
-    drawn = ("pcc_shuffled", "pcc_spatial_null", "pcc_ceiling")  # in another order of the spots
-    columns = [name for name in whole if name not in drawn]
-    np.testing.assert_allclose(again[columns], whole[columns], atol=1e-6)
+    scores = stp.tl.evaluate(sdata).genes().loc[expected.index]
+    drawn = ("pcc_shuffled", "pcc_spatial_null")  # these depend on the order of the spots
+    columns = [name for name in expected if name not in drawn]
+    np.testing.assert_allclose(scores[columns], expected[columns], atol=1e-6)
 
 
-def test_spots_and_genes_that_only_one_side_has_are_left_out(sdata):
+def test_spots_and_genes_of_one_table_only_are_left_out(sdata):
     table, predicted = sdata.tables["table"], sdata.tables["predicted"]
     sdata.tables["table"] = table[5:, 1:].copy()
     scores = stp.tl.evaluate(sdata)
-    assert len(scores) == predicted.n_vars - 1
-    assert f"{predicted.n_obs - 5} spots" in scores.attrs["protocol"]
-    assert "1 predicted genes were not measured" in scores.attrs["protocol"]
+    assert len(scores.genes()) == predicted.n_vars - 1
+    assert scores.protocol.n_spots == predicted.n_obs - 5
+    assert scores.protocol.n_genes == {"predicted": predicted.n_vars - 1}
 
 
-def test_the_nulls_stand_beside_the_model(sdata):
-    scores = stp.tl.evaluate(sdata)
-    assert (scores["pcc_training_mean"] == 0).all()
-    assert abs(scores["pcc_shuffled"].mean()) < 0.03
-    planted = [gene for gene in scores.index if gene.startswith("morphology")]
-    assert scores.loc[planted, "pcc"].mean() > 0.3
-    assert scores.loc[planted, "pcc_ridge"].mean() > 0.3
-    summary = scores.attrs["summary"]
-    assert list(summary) == [
-        "model",
-        "ridge",
-        "training mean",
-        "neighbor mean",
-        "shuffled",
-        "spatial null",
-        "noise ceiling",
-    ]
-    assert summary["model"]["mean PCC"] == pytest.approx(scores["pcc"].mean())
-    assert summary["model"]["median PCC"] == pytest.approx(scores["pcc"].median())
-    assert summary["model"]["first quartile"] == pytest.approx(scores["pcc"].quantile(0.25))
-    assert summary["ridge"]["mean PCC"] == pytest.approx(scores["pcc_ridge"].mean())
-    assert summary["ridge"]["mean RMSE"] == pytest.approx(scores["rmse_ridge"].mean())
-    assert summary["training mean"]["mean PCC"] == 0
-    assert np.isnan(summary["shuffled"]["mean RMSE"])
+def test_references_cover_the_genes_and_spots_of_every_table(sdata):
+    genes = sdata.tables["predicted"].var_names
+    sdata.tables["predicted"] = sdata.tables["predicted"][:, genes[:3]].copy()
+    sdata.tables["ridge"] = sdata.tables["ridge"][:, genes[2:]].copy()
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    assert scores.protocol.n_genes == {"predicted": 3, "ridge": len(genes) - 2}
+    wide = scores.values()
+    assert set(wide.index.get_level_values("gene")) == set(genes)
+    assert not wide[["training_mean", "neighbor_mean", "noise_ceiling"]].isna().any(axis=None)
+    assert not wide.index.duplicated().any()
 
 
-def test_the_same_seed_shuffles_the_same_way(sdata):
-    first, same, other = (stp.tl.evaluate(sdata, seed=seed) for seed in (1, 1, 2))
-    assert first.equals(same)
-    assert not np.allclose(first["pcc_shuffled"], other["pcc_shuffled"])
+def test_nulls_and_references_are_scored_with_the_model(sdata):
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    summary = scores.summary()
+    assert list(summary.index) == ["predicted", "ridge", *results.REFERENCES]
+    assert (scores.values(methods=["training_mean"]) == 0).all(axis=None)
+    for method in scores.methods:
+        genes = scores.genes(method)
+        planted = [gene for gene in genes.index if gene.startswith("morphology")]
+        assert genes.loc[planted, "pcc"].mean() > 0.3
+        assert abs(genes["pcc_shuffled"].mean()) < 0.03
+        assert summary.loc[method, "pcc"] == pytest.approx(genes["pcc"].mean())
+        assert summary.loc[method, "rmse"] == pytest.approx(genes["rmse"].mean())
+    assert np.isnan(summary.loc["training_mean", "pcc_shuffled"])
 
 
-def test_the_protocol_says_what_was_held_out(sdata, everything):
-    held_out = stp.tl.evaluate(sdata).attrs["protocol"]
-    assert "Held out; the model was trained on S1" in held_out
-    assert "NOT" not in held_out
-    assert "7 genes" in held_out
-    assert "S2, S3" in held_out
-    leaky = stp.tl.evaluate(everything).attrs["protocol"]
-    assert "NOT held out: the model was trained on S1" in leaky
+def test_the_same_seed_gives_the_same_nulls(sdata):
+    first, second, other = (stp.tl.evaluate(sdata, seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(first.table, second.table)
+    name = results.PCC_SHUFFLED
+    assert not np.allclose(first.values(name), other.values(name))
+
+
+def test_the_protocol_reports_training_and_scored_sections(sdata, all_sections):
+    held_out = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    assert str(held_out.protocol).startswith("Held out: S2, S3, trained on S1; ")
+    assert "7 genes." in str(held_out.protocol)
+    assert held_out.protocol.trained_on == {"predicted": ("S1",), "ridge": ("S1",)}
+    assert held_out.protocol.sections == ("S2", "S3")
+    assert held_out.protocol.units == "log(1 + counts per 10,000)"
+    assert held_out.protocol.layer == "log1p"
+    assert not held_out.leaky
+    leaky = stp.tl.evaluate(all_sections)
+    assert leaky.leaky
+    assert leaky.protocol.leaking_sections == ("S1",)
+    assert str(leaky.protocol).startswith("LEAKY: sections S1 are both in training and scored.")
+
+
+def test_a_method_is_compared_with_another_table(sdata):
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    comparison = scores.compare("predicted", "ridge")
+    wide = scores.values()
+    difference = (wide["predicted"] - wide["ridge"]).groupby("group").mean().mean()
+    assert comparison.difference == pytest.approx(difference)
+    assert comparison.n_groups == 2
 
 
 def test_scores_are_printed_unless_silenced(sdata, capsys, monkeypatch):
     stp.tl.evaluate(sdata)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(stp.settings, "verbosity", 1)
-    stp.tl.evaluate(sdata)
-    said = capsys.readouterr().out
-    assert "Held out" in said
-    for row in ("model", "ridge", "training mean", "shuffled"):
-        assert row in said
+    stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    printed = capsys.readouterr().out
+    assert "Held out" in printed
+    for row in ("predicted", "ridge", "training_mean", "pcc_shuffled"):
+        assert row in printed
 
 
-def test_nothing_is_changed(sdata):
+def test_evaluating_changes_nothing(sdata):
     before = repr(sdata), sdata.tables["predicted"].X.copy()
     stp.tl.evaluate(sdata)
     assert repr(sdata) == before[0]
     np.testing.assert_array_equal(sdata.tables["predicted"].X, before[1])
 
 
-def test_another_layer_can_be_scored_against(sdata):
-    table = sdata.tables["table"]
+def test_another_layer_can_be_scored(sdata):
     scores = stp.tl.evaluate(sdata, layer="expected")
-    assert "measured layer 'expected'" in scores.attrs["protocol"]
-    gene = table.var_names[0]
-    measured_mean = [
-        table.layers["expected"][(table.obs["region"] == name).to_numpy(), 0].mean()
-        for name in ("S2", "S3")
-    ]
-    assert scores.loc[gene, "measured_mean"] == pytest.approx(np.mean(measured_mean), rel=1e-5)
+    assert scores.protocol.layer == "expected"
+    assert scores.protocol.units == "expected"
+    table, predicted = sdata.tables["table"], sdata.tables["predicted"]
+    rows = (table.obs["region"] == "S2").to_numpy()
+    expected = metrics.rmse(table.layers["expected"][rows], np.asarray(predicted.X)[rows])
+    values = scores.values("rmse", methods=["predicted"]).xs("S2", level="section")["predicted"]
+    np.testing.assert_allclose(
+        values.droplevel("group").loc[list(table.var_names)], expected, rtol=1e-5
+    )
 
 
 class TestBadInput:
-    def test_no_predictions(self, sdata):
+    def test_without_predictions(self, sdata):
         del sdata.tables["predicted"]
-        with pytest.raises(KeyError, match=r"no tables\['predicted'\].*run stp\.tl\.predict first"):
+        with pytest.raises(KeyError, match=r"no 'predicted'.*run stp\.tl\.predict first"):
             stp.tl.evaluate(sdata)
 
-    def test_predictions_from_elsewhere(self, sdata):
+    def test_predictions_of_another_origin(self, sdata):
         del sdata.tables["predicted"].uns["stpredict"]
-        with pytest.raises(ValueError, match=r"no genes that stp\.tl\.predict wrote"):
+        with pytest.raises(ValueError, match=r"not hold genes predicted by stp\.tl\.predict"):
             stp.tl.evaluate(sdata)
 
-    def test_nothing_was_measured(self, sdata):
+    def test_a_table_of_factors(self, sdata):
+        model = stp.tl.fit_ridge(
+            sdata,
+            embedding="X_colour",
+            genes=list(sdata.tables["table"].var_names),
+            targets="svd",
+            n_factors=2,
+        )
+        stp.tl.predict(sdata, model, space="factors", key_added="factors")
+        with pytest.raises(ValueError, match=r"'factors'.*not hold genes"):
+            stp.tl.evaluate(sdata, "factors")
+
+    def test_without_the_layer(self, sdata):
         del sdata.tables["table"].layers["log1p"]
-        with pytest.raises(KeyError, match=r"no layers\['log1p'\].*stp\.pp\.normalize"):
+        with pytest.raises(KeyError, match=r"layers has no 'log1p'.*stp\.pp\.normalize"):
             stp.tl.evaluate(sdata)
 
     def test_an_unknown_layer(self, sdata):
-        with pytest.raises(KeyError, match=r"no layers\['counts'\]; layers: .*expected"):
+        with pytest.raises(KeyError, match=r"layers has no 'counts'; available: .*expected"):
             stp.tl.evaluate(sdata, layer="counts")
 
     def test_spots_of_other_names(self, sdata):
         table = sdata.tables["table"]
         table.obs_names = [f"renamed_{name}" for name in table.obs_names]
-        with pytest.raises(ValueError, match=r"share 0 spots and 7 genes.*renamed"):
+        with pytest.raises(ValueError, match=r"share 0 spots and 7 genes"):
             stp.tl.evaluate(sdata)
 
     def test_genes_of_other_names(self, sdata):
         table = sdata.tables["table"]
-        table.var_names = [f"ENSG{i}" for i in range(table.n_vars)]
-        with pytest.raises(ValueError, match=r"0 genes: .*genes indexed by another name"):
+        table.var_names = [f"ENSG{i:011d}" for i in range(table.n_vars)]
+        with pytest.raises(ValueError, match=r"0 genes.*Ensembl"):
             stp.tl.evaluate(sdata)
 
     def test_predictions_with_nan(self, sdata):
         sdata.tables["predicted"].X[2, 1] = np.nan
-        with pytest.raises(ValueError, match="1 predicted values are NaN"):
+        with pytest.raises(ValueError, match=r"'predicted'.*has 1 values that are NaN"):
             stp.tl.evaluate(sdata)
 
     def test_a_section_of_a_single_spot(self, sdata):
@@ -259,5 +294,24 @@ class TestBadInput:
         few = (table.obs["region"] == "S3").to_numpy(copy=True)
         few[0] = True
         sdata.tables["table"] = table[few].copy()
-        with pytest.raises(ValueError, match="section 'S2' has 1 spot: a correlation needs two"):
+        with pytest.raises(ValueError, match="section 'S2' has a single spot"):
             stp.tl.evaluate(sdata)
+
+    def test_tables_in_different_units(self, sdata):
+        model = stp.tl.fit_ridge(
+            sdata,
+            embedding="X_colour",
+            layer=None,
+            genes=list(sdata.tables["table"].var_names),
+        )
+        stp.tl.predict(sdata, model, key_added="counts")
+        with pytest.raises(ValueError, match="different units"):
+            stp.tl.evaluate(sdata, ["predicted", "counts"])
+
+    @pytest.mark.parametrize(
+        ("tables", "message"),
+        [([], "tables= is empty"), (["ridge", "ridge"], "tables are not unique, repeated: ridge")],
+    )
+    def test_tables_that_are_not_names_of_different_tables(self, sdata, tables, message):
+        with pytest.raises(ValueError, match=message):
+            stp.tl.evaluate(sdata, tables)

@@ -1,4 +1,4 @@
-"""Fitting: what is planted is found, what is held out stays apart, bad input is told."""
+"""Fitting: planted genes are recovered, held-out rows are not used, bad input is refused."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ import torch
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
-from stpredict.tl._fitting._split import split
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import NeighborsStep, NormalizeStep
+from stpredict.models._records import SampleWeight
+from stpredict.tl._fitting._split import hold_out_group
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0}
 TINY = {
     "embedding": "X_colour",
     "context": "spot_subspot_neighbors",
-    "n_hidden": 8,
-    "n_phi": 2,
-    "n_rho": 2,
-    "max_epochs": 2,
+    "network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2),
+    "schedule": stp.tl.Schedule(max_epochs=2),
 }
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def colour(tiles):
@@ -46,20 +42,18 @@ def prepared(n_sections, **options):
 
 @pytest.fixture(scope="module")
 def three_sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = prepared(3, n_patients=2)  # P1: S1 and S3, P2: S2
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 @pytest.fixture
 def sdata(three_sections):
-    return _sections.copy_of(three_sections)
+    return copy_of(three_sections)
 
 
 @pytest.fixture
 def one_section(three_sections):
-    return _sections.copy_of(three_sections.subset(["S1", "S1_image"]))
+    return copy_of(three_sections.subset(["S1", "S1_image"]))
 
 
 # ---- recovery ------------------------------------------------------------------------------
@@ -68,7 +62,6 @@ def one_section(three_sections):
 @pytest.fixture(scope="module")
 def recovery():
     """PCC with the planted expectation on three held-out sections, by context and kind of gene."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sections = [f"S{i}" for i in range(1, 10)]
     sdata = stp.datasets.phantom(
         len(sections), size_px=1400, **FINE, n_morphology=6, n_neighborhood=6, n_null=8
@@ -82,17 +75,13 @@ def recovery():
         return sdata.subset([element for name in names for element in (name, f"{name}_image")])
 
     train, test = only(sections[:-3]), only(sections[-3:])
-    found = {}
+    pcc_by_kind = {}
     for context in ("spot", "spot_neighbors"):
         model = stp.tl.fit_deepspot(
             train,
             context=context,
-            n_hidden=128,
-            n_phi=3,
-            n_rho=2,
-            dropout=0.1,
-            learning_rate=2e-3,
-            patience=5,
+            network=stp.tl.DeepSpotNetwork(n_hidden=128, n_phi=3, n_rho=2, dropout=0.1),
+            schedule=stp.tl.Schedule(learning_rate=2e-3, patience=5),
             device="cpu",
         )
         stp.tl.predict(test, model, device="cpu")
@@ -105,9 +94,9 @@ def recovery():
             ],
             axis=0,
         )
-        found[context] = pd.Series(pcc).groupby(table.var["planted"].to_numpy(), observed=True)
-    stp.settings.verbosity = verbosity
-    return found
+        kind = table.var["planted"].to_numpy()
+        pcc_by_kind[context] = pd.Series(pcc).groupby(kind, observed=True)
+    return pcc_by_kind
 
 
 def test_genes_planted_on_morphology_are_recovered(recovery):
@@ -122,7 +111,7 @@ def test_genes_planted_on_the_neighborhood_are_recovered_with_it_only(recovery):
     assert without <= with_neighbors - 0.2
 
 
-def test_genes_planted_on_nothing_are_not_found(recovery):
+def test_null_genes_are_not_predicted(recovery):
     for by_kind in recovery.values():
         nulls = by_kind.get_group("null")
         assert abs(nulls.mean()) <= 0.05
@@ -132,26 +121,27 @@ def test_genes_planted_on_nothing_are_not_found(recovery):
 # ---- the fitted model ----------------------------------------------------------------------
 
 
-def test_a_model_remembers_how_it_was_made(sdata):
+def test_a_model_records_its_training(sdata):
     model = stp.tl.fit_deepspot(sdata, **TINY, seed=4)
     table = sdata.tables["table"]
     assert list(model.genes) == table.var_names[table.var["selected"]].tolist()
     assert model.method == "deepspot"
     assert model.context == "spot_subspot_neighbors"
     assert model.units == "log(1 + counts per 10,000)"
-    assert model.recipe["embedding"] == "X_colour"
-    assert model.recipe["embed"]["tile_um"] == 40
-    assert model.recipe["embed"]["n_subtiles"] == 2
-    assert model.recipe["neighbors"] == {"grid": "hexagonal", "n_rings": 1}
-    assert model.recipe["layer"] == "log1p"
-    assert model.recipe["normalize"] == {"target_sum": 1e4}
-    assert model.training["sections"] == ["S1", "S2", "S3"]
-    assert model.training["groups"] == ["P1", "P2"]
-    assert model.training["seed"] == 4
-    assert model.training["n_spots"] + model.training["n_held_out"] == table.n_obs
-    assert {"torch", "spatialdata"} <= model.training["versions"].keys()
-    assert model.hyperparameters["n_hidden"] == 8
-    assert model.hyperparameters["max_epochs"] == 2
+    assert model.recipe.embedding == "X_colour"
+    assert model.recipe.embed.tile_um == 40
+    assert model.recipe.embed.n_subtiles == 2
+    assert model.recipe.neighbors == NeighborsStep(grid="hexagonal", n_rings=1)
+    assert model.recipe.layer == "log1p"
+    assert model.recipe.layer_steps == (NormalizeStep(target_sum=1e4),)
+    assert model.training.sections == ("S1", "S2", "S3")
+    assert model.training.groups == ("P1", "P2")
+    assert model.training.seed == 4
+    assert model.training.n_spots + model.training.n_held_out == table.n_obs
+    assert {"torch", "spatialdata"} <= model.training.versions.keys()
+    assert model.hyperparameters.network == TINY["network"]
+    assert model.hyperparameters.schedule == TINY["schedule"]
+    assert model.hyperparameters.loss == "mse"
     assert (model.targets.mean > 0).all()
     assert not model.network.training
 
@@ -180,8 +170,8 @@ def test_the_same_seed_gives_the_same_predictions(sdata):
     assert not np.array_equal(first, other)
 
 
-def test_fitting_changes_nothing(sdata):
-    before = _sections.copy_of(sdata).tables["table"]
+def test_fitting_changes_no_table(sdata):
+    before = copy_of(sdata).tables["table"]
     stp.tl.fit_deepspot(sdata, **TINY)
     after = sdata.tables["table"]
     assert set(sdata.tables) == {"table"}
@@ -208,106 +198,107 @@ def test_another_layer_is_predicted_in_its_own_units(sdata):
     table.layers["counts"] = table.X.copy()
     model = stp.tl.fit_deepspot(sdata, **TINY, layer="counts")
     assert model.units == "counts"
-    assert model.recipe["layer"] == "counts"
-    assert "normalize" not in model.recipe
+    assert model.recipe.layer == "counts"
+    assert model.recipe.layer_steps == ()
     assert model.targets.mean.min() > 50
 
 
-def test_a_constant_gene_is_told_and_predicted_as_that_constant(sdata, capsys, monkeypatch):
+def test_a_constant_gene_is_reported_and_predicted_as_that_constant(sdata, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     table = sdata.tables["table"]
     values = table.layers["log1p"].toarray()
     values[:, 1] = 2.5
     table.layers["log1p"] = values
     genes = ["morphology_001", "morphology_002"]
-    model = stp.tl.fit_deepspot(sdata, **TINY, genes=genes)
-    said = capsys.readouterr().out
-    assert "1 of 2 genes are constant in training and predicted as that constant" in said
-    assert "morphology_002" in said
-    stp.tl.predict(sdata, model)
-    predicted = sdata.tables["predicted"]
-    assert (predicted.to_df()["morphology_002"] == 2.5).all()
-    assert predicted.var["constant"].tolist() == [False, True]
-    np.testing.assert_allclose(predicted.layers["ridge"][:, 1], 2.5)
+    fits = {
+        "deepspot": stp.tl.fit_deepspot(sdata, **TINY, genes=genes),
+        "ridge": stp.tl.fit_ridge(sdata, embedding="X_colour", genes=genes),
+    }
+    printed = capsys.readouterr().out
+    assert "1 of 2 genes are constant in training and predicted as that constant" in printed
+    assert "morphology_002" in printed
+    for method, model in fits.items():
+        stp.tl.predict(sdata, model, key_added=method)
+        predicted = sdata.tables[method]
+        np.testing.assert_allclose(predicted.to_df()["morphology_002"], 2.5)
+        assert predicted.var["constant"].tolist() == [False, True]
+    assert (sdata.tables["deepspot"].to_df()["morphology_002"] == 2.5).all()
 
 
 # ---- weights -------------------------------------------------------------------------------
 
 
-def test_a_model_remembers_its_weights(sdata, tmp_path):
+def test_a_model_records_its_weights(sdata, tmp_path):
     plain = stp.tl.fit_deepspot(sdata, **TINY)
-    assert plain.training["sample_weight"] is None
+    assert plain.training.sample_weight is None
     stp.pp.balance(sdata, by=["region", "region_truth"])
     model = stp.tl.fit_deepspot(sdata, **TINY, sample_weight="sampling_weight")
-    weighing = model.training["sample_weight"]
-    assert weighing["column"] == "sampling_weight"
-    assert weighing["balance"]["by"] == ["region", "region_truth"]
+    expected = SampleWeight("sampling_weight", ("region", "region_truth"))
+    assert model.training.sample_weight == expected
     assert not model.history.equals(plain.history)
-    # what is held out, the scaling and ridge see every spot once
-    assert model.training["held_out"] == plain.training["held_out"]
-    assert model.training["n_spots"] == plain.training["n_spots"]
+    # held-out rows and scaling do not depend on the weights
+    assert model.training.held_out == plain.training.held_out
+    assert model.training.n_spots == plain.training.n_spots
     np.testing.assert_array_equal(model.targets.mean, plain.targets.mean)
     np.testing.assert_array_equal(model.inputs.scale, plain.inputs.scale)
-    np.testing.assert_array_equal(model.ridge.coefficients, plain.ridge.coefficients)
     model.save(tmp_path / "weighted")
     assert stp.models.load(tmp_path / "weighted").training == model.training
     card = (tmp_path / "weighted" / "README.md").read_text()
-    assert "spots drawn by the weights in `obs['sampling_weight']`" in card
+    assert "- spots drawn by: obs['sampling_weight']" in card
 
 
-def test_weights_of_ones_own(sdata):
+def test_custom_weights_are_used(sdata):
     sdata.tables["table"].obs["mine"] = np.arange(sdata.tables["table"].n_obs)
     first, second = (
         stp.tl.fit_deepspot(sdata, **TINY, sample_weight="mine", seed=2) for _ in range(2)
     )
-    assert first.training["sample_weight"] == {"column": "mine"}
+    assert first.training.sample_weight == SampleWeight("mine")
     assert first.history.equals(second.history)
 
 
 @pytest.mark.parametrize(
     ("column", "error", "message"),
     [
-        ("weight", KeyError, r"sample_weight='weight' is no column of obs: .*stp\.pp\.balance"),
+        ("weight", KeyError, r"no column sample_weight='weight'; .*stp\.pp\.balance"),
         ("region", ValueError, r"obs\['region'\] holds category.*balance\(sdata, by='region'\)"),
-        ("lost", ValueError, r"weights in obs\['lost'\] must be finite .* 2 values are NaN"),
+        ("missing", ValueError, r"weights in obs\['missing'\] must be finite .* 2 values are NaN"),
         ("negative", ValueError, r"weights in obs\['negative'\] .* 1 are negative"),
         ("none", ValueError, r"weights in obs\['none'\] are 0 for every training spot"),
     ],
 )
-def test_weights_that_cannot_be_drawn_by(sdata, column, error, message):
+def test_bad_weights_are_refused(sdata, column, error, message):
     obs = sdata.tables["table"].obs
-    obs["lost"] = [np.nan] * 2 + [1.0] * (len(obs) - 2)
+    obs["missing"] = [np.nan] * 2 + [1.0] * (len(obs) - 2)
     obs["negative"] = [-0.5] + [1.0] * (len(obs) - 1)
     obs["none"] = 0.0
     with pytest.raises(error, match=message):
         stp.tl.fit_deepspot(sdata, **TINY, sample_weight=column)
 
 
-# ---- what is held out ----------------------------------------------------------------------
+# ---- held-out rows ----------------------------------------------------------------------
 
 
-def split_of(sdata, **options):
-    options = {"groups": None, "seed": 0, **options}
-    return split(sdata.tables["table"], _sections.sections(sdata), **options)
+def split_of(sdata, *, groups=None, seed=0):
+    return hold_out_group(open_table(sdata), groups=groups, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("groups", "kind"), [(None, "patient"), ("region", "region")])
 def test_a_whole_group_is_held_out(sdata, groups, kind, seed):
-    found = split_of(sdata, groups=groups, seed=seed)
+    split = split_of(sdata, groups=groups, seed=seed)
     labels = sdata.tables["table"].obs[kind].astype(str).to_numpy()
-    assert sorted([*found.training, *found.validation]) == list(range(len(labels)))
-    assert len(set(labels[found.validation])) == 1
-    assert not set(labels[found.validation]) & set(labels[found.training])
-    assert found.held_out == f"{kind} {labels[found.validation][0]}"
+    assert sorted([*split.training, *split.validation]) == list(range(len(labels)))
+    assert len(set(labels[split.validation])) == 1
+    assert not set(labels[split.validation]) & set(labels[split.training])
+    assert split.held_out == f"{kind} {labels[split.validation][0]}"
 
 
-def test_sections_are_groups_where_there_are_no_patients(sdata):
+def test_sections_are_the_groups_without_patients(sdata):
     del sdata.tables["table"].obs["patient"]
     assert split_of(sdata).held_out.startswith("section S")
 
 
-def test_sections_are_groups_where_there_is_one_patient(sdata):
+def test_sections_are_the_groups_of_a_single_patient(sdata):
     sdata.tables["table"].obs["patient"] = "P1"
     assert split_of(sdata).held_out.startswith("section S")
 
@@ -316,26 +307,24 @@ def test_another_seed_holds_out_another_group(sdata):
     assert len({split_of(sdata, groups="region", seed=seed).held_out for seed in range(8)}) > 1
 
 
-def test_of_a_single_section_a_contiguous_block_is_held_out_and_told(
-    one_section, capsys, monkeypatch
-):
-    found = split_of(one_section)
-    centers = _sections.sections(one_section)[0].centers_um
+def test_a_contiguous_block_of_a_single_section_is_held_out(one_section, capsys, monkeypatch):
+    split = split_of(one_section)
+    centers = open_table(one_section).positions_um
     longer = np.argmax(np.ptp(centers, axis=0))
-    assert centers[found.validation, longer].min() >= centers[found.training, longer].max()
-    assert len(found.validation) == round(0.2 * len(centers))
-    assert len(set(found.groups)) == 5
+    assert centers[split.validation, longer].min() >= centers[split.training, longer].max()
+    assert len(split.validation) == round(0.2 * len(centers))
+    assert len(set(split.groups)) == 5
 
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     model = stp.tl.fit_deepspot(one_section, **TINY)
-    assert "only one section (S1): a contiguous block of" in capsys.readouterr().out
-    assert model.training["held_out"] == "a contiguous block of section S1"
+    assert "only one section S1: a contiguous block of" in capsys.readouterr().out
+    assert model.training.held_out == "a contiguous block of section S1"
 
 
 def test_scaling_is_fitted_on_training_rows_only(sdata):
     table = sdata.tables["table"]
     model = stp.tl.fit_deepspot(sdata, **TINY)
-    patient = model.training["held_out"].removeprefix("patient ")
+    patient = model.training.held_out.removeprefix("patient ")
     rows = (table.obs["patient"] != patient).to_numpy()
     genes = table.var_names.get_indexer(model.genes)
     measured = table.layers["log1p"].toarray()[rows][:, genes]
@@ -350,14 +339,14 @@ def test_scaling_is_fitted_on_training_rows_only(sdata):
 # ---- bad input -----------------------------------------------------------------------------
 
 
-def test_too_few_spots_to_hold_any_out(one_section):
+def test_too_few_spots_are_refused(one_section):
     table = one_section.tables["table"]
     one_section.tables["table"] = table[:12].copy()
     with pytest.raises(ValueError, match=r"too few spots to hold any out: 10 .* and 2 .* at least"):
         stp.tl.fit_deepspot(one_section, **TINY)
 
 
-def test_a_group_too_small_to_be_held_out(sdata):
+def test_a_group_too_small_to_be_held_out_is_refused(sdata):
     table = sdata.tables["table"]
     table.obs["batch"] = ["few"] * 3 + ["many"] * (table.n_obs - 3)
     for seed in range(3):  # whichever of them is held out
@@ -365,67 +354,73 @@ def test_a_group_too_small_to_be_held_out(sdata):
             stp.tl.fit_deepspot(sdata, **TINY, groups="batch", seed=seed)
 
 
-def test_a_column_of_groups_that_is_not_there(sdata):
-    with pytest.raises(KeyError, match=r"groups='donor' is no column of obs: .*patient"):
+def test_a_missing_column_of_groups_is_refused(sdata):
+    with pytest.raises(KeyError, match=r"no column groups='donor'; .*patient"):
         stp.tl.fit_deepspot(sdata, **TINY, groups="donor")
 
 
 @pytest.mark.parametrize("groups", [None, "patient"])
-def test_rows_without_a_group(sdata, groups):
+def test_rows_without_a_group_are_refused(sdata, groups):
     obs = sdata.tables["table"].obs
     obs["patient"] = obs["patient"].where(obs["region"] != "S3")
     obs.iloc[0, obs.columns.get_loc("patient")] = "P2"
-    n_lost = int(obs["patient"].isna().sum())
-    with pytest.raises(ValueError, match=rf"{n_lost} rows have no group in obs\['patient'\]"):
+    n_missing = int(obs["patient"].isna().sum())
+    with pytest.raises(ValueError, match=rf"{n_missing} rows have no group in obs\['patient'\]"):
         stp.tl.fit_deepspot(sdata, **TINY, groups=groups)
 
 
-def test_an_embedding_that_is_not_there(sdata):
+def test_a_missing_embedding_is_refused(sdata):
     with pytest.raises(KeyError, match=r"X_uni.*embeddings: X_colour: run stp\.pp\.embed"):
         stp.tl.fit_deepspot(sdata, **TINY | {"embedding": "X_uni"})
 
 
-def test_an_embedding_that_was_not_made_here(sdata):
+def test_an_embedding_of_another_tool_is_registered_first(sdata):
     table = sdata.tables["table"]
     table.obsm["X_mine"] = table.obsm["X_colour"]
-    with pytest.raises(KeyError, match=r"X_mine.*run stp\.pp\.embed"):
-        stp.tl.fit_deepspot(sdata, **TINY | {"embedding": "X_mine"})
+    options = TINY | {"embedding": "X_mine", "context": "spot"}
+    with pytest.raises(KeyError, match=r"X_mine.*stp\.pp\.register_embedding"):
+        stp.tl.fit_deepspot(sdata, **options)
+    stp.pp.register_embedding(sdata, "X_mine", encoder="my_model", tile_um=40)
+    model = stp.tl.fit_deepspot(sdata, **options)
+    assert model.recipe.embed.encoder == "my_model"
+    assert not model.recipe.embed.is_complete
+    stp.tl.predict(sdata, model)
 
 
 @pytest.mark.parametrize("slot", ["X_colour", "X_colour_subtiles"])
-def test_an_embedding_with_nan(sdata, slot):
+def test_an_embedding_with_nan_is_refused(sdata, slot):
     sdata.tables["table"].obsm[slot][5, ..., 0] = np.nan
     with pytest.raises(ValueError, match=rf"obsm\['{slot}'\] has \d values that are NaN"):
         stp.tl.fit_deepspot(sdata, **TINY)
 
 
-def test_without_subtiles(sdata):
+def test_a_context_with_subtiles_requires_them(sdata):
     del sdata.tables["table"].obsm["X_colour_subtiles"]
     with pytest.raises(KeyError, match=r"X_colour_subtiles.*n_subtiles=3.*spot_neighbors"):
         stp.tl.fit_deepspot(sdata, **TINY)
     stp.tl.fit_deepspot(sdata, **TINY | {"context": "spot_neighbors"})
 
 
-def test_without_a_graph(sdata):
+def test_a_context_with_neighbours_requires_a_graph(sdata):
     del sdata.tables["table"].obsp["spatial_connectivities"]
-    with pytest.raises(KeyError, match=r"no neighbour graph.*stp\.pp\.neighbors.*spot_subspot"):
+    with pytest.raises(KeyError, match=r"no neighbourhood graph.*stp\.pp\.neighbors"):
         stp.tl.fit_deepspot(sdata, **TINY)
     stp.tl.fit_deepspot(sdata, **TINY | {"context": "spot_subspot"})
 
 
-def test_without_the_layer(sdata):
+def test_a_missing_layer_is_refused(sdata):
     del sdata.tables["table"].layers["log1p"]
-    with pytest.raises(KeyError, match=r"no layers\['log1p'\].*stp\.pp\.normalize"):
+    with pytest.raises(KeyError, match=r"no 'log1p'.*stp\.pp\.normalize"):
         stp.tl.fit_deepspot(sdata, **TINY)
 
 
-def test_a_layer_with_nan(sdata):
+def test_a_layer_with_nan_is_refused(sdata):
     sdata.tables["table"].layers["log1p"].data[0] = np.nan
     with pytest.raises(ValueError, match=r"layers\['log1p'\] has 1 values that are NaN"):
         stp.tl.fit_deepspot(sdata, **TINY)
 
 
-def test_without_selected_genes(sdata):
+def test_genes_have_to_be_selected(sdata):
     for change in ({"selected": False}, None):
         table = sdata.tables["table"]
         table.var = table.var.assign(**change) if change else table.var.drop(columns="selected")
@@ -441,16 +436,16 @@ def test_without_selected_genes(sdata):
         (["null_001", "null_001"], ValueError, "not unique, repeated: null_001"),
     ],
 )
-def test_genes_that_cannot_be_predicted(sdata, genes, error, message):
+def test_bad_genes_are_refused(sdata, genes, error, message):
     with pytest.raises(error, match=message):
         stp.tl.fit_deepspot(sdata, **TINY, genes=genes)
 
 
-def test_an_unknown_context(sdata):
+def test_an_unknown_context_is_refused(sdata):
     with pytest.raises(ValueError, match=r"context='galaxy' is not one of 'spot', 'spot_subspot'"):
         stp.tl.fit_deepspot(sdata, **TINY | {"context": "galaxy"})
 
 
-def test_something_that_is_no_spatialdata(sdata):
+def test_a_table_alone_is_refused(sdata):
     with pytest.raises(TypeError, match="expected a SpatialData object, got AnnData"):
         stp.tl.fit_deepspot(sdata.tables["table"], **TINY)

@@ -1,11 +1,12 @@
-"""The contract of every registered method: it learns, it is saved, it says how it was made.
+"""The contract of every registered method: it learns, it is saved, and it records its training.
 
-A method is tested by being registered: nothing here names one, but for its smallest sensible size.
+A method is tested because it is registered; only its smallest sensible size is listed here.
 """
 
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,22 +14,14 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
 from stpredict.models._methods import METHODS
 
 #: Arguments that keep a fit small, for the methods that have them.
 SMALL = {
     "n_hidden": 32,
-    "n_phi": 3,
-    "n_rho": 3,
-    "max_epochs": 40,
-    "learning_rate": 3e-3,
     "n_trees": 40,
     "tile_um": 40.0,
-    "tile_px": 24,
-    "widths": (4, 8, 8),
-    "n_tile": 16,
-    "n_subtile": 8,
     "average_symmetries": True,
     "bases": {
         "ridge": partial(stp.tl.fit_ridge, alpha=1e3),
@@ -36,21 +29,17 @@ SMALL = {
     },
     "device": "cpu",
 }
-
-
-#: Networks on pixels take long over each spot: they are trained for as long as shows that they
-#: learn, once; elsewhere an epoch or two.
-PIXELS = {"max_epochs": 8, "batch_size": 16, "learning_rate": 3e-3}
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
+NETWORKS = {
+    "deepspot": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3),
+    "deepcell": stp.tl.DeepCellNetwork(n_hidden=32, n_phi=3, n_rho=3),
+    "cnn": stp.tl.CNNNetwork(tile_px=24),
+    "multiscale": stp.tl.MultiScaleNetwork(tile_px=24, widths=(4, 8, 8), n_tile=16, n_subtile=8),
+}
+PIXELS = ("cnn", "multiscale")
 
 
 @pytest.fixture(scope="module")
 def sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         4, size_px=900, mpp=0.5, pitch_um=40, n_morphology=8, n_neighborhood=2, n_null=2
     )
@@ -58,13 +47,12 @@ def sections():
     stp.pp.select_genes(sdata, n_top_genes=10, flavor="variance")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
 def part(sdata, names):
     elements = [element for name in names for element in (name, f"{name}_image")]
-    return _sections.copy_of(sdata.subset(elements, filter_tables=True))
+    return copy_of(sdata.subset(elements, filter_tables=True))
 
 
 @pytest.fixture
@@ -78,15 +66,24 @@ def test(sections):
 
 
 def fit(method, sdata, **options):
-    """Fit a method, small, by its door."""
-    small = {**SMALL, **(PIXELS if takes(method, "tile_px") else {}), **options}
-    door = getattr(stp.tl, f"fit_{method}")
-    return door(sdata, **{k: v for k, v in small.items() if takes(method, k)})
+    """Fit a small model of a method; options of the schedule are given by name."""
+    function = getattr(stp.tl, f"fit_{method}")
+    arguments = {**SMALL, **options}
+    if takes(method, "schedule"):
+        # networks on pixels take long: they are trained just as long as they need to learn
+        short = {"max_epochs": 8, "batch_size": 16} if method in PIXELS else {"max_epochs": 40}
+        changes = {**short, "learning_rate": 3e-3}
+        changes |= {name: value for name, value in options.items() if name in changes}
+        default = inspect.signature(function).parameters["schedule"].default
+        arguments["schedule"] = replace(default, **changes)
+    if takes(method, "network"):
+        arguments["network"] = NETWORKS[method]
+    return function(sdata, **{k: v for k, v in arguments.items() if takes(method, k)})
 
 
-def glance(method, sdata, **options):
-    """Fit a method for as long as it takes to learn something; on pixels, less."""
-    return fit(method, sdata, **({"max_epochs": 1} if takes(method, "tile_px") else {}), **options)
+def fit_briefly(method, sdata, **options):
+    """Fit a method until it has learnt something; on pixels, for one epoch only."""
+    return fit(method, sdata, **({"max_epochs": 1} if method in PIXELS else {}), **options)
 
 
 def takes(method, argument):
@@ -97,7 +94,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 @every_method
-def test_it_beats_the_training_mean_and_stays_itself_on_disk(method, train, test, tmp_path):
+def test_it_beats_the_training_mean_and_is_saved(method, train, test, tmp_path):
     before = train.tables["table"].copy()
     model = fit(method, train)
     after = train.tables["table"]
@@ -106,27 +103,27 @@ def test_it_beats_the_training_mean_and_stays_itself_on_disk(method, train, test
 
     model.save(tmp_path / "model")
     loaded = stp.models.load(tmp_path / "model")
-    bare = _sections.copy_of(test)
+    bare = copy_of(test)
     for slot in [*bare.tables["table"].obsm]:
         if slot != "spatial":
             del bare.tables["table"].obsm[slot]
     stp.pp.prepare(bare, loaded)
     stp.tl.predict(bare, loaded, device="cpu")
     stp.tl.predict(test, model, device="cpu")
-    ours, theirs = test.tables["predicted"], bare.tables["predicted"]
-    np.testing.assert_array_equal(ours.X, theirs.X, strict=True)
-    assert ours.X.dtype == np.float32
-    assert list(ours.var_names) == list(model.genes)
-    assert set(ours.layers) == set(theirs.layers)
-    for layer in ours.layers:
-        np.testing.assert_array_equal(ours.layers[layer], theirs.layers[layer])
+    predicted, expected = bare.tables["predicted"], test.tables["predicted"]
+    np.testing.assert_array_equal(predicted.X, expected.X, strict=True)
+    assert expected.X.dtype == np.float32
+    assert list(expected.var_names) == list(model.genes)
+    assert set(predicted.layers) == set(expected.layers)
+    for layer in expected.layers:
+        np.testing.assert_array_equal(predicted.layers[layer], expected.layers[layer])
 
-    summary = stp.tl.evaluate(test).attrs["summary"]
-    assert summary["model"]["mean PCC"] > 0.3
-    assert summary["model"]["mean RMSE"] < summary["training mean"]["mean RMSE"]
-    assert abs(summary["shuffled"]["mean PCC"]) < 0.1
+    summary = stp.tl.evaluate(test).summary()
+    assert summary.loc["predicted", "pcc"] > 0.3
+    assert summary.loc["predicted", "rmse"] < summary.loc["training_mean", "rmse"]
+    assert abs(summary.loc["predicted", "pcc_shuffled"]) < 0.1
     assert METHODS[method].paper
-    assert model.training["sections"] == ["S1", "S2", "S3"]
+    assert model.training.sections == ("S1", "S2", "S3")
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert METHODS[method].paper in card
 
@@ -142,10 +139,10 @@ def test_the_same_seed_gives_the_same_model(method, train):
 
 @pytest.mark.parametrize("kind", ["svd", "nmf", "autoencoder"])
 @every_method
-def test_factors_are_learnt_and_come_back_as_genes(method, kind, train, test):
+def test_factors_are_learnt_and_turned_back_into_genes(method, kind, train, test):
     if not takes(method, "targets"):
         pytest.skip(f"fit_{method} takes no targets")
-    model = glance(method, train, targets=kind, n_factors=3)
+    model = fit_briefly(method, train, targets=kind, n_factors=3)
     stp.tl.predict(test, model, space="factors")
     factors = test.tables["predicted"]
     assert list(factors.var_names) == [f"{kind}_{i}" for i in (1, 2, 3)]
@@ -153,16 +150,16 @@ def test_factors_are_learnt_and_come_back_as_genes(method, kind, train, test):
     stp.tl.predict(test, model)
     predicted = test.tables["predicted"]
     assert list(predicted.var_names) == list(model.genes)
-    if not takes(method, "tile_px"):
-        assert stp.tl.evaluate(test).attrs["summary"]["model"]["mean PCC"] > 0.2
+    if method not in PIXELS:
+        assert stp.tl.evaluate(test).summary().loc["predicted", "pcc"] > 0.2
     assert np.linalg.matrix_rank(predicted.X - predicted.X.mean(axis=0), tol=1e-2) <= (
         3 if kind != "autoencoder" else len(model.genes)
     )
 
 
 @every_method
-def test_ensembles_say_how_far_they_disagree(method, train, test):
-    model = glance(method, train)
+def test_ensembles_report_their_spread(method, train, test):
+    model = fit_briefly(method, train)
     stp.tl.predict(test, model)
     predicted = test.tables["predicted"]
     if "std" in predicted.layers:
@@ -174,7 +171,7 @@ def test_ensembles_say_how_far_they_disagree(method, train, test):
 
 
 @every_method
-def test_factors_of_a_model_of_genes(method, train, test):
+def test_a_model_of_genes_has_no_factors(method, train, test):
     model = fit(method, train, max_epochs=1)
     before = set(test.tables)
     with pytest.raises(ValueError, match=r"have no factors"):
@@ -185,7 +182,7 @@ def test_factors_of_a_model_of_genes(method, train, test):
 
 
 @every_method
-def test_more_factors_than_the_data_allow(method, train):
+def test_bad_targets_are_refused(method, train):
     if not takes(method, "targets"):
         pytest.skip(f"fit_{method} takes no targets")
     with pytest.raises(ValueError, match=r"n_factors=5000"):
@@ -195,7 +192,7 @@ def test_more_factors_than_the_data_allow(method, train):
 
 
 @every_method
-def test_losses_that_do_not_suit(method, train):
+def test_losses_that_do_not_suit_the_targets_are_refused(method, train):
     if not takes(method, "loss"):
         pytest.skip(f"fit_{method} takes no loss")
     with pytest.raises(ValueError, match=r"'mse_pearsen': did you mean 'mse_pearson'"):
@@ -213,7 +210,7 @@ def test_losses_that_do_not_suit(method, train):
 def test_counts_are_predicted_per_10000(method, loss, train, test):
     if not takes(method, "loss"):
         pytest.skip(f"fit_{method} takes no loss")
-    model = glance(method, train, loss=loss, layer=None)
+    model = fit_briefly(method, train, loss=loss, layer=None)
     assert model.units == "counts per 10,000"
     stp.tl.predict(test, model)
     predicted, measured = test.tables["predicted"], test.tables["table"]
@@ -221,11 +218,13 @@ def test_counts_are_predicted_per_10000(method, loss, train, test):
     share = measured[:, model.genes].X.toarray() / measured.X.sum(axis=1) * 1e4
     ratio = predicted.X.mean(axis=0) / np.asarray(share).mean(axis=0)
     assert np.median(np.abs(np.log(ratio))) < 0.5
-    if not takes(method, "tile_px"):
+    if method not in PIXELS:
         scores = stp.tl.evaluate(test, layer="log1p")
-        assert scores.attrs["summary"]["model"]["mean PCC"] > 0.2
+        assert scores.summary().loc["predicted", "pcc"] > 0.2
     scores = stp.tl.evaluate(test)  # against counts per 10,000, not against raw counts
-    assert "X as counts per 10,000" in scores.attrs["protocol"]
+    assert "Measured values: counts per 10,000." in str(scores.protocol)
     np.testing.assert_allclose(
-        scores["measured_mean"][list(model.genes)], np.asarray(share).mean(axis=0), rtol=1e-4
+        scores.genes().loc[list(model.genes), "rmse"],
+        stp.metrics.rmse(np.asarray(share), predicted.X),
+        rtol=1e-4,
     )

@@ -1,4 +1,4 @@
-"""Predictions: a table like the measured one, from inputs made as in training."""
+"""Predictions: a table like the measured one, from inputs that match the training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import torch
 from spatialdata.models import TableModel, get_table_keys
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
 from stpredict.training import pad_neighbors
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
 EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
 
 
 def colour(tiles):
@@ -32,7 +28,6 @@ def other_colour(tiles):
 @pytest.fixture(scope="module")
 def trained():
     """Two sections, and a model trained on the first."""
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(2, size_px=800, **FINE)
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=5)
@@ -43,12 +38,9 @@ def trained():
         first,
         embedding="X_colour",
         context="spot_subspot_neighbors",
-        n_hidden=8,
-        n_phi=2,
-        n_rho=2,
-        max_epochs=3,
+        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2),
+        schedule=stp.tl.Schedule(max_epochs=3),
     )
-    stp.settings.verbosity = verbosity
     return model, second
 
 
@@ -57,10 +49,20 @@ def model(trained):
     return trained[0]
 
 
+@pytest.fixture(scope="module")
+def ridge():
+    """A baseline, trained on the first section."""
+    sdata = stp.datasets.phantom(1, size_px=800, **FINE)
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, n_top_genes=5)
+    stp.pp.embed(sdata, colour, **EMBED)
+    return stp.tl.fit_ridge(sdata, embedding="X_colour", context="spot")
+
+
 @pytest.fixture
 def new(trained):
-    """A section that nothing was done to."""
-    return _sections.copy_of(trained[1])
+    """A section without any preprocessing."""
+    return copy_of(trained[1])
 
 
 @pytest.fixture
@@ -80,10 +82,10 @@ def test_the_table_of_predictions_annotates_the_same_shapes(ready, model):
     TableModel().validate(predicted)
     shapes, matched = sd.match_element_to_table(ready, "S2", "predicted")
     assert len(shapes["S2"]) == matched.n_obs == table.n_obs
-    assert "S2" in _sections.sections(ready, predicted)[0].name
+    assert open_table(ready, "predicted").sections[0].name == "S2"
 
 
-def test_the_table_has_what_spatial_tools_need(ready, model):
+def test_the_table_has_positions_and_the_neighbourhood_graph(ready, model):
     stp.tl.predict(ready, model)
     table, predicted = ready.tables["table"], ready.tables["predicted"]
     np.testing.assert_array_equal(predicted.obsm["spatial"], table.obsm["spatial"])
@@ -92,38 +94,45 @@ def test_the_table_has_what_spatial_tools_need(ready, model):
     assert predicted.uns["spatial_neighbors"]["connectivities_key"] == "spatial_connectivities"
 
 
-def test_predictions_are_those_of_the_arrays(ready, model):
+def test_predictions_equal_those_from_arrays(ready, model):
     stp.tl.predict(ready, model)
     table = ready.tables["table"]
     neighbors = pad_neighbors(table.obsp["spatial_connectivities"])
     center = table.obsm["X_colour"]
-    by_hand = model.predict_array(
+    direct = model.predict_array(
         center,
         table.obsm["X_colour_subtiles"],
         center[neighbors],
         neighbors >= 0,
     )
-    np.testing.assert_allclose(ready.tables["predicted"].X, by_hand, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ready.tables["predicted"].X, direct, rtol=0, atol=1e-5)
 
 
-def test_the_baselines_lie_beside_the_predictions(ready, model):
+def test_each_model_has_its_own_table(ready, model, ridge):
     stp.tl.predict(ready, model)
-    predicted = ready.tables["predicted"]
-    scaled = (ready.tables["table"].obsm["X_colour"] - model.inputs.mean) / model.inputs.scale
-    ridge = scaled @ model.ridge.coefficients.T + model.ridge.intercept
-    np.testing.assert_allclose(predicted.layers["ridge"], ridge, rtol=1e-4)
-    np.testing.assert_array_equal(predicted.var["training_mean"], model.targets.mean)
-    assert not predicted.var["constant"].any()
+    stp.tl.predict(ready, ridge, key_added="ridge")
+    table, predicted = ready.tables["ridge"], ready.tables["predicted"]
+    scaled = ridge.inputs.transform(ready.tables["table"].obsm["X_colour"])
+    linear = ridge.network.linear
+    outputs = scaled @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
+    np.testing.assert_allclose(table.X, ridge.targets.inverse(outputs), rtol=1e-4, atol=1e-5)
+    assert table.uns["stpredict"]["predict"]["method"] == "ridge"
+    assert predicted.uns["stpredict"]["predict"]["method"] == "deepspot"
+    assert set(predicted.layers) == {"std"}
+    assert set(table.layers) == set()
+    for prediction, fitted in ((predicted, model), (table, ridge)):
+        np.testing.assert_array_equal(prediction.var["training_mean"], fitted.targets.mean)
+        assert not prediction.var["constant"].any()
 
 
-def test_the_table_says_how_it_was_made(ready, model):
+def test_the_table_records_its_model(ready, model):
     stp.tl.predict(ready, model)
-    how = ready.tables["predicted"].uns["stpredict"]["predict"]
-    assert how["method"] == "deepspot"
-    assert how["units"] == "log(1 + counts per 10,000)"
-    assert how["layer"] == "log1p"
-    assert list(how["training_sections"]) == ["S1"]
-    assert how["stpredict_version"]
+    record = ready.tables["predicted"].uns["stpredict"]["predict"]
+    assert record["method"] == "deepspot"
+    assert record["units"] == "log(1 + counts per 10,000)"
+    assert record["layer"] == "log1p"
+    assert list(record["training_sections"]) == ["S1"]
+    assert record["stpredict_version"]
 
 
 def test_predictions_survive_writing_and_reading(ready, model, tmp_path):
@@ -133,14 +142,14 @@ def test_predictions_survive_writing_and_reading(ready, model, tmp_path):
     read = sd.read_zarr(tmp_path / "new.zarr")
     after = read.tables["predicted"]
     np.testing.assert_array_equal(after.X, before.X)
-    np.testing.assert_array_equal(after.layers["ridge"], before.layers["ridge"])
+    np.testing.assert_array_equal(after.layers["std"], before.layers["std"])
     assert after.var_names.tolist() == before.var_names.tolist()
     assert after.obs_names.tolist() == before.obs_names.tolist()
     assert after.var["constant"].dtype == bool
     assert get_table_keys(after) == get_table_keys(before)
-    # and what was read is as good as what was written
-    scores = stp.tl.evaluate(read)
-    np.testing.assert_allclose(scores["pcc"], stp.tl.evaluate(ready)["pcc"], atol=1e-6)
+    # what was read can be scored and predicted again
+    scores, expected = (stp.tl.evaluate(each).genes() for each in (read, ready))
+    np.testing.assert_allclose(scores["pcc"], expected["pcc"], atol=1e-6)
     stp.tl.predict(read, model)
     np.testing.assert_array_equal(read.tables["predicted"].X, before.X)
 
@@ -155,7 +164,7 @@ def test_predictions_survive_subset(trained, model):
     np.testing.assert_array_equal(one.tables["predicted"].X, whole.X[rows])
 
 
-def test_sections_are_predicted_together_as_alone(ready, model):
+def test_a_section_is_predicted_equally_alone_and_among_others(ready, model):
     both = stp.datasets.phantom(2, size_px=800, **FINE)
     stp.pp.prepare(both, model, encoder=colour)
     stp.tl.predict(both, model)
@@ -166,23 +175,23 @@ def test_sections_are_predicted_together_as_alone(ready, model):
 
 
 @pytest.mark.parametrize("genes", [[], ["null_001"], ["null_001", "morphology_001"]])
-def test_the_model_predicts_its_own_genes_whatever_genes_there_are(new, ready, model, genes):
+def test_the_model_predicts_its_own_genes_whatever_genes_were_measured(new, ready, model, genes):
     stp.tl.predict(ready, model)
-    wanted = ready.tables["predicted"].X
-    few = _sections.copy_of(new)
+    expected = ready.tables["predicted"].X
+    few = copy_of(new)
     few.tables["table"] = few.tables["table"][:, genes].copy()
     stp.pp.prepare(few, model, encoder=colour)
     stp.tl.predict(few, model)
     assert few.tables["predicted"].var_names.tolist() == list(model.genes)
-    np.testing.assert_array_equal(few.tables["predicted"].X, wanted)
+    np.testing.assert_array_equal(few.tables["predicted"].X, expected)
 
 
-def test_a_section_of_another_resolution(model):
+def test_a_section_of_another_resolution_is_predicted(model):
     coarse = stp.datasets.phantom(size_px=400, **FINE | {"mpp": 1.0}, seed=3)
     stp.pp.prepare(coarse, model, encoder=colour)
     stp.tl.predict(coarse, model)
-    made = coarse.tables["table"].uns["stpredict"]["embed"]["X_colour"]
-    assert made["mpp"] == model.recipe["embed"]["mpp"]
+    record = coarse.tables["table"].uns["stpredict"]["embed"]["X_colour"]
+    assert record["mpp"] == model.recipe.embed.mpp
     assert np.isfinite(coarse.tables["predicted"].X).all()
 
 
@@ -194,7 +203,37 @@ def test_a_second_prediction_replaces_the_first(ready, model):
     assert not np.array_equal(ready.tables["predicted"].X, first)
 
 
-# ---- inputs that are missing or made differently --------------------------------------------
+def test_a_table_of_another_name_is_fitted_predicted_and_evaluated():
+    sections = stp.datasets.phantom(4, size_px=800, **FINE)
+    sections.tables["spots"] = sections.tables.pop("table")
+    names = ("S1", "S2", "S3")
+    sdata = sections.subset([element for name in names for element in (name, f"{name}_image")])
+    options = {"table_name": "spots"}
+    stp.pp.normalize(sdata, **options)
+    stp.pp.select_genes(sdata, n_top_genes=5, **options)
+    stp.pp.embed(sdata, colour, **EMBED, **options)
+    stp.pp.neighbors(sdata, **options)
+    model = stp.tl.fit_ridge(sdata, embedding="X_colour", **options)
+    new = sections.subset(["S4", "S4_image"])
+    stp.pp.prepare(new, model, encoder=colour, **options)
+    stp.tl.predict(new, model, key_added="ridge", **options)
+    scores = stp.tl.evaluate(new, "ridge", **options)
+    assert scores.summary().loc["ridge", "pcc"] > 0.2
+
+    def ridge(train):
+        assert list(train.tables) == ["spots"]
+        return stp.tl.fit_ridge(train, embedding="X_colour", **options)
+
+    validated = stp.tl.cross_validate(sdata, {"ridge": ridge}, **options, key_added="held_out")
+    assert not validated.failures
+    assert {"ridge", "tuned_ridge"} <= set(sdata.tables["held_out"].layers)
+    calibrated = stp.tl.calibrate(sdata, model, method="ridge", key="held_out", **options)
+    assert calibrated.calibration.groups == ("P1", "P2", "P3")
+    assert set(sdata.tables) == {"spots", "held_out"}
+    assert set(new.tables) == {"spots", "ridge"}
+
+
+# ---- inputs that are missing or differ --------------------------------------------
 
 
 def refused(sdata, model, error, message):
@@ -205,16 +244,16 @@ def refused(sdata, model, error, message):
     assert set(sdata.tables) == before
 
 
-def test_nothing_was_prepared(new, model):
-    refused(new, model, KeyError, r"no embedding obsm\['X_colour'\].*stp\.pp\.prepare")
+def test_unprepared_sections_are_refused(new, model):
+    refused(new, model, KeyError, r"no embedding 'X_colour'.*stp\.pp\.prepare")
 
 
-def test_the_graph_is_missing(ready, model):
+def test_a_missing_graph_is_refused(ready, model):
     del ready.tables["table"].obsp["spatial_connectivities"]
-    refused(ready, model, KeyError, r"no neighbour graph.*stp\.pp\.prepare")
+    refused(ready, model, KeyError, r"no neighbourhood graph.*stp\.pp\.prepare")
 
 
-def test_the_subtiles_are_missing(ready, model):
+def test_missing_subtiles_are_refused(ready, model):
     del ready.tables["table"].obsm["X_colour_subtiles"]
     refused(ready, model, KeyError, "X_colour_subtiles")
 
@@ -231,7 +270,7 @@ def test_the_subtiles_are_missing(ready, model):
         ),
     ],
 )
-def test_tiles_were_embedded_differently(ready, model, changes, message):
+def test_tiles_embedded_differently_are_refused(ready, model, changes, message):
     encoder = changes.get("encoder", colour)
     stp.pp.embed(ready, encoder, **EMBED | {k: v for k, v in changes.items() if k != "encoder"})
     refused(ready, model, ValueError, rf"embed step .*differently: .*{message}.*stp\.pp\.prepare")
@@ -244,25 +283,30 @@ def test_tiles_were_embedded_differently(ready, model, changes, message):
         ({"n_neighbors": 6}, "grid is None, the model was trained with 'hexagonal'"),
     ],
 )
-def test_neighbors_were_linked_differently(ready, model, rule, message):
+def test_another_rule_for_neighbours_is_refused(ready, model, rule, message):
     stp.pp.neighbors(ready, **rule)
     refused(ready, model, ValueError, rf"neighbors step .*{message}.*stp\.pp\.prepare")
 
 
 @pytest.mark.parametrize("slot", ["X_colour", "X_colour_subtiles"])
-def test_an_embedding_with_nan(ready, model, slot):
+def test_an_embedding_with_nan_is_refused(ready, model, slot):
     ready.tables["table"].obsm[slot][3, ..., 0] = np.nan
     with pytest.raises(ValueError, match=rf"obsm\['{slot}'\] has \d values that are NaN"):
         stp.tl.predict(ready, model)
     assert "predicted" not in ready.tables
 
 
-def test_what_the_context_does_not_use_is_not_asked_for(new):
+def test_inputs_outside_the_context_are_not_required(new):
     sdata = stp.datasets.phantom(size_px=800, **FINE)
     stp.pp.normalize(sdata)
     stp.pp.embed(sdata, colour, **EMBED)
     model = stp.tl.fit_deepspot(
-        sdata, embedding="X_colour", context="spot", genes=["null_001"], n_hidden=4, max_epochs=1
+        sdata,
+        embedding="X_colour",
+        context="spot",
+        genes=["null_001"],
+        network=stp.tl.DeepSpotNetwork(n_hidden=4),
+        schedule=stp.tl.Schedule(max_epochs=1),
     )
     stp.pp.embed(new, colour, **EMBED | {"n_subtiles": 1})
     stp.tl.predict(new, model)

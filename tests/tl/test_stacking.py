@@ -1,4 +1,4 @@
-"""Stacks: out of fold, one folder, one predict; a planted leak does not get through."""
+"""Stacks: fitted on out-of-fold predictions, saved as one model; a planted leak has no effect."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
-from stpredict.tl._fitting._measured import values_of_genes
-from stpredict.tl._fitting._meta import fit_meta
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
+from stpredict.models._records import Hyperparameters, StackNetwork
 from stpredict.models._stack import rank_mean
 from stpredict.nn import MeanOfModels, StackingMLP
 from stpredict.targets._genes import Genes
-from stpredict.tl._crossval import _folds
-from stpredict.tl._crossval._folds import folds_of
-from stpredict.tl._fitting._bases import out_of_fold
-from stpredict.tl._fitting._split import whole
-from stpredict.training import Schedule
-
-
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
+from stpredict.tl._crossval._folds import leave_groups_out
+from stpredict.tl._fit_stacking import _fit_meta
+from stpredict.tl._fitting._bases import predict_out_of_fold
+from stpredict.tl._fitting._split import use_all_rows
+from stpredict.tl._fitting._values import genes_of_model
+from stpredict.training import Inputs
 
 
 def colour(tiles):
@@ -35,14 +30,13 @@ def colour(tiles):
 
 
 def noise(tiles):
-    """Numbers that say which tile it is, and nothing of what it shows."""
+    """Features that identify a tile and are unrelated to its content."""
     mean = tiles.double().mean((-3, -2, -1))
     return torch.stack([torch.frac(mean * 10**k) for k in range(4, 10)], dim=1).float()
 
 
 @pytest.fixture(scope="module")
 def sections():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = stp.datasets.phantom(
         4, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=1
     )
@@ -51,7 +45,6 @@ def sections():
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
     stp.pp.embed(sdata, noise, key_added="X_noise", tile_um=40, n_subtiles=1)
     stp.pp.neighbors(sdata)
-    stp.settings.verbosity = verbosity
     return sdata
 
 
@@ -66,14 +59,16 @@ def test(sections):
 
 
 def only(sdata, names):
-    return _folds.only(sdata, np.flatnonzero(np.isin(_sections.region_of(sdata["table"]), names)))
+    """A copy of some sections."""
+    spots = open_table(sdata)
+    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_subspot")
 trees = functools.partial(
     stp.tl.fit_trees, embedding="X_colour", context="spot_neighbors", n_trees=10
 )
-#: Remembers every row it has seen, and knows nothing of others.
+#: Reproduces its training rows, and predicts no other row.
 memory = functools.partial(
     stp.tl.fit_trees,
     embedding="X_noise",
@@ -90,87 +85,85 @@ def predicted(sdata, model):
 
 
 def pcc(sdata, model):
-    table = predicted(sdata, model)
-    truth = sdata.tables["table"][:, list(model.genes)].layers["log1p"].toarray()
-    return np.mean(metrics.pcc(truth, table.X))
+    measured = sdata.tables["table"][:, list(model.genes)].layers["log1p"].toarray()
+    return np.mean(metrics.pcc(measured, predicted(sdata, model).X))
 
 
 # ---- out of fold ---------------------------------------------------------------------------
 
 
-def test_every_row_is_predicted_by_bases_that_have_not_seen_its_section(train):
-    seen = []
+def test_every_row_is_predicted_by_bases_fitted_without_its_section(train):
+    calls = []
 
-    def spy(sdata, fit=ridge):
-        seen.append(set(_sections.section_names(sdata.tables["table"])))
-        assert set(sdata.shapes) == seen[-1]
-        assert set(sdata.images) == {f"{name}_image" for name in seen[-1]}
-        return fit(sdata)
+    def spy(sdata):
+        calls.append(set(open_table(sdata).section_names))
+        assert set(sdata.shapes) == calls[-1]
+        assert set(sdata.images) == {f"{name}_image" for name in calls[-1]}
+        return ridge(sdata)
 
-    folds = folds_of(train.tables["table"], None, purpose="stacking")
-    values, _ = out_of_fold(train, {"ridge": spy, "trees": trees}, folds, device="cpu")
-    assert seen == [{"S2", "S3"}, {"S1", "S3"}, {"S1", "S2"}]
-    region = _sections.region_of(train.tables["table"])
+    spots = open_table(train)
+    folds = leave_groups_out(spots, None, purpose="stacking")
+    values, _ = predict_out_of_fold(spots, {"ridge": spy, "trees": trees}, folds, device="cpu")
+    assert calls == [{"S2", "S3"}, {"S1", "S3"}, {"S1", "S2"}]
     for name in ("S1", "S2", "S3"):
         others = only(train, [other for other in ("S1", "S2", "S3") if other != name])
         for number, fit in enumerate((ridge, trees)):
-            alone = predicted(only(train, [name]), fit(others)).X
-            np.testing.assert_array_equal(values[number, region == name], alone)
+            expected = predicted(only(train, [name]), fit(others)).X
+            rows = spots.section_of_row == name
+            np.testing.assert_array_equal(values[number, rows], expected)
 
 
 def test_patients_are_left_out_as_a_whole(train):
-    table = train.tables["table"]
-    table.obs["patient"] = np.where(_sections.region_of(table) == "S2", "P2", "P1")
-    region = _sections.region_of(table)
+    spots = open_table(train)
+    section = spots.section_of_row
+    spots.table.obs["patient"] = np.where(section == "S2", "P2", "P1")
 
     def held_out(groups):
-        found = folds_of(table, groups, purpose="stacking")
-        return {name: list(dict.fromkeys(region[rows])) for name, rows in found}
+        folds = leave_groups_out(spots, groups, purpose="stacking")
+        return {fold.name: list(dict.fromkeys(section[fold.rows])) for fold in folds}
 
     assert held_out(None) == {"P1": ["S1", "S3"], "P2": ["S2"]}
     assert held_out("region") == {"S1": ["S1"], "S2": ["S2"], "S3": ["S3"]}
 
 
-def test_a_planted_leak_is_not_trusted(train, test):
-    """A base that remembers its training rows counts for nothing, but would in-fold."""
+def test_a_planted_leak_has_no_effect(train, test):
+    """A base that reproduces its training rows gets no weight; on in-fold predictions it would."""
     bases = {"honest": ridge, "memory": memory}
     model = stp.tl.fit_stacking(train, bases, meta="ridge")
     alone = pcc(test, ridge(train))
     assert abs(pcc(test, memory(train))) < 0.1
     assert pcc(test, model) > alone - 0.03
-    outside = np.concatenate([predicted(test, base).X for base in model.bases], axis=1)
+    unseen = np.concatenate([predicted(test, base).X for base in model.bases.values()], axis=1)
 
     def shares(network):
         """How far each base moves the predictions of the test section."""
-        seen, weight = model.inputs.transform(outside), network.linear.weight.detach().numpy()
-        parts = np.split(seen, 2, axis=1), np.split(weight, 2, axis=1)
+        inputs, weight = model.inputs.transform(unseen), network.linear.weight.detach().numpy()
+        parts = np.split(inputs, 2, axis=1), np.split(weight, 2, axis=1)
         return [float((part @ w.T).std(axis=0).mean()) for part, w in zip(*parts, strict=True)]
 
     honest, leaky = shares(model.network)
     assert leaky < 0.15 * honest
 
-    # the same meta-model on what the bases say of the rows they were fitted on
-    table = train.tables["table"]
-    in_fold = np.concatenate([predicted(train, base).X for base in model.bases], axis=1)
-    values = values_of_genes(table, model.bases[0])
-    rows = whole(table, _sections.sections(train), groups=None, seed=0)
-    scaled = Genes.fit(values.dense(rows.training), values.columns, scaling="standard")
-    leaked, _ = fit_meta(
-        in_fold,
-        values,
-        scaled,
+    # the same meta-model on predictions of the rows that the bases were fitted on
+    spots = open_table(train)
+    in_fold = np.concatenate([predicted(train, base).X for base in model.bases.values()], axis=1)
+    measured = genes_of_model(spots, model.bases["honest"]).dense()
+    rows = use_all_rows(spots, groups=None)
+    targets = Genes.fit(measured, np.arange(measured.shape[1]), scaling="standard")
+    leaked, _ = _fit_meta(
+        Inputs(center=in_fold, scaler=model.inputs),
+        targets.transform(measured),
         rows,
-        options={"meta": "ridge", "n_hidden": 8, "dropout": 0.0},
-        schedule=Schedule(1, 1, 8, 0.1, 0.0, monitor="loss"),
+        Hyperparameters(network=StackNetwork("ridge")),
         seed=0,
         device="cpu",
     )
     honest, leaky = shares(leaked.network)
     assert leaky > 2 * honest
     with torch.inference_mode():
-        guessed = leaked.network(torch.from_numpy(model.inputs.transform(outside))).numpy()
-    truth = test.tables["table"][:, list(model.genes)].layers["log1p"].toarray()
-    assert np.mean(metrics.pcc(truth, guessed)) < alone - 0.2
+        outputs = leaked.network(torch.from_numpy(model.inputs.transform(unseen))).numpy()
+    held_out = test.tables["table"][:, list(model.genes)].layers["log1p"].toarray()
+    assert np.mean(metrics.pcc(held_out, outputs)) < alone - 0.2
 
 
 # ---- one model -----------------------------------------------------------------------------
@@ -178,49 +171,52 @@ def test_a_planted_leak_is_not_trusted(train, test):
 
 @pytest.mark.parametrize("meta", ["mlp", "ridge", "mean", "rank_mean"])
 def test_a_stack_is_one_model(meta, train, test, tmp_path):
+    schedule = stp.tl.Schedule(learning_rate=1e-2, max_epochs=20, monitor="loss")
     model = stp.tl.fit_stacking(
-        train, BASES, meta=meta, n_hidden=16, learning_rate=1e-2, max_epochs=20, device="cpu"
+        train, BASES, meta=meta, n_hidden=16, schedule=schedule, device="cpu"
     )
     assert model.method == "stacking"
     assert model.units == "log(1 + counts per 10,000)"
-    assert model.training["sections"] == ["S1", "S2", "S3"]
-    assert model.hyperparameters["bases"] == ["ridge", "trees"]
+    assert model.training.sections == ("S1", "S2", "S3")
+    assert list(model.bases) == ["ridge", "trees"]
     assert model.history.empty == (meta != "mlp")
     model.save(tmp_path / "stack")
     loaded = stp.models.load(tmp_path / "stack")
-    assert [base.method for base in loaded.bases] == ["ridge", "trees"]
+    assert {name: base.method for name, base in loaded.bases.items()} == {
+        "ridge": "ridge",
+        "trees": "trees",
+    }
     card = (tmp_path / "stack" / "README.md").read_text(encoding="utf-8")
-    assert "`ridge`, in `base_0`: ridge from encoder" in card
+    assert "- base ridge: ridge; encoder colour" in card
 
     bare = only(test, ["S4"])
     for slot in ("X_colour", "X_colour_subtiles", "X_noise"):
         del bare.tables["table"].obsm[slot]
     stp.pp.prepare(bare, loaded, encoder=colour)
-    ours, theirs = predicted(test, model), predicted(bare, loaded)
-    np.testing.assert_array_equal(ours.X, theirs.X, strict=True)
-    np.testing.assert_array_equal(ours.layers["std"], theirs.layers["std"])
-    np.testing.assert_array_equal(
-        ours.layers["ridge"], predicted(test, model.bases[0]).layers["ridge"]
-    )
-    assert ours.uns["stpredict"]["predict"]["ridge_alpha"] == model.bases[0].ridge.alpha
+    expected, values = predicted(test, model), predicted(bare, loaded)
+    np.testing.assert_array_equal(values.X, expected.X, strict=True)
+    np.testing.assert_array_equal(values.layers["std"], expected.layers["std"])
 
     stp.tl.predict(test, model)
-    summary = stp.tl.evaluate(test).attrs["summary"]
-    assert summary["model"]["mean PCC"] > 0.3
-    assert summary["model"]["mean RMSE"] < summary["training mean"]["mean RMSE"]
+    summary = stp.tl.evaluate(test).summary()
+    assert summary.loc["predicted", "pcc"] > 0.3
+    assert summary.loc["predicted", "rmse"] < summary.loc["training_mean", "rmse"]
 
 
-def test_the_spread_is_that_of_the_bases(train, test):
+def test_the_spread_is_that_over_the_bases(train, test):
     model = stp.tl.fit_stacking(train, BASES, meta="mean")
-    each = np.stack([predicted(test, base).X for base in model.bases])
+    each = np.stack([predicted(test, base).X for base in model.bases.values()])
     stacked = predicted(test, model)
     np.testing.assert_allclose(stacked.X, each.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(stacked.layers["std"], each.std(axis=0), atol=1e-5)
 
 
-def test_a_stack_of_counts_and_of_factors(train, test):
+def test_counts_and_factors_are_stacked(train, test):
     fit = functools.partial(
-        stp.tl.fit_deepspot, embedding="X_colour", n_hidden=8, n_phi=1, n_rho=1, max_epochs=2
+        stp.tl.fit_deepspot,
+        embedding="X_colour",
+        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=2),
     )
     counts = {
         name: functools.partial(fit, layer=None, loss=name)
@@ -236,9 +232,12 @@ def test_a_stack_of_counts_and_of_factors(train, test):
     assert np.isfinite(predicted(test, model).X).all()
 
 
-def test_a_stack_of_pixels_and_embeddings(train, test, tmp_path):
+def test_pixels_and_embeddings_are_stacked(train, test, tmp_path):
     cnn = functools.partial(
-        stp.tl.fit_cnn, tile_um=40, tile_px=40, max_epochs=1, average_symmetries=False
+        stp.tl.fit_cnn,
+        network=stp.tl.CNNNetwork(tile_px=40),
+        tile_um=40,
+        schedule=stp.tl.Schedule(max_epochs=1, batch_size=32),
     )
     train = only(train, ["S1", "S2"])
     model = stp.tl.fit_stacking(train, {"cnn": cnn, "ridge": ridge}, meta="mean", device="cpu")
@@ -249,10 +248,10 @@ def test_a_stack_of_pixels_and_embeddings(train, test, tmp_path):
     stp.pp.prepare(bare, loaded, encoder=colour)
     np.testing.assert_array_equal(predicted(bare, loaded).X, predicted(test, model).X)
     card = (tmp_path / "stack" / "README.md").read_text(encoding="utf-8")
-    assert "`cnn`, in `base_0`: cnn from pixels: tiles of 40 µm" in card
+    assert "- base cnn: cnn; tiles pixels of 40 µm at 40 px" in card
 
 
-def test_a_stack_of_stacks(train, test, tmp_path):
+def test_stacks_are_stacked(train, test, tmp_path):
     inner = functools.partial(stp.tl.fit_stacking, bases=BASES, meta="mean")
     model = stp.tl.fit_stacking(train, {"inner": inner, "ridge": ridge}, meta="rank_mean")
     model.save(tmp_path / "nested")
@@ -260,7 +259,7 @@ def test_a_stack_of_stacks(train, test, tmp_path):
     np.testing.assert_array_equal(predicted(test, model).X, predicted(test, loaded).X)
 
 
-def test_fitting_changes_nothing(train):
+def test_stacking_changes_no_table(train):
     def careless(sdata):
         stp.pp.select_genes(sdata, sdata.tables["table"].var_names[:6].tolist())
         return ridge(sdata)
@@ -276,19 +275,19 @@ def test_fitting_changes_nothing(train):
 # ---- preparing -----------------------------------------------------------------------------
 
 
-def test_bases_on_several_embeddings_are_prepared_one_by_one(train, test):
+def test_bases_on_several_embeddings_are_prepared_base_by_base(train, test):
     model = stp.tl.fit_stacking(train, {"honest": ridge, "memory": memory}, meta="mean")
     bare = only(test, ["S4"])
     for slot in ("X_colour", "X_colour_subtiles", "X_noise"):
         del bare.tables["table"].obsm[slot]
     with pytest.raises(ValueError, match=r"several embeddings \(X_colour, X_noise\).*base by base"):
         stp.pp.prepare(bare, model, encoder=colour)
-    with pytest.raises(KeyError, match=r"encoder of your own, 'colour'"):
+    with pytest.raises(KeyError, match=r"'colour' is a custom encoder"):
         stp.pp.prepare(bare, model)
     assert "X_colour" not in bare.tables["table"].obsm
     with pytest.raises(KeyError, match=r"X_colour.*stp\.pp\.prepare"):
         stp.tl.predict(bare, model)
-    for base, encoder in zip(model.bases, (colour, noise), strict=True):
+    for base, encoder in zip(model.bases.values(), (colour, noise), strict=True):
         stp.pp.prepare(bare, base, encoder=encoder)
     np.testing.assert_array_equal(predicted(bare, model).X, predicted(test, model).X)
 
@@ -296,24 +295,24 @@ def test_bases_on_several_embeddings_are_prepared_one_by_one(train, test):
 # ---- the networks on top -------------------------------------------------------------------
 
 
-def test_ranks_are_averaged_and_come_back_in_units():
+def test_mean_ranks_are_turned_back_into_values():
     random = np.random.default_rng(0)
     values = random.normal(size=(3, 40, 5)).astype(np.float32)
     sections = np.repeat(["a", "b"], [25, 15])
-    found = rank_mean(values, sections)
+    result = rank_mean(values, sections)
     for name in "ab":
         rows = sections == name
         for gene in range(5):
             ranks = np.mean([rankdata(base[rows, gene]) for base in values], axis=0)
             mean = values[:, rows, gene].mean(axis=0)
-            if len(set(ranks)) == len(ranks):  # no ties: the very values of the mean
-                np.testing.assert_allclose(np.sort(found[rows, gene]), np.sort(mean), rtol=1e-6)
+            if len(set(ranks)) == len(ranks):  # without ties, the values of the mean
+                np.testing.assert_allclose(np.sort(result[rows, gene]), np.sort(mean), rtol=1e-6)
             np.testing.assert_array_equal(
-                rankdata(found[rows, gene].round(6)), rankdata(ranks.round(6))
+                rankdata(result[rows, gene].round(6)), rankdata(ranks.round(6))
             )
     alike = np.stack([values[0], values[0]])
     np.testing.assert_allclose(rank_mean(alike, sections), values[0], atol=1e-6)
-    # whatever the units of a base, its order counts
+    # only the order of a base matters, not its units
     scaled = values.copy()
     scaled[1] = values[1] ** 3
     order = [rankdata(rank_mean(each, sections)[:25], axis=0) for each in (values, scaled)]
@@ -343,7 +342,7 @@ def test_the_mlp_takes_a_single_row_and_a_batch():
         (lambda: MeanOfModels(5, 2), "n_features=5 must be a multiple of n_targets=2"),
     ],
 )
-def test_sizes_that_cannot_be(make, message):
+def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -355,7 +354,7 @@ def never(sdata):
     raise AssertionError("a base was fitted before all was checked")
 
 
-def test_a_single_group(train):
+def test_a_single_group_is_refused(train):
     one = only(train, ["S2"])
     with pytest.raises(ValueError, match=r"only one section, 'S2', but stacking.*give more sect"):
         stp.tl.fit_stacking(one, {"a": never, "b": never})
@@ -364,67 +363,61 @@ def test_a_single_group(train):
         stp.tl.fit_stacking(train, {"a": never, "b": never}, groups="batch")
 
 
-def test_groups_within_a_section(train):
+def test_groups_within_a_section_are_refused(train):
     obs = train.tables["table"].obs
     obs["half"] = np.arange(len(obs)) % 2
-    with pytest.raises(ValueError, match=r"groups='half' splits S1, S2, S3, but.*whole sections"):
+    with pytest.raises(ValueError, match=r"groups='half' splits the sections S1.*whole sections"):
         stp.tl.fit_stacking(train, {"a": never, "b": never}, groups="half")
 
 
 @pytest.mark.parametrize(
     ("bases", "options", "error", "message"),
     [
-        ({"a": never}, {}, ValueError, "at least two bases, but has 1"),
+        ({"a": never}, {}, ValueError, "at least two bases, not 1"),
         ([never, never], {}, TypeError, "functions by name.*list"),
         ({"a": never, "b": "ridge"}, {}, TypeError, r"bases\['b'\] must be a function.*str"),
         ({"a": never, "b": never}, {"meta": "median"}, ValueError, "meta='median' is not one of"),
         ({"a": never, "b": never}, {"meta": "mlp", "dropout": 1}, ValueError, "dropout=1 must be"),
-        (
-            {"a": never, "b": never},
-            {"meta": "mlp", "max_epochs": 0},
-            ValueError,
-            "max_epochs must be",
-        ),
-        ({"a": never, "b": never}, {"groups": "donor"}, KeyError, "groups='donor' is no column"),
+        ({"a": never, "b": never}, {"groups": "donor"}, KeyError, "no column groups='donor'"),
         ({"a": lambda _: None, "b": never}, {}, TypeError, "must return a fitted model.*NoneType"),
     ],
 )
-def test_what_cannot_be_stacked(train, bases, options, error, message):
+def test_bad_bases_and_options_are_refused(train, bases, options, error, message):
     with pytest.raises(error, match=message):
         stp.tl.fit_stacking(train, bases, **options)
 
 
-def test_bases_that_predict_different_things(train):
+def test_bases_that_predict_different_genes_or_units_are_refused(train):
     genes = train.tables["table"].var_names[:3].tolist()
     for other, message in (
-        (functools.partial(ridge, genes=genes), r"same genes.*'b' predicts 3, 'a' 6"),
-        (functools.partial(ridge, layer=None), r"same units: 'b' predicts 'X', 'a' 'log\(1"),
+        (functools.partial(ridge, genes=genes), r"same genes.*'b' predicts 3 and 'a' 6"),
+        (functools.partial(ridge, layer=None), r"same units, but 'b' predicts 'X' and 'a' 'log\(1"),
     ):
         with pytest.raises(ValueError, match=message):
             stp.tl.fit_stacking(train, {"a": ridge, "b": other})
 
 
-def test_a_fitted_model_is_no_base(train):
+def test_a_fitted_model_is_refused_as_a_base(train):
     fitted = ridge(train)
     with pytest.raises(ValueError, match=r"'b' was to.*was trained on S1.*not a fitted model"):
         stp.tl.fit_stacking(train, {"a": ridge, "b": lambda _: fitted})
 
 
-def test_arrays_are_predicted_by_the_bases(train):
+def test_a_stack_does_not_predict_arrays(train):
     model = stp.tl.fit_stacking(train, BASES, meta="mean")
-    with pytest.raises(ValueError, match=r"its bases do.*stp\.tl\.predict"):
+    with pytest.raises(ValueError, match=r"model\.bases\[name\]\.predict_array.*stp\.tl\.predict"):
         model.predict_array(np.zeros((2, 12)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_bases": 1}, "at least two models, not on 1"),
-        ({"n_bases": 3}, "there is no model at"),
+        ({"bases": ["ridge"]}, "at least two bases, found 1"),
+        ({"bases": ["ridge", "trees", "third"]}, "there is no model at"),
         ({"method": "ridge", "context": "spot"}, "cannot be read"),
     ],
 )
-def test_a_damaged_stack(train, tmp_path, change, message):
+def test_a_damaged_stack_is_refused(train, tmp_path, change, message):
     stp.tl.fit_stacking(train, BASES, meta="mean").save(tmp_path / "stack")
     config = tmp_path / "stack" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
@@ -432,9 +425,9 @@ def test_a_damaged_stack(train, tmp_path, change, message):
         stp.models.load(tmp_path / "stack")
 
 
-def test_a_stack_whose_base_was_exchanged(train, tmp_path):
+def test_a_stack_with_an_exchanged_base_is_refused(train, tmp_path):
     stp.tl.fit_stacking(train, BASES, meta="mean").save(tmp_path / "stack")
     genes = train.tables["table"].var_names[:3].tolist()
     ridge(train, genes=genes).save(tmp_path / "stack" / "base_0")
-    with pytest.raises(ValueError, match="base_0 predicts other genes"):
+    with pytest.raises(ValueError, match="base 'ridge' predicts other genes"):
         stp.models.load(tmp_path / "stack")

@@ -92,7 +92,9 @@ def realignment(
         raise KeyError(f"sections that were not realigned: {missing}: run stp.pp.realign first")
     sections = [opened.section(name) for name in realigned]
     before = [
-        move_points(np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um)
+        move_points(
+            np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um
+        )
         for part in sections
     ]
     corners = [

@@ -12,8 +12,8 @@ from stpredict._log import tell
 from stpredict._sdata._layer_steps import layer_steps, units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
-from stpredict.targets._matrix import as_matrix, dense
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
+from stpredict.targets._matrix import as_matrix, dense
 from stpredict.tl._crossval._protocol import n_patients
 from stpredict.tl._crossval._scores import (
     as_table,

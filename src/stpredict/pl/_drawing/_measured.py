@@ -35,5 +35,7 @@ def measured_values(
     values = np.asarray(columns_of_genes, dtype=np.float64)
     if record.get("units") == COUNTS_UNITS:  # a model of counts predicts counts per 10,000
         library = np.asarray(all_genes.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-        values = values * np.divide(TARGET_SUM, library, out=np.zeros_like(library), where=library > 0)
+        values = values * np.divide(
+            TARGET_SUM, library, out=np.zeros_like(library), where=library > 0
+        )
     return values

@@ -102,7 +102,7 @@ def prepare(
         raise ValueError(
             f"the bases of the stack use several embeddings ({_validate.listing(embeddings)}), but "
             "encoder= and weights= apply to one: prepare base by base, "
-            "stp.pp.prepare(sdata, model.bases[0], encoder=…)"
+            "stp.pp.prepare(sdata, model.bases[name], encoder=…)"
         )
     for base in bases:
         if base.uses_pixels:

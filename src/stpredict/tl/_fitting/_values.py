@@ -16,8 +16,8 @@ from stpredict._sdata._provenance import read_step
 from stpredict._sdata._steps import BalanceStep
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
-from stpredict.targets._matrix import as_matrix, dense
 from stpredict.targets._counts import TARGET_SUM, Counts
+from stpredict.targets._matrix import as_matrix, dense
 from stpredict.training import Measured
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import timm
 import torch
 
 import stpredict as stp
-from stpredict._sdata._sections import sections
+from stpredict._sdata._spot_table import open_table
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 MPP, TILE_UM, PITCH_UM = 0.5, 112.0, 60.0
@@ -74,7 +74,7 @@ def load(name: str) -> stp.encoders.Encoder:
 
 def measure(name: str, n_subtiles: int, path: Path, n_tiles: int) -> dict[str, float]:
     sdata = sd.read_zarr(path)
-    section = sections(sdata)[0]
+    section = open_table(sdata).sections[0]
     centers = section.centers[:n_tiles]
     encoder = load(name)
     side = tile_side_px(encoder, TILE_UM)

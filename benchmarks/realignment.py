@@ -22,7 +22,8 @@ import pandas as pd
 from methods import LOCAL, SECTIONS, part
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import motion_matrix, pitch_of
 from stpredict.pp._realign._moved import move_shapes
 
@@ -81,7 +82,7 @@ def measure(
     starts, ends, seconds, moved = [], [], [], 0
     for _ in range(runs):
         shift = pitch * np.sqrt(rng.uniform()) * direction(rng)
-        misaligned = _sections.copy_of(sdata)
+        misaligned = copy_of(sdata)
         misalign(misaligned, shift, angle=rng.uniform(-3, 3))
         starts.append(distance(centers(misaligned), published) / pitch)
         start = time.perf_counter()
@@ -107,8 +108,8 @@ def scores(directory: Path | None, rng: np.random.Generator) -> None:
     sdata = stp.datasets.her2st(SECTIONS, directory=directory)
     stp.pp.filter_spots(sdata)
     stp.pp.normalize(sdata)
-    shifted = _sections.copy_of(sdata)
-    for section in _sections.sections(sdata):
+    shifted = copy_of(sdata)
+    for section in open_table(sdata).sections:
         shift = pitch_of(section.centers_um) * direction(rng)
         misalign(shifted, shift, angle=0.0, name=section.name)
     realigned = stp.pp.realign(shifted, motion="rigid", copy=True)
@@ -141,14 +142,14 @@ def leave_one_out(sdata: SpatialData) -> dict[str, float]:
 def misalign(
     sdata: SpatialData, shift: NDArray[np.float64], *, angle: float, name: str | None = None
 ) -> None:
-    for section in _sections.sections(sdata):
+    for section in open_table(sdata).sections:
         if name in (None, section.name):
             middle = section.centers_um.mean(axis=0)
             move_shapes(sdata, section, motion_matrix(shift, angle=angle, center=middle))
 
 
 def centers(sdata: SpatialData) -> NDArray[np.float64]:
-    return np.concatenate([section.centers_um for section in _sections.sections(sdata)])
+    return np.concatenate([section.centers_um for section in open_table(sdata).sections])
 
 
 def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

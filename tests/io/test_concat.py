@@ -11,7 +11,7 @@ from spatialdata.transformations import (
 )
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 from stpredict.io._shared._assemble import assemble_section
 
 
@@ -50,7 +50,7 @@ def test_sections_survive_zarr(tmp_path):
             sdata.shapes[name]["radius"], back.shapes[name]["radius"], check_index_type=False
         )
         assert set(get_transformation(back.images[f"{name}_image"], get_all=True)) == {f"{name}_um"}
-    assert [s.mpp for s in _sections.sections(back)] == [2.0, 0.7]
+    assert [s.mpp for s in open_table(back).sections] == [2.0, 0.7]
 
 
 def test_the_inner_join_keeps_shared_genes():
@@ -62,7 +62,7 @@ def test_the_inner_join_keeps_shared_genes():
     assert set(together.images) == {"S1_image", "S2_image"}
     assert list(table.var_names) == ["B", "C"]
     assert table.obs_names.is_unique
-    assert [s.name for s in _sections.sections(together)] == ["S1", "S2"]
+    assert [s.name for s in open_table(together).sections] == ["S1", "S2"]
     assert list(table.obs["patient"].unique()) == ["P1", "P2"]
 
 

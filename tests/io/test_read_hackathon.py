@@ -10,7 +10,7 @@ import pytest
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 CELL_TYPES = [f"C{i}" for i in range(1, 36)]
 PITCH_PX = 14.0
@@ -62,7 +62,7 @@ def test_training_slides_are_read(path):
     assert list(sdata.shapes) == ["S_1", "S_2", "S_10"]
     assert set(sdata.images) == {"S_1_image", "S_2_image", "S_10_image"}
     assert list(table.var_names) == CELL_TYPES
-    for section in _sections.sections(sdata):
+    for section in open_table(sdata).sections:
         written = spots(section.name)
         expected = np.column_stack([written[name] for name in CELL_TYPES])
         for values in (table.X, table.layers["abundance"]):
@@ -94,7 +94,7 @@ def test_slides_scale_and_patients_can_be_set(path):
     sdata = stp.io.read_hackathon(
         path, slides=["S_10", "S_1"], mpp=7.5, diameter_um=60, patients={"S_1": "P1"}
     )
-    sections = _sections.sections(sdata)
+    sections = open_table(sdata).sections
     assert [section.name for section in sections] == ["S_10", "S_1"]
     assert [section.mpp for section in sections] == [7.5, 7.5]
     np.testing.assert_allclose(sections[0].radius_um, 30)
@@ -104,7 +104,7 @@ def test_slides_scale_and_patients_can_be_set(path):
 def test_the_derived_scale_is_logged(path, capsys, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     sdata = stp.io.read_hackathon(path, slides=["S_1"], pitch_um=200)
-    assert _sections.sections(sdata)[0].mpp == pytest.approx(200 / PITCH_PX, rel=0.005)
+    assert open_table(sdata).sections[0].mpp == pytest.approx(200 / PITCH_PX, rel=0.005)
     output = capsys.readouterr().out
     assert (
         "S_1: neighbouring spots are 14.0 px apart; at 200 µm that is 14.3 µm per pixel" in output
@@ -302,7 +302,7 @@ def test_bad_files_raise(tmp_path, change, error, message):
 
 def test_scattered_spots_need_a_scale(tmp_path):
     path = write(tmp_path / "a.h5", change=scattered)
-    assert _sections.sections(stp.io.read_hackathon(path, mpp=7.0))[1].mpp == 7.0
+    assert open_table(stp.io.read_hackathon(path, mpp=7.0)).sections[1].mpp == 7.0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from PIL import Image
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
@@ -20,7 +20,7 @@ def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 

@@ -14,7 +14,7 @@ import spatialdata as sd
 from PIL import Image
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
@@ -23,7 +23,7 @@ def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 

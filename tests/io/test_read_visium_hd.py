@@ -13,7 +13,7 @@ import spatialdata_io
 from PIL import Image
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 MPP = 0.5
 HIRES = 0.5
@@ -92,7 +92,7 @@ def hd(tmp_path, write_10x):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 

@@ -14,7 +14,7 @@ import zarr
 from spatialdata_io.readers.xenium import cell_id_str_from_prefix_suffix_uint32
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 PIXEL_UM = 0.2125
 IMAGE_YX = (420, 560)
@@ -118,7 +118,7 @@ def xenium(tmp_path, write_10x):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 

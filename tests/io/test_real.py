@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -22,7 +22,7 @@ def folder(name):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 
@@ -49,7 +49,7 @@ def test_her2st_has_its_known_geometry(name):
 def test_her2st_sections_are_combined():
     sdata = stp.datasets.her2st(["C2", "C3"], directory=folder("her2st"))
     table = sdata.tables["table"]
-    assert [section.name for section in _sections.sections(sdata)] == ["C2", "C3"]
+    assert [section.name for section in open_table(sdata).sections] == ["C2", "C3"]
     assert set(table.obs["patient"]) == {"C"}
     assert "ERBB2" in table.var_names
     assert table.var_names.is_unique

@@ -15,7 +15,7 @@ from spatialdata.transformations import (
 )
 
 import stpredict as stp
-from stpredict._sdata import _sections
+from stpredict._sdata._spot_table import open_table
 from stpredict.io._shared._assemble import assemble_section
 
 
@@ -25,7 +25,7 @@ def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
 
 
 def only_section(sdata):
-    (section,) = _sections.sections(sdata)
+    (section,) = open_table(sdata).sections
     return section
 
 
@@ -122,7 +122,7 @@ def test_one_of_several_images_is_chosen():
         transformations={"global": Identity()},
     )
     with pytest.raises(ValueError, match="several images could belong to section 'S1'"):
-        _sections.sections(sdata)
+        _ = open_table(sdata).sections
     for image in ("S1_image", "other", "S1_image"):  # another choice replaces the one before
         stp.io.register_um(sdata, "S1", image=image, mpp=0.5)
         assert only_section(sdata).image == image

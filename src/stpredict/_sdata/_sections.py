@@ -10,19 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
-from spatialdata import SpatialData
-from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
-from stpredict._sdata import _provenance
 from stpredict._sdata._elements import (
     affine_to_um,
-    copy_of,
     image_name,
     levels_of,
     radius_of,
-    require_spatialdata,
     scale_of,
     select,
 )
@@ -30,16 +24,9 @@ from stpredict._sdata._elements import (
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
+    from spatialdata import SpatialData
 
     from stpredict._sdata._steps import NormalizeStainStep
-
-__all__ = ["Section", "copy_of", "require_spatialdata"]
-
-#: Functions that write the layers of these names.
-_MADE_BY = {_keys.LOG1P: "normalize", _keys.RANKS: "rank_expression", _keys.SMOOTHED: "smooth"}
-#: Functions that write the tables of these names.
-_WRITES = {_keys.PREDICTED: "predict", _keys.OUT_OF_FOLD: "cross_validate"}
-
 
 @dataclass(frozen=True)
 class Section:
@@ -83,116 +70,6 @@ class Section:
     def shape_yx(self) -> tuple[int, int]:
         """Height and width of the finest level in pixels."""
         return self.levels[0].shape[1], self.levels[0].shape[2]
-
-
-def table_of(sdata: SpatialData, name: str = _keys.TABLE) -> AnnData:
-    """Return a table that annotates shapes."""
-    require_spatialdata(sdata)
-    if name not in sdata.tables:
-        hint = f"run stp.tl.{_WRITES[name]} first" if name in _WRITES else "see stp.io"
-        raise KeyError(
-            f"there is no tables[{name!r}]; tables: {_validate.listing(sdata.tables)}: {hint}"
-        )
-    table = sdata.tables[name]
-    if TableModel.ATTRS_KEY not in table.uns:
-        raise ValueError(
-            f"tables[{name!r}] does not say which shapes it annotates: "
-            "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
-        )
-    if table.n_obs == 0:
-        raise ValueError(f"tables[{name!r}] has no rows")
-    return table
-
-
-def region_of(table: AnnData) -> NDArray[np.str_]:
-    """Section of each row of the table."""
-    _, region_key, _ = get_table_keys(table)
-    return table.obs[region_key].astype(str).to_numpy()
-
-
-def layer_of(table: AnnData, layer: str | None) -> Any:
-    """Return a layer, or X for None, which must be finite."""
-    if layer is None:
-        _validate.finite(table.X, what="X")
-        return table.X
-    if layer not in table.layers:
-        named = [name for name in table.layers if name is not None]  # anndata 0.13: None is X
-        raise KeyError(
-            f"there is no layers[{layer!r}]; layers: {_validate.listing(named)}"
-            + (f": run stp.pp.{_MADE_BY[layer]} first" if layer in _MADE_BY else "")
-        )
-    values = table.layers[layer]
-    _validate.finite(values, what=f"layers[{layer!r}]")
-    return values
-
-
-def section_names(table: AnnData) -> list[str]:
-    """Names of the sections of a table, in the order of its rows."""
-    return list(dict.fromkeys(region_of(table)))
-
-
-def sections(
-    sdata: SpatialData, table: AnnData | None = None, *, normalized: bool = False
-) -> list[Section]:
-    """Return all sections that a table annotates, after checking every link between them.
-
-    With ``normalized=True``, their levels are those of the images of `pp.normalize_stain` where
-    it was run, and the sections' own where it was not.
-    """
-    table = table_of(sdata) if table is None else table
-    regions, _, instance_key = get_table_keys(table)
-    found = section_names(table)
-    for name in [regions] if isinstance(regions, str) else regions:
-        if name not in found:
-            raise ValueError(f"section {name!r} is empty: the table names it but has no rows of it")
-    region = region_of(table)
-    result = [
-        read_section(
-            sdata, name, np.flatnonzero(region == name), table.obs[instance_key].to_numpy()
-        )
-        for name in found
-    ]
-    return _normalized(sdata, table, result) if normalized else result
-
-
-def stain_of(table: AnnData, found: list[Section]) -> dict[str, Any] | None:
-    """The reference that the sections' levels are normalised to; None if they are raw."""
-    if not any(section.normalized for section in found):
-        return None
-    return dict(_provenance.recorded(table, "normalize_stain")["reference"])
-
-
-def _normalized(sdata: SpatialData, table: AnnData, raw: list[Section]) -> list[Section]:
-    """The same sections on their normalised images: on all of them, or on none."""
-    names = {section.name: _keys.normalized(section.image) for section in raw}
-    known = _provenance.recorded(table, "normalize_stain")
-    there = [section for section, image in names.items() if image in sdata.images]
-    if not there:
-        return raw
-    again = 'run stp.pp.normalize_stain(sdata) again, or go back to raw: del sdata.images["…"] for'
-    images = _validate.listing(names[section] for section in there)
-    if "reference" not in known:
-        raise ValueError(
-            'uns["stpredict"] does not tell how the stain of these images was normalised, or they '
-            f"were normalised to different references: {again} {images}"
-        )
-    lacking = set(names) - set(there) - set(known.get("skipped", ()))
-    if lacking:
-        raise ValueError(
-            f"sections {_validate.listing(sorted(lacking))} have no image of normalised stain, "
-            f"but {_validate.listing(there)} have: {again} {images}"
-        )
-    return [
-        replace(
-            section,
-            image=names[section.name],
-            levels=levels_of(sdata, names[section.name]),
-            normalized=True,
-        )
-        if section.name in there
-        else section
-        for section in raw
-    ]
 
 
 def read_section(

@@ -8,7 +8,7 @@ import spatialdata as sd
 
 from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
-from stpredict._sdata._sections import table_of
+from stpredict._sdata._spot_table import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def concat(
     )
     if len(sdatas) == 1:
         return sdatas[0]
-    tables = [table_of(sdata, table_name) for sdata in sdatas]
+    tables = [open_table(sdata, table_name).table for sdata in sdatas]
     combined = sd.concatenate(
         sdatas, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
     )

@@ -1,4 +1,4 @@
-"""From SpatialData to arrays: centres, scale, levels, rows, and every broken link told."""
+"""From SpatialData to arrays: centres, scale, levels, rows; every broken link is reported."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from spatialdata.transformations import (
     get_transformation,
     set_transformation,
 )
+from stpredict.io._shared._assemble import assemble_section
 
 import stpredict as stp
-from stpredict._sdata import _provenance, _sections
-from stpredict.io._shared._assemble import assemble_section
+from stpredict._sdata import _provenance
+from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._steps import EmbedStep, RankStep
 
 MPP = 2.0
 
@@ -55,9 +58,9 @@ def positions(sdata, name="S1"):
     return table.obsm["spatial"][(table.obs["region"] == name).to_numpy()]
 
 
-def only(sdata):
-    (found,) = _sections.sections(sdata)
-    return found
+def only_section(sdata):
+    (section,) = open_table(sdata).sections
+    return section
 
 
 def rotation(degrees, *, scale=1.0, shift=(0.0, 0.0), mirror=False):
@@ -81,15 +84,15 @@ def apply(matrix, points):
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def test_what_the_readers_write():
+def test_sections_of_a_reader_are_read_back():
     sdata = section()
-    found = only(sdata)
-    assert (found.name, found.image, found.mpp) == ("S1", "S1_image", MPP)
-    np.testing.assert_allclose(found.centers, positions(sdata))
-    np.testing.assert_allclose(found.centers_um, positions(sdata) * MPP)
-    np.testing.assert_allclose(found.radius_um, 5)
-    np.testing.assert_array_equal(found.rows, np.arange(6))
-    assert found.shape_yx == (60, 80)
+    read = only_section(sdata)
+    assert (read.name, read.image, read.mpp) == ("S1", "S1_image", MPP)
+    np.testing.assert_allclose(read.centers, positions(sdata))
+    np.testing.assert_allclose(read.centers_um, positions(sdata) * MPP)
+    np.testing.assert_allclose(read.radius_um, 5)
+    np.testing.assert_array_equal(read.rows, np.arange(6))
+    assert read.shape_yx == (60, 80)
 
 
 angles, shifts = st.floats(-180, 180), st.tuples(st.floats(-500, 500), st.floats(-500, 500))
@@ -103,11 +106,11 @@ def test_centers_follow_the_shapes_transformation(angle, shift, scale, mirror):
     set_transformation(
         sdata.shapes["S1"], Sequence([Scale([MPP, MPP], ("x", "y")), affine(moved)]), "S1_um"
     )
-    found = only(sdata)
-    assert found.mpp == pytest.approx(MPP)
-    np.testing.assert_allclose(found.centers_um, apply(moved, positions(sdata) * MPP), atol=1e-6)
-    np.testing.assert_allclose(found.centers, found.centers_um / MPP)
-    np.testing.assert_allclose(found.radius_um, 5 * scale)
+    read = only_section(sdata)
+    assert read.mpp == pytest.approx(MPP)
+    np.testing.assert_allclose(read.centers_um, apply(moved, positions(sdata) * MPP), atol=1e-6)
+    np.testing.assert_allclose(read.centers, read.centers_um / MPP)
+    np.testing.assert_allclose(read.radius_um, 5 * scale)
     # the coordinates themselves were not touched
     np.testing.assert_array_equal(
         shapely.get_coordinates(sdata.shapes["S1"].geometry), positions(sdata)
@@ -120,57 +123,60 @@ def test_centers_follow_the_image_transformation(angle, shift, scale):
     sdata = section()
     placed = rotation(angle, scale=scale, shift=shift)
     set_transformation(sdata.images["S1_image"], affine(placed), "S1_um")
-    found = only(sdata)
-    assert found.mpp == pytest.approx(scale)
+    read = only_section(sdata)
+    assert read.mpp == pytest.approx(scale)
     # a centre in pixels, taken to µm by the image, is the spot taken to µm by the shapes
     np.testing.assert_allclose(
-        apply(placed, found.centers), positions(sdata) * MPP, atol=1e-6, rtol=1e-6
+        apply(placed, read.centers), positions(sdata) * MPP, atol=1e-6, rtol=1e-6
     )
-    np.testing.assert_allclose(found.radius_um, 5)
+    np.testing.assert_allclose(read.radius_um, 5)
 
 
 @pytest.mark.parametrize("element", ["image", "shapes"])
-def test_stretched_transformation(element):
+def test_a_stretched_transformation_is_refused(element):
     sdata = section()
     target = sdata.images["S1_image"] if element == "image" else sdata.shapes["S1"]
     set_transformation(target, Scale([2.0, 2.02], ("x", "y")), "S1_um")
-    assert only(sdata).name == "S1"  # rounding of the readers' is no stretching
+    assert only_section(sdata).name == "S1"  # rounding errors of readers are tolerated
     for stretch in (2.5, 0.0):
         set_transformation(target, Scale([2.0, stretch], ("x", "y")), "S1_um")
-        found = f"{max(2, stretch):g} and {min(2, stretch):g}"
+        scales = f"{max(2, stretch):g} and {min(2, stretch):g}"
         with pytest.raises(
-            ValueError, match=f"S1.*stretches its axes by {found}; .*scale both alike"
+            ValueError, match=f"S1.*stretches its axes by {scales}; .*scale both alike"
         ):
-            _sections.sections(sdata)
+            only_section(sdata)
 
 
-def test_rows_of_several_sections():
+def test_rows_of_several_sections_are_separated():
     sdata = stp.io.concat([section("S1", n=4), section("S2", n=7, mpp=0.5, seed=1)])
     table = sdata.tables["table"]
     shuffled = table[np.random.default_rng(0).permutation(table.n_obs)].copy()
     sdata = sd.SpatialData.init_from_elements(
         {**dict(sdata.images), **dict(sdata.shapes), "table": shuffled}
     )
-    found = {s.name: s for s in _sections.sections(sdata)}
-    assert {name: s.mpp for name, s in found.items()} == {"S1": MPP, "S2": 0.5}
-    rows = np.concatenate([s.rows for s in found.values()])
+    spots = open_table(sdata)
+    by_name = {s.name: s for s in spots.sections}
+    assert {name: s.mpp for name, s in by_name.items()} == {"S1": MPP, "S2": 0.5}
+    rows = np.concatenate([s.rows for s in by_name.values()])
     assert sorted(rows) == list(range(11))
-    for name, s in found.items():
+    for name, s in by_name.items():
         assert (shuffled.obs["region"].to_numpy()[s.rows] == name).all()
         np.testing.assert_allclose(s.centers, shuffled.obsm["spatial"][s.rows])
-    assert _sections.section_names(shuffled) == list(dict.fromkeys(shuffled.obs["region"]))
+        np.testing.assert_allclose(spots.positions_um[s.rows], s.centers_um)
+    assert spots.section_names == list(dict.fromkeys(shuffled.obs["region"]))
+    assert spots.section_of_row.tolist() == shuffled.obs["region"].tolist()
 
 
-def test_spots_without_counts_are_no_rows():
+def test_spots_without_rows_are_left_out():
     sdata = section()
     sdata.tables["table"] = sdata.tables["table"][[4, 1]].copy()
-    found = only(sdata)
-    np.testing.assert_allclose(found.centers, positions(section())[[4, 1]])
+    read = only_section(sdata)
+    np.testing.assert_allclose(read.centers, positions(section())[[4, 1]])
 
 
-def test_levels():
+def test_levels_are_lazy_and_finest_first():
     sdata = section(size=(2100, 3000))
-    levels = only(sdata).levels
+    levels = only_section(sdata).levels
     assert [level.shape for level in levels] == [(3, 2100, 3000), (3, 1050, 1500), (3, 525, 750)]
     assert all(level.dtype == np.uint8 for level in levels)
     assert all(hasattr(level, "dask") for level in levels)
@@ -182,7 +188,7 @@ def test_levels():
     )
 
 
-def test_single_level_with_channels_last():
+def test_a_single_level_with_channels_last_is_read():
     sdata = section()
     pixels = sdata.images["S1_image"]["scale0"].ds["image"].data
     transformations = get_transformation(sdata.images["S1_image"], get_all=True)
@@ -190,11 +196,11 @@ def test_single_level_with_channels_last():
     sdata.images["S1_image"] = Image2DModel.parse(
         pixels.transpose(1, 2, 0), dims=("y", "x", "c"), transformations=transformations
     )
-    (level,) = only(sdata).levels
+    (level,) = only_section(sdata).levels
     np.testing.assert_array_equal(level.compute(), pixels.compute())
 
 
-def test_polygons():
+def test_polygons_are_read_as_circles_of_equal_area():
     sdata = section(n=2)
     polygons = gpd.GeoDataFrame(
         geometry=[
@@ -207,9 +213,9 @@ def test_polygons():
     sdata.shapes["S1"] = ShapesModel.parse(
         polygons, transformations={"S1_um": Scale([MPP, MPP], ("x", "y"))}
     )
-    found = only(sdata)
-    np.testing.assert_allclose(found.centers, [[12, 25], [43, 41]])
-    np.testing.assert_allclose(np.pi * found.radius_um**2, [40 * MPP**2, 8 * MPP**2])
+    read = only_section(sdata)
+    np.testing.assert_allclose(read.centers, [[12, 25], [43, 41]])
+    np.testing.assert_allclose(np.pi * read.radius_um**2, [40 * MPP**2, 8 * MPP**2])
 
 
 # --- broken links -----------------------------------------------------------------------------
@@ -293,22 +299,23 @@ def floats(sdata):
     replace_image(sdata, np.zeros((3, 60, 80), dtype=np.float32), S1_um=Scale([2, 2], ("x", "y")))
 
 
-MEND = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
+REMEDY = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 BROKEN = [
-    (unannotated, r"tables\['table'\] does not say which shapes it annotates: .*TableModel.parse"),
+    (unannotated, r"tables\['table'\] annotates no shapes: .*TableModel.parse"),
     (shapes_gone, "the table annotates 'S1', but there are no such shapes; shapes: none"),
     (
         apart,
         r"shapes\['S1'\] \(coordinate systems elsewhere\) shares no coordinate system with an "
         r"image; images: S1_image: spatialdata.transformations.set_transformation",
     ),
-    (second_image, "several images could belong to section 'S1': S1_image, again: .*" + MEND),
+    (second_image, "several images could belong to section 'S1': S1_image, again: .*" + REMEDY),
     (
         pixels_only,
-        r"the µm per pixel of images\['S1_image'\] are not known .*'S1_um'.*give them with " + MEND,
+        r"the µm per pixel of images\['S1_image'\] are not known .*'S1_um'.*give them with "
+        + REMEDY,
     ),
-    (pixels_only_two_images, "several images could .*'S1': S1_image, hires: .*" + MEND),
-    (empty_section, "section 'S2' is empty: the table names it but has no rows"),
+    (pixels_only_two_images, "several images could .*'S1': S1_image, hires: .*" + REMEDY),
+    (empty_section, "section 'S2' has no rows in the table"),
     (no_rows, r"tables\['table'\] has no rows"),
     (duplicated_ids, "spot ids of section 'S1' in the table are not unique, repeated: s0, s1"),
     (duplicated_shapes, r"the index of shapes\['S1'\] is not unique"),
@@ -322,54 +329,77 @@ BROKEN = [
 
 @pytest.mark.parametrize(("spoil", "message"), BROKEN, ids=[b[0].__name__ for b in BROKEN])
 @pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")  # spatialdata's
-def test_broken(spoil, message):
+def test_broken_links_are_reported(spoil, message):
     sdata = section()
     spoil(sdata)
     with pytest.raises(ValueError, match=message):
-        _sections.sections(sdata)
+        open_table(sdata).sections  # noqa: B018
 
 
 @pytest.mark.parametrize("spoil", [second_image, pixels_only, pixels_only_two_images])
-def test_register_um_mends(spoil):
+def test_register_um_repairs_a_broken_link(spoil):
     sdata = section()
     spoil(sdata)
     stp.io.register_um(sdata, "S1", image="S1_image", mpp=3.0)
-    found = only(sdata)
-    assert (found.image, found.mpp) == ("S1_image", 3.0)
-    np.testing.assert_allclose(found.centers, positions(sdata))
+    read = only_section(sdata)
+    assert (read.image, read.mpp) == ("S1_image", 3.0)
+    np.testing.assert_allclose(read.centers, positions(sdata))
 
 
-def test_missing_tables():
+def test_missing_tables_are_reported():
     sdata = section()
-    with pytest.raises(KeyError, match=r"no tables\['predicted'\]; tables: table: run stp.tl.pred"):
-        _sections.table_of(sdata, "predicted")
+    with pytest.raises(KeyError, match=r"no 'predicted'; available: table: run stp\.tl\.predict"):
+        open_table(sdata, "predicted")
     del sdata.tables["table"]
-    with pytest.raises(KeyError, match=r"there is no tables\['table'\]; tables: none: see stp.io"):
-        _sections.table_of(sdata)
+    with pytest.raises(KeyError, match="tables has no 'table'; available: none"):
+        open_table(sdata)
 
 
 @pytest.mark.parametrize("wrong", [ad.AnnData(np.zeros((2, 2))), None, "C2"])
-def test_not_a_spatialdata(wrong):
+def test_other_objects_are_refused(wrong):
     with pytest.raises(
         TypeError, match=f"expected a SpatialData object, got {type(wrong).__name__}"
     ):
-        _sections.table_of(wrong)
+        open_table(wrong)
 
 
-def test_layers():
-    table = section().tables["table"]
-    with pytest.raises(KeyError, match=r"no layers\['log1p'\]; layers: none: run stp.pp.normalize"):
-        _sections.layer_of(table, "log1p")
+def test_layers_are_read_and_checked():
+    spots = open_table(section())
+    table = spots.table
+    with pytest.raises(KeyError, match=r"no 'log1p'; available: none: run stp\.pp\.normalize"):
+        spots.layer("log1p")
     table.layers["mine"] = table.X.toarray()
-    with pytest.raises(KeyError, match=r"no layers\['other'\]; layers: mine\"$"):
-        _sections.layer_of(table, "other")
-    assert _sections.layer_of(table, "mine") is table.layers["mine"]
+    with pytest.raises(KeyError, match=r"no 'other'; available: mine\"$"):
+        spots.layer("other")
+    assert spots.layer("mine") is table.layers["mine"]
+    assert spots.layer(None) is table.X
     table.layers["mine"][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"layers\['mine'\] has 1 values that are NaN"):
-        _sections.layer_of(table, "mine")
+        spots.layer("mine")
 
 
-# --- what is written down -----------------------------------------------------------------------
+def test_a_subset_has_its_rows_shapes_and_images_only():
+    sdata = stp.io.concat([section("S1"), section("S2", seed=1)])
+    spots = open_table(sdata)
+    rows = np.flatnonzero(spots.section_of_row == "S2")[::-1]
+    part = spots.subset(rows)
+    assert (list(part.sdata.shapes), list(part.sdata.images)) == (["S2"], ["S2_image"])
+    np.testing.assert_array_equal(part.table.obs_names, spots.table.obs_names[np.sort(rows)])
+    np.testing.assert_allclose(part.positions_um, spots.positions_um[np.sort(rows)])
+    part.table.X.data[:] = 9
+    assert spots.table.X.max() < 9
+
+
+def test_an_added_table_annotates_the_same_shapes():
+    sdata = section()
+    spots = open_table(sdata)
+    spots.add_table("other", ad.AnnData(np.zeros((6, 1)), obs=spots.table.obs.copy()))
+    added = open_table(sdata, "other")
+    np.testing.assert_allclose(added.positions_um, spots.positions_um)
+    np.testing.assert_array_equal(added.table.obsm["spatial"], spots.table.obsm["spatial"])
+
+
+# --- records of steps -----------------------------------------------------------------------
 
 STEP = {
     "name": "texture",
@@ -381,16 +411,16 @@ STEP = {
 }
 
 
-def test_records():
+def test_the_last_run_of_a_step_is_recorded():
     table = section().tables["table"]
     assert _provenance.recorded(table, "embed") == {}
     _provenance.record(table, "embed", **STEP, left_out=None)
     _provenance.record(table, "normalize", target_sum=1e4)
-    found = _provenance.recorded(table, "embed")
-    assert found.pop("stpredict_version") == stp.__version__
-    assert found == STEP
+    record = _provenance.recorded(table, "embed")
+    assert record.pop("stpredict_version") == stp.__version__
+    assert record == STEP
     assert set(table.uns["stpredict"]) == {"embed", "normalize"}
-    _provenance.record(table, "embed", number=4)  # as it was run last
+    _provenance.record(table, "embed", number=4)
     assert set(_provenance.recorded(table, "embed")) == {"number", "stpredict_version"}
 
 
@@ -399,11 +429,28 @@ def test_records_survive_zarr(tmp_path):
     _provenance.record(sdata.tables["table"], "embed", **STEP)
     sdata.write(tmp_path / "a.zarr")
     table = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
-    found = _provenance.recorded(table, "embed")
-    assert found == {**STEP, "stpredict_version": stp.__version__}
-    assert type(found["number"]) is int
-    assert type(found["flag"]) is bool
-    assert type(found["names"]) is list
+    record = _provenance.recorded(table, "embed")
+    assert record == {**STEP, "stpredict_version": stp.__version__}
+    assert type(record["number"]) is int
+    assert type(record["flag"]) is bool
+    assert type(record["names"]) is list
+
+
+def test_typed_steps_survive_zarr(tmp_path):
+    sdata = section()
+    table = sdata.tables["table"]
+    embed = EmbedStep("texture", weights_hash="00", tile_um=112.0, mpp=0.5, n_subtiles=3)
+    ranks = RankStep(key_added="ranks", layer="log1p", n_genes=2, genes=("A", "B"))
+    _provenance.record_step(table, embed, slot="X_texture")
+    _provenance.record_step(table, embed, slot="X_other")
+    _provenance.record_step(table, ranks, slot="ranks")
+    sdata.write(tmp_path / "a.zarr")
+    table = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
+    assert _provenance.read_steps(table, EmbedStep) == {"X_texture": embed, "X_other": embed}
+    assert _provenance.read_step(table, RankStep, "ranks") == ranks
+    assert _provenance.read_step(table, RankStep, "other") is None
+    _provenance.forget_step(table, EmbedStep, "X_other")
+    assert list(_provenance.read_steps(table, EmbedStep)) == ["X_texture"]
 
 
 def test_sections_survive_zarr(tmp_path):
@@ -413,29 +460,29 @@ def test_sections_survive_zarr(tmp_path):
         sdata.shapes["S2"], Sequence([Scale([0.7, 0.7], ("x", "y")), affine(moved)]), "S2_um"
     )
     sdata.write(tmp_path / "a.zarr")
-    back = _sections.sections(sd.read_zarr(tmp_path / "a.zarr"))
-    for before, after in zip(_sections.sections(sdata), back, strict=True):
+    stored = open_table(sd.read_zarr(tmp_path / "a.zarr")).sections
+    for before, after in zip(open_table(sdata).sections, stored, strict=True):
         assert (before.name, before.image) == (after.name, after.image)
         assert before.mpp == pytest.approx(after.mpp)
         np.testing.assert_allclose(before.centers, after.centers)
         np.testing.assert_allclose(before.radius_um, after.radius_um)
         np.testing.assert_array_equal(before.rows, after.rows)
-        for here, there in zip(before.levels, after.levels, strict=True):
-            np.testing.assert_array_equal(here.compute(), there.compute())
+        for level, read in zip(before.levels, after.levels, strict=True):
+            np.testing.assert_array_equal(read.compute(), level.compute())
 
 
-def test_subset_of_sections():
+def test_sections_are_selected_by_coordinate_system():
     sdata = stp.io.concat([section("S1"), section("S2", seed=1)])
     part = sdata.filter_by_coordinate_system("S2_um")
-    found = only(part)
-    assert (found.name, len(found.rows)) == ("S2", 6)
+    read = only_section(part)
+    assert (read.name, len(read.rows)) == ("S2", 6)
 
 
-def test_copy():
+def test_a_copy_shares_images_only():
     sdata = section()
     _provenance.record(sdata.tables["table"], "embed", number=1)
     before = copy.deepcopy(dict(sdata.tables["table"].uns["stpredict"]))
-    twin = _sections.copy_of(sdata)
+    twin = copy_of(sdata)
     assert twin.images["S1_image"] is sdata.images["S1_image"]
     table = twin.tables["table"]
     table.X.data[:] = 9
@@ -446,6 +493,6 @@ def test_copy():
     assert original.uns["stpredict"] == before
     assert "new" not in original.obs
     assert (original.X != section().tables["table"].X).nnz == 0
-    assert only(sdata).mpp == MPP
-    np.testing.assert_allclose(only(sdata).centers, positions(sdata))
-    np.testing.assert_allclose(only(twin).centers, positions(sdata) / MPP)
+    assert only_section(sdata).mpp == MPP
+    np.testing.assert_allclose(only_section(sdata).centers, positions(sdata))
+    np.testing.assert_allclose(only_section(twin).centers, positions(sdata) / MPP)

@@ -1,4 +1,4 @@
-"""The session of the README, as it is written there, on the phantom in place of the data set."""
+"""The session of the README, as it is written there, on the phantom instead of the data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = {"C2": "S1", "C3": "S2", "C4": "S3", "C5": "S4"}
 
 
 def her2st(sections):
-    """Sections of one phantom, in which a gene that answers to morphology is called ERBB2."""
+    """Sections of one phantom, in which genes that depend on morphology have real names."""
     sdata = stp.datasets.phantom(
         4,
         size_px=750,
@@ -25,9 +25,9 @@ def her2st(sections):
         n_patients=1,
     )
     table = sdata.tables["table"]
-    table.var_names = ["ERBB2", *table.var_names[1:]]
-    wanted = [NAMES[section] for section in sections]
-    return sdata.subset([element for name in wanted for element in (name, f"{name}_image")])
+    table.var_names = ["ERBB2", "KRT18", *table.var_names[2:]]
+    names = [NAMES[section] for section in sections]
+    return sdata.subset([element for name in names for element in (name, f"{name}_image")])
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,9 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     stp.pp.select_genes(train, n_top_genes=250)
     stp.pp.embed(train, "texture")
     stp.pp.neighbors(train)
-    # fewer epochs than in earnest
-    model = stp.tl.fit_deepspot(train, embedding="X_texture", max_epochs=40)
+    # fewer epochs than in the README
+    model = stp.tl.fit_deepspot(train, schedule=stp.tl.Schedule(max_epochs=40))
+    ridge = stp.tl.fit_ridge(train)
     stp.pl.loss_curve(model)
     model.save("deepspot_her2")
 
@@ -54,16 +55,20 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     new = stp.datasets.her2st(["C5"])
     stp.pp.prepare(new, model)
     stp.tl.predict(new, model)
-    scores = stp.tl.evaluate(new)
-    stp.pl.prediction(new, "ERBB2")
+    stp.tl.predict(new, ridge, key_added="ridge")
+    scores = stp.tl.evaluate(new, ["predicted", "ridge"])
+    stp.pl.prediction(new, ["ERBB2", "KRT18"])
 
     assert len(model.genes) == 250
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deepspot_her2"]
-    assert new.tables["predicted"].shape == (new.tables["table"].n_obs, 250)
-    planted = new.tables["table"].var.loc[scores.index, "planted"]
-    assert scores.loc[planted == "morphology", "pcc"].mean() > 0.4
-    assert abs(scores["pcc_shuffled"].mean()) < 0.03
-    said = capsys.readouterr().out
-    assert "filter_spots:" in said
-    assert "Held out; the model was trained on S1, S2, S3" in said
-    assert np.isfinite(new.tables["predicted"].X).all()
+    planted = new.tables["table"].var["planted"]
+    for method in ("predicted", "ridge"):
+        assert new.tables[method].shape == (new.tables["table"].n_obs, 250)
+        assert np.isfinite(new.tables[method].X).all()
+        genes = scores.genes(method)
+        of_morphology = (planted[genes.index] == "morphology").to_numpy()
+        assert genes.loc[of_morphology, "pcc"].mean() > 0.4
+        assert abs(genes["pcc_shuffled"].mean()) < 0.03
+    printed = capsys.readouterr().out
+    assert "filter_spots:" in printed
+    assert "Held out: S4, trained on S1, S2, S3" in printed

@@ -7,3 +7,7 @@ from stpredict.encoders._record import Encoder, EncoderRecord
 from stpredict.encoders._registry import names, record
 
 __all__ = ["Encoder", "EncoderRecord", "load", "names", "record"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,3 +21,7 @@ __all__ = [
     "read_xenium",
     "register_um",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

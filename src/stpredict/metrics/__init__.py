@@ -37,3 +37,7 @@ __all__ = [
     "ssim",
     "variance_ratio",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,3 +7,7 @@ from stpredict.models._load import load
 from stpredict.models._model import Model
 
 __all__ = ["Model", "from_deepspot", "load"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,3 +27,7 @@ __all__ = [
     "from_published_state",
     "losses",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

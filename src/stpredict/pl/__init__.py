@@ -25,3 +25,7 @@ __all__ = [
     "tiles",
     "tissue",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -33,3 +33,7 @@ __all__ = [
     "select_genes",
     "smooth",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,3 +5,7 @@ from __future__ import annotations
 from stpredict.report._write_html import write_html
 
 __all__ = ["write_html"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,3 +8,7 @@ from stpredict.targets._scaling import SCALINGS
 from stpredict.targets._standard import Standard
 
 __all__ = ["KINDS", "SCALINGS", "Standard", "Targets", "fit", "from_state"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,3 +20,7 @@ __all__ = [
     "reliable",
     "rows_needed",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

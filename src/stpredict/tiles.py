@@ -106,6 +106,7 @@ def tile_windows(
     Windows
     """
     level, scale = pick_level(levels, side / tile_px)
+    # windows have whole pixels, read_tiles resamples them to tile_px
     side_px = max(1, round(side / scale))
     corners = np.rint(np.asarray(centers, dtype=float) / scale - side_px / 2).astype(np.int64)
     return Windows(level=level, corners=corners, side=side_px)
@@ -141,6 +142,7 @@ def read_tiles(
         tiles = torch.from_numpy(cache.windows(windows.corners[rows], windows.side))
         return rows, resize(tiles, tile_px)
 
+    # one batch is decoded in the background while the caller uses the previous one
     with single_threaded(1) as pool:
         pending = None
         for start in range(0, len(order), batch_size):
@@ -166,6 +168,7 @@ def _spatial_order(windows: Windows) -> NDArray[np.intp]:
     edges_y, edges_x = (np.cumsum(sizes) for sizes in windows.level.chunks[1:])
     row = np.searchsorted(edges_y, middle[:, 1], side="right")
     column = np.searchsorted(edges_x, middle[:, 0], side="right")
+    # back and forth: the chunks at the end of a row are next to those that follow
     column = np.where(row % 2 == 0, column, -column)
     return np.lexsort((middle[:, 0], middle[:, 1], column, row))
 
@@ -174,7 +177,7 @@ class _ChunkCache:
     """Least-recently-used cache of the decoded chunks of an image."""
 
     def __init__(self, level: da.Array) -> None:
-        self.level = level.rechunk({0: -1})
+        self.level = level.rechunk({0: -1})  # all channels of a chunk at once
         self.shape_yx = self.level.shape[1:]
         self.starts = [np.concatenate([[0], np.cumsum(s)]) for s in self.level.chunks[1:]]
         self.chunks: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
@@ -196,7 +199,7 @@ class _ChunkCache:
     def _span(self, axis: int, start: int, side: int) -> range:
         """Chunks along an axis that overlap a window."""
         low, high = max(start, 0), min(start + side, self.shape_yx[axis])
-        if low >= high:
+        if low >= high:  # outside the image
             return range(0)
         first, last = np.searchsorted(self.starts[axis], [low, high - 1], side="right") - 1
         return range(first, last + 1)
@@ -219,6 +222,7 @@ class _ChunkCache:
         ]
 
     def _shrink(self) -> None:
+        # after cutting: the chunks of the current batch are needed even if they exceed the limit
         n_bytes = sum(chunk.nbytes for chunk in self.chunks.values())
         while n_bytes > CACHE_BYTES:
             _, oldest = self.chunks.popitem(last=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize
@@ -93,9 +93,7 @@ def score(signals: tuple[float, float]) -> float:
     return _CONTRAST_WEIGHT * contrast + explained
 
 
-def estimate_motion(
-    evidence: Evidence, *, kind: Literal["translation", "rigid", "similarity"], max_shift: float
-) -> MotionEstimate:
+def estimate_motion(evidence: Evidence, *, kind: str, max_shift: float) -> MotionEstimate:
     """Find the motion with the highest score, by a coarse grid search and a fine local search.
 
     Parameters
@@ -103,7 +101,7 @@ def estimate_motion(
     evidence
         Evidence of one section.
     kind
-        Kind of motion.
+        Kind of motion, a key of `MOTIONS`.
     max_shift
         Largest shift in x and in y in µm.
     """

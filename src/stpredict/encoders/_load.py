@@ -157,7 +157,7 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
         return _weights.read_state(weights)
     try:
         return record.fetch()
-    except Exception as error:
+    except Exception as error:  # the hub client and timm raise many types
         access = (
             f"Request access at {record.source} (licence: {record.licence}) and sign in with "
             "'hf auth login'"

@@ -142,7 +142,7 @@ class Encoder:
         has_parameters = next(module.parameters(), None) is not None
         state = module.state_dict()
         digest = hashlib.sha256(b"" if has_parameters else self.identity.encode())
-        for key in sorted(state):
+        for key in sorted(state):  # independent of the order of registration
             tensor = state[key].detach().cpu().contiguous()
             digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
@@ -195,6 +195,7 @@ class Encoder:
         x = tiles.to(self.device, non_blocking=True).float().div_(255)
         side = self.input_px
         if side is not None and x.shape[-2:] != (side, side):
+            # antialiased, as PIL resizes in the pipelines of published encoders
             x = functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
         if self.mean is not None and self.std is not None:
             shape = (3, 1, 1)

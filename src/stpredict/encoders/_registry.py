@@ -215,6 +215,7 @@ def timm_record(encoder: str) -> EncoderRecord:
 
 
 def _suggestions(name: str, choices: list[str]) -> str:
+    # names that differ in case only should match
     by_lower_case = {choice.lower(): choice for choice in choices}
     matches = [by_lower_case[k] for k in difflib.get_close_matches(name.lower(), by_lower_case)]
     return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""

@@ -77,7 +77,7 @@ def _read_checkpoint(path: Path) -> Any:
 def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
     """Remove the usual wrappers and prefixes of a checkpoint."""
     state = checkpoint
-    for key in _WRAPPERS * 2:
+    for key in _WRAPPERS * 2:  # wrappers and prefixes can be nested
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     content = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]

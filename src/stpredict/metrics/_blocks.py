@@ -29,7 +29,7 @@ _BLOCK = 2**23
 _SLAB = 2**30
 
 
-def as_values(values: Values) -> Any:
+def as_values(values: Any) -> Any:  # scipy has no types
     """Convert to an array, a CSR or CSC matrix, or a dask array."""
     if sp.issparse(values):
         return values if values.format in ("csr", "csc") else values.tocsr()

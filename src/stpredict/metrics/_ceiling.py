@@ -122,12 +122,14 @@ def noise_ceiling(
     random = np.random.default_rng(seed)
     correlations = np.zeros(len(columns))
     for _ in range(n_splits):
+        # only stored entries are thinned: zeros remain zero
         first = random.binomial(molecules.data, 0.5)
         halves = [
             _log_normalized(molecules, half, columns, target_sum)
             for half in (first, molecules.data - first)
         ]
         correlations += pcc(*halves) / n_splits
+    # Spearman-Brown; a negative correlation of halves is chance
     reliability = np.clip(2 * correlations / (1 + correlations.clip(min=0)), 0, 1)
     return NoiseCeiling(np.sqrt(reliability), reliability, correlations)
 
@@ -154,6 +156,7 @@ def _log_normalized(
     """``log1p`` of counts per `target_sum`; spots without counts are 0."""
     counts = sp.csr_array((half, molecules.indices, molecules.indptr), shape=molecules.shape)
     library = np.asarray(counts.sum(axis=1)).ravel()
+    # the library of each half, as the measured layer uses the library of all molecules
     scale = target_sum / np.maximum(library, 1)
     reported = counts[:, columns].astype(np.float64)
     reported.data = np.log1p(reported.data * np.repeat(scale, np.diff(reported.indptr)))

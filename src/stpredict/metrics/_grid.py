@@ -68,6 +68,7 @@ def rasterize(points: NDArray[np.float64]) -> Raster:
     n_directions, row_height, angle = _fit_lattice(offsets)
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     aligned = points @ rotation.T
+    # median over all neighbours: robust to displaced spots
     pitch = float(np.median(np.linalg.norm(offsets, axis=1)))
     aligned /= pitch
     # Even and odd hexagonal rows differ by half a pixel. Pixel centres shifted by a quarter have

@@ -59,7 +59,7 @@ def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     """
     values = check_values(values)
     weights = mean_of_neighbors(graph, values.shape[0])
-    isolated = np.diff(weights.indptr) == 0
+    isolated = np.diff(weights.indptr) == 0  # rows without entries
     means = np.empty(values.shape, np.float32 if values.dtype == np.float32 else np.float64)
     for genes, (rows,) in blocks(GENES, values=values):
         rows = rows.astype(np.float64)

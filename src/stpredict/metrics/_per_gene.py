@@ -74,7 +74,7 @@ def per_gene(
     measured, predicted = check_pair(measured, predicted)
     scores = {name: np.empty(measured.shape[1]) for name in names}
     for genes, rows in blocks(GENES, measured=measured, predicted=predicted):
-        pair = Pair(*rows)
+        pair = Pair(*rows)  # caches centred values and ranks for all metrics
         for name in names:
             scores[name][genes] = functions[name](pair)
     return scores

@@ -34,6 +34,7 @@ def is_constant(values: NDArray[Any]) -> NDArray[np.bool_]:
 def rank(values: NDArray[Any]) -> NDArray[np.float64]:
     """Ranks within rows, mean ranks for ties; all equal if a row is constant."""
     ranks = rankdata(values, axis=1)
+    # values that differ by rounding error only must not be ranked
     ranks[is_constant(values)] = (values.shape[1] + 1) / 2
     return ranks
 
@@ -43,7 +44,7 @@ def correlate(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.floa
     norm = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     products = np.einsum("ij,ij->i", x, y)
     cosine = np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0)
-    return np.clip(cosine, -1, 1)
+    return np.clip(cosine, -1, 1)  # rounding may exceed 1
 
 
 class Pair:

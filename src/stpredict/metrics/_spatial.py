@@ -75,6 +75,7 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
         scores = np.zeros(len(measured))
         for gene in np.flatnonzero(~is_constant(measured) & ~is_constant(predicted)):
             maps = (_min_max_scaled(side[gene])[grid.spot] for side in (measured, predicted))
+            # local values, because the mean over the image would include the background
             _, local = structural_similarity(*maps, win_size=window, data_range=1, full=True)
             scores[gene] = local[grid.inside].mean()
         return scores

@@ -157,7 +157,7 @@ def _check_labels(labels: NDArray[Any], n_spots: int) -> NDArray[np.str_]:
     n_missing = sum(label is None or label != label for label in labels.tolist())
     if n_missing:
         raise ValueError(f"{n_missing} spots have no label: exclude them from both sides")
-    return labels.astype(str)
+    return labels.astype(str)  # scikit-learn refuses labels of mixed types
 
 
 def _clusters(values: Any, name: str, n_clusters: int, seed: int) -> NDArray[np.int32]:
@@ -180,7 +180,7 @@ def _clusters(values: Any, name: str, n_clusters: int, seed: int) -> NDArray[np.
 
 def _correlations(values: Any, name: str) -> NDArray[np.float64]:
     _, scatter, constant = _moments(values, name)
-    scatter[constant] = scatter[:, constant] = 0
+    scatter[constant] = scatter[:, constant] = 0  # rounding errors of constant genes
     norm = np.sqrt(np.diag(scatter))
     norm[norm == 0] = 1
     scatter /= norm
@@ -207,6 +207,7 @@ def _moments(
         block_mean = deviation.mean(axis=0)
         deviation -= block_mean
         scatter += deviation.T @ deviation
+        # update the mean and scatter of the spots so far by those of the block
         step = block_mean - mean
         scatter += np.outer(step, step * (n_before * n_block / spots.stop))
         mean += step * (n_block / spots.stop)

@@ -85,7 +85,7 @@ def conformal(
     bounds = np.full((2, n_genes, N_PARTS), np.nan, dtype=np.float32)
     for gene in range(n_genes):
         rows = np.isfinite(predicted[:, gene])
-        if rows.sum() < needed:
+        if rows.sum() < needed:  # no intervals, NaN
             continue
         values = predicted[rows, gene]
         errors = measured[rows, gene] - values
@@ -94,7 +94,7 @@ def conformal(
         part = parts_of(values[:, None].astype(np.float32), edges[gene][None])[:, 0]
         for third in range(N_PARTS):
             subset = part == third
-            if subset.sum() < needed:
+            if subset.sum() < needed:  # use the errors of all thirds
                 subset = np.ones_like(subset)
             bounds[:, gene, third] = _bounds(errors[subset], weights[subset], level)
     if np.isnan(edges).all():
@@ -131,6 +131,7 @@ def rows_needed(level: float) -> int:
     (19, 199)
     """
     check_level(level)
+    # the smallest n with ceil((n + 1) * (1 + level) / 2) <= n; tolerance for rounding of 1 - level
     return math.ceil(2 / (1 - level) - 1e-6) - 1
 
 
@@ -159,6 +160,7 @@ def _bounds(
     errors: NDArray[np.float64], weights: NDArray[np.float64], level: float
 ) -> tuple[float, float]:
     """Lower and upper conformal quantiles of weighted errors."""
+    # Kish's effective sample size takes the place of n in the finite-sample correction
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     share = min(1.0, (1 + level) / 2 * (1 + 1 / n_effective))
     return -_quantile(-errors, weights, share), _quantile(errors, weights, share)

@@ -113,6 +113,7 @@ def coverage_by_group(
                 f"at level={level:g} need at least {rows_needed(level)}: cross-validate more "
                 "sections, or use a lower level"
             )
+        # intervals must not use the group in which coverage is measured
         intervals = conformal(measured[others], predicted[others], codes[others], level=level)
         lower, upper = intervals.around(predicted[held_out])
         # a gene must be predicted in all rows of the group

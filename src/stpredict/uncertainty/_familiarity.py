@@ -127,11 +127,13 @@ class Familiarity:
                 f"{len(rows) - n_largest}"
             )
         n = min(_N_COMPONENTS, embeddings.shape[1], max(1, len(rows) // _TILES_PER_COMPONENT))
+        # the full solver is deterministic
         pca = PCA(n, svd_solver="full").fit(embeddings)
         variance = pca.explained_variance_
         varies = variance > _ROUNDING * max(variance[0], np.finfo(np.float64).tiny)
         components = pca.components_[varies] / np.sqrt(variance[varies])[:, None]
         tiles = (embeddings - pca.mean_) @ components.T
+        # tiles of the same slide are similar: only distances to other groups are representative
         distances = np.empty(len(tiles))
         for group in np.unique(groups):
             inside = groups == group

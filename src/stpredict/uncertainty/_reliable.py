@@ -156,6 +156,7 @@ def reliable(
         if len(rows) < 2 or not len(genes):
             continue
         x, y = measured[np.ix_(rows, genes)], predicted[np.ix_(rows, genes)]
+        # standardised once, the correlation with each of the many draws is a dot product
         x_standardized = _standardized(x)
         pcc[genes] += np.einsum("ij,ij->j", x_standardized, _standardized(y))
         for draw in range(_N_DRAWS):
@@ -164,7 +165,7 @@ def reliable(
         errors[0, genes] += ((x - y) ** 2).mean(axis=0)
         errors[1, genes] += ((x - means[np.ix_(codes[rows], genes)]) ** 2).mean(axis=0)
         n_sections[genes] += 1
-    n_sections[n_sections == 0] = np.nan
+    n_sections[n_sections == 0] = np.nan  # genes that were not predicted in any section
     return _tested(pcc / n_sections, null / n_sections, errors / n_sections)
 
 
@@ -174,11 +175,12 @@ def _tested(
     mean, std = null.mean(axis=0), null.std(axis=0)
     scored = ~np.isnan(pcc)
     varies = scored & (std > _ROUNDING)
-    p_values = np.ones(len(pcc))
+    p_values = np.ones(len(pcc))  # constant genes do not vary and are not significant
     p_values[varies] = norm.sf((pcc - mean)[varies] / std[varies])
     adjusted = np.full(len(pcc), np.nan)
     if scored.any():
         adjusted[scored] = false_discovery_control(p_values[scored])
+    # genes with no error of the mean cannot be improved: ratio 1
     ratio = np.where(scored, 1.0, np.nan)
     varies = scored & (errors[1] > 0)
     ratio[varies] = np.sqrt(errors[0][varies] / errors[1][varies])

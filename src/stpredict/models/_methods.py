@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stpredict.models._estimators import fit_forest, fit_linear
 from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
-from stpredict.nn.stacking import SPOT, of_stack
+from stpredict.nn.stacking import SPOT, stacking_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,7 @@ MULTISCALE = Method(
 
 STACKING = Method(
     name="stacking",
-    network=of_stack,
+    network=stacking_network,
     contexts=SPOT,
     hyperparameters={"meta": "mlp", "n_hidden": 512, "dropout": 0.2},
     paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",

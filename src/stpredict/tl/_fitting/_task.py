@@ -122,7 +122,7 @@ def read_loss(task: Task, n_genes: int) -> losses.Loss:
 def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targets:
     """Fit what the network is to predict on training rows."""
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
-    kind: str = task.targets
+    kind: Kind | Literal["counts"] = task.targets
     if values.library is not None:
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":

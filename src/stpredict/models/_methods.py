@@ -17,7 +17,7 @@ from stpredict.models._records import (
 )
 from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
-from stpredict.nn.stacking import SPOT, of_stack
+from stpredict.nn.stacking import SPOT, stacking_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ MULTISCALE = Method(
 
 STACKING = Method(
     name="stacking",
-    network=of_stack,
+    network=stacking_network,
     contexts=SPOT,
     options=StackNetwork,
     paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",

@@ -27,6 +27,7 @@ class SmallCNN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
+        # STDL has no pooling; see TileCNN for the reason to add it
         for n_in, n_out in zip((3, *_CHANNELS), _CHANNELS, strict=False):
             convolution = nn.Conv2d(n_in, n_out, 3, padding=1)
             self.blocks.append(
@@ -40,6 +41,7 @@ class SmallCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
+        # global average pooling, so that any size of tile fits
         x = x.mean((-2, -1))
         for layer in self.hidden:
             x = F.relu(layer(x))
@@ -90,6 +92,7 @@ def find_backbone(name: str) -> Backbone:
             blocks=blocks,
             statistics=(_HALF, _HALF),
         )
+    # timm takes long to import, and the small network does not need it
     import timm
     from timm.models import group_parameters
 
@@ -97,6 +100,7 @@ def find_backbone(name: str) -> Backbone:
     build = functools.partial(timm.create_model, name, num_classes=0)
     with torch.device("meta"):
         network = build().eval()
+        # block groups and feature strides are defined for the network with its classifier
         classifier: Any = timm.create_model(name, num_classes=1)
     groups = group_parameters(classifier, classifier.group_matcher(coarse=True))
     reduction = max((int(info["reduction"]) for info in classifier.feature_info), default=1)

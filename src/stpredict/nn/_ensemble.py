@@ -38,12 +38,14 @@ class _MeanLinear(torch.autograd.Function):
         members, n_out, n_in = weight.shape
         scaled, columns = x.to(dtype) / (1 - p_in), weight.to(dtype).transpose(1, 2)
         offset = bias.to(dtype).unsqueeze(1)
+        # masks are bytes: a fourth of the memory of the dropped inputs
         keep_in = keep_mask((members, len(x), n_in), p=p_in, device=x.device)
         keep_out = keep_mask((members, len(x), n_out), p=p_out, device=x.device)
         out = x.new_empty((len(x), n_out), dtype=dtype)
         for rows in row_chunks(len(x), members * max(n_in, n_out), device=x.device):
             z = torch.baddbmm(offset, scaled[rows] * keep_in[:, rows], columns)
             out[rows] = z.mul_(keep_out[:, rows]).sum(0)
+        # mean over members and the scaling of the output dropout in one factor
         ctx.factor = 1 / (members * (1 - p_out))
         ctx.p_in, ctx.dtype = p_in, dtype
         ctx.save_for_backward(x, weight, keep_in, keep_out)
@@ -60,6 +62,7 @@ class _MeanLinear(torch.autograd.Function):
         grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros((members, n_out))
         for rows in row_chunks(len(x), members * max(n_in, n_out), device=x.device):
             grad_z = grad[rows] * keep_out[:, rows]
+            # recomputed instead of stored in the forward pass
             dropped = scaled[rows] * keep_in[:, rows]
             if grad_weight.dtype == ctx.dtype:  # in place, without a second (members, out, in)
                 grad_weight.baddbmm_(grad_z.transpose(1, 2), dropped)
@@ -116,6 +119,7 @@ class MedianEnsemble(LinearEnsemble):
         dtype = _compute_dtype(x)
         p = self.dropout if self.training else 0.0
         with_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        # the function converts to this type itself
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = MedianReLULinear.apply(x, self.weight, self.bias, p, dtype, with_grad)
         return out

@@ -57,18 +57,9 @@ def lower_median(planes: Tensor) -> Tensor:
     """Median over the first dimension, the lower one for even numbers, as in `torch.median`.
 
     Takes elementwise minima and maxima of whole planes. `torch.median` sorts each column
-    separately, which is about six times slower for ten members.
-
-    Parameters
-    ----------
-    planes
-        ``(members, ...)``, any floating type.
-
-    Returns
-    -------
-    Tensor
-        ``(...)``; NaN where a member is NaN.
+    separately, which is about six times slower for ten members. NaN if a member is NaN.
     """
+    # comparisons replace planes in this list, so the input does not change
     column = list(planes.unbind(0))
     rank = (len(column) - 1) // 2
     for i, j, keep_min, keep_max in _selection_network(len(column), rank):
@@ -103,9 +94,11 @@ class MedianReLULinear(torch.autograd.Function):
         out = x.new_empty((len(x), n_out), dtype=dtype)
         winner = x.new_empty((len(x) if with_grad else 0, n_out), dtype=torch.uint8)
         for rows in row_chunks(len(x), members * n_out, device=x.device):
+            # expand, not copy: all members see the same rows
             part = x_cast[rows]
             z = torch.baddbmm(offset, part.expand(members, *part.shape), columns)
             if p:
+                # dropout before the median, with one mask per member
                 z.mul_(keep_mask(tuple(z.shape), p=p, device=z.device))
             median = lower_median(z)
             if with_grad:
@@ -130,6 +123,7 @@ class MedianReLULinear(torch.autograd.Function):
             with_input=ctx.needs_input_grad[0],
             with_weight=any(ctx.needs_input_grad[1:3]),
         )
+        # no gradients for p, dtype and with_grad
         return *grads, None, None, None
 
 
@@ -173,6 +167,7 @@ def _backward_sparse(
     for rows in (slice(i, i + _BACKWARD_ROWS_CPU) for i in range(0, len(x), _BACKWARD_ROWS_CPU)):
         part, part_grad, part_winner = x[rows], grad[rows], winner[rows]
         if with_weight:
+            # entries (member × output, row) with a gradient
             won = part_winner.t().contiguous() == member
             unit, row = won.view(len(units), -1).nonzero(as_tuple=True)
             value = part_grad[row, unit % n_out]
@@ -180,6 +175,7 @@ def _backward_sparse(
             grad_bias.index_add_(0, unit, value.to(grad_bias.dtype))
         if grad_x is not None:
             row, column = (part_winner != _NO_WINNER).nonzero(as_tuple=True)
+            # row of the flattened weight of the winning member
             unit = part_winner[row, column].long() * n_out + column
             value = part_grad[row, column]
             grad_x[rows] = _sum_bags(row, unit, value, table=units, n_bags=len(part))

@@ -41,6 +41,7 @@ class Normalize(nn.Module):
         """Check ``(n, 3, h, w)``, uint8 or float in [0, 1], and normalise it."""
         check_tiles(tiles)
         check_px(min(tiles.shape[-2:]), self.least_px, name=self.name)
+        # convert on the device: uint8 tiles are a quarter of the transfer
         if tiles.dtype == torch.uint8:
             tiles = tiles.to(self.mean.dtype) / 255
         return (tiles - self.mean) / self.std
@@ -72,6 +73,7 @@ def split_tiles(tiles: Tensor, n: int) -> Tensor:
     start = (tiles.shape[-1] - side * n) // 2
     inner = tiles[..., start : start + side * n, start : start + side * n]
     b, c = tiles.shape[:2]
+    # (b, c, row, y, column, x) to (b, row, column, c, y, x)
     grid = inner.reshape(b, c, n, side, n, side).permute(0, 2, 4, 1, 3, 5)
     return grid.reshape(b, n * n, c, side, side)
 

@@ -87,6 +87,7 @@ class TileCNN(nn.Module):
         self.fixed = spec.fixed
         self.backbone = spec.build(img_size=tile_px) if spec.fixed else spec.build()
         self.head = nn.Linear(spec.n_features, n_targets)
+        # first prediction 0, the mean of standardised targets
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._freeze(spec.blocks)
@@ -129,6 +130,7 @@ class TileCNN(nn.Module):
         """Set the mode; frozen blocks stay in evaluation mode."""
         super().train(mode)
         for module in self.backbone.modules():
+            # batch norm of frozen modules must keep its pretraining statistics
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()

@@ -95,6 +95,7 @@ class DeepSets(SetNetwork):
             n_features, n_targets, n_encoded=n_hidden, context=context, aggregation=aggregation
         )
         for name, n_members in {"n_phi": n_phi, "n_rho": n_rho}.items():
+            # the number of the winning member is stored in one byte
             if not 1 <= n_members <= MAX_MEMBERS:
                 raise ValueError(f"{name}={n_members} must be 1 to {MAX_MEMBERS}.")
         check_probabilities(dropout=dropout, output_dropout=output_dropout)

@@ -105,6 +105,7 @@ class ForestSets(UnencodedSets):
 
     def head(self, pooled: Tensor) -> Tensor:
         """Mean over the trees: ``(n, n_pooled)`` to ``(n, n_targets)``."""
+        # bounds the (trees, rows, targets) transient
         step = max(1, _CHUNK // (max(1, len(self.roots)) * self.n_targets))
         parts = [self.member_heads(part).mean(0) for part in pooled.split(step)]
         return torch.cat(parts) if parts else pooled.new_empty(0, self.n_targets)

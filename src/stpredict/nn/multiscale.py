@@ -122,6 +122,7 @@ class MultiScale(nn.Module):
         if x.shape[-1] != x.shape[-2]:
             raise ValueError(f"Tiles must be square, not {tuple(x.shape[-2:])}.")
         parts = split_tiles(x, self.n_subtiles)
+        # sub-tiles are averaged after pooling, before the head, as in HEVisum
         pooled = self.subtiles.pool(parts.flatten(0, 1)).unflatten(0, parts.shape[:2])
         vectors = [
             self.tile.head(self.tile.pool(x)),
@@ -174,6 +175,7 @@ class _Residual(nn.Module):
             nn.BatchNorm2d(n_out),
             nn.SiLU(),
         )
+        # the shortcut needs a projection only if the width changes
         self.shortcut: nn.Module = nn.Identity()
         if n_in != n_out:
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1), nn.BatchNorm2d(n_out))
@@ -193,6 +195,7 @@ def _head(widths: Sequence[int], dropout: float) -> nn.Sequential:
 
 def _decoder(n_in: int, n_targets: int, dropout: float) -> nn.Sequential:
     last = nn.Linear(_DECODER[-1], n_targets)
+    # first prediction 0, the mean of standardised targets
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     hidden = _head((n_in, *_DECODER), dropout)

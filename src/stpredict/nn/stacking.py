@@ -125,7 +125,7 @@ class MeanOfModels(UnencodedSets):
         return pooled.unflatten(1, (-1, self.n_targets)).mean(1)
 
 
-def of_stack(
+def stacking_network(
     n_features: int,
     n_targets: int,
     *,

@@ -85,6 +85,7 @@ class Latent(FactorTargets):
         codes = torch.from_numpy(self.factors(outputs))
         scaled = np.empty((len(codes), len(self.columns)), dtype=np.float32)
         with torch.no_grad():
+            # decoding gives all fit genes, so only some rows at a time
             for rows in _row_blocks(len(codes)):
                 scaled[rows] = self.network.decode(codes[rows]).numpy()[:, self.columns]
         center, scale = self.genes.mean[self.columns], self.genes.scale[self.columns]
@@ -128,6 +129,7 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators too
         hidden = [min(_MAX_WIDTH, multiple * n_factors) for multiple in _HIDDEN]
         network = nn.Autoencoder(len(genes.mean), n_factors, hidden=hidden)
+    # a fused step is faster for small networks
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, fused=True)
     lowest, n_waited, best = math.inf, 0, None
     for _ in tqdm(

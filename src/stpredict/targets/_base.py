@@ -177,4 +177,5 @@ class Targets(ABC):
 
     def _with_constants(self, genes: NDArray[Any]) -> NDArray[np.float32]:
         """Replace predictions of constant genes by their constants."""
+        # a network may predict other values for them, but never learns from them
         return np.where(self.constant, self.mean, np.asarray(genes, dtype=np.float32))

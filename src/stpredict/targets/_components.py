@@ -64,6 +64,7 @@ def weighted_scores(scores: NDArray[np.float64], components: NDArray[np.float32]
     """
     standard = standard_scores(scores)
     norms = np.linalg.norm(components.astype(np.float64), axis=1)
+    # common factor that makes the mean variance 1
     common = np.sqrt(np.mean((standard.scale * norms) ** 2))
     is_used = ~standard.constant & (norms > 0)
     scale = np.where(is_used, common / np.where(is_used, norms, 1), 0)

@@ -45,6 +45,7 @@ class Counts(Targets):
         """Fit on counts of training rows, (n_rows, n_fit_genes), and their totals."""
         _check_counts(values)
         totals = _check_library(library, values)
+        # mean and constancy of the shares are needed, not their scale
         shares = Standard.fit(dense(values[:, columns]) / totals[:, None] * TARGET_SUM)
         return cls(columns, values.shape[1], shares.mean, shares.constant)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -132,12 +132,13 @@ def fit(
     _validate.finite(values, what="the matrix of values")
     check_columns(columns, values.shape[1])
     columns = columns.astype(np.int64)
+    # required for counts, refused for other kinds
     if (library is None) == (kind == "counts"):
         raise ValueError(
             f"targets={kind!r} {'need' if library is None else 'take no'} library=, the total "
             "counts of each training row"
         )
-    if (n_factors is not None) and kind not in _FACTORS:
+    if n_factors is not None and kind not in _FACTORS:
         raise ValueError(
             f"n_factors={n_factors!r} is only for targets="
             f"{_validate.listing(map(repr, _FACTORS))}, not for {kind!r}"
@@ -147,7 +148,8 @@ def fit(
     if kind == "genes":
         return Genes.fit(values, columns, scaling=scaling)
     _validate.whole_number(f"n_factors for targets={kind!r}", n_factors)
-    return _FACTORS[kind].fit(values, columns, n_factors=n_factors, scaling=scaling, seed=seed)
+    options = {"n_factors": cast(int, n_factors), "seed": seed}
+    return _FACTORS[kind].fit(values, columns, scaling=scaling, **options)
 
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Targets:

@@ -66,6 +66,7 @@ class Genes(Targets):
         index = np.asarray(genes, dtype=np.int64)
         return replace(
             self,
+            # no other genes are needed to compute targets
             columns=np.arange(len(index)),
             n_fit_genes=len(index),
             mean=self.mean[index],

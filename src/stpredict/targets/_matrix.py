@@ -37,6 +37,7 @@ def dense(values: Matrix) -> NDArray[np.float32]:
 
 def column_blocks(values: Matrix) -> Iterator[NDArray[np.float32]]:
     """Dense blocks of columns with all rows."""
+    # slicing columns of CSR is slow
     values = values.tocsc() if sp.issparse(values) else values
     step = max(1, BLOCK // max(1, values.shape[0]))
     for start in range(0, values.shape[1], step):

@@ -57,6 +57,7 @@ def describe_columns(values: Matrix, scaling: str) -> ColumnStatistics:
         deviation if the range is 0. ``"none"``: 0 and 1. The scale of a constant column is 0,
         except with ``"none"``.
     """
+    # percentiles need dense columns
     parts = [_describe_block(block, scaling) for block in column_blocks(values)]
     return ColumnStatistics(
         mean=np.concatenate([part.mean for part in parts]),

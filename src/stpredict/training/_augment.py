@@ -119,6 +119,7 @@ class Augmentation:
         if self.color:
             x = recolor(x, self._factors(x, self.color, generator))
         if self.blur:
+            # drawn on the CPU, so that a seed gives the same values on all devices
             sigma = self.blur * torch.rand(len(x), generator=generator)
             x = blur(x, sigma.to(x.device), reach=_reach(self.blur))
         if tiles.dtype == torch.uint8:
@@ -152,37 +153,23 @@ class Augmentation:
 
 
 def restain(tiles: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the concentrations of the stains.
-
-    Parameters
-    ----------
-    tiles
-        (n, 3, h, w) float in [0, 1].
-    factors
-        (n, 3) factors of haematoxylin, eosin and residual.
-    """
+    """Multiply the concentrations of the stains by ``factors``, (n, 3), in tiles in [0, 1]."""
     stains = F.normalize(torch.tensor(_STAINS, dtype=torch.float64), dim=1)
     stains, unmix = (m.to(tiles) for m in (stains, torch.linalg.inv(stains)))
     density = -tiles.clamp(_DARKEST, 1).log()
     # for a pixel's density as a row, density @ unmix are concentrations, and @ stains density again
+    # fold both matrices and the factors into one 3 × 3 matrix per tile
     change = unmix @ (factors[:, :, None] * stains)
     return torch.einsum("nchw,ncd->ndhw", density, change).neg_().exp_().clamp_(0, 1)
 
 
 def recolor(tiles: Tensor, factors: Tensor) -> Tensor:
-    """Multiply brightness, then contrast about the mean grey, then saturation.
-
-    Parameters
-    ----------
-    tiles
-        (n, 3, h, w) float in [0, 1].
-    factors
-        (n, 3) factors of brightness, contrast and saturation.
-    """
+    """Multiply brightness, contrast about the mean grey and saturation by ``factors``, (n, 3)."""
     brightness, contrast, saturation = factors.T[:, :, None, None, None]
     x = (tiles * brightness).clamp_(0, 1)
     mean = _grey(x).mean((-2, -1), keepdim=True)
     x = torch.lerp(mean, x, contrast).clamp_(0, 1)
+    # lerp extrapolates for factors above 1
     return torch.lerp(_grey(x).expand_as(x), x, saturation).clamp_(0, 1)
 
 
@@ -192,17 +179,7 @@ def _grey(tiles: Tensor) -> Tensor:
 
 
 def blur(tiles: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
-    """Blur each tile with a Gaussian of its standard deviation.
-
-    Parameters
-    ----------
-    tiles
-        (n, 3, h, w) float.
-    sigma
-        (n,), standard deviations in pixels.
-    reach
-        Number of pixels to either side at which the Gaussians are truncated.
-    """
+    """Blur tiles by Gaussians of ``sigma`` px, (n,), truncated at ``reach`` px to either side."""
     n, channels, height, width = tiles.shape
     reach = min(reach, height - 1, width - 1)  # reflection padding reaches no further
     offsets = torch.arange(-reach, reach + 1, device=tiles.device, dtype=tiles.dtype)

@@ -42,20 +42,10 @@ class RowDataset(Dataset["Batch | TileBatch"]):
 
 
 class PatchSampler(Sampler[int]):
-    """Patches of tissue in random order, as runs of indices.
+    """Patches of tissue in random order: runs of ``patch_size`` indices in a spatial ``order``.
 
     Cells of a patch share most of their neighbours, so a batch of patches has far fewer distinct
     tiles to encode than a batch of randomly drawn cells.
-
-    Parameters
-    ----------
-    order
-        (n,) all indices, ordered so that close cells are close in the order.
-    patch_size
-        Length of a run.
-    generator
-        Generator of the random order. It also draws where runs start, so that the patches differ
-        between epochs.
     """
 
     def __init__(
@@ -67,6 +57,7 @@ class PatchSampler(Sampler[int]):
         return len(self.order)
 
     def __iter__(self) -> Iterator[int]:
+        # a random start, so that patches differ between epochs
         first = int(torch.randint(self.patch_size, (), generator=self.generator))
         starts = range(first, len(self.order), self.patch_size)
         patches = np.split(self.order, list(starts))

@@ -40,6 +40,7 @@ class Measured:
 
     def log_expected(self, rows: NDArray[np.intp]) -> torch.Tensor | None:
         """Logarithm of the counts expected from the training mean, (n_rows, g)."""
+        # other losses need no offset
         if self.log_library is None or self.log_share is None:
             return None
         return torch.from_numpy(self.log_library[rows, None] + self.log_share)
@@ -123,6 +124,7 @@ class Inputs:
             mask = self.neighbors[rows] >= 0
             # a spot may be another one's neighbour; each tile is kept once
             tiles = np.unique(np.concatenate([rows, self.neighbors[rows][mask]]))
+            # rows of all spots to rows of `tiles`, which is sorted; 0 for padding
             neighbors = np.where(mask, np.searchsorted(tiles, self.neighbors[rows]), 0)
         return Batch(
             tiles=self.tiles(tiles),
@@ -140,6 +142,7 @@ class Inputs:
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
         """Encode each tile once, and yield the network's pooled features in batches of rows."""
         sets, n = cast(SetNetwork, network), len(self)
+        # a tile is the neighbour of many spots, so encode all first
         encoded = torch.cat(
             [sets.encode(self.tiles(rows).to(device)) for rows in row_batches(n, _BATCH)]
         )
@@ -150,6 +153,7 @@ class Inputs:
                 subtiles_h = flat.unflatten(0, subtiles.shape[:2])
             if self.neighbors is not None:
                 neighbors = torch.from_numpy(self.neighbors[rows]).to(device)
+                # clamp -1 of the padding to a valid row, which the mask hides
                 neighbors_h = F.embedding(neighbors.clamp(min=0), encoded)
                 # masking costs a copy, so skip it without padding
                 mask = None if (self.neighbors[rows] >= 0).all() else neighbors >= 0

@@ -101,6 +101,7 @@ def fit_network(
         )
     name, mode = MONITORS[schedule.monitor]
     best, history = BestWeights(name, mode), History()
+    # fork_rng with CUDA devices initialises CUDA, so none for a CPU
     cuda = range(torch.cuda.device_count()) if torch_device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _quiet_lightning():
         torch.manual_seed(seed)
@@ -132,6 +133,7 @@ def fit_network(
         )
     if failure:
         tell(f"{failure}: training stopped, with the weights of epoch {best.epoch}")
+    # the best weights were copied to the CPU
     network = module.network.cpu()
     network.load_state_dict(best.state)
     return Fitted(network=network.eval(), history=history.frame(), best_epoch=best.epoch)
@@ -159,6 +161,7 @@ def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[L.Call
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and device.type == "cuda" else 1,
+        # bfloat16, unlike float16, needs no scaling of the loss
         precision="bf16-mixed" if device.type == "cuda" else "32-true",
         max_epochs=schedule.max_epochs,
         callbacks=callbacks,

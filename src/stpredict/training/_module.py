@@ -52,6 +52,7 @@ class Regression(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the progress of training, for losses with a schedule."""
+        # plain torch functions have no progress
         if isinstance(self.loss, losses.Loss) and self.trainer.max_epochs:
             self.loss.progress = self.current_epoch / self.trainer.max_epochs
 
@@ -68,6 +69,7 @@ class Regression(L.LightningModule):
         """Log the loss of a held-out batch and the monitored score."""
         loss, predicted = self._loss(batch)
         targets, n = batch.targets, len(batch.targets)
+        # Lightning weights the mean over batches by batch_size
         self.log("validation_loss", loss, batch_size=n, prog_bar=True)
         if self.monitor == "spearman":
             self.log("validation_spearman", spearman_per_spot(predicted, targets), batch_size=n)
@@ -122,6 +124,7 @@ def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:
 
 def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:
     """Mean over spots of the rank correlation over targets, 0 if one side is constant."""
+    # average ranks for ties, as in scipy.stats.spearmanr
     ranks = [rankdata(values.float().cpu().numpy(), axis=1) for values in (predicted, targets)]
     centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
     norm = np.sqrt(np.prod([(values**2).sum(axis=1) for values in centred], axis=0))
@@ -143,6 +146,7 @@ class BestWeights(L.Callback):
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score > self.score:
             self.score, self.epoch = score, trainer.current_epoch
+            # without the parameters of the loss
             network = cast(Regression, pl_module).network
             self.state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 

@@ -61,7 +61,7 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 from __future__ import annotations
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._check import check_counts, check_several_targets
+from stpredict.nn.losses._check import check_counts
 from stpredict.nn.losses._correlation import Cosine, Pearson, PearsonSpot
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
 from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
@@ -88,6 +88,5 @@ __all__ = [
     "PearsonSpot",
     "Poisson",
     "check_counts",
-    "check_several_targets",
     "make",
 ]

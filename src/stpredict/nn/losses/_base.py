@@ -87,6 +87,7 @@ class Loss(nn.Module):
             raise ValueError(
                 f"predicted is {tuple(predicted.shape)}: a loss needs a spot and a target."
             )
+        # half precision is too coarse for sums over a batch
         dtype = torch.promote_types(predicted.dtype, torch.float32)
         offset = predicted.new_zeros(len(predicted), 1)
         if self.needs_counts:

@@ -1,4 +1,4 @@
-"""Checks that the targets suit a loss, before training."""
+"""Check that the targets suit a loss, before training."""
 
 from __future__ import annotations
 
@@ -10,37 +10,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.nn.losses._base import Loss
-
-
-def check_several_targets(loss: Loss, n_targets: int) -> None:
-    """Require two or more targets for a loss that compares the targets of a spot.
-
-    Parameters
-    ----------
-    loss
-        Loss from `make`.
-    n_targets
-        Number of targets.
-
-    Raises
-    ------
-    ValueError
-        If the loss needs several targets and there are fewer than two.
-
-    Examples
-    --------
-    >>> from stpredict.nn import losses
-    >>> losses.check_several_targets(losses.make("mse"), 1)
-    >>> losses.check_several_targets(losses.make("pairwise_hinge"), 1)
-    Traceback (most recent call last):
-        ...
-    ValueError: loss='pairwise_hinge' compares the targets of a spot, but n_targets=1. ...
-    """
-    if loss.needs_several_targets and n_targets < 2:
-        raise ValueError(
-            f"loss={loss.name!r} compares the targets of a spot, but n_targets={n_targets}. "
-            "Predict two or more, or use a loss such as 'mse' or 'pearson'."
-        )
 
 
 def check_counts(loss: Loss, values: NDArray[np.number], *, where: str) -> None:

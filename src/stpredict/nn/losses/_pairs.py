@@ -43,6 +43,7 @@ class WeightedPair(Loss):
     def __init__(self, **weights: float) -> None:
         super().__init__()
         self.weights = dict.fromkeys(self.options(), 1.0) | weights
+        # direct construction; `make` has checked the options already
         if unknown := weights.keys() - set(self.options()):
             raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}.")
         for name, weight in self.weights.items():

@@ -39,6 +39,7 @@ class _Pairwise(torch.autograd.Function):
                 each = ahead.neg_().add_(margin).clamp_(min=0)
                 falls = (each > 0).to(each.dtype) if slope is not None else None
             else:
+                # derivative of softplus
                 falls = torch.sigmoid(-ahead) if slope is not None else None
                 each = F.softplus(-ahead)
             # ties, and a target with itself, do not count as pairs
@@ -55,12 +56,14 @@ class _Pairwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
+        # the stored slope is the derivative, up to the incoming gradient
         return grads[0].unsqueeze(1) * slope, None, None
 
 
 def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of spots and of left targets, each to be paired with all right targets."""
     budget = _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
+    # as many left targets as fit with all g right ones, then as many spots
     lefts = min(g, max(1, budget // g))
     spots = max(1, budget // (lefts * g))
     for first in range(0, n, spots):

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._check import check_several_targets
 from stpredict.nn.losses._correlation import Cosine, Pearson, PearsonSpot
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
 from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
@@ -106,13 +105,17 @@ def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any)
         raise TypeError(f"Options {', '.join(options)} need a loss by name; a module has its own.")
     elif not isinstance(loss, Loss):
         loss = _ModuleLoss(loss)
-    if n_targets is not None:
-        check_several_targets(loss, n_targets)
+    if loss.needs_several_targets and n_targets is not None and n_targets < 2:
+        raise ValueError(
+            f"loss={loss.name!r} compares the targets of a spot, but n_targets={n_targets}. "
+            "Predict two or more, or use a loss such as 'mse' or 'pearson'."
+        )
     return loss
 
 
 def _make_named(name: str, n_targets: int | None, options: dict[str, Any]) -> Loss:
     if name not in LOSSES:
+        # names are lower case, so that "MSE" suggests 'mse'
         similar = difflib.get_close_matches(name.lower(), LOSSES, n=1)
         hint = f" did you mean {similar[0]!r}?" if similar else ""
         raise ValueError(f"No loss is named {name!r}:{hint} Losses: {', '.join(LOSSES)}.")

@@ -202,9 +202,12 @@ def test_a_model_predicts_it(layout, tmp_path):
     stp.pp.neighbors(train)
     stp.pp.select_genes(train, n_top_genes=8)
     model = stp.tl.fit_deepspot(
-        train, embedding="X_colour", context="spot_neighbors", n_hidden=4, n_phi=1, n_rho=1,
-        max_epochs=1,
-    )  # fmt: skip
+        train,
+        embedding="X_colour",
+        context="spot_neighbors",
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=1),
+    )
     new = stp.datasets.phantom(size_px=900, mpp=0.5, pitch_um=40, seed=1).subset(["S1_image"])
     stp.pp.grid(new, "S1_image", pitch_um=40, diameter_um=22, layout=layout)
     new.write(tmp_path / "a.zarr")

@@ -1,4 +1,4 @@
-"""The neighbourhood graph equals brute force: grids, k nearest and radius, within sections, in µm."""
+"""The neighbourhood graph equals brute force: grids, k nearest and radius, by section, in µm."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
 from stpredict._sdata import _provenance
+from stpredict._sdata._provenance import read_step
 from stpredict._sdata._spot_table import open_table
-from stpredict.io._shared._assemble import assemble_section
+from stpredict._sdata._steps import NormalizeStainStep
+from stpredict.io._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
 from stpredict.pp._stain._map import transfer_colours, transfer_dyes
 from stpredict.pp._tissue import _find as _tissue
@@ -552,10 +554,8 @@ def fit(*, normalized):
         embedding="X_c",
         context="spot",
         genes=["morphology_001"],
-        n_hidden=4,
-        n_phi=1,
-        n_rho=1,
-        max_epochs=1,
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=1),
         device="cpu",
     )
 
@@ -571,12 +571,12 @@ def test_a_model_stores_its_stain(model, tmp_path):
     model.save(tmp_path / "model")
     assert "normalised to the reference" in (tmp_path / "model" / "README.md").read_text()
     loaded = stp.models.load(tmp_path / "model")
-    reference = loaded.recipe["embed"]["stain"]
-    assert reference == model.recipe["embed"]["stain"]
+    reference = loaded.recipe.stain
+    assert reference == model.recipe.stain
     new, by_hand = phantom(5), phantom(5)
     stp.pp.prepare(new, loaded, encoder=mean_colour)
     stp.pp.normalize_stain(by_hand, reference=reference)
-    assert record(new)["reference"] == reference
+    assert read_step(new.tables["table"], NormalizeStainStep).reference == reference
     np.testing.assert_array_equal(new.tables["table"].obsm["X_c"], embedded(by_hand))
     stp.tl.predict(new, loaded)
 
@@ -596,7 +596,7 @@ def test_a_model_of_normalised_images_refuses_others(model):
         assert "0." not in str(error.value)  # no matrices
     stp.pp.prepare(new, model, encoder=mean_colour)  # also where other twins stand in the way
     stp.tl.predict(new, model)
-    assert record(new)["reference"] == model.recipe["embed"]["stain"]
+    assert read_step(new.tables["table"], NormalizeStainStep).reference == model.recipe.stain
 
 
 def test_a_model_of_raw_images_refuses_normalised_ones():
@@ -617,7 +617,7 @@ def test_prepare_respects_skipped_sections(model):
     with pytest.raises(ValueError, match=r"'S2' .* greyscale"):
         stp.pp.prepare(new, model, encoder=mean_colour)
     assert contents(new) == before
-    stp.pp.normalize_stain(new, reference=model.recipe["embed"]["stain"], degenerate="skip")
+    stp.pp.normalize_stain(new, reference=model.recipe.stain, degenerate="skip")
     stp.pp.prepare(new, model, encoder=mean_colour)
     assert "S2_image_normalized" not in new.images
     stp.tl.predict(new, model)

@@ -14,7 +14,11 @@ from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import open_table
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
-TINY = {"n_hidden": 4, "n_phi": 2, "n_rho": 2, "max_epochs": 1, "device": "cpu"}
+TINY = {
+    "network": stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=2, n_rho=2),
+    "schedule": stp.tl.Schedule(max_epochs=1),
+    "device": "cpu",
+}
 
 
 class Colour(nn.Module):
@@ -97,7 +101,7 @@ def test_model_from_disk(model, tmp_path):
     loaded = stp.models.load(tmp_path / "model")
     new = new_sections()
     stp.pp.prepare(new, loaded, encoder=Colour())
-    check_recipe(open_table(new), model)
+    check_recipe(open_table(new), model.recipe, subtiles=True)
 
 
 def test_prepared_sections_survive_zarr(model, tmp_path):
@@ -105,7 +109,7 @@ def test_prepared_sections_survive_zarr(model, tmp_path):
     stp.pp.prepare(new, model, encoder=Colour())
     new.write(tmp_path / "new.zarr")
     back = sd.read_zarr(tmp_path / "new.zarr")
-    check_recipe(open_table(back), model)
+    check_recipe(open_table(back), model.recipe, subtiles=True)
     stp.tl.predict(new, model)
     stp.tl.predict(back, model)
     np.testing.assert_array_equal(new.tables["predicted"].X, back.tables["predicted"].X)
@@ -154,9 +158,9 @@ def nan_subtiles(new):
     [
         (other_encoder, ValueError, "embed step was run differently: weights_hash .*pp.prepare"),
         (other_neighbors, ValueError, "neighbors step .* n_neighbors is 5, .* with 4.*pp.prepare"),
-        (no_embedding, KeyError, r"no embedding obsm\['X_mine'\].*stp.pp.embed.*stp.pp.prepare"),
-        (no_subtiles, KeyError, r"no obsm\[.*X_mine_subtiles.*\]: run stp\.pp\.embed"),
-        (no_graph, KeyError, "no neighbour graph .*stp.pp.neighbors.*stp.pp.prepare"),
+        (no_embedding, KeyError, r"obsm has no embedding 'X_mine'.*stp.pp.embed.*stp.pp.prepare"),
+        (no_subtiles, KeyError, r"obsm has no sub-tiles .*X_mine_subtiles.*: run stp\.pp\.embed"),
+        (no_graph, KeyError, "no neighbourhood graph .*stp.pp.neighbors.*stp.pp.prepare"),
         (nan_embedding, ValueError, r"obsm\['X_mine'\] has 1 values that are NaN or infinite"),
         (nan_subtiles, ValueError, r"obsm\['X_mine_subtiles'\] has 1 values that are NaN or inf"),
     ],

@@ -20,7 +20,11 @@ from stpredict._sdata._steps import RankStep
 from stpredict.pp import _rank_expression as _rank
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3}
-TINY = {"embedding": "X_colour", "n_hidden": 4, "n_phi": 1, "n_rho": 1, "max_epochs": 1}
+TINY = {
+    "embedding": "X_colour",
+    "network": stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+    "schedule": stp.tl.Schedule(max_epochs=1),
+}
 METHODS = pytest.mark.parametrize("method", ["average", "ordinal"])
 
 
@@ -298,8 +302,8 @@ def test_prepare_ranks_measured_values(model):
     record = _provenance.recorded(new.tables["predicted"], "predict")
     assert record["units"] == "rank / 10 (ties: average)"
     scores = stp.tl.evaluate(new)
-    assert "measured layer 'ranks'" in scores.attrs["protocol"]
-    assert "Measured in" not in scores.attrs["protocol"]
+    assert scores.protocol.layer == "ranks"
+    assert scores.protocol.units == record["units"]
     bar = stp.pl.prediction(new, model.genes[0], section="S1")
     labels = [axes.get_ylabel() for axes in bar[-1].child_axes]
     assert "rank / 10 (ties: average)" in labels
@@ -310,8 +314,9 @@ def test_other_ranks_are_distinguished(model):
     stp.pp.prepare(new, model, encoder=colour)
     stp.pp.rank_expression(new)  # not normalised
     stp.tl.predict(new, model)
-    protocol = stp.tl.evaluate(new).attrs["protocol"]
-    assert "Measured in rank among 10 (ties: average), predicted in rank / 10" in protocol
+    predicted = _provenance.recorded(new.tables["predicted"], "predict")["units"]
+    assert predicted == "rank / 10 (ties: average)"
+    assert stp.tl.evaluate(new).protocol.units == "rank among 10 (ties: average)"
 
 
 def fewer_genes(sdata, n):

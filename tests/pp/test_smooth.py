@@ -225,9 +225,15 @@ def colour(tiles):
 
 def fit(sdata, layer, context):
     stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    tiny = {"n_hidden": 4, "n_phi": 1, "n_rho": 1, "max_epochs": 1, "embedding": "X_colour"}
-    genes = sdata.tables["table"].var_names[:3]
-    return stp.tl.fit_deepspot(sdata, layer=layer, context=context, genes=genes, **tiny)
+    return stp.tl.fit_deepspot(
+        sdata,
+        embedding="X_colour",
+        context=context,
+        genes=sdata.tables["table"].var_names[:3],
+        layer=layer,
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=1),
+    )
 
 
 def test_prepare_repeats_a_chain_of_steps(sdata):

@@ -120,6 +120,7 @@ def weight_spots(
         weight, n_groups = _equal_weights(labels), [int(labels.max()) + 1]
         groups = f"groups of {' × '.join(step.by)}"
     spots.table.obs[key_added] = weight
+    # there is one record, which describes the default weights
     if key_added == _keys.SAMPLING_WEIGHT:
         record_step(spots.table, step, n_groups=n_groups)
     tell(
@@ -149,6 +150,7 @@ def _cluster_weights(spots: SpotTable, step: BalanceStep) -> tuple[NDArray[np.fl
                 f"resolution={step.resolution:g}. Give a higher resolution=, or a column of obs, "
                 'for instance by="region" for sections'
             )
+        # mean 1 within the section, so that its total weight is its number of spots
         weight[rows] = _equal_weights(labels)
         n_groups.append(int(labels.max()) + 1)
     return weight, n_groups

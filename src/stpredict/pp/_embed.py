@@ -105,6 +105,7 @@ def embed(
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
     check_tiles(spots.normalized_sections, tile_um)
+    # a module of the user is known by the name of its slot
     name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
     loaded = encoders.load(encoder, weights=weights, name=name)
     step = EmbedStep(
@@ -160,6 +161,7 @@ def embed_tiles(
         spots.table.obsm[_keys.subtiles(slot)] = parts
     else:  # sub-tiles of an earlier call belong to other tiles
         spots.table.obsm.pop(_keys.subtiles(slot), None)
+    # record what was used, also where the step left it open
     mpp = tile_um / tile_side_px(encoder, tile_um)
     step = replace(step, weights_hash=encoder.weights_hash, tile_um=tile_um, mpp=mpp)
     record_step(spots.table, step, slot=slot)

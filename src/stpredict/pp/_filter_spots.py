@@ -83,6 +83,7 @@ def filter_spots(
     enough = total >= min_counts
     on_tissue = fraction >= min_tissue_fraction
     keep = inside & enough & on_tissue
+    # checked for all sections before anything is removed
     for section in spots.sections:
         if not keep[section.rows].any():
             raise ValueError(

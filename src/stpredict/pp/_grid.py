@@ -108,12 +108,14 @@ def grid(
     sdata = copy_of(sdata) if copy else sdata
     name = _keys.section_of(image) if section is None else section
     slide = without_spots(sdata, image, name)
+    # slides are added one by one to the same table
     previous = open_table(sdata, table_name) if table_name in sdata.tables else None
     _check_new_section(sdata, name, previous)
 
     index, centers = _lattice(slide, pitch_um, layout)
     radius = np.full(len(centers), diameter_um / slide.mpp / 2)
     fraction = tissue_mask(sdata, image).fraction(centers, radius)
+    # also at min_tissue_fraction=0, spots on bare glass are useless
     keep = (fraction >= min_tissue_fraction) & (fraction > 0)
     if not keep.any():
         raise ValueError(
@@ -134,7 +136,7 @@ def grid(
     if previous is not None:
         table = _append(previous, table)
         records = recorded(previous.table, "grid")
-        del sdata.tables[table_name]
+        del sdata.tables[table_name]  # SpatialData warns if an element is overwritten
     sdata.shapes[name] = shapes
     sdata.tables[table_name] = TableModel.parse(
         table,
@@ -190,7 +192,7 @@ def _lattice(
     row, column = (axis.ravel() for axis in np.mgrid[:n_rows, :n_columns])
     x, y = column * pitch, row * row_pitch
     if layout == "hexagonal":
-        x = x + (row % 2) * pitch / 2
+        x = x + (row % 2) * pitch / 2  # every second row is shifted by half a pitch
     # centre the lattice in the image
     x += (width - (n_columns - 1) * pitch) / 2
     y += (height - (n_rows - 1) * row_pitch) / 2

@@ -110,8 +110,10 @@ def link_neighbors(
     spots: SpotTable, step: NeighborsStep, *, key_added: str = _keys.SPATIAL
 ) -> None:
     """Write the neighbourhood graph of an opened table; the layout of a grid is detected."""
+    # positions outside the image mean that shapes and image are not aligned
     for section in spots.sections:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
+    # a recorded step has its layout, so that new sections get the same one
     if step.n_neighbors is None and step.radius_um is None and step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
     connectivities, distances = _graph(spots, step)
@@ -123,6 +125,7 @@ def link_neighbors(
         **{f"{slot}_key": name for slot, name in slots.items()},
         "params": step.to_plain(),
     }
+    # there is one record, which describes the graph that models read
     if key_added == _keys.SPATIAL:
         record_step(spots.table, step)
 
@@ -194,6 +197,7 @@ def _graph(spots: SpotTable, step: NeighborsStep) -> tuple[sp.csr_matrix, sp.csr
                 "neighbours each: give a smaller n_neighbors=, or radius_um="
             )
     positions = spots.positions_um
+    # squidpy gets a table with positions in µm only, whatever the user's obsm holds
     bare = AnnData(obs=spots.table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
     bare.obs["library"] = spots.section_of_row
     bare.obs["library"] = bare.obs["library"].astype("category")
@@ -208,7 +212,7 @@ def _graph(spots: SpotTable, step: NeighborsStep) -> tuple[sp.csr_matrix, sp.csr
         else:
             result = gr.spatial_neighbors_radius(bare, radius=step.radius_um, **options)
     connectivities = sp.csr_matrix(result[0])
-    connectivities.sort_indices()
+    connectivities.sort_indices()  # the same order of neighbours for every rule
     rows, columns = connectivities.nonzero()
     lengths = np.linalg.norm(positions[rows] - positions[columns], axis=1)
     # squidpy's distances count rings on a grid; µm serve all rules

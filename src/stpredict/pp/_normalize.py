@@ -75,12 +75,14 @@ def normalize_counts(
     """Write the normalised layer of an opened table."""
     table = spots.table
     _validate.counts(table.X, what="counts in X")
+    # a copy, because scanpy scales in place
     counts = table.X.astype("float32", copy=True)
     # scanpy 1.11 fails on scipy's sparse arrays
     scaled = AnnData(sp.csr_matrix(counts) if sp.issparse(counts) else counts)
     sc.pp.normalize_total(scaled, target_sum=step.target_sum)
     sc.pp.log1p(scaled)
     table.layers[key_added] = scaled.X
+    # there is one record, which describes the layer that models read
     if key_added == _keys.LOG1P:
         record_step(table, step)
     else:

@@ -148,7 +148,7 @@ def rank_rows(
     if sp.issparse(values) and values.format != "csr":
         values = values.tocsr()
     ranked = np.empty((values.shape[0], len(columns)), dtype=np.float32)
-    step = max(1, _BLOCK // values.shape[1])
+    step = max(1, _BLOCK // values.shape[1])  # rows per block
     for start in range(0, len(ranked), step):
         block = values[start : start + step]
         if len(columns) < values.shape[1]:
@@ -175,6 +175,7 @@ def _rank_sparse(block: sp.csr_matrix, method: str) -> NDArray[np.float64]:
         n_negative = np.count_nonzero(stored < 0)
         ranks = rankdata(stored, method=method).astype(np.float64)
         ranks[stored > 0] += n_zero  # zeros lie between negative and positive values
+        # all zeros of a row are tied; fill their rank first, then overwrite the stored values
         if method == "average":
             ranked[row] = n_negative + (n_zero + 1) / 2
         else:

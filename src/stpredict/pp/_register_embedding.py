@@ -94,6 +94,7 @@ def register_embedding(
         raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
     spots = open_table(sdata, table_name, copy=copy)
     features = {key: _features(spots, key)}
+    # at least one feature; anything but two dimensions fails the comparison
     n_obs, dimension = spots.table.n_obs, max(1, features[key].shape[-1])
     _require_shape(key, features[key], (n_obs, dimension))
     if n_subtiles > 1:

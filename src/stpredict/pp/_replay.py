@@ -79,6 +79,7 @@ def load_encoder(
             loaded = encoders.load(name, weights=weights)
         except KeyError as error:
             raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+    # the same name with other weights would give silently wrong predictions
     if loaded.weights_hash != step.weights_hash:
         raise ValueError(
             f"the encoder {loaded.name!r} has other weights than recorded "

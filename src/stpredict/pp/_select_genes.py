@@ -133,5 +133,6 @@ def mark_genes(
         _validate.present(names, table.var_names)
         selected = np.asarray(table.var_names.isin(names))
     table.var[key_added] = selected
+    # there is one record, which describes the genes that models read
     if key_added == _keys.SELECTED:
         record_step(table, step, n_selected=int(selected.sum()), sections=spots.section_names)

@@ -124,6 +124,7 @@ def _spatial_links(spots: SpotTable) -> sp.csr_matrix:
     """Links of the spatial graph within sections, without weights, (n_obs, n_obs)."""
     graph = sp.coo_matrix(spots.graph)
     section = spots.section_of_row
+    # the graph may come from another tool: drop self-links and links between sections
     linked = (graph.data != 0) & (graph.row != graph.col)
     linked &= section[graph.row] == section[graph.col]
     links = graph.row[linked], graph.col[linked]
@@ -139,6 +140,7 @@ def _expression_links(spots: SpotTable, values: Any, n_neighbors: int) -> sp.csr
                 f"section {section!r} has {len(rows)} spots, too few for {n_neighbors} neighbours "
                 "each: give a smaller n_neighbors="
             )
+        # a fixed seed: the same layer gives the same neighbours
         components = section_pca(values, rows, section=section, seed=0)
         tree = NearestNeighbors(n_neighbors=n_neighbors).fit(components)
         nearest = tree.kneighbors(return_distance=False)  # without the spot itself
@@ -151,6 +153,7 @@ def _expression_links(spots: SpotTable, values: Any, n_neighbors: int) -> sp.csr
 
 def _mean(values: Any, graph: sp.csr_matrix) -> NDArray[np.float32] | sp.csr_matrix:
     """Mean of every row and the rows it links to."""
+    # the identity adds the spot itself, with the weight of one neighbour
     weights = normalize(graph + sp.eye(graph.shape[0]), norm="l1").astype(np.float32)
     if sp.issparse(values):  # a copy: scipy sorts indices in place
         return sp.csr_matrix(weights @ sp.csr_matrix(values, dtype=np.float32, copy=True))

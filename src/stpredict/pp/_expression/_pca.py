@@ -38,7 +38,7 @@ def section_pca(
         expression.sum_duplicates()
     else:
         expression = np.asarray(expression, dtype=np.float32)
-    n_components = min(_N_COMPONENTS, min(expression.shape) - 1)
+    n_components = min(_N_COMPONENTS, min(expression.shape) - 1)  # the most that arpack computes
     n_varying = int(np.count_nonzero(variance(expression)))
     if n_components < 1 or not n_varying:
         raise ValueError(

@@ -104,6 +104,7 @@ def prepare(
             "encoder= and weights= apply to one: prepare base by base, "
             "stp.pp.prepare(sdata, model.bases[name], encoder=…)"
         )
+    # models on pixels have no embedding; their images only need the stain
     for base in bases:
         if base.uses_pixels:
             _normalize_stain(spots, base.recipe.stain)
@@ -115,13 +116,15 @@ def prepare(
         _require_complete(slot, step)
         loaded = load_encoder(step, encoder, weights=weights)
         replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
+    # equal steps of several bases are run once
     rules = dict.fromkeys(base.recipe.neighbors for base in bases)
     for rule in rules:
         if rule is not None:
             replay(spots, rule)
-    if spots.table.n_vars:
+    if spots.table.n_vars:  # a grid on a slide has no measured expression
         for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
             make_layer(spots, steps)
+    # bases of a stack may have been trained on different inputs in one slot
     for base in bases:
         if not base.uses_pixels:
             check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
@@ -142,6 +145,7 @@ def _leaves(model: Model) -> Iterator[Model]:
 def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
     """Step of each embedding, with sub-tiles if any model uses them."""
     embeddings: dict[str, EmbedStep] = {}
+    # bases with sub-tiles come last, so that their step replaces one without
     for base in sorted(bases, key=lambda base: base.uses_subtiles):
         slot, step = base.recipe.embedding, base.recipe.embed
         if slot is not None and step is not None:

@@ -44,6 +44,7 @@ def drop_outdated(table: AnnData) -> None:
         table.obsm.pop(_keys.subtiles(slot), None)
         if table.obsm.pop(slot, None) is not None:
             dropped.append(f"obsm[{slot!r}]")
+    # the record goes with the embeddings, so that models do not accept them
     table.uns.get(_keys.UNS, {}).pop(EmbedStep.name, None)
     if _keys.TISSUE_FRACTION in table.obs:
         del table.obs[_keys.TISSUE_FRACTION]

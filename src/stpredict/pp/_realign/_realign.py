@@ -128,18 +128,17 @@ def realign(
             records = {
                 each.name: _estimated(spots, each, motion, max_shift_um) for each in selected
             }
+    # all checks have passed: write
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:
         move_shapes(spots.sdata, section, records[section.name]["matrix"])
     if moved:
         drop_outdated(spots.table)
-    # the record also holds the version of the package
-    others = {
+    motions = {
         name: values
-        for name, values in previous.items()
-        if name not in records and isinstance(values, dict)
+        for name, values in {**previous, **records}.items()
+        if isinstance(values, dict) and not (undo and name in records)  # not the version
     }
-    motions = others if undo else {**others, **records}
     if motions:
         record(spots.table, _keys.REALIGN, **motions)
     else:
@@ -155,7 +154,7 @@ def _selected_sections(
     """Sections to move; ``motions`` may be a mapping by section."""
     by_name = {section.name: section for section in spots.sections}
     if names is None:
-        names = list(motions) if isinstance(motions, Mapping) else list(by_name)
+        names = list(motions if isinstance(motions, Mapping) else by_name)
     elif isinstance(names, str):
         names = [names]
     for name in names:
@@ -236,12 +235,12 @@ def _estimated(
 def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
     if undo:
         return "undone" if motion["moved"] else "had not been moved"
-    evidence = (
-        f" (score {motion['gain']:+.3f}, required: {motion['required']:.3f}; by chance up to "
-        f"{motion['noise']:.3f})"
-        if "gain" in motion
-        else ""
-    )
+    evidence = ""
+    if "gain" in motion:
+        evidence = (
+            f" (score {motion['gain']:+.3f}, required: {motion['required']:.3f}; by chance up to "
+            f"{motion['noise']:.3f})"
+        )
     if not motion["moved"]:
         return f"left unchanged{evidence}"
     center = section.centers_um.mean(axis=0, keepdims=True)

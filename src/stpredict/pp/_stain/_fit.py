@@ -112,6 +112,7 @@ def average_stain(stains: list[StainReference]) -> StainReference:
     if method == "reinhard":
         return StainReference(method=method, mu=mean("mu"), sigma=mean("sigma"))
     dyes = mean("stain_matrix")[:, :2]
+    # the third column is orthogonal to the averaged dyes, as squidpy's is
     matrix = np.column_stack([dyes, np.cross(dyes[:, 0], dyes[:, 1])])
     return StainReference(
         method=method,

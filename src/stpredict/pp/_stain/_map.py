@@ -49,6 +49,8 @@ def transfer_dyes(
 ) -> NDArray[np.float32]:
     """Give both dyes the reference's colour and strength; unstained pixels stay white."""
     strength = np.append(reference.max_concentrations / source.max_concentrations, 1.0)
+    # unmix the dyes, scale their amounts, and mix them with the colours of the reference; the third
+    # column, which is orthogonal to both, carries what is neither dye
     operator = reference.stain_matrix @ np.diag(strength) @ np.linalg.pinv(source.stain_matrix)
     mixed = _multiply(operator, np.log((WHITE + 1) / (rgb + 1)))  # optical density
     return (WHITE + 1) * np.exp(-mixed) - 1
@@ -59,6 +61,7 @@ def transfer_colours(
 ) -> NDArray[np.float32]:
     """Give tissue the reference's means and deviations in lαβ; pale pixels change less."""
     lab = _multiply(_LMS_TO_LAB, np.log(_multiply(_RGB_TO_LMS, rgb) + 1))
+    # a channel without variation would be divided by 0
     ratio = reference.sigma / np.maximum(source.sigma, 1e-6)
     shift = reference.mu - ratio * source.mu
     lab = (lab * ratio[:, None, None] + shift[:, None, None]).astype(np.float32)

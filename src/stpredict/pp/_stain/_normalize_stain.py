@@ -144,7 +144,8 @@ def map_sections(
                 f"{_reasons({name: skipped[name] for name in sections})}"
             )
         reference = average_stain([stains[name].stain for name in reference_sections])
-    elements = spots.sdata.images
+    elements, labels = spots.sdata.images, spots.sdata.labels
+    # all checks have passed: write
     for section in spots.sections:
         key = _keys.normalized(section.image)
         elements.pop(key, None)  # of an earlier call
@@ -152,7 +153,6 @@ def map_sections(
             elements[key] = _normalized_image(
                 elements[section.image], stains[section.name], reference
             )
-    labels = spots.sdata.labels
     record_step(
         spots.table,
         NormalizeStainStep(

@@ -50,6 +50,7 @@ def tissue_pixels(
     DegenerateError
         If the section has almost no tissue.
     """
+    # the coarsest level that still shows nuclei
     level = section.levels[0]
     for coarser in section.levels[1:]:
         if section.mpp * section.shape_yx[1] / coarser.shape[2] <= _FIT_MPP:
@@ -62,9 +63,10 @@ def tissue_pixels(
     spacing = skip * section.shape_yx[1] / last.shape[2]
     ys, xs = (np.arange(size) * spacing for size in coarse.shape[1:])
     mask = tissue.contains(np.stack(np.meshgrid(xs, ys), axis=-1))
-    white = _glass_colour(coarse, mask)
+    white = _glass_colour(coarse, mask)  # a coarse level averages the camera's noise
     balanced = np.rint(white_balance(sample, white)).astype(np.uint8)
     density = np.log(256 / (np.arange(256, dtype=np.float32) + 1))[balanced].mean(axis=0)
+    # pixels of the coarse mask that the sampled pixels lie in
     rows, columns = (
         ((np.arange(n) + 0.5) * m / n).astype(int)
         for n, m in zip(sample.shape[1:], mask.shape, strict=True)
@@ -75,6 +77,7 @@ def tissue_pixels(
     if n < max(_LEAST_PIXELS, _LEAST_SHARE * stained.size):
         share = n / stained.size
         raise DegenerateError(section, f"only {share:.2%} of its image is stained tissue")
+    # evenly over the section, so that the sample is the same in every call
     return pixels[:, np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int)], white
 
 

@@ -101,6 +101,7 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     map_sections(training, method=method, sections=remaining, skip=skip)
     fitted = read_step(training.table, NormalizeStainStep) or step
     map_sections(test, method=method, reference=to_stain(fitted.reference, method), skip=skip)
+    # embeddings of the old images are outdated in both parts
     for slot, embed_step in _stained_embeddings(training.table).items():
         encoder = load_encoder(embed_step)
         for part in (training, test):
@@ -120,7 +121,7 @@ def _refit_genes(training: SpotTable, test: SpotTable) -> None:
         return
     previous = set(table.var_names[table.var[_keys.SELECTED]])
     step = read_step(table, SelectGenesStep)
-    if step is not None and not genes_are_preselected(table):
+    if step is not None and step.n_top_genes is not None:
         replay(training, step)
     selected = tuple(table.var_names[table.var[_keys.SELECTED]])
     for rank_step in read_steps(table, RankStep).values():
@@ -135,6 +136,7 @@ def _refit_weights(training: SpotTable) -> None:
     step = read_step(table, BalanceStep)
     if step is None or not step.by or _keys.SAMPLING_WEIGHT not in table.obs:
         return
+    # the training rows may belong to a single group, which needs no weights
     if table.obs.groupby(list(step.by), observed=True).ngroups == 1:
         table.obs[_keys.SAMPLING_WEIGHT] = 1.0
     else:

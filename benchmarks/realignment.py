@@ -23,7 +23,7 @@ from methods import LOCAL, SECTIONS, part
 
 import stpredict as stp
 from stpredict._sdata import _sections
-from stpredict.alignment import motion, pitch_of
+from stpredict.alignment import motion_matrix, pitch_of
 from stpredict.pp._realign._moved import move_shapes
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def misalign(
     for section in _sections.sections(sdata):
         if name in (None, section.name):
             middle = section.centers_um.mean(axis=0)
-            move_shapes(sdata, section, motion(shift, angle=angle, center=middle))
+            move_shapes(sdata, section, motion_matrix(shift, angle=angle, center=middle))
 
 
 def centers(sdata: SpatialData) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The tile reader equals slicing, reads each chunk once, and chooses the right level."""
+"""The tile reader equals slicing, reads each chunk once, and picks the right level."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from stpredict import tiles
-from stpredict.encoders._embed import split_tiles
+from stpredict.nn._tiles import split_tiles
 
 EXAMPLES = settings(max_examples=40, deadline=None)
 
 
 def naive_window(image, corner, side):
-    """One window, pixel by pixel where it matters: white, then what there is of the image."""
+    """One window: white, with the part of the image that overlaps it copied row by row."""
     window = np.full((3, side, side), 255, dtype=np.uint8)
     x, y = corner
     for row in range(max(0, -y), min(side, image.shape[1] - y)):
@@ -30,17 +30,17 @@ def naive_window(image, corner, side):
 
 
 def read_all(windows, *, tile_px, batch_size):
-    """All tiles in the order of the centres, and the order in which they came."""
+    """All tiles in the order of the centres, and the order in which they were read."""
     n = len(windows.corners)
-    found = torch.zeros((n, 3, tile_px, tile_px), dtype=torch.uint8)
+    read = torch.zeros((n, 3, tile_px, tile_px), dtype=torch.uint8)
     order = []
     for rows, batch in tiles.read_tiles(windows, tile_px=tile_px, batch_size=batch_size):
         assert batch.dtype == torch.uint8
         assert 0 < len(rows) <= batch_size
-        found[rows] = batch
+        read[rows] = batch
         order.extend(rows.tolist())
     assert sorted(order) == list(range(n))
-    return found.numpy(), order
+    return read.numpy(), order
 
 
 def random_image(height, width, *, seed=0):
@@ -63,18 +63,20 @@ def axis(draw):
     batch_size=st.integers(1, 5),
     cache_bytes=st.sampled_from([0, 2000, 2**29]),
 )
-def test_equals_slicing(chunks_y, chunks_x, channels, centers, side, batch_size, cache_bytes):
+def test_tiles_equal_slices_of_the_image(
+    chunks_y, chunks_x, channels, centers, side, batch_size, cache_bytes
+):
     image = random_image(sum(chunks_y), sum(chunks_x))
     level = da.from_array(image, chunks=(channels, chunks_y, chunks_x))
     positions = np.array(centers, dtype=float).reshape(-1, 2)
-    windows = tiles.place([level], positions, side=side, tile_px=side)
+    windows = tiles.tile_windows([level], positions, side=side, tile_px=side)
     assert windows.side == side
     # the centre of a window is the spot, to half a pixel
     np.testing.assert_array_less(np.abs(windows.corners + side / 2 - positions), 0.5 + 1e-9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "CACHE_BYTES", cache_bytes)
-        found, _ = read_all(windows, tile_px=side, batch_size=batch_size)
-    for tile, corner in zip(found, windows.corners, strict=True):
+        read, _ = read_all(windows, tile_px=side, batch_size=batch_size)
+    for tile, corner in zip(read, windows.corners, strict=True):
         np.testing.assert_array_equal(tile, naive_window(image, corner, side))
 
 
@@ -86,24 +88,24 @@ def test_equals_slicing(chunks_y, chunks_x, channels, centers, side, batch_size,
     tile_px=st.integers(2, 40),
     seed=st.integers(0, 99),
 )
-def test_pyramid_equals_slicing_the_level(height, width, side, tile_px, seed):
+def test_tiles_of_a_pyramid_equal_slices_of_the_level(height, width, side, tile_px, seed):
     rng = np.random.default_rng(seed)
     images = [random_image(height >> k, width >> k, seed=k) for k in range(3)]
     levels = [da.from_array(image, chunks=(3, 16, 16)) for image in images]
     centers = rng.uniform(0, (width, height), (6, 2))
-    windows = tiles.place(levels, centers, side=side, tile_px=tile_px)
-    found, _ = read_all(windows, tile_px=tile_px, batch_size=4)
+    windows = tiles.tile_windows(levels, centers, side=side, tile_px=tile_px)
+    read, _ = read_all(windows, tile_px=tile_px, batch_size=4)
 
     # the coarsest level with a pixel for every pixel of the tile, else the finest
     scales = [width / image.shape[2] for image in images]
     fine_enough = [k for k, scale in enumerate(scales) if side / scale >= 0.99 * tile_px]
-    chosen = fine_enough[-1] if fine_enough else 0
-    assert windows.level is levels[chosen]
-    in_level = max(1, round(side / scales[chosen]))
+    index = fine_enough[-1] if fine_enough else 0
+    assert windows.level is levels[index]
+    in_level = max(1, round(side / scales[index]))
     crops = np.stack(
         [
             naive_window(
-                images[chosen], np.rint(c / scales[chosen] - in_level / 2).astype(int), in_level
+                images[index], np.rint(c / scales[index] - in_level / 2).astype(int), in_level
             )
             for c in centers
         ]
@@ -114,16 +116,16 @@ def test_pyramid_equals_slicing_the_level(height, width, side, tile_px, seed):
         expected = functional.interpolate(
             expected.float(), (tile_px, tile_px), mode="bilinear", antialias=True
         )
-    np.testing.assert_allclose(found.astype(float), expected.numpy(), atol=1.01)
+    np.testing.assert_allclose(read.astype(float), expected.numpy(), atol=1.01)
 
 
 @pytest.mark.parametrize(
     ("side", "level"), [(100, 0), (221, 0), (224, 0), (447, 1), (448, 1), (896, 2), (5000, 2)]
 )
-def test_level(side, level):
+def test_tiles_are_read_from_the_coarsest_level_that_is_fine_enough(side, level):
     # pyramids round their sizes: 927 px become 463, 231
     levels = [da.zeros((3, size, size), dtype=np.uint8) for size in (927, 463, 231)]
-    windows = tiles.place(levels, np.array([[400.0, 200.0]]), side=side, tile_px=224)
+    windows = tiles.tile_windows(levels, np.array([[400.0, 200.0]]), side=side, tile_px=224)
     assert windows.level is levels[level]
     scale = 927 / levels[level].shape[2]
     assert windows.side == round(side / scale)
@@ -132,7 +134,19 @@ def test_level(side, level):
     )
 
 
-class Counted:
+@pytest.mark.parametrize(
+    ("downsampling", "finer", "coarser"),
+    [(0.5, 0, 0), (1, 0, 0), (1.9, 0, 1), (2, 1, 1), (2.5, 1, 2), (4, 2, 2), (50, 2, 2)],
+)
+def test_a_level_is_picked_by_its_downsampling(downsampling, finer, coarser):
+    levels = [np.zeros((3, 4, width)) for width in (927, 463, 231)]
+    for rounding, index in (("finer", finer), ("coarser", coarser)):
+        level, factor = tiles.pick_level(levels, downsampling, rounding=rounding)
+        assert level is levels[index]
+        assert factor == 927 / level.shape[2]
+
+
+class CountingImage:
     """An image that counts how often each of its chunks is decoded."""
 
     def __init__(self, image):
@@ -148,10 +162,10 @@ class Counted:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_each_chunk_is_decoded_once(batch_size):
-    counted = Counted(random_image(192, 320))
+    counted = CountingImage(random_image(192, 320))
     level = da.from_array(counted, chunks=(3, 64, 64), asarray=False)
     centers = np.random.default_rng(1).uniform((0, 0), (320, 192), (120, 2))
-    windows = tiles.place([level], centers, side=30, tile_px=30)
+    windows = tiles.tile_windows([level], centers, side=30, tile_px=30)
     counted.decoded.clear()
     read_all(windows, tile_px=30, batch_size=batch_size)
     assert len(counted.decoded) == 3 * 5
@@ -159,19 +173,19 @@ def test_each_chunk_is_decoded_once(batch_size):
 
 
 def test_chunks_without_tiles_are_not_decoded():
-    counted = Counted(random_image(256, 256))
+    counted = CountingImage(random_image(256, 256))
     level = da.from_array(counted, chunks=(3, 64, 64), asarray=False)
-    windows = tiles.place([level], np.array([[96.0, 96], [100, 90]]), side=20, tile_px=20)
+    windows = tiles.tile_windows([level], np.array([[96.0, 96], [100, 90]]), side=20, tile_px=20)
     counted.decoded.clear()
     read_all(windows, tile_px=20, batch_size=64)
     assert counted.decoded == {(0, 64, 64): 1}
 
 
 def test_a_small_cache_decodes_few_chunks_twice():
-    counted = Counted(random_image(512, 512))
+    counted = CountingImage(random_image(512, 512))
     level = da.from_array(counted, chunks=(3, 64, 64), asarray=False)
     centers = np.random.default_rng(2).uniform(0, 512, (400, 2))
-    windows = tiles.place([level], centers, side=20, tile_px=20)
+    windows = tiles.tile_windows([level], centers, side=20, tile_px=20)
     counted.decoded.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "CACHE_BYTES", 2 * 8 * 3 * 64 * 64)  # two rows of chunks
@@ -180,31 +194,31 @@ def test_a_small_cache_decodes_few_chunks_twice():
     assert sum(counted.decoded.values()) <= 1.5 * 64
 
 
-def test_tiles_come_by_chunk():
+def test_tiles_are_read_chunk_by_chunk():
     level = da.zeros((3, 256, 256), chunks=(3, 64, 64), dtype=np.uint8)
     centers = np.random.default_rng(3).uniform(0, 256, (200, 2))
-    windows = tiles.place([level], centers, side=8, tile_px=8)
+    windows = tiles.tile_windows([level], centers, side=8, tile_px=8)
     _, order = read_all(windows, tile_px=8, batch_size=16)
     chunk = (windows.corners[order] + 4) // 64
     changes = np.count_nonzero((np.diff(chunk, axis=0) != 0).any(axis=1))
     assert changes == len(np.unique(chunk, axis=0)) - 1
 
 
-def test_nothing_to_read():
-    windows = tiles.place(
+def test_no_centres_give_no_batches():
+    windows = tiles.tile_windows(
         [da.zeros((3, 9, 9), dtype=np.uint8)], np.zeros((0, 2)), side=4, tile_px=4
     )
     assert list(tiles.read_tiles(windows, tile_px=4)) == []
 
 
-def test_an_image_that_cannot_be_read_is_told():
+def test_an_error_while_decoding_is_raised():
     def broken(block):
         if block.size:
             raise OSError("the file is cut off")
         return block
 
     level = da.zeros((3, 32, 32), dtype=np.uint8).map_blocks(broken, dtype=np.uint8)
-    windows = tiles.place([level], np.array([[16.0, 16]]), side=8, tile_px=8)
+    windows = tiles.tile_windows([level], np.array([[16.0, 16]]), side=8, tile_px=8)
     with pytest.raises(OSError, match="the file is cut off"):
         list(tiles.read_tiles(windows, tile_px=8))
 
@@ -213,7 +227,7 @@ def test_a_reader_may_stop_early():
     level = da.from_array(random_image(64, 64), chunks=(3, 16, 16))
     centers = np.random.default_rng(4).uniform(0, 64, (50, 2))
     reader = tiles.read_tiles(
-        tiles.place([level], centers, side=8, tile_px=8), tile_px=8, batch_size=4
+        tiles.tile_windows([level], centers, side=8, tile_px=8), tile_px=8, batch_size=4
     )
     rows, batch = next(reader)
     assert len(rows) == len(batch) == 4
@@ -222,7 +236,7 @@ def test_a_reader_may_stop_early():
 
 @EXAMPLES
 @given(side=st.integers(1, 50), n=st.integers(1, 6), b=st.integers(1, 3))
-def test_split(side, n, b):
+def test_subtiles_equal_slices_of_the_tile(side, n, b):
     n = min(n, side)
     batch = torch.randint(0, 256, (b, 3, side, side), dtype=torch.uint8)
     parts = split_tiles(batch, n)

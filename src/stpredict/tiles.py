@@ -1,10 +1,10 @@
-"""Streaming tile reader: windows of a lazy image in, batches of tiles out."""
+"""Streaming reader of tiles from lazy image pyramids."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import dask
 import dask.array as da
@@ -19,22 +19,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Glass: what lies beyond the border of the image.
+#: Colour of glass, used beyond the border of the image.
 WHITE = 255
-#: Decoded chunks kept in memory: a full row of chunks of a slide of 170,000 px.
+#: Memory for decoded chunks: one row of chunks of a slide with a width of 170,000 px.
 CACHE_BYTES = 512 * 2**20
+
+
+class _Array(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+Level = TypeVar("Level", bound=_Array)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the tiles of one section lie in one level of its pyramid.
+    """Windows of the tiles of one section in one level of its pyramid.
 
     Attributes
     ----------
     level
         Lazy image (3, y, x) uint8.
     corners
-        Upper left corners, (n, 2) int, x and y in pixels of the level; may lie beyond the border.
+        Upper left corners, (n, 2) int, x and y in pixels of the level; may be outside the image.
     side
         Side of a window in pixels of the level.
     """
@@ -44,12 +52,43 @@ class Windows:
     side: int
 
 
-def place(
+def pick_level(
+    levels: Sequence[Level], downsampling: float, *, rounding: Literal["finer", "coarser"] = "finer"
+) -> tuple[Level, float]:
+    """Pick the pyramid level for a downsampling factor.
+
+    With ``rounding="finer"``, the coarsest level whose factor is at most `downsampling`, or the
+    finest level if none is. Factors up to 1 % larger are accepted, because pyramids round their
+    sizes: 9274 px become 4637, 2318 and 1159. With ``rounding="coarser"``, the finest level whose
+    factor is at least `downsampling`, or the coarsest level if none is.
+
+    Parameters
+    ----------
+    levels
+        Pyramid, finest first, each (…, y, x).
+    downsampling
+        Pixels of the finest level per pixel that is needed, along one axis.
+    rounding
+        Direction in which to choose between two levels.
+
+    Returns
+    -------
+    The level, and its downsampling factor along x.
+    """
+    factors = [levels[0].shape[-1] / level.shape[-1] for level in levels]
+    if rounding == "finer":
+        suitable = [k for k, factor in enumerate(factors) if 0.99 * factor <= downsampling]
+        index = max(suitable, default=0)
+    else:
+        suitable = [k for k, factor in enumerate(factors) if factor >= downsampling]
+        index = min(suitable, default=len(levels) - 1)
+    return levels[index], factors[index]
+
+
+def tile_windows(
     levels: Sequence[da.Array], centers: NDArray[np.floating], *, side: float, tile_px: int
 ) -> Windows:
-    """Choose the level of the pyramid to read tiles from, and their windows in it.
-
-    The coarsest level that still has a pixel for every pixel of the tile, else the finest.
+    """Locate tiles in the coarsest level that has at least one pixel per pixel of the tile.
 
     Parameters
     ----------
@@ -60,41 +99,39 @@ def place(
     side
         Side of a tile in pixels of the finest level.
     tile_px
-        Side of the tiles wanted, in pixels.
+        Side of the resampled tiles in pixels.
+
+    Returns
+    -------
+    Windows
     """
-    chosen, scale = levels[0], 1.0
-    for level in levels[1:]:
-        downsampling = levels[0].shape[2] / level.shape[2]
-        # pyramids round their sizes: 9274 px become 4637, 2318, 1159
-        if side / downsampling < tile_px * 0.99:
-            break
-        chosen, scale = level, downsampling
-    in_level = max(1, round(side / scale))
-    corners = np.rint(np.asarray(centers, dtype=float) / scale - in_level / 2).astype(np.int64)
-    return Windows(level=chosen, corners=corners, side=in_level)
+    level, scale = pick_level(levels, side / tile_px)
+    side_px = max(1, round(side / scale))
+    corners = np.rint(np.asarray(centers, dtype=float) / scale - side_px / 2).astype(np.int64)
+    return Windows(level=level, corners=corners, side=side_px)
 
 
 def read_tiles(
     windows: Windows, *, tile_px: int, batch_size: int = 64
 ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
-    """Read tiles in spatial order, while the caller works on the batch before.
+    """Read tiles in spatial order, one batch ahead of the caller.
 
-    Each chunk of the image is decoded about once; memory depends on the batch and on
-    `CACHE_BYTES`, not on the image.
+    Each chunk of the image is decoded about once. Memory scales with the batch and `CACHE_BYTES`,
+    not with the image.
 
     Parameters
     ----------
     windows
-        From `place`.
+        Windows from `tile_windows`.
     tile_px
-        Side of the tiles, which are resampled to it (bilinear, antialiased).
+        Side in pixels to which tiles are resampled (bilinear, antialiased).
     batch_size
-        Tiles at a time.
+        Number of tiles in a batch.
 
     Yields
     ------
     tuple
-        Which tiles, (b,) int, and the tiles, (b, 3, tile_px, tile_px) uint8.
+        Indices of the tiles, (b,) int, and the tiles, (b, 3, tile_px, tile_px) uint8.
     """
     cache = _ChunkCache(windows.level)
     order = _spatial_order(windows)
@@ -105,17 +142,17 @@ def read_tiles(
         return rows, resize(tiles, tile_px)
 
     with single_threaded(1) as pool:
-        ahead = None
+        pending = None
         for start in range(0, len(order), batch_size):
-            ready, ahead = ahead, pool.submit(read, start)
-            if ready is not None:
-                yield ready.result()
-        if ahead is not None:
-            yield ahead.result()
+            previous, pending = pending, pool.submit(read, start)
+            if previous is not None:
+                yield previous.result()
+        if pending is not None:
+            yield pending.result()
 
 
 def resize(tiles: torch.Tensor, tile_px: int) -> torch.Tensor:
-    """Resample tiles (b, 3, h, w) to a side (bilinear, antialiased)."""
+    """Resample square tiles (b, 3, h, w) to a side of `tile_px` (bilinear, antialiased)."""
     if tiles.shape[-1] == tile_px:
         return tiles
     return functional.interpolate(
@@ -124,7 +161,7 @@ def resize(tiles: torch.Tensor, tile_px: int) -> torch.Tensor:
 
 
 def _spatial_order(windows: Windows) -> NDArray[np.intp]:
-    """Order tiles along the rows of chunks, back and forth, so that chunks are met in runs."""
+    """Order tiles along rows of chunks in alternating directions, so that chunks stay cached."""
     middle = windows.corners + windows.side // 2
     edges_y, edges_x = (np.cumsum(sizes) for sizes in windows.level.chunks[1:])
     row = np.searchsorted(edges_y, middle[:, 1], side="right")
@@ -134,7 +171,7 @@ def _spatial_order(windows: Windows) -> NDArray[np.intp]:
 
 
 class _ChunkCache:
-    """Decoded chunks of an image, the least recently used dropped first."""
+    """Least-recently-used cache of the decoded chunks of an image."""
 
     def __init__(self, level: da.Array) -> None:
         self.level = level.rechunk({0: -1})
@@ -157,19 +194,19 @@ class _ChunkCache:
         return cut
 
     def _span(self, axis: int, start: int, side: int) -> range:
-        """Chunks along an axis that a window touches."""
+        """Chunks along an axis that overlap a window."""
         low, high = max(start, 0), min(start + side, self.shape_yx[axis])
         if low >= high:
             return range(0)
         first, last = np.searchsorted(self.starts[axis], [low, high - 1], side="right") - 1
         return range(first, last + 1)
 
-    def _load(self, wanted: set[tuple[int, int]]) -> None:
-        missing = sorted(wanted - self.chunks.keys())
-        # one call for all, so that chunks are decoded in parallel
+    def _load(self, keys: set[tuple[int, int]]) -> None:
+        missing = sorted(keys - self.chunks.keys())
+        # a single call decodes the chunks in parallel
         decoded = dask.compute(*(self.level.blocks[0, i, j] for i, j in missing))
         self.chunks.update(zip(missing, decoded, strict=True))
-        for key in wanted:
+        for key in keys:
             self.chunks.move_to_end(key)
 
     def _copy(self, window: NDArray[Any], i: int, j: int, y: int, x: int, side: int) -> None:
@@ -182,7 +219,7 @@ class _ChunkCache:
         ]
 
     def _shrink(self) -> None:
-        held = sum(chunk.nbytes for chunk in self.chunks.values())
-        while held > CACHE_BYTES:
-            _, dropped = self.chunks.popitem(last=False)
-            held -= dropped.nbytes
+        n_bytes = sum(chunk.nbytes for chunk in self.chunks.values())
+        while n_bytes > CACHE_BYTES:
+            _, oldest = self.chunks.popitem(last=False)
+            n_bytes -= oldest.nbytes

@@ -1,4 +1,4 @@
-"""Published weights fill the backbone of a network on tiles whole, or are refused."""
+"""Published weights are loaded into a backbone completely, or refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from stpredict.encoders._backbone import published_weights
+from stpredict.encoders._load import published_weights
 from stpredict.nn import TileCNN
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_published_file_fills_the_backbone(backbone, suffix, tmp_path):
+def test_a_published_file_is_loaded_into_the_backbone(backbone, suffix, tmp_path):
     torch.manual_seed(0)
     published = timm.create_model(backbone, num_classes=10).eval()  # with a classifier
     path = tmp_path / f"weights{suffix}"
@@ -45,22 +45,22 @@ def test_weights_of_another_network_are_refused(tmp_path):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in before.items())
 
 
-def test_no_file_and_hostile_files_are_told_at_once(tmp_path):
+def test_missing_and_unsafe_files_and_unknown_models_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="No weights file"):
         published_weights("test_resnet", tmp_path / "nothing.safetensors")
     (tmp_path / "hostile.pth").write_bytes(pickle.dumps(print, protocol=2))
-    with pytest.raises(ValueError, match=r"Nothing in it was executed|no intact"):
+    with pytest.raises(ValueError, match=r"was not loaded|not a valid"):
         published_weights("test_resnet", tmp_path / "hostile.pth")
     with pytest.raises(KeyError, match="timm has no model 'no_such_net'"):
         published_weights("no_such_net", None)
 
 
-def test_without_the_network_it_says_what_to_do(monkeypatch):
+def test_an_offline_hub_is_reported(monkeypatch):
     from stpredict.encoders import _weights
 
     def offline(model):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(_weights, "timm_state", offline)
-    with pytest.raises(RuntimeError, match=r"did not give the weights .* no route to the hub"):
+    with pytest.raises(RuntimeError, match=r"did not provide the weights .* no route to the hub"):
         published_weights("test_resnet", None)

@@ -1,4 +1,4 @@
-"""Records, lookup by name, and encoders made of modules and functions."""
+"""Records, lookup by name, and encoders from modules and functions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_architecture_gives_the_dimension_of_its_record(name: str) -> None
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_record_says_where_its_weights_come_from(name: str) -> None:
+def test_a_record_has_licence_source_and_paper(name: str) -> None:
     record = encoders.record(name)
     assert record.source.startswith("https://huggingface.co/")
     assert record.licence != "unknown"
@@ -87,7 +87,7 @@ def test_imagenet_records_agree_with_timm(name: str, tag: str) -> None:
     assert record.source.endswith(published.hf_hub_id)
 
 
-def test_an_unknown_name_lists_near_matches_and_all_names() -> None:
+def test_an_unknown_name_is_refused_with_suggestions() -> None:
     with pytest.raises(KeyError, match=r"No encoder 'phikon2'.*'phikon-v2'.*texture.*timm:"):
         encoders.load("phikon2")
     with pytest.raises(KeyError, match=r"timm has no model 'resnett18'.*'resnet18'"):
@@ -136,18 +136,18 @@ def test_any_callable_is_an_encoder(function: MeanColour, name: str) -> None:
 
 
 @pytest.mark.parametrize("function", [lambda x: x.mean((-2, -1)), partial(torch.mean, dim=(2, 3))])
-def test_a_function_without_a_name_asks_for_one(function: MeanColour) -> None:
+def test_a_function_without_a_name_requires_one(function: MeanColour) -> None:
     with pytest.raises(ValueError, match="give name="):
         encoders.load(function)
-    assert encoders.load(function, name="mine")(random_tiles()).shape == (3, 3)
+    assert encoders.load(function, name="pooled")(random_tiles()).shape == (3, 3)
 
 
-def test_what_is_no_encoder_is_refused() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(TypeError, match=r"not 3.*Names: texture"):
         encoders.load(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="an instance of"):
         encoders.load(Pooled)
-    with pytest.raises(ValueError, match="cannot name a slot"):
+    with pytest.raises(ValueError, match="cannot be the name of a slot"):
         encoders.load(mean_colour, name="a/b")
     with pytest.raises(ValueError, match=r"module\.load_state_dict"):
         encoders.load(Pooled(), weights="pooled.pt")
@@ -164,20 +164,20 @@ def test_tiles_are_checked() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: x, r"'odd' gave a tensor \(3, 3, 20, 20\) for 3 tiles.*pools"),
-        (lambda x: (mean_colour(x),), "'odd' gave tuple for 3 tiles"),
-        (lambda x: mean_colour(x)[:2], r"'odd' gave a tensor \(2, 3\)"),
-        (lambda x: mean_colour(x) / 0, "'odd' gave NaN or infinity for 3 of 3 tiles"),
+        (lambda x: x, r"'odd' returned a tensor \(3, 3, 20, 20\) for 3 tiles.*pools"),
+        (lambda x: (mean_colour(x),), "'odd' returned tuple for 3 tiles"),
+        (lambda x: mean_colour(x)[:2], r"'odd' returned a tensor \(2, 3\)"),
+        (lambda x: mean_colour(x) / 0, "'odd' returned NaN or infinity for 3 of 3 tiles"),
     ],
 )
-def test_a_bad_output_names_the_encoder(function: MeanColour, message: str) -> None:
+def test_an_invalid_output_is_reported_with_the_encoder(function: MeanColour, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoders.load(function, name="odd")(random_tiles())
 
 
-def test_an_output_of_another_dimension_than_the_record_s_is_refused() -> None:
+def test_an_output_with_an_unexpected_dimension_is_refused() -> None:
     record = encoders.EncoderRecord("pooled", Pooled, dimension=4)
-    with pytest.raises(ValueError, match=r"gave 5 numbers.*4 were expected"):
+    with pytest.raises(ValueError, match=r"returned 5 features.*4 were expected"):
         encoders.load(record)(random_tiles())
 
 
@@ -189,21 +189,21 @@ def test_tiles_are_resized_then_normalised() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     record = encoders.EncoderRecord("flat", Flat, input_px=8, mean=mean, std=std)
     encoder = encoders.load(record)
-    large, right = random_tiles(side=20), random_tiles(side=8)
+    other_size, resized_already = random_tiles(side=20), random_tiles(side=8)
 
     def normalised(x: Tensor) -> Tensor:
         channels = [(x[:, c] - mean[c]) / std[c] for c in range(3)]
         return torch.stack(channels, dim=1).flatten(1)
 
     resized = functional.interpolate(
-        large.float() / 255, size=(8, 8), mode="bilinear", antialias=True
+        other_size.float() / 255, size=(8, 8), mode="bilinear", antialias=True
     )
     assert encoder.dimension == 3 * 8 * 8
-    torch.testing.assert_close(encoder(large), normalised(resized))
-    torch.testing.assert_close(encoder(right), normalised(right.float() / 255))
+    torch.testing.assert_close(encoder(other_size), normalised(resized))
+    torch.testing.assert_close(encoder(resized_already), normalised(resized_already.float() / 255))
 
 
-def test_the_hash_follows_every_parameter_and_buffer() -> None:
+def test_the_hash_depends_on_every_parameter_and_buffer() -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Flatten())
     first = encoders.load(module, name="one").weights_hash
     assert encoders.load(module, name="two").weights_hash == first
@@ -216,7 +216,7 @@ def test_the_hash_follows_every_parameter_and_buffer() -> None:
     assert encoders.load(module, name="one").weights_hash not in (first, second)
 
 
-def test_the_hash_of_a_function_follows_its_name_and_version() -> None:
+def test_the_hash_of_a_function_depends_on_its_name_and_version() -> None:
     texture = encoders.record("texture")
     later = encoders.EncoderRecord("texture", texture.build, version="another")
     hashes = [
@@ -226,24 +226,24 @@ def test_the_hash_of_a_function_follows_its_name_and_version() -> None:
     assert len(set(hashes)) == 4
 
 
-def test_the_hash_is_the_same_in_another_process_which_imports_no_timm() -> None:
+def test_the_hash_is_equal_in_another_process_without_timm() -> None:
     code = (
         "import sys, torch; from stpredict import encoders; from torch import nn;"
         "assert not {'timm', 'transformers'} & set(sys.modules);"
         "torch.manual_seed(5); module = nn.Linear(3, 2);"
         "print(encoders.load().weights_hash, encoders.load(module, name='m').weights_hash)"
     )
-    found = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     with torch.random.fork_rng():
         torch.manual_seed(5)
         module = nn.Linear(3, 2)
-    here = [encoders.load().weights_hash, encoders.load(module, name="m").weights_hash]
-    assert found == here
+    expected = [encoders.load().weights_hash, encoders.load(module, name="m").weights_hash]
+    assert printed == expected
 
 
-def test_to_gives_an_encoder_on_that_device() -> None:
+def test_to_returns_an_encoder_on_that_device() -> None:
     module = Pooled()
     encoder = encoders.load(module)
     moved = encoder.to("meta")

@@ -1,4 +1,4 @@
-"""The texture encoder: features mean what their names say, on images with planted content."""
+"""Features of the texture encoder on images with planted content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stain(haematoxylin: Tensor, eosin: Tensor) -> Tensor:
 
 
 def nuclei(count: int, radius_um: float, *, side: int = 224, amount: float = 0.6) -> Tensor:
-    """Tissue with ``count`` round nuclei on a jittered grid, none touching another."""
+    """Tissue with ``count`` round nuclei on a jittered grid that do not touch."""
     rng = np.random.default_rng(0)
     per_side = int(np.ceil(np.sqrt(count)))
     pitch = side / per_side
@@ -66,13 +66,13 @@ def test_shape_names_and_dtype(encoder: Texture) -> None:
 
 
 @pytest.mark.parametrize("size", [(48, 48), (75, 75), (74, 75), (101, 60), (224, 224), (300, 300)])
-def test_any_size(encoder: Texture, size: tuple[int, int]) -> None:
+def test_tiles_of_any_size_are_accepted(encoder: Texture, size: tuple[int, int]) -> None:
     features = encoder(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)))
     assert features.shape == (2, encoder.dimension)
     assert features.isfinite().all()
 
 
-def test_no_weights_and_an_empty_batch(encoder: Texture) -> None:
+def test_it_has_no_weights_and_accepts_an_empty_batch(encoder: Texture) -> None:
     assert not encoder.state_dict()
     assert not list(encoder.parameters())
     assert encoder(torch.zeros(0, 3, 64, 64)).shape == (0, encoder.dimension)
@@ -88,7 +88,7 @@ def test_constant_tiles_have_no_texture(
     tile = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, side, side).float()
     features = encoder(tile)
     assert features.isfinite().all()
-    assert features.abs().max() < 20  # nothing explodes, whatever the divisors
+    assert features.abs().max() < 20  # no division by values close to 0
     values = dict(zip(encoder.feature_names, features[0].tolist(), strict=True))
     for name, value in values.items():
         if name.endswith("_std") or "nuclei_per_mm2" in name or "alignment" in name:
@@ -109,13 +109,13 @@ def test_a_tile_does_not_depend_on_its_batch(
     torch.testing.assert_close(encoder(tiles[shuffled]), together[shuffled], rtol=1e-4, atol=1e-5)
 
 
-def test_the_same_twice_and_from_a_new_encoder(encoder: Texture) -> None:
+def test_repeated_calls_and_new_encoders_agree(encoder: Texture) -> None:
     tiles = noise(4)
     assert torch.equal(encoder(tiles), encoder(tiles))
     assert torch.equal(encoder(tiles), Texture()(tiles))
 
 
-def test_input_is_left_alone_whatever_its_layout(encoder: Texture) -> None:
+def test_the_input_of_any_layout_is_unchanged(encoder: Texture) -> None:
     tiles = noise(2)
     expected, copy = encoder(tiles), tiles.clone()
     assert torch.equal(tiles, copy)
@@ -127,7 +127,9 @@ def test_input_is_left_alone_whatever_its_layout(encoder: Texture) -> None:
 
 @pytest.mark.parametrize("size", [(75, 75), (80, 80), (80, 75)])
 @pytest.mark.parametrize("turn", ["mirror", "upside down", "quarter", "transpose"])
-def test_orientation_does_not_matter(encoder: Texture, size: tuple[int, int], turn: str) -> None:
+def test_features_are_invariant_to_mirroring_and_rotation(
+    encoder: Texture, size: tuple[int, int], turn: str
+) -> None:
     tiles = noise(3, 80)[..., : size[0], : size[1]]
     turned = {
         "mirror": tiles.flip(-1),
@@ -166,7 +168,7 @@ def test_nuclear_density_counts_nuclei(encoder: Texture, count: int) -> None:
     assert area == pytest.approx(np.pi * 3**2, rel=0.25)
 
 
-def test_density_is_that_of_sub_tiles(encoder: Texture) -> None:
+def test_the_nuclear_density_is_the_mean_over_subtiles(encoder: Texture) -> None:
     tile = nuclei(64, radius_um=3)
     parts = [tile[..., y : y + 112, x : x + 112] for y in (0, 112) for x in (0, 112)]
     for name in ("nuclei_area_share", "H_mean", "H_contrast_1um", "E_q50"):
@@ -174,7 +176,7 @@ def test_density_is_that_of_sub_tiles(encoder: Texture) -> None:
         assert np.mean([feature(encoder, p, name) for p in parts]) == pytest.approx(whole, rel=0.1)
 
 
-def test_larger_and_darker_nuclei(encoder: Texture) -> None:
+def test_larger_and_darker_nuclei_change_area_and_contrast(encoder: Texture) -> None:
     small, large = nuclei(25, radius_um=2.5), nuclei(25, radius_um=5)
     pale = nuclei(25, radius_um=5, amount=0.3)
     name = "nuclei_log_area_um2"
@@ -186,7 +188,7 @@ def test_larger_and_darker_nuclei(encoder: Texture) -> None:
 @pytest.mark.parametrize(
     ("period_um", "scale"), [(2.5, "0.5um"), (5, "1um"), (10, "2um"), (20, "4um"), (40, "8um")]
 )
-def test_contrast_answers_at_the_scale_of_the_texture(
+def test_contrast_is_largest_at_the_scale_of_the_texture(
     encoder: Texture, period_um: float, scale: str
 ) -> None:
     contrast = {
@@ -196,7 +198,7 @@ def test_contrast_answers_at_the_scale_of_the_texture(
     assert max(contrast, key=contrast.__getitem__) == scale
 
 
-def test_alignment_tells_fibres_from_cells(encoder: Texture) -> None:
+def test_alignment_separates_fibres_from_cells(encoder: Texture) -> None:
     angle = torch.arange(160) * (2 * torch.pi / 20)
     eosin = torch.full((160, 160), 0.2)
     fibres = stain((0.4 + 0.2 * angle.sin())[:, None].expand(160, 160), eosin)
@@ -205,7 +207,7 @@ def test_alignment_tells_fibres_from_cells(encoder: Texture) -> None:
     assert feature(encoder, nuclei(36, radius_um=3), "H_alignment_1um") < 0.2
 
 
-def test_polarity_tells_dark_details_from_bright_ones(encoder: Texture) -> None:
+def test_polarity_separates_dark_from_bright_details(encoder: Texture) -> None:
     dark = nuclei(36, radius_um=2)
     bright = stain(0.8 - (-(dark[0, 0].log10()) - 0.1), torch.full((224, 224), 0.2))
     name = "H_polarity_2um"
@@ -213,7 +215,7 @@ def test_polarity_tells_dark_details_from_bright_ones(encoder: Texture) -> None:
     assert feature(encoder, bright, name) < 0.45
 
 
-def test_clustering_tells_even_from_uneven(encoder: Texture) -> None:
+def test_clustering_separates_even_from_uneven_details(encoder: Texture) -> None:
     even = nuclei(64, radius_um=2)
     uneven = torch.ones_like(even) * even[..., :1, :1]
     uneven[..., :112, :112] = nuclei(64, radius_um=2, side=224)[..., :112, :112]
@@ -233,7 +235,7 @@ def test_clustering_tells_even_from_uneven(encoder: Texture) -> None:
         (torch.full((1, 3, 64, 64), float("nan")), ValueError, "nan"),
     ],
 )
-def test_bad_tiles_are_refused(
+def test_invalid_tiles_are_refused(
     encoder: Texture, tiles: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

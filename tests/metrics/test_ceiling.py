@@ -16,7 +16,7 @@ N_SPOTS, N_GENES = 250, 400
 
 
 def rates(depth, seed=0):
-    """Expected counts: genes of unlike expression and variance, spots of unlike depth."""
+    """Expected counts: genes and spots that differ in expression, variance and depth."""
     random = np.random.default_rng(seed)
     share = random.gamma(0.3, size=N_GENES) + 1e-4
     share = share * np.exp(random.normal(size=(N_SPOTS, N_GENES)) * random.uniform(0, 1, N_GENES))
@@ -41,34 +41,34 @@ def repeated():
 
 def test_reliability_is_the_correlation_of_a_second_measurement(repeated):
     ceiling = metrics.noise_ceiling(repeated[0])
-    again = metrics.pcc(log_normalized(repeated[0]), log_normalized(repeated[1]))
-    assert ceiling.reliability.mean() == pytest.approx(again.mean(), abs=0.06)
-    assert np.corrcoef(ceiling.reliability, again)[0, 1] > 0.9
+    repeat = metrics.pcc(log_normalized(repeated[0]), log_normalized(repeated[1]))
+    assert ceiling.reliability.mean() == pytest.approx(repeat.mean(), abs=0.06)
+    assert np.corrcoef(ceiling.reliability, repeat)[0, 1] > 0.9
 
 
-def test_pcc_is_what_the_expected_values_reach_and_nothing_more(repeated):
+def test_pcc_is_the_correlation_of_the_expected_values(repeated):
     values = [log_normalized(counts) for counts in repeated]
     perfect = metrics.pcc(values[0], np.mean(values[1:], axis=0))
     ceiling = metrics.noise_ceiling(repeated[0])
     assert 0 <= ceiling.pcc.mean() - perfect.mean() < 0.06
-    clear = perfect > 0.9
-    np.testing.assert_allclose(ceiling.pcc[clear], perfect[clear], atol=0.06)
+    accurate = perfect > 0.9
+    np.testing.assert_allclose(ceiling.pcc[accurate], perfect[accurate], atol=0.06)
 
 
-def test_deep_sections_leave_all_to_be_predicted():
+def test_the_ceiling_of_deep_sections_is_close_to_1():
     shallow, deep = (metrics.noise_ceiling(measured(depth, 1)[0]) for depth in (3000, 300000))
     assert np.median(deep.pcc) > 0.97
     assert np.median(shallow.pcc) < np.median(deep.pcc) - 0.1
 
 
-def test_pure_noise_leaves_little():
+def test_the_ceiling_of_pure_noise_is_close_to_0():
     counts = np.random.default_rng(0).poisson(0.5, (2000, 300))
     ceiling = metrics.noise_ceiling(counts, target_sum=100)
     assert abs(ceiling.split_half.mean()) < 0.01
     assert ceiling.reliability.mean() < 0.05
 
 
-def test_the_parts_belong_together(repeated):
+def test_reliability_and_pcc_follow_from_the_split_half_correlation(repeated):
     ceiling = metrics.noise_ceiling(repeated[0])
     half = ceiling.split_half
     np.testing.assert_allclose(ceiling.reliability, np.clip(2 * half / (1 + half), 0, 1))
@@ -76,7 +76,7 @@ def test_the_parts_belong_together(repeated):
     assert (half < 0).any()
 
 
-def test_a_split_is_the_naive_one(repeated):
+def test_a_split_equals_naive_thinning(repeated):
     counts = repeated[0]
     ceiling = metrics.noise_ceiling(sp.csr_array(counts), n_splits=1, seed=3, target_sum=500)
     stored = sp.csr_array(counts)
@@ -86,7 +86,7 @@ def test_a_split_is_the_naive_one(repeated):
     np.testing.assert_allclose(ceiling.split_half, metrics.pcc(*halves), atol=1e-12)
 
 
-def test_libraries_are_of_all_genes_whichever_are_reported(repeated):
+def test_library_sizes_are_sums_over_all_genes(repeated):
     whole = metrics.noise_ceiling(repeated[0])
     some = metrics.noise_ceiling(repeated[0], genes=[7, 3, 250])
     np.testing.assert_array_equal(some.pcc, whole.pcc[[7, 3, 250]])
@@ -94,7 +94,7 @@ def test_libraries_are_of_all_genes_whichever_are_reported(repeated):
     np.testing.assert_array_equal(metrics.noise_ceiling(repeated[0], genes=mask).pcc, whole.pcc[:5])
 
 
-def test_constant_genes_and_empty_spots_are_no_number_out_of_range():
+def test_constant_genes_and_empty_spots_give_finite_ceilings():
     counts = measured(3000, 1)[0]
     counts[:, 5] = 0
     counts[9] = 0
@@ -104,42 +104,42 @@ def test_constant_genes_and_empty_spots_are_no_number_out_of_range():
         assert np.isfinite(part).all()
 
 
-def test_the_seed_decides_and_the_input_stays(repeated):
+def test_the_seed_determines_the_result_and_the_input_is_unchanged(repeated):
     counts = sp.csr_array(repeated[0])
-    kept = counts.copy()
-    one, again, other = (metrics.noise_ceiling(counts, seed=seed).pcc for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, again)
+    original = counts.copy()
+    one, repeat, other = (metrics.noise_ceiling(counts, seed=seed).pcc for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, repeat)
     assert (one != other).any()
     assert abs(one.mean() - other.mean()) < 0.01
-    assert (counts != kept).nnz == 0
+    assert (counts != original).nnz == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int64])
-def test_whole_numbers_of_any_dtype(repeated, dtype):
+def test_counts_of_any_dtype_give_the_same_ceiling(repeated, dtype):
     expected = metrics.noise_ceiling(repeated[0], n_splits=1).pcc
     counts = sp.csc_array(repeated[0].astype(dtype))
     np.testing.assert_array_equal(metrics.noise_ceiling(counts, n_splits=1).pcc, expected)
 
 
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, sp.csc_array])
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array, sp.csc_array])
 class TestBadInput:
-    def test_what_is_not_whole_numbers(self, form, repeated):
+    def test_fractional_counts_are_refused(self, container, repeated):
         values = log_normalized(repeated[0])
         n_bad = np.count_nonzero(values)
         with pytest.raises(
             ValueError, match=rf"^{n_bad} counts are not whole numbers .* raw counts"
         ):
-            metrics.noise_ceiling(form(values))
+            metrics.noise_ceiling(container(values))
 
-    def test_what_is_negative_or_missing(self, form):
+    def test_negative_and_missing_counts_are_refused(self, container):
         with pytest.raises(ValueError, match=r"1 counts are not whole .* such as -2"):
-            metrics.noise_ceiling(form([[1, 0], [-2, 3]]))
+            metrics.noise_ceiling(container([[1, 0], [-2, 3]]))
         with pytest.raises(ValueError, match=r"NaN|such as nan"):
-            metrics.noise_ceiling(form([[1, 0], [np.nan, 3]]))
+            metrics.noise_ceiling(container([[1, 0], [np.nan, 3]]))
 
-    def test_one_spot(self, form):
+    def test_one_spot_is_refused(self, container):
         with pytest.raises(ValueError, match="at least two spots, found 1"):
-            metrics.noise_ceiling(form([[1, 2]]))
+            metrics.noise_ceiling(container([[1, 2]]))
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -149,16 +149,16 @@ class TestBadInput:
             ({"n_splits": 0}, "n_splits must be at least 1: 0"),
         ],
     )
-    def test_options(self, form, options, message):
+    def test_options_out_of_range_are_refused(self, container, options, message):
         with pytest.raises(ValueError, match=message):
-            metrics.noise_ceiling(form([[1, 2], [3, 4]]), **options)
+            metrics.noise_ceiling(container([[1, 2], [3, 4]]), **options)
 
-    def test_genes_that_are_not_there(self, form):
+    def test_genes_out_of_range_are_refused(self, container):
         with pytest.raises(IndexError, match="5"):
-            metrics.noise_ceiling(form([[1, 2], [3, 4]]), genes=[0, 5])
+            metrics.noise_ceiling(container([[1, 2], [3, 4]]), genes=[0, 5])
 
 
-def test_parts_of_unlike_shapes_are_refused():
+def test_arrays_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"must all be \(n_genes,\)"):
         metrics.NoiseCeiling(np.zeros(3), np.zeros(3), np.zeros(4))
 
@@ -166,7 +166,7 @@ def test_parts_of_unlike_shapes_are_refused():
 @pytest.fixture(scope="module")
 def her2st():
     if not HER2ST.is_dir():
-        pytest.skip("real data is not here: ../shared/data/her2st")
+        pytest.skip("real data is missing: ../shared/data/her2st")
     names = ("C2", "C3", "C4", "C5")
     files = [HER2ST / "ST-cnts" / f"{name}.tsv.gz" for name in names]
     tables = [pd.read_csv(file, sep="\t", index_col=0) for file in files]
@@ -175,7 +175,7 @@ def her2st():
 
 
 def test_ceiling_of_real_sections(her2st):
-    """Mean attainable PCC of the 250 genes of highest variance; 0.69 was found elsewhere on C2."""
+    """Mean over the 250 genes of highest variance; an independent estimate for C2 is 0.69."""
     variance = np.log1p(her2st.div(her2st.sum(axis=1), axis=0) * 1e4).var().to_numpy()
     genes = np.argsort(-variance)[:250]
     for section in ("C2", "C3", "C4", "C5"):

@@ -1,4 +1,4 @@
-"""The same numbers whatever holds the values, and however few are looked at at once."""
+"""Metrics do not depend on the container or on the size of blocks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def dask_of(chunks):
 
 
 def dask_of_sparse(kind):
-    def make(values):
+    def convert(values):
         return dask_of((11, 4))(values).map_blocks(kind, dtype=values.dtype, meta=kind((0, 0)))
 
-    return make
+    return convert
 
 
 CONTAINERS = {
@@ -73,7 +73,7 @@ def pair(dtype=np.float64):
     return measured, predicted
 
 
-@pytest.fixture(params=[False, True], ids=["at once", "few at a time"])
+@pytest.fixture(params=[False, True], ids=["one block", "small blocks"])
 def _sizes(request, monkeypatch):
     if request.param:
         monkeypatch.setattr(_blocks, "_BLOCK", 2 * N_SPOTS)
@@ -83,19 +83,19 @@ def _sizes(request, monkeypatch):
 @pytest.mark.usefixtures("_sizes")
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_the_numbers_are_the_same(score, container):
+def test_every_container_gives_the_same_scores(score, container):
     measured, predicted = pair()
-    wanted = SCORES[score](measured, predicted)
+    expected = SCORES[score](measured, predicted)
     for sides in (
         (CONTAINERS[container](measured), CONTAINERS[container](predicted)),
         (CONTAINERS[container](measured), predicted),
         (measured, CONTAINERS[container](predicted)),
     ):
-        np.testing.assert_allclose(SCORES[score](*sides), wanted, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(SCORES[score](*sides), expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_the_input_is_left_as_it_was(score):
+def test_the_input_is_unchanged(score):
     measured, predicted = pair()
     sides = sp.csr_array(measured), predicted.copy()
     SCORES[score](*sides)
@@ -103,14 +103,14 @@ def test_the_input_is_left_as_it_was(score):
     np.testing.assert_array_equal(sides[1], predicted)
 
 
-def test_a_file_is_read_as_an_array(tmp_path):
+def test_a_memory_mapped_file_is_read_as_an_array(tmp_path):
     measured, predicted = pair()
     file = np.memmap(tmp_path / "predicted", dtype=np.float64, mode="w+", shape=predicted.shape)
     file[:] = predicted
     np.testing.assert_array_equal(metrics.pcc(measured, file), metrics.pcc(measured, predicted))
 
 
-def test_integers_and_booleans_are_numbers():
+def test_integers_and_booleans_are_accepted():
     measured, _ = pair()
     expressed = measured > 0
     np.testing.assert_array_equal(
@@ -118,32 +118,32 @@ def test_integers_and_booleans_are_numbers():
     )
 
 
-def test_workers_elsewhere_cannot_write_into_our_memory():
+def test_a_lazy_array_is_computed_by_worker_processes():
     measured, predicted = pair()
     lazy = dask_of((11, 4))(predicted)
     with dask.config.set(scheduler="processes", num_workers=1):
-        found = metrics.pcc(measured, lazy)
-    np.testing.assert_array_equal(found, metrics.pcc(measured, predicted))
+        scores = metrics.pcc(measured, lazy)
+    np.testing.assert_array_equal(scores, metrics.pcc(measured, predicted))
 
 
-def counted(n_genes, chunks):
-    """A lazy array of random numbers, and the spots and genes computed so far."""
+def counting_array(n_genes, chunks):
+    """A lazy array of random numbers, and the list of chunks computed so far."""
     computed = []
 
-    def make(block, block_info):
+    def convert(block, block_info):
         place = block_info[None]["array-location"]
         computed.append(place)
         random = np.random.default_rng([place[0][0], place[1][0]])
         return random.random(block.shape).astype(np.float32)
 
     empty = da.zeros((N_SPOTS, n_genes), chunks=chunks, dtype=np.float32)
-    return empty.map_blocks(make, dtype=np.float32, meta=np.empty((0, 0), np.float32)), computed
+    return empty.map_blocks(convert, dtype=np.float32, meta=np.empty((0, 0), np.float32)), computed
 
 
 def test_a_lazy_array_in_chunks_of_genes_is_computed_once(monkeypatch):
     monkeypatch.setattr(_blocks, "_BLOCK", 2 * N_SPOTS)
     monkeypatch.setattr(_blocks, "_SLAB", 7 * N_SPOTS * 4)
-    lazy, computed = counted(24, (-1, 3))
+    lazy, computed = counting_array(24, (-1, 3))
     metrics.per_gene(np.random.default_rng(0).random(lazy.shape), lazy)
     assert len(computed) == len({tuple(place) for place in computed}) == 8
 
@@ -151,12 +151,12 @@ def test_a_lazy_array_in_chunks_of_genes_is_computed_once(monkeypatch):
 def test_a_lazy_array_in_chunks_of_spots_is_computed_once_per_slab(monkeypatch):
     monkeypatch.setattr(_blocks, "_BLOCK", 2 * N_SPOTS)
     monkeypatch.setattr(_blocks, "_SLAB", 12 * N_SPOTS * 4)
-    lazy, computed = counted(24, (10, -1))
+    lazy, computed = counting_array(24, (10, -1))
     metrics.per_gene(np.random.default_rng(0).random(lazy.shape), lazy)
     assert len(computed) == 2 * 4
 
 
-def test_memory_is_that_of_a_few_genes(monkeypatch):
+def test_memory_is_bounded_by_a_few_genes(monkeypatch):
     n_spots, n_genes = 2000, 2000
     monkeypatch.setattr(_blocks, "_BLOCK", 10 * n_spots)
     monkeypatch.setattr(_blocks, "_SLAB", 100 * n_spots * 8)
@@ -175,7 +175,7 @@ def test_memory_is_that_of_a_few_genes(monkeypatch):
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("score", ["pcc", "ssim", "gene_correlation", "pcc_per_spot"])
-def test_nan_is_found_wherever_it_is(container, side, score):
+def test_nan_is_reported_for_every_container(container, side, score):
     sides = list(pair())
     sides[side][[3, 8], 7] = np.nan
     sides[side] = CONTAINERS[container](sides[side])
@@ -184,7 +184,7 @@ def test_nan_is_found_wherever_it_is(container, side, score):
         SCORES[score](*sides)
 
 
-def test_the_place_of_nan_is_told(monkeypatch):
+def test_the_genes_with_nan_are_reported(monkeypatch):
     monkeypatch.setattr(_blocks, "_BLOCK", 4 * N_SPOTS)
     measured, predicted = pair()
     predicted[0, 5] = np.nan

@@ -1,4 +1,4 @@
-"""Nulls: neighbours, and maps that are moved about the section."""
+"""Nulls: measured neighbours, and maps moved within the section."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SECTIONS = [square, disc, corner]
 
 
 def smooth_maps(positions, n_maps, seed, reach=3.0):
-    """Independent Gaussian fields whose correlation falls off over a few spots."""
-    near = np.median(np.sort(cdist(positions, positions))[:, 1])
-    covariance = np.exp(-((cdist(positions, positions) / near / reach) ** 2) / 2)
+    """Independent Gaussian fields with a correlation length of a few spots."""
+    pitch = np.median(np.sort(cdist(positions, positions))[:, 1])
+    covariance = np.exp(-((cdist(positions, positions) / pitch / reach) ** 2) / 2)
     root = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(positions)))
     return root @ np.random.default_rng(seed).normal(size=(len(positions), n_maps))
 
@@ -40,7 +40,7 @@ def smooth_maps(positions, n_maps, seed, reach=3.0):
 class TestSpatialNull:
     @pytest.mark.parametrize("section", SECTIONS)
     @pytest.mark.parametrize("reach", [1.5, 3.0])
-    def test_chance_of_smooth_maps_is_what_it_says(self, section, reach):
+    def test_the_null_distribution_of_smooth_maps_is_calibrated(self, section, reach):
         positions = section()
         measured, predicted = (smooth_maps(positions, 400, seed, reach) for seed in (0, 1))
         truth = metrics.pcc(measured, predicted).std()
@@ -56,34 +56,34 @@ class TestSpatialNull:
         assert np.std(shuffled) < 0.7 * truth
 
     @pytest.mark.parametrize("section", SECTIONS)
-    def test_maps_keep_their_autocorrelation(self, section):
+    def test_moved_maps_keep_their_autocorrelation(self, section):
         positions = section()
         maps = smooth_maps(positions, 20, 0)
-        apart = cdist(positions, positions)
-        near = sp.csr_array((apart > 0) & (apart < 1.2 * np.sort(apart)[:, 1].max()))
-        before = metrics.morans_i(maps, near).mean()
+        distances = cdist(positions, positions)
+        graph = sp.csr_array((distances > 0) & (distances < 1.2 * np.sort(distances)[:, 1].max()))
+        before = metrics.morans_i(maps, graph).mean()
         generator = np.random.default_rng(0)
         after = [
-            metrics.morans_i(maps[metrics.spatial_null(positions, generator=generator)], near)
+            metrics.morans_i(maps[metrics.spatial_null(positions, generator=generator)], graph)
             for _ in range(20)
         ]
         assert np.mean(after) == pytest.approx(before, abs=0.07)
 
     @pytest.mark.parametrize("section", SECTIONS)
-    def test_no_motion_leaves_the_section_in_place(self, section):
+    def test_every_motion_displaces_the_section(self, section):
         positions = section()
         maps = smooth_maps(positions, 20, 0)
         spread = np.sqrt(positions.var(axis=0).sum())
         generator = np.random.default_rng(0)
-        likeness = []
+        similarity = []
         for _ in range(100):
             index = metrics.spatial_null(positions, generator=generator)
             assert np.median(np.linalg.norm(positions - positions[index], axis=1)) >= spread / 2
-            likeness.append(metrics.pcc(maps, maps[index]).mean())
-        assert abs(np.mean(likeness)) < 0.05
-        assert np.max(likeness) < 0.6
+            similarity.append(metrics.pcc(maps, maps[index]).mean())
+        assert abs(np.mean(similarity)) < 0.05
+        assert np.max(similarity) < 0.6
 
-    def test_it_is_indices_and_the_generator_decides(self):
+    def test_the_null_is_an_index_determined_by_the_generator(self):
         positions = disc()
         first, again, other = (
             metrics.spatial_null(positions, generator=np.random.default_rng(seed))
@@ -96,21 +96,21 @@ class TestSpatialNull:
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
 
-    def test_units_and_place_do_not_matter(self):
-        found = [
+    def test_the_null_does_not_depend_on_the_unit(self):
+        indices = [
             metrics.spatial_null(positions, generator=np.random.default_rng(0))
             for positions in (disc(), 1000 * disc())
         ]
-        assert np.mean(found[0] == found[1]) > 0.99
+        assert np.mean(indices[0] == indices[1]) > 0.99
 
     @pytest.mark.parametrize(
         "positions", [[[0, 0], [0, 1]], np.stack([np.arange(30), np.zeros(30)], axis=1)]
     )
-    def test_few_spots_and_spots_on_a_line(self, positions):
+    def test_two_spots_and_spots_on_a_line_are_accepted(self, positions):
         index = metrics.spatial_null(positions, generator=np.random.default_rng(0))
         assert index.shape == (len(positions),)
 
-    def test_bad_positions_are_told(self):
+    def test_invalid_positions_are_refused(self):
         generator = np.random.default_rng(0)
         with pytest.raises(ValueError, match=r"must be \(n_spots, 2\): \(3, 3\)"):
             metrics.spatial_null(np.zeros((3, 3)), generator=generator)
@@ -126,17 +126,17 @@ class TestNeighborMean:
         weights[4] = 0
         return weights
 
-    def test_it_is_the_weighted_mean_of_a_loop(self):
+    def test_it_equals_the_weighted_mean_of_a_naive_loop(self):
         graph = self.graph()
         values = np.random.default_rng(1).poisson(1, (30, 5)).astype(float)
         expected = [
             np.average(values, axis=0, weights=row) if row.any() else values.mean(axis=0)
             for row in graph
         ]
-        found = metrics.neighbor_mean(values, sp.csr_array(graph))
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        means = metrics.neighbor_mean(values, sp.csr_array(graph))
+        np.testing.assert_allclose(means, expected, atol=1e-12)
 
-    def test_a_spot_is_never_its_own_neighbour(self):
+    def test_a_spot_is_not_its_own_neighbour(self):
         graph = self.graph()
         values = np.random.default_rng(1).normal(size=(30, 5))
         expected = metrics.neighbor_mean(values, graph)
@@ -145,14 +145,15 @@ class TestNeighborMean:
         other[7] = 1e6
         np.testing.assert_allclose(metrics.neighbor_mean(other, graph)[7], expected[7])
 
-    def test_a_stored_0_makes_no_neighbour(self):
+    def test_an_explicit_zero_is_not_an_edge(self):
         graph = sp.csr_array(([0.0, 1.0, 1.0], ([0, 1, 2], [1, 0, 0])), shape=(3, 3))
-        found = metrics.neighbor_mean(np.array([[1.0], [2.0], [6.0]]), graph)
-        np.testing.assert_array_equal(found, [[3], [1], [1]])
+        means = metrics.neighbor_mean(np.array([[1.0], [2.0], [6.0]]), graph)
+        np.testing.assert_array_equal(means, [[3], [1], [1]])
 
     @pytest.mark.parametrize(
-        ("given", "kept"), [(np.float32, np.float32), (np.float64, np.float64), (int, np.float64)]
+        ("dtype", "expected"),
+        [(np.float32, np.float32), (np.float64, np.float64), (int, np.float64)],
     )
-    def test_dtypes(self, given, kept):
-        values = np.ones((30, 2), dtype=given)
-        assert metrics.neighbor_mean(values, self.graph()).dtype == kept
+    def test_float32_is_kept_and_other_dtypes_become_float64(self, dtype, expected):
+        values = np.ones((30, 2), dtype=dtype)
+        assert metrics.neighbor_mean(values, self.graph()).dtype == expected

@@ -1,4 +1,4 @@
-"""Metrics against scipy and scikit-learn, and on what these do not define."""
+"""Metrics against scipy and scikit-learn, and on constant genes."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def by_gene(score, measured, predicted):
 
 @pytest.mark.parametrize("pair", [random_pair, tied_pair])
 @pytest.mark.parametrize("shift", [0, 1e4])
-def test_pcc_is_scipys(pair, shift):
+def test_pcc_equals_scipy(pair, shift):
     measured, predicted = pair()
     expected = by_gene(lambda x, y: stats.pearsonr(x, y).statistic, measured, predicted)
-    found = metrics.pcc(measured + shift, predicted - shift)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    scores = metrics.pcc(measured + shift, predicted - shift)
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("pair", [random_pair, tied_pair])
-def test_spearman_is_scipys(pair):
+def test_spearman_equals_scipy(pair):
     measured, predicted = pair()
     expected = by_gene(lambda x, y: stats.spearmanr(x, y).statistic, measured, predicted)
     np.testing.assert_allclose(metrics.spearman(measured, predicted), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("pair", [random_pair, tied_pair])
-def test_rmse_is_scikit_learns(pair):
+def test_rmse_equals_scikit_learn(pair):
     measured, predicted = pair()
     expected = root_mean_squared_error(measured, predicted, multioutput="raw_values")
     np.testing.assert_allclose(metrics.rmse(measured, predicted), expected, rtol=1e-12)
@@ -67,14 +67,14 @@ def test_rmse_is_scikit_learns(pair):
         (metrics.explained_variance, explained_variance_score),
     ],
 )
-def test_errors_are_scikit_learns(pair, score, oracle):
+def test_errors_equal_scikit_learn(pair, score, oracle):
     measured, predicted = pair()
     expected = oracle(measured, predicted, multioutput="raw_values")
     np.testing.assert_allclose(score(measured, predicted), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("pair", [random_pair, tied_pair])
-def test_variance_ratio_is_numpys(pair):
+def test_variance_ratio_equals_numpy(pair):
     measured, predicted = pair()
     expected = predicted.var(axis=0) / measured.var(axis=0)
     np.testing.assert_allclose(metrics.variance_ratio(measured, predicted), expected, rtol=1e-12)
@@ -82,7 +82,7 @@ def test_variance_ratio_is_numpys(pair):
 
 @pytest.mark.parametrize("density", [0.02, 0.3, 0.95])
 @pytest.mark.parametrize("n_levels", [1, 3, 1000])
-def test_auc_is_scikit_learns(density, n_levels):
+def test_auc_equals_scikit_learn(density, n_levels):
     random = np.random.default_rng(0)
     measured = random.poisson(2, (N_SPOTS, N_GENES)) * (random.random((N_SPOTS, N_GENES)) < density)
     measured[:2] = [[0], [3]]
@@ -92,11 +92,11 @@ def test_auc_is_scikit_learns(density, n_levels):
 
 
 @pytest.mark.parametrize("level", [0, 2])
-def test_auc_of_a_gene_that_is_nowhere_or_everywhere_is_undefined(level):
+def test_auc_is_nan_for_a_gene_expressed_in_no_spot_or_in_all(level):
     measured, predicted = tied_pair()
     measured[:, 2] = level
-    found = metrics.auc(measured, predicted)
-    np.testing.assert_array_equal(np.isnan(found), np.arange(N_GENES) == 2)
+    scores = metrics.auc(measured, predicted)
+    np.testing.assert_array_equal(np.isnan(scores), np.arange(N_GENES) == 2)
 
 
 @settings(deadline=None)
@@ -104,16 +104,16 @@ def test_auc_of_a_gene_that_is_nowhere_or_everywhere_is_undefined(level):
     measured=hnp.arrays(np.int8, (9, 3), elements=st.integers(0, 2)),
     predicted=hnp.arrays(np.float64, (9, 3), elements=st.floats(-3, 3, width=16)),
 )
-def test_auc_mirrors_and_does_not_care_for_scale(measured, predicted):
+def test_auc_depends_on_ranks_only(measured, predicted):
     predicted = np.round(predicted, 2)
-    found = metrics.auc(measured, predicted)
-    assert np.all((found >= 0) & (found <= 1) | np.isnan(found))
-    np.testing.assert_allclose(metrics.auc(measured, -predicted), 1 - found, atol=1e-12)
-    np.testing.assert_allclose(metrics.auc(measured, np.exp(predicted)), found, atol=1e-12)
+    scores = metrics.auc(measured, predicted)
+    assert np.all((scores >= 0) & (scores <= 1) | np.isnan(scores))
+    np.testing.assert_allclose(metrics.auc(measured, -predicted), 1 - scores, atol=1e-12)
+    np.testing.assert_allclose(metrics.auc(measured, np.exp(predicted)), scores, atol=1e-12)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e5])
-def test_what_constants_have(constant):
+def test_scores_of_constant_genes(constant):
     measured, predicted = tied_pair()
     flat = np.full(measured.shape, constant)
     assert (metrics.auc(measured, flat) == 0.5).all()
@@ -133,13 +133,13 @@ def test_a_perfect_prediction():
         np.testing.assert_allclose(values, perfect[name], atol=1e-12, err_msg=name)
 
 
-def test_a_constant_error_explains_all_variance_and_counts_as_error():
+def test_a_constant_offset_changes_the_error_but_not_the_explained_variance():
     measured = random_pair()[0]
     np.testing.assert_allclose(metrics.explained_variance(measured, measured + 2), 1)
     np.testing.assert_allclose(metrics.mae(measured, measured + 2), 2)
 
 
-def test_all_scores_at_once_are_those_one_by_one():
+def test_per_gene_equals_the_single_functions():
     measured, predicted = tied_pair()
     scores = metrics.per_gene(measured, predicted)
     assert list(scores) == PER_GENE
@@ -147,23 +147,23 @@ def test_all_scores_at_once_are_those_one_by_one():
         np.testing.assert_array_equal(values, getattr(metrics, name)(measured, predicted))
 
 
-def test_an_unknown_score():
-    with pytest.raises(KeyError, match="unknown metric per gene: r2; choose from pcc, spearman, rmse"):
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(KeyError, match="r2; choose from pcc, spearman, rmse"):
         metrics.per_gene(*random_pair(), names=["pcc", "r2"])
 
 
 @pytest.mark.parametrize("score", [metrics.pcc, metrics.spearman])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e5])
-def test_a_constant_gene_scores_0_and_leaves_the_others_alone(score, constant):
+def test_a_constant_gene_scores_0_and_does_not_affect_others(score, constant):
     measured, predicted = random_pair()
     whole = score(measured, predicted)
     for side in (measured, predicted):
-        kept = side[:, 2].copy()
+        original = side[:, 2].copy()
         side[:, 2] = constant
-        found = score(measured, predicted)
-        assert found[2] == 0
-        np.testing.assert_array_equal(np.delete(found, 2), np.delete(whole, 2))
-        side[:, 2] = kept
+        scores = score(measured, predicted)
+        assert scores[2] == 0
+        np.testing.assert_array_equal(np.delete(scores, 2), np.delete(whole, 2))
+        side[:, 2] = original
 
 
 def test_a_constant_with_rounding_errors_scores_0():
@@ -182,13 +182,13 @@ def test_a_constant_with_rounding_errors_scores_0():
     slope=st.floats(0.1, 10),
     shift=st.floats(-10, 10),
 )
-def test_correlations_have_the_range_and_symmetry_of_correlations(score, values, slope, shift):
-    values = np.round(values, 3)  # what varies by less than a millionth counts as constant
+def test_correlations_are_symmetric_and_in_range(score, values, slope, shift):
+    values = np.round(values, 3)  # a range below a millionth counts as constant
     x, y = values[:, :1], values[:, 1:]
-    found = score(x, y)
-    assert found.shape == (1,)
-    assert -1 <= found[0] <= 1
-    np.testing.assert_allclose(score(y, x), found, atol=1e-12)
+    scores = score(x, y)
+    assert scores.shape == (1,)
+    assert -1 <= scores[0] <= 1
+    np.testing.assert_allclose(score(y, x), scores, atol=1e-12)
     assert score(x, x)[0] in (0, pytest.approx(1))
     np.testing.assert_allclose(metrics.pcc(slope * x + shift, y), metrics.pcc(x, y), atol=1e-6)
 
@@ -202,21 +202,21 @@ def test_float32_is_computed_in_float64():
 
 @pytest.mark.parametrize("score", [getattr(metrics, name) for name in PER_GENE])
 class TestBadInput:
-    def test_shapes_that_differ(self, score):
+    def test_different_shapes_are_refused(self, score):
         with pytest.raises(ValueError, match=r"\(4, 2\) and \(2, 4\)"):
             score(np.zeros((4, 2)), np.zeros((2, 4)))
 
-    def test_vectors(self, score):
+    def test_vectors_are_refused(self, score):
         with pytest.raises(ValueError, match=r"must both be \(n_spots, n_genes\)"):
             score(np.zeros(4), np.zeros(4))
 
-    def test_a_single_spot(self, score):
+    def test_a_single_spot_is_refused(self, score):
         with pytest.raises(ValueError, match="at least two spots, found 1"):
             score(np.zeros((1, 3)), np.zeros((1, 3)))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     @pytest.mark.parametrize("side", ["measured", "predicted"])
-    def test_values_that_are_not_finite(self, score, side, bad):
+    def test_non_finite_values_are_refused(self, score, side, bad):
         pair = dict(zip(("measured", "predicted"), random_pair(), strict=True))
         pair[side][3, 1] = bad
         with pytest.raises(ValueError, match=f"1 {side} values are NaN or infinite"):

@@ -24,7 +24,7 @@ def pair(tied):
 
 @pytest.mark.parametrize(("score", "oracle"), BOTH)
 @pytest.mark.parametrize("tied", [False, True])
-def test_it_is_scipys(score, oracle, tied):
+def test_it_equals_scipy(score, oracle, tied):
     measured, predicted = pair(tied)
     expected = [oracle(x, y).statistic for x, y in zip(measured, predicted, strict=True)]
     np.testing.assert_allclose(score(measured, predicted), expected, atol=1e-12)
@@ -34,9 +34,9 @@ def test_it_is_scipys(score, oracle, tied):
 def test_a_constant_spot_scores_0(score, oracle):
     measured, predicted = pair(tied=False)
     predicted[4] = 0.1
-    found = score(measured, predicted)
-    assert found[4] == 0
-    assert (np.delete(found, 4) != 0).all()
+    scores = score(measured, predicted)
+    assert scores[4] == 0
+    assert (np.delete(scores, 4) != 0).all()
 
 
 @pytest.mark.parametrize(("score", "oracle"), BOTH)
@@ -48,7 +48,7 @@ def test_one_spot_is_enough_and_one_gene_is_not(score, oracle):
 
 
 @pytest.mark.parametrize(("score", "oracle"), BOTH)
-def test_bad_input_is_told(score, oracle):
+def test_invalid_input_is_refused(score, oracle):
     measured, predicted = pair(tied=False)
     with pytest.raises(ValueError, match=r"\(12, 30\) and \(30, 12\)"):
         score(measured, predicted.T)

@@ -34,7 +34,7 @@ def turned(positions, degrees, pitch=137.0):
 
 
 def maps(n_genes=4, seed=0):
-    """Smooth maps, and the same with noise, of unlike scales."""
+    """Smooth maps, and noisy copies on another scale."""
     random = np.random.default_rng(seed)
     noise = random.normal(size=(n_genes, *SHAPE))
     measured = np.stack([gaussian_filter(gene, 2) for gene in noise]).reshape(n_genes, -1).T
@@ -46,38 +46,38 @@ def scaled(values):
     return (values - values.min()) / (values.max() - values.min())
 
 
-class TestGrid:
+class TestRaster:
     @pytest.mark.parametrize("lattice", [square, hexagonal])
     @pytest.mark.parametrize("degrees", [0, 3, 45, 90, 127])
     @pytest.mark.parametrize("jitter", [0, 0.04])
-    def test_every_spot_of_a_lattice_has_its_pixel(self, lattice, degrees, jitter):
+    def test_every_spot_of_a_lattice_has_one_pixel(self, lattice, degrees, jitter):
         positions = lattice()
         positions += jitter * np.random.default_rng(0).normal(size=positions.shape)
-        grid = rasterize(turned(positions, degrees))
-        shown, times = np.unique(grid.spot[grid.inside], return_counts=True)
+        raster = rasterize(turned(positions, degrees))
+        shown, times = np.unique(raster.spot[raster.inside], return_counts=True)
         assert len(shown) >= 0.995 * len(positions)
         assert np.mean(times > 1) < 0.04
 
     @pytest.mark.parametrize("lattice", [square, hexagonal])
-    def test_neighbouring_pixels_are_neighbouring_spots(self, lattice):
+    def test_neighbouring_pixels_show_neighbouring_spots(self, lattice):
         positions = turned(lattice(), 20)
-        grid = rasterize(positions)
+        raster = rasterize(positions)
         for axis in (0, 1):
-            apart = np.linalg.norm(np.diff(positions[grid.spot], axis=axis), axis=2)
-            both = np.minimum(*(np.delete(grid.inside, end, axis=axis) for end in (0, -1)))
-            np.testing.assert_allclose(apart[both], 137, rtol=1e-6)
+            distances = np.linalg.norm(np.diff(positions[raster.spot], axis=axis), axis=2)
+            both = np.minimum(*(np.delete(raster.inside, end, axis=axis) for end in (0, -1)))
+            np.testing.assert_allclose(distances[both], 137, rtol=1e-6)
 
-    def test_holes_and_outlines_stay(self):
+    def test_holes_and_outlines_are_preserved(self):
         positions = square()
         hole = np.linalg.norm(positions - [9, 6], axis=1) < 3
-        grid = rasterize(turned(positions[~hole], 0))
-        assert grid.spot.shape == SHAPE
-        np.testing.assert_array_equal(grid.inside.ravel(), ~hole)
+        raster = rasterize(turned(positions[~hole], 0))
+        assert raster.spot.shape == SHAPE
+        np.testing.assert_array_equal(raster.inside.ravel(), ~hole)
 
-    def test_cells_are_shown_by_the_nearest_pixel(self):
+    def test_most_cells_are_shown(self):
         positions = np.random.default_rng(0).uniform(size=(500, 2))
-        grid = rasterize(positions)
-        assert len(np.unique(grid.spot)) > 0.85 * len(positions)
+        raster = rasterize(positions)
+        assert len(np.unique(raster.spot)) > 0.85 * len(positions)
 
     @pytest.mark.parametrize(
         ("positions", "message"),
@@ -90,57 +90,57 @@ class TestGrid:
             ([[0, 0], [0, 1], [1, 0], [9000, 9000]], "4 spots, 1 apart, spread over 9,001 × 9,001"),
         ],
     )
-    def test_bad_positions_are_told(self, positions, message):
+    def test_invalid_positions_are_refused(self, positions, message):
         with pytest.raises(ValueError, match=message):
             rasterize(check_positions(positions))
 
 
 class TestSSIM:
-    def test_on_a_full_square_it_is_scikit_images(self):
+    def test_on_a_full_square_it_equals_scikit_image(self):
         measured, predicted = maps()
         expected = []
         for gene in range(measured.shape[1]):
             pictures = [scaled(side[:, gene]).reshape(SHAPE) for side in (measured, predicted)]
             full = structural_similarity(*pictures, data_range=1, full=True)[1]
             expected.append(full.mean())
-        found = metrics.ssim(measured, predicted, square())
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
-        assert (found < 0.98).all()
+        scores = metrics.ssim(measured, predicted, square())
+        np.testing.assert_allclose(scores, expected, rtol=1e-12)
+        assert (scores < 0.98).all()
 
     @pytest.mark.parametrize("lattice", [square, hexagonal])
-    def test_the_order_of_spots_and_the_place_of_the_section_do_not_matter(self, lattice):
+    def test_it_is_invariant_to_spot_order_rotation_and_position(self, lattice):
         measured, predicted = maps()
         expected = metrics.ssim(measured, predicted, lattice())
         order = np.random.default_rng(0).permutation(len(measured))
         positions = turned(lattice(), 90)[order]
-        found = metrics.ssim(measured[order], predicted[order], positions)
-        np.testing.assert_allclose(found, expected, atol=0.02 * (lattice is hexagonal) + 1e-9)
+        scores = metrics.ssim(measured[order], predicted[order], positions)
+        np.testing.assert_allclose(scores, expected, atol=0.02 * (lattice is hexagonal) + 1e-9)
 
-    def test_scale_does_not_matter_and_noise_does(self):
+    def test_it_is_invariant_to_scale_and_decreases_with_noise(self):
         measured, predicted = maps()
         np.testing.assert_allclose(metrics.ssim(measured, 3 * measured - 2, square()), 1)
         noisy = predicted + 0.5 * np.random.default_rng(1).normal(size=predicted.shape)
         close, far = (metrics.ssim(measured, side, square()) for side in (predicted, noisy))
         assert (close > far + 0.1).all()
 
-    def test_background_is_no_agreement(self):
+    def test_background_does_not_count_as_agreement(self):
         positions = square()
         disc = np.linalg.norm(positions - [9, 6.5], axis=1) < 5
         random = np.random.default_rng(0)
         measured, predicted = random.normal(size=(2, disc.sum(), 20))
-        found = metrics.ssim(measured, predicted, positions[disc])
-        assert abs(found.mean()) < 0.1
+        scores = metrics.ssim(measured, predicted, positions[disc])
+        assert abs(scores.mean()) < 0.1
 
     @pytest.mark.parametrize("side", [0, 1])
     def test_a_constant_gene_scores_0(self, side):
         sides = [part.copy() for part in maps()]
         whole = metrics.ssim(*sides, square())
         sides[side][:, 2] = 0.1
-        found = metrics.ssim(*sides, square())
-        assert found[2] == 0
-        np.testing.assert_array_equal(np.delete(found, 2), np.delete(whole, 2))
+        scores = metrics.ssim(*sides, square())
+        assert scores[2] == 0
+        np.testing.assert_array_equal(np.delete(scores, 2), np.delete(whole, 2))
 
-    def test_small_sections_have_smaller_windows(self):
+    def test_small_sections_use_smaller_windows(self):
         positions = square()
         small = (positions < 4).all(axis=1)
         measured, predicted = (side[small] for side in maps())
@@ -148,14 +148,14 @@ class TestSSIM:
         line = positions[:, 1] < 2
         assert np.isnan(metrics.ssim(*(side[line] for side in maps()), positions[line])).all()
 
-    def test_positions_of_other_spots_are_told(self):
+    def test_positions_of_another_length_are_refused(self):
         with pytest.raises(ValueError, match=r"positions must be \(266, 2\): \(265, 2\)"):
             metrics.ssim(*maps(), square()[1:])
 
 
 class TestMoransI:
     @pytest.mark.parametrize("tied", [False, True])
-    def test_it_is_squidpys(self, tied):
+    def test_it_equals_squidpy(self, tied):
         values = np.round(maps(6)[0], 0 if tied else 9)
         table = ad.AnnData(values, obs=pd.DataFrame(index=[f"s{i}" for i in range(len(values))]))
         table.obsm["spatial"] = hexagonal()
@@ -164,47 +164,47 @@ class TestMoransI:
             table, mode="moran", genes=list(table.var_names), show_progress_bar=False
         )
         expected = table.uns["moranI"].loc[table.var_names, "I"]
-        found = metrics.morans_i(values, table.obsp["spatial_connectivities"])
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        scores = metrics.morans_i(values, table.obsp["spatial_connectivities"])
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
     def test_smooth_random_and_alternating_maps(self):
         positions = square()
-        near = sp.csr_array(np.abs(positions[:, None] - positions[None]).sum(axis=2) == 1)
+        graph = sp.csr_array(np.abs(positions[:, None] - positions[None]).sum(axis=2) == 1)
         random = np.random.default_rng(0).normal(size=(len(positions), 200))
         chess = positions.sum(axis=1, keepdims=True) % 2
         smooth = positions[:, :1]
-        assert metrics.morans_i(smooth, near)[0] > 0.9
-        assert metrics.morans_i(chess, near)[0] == pytest.approx(-1)
+        assert metrics.morans_i(smooth, graph)[0] > 0.9
+        assert metrics.morans_i(chess, graph)[0] == pytest.approx(-1)
         expected = -1 / (len(positions) - 1)
-        assert metrics.morans_i(random, near).mean() == pytest.approx(expected, abs=0.01)
+        assert metrics.morans_i(random, graph).mean() == pytest.approx(expected, abs=0.01)
 
-    def test_constants_lone_spots_and_the_diagonal(self):
+    def test_constant_genes_isolated_spots_and_the_diagonal(self):
         values = np.array([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0], [9.0, 5.0]])
         graph = np.zeros((4, 4))
         graph[[0, 1], [1, 0]] = 3
-        found = metrics.morans_i(values, graph)
+        scores = metrics.morans_i(values, graph)
         centered = values[:, 0] - 4
         expected = 2 * centered[0] * centered[1] / 2 / np.mean(centered**2)
-        np.testing.assert_allclose(found, [expected, 0])
-        np.testing.assert_array_equal(metrics.morans_i(values, graph + 7 * np.eye(4)), found)
+        np.testing.assert_allclose(scores, [expected, 0])
+        np.testing.assert_array_equal(metrics.morans_i(values, graph + 7 * np.eye(4)), scores)
         assert (metrics.morans_i(values, np.zeros((4, 4))) == 0).all()
 
     @pytest.mark.parametrize(
         ("graph", "message"),
         [
-            (np.ones((3, 3)), r"\(n_spots, n_spots\), here \(4, 4\): \(3, 3\)"),
+            (np.ones((3, 3)), r"the graph must be \(4, 4\): \(3, 3\)"),
             (sp.csr_array((4, 5)), r"\(4, 4\): \(4, 5\)"),
             (-np.eye(4), "4 weights of the graph are negative, NaN or infinite"),
             (np.full((4, 4), np.nan), "16 weights"),
         ],
     )
     @pytest.mark.parametrize("function", [metrics.morans_i, metrics.neighbor_mean])
-    def test_bad_graphs_are_told(self, graph, message, function):
+    def test_invalid_graphs_are_refused(self, graph, message, function):
         with pytest.raises(ValueError, match=message):
             function(np.ones((4, 2)), graph)
 
     @pytest.mark.parametrize("function", [metrics.morans_i, metrics.neighbor_mean])
-    def test_bad_values_are_told(self, function):
+    def test_invalid_values_are_refused(self, function):
         with pytest.raises(ValueError, match=r"values must be \(n_spots, n_genes\): \(4,\)"):
             function(np.ones(4), np.ones((4, 4)))
         with pytest.raises(ValueError, match=r"^2 values are NaN or infinite, among genes 0"):

@@ -1,4 +1,4 @@
-"""Correlations between genes, and clusters, against numpy and scikit-learn."""
+"""Correlations between genes, and clusters, compared with numpy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair(seed=0):
 
 
 def clustered(seed=0):
-    """Three far-away clusters, and which each spot is of."""
+    """Three distant clusters, and the cluster of each spot."""
     random = np.random.default_rng(seed)
     truth = random.integers(3, size=N_SPOTS)
     centers = 20 * random.normal(size=(3, N_GENES))
@@ -32,7 +32,7 @@ def clustered(seed=0):
 
 class TestGeneCorrelation:
     @pytest.mark.parametrize("block", [2**24, 7 * N_GENES])
-    def test_it_is_numpys(self, block, monkeypatch):
+    def test_it_equals_numpy(self, block, monkeypatch):
         monkeypatch.setattr(_blocks, "_BLOCK", block)
         measured, predicted = pair()
         upper = np.triu_indices(N_GENES, k=1)
@@ -40,20 +40,20 @@ class TestGeneCorrelation:
         expected = np.corrcoef(*sides)[0, 1]
         assert metrics.gene_correlation(measured, predicted) == pytest.approx(expected, abs=1e-12)
 
-    def test_scale_and_shift_of_genes_do_not_matter(self):
+    def test_it_is_invariant_to_scale_and_shift_of_genes(self):
         measured, _ = pair()
         slope = np.linspace(0.1, 9, N_GENES)
-        found = metrics.gene_correlation(measured, slope * measured - slope)
-        assert found == pytest.approx(1)
+        result = metrics.gene_correlation(measured, slope * measured - slope)
+        assert result == pytest.approx(1)
 
-    def test_genes_predicted_from_others_keep_nothing(self):
+    def test_shuffled_genes_lose_the_correlations(self):
         measured, predicted = pair()
         shuffled = np.random.default_rng(3).permutation(N_GENES)
-        kept = metrics.gene_correlation(measured, predicted)
-        assert kept > 0.6
-        assert metrics.gene_correlation(measured, predicted[:, shuffled]) < kept - 0.3
+        correlation = metrics.gene_correlation(measured, predicted)
+        assert correlation > 0.6
+        assert metrics.gene_correlation(measured, predicted[:, shuffled]) < correlation - 0.3
 
-    def test_a_constant_gene_correlates_with_none(self):
+    def test_a_constant_gene_has_correlation_0(self):
         measured, predicted = pair()
         predicted[:, 2] = 0.1
         upper = np.triu_indices(N_GENES, k=1)
@@ -67,7 +67,7 @@ class TestGeneCorrelation:
         measured, _ = pair()
         assert metrics.gene_correlation(measured, np.full(measured.shape, 0.1)) == 0
 
-    def test_bad_input_is_told(self):
+    def test_invalid_input_is_refused(self):
         measured, predicted = pair()
         with pytest.raises(ValueError, match="at least three genes, found 2"):
             metrics.gene_correlation(measured[:, :2], predicted[:, :2])
@@ -76,35 +76,37 @@ class TestGeneCorrelation:
 
 
 class TestClusters:
-    def test_they_are_scikit_learns(self):
+    def test_they_equal_scikit_learn(self):
         measured, predicted = pair()
-        found = [
+        result = [
             KMeans(4, n_init=10, random_state=0).fit_predict(
                 PCA(N_GENES, svd_solver="full").fit_transform(side)
             )
             for side in (measured, predicted)
         ]
         agreement = metrics.cluster_agreement(measured, predicted, n_clusters=4)
-        assert agreement.ari == pytest.approx(adjusted_rand_score(*found), abs=0.1)
-        assert agreement.nmi == pytest.approx(normalized_mutual_info_score(*found), abs=0.1)
+        assert agreement.ari == pytest.approx(adjusted_rand_score(*result), abs=0.1)
+        assert agreement.nmi == pytest.approx(normalized_mutual_info_score(*result), abs=0.1)
 
-    def test_components_are_scikit_learns(self, monkeypatch):
+    def test_components_equal_scikit_learn(self, monkeypatch):
         monkeypatch.setattr(_structure, "_N_COMPONENTS", 3)
         monkeypatch.setattr(_blocks, "_BLOCK", 7 * N_GENES)
         measured, _ = pair()
-        seen = {}
+        captured = {}
 
         class Spy(KMeans):
             def fit_predict(self, components):
-                seen["components"] = components
+                captured["components"] = components
                 return super().fit_predict(components)
 
         monkeypatch.setattr(_structure, "KMeans", Spy)
         metrics.cluster_agreement(np.arange(N_SPOTS) % 2, measured)
         expected = PCA(3, svd_solver="full").fit_transform(measured)
-        np.testing.assert_allclose(np.abs(seen["components"][:, ::-1]), np.abs(expected), atol=1e-8)
+        np.testing.assert_allclose(
+            np.abs(captured["components"][:, ::-1]), np.abs(expected), atol=1e-8
+        )
 
-    def test_planted_clusters_are_found(self):
+    def test_planted_clusters_are_recovered(self):
         measured, truth = clustered()
         agreement = metrics.cluster_agreement(measured, 3 * measured + 5, n_clusters=3)
         assert (agreement.ari, agreement.nmi) == pytest.approx((1, 1))
@@ -112,7 +114,7 @@ class TestClusters:
         assert metrics.cluster_agreement(names, measured).ari == pytest.approx(1)
         assert metrics.cluster_agreement(names.tolist(), measured).nmi == pytest.approx(1)
 
-    def test_other_clusters_agree_by_chance_only(self):
+    def test_unrelated_clusters_agree_by_chance_only(self):
         measured, _ = clustered(0)
         other, _ = clustered(1)
         agreement = metrics.cluster_agreement(measured, other, n_clusters=3)
@@ -125,12 +127,12 @@ class TestClusters:
         agreement = metrics.cluster_agreement(measured, flat, n_clusters=3)
         assert (agreement.ari, agreement.nmi) == (0, 0)
 
-    def test_fewer_distinct_spots_than_clusters_are_no_warning(self):
+    def test_fewer_distinct_spots_than_clusters_give_no_warning(self):
         measured, _ = clustered()
         two = np.repeat([[0.0], [1.0]], N_SPOTS // 2, axis=0) * np.ones(N_GENES)
         assert -0.5 <= metrics.cluster_agreement(measured, two, n_clusters=3).ari <= 1
 
-    def test_the_seed_decides(self):
+    def test_the_seed_determines_the_result(self):
         measured, predicted = pair()
         one, again = (
             metrics.cluster_agreement(measured, predicted, n_clusters=8, seed=1) for _ in range(2)
@@ -144,11 +146,11 @@ class TestClusters:
             (np.zeros((N_SPOTS, N_GENES)), {"n_clusters": 1}, "n_clusters must be 2 to 90, .*: 1"),
             (np.zeros((N_SPOTS, N_GENES)), {"n_clusters": 91}, "2 to 90, .*: 91"),
             (["one"] * N_SPOTS, {}, "n_clusters must be 2 to 90, .*: 1"),
-            (["one", "two"], {}, "there are 2 labels for 90 spots"),
-            (["one"] * 88 + [None, np.nan], {}, "2 spots have no label: leave them out"),
+            (["one", "two"], {}, "found 2 labels for 90 spots"),
+            (["one"] * 88 + [None, np.nan], {}, "2 spots have no label: exclude them"),
         ],
     )
-    def test_bad_input_is_told(self, measured, options, message):
+    def test_invalid_input_is_refused(self, measured, options, message):
         _, predicted = pair()
         with pytest.raises(ValueError, match=message):
             metrics.cluster_agreement(

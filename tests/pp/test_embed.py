@@ -329,8 +329,8 @@ def feature_map(tiles):
         (mean_colour, {"tile_um": 10, "n_subtiles": 30}, ValueError, "n_subtiles=30: .* 20 px"),
         ("textures", {}, KeyError, "texture"),
         (lambda tiles: tiles.mean((-2, -1)), {}, ValueError, "lambda"),
-        (not_finite, {}, ValueError, "gave NaN or infinity"),
-        (feature_map, {}, ValueError, "must give one tensor"),
+        (not_finite, {}, ValueError, "returned NaN or infinity"),
+        (feature_map, {}, ValueError, "instead of a tensor"),
         (3, {}, TypeError, "An encoder is a name"),
     ],
 )

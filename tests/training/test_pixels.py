@@ -12,7 +12,7 @@ from torch import nn
 
 from stpredict.nn import TileCNN
 from stpredict.nn._tiles import symmetry
-from stpredict.tiles import place, read_tiles
+from stpredict.tiles import read_tiles, tile_windows
 from stpredict.training import Augmentation, Measured, Pixels, TileBatch, TileStream
 from stpredict.training._pixels import cached, described
 
@@ -134,7 +134,7 @@ def centers_of(n=N, px=100):
 
 
 def test_the_cache_is_what_reading_directly_gives():
-    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
+    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
     direct = np.empty((N, 3, PX, PX), dtype=np.uint8)
     order = []
     for rows, tiles in read_tiles(windows, tile_px=PX, batch_size=16):
@@ -152,7 +152,7 @@ def test_the_cache_is_what_reading_directly_gives():
 
 
 def test_the_cache_goes_when_training_fails():
-    windows = place([image_of()], centers_of(), side=PX, tile_px=PX)
+    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
     folders = []
 
     def train():
@@ -169,7 +169,7 @@ def test_streamed_and_cached_tiles_give_the_same_predictions():
     torch.manual_seed(0)
     network = TileCNN(G, tile_px=16).eval()
     nn.init.normal_(network.head.weight)
-    windows = place([image_of()], centers_of(), side=16, tile_px=16)
+    windows = tile_windows([image_of()], centers_of(), side=16, tile_px=16)
     streamed = predicted(network, read_tiles(windows, tile_px=16, batch_size=7))
     with cached(read_tiles(windows, tile_px=16), n=N, tile_px=16) as cache:
         stored = predicted(network, in_order(cache))

@@ -14,7 +14,7 @@ from stpredict._sdata import _sections
 from stpredict._sdata._recipe import stain_difference
 from stpredict._settings import settings
 from stpredict.encoders._embed import tile_side_px
-from stpredict.tiles import place, read_tiles, resize
+from stpredict.tiles import read_tiles, resize, tile_windows
 from stpredict.training import TileStream
 from stpredict.training._pixels import cached, described
 
@@ -69,7 +69,7 @@ def stream(
     tile_px = recipe["tile_px"]
     with tqdm(total=total, desc=description, unit="tile", disable=settings.verbosity < 1) as bar:
         for section in found:
-            windows = place(
+            windows = tile_windows(
                 section.levels,
                 section.centers,
                 side=recipe["tile_um"] / section.mpp,

@@ -1,12 +1,18 @@
-"""Where measured spots belong in an image: evidence, motions, and the search for the best one.
-
-Arrays only; lengths in µm from the corner of the image, x before y.
-"""
+"""Estimate the motion that aligns measured spots with an image, in µm."""
 
 from __future__ import annotations
 
 from stpredict.alignment._evidence import Evidence, pitch_of, rim_of
-from stpredict.alignment._motion import apply, motion
-from stpredict.alignment._search import MOTIONS, Estimate, estimate
+from stpredict.alignment._motion import motion_matrix, move_points
+from stpredict.alignment._search import MOTIONS, MotionEstimate, estimate_motion
 
-__all__ = ["MOTIONS", "Estimate", "Evidence", "apply", "estimate", "motion", "pitch_of", "rim_of"]
+__all__ = [
+    "MOTIONS",
+    "Evidence",
+    "MotionEstimate",
+    "estimate_motion",
+    "motion_matrix",
+    "move_points",
+    "pitch_of",
+    "rim_of",
+]

@@ -1,7 +1,4 @@
-"""What says where the spots of a section belong, and how well a motion agrees with it.
-
-Arrays only; lengths in µm from the corner of the image, x before y.
-"""
+"""Evidence for the position of the spots of a section in its image."""
 
 from __future__ import annotations
 
@@ -12,35 +9,37 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from stpredict.alignment._motion import apply
+from stpredict.alignment._motion import move_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Directions in which the surroundings of a spot are probed.
+#: Directions in which points around a spot are placed.
 _N_DIRECTIONS = 24
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What says where the spots of a section belong.
+    """Evidence for the position of the spots of a section.
+
+    Positions are in µm from the corner of the image, x before y.
 
     Attributes
     ----------
     tissue
-        (h, w) in [0, 1]: how much tissue a spot at that place lies on.
+        (h, w) in [0, 1], share of tissue below a spot at that position.
     features
-        (d, h, w): what the image shows at that place.
+        (d, h, w), image features at that position.
     um_per_px
-        Side of a pixel of both in µm.
+        Side of a pixel of `tissue` and `features` in µm.
     centers
         (n, 2) positions of the spots.
     rim
-        (m, 2) places one pitch beside the outermost spots, where none was measured.
+        (m, 2) points one pitch outside the outermost spots, without spots.
     rim_owner
-        (m,) which spot each of them is beside.
+        (m,) index of the spot next to each rim point.
     expression
-        (n, k) standardised components of what was measured.
+        (n, k) standardised components of the measured expression.
     pitch
         Distance between neighbouring spots.
     """
@@ -57,33 +56,34 @@ class Evidence:
     def signals(self, matrix: NDArray[np.float64]) -> tuple[float, float]:
         """Tissue contrast and explained variance after a motion.
 
-        The contrast is the tissue under the outermost spots less that under their rim; the
-        explained variance is that of a linear regression of the expression on the image's
-        features, mean over components. Both are at most 1, and flat where they know nothing.
+        The explained variance is that of a linear regression of the expression on the image
+        features, mean over components. Both signals are at most 1, and constant without evidence.
         """
-        centers = apply(matrix, self.centers)
-        explained = explained_variance(basis_of(self.at(centers)), self.expression)
-        return self.contrast(matrix), explained
+        basis = orthonormal_basis(self.features_at(move_points(matrix, self.centers)))
+        return self.contrast(matrix), explained_share(basis, self.expression)
 
     def contrast(self, matrix: NDArray[np.float64]) -> float:
-        """Tissue under the outermost spots less that under their rim, after a motion."""
-        centers, rim = apply(matrix, self.centers), apply(matrix, self.rim)
-        known = self._inside(rim)  # beyond the border of the image, nothing is known
-        if not known.any():
+        """Tissue below the outermost spots minus tissue below their rim, after a motion."""
+        centers, rim = move_points(matrix, self.centers), move_points(matrix, self.rim)
+        inside = self._inside(rim)  # rim points outside the image carry no evidence
+        if not inside.any():
             return 0.0
-        outermost = centers[self.rim_owner[known]]
-        under = np.where(self._inside(outermost), self._at(self.tissue[None], outermost)[:, 0], 0)
-        return float((under - self._at(self.tissue[None], rim[known])[:, 0]).mean())
+        outermost = centers[self.rim_owner[inside]]
+        tissue = self._sample(self.tissue[None], outermost)[:, 0]
+        below_spots = np.where(self._inside(outermost), tissue, 0)
+        return float((below_spots - self._sample(self.tissue[None], rim[inside])[:, 0]).mean())
 
-    def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Features of the image at some places, (n, d)."""
-        return self._at(self.features, points)
+    def features_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Image features at points (n, 2), interpolated, (n, d)."""
+        return self._sample(self.features, points)
 
     def _inside(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         edge = np.array(self.tissue.shape[::-1]) * self.um_per_px
         return np.asarray(((points >= 0) & (points <= edge)).all(axis=1))
 
-    def _at(self, maps: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _sample(
+        self, maps: NDArray[np.floating], points: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         x, y = (points / self.um_per_px - 0.5).T
         return np.column_stack(
             [ndimage.map_coordinates(each, [y, x], order=1, mode="nearest") for each in maps]
@@ -91,7 +91,7 @@ class Evidence:
 
 
 def pitch_of(centers: NDArray[np.float64]) -> float:
-    """Distance of neighbouring spots: the median to the nearest."""
+    """Median distance to the nearest spot."""
     distance, _ = cKDTree(centers).query(centers, k=2)
     return float(np.median(distance[:, 1]))
 
@@ -99,33 +99,32 @@ def pitch_of(centers: NDArray[np.float64]) -> float:
 def rim_of(
     centers: NDArray[np.float64], pitch: float
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Places one pitch from a spot and from no other spot less, and the spot each belongs to."""
+    """Points one pitch from a spot and not closer to any other, and the index of that spot."""
     angles = np.arange(_N_DIRECTIONS) * 2 * np.pi / _N_DIRECTIONS
     around = centers[:, None] + pitch * np.column_stack([np.cos(angles), np.sin(angles)])
     points, owner = around.reshape(-1, 2), np.repeat(np.arange(len(centers)), _N_DIRECTIONS)
     distance, _ = cKDTree(centers).query(points)
-    # lattices are not drawn to the last µm
-    free = distance > 0.95 * pitch
+    free = distance > 0.95 * pitch  # tolerance for irregular lattices
     return points[free], owner[free]
 
 
-def basis_of(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal basis of centred features, (n, at most d)."""
+def orthonormal_basis(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal basis of the centred features, (n, rank)."""
     centered = features - features.mean(axis=0)
     scale = centered.std(axis=0)
     varies = scale > 1e-9
     if not varies.any():
         return np.zeros((len(features), 0))
     basis, singular, _ = np.linalg.svd(centered[:, varies] / scale[varies], full_matrices=False)
-    used: NDArray[np.float64] = basis[:, singular > 1e-6 * singular[0]]
-    return used
+    # collinear features must not count twice
+    return np.asarray(basis[:, singular > 1e-6 * singular[0]])
 
 
-def explained_variance(basis: NDArray[np.float64], expression: NDArray[np.float64]) -> float:
-    """Share of the variance that a linear regression explains, mean over columns that vary."""
-    spread = expression - expression.mean(axis=0)
-    total = (spread**2).sum(axis=0)
+def explained_share(basis: NDArray[np.float64], expression: NDArray[np.float64]) -> float:
+    """Share of variance that a linear regression explains, mean over columns that vary."""
+    centered = expression - expression.mean(axis=0)
+    total = (centered**2).sum(axis=0)
     varies = total > 0
     if not varies.any():
         return 0.0
-    return float((((basis.T @ spread[:, varies]) ** 2).sum(axis=0) / total[varies]).mean())
+    return float((((basis.T @ centered[:, varies]) ** 2).sum(axis=0) / total[varies]).mean())

@@ -1,4 +1,4 @@
-"""Motions of points in the plane."""
+"""Rigid and similarity motions of points."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def motion(
+def motion_matrix(
     shift: Sequence[float], *, angle: float = 0.0, log_scale: float = 0.0, center: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Matrix (3, 3) of a rotation and scaling about a centre, and a shift.
+    """Matrix (3, 3) of a rotation and scaling about a centre, followed by a shift.
 
     The angle is in degrees, from x towards y.
     """
     radians, scale = np.deg2rad(angle), np.exp(log_scale)
-    turn = scale * np.array(
+    rotation = scale * np.array(
         [[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]]
     )
     matrix = np.eye(3)
-    matrix[:2, :2] = turn
-    matrix[:2, 2] = np.asarray(center) - turn @ np.asarray(center) + np.asarray(shift)
+    matrix[:2, :2] = rotation
+    matrix[:2, 2] = np.asarray(center) - rotation @ np.asarray(center) + np.asarray(shift)
     return matrix
 
 
-def apply(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move points, (n, 2)."""
+def move_points(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply a matrix (3, 3) to points (n, 2)."""
     moved: NDArray[np.float64] = points @ matrix[:2, :2].T + matrix[:2, 2]
     return moved

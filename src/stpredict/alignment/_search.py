@@ -1,43 +1,44 @@
-"""The search for the motion that agrees best with the evidence.
-
-Arrays only; lengths in µm from the corner of the image, x before y.
-"""
+"""Search for the motion that agrees best with the evidence."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import optimize
 from scipy.spatial import cKDTree
 
-from stpredict.alignment._evidence import Evidence, basis_of, explained_variance
-from stpredict.alignment._motion import motion
+from stpredict.alignment._evidence import Evidence, explained_share, orthonormal_basis
+from stpredict.alignment._motion import motion_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-#: Motions, and what each adds to a shift.
-MOTIONS = {"translation": (), "rigid": ("angle",), "similarity": ("angle", "log_scale")}
-#: Coarse search: how far, and in steps of what; degrees, and natural logarithm of the scale.
+#: Parameters of each kind of motion in addition to the shift.
+MOTIONS: dict[str, tuple[str, ...]] = {
+    "translation": (),
+    "rigid": ("angle",),
+    "similarity": ("angle", "log_scale"),
+}
+#: Range and step of the coarse search, in degrees and natural logarithm of the scale.
 _REACH = {"angle": 5.0, "log_scale": 0.05}
 _STEP = {"angle": 2.5, "log_scale": 0.05}
-#: Steps of the coarse search in pitches; both signals are about two pitches wide.
+#: Step of the coarse search in pitches. Both signals are about two pitches wide.
 _SHIFT_STEP = 1 / 3
 #: Starting points of the fine search.
 _N_STARTS = 3
-#: Spots and rim points looked at, at most: more do not move the estimate.
-_MOST_POINTS = 4000
-#: Weight of the tissue contrast: on phantoms, where the truth is known, half leaves spots closer to
-#: it than all (which follows the detected outline too far) or none.
-_OUTLINE = 0.5
-#: Sections in their places gain up to 0.02; shifts of a quarter of a pitch take more.
-_LEAST_GAIN = 0.03
-#: All symmetries of the square but the identity.
+#: Largest number of spots that are used; more do not change the estimate.
+_MAX_POINTS = 4000
+#: Weight of the tissue contrast. On phantoms with a known motion, 0.5 has a smaller error than
+#: 1 (which follows the detected outline too closely) and 0.
+_CONTRAST_WEIGHT = 0.5
+#: Correctly placed sections gain up to 0.02; a shift of a quarter of a pitch gains more.
+_MIN_GAIN = 0.03
+#: All symmetries of the square except the identity.
 _SYMMETRIES = (
     ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0)),
     ((-1, 0), (0, 1)), ((1, 0), (0, -1)), ((0, 1), (1, 0)), ((0, -1), (-1, 0)),
@@ -45,18 +46,18 @@ _SYMMETRIES = (
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The best motion found, beside no motion.
+class MotionEstimate:
+    """The best motion, and its signals compared with no motion.
 
     Attributes
     ----------
     matrix
         (3, 3) motion in µm.
     before, after
-        Tissue contrast and explained variance without and with it.
+        Tissue contrast and explained variance without and with the motion.
     noise
-        Gain in explained variance that a search finds where there is nothing to find: the largest
-        of seven, with the section's expression turned and mirrored, which keeps its patterns.
+        Gain in explained variance by chance: the largest of seven searches with the expression of
+        the section rotated and mirrored, which preserves its patterns.
     shifts
         (s,) shifts of the coarse search in µm.
     surface
@@ -72,52 +73,54 @@ class Estimate:
 
     @property
     def gain(self) -> float:
-        """What the motion adds to the score."""
+        """Increase of the score by the motion."""
         return score(self.after) - score(self.before)
 
     @property
     def required(self) -> float:
-        """What the gain must exceed: chance, and what sections gain that are in their places."""
-        return max(self.noise, _LEAST_GAIN)
+        """Threshold for the gain: the gain by chance, and that of correctly placed sections."""
+        return max(self.noise, _MIN_GAIN)
 
     @property
     def is_better(self) -> bool:
-        """Whether the gain is more than is required."""
+        """Whether the gain exceeds the threshold."""
         return self.gain > self.required
 
 
 def score(signals: tuple[float, float]) -> float:
-    """What is searched for the highest: half the tissue contrast, and the explained variance."""
+    """Objective of the search: weighted tissue contrast plus explained variance."""
     contrast, explained = signals
-    return _OUTLINE * contrast + explained
+    return _CONTRAST_WEIGHT * contrast + explained
 
 
-def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
-    """Find the motion with the highest score, coarse to fine.
+def estimate_motion(
+    evidence: Evidence, *, kind: Literal["translation", "rigid", "similarity"], max_shift: float
+) -> MotionEstimate:
+    """Find the motion with the highest score, by a coarse grid search and a fine local search.
 
     Parameters
     ----------
     evidence
-        Of one section.
+        Evidence of one section.
     kind
-        One of `MOTIONS`.
+        Kind of motion.
     max_shift
-        Longest shift in x and in y, µm.
+        Largest shift in x and in y in µm.
     """
-    seen = _subset(evidence)
+    subset = _subset(evidence)
     center = evidence.centers.mean(axis=0)
     extra = MOTIONS[kind]
     n_steps = max(1, round(max_shift / (_SHIFT_STEP * evidence.pitch)))
     shifts = np.linspace(-max_shift, max_shift, 2 * n_steps + 1)
-    turns = [np.arange(-_REACH[name], _REACH[name] + 1e-9, _STEP[name]) for name in extra]
+    grids = [np.arange(-_REACH[name], _REACH[name] + 1e-9, _STEP[name]) for name in extra]
 
     def matrix_of(parameters: Sequence[float]) -> NDArray[np.float64]:
         values = dict(zip(extra, parameters[2:], strict=True))
-        return motion(parameters[:2], **values, center=center)
+        return motion_matrix(parameters[:2], **values, center=center)
 
-    candidates = list(itertools.product(shifts, shifts, *turns))
-    scores = np.array([score(seen.signals(matrix_of(each))) for each in candidates])
-    # peaks of the coarse search that are apart from one another
+    candidates = list(itertools.product(shifts, shifts, *grids))
+    scores = np.array([score(subset.signals(matrix_of(each))) for each in candidates])
+    # start from the best grid points that are at least half a pitch from each other
     starts: list[tuple[float, ...]] = []
     for index in np.argsort(-scores):
         start = candidates[index]
@@ -125,11 +128,12 @@ def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
             starts.append(start)
         if len(starts) == _N_STARTS:
             break
+    # parameters are divided by half a grid step or a quarter of a pitch, to have similar scales
     units = np.array([evidence.pitch / 4, evidence.pitch / 4, *(_STEP[name] / 2 for name in extra)])
     reach = np.array([max_shift, max_shift, *(_REACH[name] for name in extra)])
     fits = [
         optimize.minimize(
-            lambda scaled: -score(seen.signals(matrix_of(scaled * units))),
+            lambda scaled: -score(subset.signals(matrix_of(scaled * units))),
             np.asarray(start) / units,
             method="Nelder-Mead",
             bounds=list(zip(-reach / units, reach / units, strict=True)),
@@ -139,15 +143,15 @@ def estimate(evidence: Evidence, *, kind: str, max_shift: float) -> Estimate:
         for start in starts
     ]  # fmt: skip
     matrix = matrix_of(min(fits, key=lambda fit: fit.fun).x * units)
-    best = scores.reshape(len(shifts), len(shifts), -1)
-    along = best[..., np.unravel_index(best.argmax(), best.shape)[2]]
-    return Estimate(
+    scores = scores.reshape(len(shifts), len(shifts), -1)
+    at_best_angle = scores[..., np.unravel_index(scores.argmax(), scores.shape)[2]]
+    return MotionEstimate(
         matrix=matrix,
-        before=seen.signals(np.eye(3)),
-        after=seen.signals(matrix),
-        noise=_noise(seen, shifts),
+        before=subset.signals(np.eye(3)),
+        after=subset.signals(matrix),
+        noise=_noise(subset, shifts),
         shifts=shifts,
-        surface=along.T,
+        surface=at_best_angle.T,
     )
 
 
@@ -156,47 +160,44 @@ def _simplex(start: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _subset(evidence: Evidence) -> Evidence:
-    """Fewer spots and rim points, where there are very many."""
+    """Random subset of very many spots, and their rim points."""
     n = len(evidence.centers)
-    if n <= _MOST_POINTS:
+    if n <= _MAX_POINTS:
         return evidence
     rng = np.random.default_rng(0)
-    # rims of spots that are left out would lose their owner: keep all spots that own one, first
+    # rim points need their spot: select the spots with a rim first
     owners = np.unique(evidence.rim_owner)
-    if len(owners) > _MOST_POINTS // 2:
-        owners = np.sort(rng.choice(owners, _MOST_POINTS // 2, replace=False))
+    if len(owners) > _MAX_POINTS // 2:
+        owners = np.sort(rng.choice(owners, _MAX_POINTS // 2, replace=False))
     others = np.setdiff1d(np.arange(n), owners)
-    kept = np.sort(np.r_[owners, rng.choice(others, _MOST_POINTS - len(owners), replace=False)])
-    of_kept = np.isin(evidence.rim_owner, kept)
-    return Evidence(
-        tissue=evidence.tissue,
-        features=evidence.features,
-        um_per_px=evidence.um_per_px,
-        centers=evidence.centers[kept],
-        rim=evidence.rim[of_kept],
-        rim_owner=np.searchsorted(kept, evidence.rim_owner[of_kept]),
-        expression=evidence.expression[kept],
-        pitch=evidence.pitch,
+    spots = np.sort(np.r_[owners, rng.choice(others, _MAX_POINTS - len(owners), replace=False)])
+    in_subset = np.isin(evidence.rim_owner, spots)
+    return replace(
+        evidence,
+        centers=evidence.centers[spots],
+        rim=evidence.rim[in_subset],
+        rim_owner=np.searchsorted(spots, evidence.rim_owner[in_subset]),
+        expression=evidence.expression[spots],
     )
 
 
 def _noise(evidence: Evidence, shifts: NDArray[np.float64]) -> float:
-    """Gain in explained variance that the search finds where there is nothing to find."""
-    around = evidence.centers - evidence.centers.mean(axis=0)
-    nearest = cKDTree(around)
-    turned = [
-        evidence.expression[nearest.query(around @ np.array(symmetry))[1]]
+    """Gain in explained variance of a search with rotated and mirrored expression."""
+    centered = evidence.centers - evidence.centers.mean(axis=0)
+    tree = cKDTree(centered)
+    controls = [
+        evidence.expression[tree.query(centered @ np.array(symmetry))[1]]
         for symmetry in _SYMMETRIES
     ]
 
-    def explained(shift: tuple[float, ...]) -> list[float]:
-        basis = basis_of(evidence.at(evidence.centers + shift))
-        return [explained_variance(basis, expression) for expression in turned]
+    def explained_at(shift: tuple[float, ...]) -> list[float]:
+        basis = orthonormal_basis(evidence.features_at(evidence.centers + shift))
+        return [explained_share(basis, expression) for expression in controls]
 
     candidates = list(itertools.product(shifts, shifts))
-    contrast = np.array([evidence.contrast(motion(c, center=(0, 0))) for c in candidates])
-    moved = np.array([explained(shift) for shift in candidates])
-    # where the outline holds the search, chance has less to choose from
-    best = (_OUTLINE * contrast[:, None] + moved).argmax(axis=0)
-    gain = moved[best, np.arange(len(turned))] - np.array(explained((0.0, 0.0)))
+    contrast = np.array([evidence.contrast(motion_matrix(c, center=(0, 0))) for c in candidates])
+    explained = np.array([explained_at(shift) for shift in candidates])
+    # the outline restricts the search, also that of the controls
+    best = (_CONTRAST_WEIGHT * contrast[:, None] + explained).argmax(axis=0)
+    gain = explained[best, np.arange(len(controls))] - np.array(explained_at((0.0, 0.0)))
     return float(max(gain.max(), 0))

@@ -1,4 +1,4 @@
-"""Encoders: frozen networks and functions that turn a tile into an embedding."""
+"""Encoders: frozen networks and functions that map tiles to embeddings."""
 
 from __future__ import annotations
 

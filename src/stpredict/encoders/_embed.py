@@ -1,4 +1,4 @@
-"""Tiles and sub-tiles of a section through an encoder."""
+"""Embed the tiles and sub-tiles of a section."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from stpredict._settings import settings
 from stpredict.nn._tiles import split_tiles
-from stpredict.tiles import place, read_tiles, resize
+from stpredict.tiles import read_tiles, resize, tile_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from stpredict.encoders._record import Encoder
 
-#: µm per pixel at which encoders that take tiles of any size see them: a 20× objective.
+#: µm per pixel for encoders that accept tiles of any size: a 20× objective.
 DEFAULT_MPP = 0.5
 
 
 def tile_side_px(encoder: Encoder, tile_um: float) -> int:
-    """Side in pixels at which an encoder sees a whole tile."""
+    """Side of a tile in pixels when it is encoded."""
     return encoder.input_px or max(1, round(tile_um / DEFAULT_MPP))
 
 
@@ -48,36 +48,37 @@ def embed_section(
     centers
         Centres of the tiles, (n, 2), x and y in pixels of the finest level.
     encoder
-        From :func:`stpredict.encoders.load`.
+        Encoder from :func:`stpredict.encoders.load`.
     mpp
         µm per pixel of the finest level.
     tile_um
         Side of a tile in µm.
     n_subtiles
-        Each tile is also split into n × n sub-tiles; 1 for none.
+        Number of sub-tiles along each side of a tile; 1 for none.
     batch_size
-        Tiles at a time.
+        Number of tiles in a batch.
     description
-        Beside the progress bar.
+        Label of the progress bar.
 
     Returns
     -------
     tuple
-        Embeddings of the tiles (n, d) and of their sub-tiles, row by row (n, n_subtiles², d).
+        Embeddings of the tiles, (n, d), and of their sub-tiles in row-major order,
+        (n, n_subtiles², d) or None.
 
     Raises
     ------
     ValueError
-        If a sub-tile would be smaller than a pixel.
+        If a sub-tile is smaller than a pixel.
     """
     side = tile_um / mpp
     tile_px = _read_px(encoder, tile_um, side=side, n_subtiles=n_subtiles)
     if tile_px < n_subtiles:
         raise ValueError(
-            f"n_subtiles={n_subtiles}: a tile of {tile_um:g} µm is read at {tile_px} px, too few "
-            "to split so often: give a larger tile_um= or a smaller n_subtiles="
+            f"n_subtiles={n_subtiles}: sub-tiles of tiles of {tile_um:g} µm, read at {tile_px} px, "
+            "are smaller than a pixel. Increase tile_um= or decrease n_subtiles="
         )
-    windows = place(levels, centers, side=side, tile_px=tile_px)
+    windows = tile_windows(levels, centers, side=side, tile_px=tile_px)
     n = len(centers)
     whole = np.empty((n, encoder.dimension), dtype=np.float32)
     parts = (
@@ -91,7 +92,7 @@ def embed_section(
             whole[rows] = encoder(resize(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
             if parts is not None:
                 split = split_tiles(tiles, n_subtiles)
-                # one sub-tile per tile at a time, so that batches stay as large as asked for
+                # one sub-tile position at a time keeps the batch size
                 for k in range(n_subtiles**2):
                     parts[rows, k] = encoder(split[:, k]).cpu().numpy()
             bar.update(len(rows))
@@ -99,8 +100,8 @@ def embed_section(
 
 
 def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) -> int:
-    """Side at which tiles are read: sub-tiles of a fixed input size keep the detail they have."""
-    wanted = tile_side_px(encoder, tile_um)
+    """Side in pixels at which tiles are read, larger if sub-tiles are resized to a fixed input."""
+    tile_px = tile_side_px(encoder, tile_um)
     if encoder.input_px is None or n_subtiles == 1:
-        return wanted
-    return max(wanted, min(round(side), wanted * n_subtiles))
+        return tile_px
+    return max(tile_px, min(round(side), tile_px * n_subtiles))

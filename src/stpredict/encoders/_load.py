@@ -1,4 +1,4 @@
-"""The one door to all encoders."""
+"""Load encoders and published weights."""
 
 from __future__ import annotations
 
@@ -26,30 +26,33 @@ def load(
     Parameters
     ----------
     encoder
-        A name of :func:`names`; ``"timm:<name>"`` for any model of timm; a record; a module or
-        callable that takes float32 tiles ``(b, 3, h, w)`` in [0, 1], of the size they come in, and
-        gives ``(b, d)``. A module is put in evaluation mode.
+        Name from :func:`names`; ``"timm:<name>"`` for any model of timm; a record; or a module or
+        callable that maps float32 tiles ``(b, 3, h, w)`` in [0, 1], which are not resized, to
+        ``(b, d)``. A module is set to evaluation mode.
     weights
-        Local file with the weights: ``.safetensors``, or a torch checkpoint of tensors alone
-        (``.bin``, ``.pt``, ``.pth``). ``None`` asks the hub, where the encoder has weights.
+        Local file with the weights: ``.safetensors``, or a torch checkpoint that contains tensors
+        only (``.bin``, ``.pt``, ``.pth``). ``None`` downloads them from the hub if the encoder has
+        weights.
     name
-        Name of the result, and so of ``obsm["X_<name>"]``. Default: the encoder's own, with
-        ``timm_`` for ``timm:``; the function's name; the class's name in lower case.
+        Name of the encoder, and of ``obsm["X_<name>"]``. Default: the name of the record (with
+        ``timm_`` for ``timm:``), of the function, or of the class in lower case.
 
     Returns
     -------
-    Encoder on the CPU, or where the module given is.
+    Encoder on the CPU, or on the device of the given module.
 
     Raises
     ------
     KeyError
-        For an unknown name.
+        If the name is unknown.
+    TypeError
+        If `encoder` is neither a name, a record, a module nor a callable.
     ValueError
-        For weights that are refused, damaged or do not fit; for a function without a name.
+        If weights are damaged, unsafe or do not fit, or a function has no name.
     FileNotFoundError
-        Where there is no file ``weights``.
+        If the file `weights` does not exist.
     RuntimeError
-        Where the hub does not give the weights (offline, gated); says what to do.
+        If the hub is offline or refuses access to the weights.
 
     Examples
     --------
@@ -68,21 +71,54 @@ def load(
         )
     if weights is not None:
         raise ValueError(
-            "weights= is for encoders known by name. Load them into the module itself, then give "
-            "the module: module.load_state_dict(...)."
+            "weights= requires the name of an encoder. Load the weights into the module: "
+            "module.load_state_dict(...)."
         )
     return _from_callable(encoder, name=name)
 
 
+def published_weights(backbone: str, weights: str | Path | None) -> Callable[[nn.Module], None]:
+    """Read the published weights of a timm model that is trained further.
+
+    Parameters
+    ----------
+    backbone
+        Name of the timm model.
+    weights
+        Local file as for `load`; None downloads the weights from the hub.
+
+    Returns
+    -------
+    Callable
+        Loads the weights into a module; raises ValueError if they do not fit.
+
+    Raises
+    ------
+    KeyError
+        If timm has no such model.
+    FileNotFoundError, ValueError
+        If the file is missing, damaged or unsafe.
+    RuntimeError
+        If the hub is offline or refuses access.
+    """
+    record = timm_record(f"timm:{backbone}")
+    state = _state_of(record, weights)
+
+    def fill(module: nn.Module) -> None:
+        _weights.fill(module, record.convert(dict(state), module), name=backbone)
+
+    return fill
+
+
 def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) -> Encoder:
     kind = function if hasattr(function, "__qualname__") else type(function)
-    own = getattr(function, "__name__", type(function).__name__.lower())
-    if name is None and (own == "<lambda>" or isinstance(function, functools.partial)):
+    default = getattr(function, "__name__", type(function).__name__.lower())
+    if name is None and (default == "<lambda>" or isinstance(function, functools.partial)):
         raise ValueError(
-            "A lambda or partial has no name of its own, by which embeddings could be told apart: "
-            "give name=, as in load(encoder, name='my_encoder')."
+            "A lambda or partial has no name that could identify its embeddings: give name=, as in "
+            "load(encoder, name='my_encoder')."
         )
-    name = _checked(own if name is None else name)
+    name = _check_name(default if name is None else name)
     identity = f"{kind.__module__}.{kind.__qualname__} {name}"
     device = torch.device("cpu")
     if isinstance(function, nn.Module):
@@ -92,53 +128,53 @@ def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) ->
 
 
 def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str | None) -> Encoder:
-    if weights is not None and record.fetch is None:
-        raise ValueError(f"Encoder '{record.name}' has no weights to load: leave weights= out.")
-    slot = _checked(record.name.replace(":", "_") if name is None else name)
-    # The file is read before the network is built, so that a bad one is told at once.
-    state = None
-    if weights is not None:
-        state = _weights.read_state(weights)
-    elif record.fetch is not None:
-        state = _ask_hub(record, record.fetch)
+    name = _check_name(record.name.replace(":", "_") if name is None else name)
+    # weights are read before the network is built, so that a bad file fails early
+    state = _state_of(record, weights)
     module = record.build()
-    if state is not None:
+    if record.fetch is not None:
         _weights.fill(module, record.convert(state, module), name=record.name)
-    known = record.dimension if record.dimension is not None else getattr(module, "dimension", None)
+    dimension = getattr(module, "dimension", None) if record.dimension is None else record.dimension
     return Encoder(
-        slot,
+        name,
         module.eval().requires_grad_(requires_grad=False),
         input_px=record.input_px,
         mean=record.mean,
         std=record.std,
-        known_dimension=known,
+        known_dimension=dimension,
         identity=f"stpredict encoder {record.name} {record.version}",
         autocast=record.autocast,
     )
 
 
-def _ask_hub(record: EncoderRecord, fetch: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Tensor]:
+    """State dict from a file or the hub; empty for an encoder without weights."""
+    if record.fetch is None:
+        if weights is not None:
+            raise ValueError(f"Encoder '{record.name}' has no weights to load: omit weights=.")
+        return {}
+    if weights is not None:
+        return _weights.read_state(weights)
     try:
-        return fetch()
+        return record.fetch()
     except Exception as error:
-        gate = (
-            f"They are gated: request access at {record.source} (licence: {record.licence}) and "
-            "sign in with 'hf auth login'."
+        access = (
+            f"Request access at {record.source} (licence: {record.licence}) and sign in with "
+            "'hf auth login'"
             if record.gated
-            else f"They are at {record.source} (licence: {record.licence})."
+            else f"They are published at {record.source} (licence: {record.licence})"
         )
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise RuntimeError(
-            f"The hub did not give the weights of encoder '{record.name}' "
-            f"({type(error).__name__}: {reason}). {gate} Without the network, give a local copy: "
-            f"load('{record.name}', weights='path/to/model.safetensors'). The encoder 'texture' "
-            "needs no weights."
+            f"The hub did not provide the weights of encoder '{record.name}' "
+            f"({type(error).__name__}: {reason}). {access}, or load a local copy with "
+            f"load('{record.name}', weights='path/to/model.safetensors')."
         ) from error
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     if re.fullmatch(r"[\w.-]+", name):
         return name
     raise ValueError(
-        f"'{name}' cannot name a slot on disk: use letters, digits, '_', '-' and '.' in name=."
+        f"'{name}' cannot be the name of a slot: use letters, digits, '_', '-' and '.' in name=."
     )

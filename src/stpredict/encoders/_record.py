@@ -1,4 +1,4 @@
-"""An encoder: what is known of it, and the loaded thing that turns tiles into embeddings."""
+"""Description of an encoder, and the loaded encoder."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from torch.nn import functional
 
 from stpredict.encoders._weights import unchanged
 
+#: Side of the tiles of a dry run, for encoders that accept any size.
 _DRY_RUN_PX = 224
 
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """One encoder, described by data.
+    """Description of an encoder.
 
-    A record of your own can be given to :func:`stpredict.encoders.load` like a name.
+    :func:`stpredict.encoders.load` accepts user-defined records.
 
     Attributes
     ----------
     name
-        Also names the slot ``obsm["X_<name>"]``.
+        Name of the encoder, and of the slot ``obsm["X_<name>"]``.
     build
-        Gives the architecture with the weights it starts from, taking keyword changes to it.
-        The module maps float32 ``(b, 3, h, w)`` to ``(b, dimension)``.
+        Function that builds the module with its initial weights. The module maps float32
+        ``(b, 3, h, w)`` to ``(b, dimension)``.
     dimension
-        Length of an embedding; ``None`` where the module's own ``dimension``, or a dry run, tells.
+        Length of an embedding. ``None`` to use the module's ``dimension``, or a dry run.
     input_px
-        Side in pixels that tiles are resized to; ``None`` where any size will do.
+        Side in pixels to which tiles are resized; ``None`` if any size is accepted.
     mean, std
-        Per channel, on [0, 1], subtracted and divided by; ``None`` to leave values in [0, 1].
+        Normalisation per channel of values in [0, 1]; ``None`` for none.
     licence, source, paper
-        Of the weights, as their own page states them; ``source`` is where to ask for access.
+        Licence, web page and publication of the weights.
     gated
-        Whether the hub gives the weights only to those who have accepted their terms.
+        Whether the hub requires users to accept terms before the download.
     fetch
-        Asks the hub for the published state dict; ``None`` for an encoder without weights.
+        Function that downloads the published state dict; ``None`` for an encoder without weights.
     convert
-        Brings a published state dict, from the hub or a file, to the names of the architecture.
+        Function that renames the tensors of a published state dict to those of the module.
     autocast
-        Whether bfloat16 on a GPU leaves the embedding good enough.
+        Whether bfloat16 on a GPU is accurate enough.
     version
-        Raised when an encoder without weights starts to compute something else.
+        Version of an encoder without weights, increased when its results change.
 
     Examples
     --------
@@ -75,28 +76,29 @@ class EncoderRecord:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A frozen network or function that turns tiles into embeddings.
+    """A frozen network or function that maps tiles to embeddings.
 
-    Made by :func:`stpredict.encoders.load`.
+    Created by :func:`stpredict.encoders.load`.
 
     Attributes
     ----------
     name
-        Names the slot ``obsm["X_<name>"]``.
+        Name of the slot ``obsm["X_<name>"]``.
     function
-        Float32 tiles ``(b, 3, h, w)``, on [0, 1] or normalised, to ``(b, dimension)``.
+        Function from float32 tiles ``(b, 3, h, w)``, in [0, 1] or normalised, to
+        ``(b, dimension)``.
     input_px
-        Side in pixels that tiles are resized to; ``None`` leaves them as they come.
+        Side in pixels to which tiles are resized; ``None`` for no resizing.
     mean, std
-        Normalisation per channel on [0, 1]; ``None`` for none.
+        Normalisation per channel of values in [0, 1]; ``None`` for none.
     known_dimension
-        ``dimension`` where it is known beforehand; every output is held to it.
+        Expected `dimension`, which every output is checked against; ``None`` if unknown.
     identity
-        Stands in ``weights_hash`` for what parameters do not say.
+        Text hashed in `weights_hash` for functions without parameters.
     autocast
-        Compute in bfloat16 on a CUDA device.
+        Whether to compute in bfloat16 on a CUDA device.
     device
-        Where tiles are brought to and embeddings come out.
+        Device of the computation and of the embeddings.
 
     Examples
     --------
@@ -122,7 +124,7 @@ class Encoder:
 
     @cached_property
     def dimension(self) -> int:
-        """Length of an embedding, found by a dry run on two tiles where it is not known."""
+        """Length of an embedding, from a dry run on two tiles if it is not known."""
         if self.known_dimension is not None:
             return self.known_dimension
         side = self.input_px or _DRY_RUN_PX
@@ -132,15 +134,14 @@ class Encoder:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 (hex) of parameters and buffers by name, the same on any machine and device.
+        """SHA-256 (hex) of parameters and buffers by name, equal on all machines and devices.
 
-        Where there are no parameters, the identity of the function is hashed beside them.
+        Without parameters, the identity of the function is hashed as well.
         """
-        state = self.function.state_dict() if isinstance(self.function, nn.Module) else {}
-        learned = isinstance(self.function, nn.Module) and any(
-            True for _ in self.function.parameters()
-        )
-        digest = hashlib.sha256(b"" if learned else self.identity.encode())
+        module = self.function if isinstance(self.function, nn.Module) else nn.Identity()
+        has_parameters = next(module.parameters(), None) is not None
+        state = module.state_dict()
+        digest = hashlib.sha256(b"" if has_parameters else self.identity.encode())
         for key in sorted(state):
             tensor = state[key].detach().cpu().contiguous()
             digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -148,8 +149,8 @@ class Encoder:
         return digest.hexdigest()
 
     def to(self, device: str | torch.device) -> Encoder:
-        """Move to a device; gives the encoder that computes there (a module is moved in place)."""
-        moved = copy.copy(self)  # keeps a hash and a dimension already found
+        """Copy of the encoder on another device; its module is moved in place."""
+        moved = copy.copy(self)  # keeps the cached hash and dimension
         object.__setattr__(moved, "device", torch.device(device))
         if isinstance(self.function, nn.Module):
             self.function.to(moved.device)
@@ -162,8 +163,7 @@ class Encoder:
         Parameters
         ----------
         tiles
-            uint8 ``(b, 3, h, w)``, RGB. Resized as a whole to ``input_px`` where their size
-            differs: no margin is cropped away.
+            uint8 ``(b, 3, h, w)``, RGB. Resized to ``input_px`` without cropping.
 
         Returns
         -------
@@ -171,9 +171,10 @@ class Encoder:
 
         Raises
         ------
-        TypeError, ValueError
-            For tiles of another type or shape; for an output of another shape, or with NaN or
-            infinity in it.
+        TypeError
+            If tiles are not uint8.
+        ValueError
+            If tiles or embeddings have another shape, or embeddings are NaN or infinite.
         """
         _check_tiles(tiles)
         if len(tiles) == 0:
@@ -203,32 +204,31 @@ class Encoder:
 
     def _check_output(self, embedding: object, n: int) -> None:
         if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != n:
-            found = (
+            output = (
                 f"a tensor {tuple(embedding.shape)}"
                 if isinstance(embedding, Tensor)
                 else type(embedding).__name__
             )
             raise ValueError(
-                f"Encoder '{self.name}' gave {found} for {n} tiles; it must give one tensor "
-                f"({n}, dimension). Wrap it so that it pools its feature maps or takes the one "
-                "output that is the embedding."
+                f"Encoder '{self.name}' returned {output} for {n} tiles instead of a tensor ({n}, "
+                "dimension). Wrap it so that it pools feature maps or returns a single output."
             )
         if self.known_dimension is not None and embedding.shape[1] != self.known_dimension:
             raise ValueError(
-                f"Encoder '{self.name}' gave {embedding.shape[1]} numbers for a tile; "
+                f"Encoder '{self.name}' returned {embedding.shape[1]} features per tile; "
                 f"{self.known_dimension} were expected."
             )
-        bad = int((~torch.isfinite(embedding)).any(1).sum())
-        if bad:
+        n_bad = int((~torch.isfinite(embedding)).any(1).sum())
+        if n_bad:
             raise ValueError(
-                f"Encoder '{self.name}' gave NaN or infinity for {bad} of {n} tiles. Look at its "
-                "weights and at those tiles (uniform tiles divide by zero in some statistics)."
+                f"Encoder '{self.name}' returned NaN or infinity for {n_bad} of {n} tiles. Check "
+                "its weights and these tiles."
             )
 
 
 def _check_tiles(tiles: object) -> None:
     if not isinstance(tiles, Tensor) or tiles.dtype != torch.uint8:
-        found = tiles.dtype if isinstance(tiles, Tensor) else type(tiles).__name__
-        raise TypeError(f"Tiles must be a uint8 tensor with values 0 to 255, not {found}.")
+        kind = tiles.dtype if isinstance(tiles, Tensor) else type(tiles).__name__
+        raise TypeError(f"Tiles must be a uint8 tensor with values from 0 to 255, not {kind}.")
     if tiles.ndim != 4 or tiles.shape[1] != 3:
         raise ValueError(f"Tiles must be (b, 3, h, w), RGB, not {tuple(tiles.shape)}.")

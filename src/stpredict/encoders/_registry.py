@@ -1,4 +1,4 @@
-"""The encoders known by name."""
+"""Registry of the named encoders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _texture() -> nn.Module:
 
 
 def _timm(architecture: str, /, **options: Any) -> nn.Module:
-    """Build a timm architecture without classifier: CLS token of a ViT, global mean of a CNN."""
+    """Build a timm model without classifier: CLS token of a ViT, global mean of a CNN."""
     import timm
 
     module: nn.Module = timm.create_model(architecture, num_classes=0, **options)
@@ -35,16 +35,16 @@ def _published(
     *,
     hub_id: str,
     options: dict[str, Any] | None = None,
-    **facts: Any,
+    **fields: Any,
 ) -> EncoderRecord:
     build = functools.partial(_timm, architecture, **(options or {}))
     fetch = functools.partial(_weights.hub_state, hub_id)
-    return EncoderRecord(name, build, fetch=fetch, source=_HUB + hub_id, **facts)
+    return EncoderRecord(name, build, fetch=fetch, source=_HUB + hub_id, **fields)
 
 
-# Facts from the pages named in `source` and the papers. All networks are built by timm. Phikon and
-# Phikon-v2 are published as transformers models; ViT-B/16 and ViT-L/16 with layer scale are the
-# same networks, so one renaming of the file spares the second library.
+# Values are from the pages in `source` and the papers. All networks are built by timm. Phikon and
+# Phikon-v2 are published as transformers models, but are equal to ViT-B/16 and to ViT-L/16 with
+# layer scale, so that renaming the tensors avoids a second library.
 _RECORDS = {
     record.name: record
     for record in (
@@ -54,7 +54,7 @@ _RECORDS = {
             licence="MIT",
             source="stpredict",
             paper="Ruifrok & Johnston 2001 (stains); Ojala et al. 2002 (local binary patterns)",
-            autocast=False,  # statistics of optical densities, not a network trained to noise
+            autocast=False,  # bfloat16 is too coarse for statistics of optical densities
         ),
         _published(
             "uni",
@@ -109,7 +109,7 @@ _RECORDS = {
             "inception_v3",
             dimension=2048,
             input_px=299,
-            # torchvision's own transform_input amounts to this normalisation
+            # equal to transform_input of torchvision
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
             licence="Apache-2.0",
@@ -142,7 +142,7 @@ _RECORDS = {
 
 
 def names() -> list[str]:
-    """Names of the encoders with a record; ``"timm:<name>"`` opens all of timm beside them.
+    """Names of the registered encoders; ``"timm:<name>"`` loads any other model of timm.
 
     Returns
     -------
@@ -158,12 +158,12 @@ def names() -> list[str]:
 
 
 def record(name: str) -> EncoderRecord:
-    """Give the record of an encoder: dimension, input, licence, source, paper.
+    """Record of an encoder: dimension, input size, licence, source and paper.
 
     Parameters
     ----------
     name
-        One of :func:`stpredict.encoders.names`.
+        Name from :func:`stpredict.encoders.names`.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def record(name: str) -> EncoderRecord:
     Raises
     ------
     KeyError
-        For a name without a record.
+        If the name is unknown.
 
     Examples
     --------
@@ -183,25 +183,23 @@ def record(name: str) -> EncoderRecord:
     if name in _RECORDS:
         return _RECORDS[name]
     raise KeyError(
-        f"No encoder '{name}'.{_near(name, names())} Available: {', '.join(names())}; any model of "
-        "timm as 'timm:<name>'; any nn.Module or callable."
+        f"No encoder '{name}'.{_suggestions(name, names())} Available: {', '.join(names())}, and "
+        "any model of timm as 'timm:<name>'."
     )
 
 
 def timm_record(encoder: str) -> EncoderRecord:
-    """Make the record of any model of timm from timm's own configuration of it."""
+    """Record of any timm model, from its pretrained configuration."""
     import timm
 
     model = encoder.removeprefix("timm:")
     try:
         config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    except RuntimeError:  # the model is known, its tag is not
+    except RuntimeError:  # known model, unknown tag
         config = None
     if config is None:
-        known = timm.list_models() + timm.list_pretrained()
-        raise KeyError(
-            f"timm has no model '{model}'.{_near(model, known)} timm.list_models() lists all."
-        )
+        suggestions = _suggestions(model, timm.list_models() + timm.list_pretrained())
+        raise KeyError(f"timm has no model '{model}'.{suggestions} See timm.list_models().")
     mean, std = ((float(r), float(g), float(b)) for r, g, b in (config.mean, config.std))
     return EncoderRecord(
         encoder,
@@ -216,7 +214,7 @@ def timm_record(encoder: str) -> EncoderRecord:
     )
 
 
-def _near(name: str, known: list[str]) -> str:
-    cased = {k.lower(): k for k in known}
-    near = [cased[k] for k in difflib.get_close_matches(name.lower(), cased)]
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+def _suggestions(name: str, choices: list[str]) -> str:
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    matches = [by_lower_case[k] for k in difflib.get_close_matches(name.lower(), by_lower_case)]
+    return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""

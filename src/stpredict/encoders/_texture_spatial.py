@@ -1,9 +1,8 @@
-"""Spatial features of the texture encoder: scales, patterns and nuclei.
+"""Spatial features of the texture encoder: scales, patterns and nuclei."""
 
-Every filter is built from shifted views and elementwise arithmetic: on a CPU that is several times
-quicker than depthwise convolution, it runs on every device, and it commutes exactly with
-mirroring. Borders repeat the edge pixel, so that small sub-tiles keep all their area.
-"""
+# Filters use shifted views and elementwise arithmetic. On a CPU this is several times faster than
+# depthwise convolution, and it commutes exactly with mirroring. Borders repeat the edge pixel, so
+# that small sub-tiles keep their full area.
 
 from __future__ import annotations
 
@@ -11,26 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = [
-    "GREY_LEVEL",
-    "LEVELS",
-    "Group",
-    "halve",
-    "mean",
-    "nuclear_features",
-    "pattern_features",
-    "scale_features",
-    "share",
-]
-
 LEVELS = ("0.5um", "1um", "2um", "4um", "8um")  # pixel sizes of the pyramid
-# The optical density of one grey level near white: below it a contrast is rounding.
+# Optical density of one grey level near white; smaller contrasts are rounding error.
 GREY_LEVEL = 0.002
 _PATTERN_MARGIN = 0.01  # haematoxylin, about the noise of a JPEG
-# Radii of the discs to which the nuclear detectors respond best, and how many blurs of one 1 um
-# pixel give a Gaussian of sigma = radius / sqrt(2) (Lindeberg 1998).
+# Radii of the nuclear detectors, and the number of blurs (sigma of one pixel of 1 um) that give a
+# Gaussian with sigma = radius / sqrt(2), which responds best to that radius (Lindeberg 1998).
 _NUCLEUS_BLURS = {"2um": 2, "3um": 5, "5um": 12}
-_NUCLEUS_CONTRAST = 0.1  # haematoxylin above its surroundings that makes a nucleus
+_NUCLEUS_CONTRAST = 0.1  # least haematoxylin of a nucleus above its surroundings
 Group = tuple[list[str], Tensor]  # names of the columns, (b, n_names) values
 
 
@@ -41,7 +28,7 @@ def _pad(x: Tensor, dim: int, width: int) -> Tensor:
 
 
 def _taps(x: Tensor, dim: int, count: int, *, step: int = 1) -> list[Tensor]:
-    """Views of ``x`` shifted by 0 to ``count - 1`` pixels along ``dim``, one in ``step`` kept."""
+    """Views of ``x`` shifted by 0 to ``count - 1`` pixels along ``dim``, with stride ``step``."""
     length = (x.shape[dim] - count) // step + 1
     stop = step * (length - 1) + 1
     if dim == -2:
@@ -50,7 +37,7 @@ def _taps(x: Tensor, dim: int, count: int, *, step: int = 1) -> list[Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Smooth with the binomial kernel (1, 4, 6, 4, 1) / 16: a Gaussian of sigma one pixel."""
+    """Smooth with the binomial kernel (1, 4, 6, 4, 1) / 16, a Gaussian with sigma of one pixel."""
     for dim in (-2, -1):
         a, b, c, d, e = _taps(_pad(x, dim, 2), dim, 5)
         x = (a + e).mul_(1 / 16).add_(b + d, alpha=1 / 4).add_(c, alpha=3 / 8)
@@ -58,10 +45,10 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Smooth and keep every second pixel, symmetrically, whatever the parity of a side.
+    """Smooth and keep every second pixel, symmetrically for even and odd sides.
 
-    An even side uses the taps (1, 3, 3, 1) / 8, an odd side (1, 8, 14, 8, 1) / 32. Both have
-    variance 0.75 px², so the scale of a level does not depend on the size of the tile.
+    An even side uses the taps (1, 3, 3, 1) / 8, an odd side (1, 8, 14, 8, 1) / 32. Both have a
+    variance of 0.75 px², so that the scale of a level does not depend on the size of the tile.
     """
     for dim in (-2, -1):
         if x.shape[dim] % 2:
@@ -81,19 +68,19 @@ def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _structure(gy: Tensor, gx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Energy and directedness of the gradients, from the structure tensor (Bigün 1987).
+    """Energy and coherence of gradients, from the structure tensor (Bigün 1987).
 
     Returns
     -------
-    ``(b, c)`` each: the mean squared gradient; the part of it that has one direction within a
-    neighbourhood of about three pixels; the part that has one direction across the whole image.
-    The last two lie between zero and the first, and do not depend on which direction it is.
+    ``(b, c)`` each: the mean squared gradient; the coherent part within a neighbourhood of about
+    three pixels; the coherent part across the image. The last two lie between zero and the first,
+    and are invariant to rotation.
     """
     yy, xx = gy.square(), gx.square()
     energy = (yy + xx).mean((-2, -1))
     difference, product = yy.sub_(xx), gy * gx
     overall = torch.hypot(difference.mean((-2, -1)), 2 * product.mean((-2, -1)))
-    # The square root by hand: hypot is not vectorised on the CPU.
+    # torch.hypot is not vectorised on the CPU
     local = _blur(difference).square_().add_(_blur(product).square_(), alpha=4).sqrt_()
     return energy, local.mean((-2, -1)), overall
 
@@ -116,13 +103,13 @@ def _binary_patterns(x: Tensor, margin: float) -> Tensor:
     x
         ``(b, h, w)`` image.
     margin
-        A neighbour counts as brighter only if it exceeds the centre by this much, so that noise
-        and rounding in flat areas make no pattern.
+        Least difference to the centre of a brighter neighbour, so that noise in flat areas gives
+        no pattern.
 
     Returns
     -------
-    ``(b, 10)``: the shares of the pixels whose ring of eight has 0 to 8 brighter neighbours, all
-    in one run, and last the share of all other (non-uniform) rings.
+    ``(b, 10)``: shares of pixels with 0 to 8 brighter neighbours in one run of the ring of eight,
+    and the share of all other (non-uniform) patterns.
     """
     h, w = x.shape[-2:]
     centre = x[:, 1:-1, 1:-1] + margin
@@ -138,17 +125,17 @@ def _binary_patterns(x: Tensor, margin: float) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Mean over the pixels."""
+    """Mean over pixels."""
     return x.mean((-2, -1))
 
 
 def share(part: Tensor, whole: Tensor) -> Tensor:
-    """Part of a squared contrast; zero where there is no contrast beyond rounding."""
+    """Ratio of squared contrasts; zero if the contrast is only rounding error."""
     return part / (whole + GREY_LEVEL**2)
 
 
 def _log(x: Tensor) -> Tensor:
-    """Logarithm of a contrast, flat below one grey level."""
+    """Logarithm of a contrast, bounded below by one grey level."""
     return torch.log10(x + GREY_LEVEL)
 
 
@@ -176,7 +163,7 @@ def scale_features(pyramid: list[Tensor]) -> list[Group]:
         for name, values in features.items():
             groups.append(([f"{s}_{name}_{scale}" for s in "HE"], values))
         groups.append(([f"HE_correlation_{scale}"], share(both, root[:, :1] * root[:, 1:])))
-        # Envelope of each finer level, seen at this one: are strong edges clustered?
+        # unevenness of the envelopes of finer levels at this level
         envelopes = [(n, halve(e)) for n, e in envelopes]
         for fine, e in envelopes[:-1]:
             ratio = _log(mean((e - _blur(e)).abs())) - _log(mean(e))
@@ -186,7 +173,7 @@ def scale_features(pyramid: list[Tensor]) -> list[Group]:
 
 
 def pattern_features(pyramid: list[Tensor]) -> list[Group]:
-    """Local binary patterns of haematoxylin with pixels of 1, 2 and 4 µm."""
+    """Local binary patterns of haematoxylin at pixels of 1, 2 and 4 µm."""
     groups: list[Group] = []
     for level in (1, 2, 3):
         shares = _binary_patterns(pyramid[level][:, 0], _PATTERN_MARGIN)
@@ -195,9 +182,9 @@ def pattern_features(pyramid: list[Tensor]) -> list[Group]:
 
 
 def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
-    """Number, size, colour and clustering of dark haematoxylin blobs.
+    """Number, size, colour and clustering of haematoxylin blobs.
 
-    ``density`` is the optical density of R, G and B at the second level, 1 µm per pixel.
+    ``density`` is the optical density of R, G and B at the second level (1 µm per pixel).
     """
     x = pyramid[1][:, :1]
     size = [x.shape[-2], x.shape[-1]]
@@ -212,12 +199,11 @@ def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
             smooth = _blur(smooth)
         contrast = contrasts[radius] = smooth - surroundings
         peak = (contrast >= _local_maximum(contrast, 3)) & (contrast > _NUCLEUS_CONTRAST)
-        count = counts[radius] = mean(peak.float())  # per pixel, which here is a square µm
+        count = counts[radius] = mean(peak.float())  # per pixel of 1 µm²
         heights[radius] = mean(peak * contrast) / (count + 1e-5)
         groups.append(([f"nuclei_per_mm2_{radius}"], count * 1e6))
         groups.append(([f"nuclei_contrast_{radius}"], heights[radius]))
-    # The edge of a nucleus lies at half its height. A ramp, not a step, so that rounding cannot
-    # switch a pixel.
+    # The edge of a nucleus is at half its height. A ramp instead of a step is robust to rounding.
     edge = (heights["2um"] / 2).clamp_min(_NUCLEUS_CONTRAST)[..., None, None]
     mask = ((contrasts["2um"] - 0.7 * edge) / (0.6 * edge)).clamp(0, 1)
     area = mean(mask)
@@ -228,7 +214,7 @@ def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
     groups.append((["nuclei_clustering_8um"], spread))
     names = ["H", "E", "OD_R", "OD_G", "OD_B"]
     x = torch.cat([pyramid[1], density], dim=1)
-    # The small constants give zero, not noise, where a tile has no nuclei or nothing else.
+    # the constants give 0 instead of noise if a tile has no nuclei or only nuclei
     inside = mean(mask * x) / (area + 1e-3)
     outside = mean((1 - mask) * x) / (1 - area + 1e-3)
     spread = (mean(mask * (x - inside[..., None, None]).square()) / (area + 1e-3)).sqrt()

@@ -1,4 +1,4 @@
-"""Weights from a local file or the hub into an architecture; nothing is ever unpickled."""
+"""Read weights from a file or the hub and load them into a module, without unpickling objects."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CHECKPOINTS = (".bin", ".pt", ".pth")
+from stpredict import _validate
+
+_CHECKPOINTS = (".bin", ".pt", ".pth")
 _WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
-# Parts that take no part in an embedding: classifiers, HF poolers, DINOv2's training token.
+_PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
+# Tensors that embeddings do not use: classifiers, HF poolers, DINOv2's mask token.
 _HEADS = ("fc.", "head.", "classifier.", "AuxLogits.", "pooler.", "embeddings.mask_token")
 
-# Hugging Face's file format for ViT and DINOv2, in timm's names.
+# Names of ViT and DINOv2 tensors in Hugging Face transformers, and in timm.
 _HF_VIT = (
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
@@ -40,13 +42,10 @@ _OLD_DENSENET = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file or a torch checkpoint, executing nothing."""
+    """Read the tensors of a ``.safetensors`` file or a torch checkpoint."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"No weights file at '{path}'. weights= takes one local file: .safetensors, or a torch "
-            f"checkpoint ({', '.join(CHECKPOINTS)})."
-        )
+        raise FileNotFoundError(f"No weights file at '{path}'.")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -54,13 +53,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"'{path}' is no intact safetensors file: {error}.") from error
-    if path.suffix not in CHECKPOINTS:
+            raise ValueError(f"'{path}' is not a valid safetensors file: {error}.") from error
+    if path.suffix not in _CHECKPOINTS:
         raise ValueError(
-            f"'{path.name}' is of no known kind: weights= takes .safetensors or "
-            f"{', '.join(CHECKPOINTS)}."
+            f"'{path.name}' has an unknown format: use .safetensors or {', '.join(_CHECKPOINTS)}."
         )
-    return _tensors(_read_checkpoint(path), path)
+    return _unwrap(_read_checkpoint(path), path)
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -68,21 +66,21 @@ def _read_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"'{path}' was refused: it is damaged, or a pickle that holds more than tensors, and "
-            "loading one can run any code. Nothing in it was executed. Ask its author for a "
-            ".safetensors file, or for a checkpoint of the state dict alone."
+            f"'{path}' was not loaded: it is damaged, or a pickle with more than tensors, which "
+            "could execute arbitrary code. Use a .safetensors file, or a checkpoint of the state "
+            "dict alone."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"'{path}' is no intact torch checkpoint: {error}.") from error
+        raise ValueError(f"'{path}' is not a valid torch checkpoint: {error}.") from error
 
 
-def _tensors(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    """Take the usual wrappers off a checkpoint."""
+def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
+    """Remove the usual wrappers and prefixes of a checkpoint."""
     state = checkpoint
     for key in _WRAPPERS * 2:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+    content = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
     if isinstance(state, Mapping):
         state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
         for prefix in _PREFIXES * 2:
@@ -91,13 +89,12 @@ def _tensors(checkpoint: Any, path: Path) -> dict[str, Tensor]:
         if state:
             return state
     raise ValueError(
-        f"'{path}' holds no state dict, neither at its top nor under "
-        f"{' or '.join(map(repr, _WRAPPERS))}. It holds: {_few(found)}."
+        f"'{path}' does not contain a state dict. It contains: {_validate.listing(content)}."
     )
 
 
 def hub_state(hub_id: str) -> dict[str, Tensor]:
-    """Ask the Hugging Face hub (or its local cache) for a state dict."""
+    """Download a state dict from the Hugging Face hub, or read it from the local cache."""
     from timm.models import load_state_dict_from_hf
 
     state: dict[str, Tensor] = load_state_dict_from_hf(hub_id, weights_only=True)
@@ -105,10 +102,10 @@ def hub_state(hub_id: str) -> dict[str, Tensor]:
 
 
 def timm_state(model: str) -> dict[str, Tensor]:
-    """Let timm find and adapt the weights of one of its models."""
+    """Published weights of a timm model."""
     import timm
 
-    # With num_classes=0 timm loads loosely, and a missing tensor would stay random unnoticed.
+    # With num_classes=0, timm ignores missing tensors, which would remain random.
     module: Any = timm.create_model(model, pretrained=True)
     if hasattr(module, "reset_classifier"):
         module.reset_classifier(0)
@@ -117,56 +114,55 @@ def timm_state(model: str) -> dict[str, Tensor]:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], *, name: str) -> None:
-    """Load a state dict whole: every tensor of the module from the file, none left over.
+    """Load a state dict that must match the module exactly, apart from classifiers.
 
     Raises
     ------
     ValueError
-        Where keys or shapes differ, with counts and the first few.
+        If names or shapes differ.
     """
-    wanted = module.state_dict()
-    state = _without_heads(state, wanted)
-    problems = _differences(wanted, state)
-    if problems:
+    expected = module.state_dict()
+    state = _without_heads(state, expected)
+    differences = _differences(expected, state)
+    if differences:
         raise ValueError(
-            f"These weights do not fit encoder '{name}': {'; '.join(problems)}. Of the "
-            f"{len(wanted)} tensors it has, {len(wanted.keys() & state.keys())} are in the file, "
-            f"which has {len(state)}. Give the file published for this encoder, or name the "
-            "encoder that the file belongs to."
+            f"These weights do not fit encoder '{name}': {'; '.join(differences)}. Use the file "
+            "that was published for this encoder."
         )
+    # not strict: batch counters may be missing
     module.load_state_dict(state, strict=False)
 
 
-def _without_heads(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if k in wanted or not k.startswith(_HEADS)}
+def _without_heads(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k in expected or not k.startswith(_HEADS)}
 
 
-def _differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    # Batch counters, absent from older files, play no part in evaluation.
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in wanted]
+def _differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    # older files have no batch counters, which evaluation does not use
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in expected]
     reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}"
-        for k in wanted
-        if k in state and state[k].shape != wanted[k].shape
+        f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected
+        if k in state and state[k].shape != expected[k].shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    return [f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in kinds.items() if keys]
-
-
-def _few(items: list[str] | str, n: int = 3) -> str:
-    if isinstance(items, str):
-        return items
-    return ", ".join(items[:n]) + (", ..." if len(items) > n else "")
+    return [
+        f"{len(keys)} {kind} ({_validate.listing(keys, most=3)})"
+        for kind, keys in kinds.items()
+        if keys
+    ]
 
 
 def unchanged(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Leave a state dict that already has the architecture's names."""
+    """State dict of a file that already has the names of the module."""
     return state
 
 
 def from_hf_vit(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Bring Hugging Face's ViT and DINOv2 files to timm's names, q, k and v in one matrix."""
+    """Rename the tensors of transformers' ViT and DINOv2, and concatenate q, k and v."""
     state = _rename(state, _HF_VIT)
     for query in [k for k in state if ".attn.q." in k]:
         parts = [query.replace(".attn.q.", f".attn.{x}.") for x in "qkv"]
@@ -177,32 +173,31 @@ def from_hf_vit(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor
 
 
 def from_old_densenet(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Bring torchvision's DenseNet files to the names it has used since."""
+    """Rename the tensors of torchvision's old DenseNet files."""
     return _rename(state, _OLD_DENSENET)
 
 
 def from_timm(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Let timm adapt a file that does not fit as it is (other origin, other position grid)."""
-    adapt = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    wanted = module.state_dict()
-    problems = _differences(wanted, _without_heads(state, wanted))
-    if adapt is None or not problems:
+    """Convert a file that does not fit with timm's filter (other source, other position grid)."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    expected = module.state_dict()
+    differences = _differences(expected, _without_heads(state, expected))
+    if convert is None or not differences:
         return state
     try:
-        adapted: dict[str, Tensor] = adapt(dict(state), module)
+        converted: dict[str, Tensor] = convert(dict(state), module)
     except Exception as error:
         raise ValueError(
-            f"These weights do not fit {type(module).__name__}: {'; '.join(problems)}. Nor could "
-            f"timm adapt them ({type(error).__name__}: {error})."
+            f"These weights do not fit {type(module).__name__}: {'; '.join(differences)}. timm "
+            f"could not convert them ({type(error).__name__}: {error})."
         ) from error
-    return adapted
+    return converted
 
 
 def _rename(state: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
     renamed = {}
-    for key, value in state.items():
-        new = key
+    for name, tensor in state.items():
         for pattern, replacement in rules:
-            new = re.sub(pattern, replacement, new)
-        renamed[new] = value
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
     return renamed

@@ -1,4 +1,4 @@
-"""The texture encoder: colour, texture and nuclei of a tile, with no learned weights."""
+"""The texture encoder: colour, texture and nuclei of a tile, without learnt weights."""
 
 from __future__ import annotations
 
@@ -19,70 +19,66 @@ from stpredict.encoders._texture_spatial import (
     share,
 )
 
-__all__ = ["Texture"]
-
-# Ruifrok & Johnston 2001: optical density in R, G, B of the two stains. A third axis, their
-# cross product, takes what neither explains.
+# Optical density in R, G, B of the two stains (Ruifrok & Johnston 2001). The third axis, their
+# cross product, is the residual.
 _HAEMATOXYLIN = (0.650, 0.704, 0.286)
 _EOSIN = (0.072, 0.990, 0.105)
 
-_MIN_SIDE = 48  # the coarsest of the five levels still has 3 x 3 pixels
+_MIN_SIDE = 48  # leaves 3 x 3 pixels at the coarsest of five levels
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _TISSUE_DENSITIES = (0.1, 0.2, 0.4)  # optical density, summed over R, G, B
-# A few tiles at a time stay in the processor's cache: quicker, and memory does not grow with the
-# batch. Accelerators want more work per kernel.
+# A few tiles at a time fit into the cache of the CPU and bound the memory; GPUs need larger chunks.
 _CHUNK_PIXELS = {"cpu": 2**18}
 _CHUNK_PIXELS_ACCELERATOR = 2**21
 
 
 class Texture(nn.Module):
-    r"""Describe H&E tiles by about two hundred plain numbers; no weights, no training.
+    r"""Describe H&E tiles by about two hundred handcrafted features, without weights or training.
 
-    Tiles are RGB at 0.5 µm per pixel, of any size from 48 px: a tile of 224 px is 112 µm wide, and
-    its sub-tiles are cut from it at the same resolution. All but a few features are means over
-    pixels, so that tiles of different sizes are comparable. None changes when a tile is mirrored
-    or turned by 90°, and each tile is described on its own, whatever the rest of its batch.
+    Tiles are RGB at 0.5 µm per pixel, with any size from 48 px: a tile of 224 px is 112 µm wide,
+    and its sub-tiles have the same resolution. Nearly all features are means over pixels, so that
+    tiles of different sizes are comparable. Features are invariant to mirroring and rotation by
+    90°, and do not depend on other tiles of the batch.
 
     Optical density is :math:`-\log_{10}` of the grey value. Fixed stain vectors [1]_ separate it
-    into haematoxylin (H), eosin (E) and a residual. H and E are looked at on a pyramid with pixels
-    of 0.5, 1, 2, 4 and 8 µm [2]_. The groups of features:
+    into haematoxylin (H), eosin (E) and a residual. H and E are analysed on a pyramid with pixels
+    of 0.5, 1, 2, 4 and 8 µm [2]_. The groups of features are:
 
     colour
         ``*_mean``, ``*_std`` of R, G, B, of their optical densities, of H, E, residual and
-        saturation; correlations between channels; skewness of the stains.
-        ``tissue_share_*``: how much of the tile is denser than a threshold.
+        saturation; correlations between channels; skewness of the stains; ``tissue_share_*``, the
+        share of the tile above a density threshold.
     quantiles
         ``*_q02`` to ``*_q98`` of H, E and the optical densities, at 2 µm per pixel.
     scales
         For H and E at each level: ``contrast``, the root mean square of the band-pass (logarithm);
         ``sparsity``, its root mean square over its mean absolute value (few strong or many weak
-        details); ``polarity``, the part of its power that is darker than the surroundings (0.5:
-        as many bright details as dark ones); ``gradient`` (logarithm); ``direction`` and
-        ``alignment``, how far gradients agree nearby and across the tile, from the structure
-        tensor [3]_ (fibres against round cells). ``HE_correlation``: whether the stains go together
-        at that scale. ``clustering_<fine>_<coarse>``: how unevenly the details of a fine scale are
-        spread at a coarser one, the second order of a wavelet scattering [4]_.
+        details); ``polarity``, the share of its power that is darker than the surroundings (0.5 if
+        bright and dark details balance); ``gradient`` (logarithm); ``direction`` and ``alignment``,
+        the coherence of gradients locally and across the tile, from the structure tensor [3]_
+        (fibres versus round cells). ``HE_correlation``, the correlation of the stains at that
+        scale. ``clustering_<fine>_<coarse>``, the unevenness of fine details at a coarser scale, as
+        in the second order of a wavelet scattering transform [4]_.
     patterns
         ``H_pattern0`` to ``9``: shares of rotation-invariant uniform local binary patterns [5]_ of
-        H with pixels of 1, 2 and 4 µm; 0 to 8 counts brighter neighbours, 9 is any other pattern.
+        H with pixels of 1, 2 and 4 µm; 0 to 8 brighter neighbours, 9 for any other pattern.
     nuclei
-        Dark blobs of H above their surroundings, at three radii [6]_: ``nuclei_per_mm2``,
-        ``nuclei_contrast``; share of area, log area per nucleus, clustering; colour
-        within (mean, std) and ``between_nuclei``. An estimate, not a segmentation: touching
-        nuclei merge.
+        Blobs of H that exceed their surroundings, at three radii [6]_: ``nuclei_per_mm2``,
+        ``nuclei_contrast``; share of area, log area per nucleus, clustering; colour inside (mean,
+        std) and ``between_nuclei``. This is an estimate, not a segmentation: touching nuclei merge.
 
     Attributes
     ----------
     dimension
         Number of features.
     feature_names
-        Their names, in the order of the columns.
+        Names of the features, in the order of the columns.
 
     Notes
     -----
-    Densities below one grey level of 8 bits count as no contrast, so blank, black and grey tiles
-    give finite, unremarkable values. On a CPU a few tiles are computed at a time; peak memory does
-    not depend on the batch. Computed in float32, also under autocast, and without gradients.
+    Densities below one 8-bit grey level count as no contrast, so that blank, black and grey tiles
+    have finite features. On a CPU, a few tiles are computed at a time, and peak memory does not
+    depend on the batch. Features are computed in float32, also under autocast, without gradients.
 
     References
     ----------
@@ -137,9 +133,9 @@ class Texture(nn.Module):
         TypeError
             If the tiles are integers.
         ValueError
-            If their shape or range is another one, or they hold NaN.
+            If the shape or range is invalid, or a value is NaN.
         """
-        _check(tiles)
+        _check_input(tiles)
         size = tiles.shape[-2] * tiles.shape[-1]
         pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
         chunks = tiles.split(max(1, pixels // size))
@@ -155,7 +151,7 @@ class Texture(nn.Module):
             return torch.cat([values for _, values in groups], dim=1)
 
     def _groups(self, rgb: Tensor) -> list[Group]:
-        """Names and values of all groups of features, for ``(b, 3, h, w)`` float32."""
+        """Names and values of all groups of features, from ``(b, 3, h, w)`` float32."""
         density = torch.log10(rgb.clamp_min(1 / 255)).neg_()
         stains = torch.matmul(self.unmixing, density.flatten(2)).view_as(rgb)
         pyramid = [stains[:, :2]]
@@ -163,36 +159,36 @@ class Texture(nn.Module):
             pyramid.append(halve(pyramid[-1]))
         density_1um = halve(density)
         coarse = torch.cat([pyramid[2], halve(density_1um)], dim=1)
-        groups = _colour(rgb, density, stains)
-        groups.append(_quantiles(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
+        groups = _colour_features(rgb, density, stains)
+        groups.append(_quantile_features(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
         groups += scale_features(pyramid)
         groups += pattern_features(pyramid)
         return groups + nuclear_features(pyramid, density_1um)
 
 
-def _check(tiles: Tensor) -> None:
-    """Refuse tiles on which the features would mean something else."""
+def _check_input(tiles: Tensor) -> None:
+    """Require RGB in [0, 1] of sufficient size."""
     if not tiles.is_floating_point():
-        raise TypeError(f"tiles are {tiles.dtype}; give RGB in [0, 1]: tiles.float() / 255")
+        raise TypeError(f"tiles are {tiles.dtype} instead of RGB in [0, 1]: tiles.float() / 255")
     if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < _MIN_SIDE:
         raise ValueError(
             f"tiles have shape {tuple(tiles.shape)}; expected (b, 3, h, w) with h and w of at "
-            f"least {_MIN_SIDE} px ({_MIN_SIDE / 2:.0f} µm at 0.5 µm per px)"
+            f"least {_MIN_SIDE} px"
         )
     if tiles.numel() == 0:
         return
     low, high = (float(v) for v in tiles.aminmax())
-    if not (low >= -0.05 and high <= 1.05):  # NaN fails too; resampling may overshoot a little
+    if not (low >= -0.05 and high <= 1.05):  # also refuses NaN; resampling may overshoot slightly
         raise ValueError(
             f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255, "
-            "and do not normalise by a network's mean and standard deviation"
+            "and do not standardise channels"
         )
 
 
-def _colour(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
-    """Means, spreads, skewness and correlations over the pixels at full resolution."""
-    top = rgb.amax(1, keepdim=True)
-    saturation = (top - rgb.amin(1, keepdim=True)) / (top + 1e-3)
+def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
+    """Mean, standard deviation, skewness and correlation of channels at full resolution."""
+    brightest = rgb.amax(1, keepdim=True)
+    saturation = (brightest - rgb.amin(1, keepdim=True)) / (brightest + 1e-3)
     names = ["R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation"]
     x = torch.cat([rgb, density, stains, saturation], dim=1)
     average = mean(x)
@@ -213,13 +209,14 @@ def _colour(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
     skewness = third / (std[:, 6:9] + GREY_LEVEL) ** 3
     groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
     total = density.sum(1)
+    # a smooth threshold is robust to rounding
     shares = [mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
     groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], torch.stack(shares, 1)))
     return groups
 
 
-def _quantiles(x: Tensor, names: list[str]) -> Group:
-    """Quantiles over the pixels, of every channel."""
+def _quantile_features(x: Tensor, names: list[str]) -> Group:
+    """Quantiles of every channel over pixels."""
     values = x.flatten(2).sort(-1).values
     labels, columns = [], []
     for q in _QUANTILES:

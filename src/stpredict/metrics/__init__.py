@@ -1,4 +1,4 @@
-"""Metrics: measured and predicted arrays in, numbers per gene, per spot or per section out."""
+"""Metrics of predicted against measured expression, per gene, per spot or per section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well any model could do: what the noise of the counts leaves to be predicted."""
+"""Noise ceiling: the largest correlation that counting noise allows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class NoiseCeiling:
-    """What the noise of the counts leaves to be predicted, per gene; made by `noise_ceiling`.
+    """Noise ceiling of every gene, as returned by `noise_ceiling`.
 
     Attributes
     ----------
     pcc
-        (n_genes,) float64 in [0, 1]: largest Pearson correlation with the measured values that a
-        prediction of the expected values could have, without noise of its own:
-        ``sqrt(reliability)``. This is the upper bound to read a PCC by.
+        (n_genes,) float64 in [0, 1], Pearson correlation of the noise-free expected values with the
+        measured values: ``sqrt(reliability)``. The upper bound for the PCC of any model.
     reliability
-        (n_genes,) float64 in [0, 1]: correlation that a second measurement of the same spots, as
-        deep, would have with the first: ``2 r / (1 + r)`` of the halves' r (Spearman–Brown), 0
-        where r is negative. It is the share of the measured variance that is signal.
+        (n_genes,) float64 in [0, 1], expected correlation with a second measurement of the same
+        spots at the same depth: ``2 r / (1 + r)`` with r from `split_half` (Spearman–Brown), 0 if r
+        is negative. This is the share of the measured variance that is signal.
     split_half
-        (n_genes,) float64 in [-1, 1]: Pearson correlation r of the two halves, mean over splits.
+        (n_genes,) float64 in [-1, 1], Pearson correlation r of two halves, mean over splits.
     """
 
     pcc: NDArray[np.float64] = field(repr=False)
@@ -40,7 +39,7 @@ class NoiseCeiling:
     split_half: NDArray[np.float64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        shapes = [np.shape(part) for part in (self.pcc, self.reliability, self.split_half)]
+        shapes = [np.shape(values) for values in (self.pcc, self.reliability, self.split_half)]
         if len(set(shapes)) > 1 or len(shapes[0]) != 1:
             raise ValueError(f"pcc, reliability and split_half must all be (n_genes,): {shapes}")
 
@@ -53,46 +52,46 @@ def noise_ceiling(
     n_splits: int = 10,
     seed: int = 0,
 ) -> NoiseCeiling:
-    """Largest correlation that noise lets a model reach, per gene, by thinning the counts.
+    """Estimate the largest PCC that counting noise allows, per gene, by thinning the counts.
 
-    Every molecule is given to one of two halves by the toss of a coin (binomial thinning, p = ½):
-    of Poisson counts, the halves are independent given the expected counts. Each half is normalised
-    as the measured layer is, to counts per `target_sum` of its own library and log1p, and the two
-    are correlated over the spots. Spearman and Brown's formula takes the correlation of halves to
-    that of two whole measurements, the reliability; its square root is what a prediction without
-    noise can reach against one measurement.
+    Every molecule is assigned to one of two halves at random (binomial thinning, p = ½). For
+    Poisson counts, the halves are independent given the expected counts. Each half is normalised
+    like the measured layer (counts per `target_sum` of its own library, log1p), and the halves are
+    correlated over the spots. The Spearman–Brown formula converts this correlation to that of two
+    full measurements, the reliability. Its square root is the correlation of a noise-free
+    prediction with one measurement.
 
-    The bound is for a model that predicts expected values exactly. It is an estimate, too high
-    where counts are few, because log1p is not linear: on simulated sections by 0.03 (mean over
-    genes) at 5,000 counts per spot, by 0.08 at 1,000, by less than 0.01 at 30,000. Of single genes
-    it scatters by chance as correlations over `n_spots` do, so read means over genes.
+    The bound holds for a model that predicts the expected values exactly. The estimate is too high
+    for low counts, because log1p is not linear: on simulated sections by 0.03 (mean over genes) at
+    5,000 counts per spot, by 0.08 at 1,000 and by less than 0.01 at 30,000. Estimates of single
+    genes vary as correlations over `n_spots` do, so report means over genes.
 
     Parameters
     ----------
     counts
-        (n_spots, n_genes) integer counts of one section, of *all* genes, since libraries are summed
-        over them: dense, scipy sparse, or dask.
+        (n_spots, n_genes) integer counts of one section: dense, scipy sparse, or dask. Must contain
+        *all* genes, because library sizes are sums over them.
     genes
-        Columns to report: positions, or a mask of all columns; by default all.
+        Columns to report, as positions or as a mask over all columns. Default: all columns.
     target_sum
-        Counts per spot after normalisation, as for `pp.normalize`.
+        Counts per spot after normalisation, as in `pp.normalize`.
     n_splits
-        Splits to average the correlation over.
+        Number of splits over which the correlation is averaged.
     seed
-        Of the splits.
+        Random seed of the splits.
 
     Returns
     -------
-    ``pcc``, the attainable correlation, ``reliability`` and ``split_half``, each (n_genes,) in the
-    order of `genes`. All are 0 of a gene that is constant in both halves of all splits.
+    ``pcc``, ``reliability`` and ``split_half``, each (n_genes,) in the order of `genes`. All are 0
+    for a gene that is constant in all splits.
 
     Raises
     ------
     ValueError
-        If counts are not whole numbers of at least 0, there are fewer than two spots, or options
-        are out of range.
+        If counts are not whole numbers of at least 0, there are fewer than two spots, or an option
+        is out of range.
     IndexError
-        If `genes` names columns that are not there.
+        If `genes` has positions out of range.
 
     References
     ----------
@@ -116,8 +115,10 @@ def noise_ceiling(
     if n_splits < 1:
         raise ValueError(f"n_splits must be at least 1: {n_splits}")
     counts = check_values(counts)
-    columns = _columns(genes, counts.shape[1])
-    molecules = _molecules(counts)
+    columns = np.arange(counts.shape[1])
+    if genes is not None:
+        columns = columns[np.asarray(genes)]
+    molecules = _integer_counts(counts)
     random = np.random.default_rng(seed)
     correlations = np.zeros(len(columns))
     for _ in range(n_splits):
@@ -131,36 +132,29 @@ def noise_ceiling(
     return NoiseCeiling(np.sqrt(reliability), reliability, correlations)
 
 
-def _columns(genes: ArrayLike | None, n_genes: int) -> NDArray[np.intp]:
-    everything = np.arange(n_genes)
-    return everything if genes is None else everything[np.asarray(genes)]
-
-
-def _molecules(counts: Any) -> sp.csr_array:
-    """Counts as a sparse matrix of integers, from whatever holds them."""
+def _integer_counts(counts: Any) -> sp.csr_array:
+    """Counts as a CSR matrix of int64."""
     if not sp.issparse(counts):
         counts = sp.vstack(
-            [sp.csr_array(piece) for _, (piece,) in blocks(SPOTS, measured=counts)], format="csr"
+            [sp.csr_array(rows) for _, (rows,) in blocks(SPOTS, measured=counts)], format="csr"
         )
     data = counts.data
-    bad = ~(data >= 0) | (data != np.floor(data))
-    if bad.any():
+    invalid = ~(data >= 0) | (data != np.floor(data))
+    if invalid.any():
         raise ValueError(
-            f"{np.count_nonzero(bad)} counts are not whole numbers of at least 0, such as "
-            f"{data[bad][0]:g}: molecules are thinned, so give raw counts, not a normalised layer"
+            f"{np.count_nonzero(invalid)} counts are not whole numbers of at least 0, such as "
+            f"{data[invalid][0]:g}: use raw counts, not a normalised layer"
         )
-    parts = (data.astype(np.int64), counts.indices, counts.indptr)
-    matrix = sp.csr_array if counts.format == "csr" else sp.csc_array
-    return matrix(parts, shape=counts.shape).tocsr()
+    return sp.csr_array(counts, dtype=np.int64)
 
 
 def _log_normalized(
     molecules: sp.csr_array, half: NDArray[np.int64], columns: NDArray[np.intp], target_sum: float
 ) -> sp.csc_array:
-    """``log1p`` of counts per `target_sum`; a spot without counts is 0 everywhere."""
+    """``log1p`` of counts per `target_sum`; spots without counts are 0."""
     counts = sp.csr_array((half, molecules.indices, molecules.indptr), shape=molecules.shape)
     library = np.asarray(counts.sum(axis=1)).ravel()
-    chosen = counts[:, columns].astype(np.float64)
     scale = target_sum / np.maximum(library, 1)
-    chosen.data = np.log1p(chosen.data * np.repeat(scale, np.diff(chosen.indptr)))
-    return chosen.tocsc()
+    reported = counts[:, columns].astype(np.float64)
+    reported.data = np.log1p(reported.data * np.repeat(scale, np.diff(reported.indptr)))
+    return reported.tocsc()

@@ -1,4 +1,4 @@
-"""Errors and variances of predicted expression, gene by gene."""
+"""Errors and variances of every gene."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64, at least 0; 0 is perfect. Constants and ties are like any values.
+    (n_genes,) float64, at least 0; 0 is perfect. Constant genes need no special treatment.
 
     Raises
     ------
@@ -46,11 +46,11 @@ def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64, at least 0; 0 is perfect. Constants and ties are like any values.
+    (n_genes,) float64, at least 0; 0 is perfect. Constant genes need no special treatment.
 
     Raises
     ------
@@ -70,19 +70,17 @@ def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
 def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Share of the measured variance of every gene that the prediction explains.
 
-    ``1 - var(measured - predicted) / var(measured)``: R² but for a constant error, which costs
-    nothing here.
+    ``1 - var(measured - predicted) / var(measured)``: R² without the penalty for a constant offset.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64 up to 1, which is perfect; 0 of a constant prediction, negative where the
-    prediction is worse than a constant. 0 where the measured gene is constant: there is no
-    variance to explain.
+    (n_genes,) float64, at most 1, which is perfect. 0 for a constant prediction, negative for one
+    that is worse, and 0 if the measured gene is constant and has no variance to explain.
 
     Raises
     ------
@@ -100,20 +98,20 @@ def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float6
 
 
 def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Variance of every predicted gene over that of the measured one.
+    """Predicted variance of every gene divided by its measured variance.
 
-    Models trained on squared errors shrink towards the mean; the noise of the measurement, which
-    no model predicts, makes the ratio of a perfect one its reliability (`noise_ceiling`), not 1.
+    Models trained on squared errors shrink towards the mean. Measurement noise cannot be predicted,
+    so the ratio of a perfect model is the reliability of the gene (`noise_ceiling`), not 1.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64, at least 0: 0 where the prediction is constant, NaN where the measured gene
-    is: leave these out of a mean (`numpy.nanmean`).
+    (n_genes,) float64, at least 0. 0 if the prediction is constant; NaN if the measured gene is
+    constant: average with `numpy.nanmean`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Spatial graphs, checked and normalised."""
+"""Row-normalised neighbourhood graphs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,27 +16,23 @@ if TYPE_CHECKING:
 
 
 def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
-    """Matrix that takes the weighted mean over neighbours; rows of lone spots are empty.
+    """Matrix that averages over neighbours; rows of spots without neighbours are empty.
 
-    A spot is not its own neighbour: the diagonal is left out.
+    The diagonal is ignored: a spot is not its own neighbour.
 
     Raises
     ------
     ValueError
         If the graph is not (n_spots, n_spots), or a weight is negative or NaN.
     """
-    weights: Any = graph if sp.issparse(graph) else np.asarray(graph)
-    shape = weights.shape
-    if shape != (n_spots, n_spots):
-        raise ValueError(
-            f"the graph must be (n_spots, n_spots), here ({n_spots}, {n_spots}): {shape}"
-        )
-    weights = sp.coo_array(weights, dtype=np.float64)
+    weights = sp.coo_array(graph, dtype=np.float64)
+    if weights.shape != (n_spots, n_spots):
+        raise ValueError(f"the graph must be ({n_spots}, {n_spots}): {weights.shape}")
     n_bad = int(np.count_nonzero(~(weights.data >= 0) | np.isinf(weights.data)))
     if n_bad:
         raise ValueError(f"{n_bad} weights of the graph are negative, NaN or infinite")
-    apart = weights.row != weights.col
-    entries = (weights.data[apart], (weights.row[apart], weights.col[apart]))
-    to_others = sp.csr_array(entries, shape=shape)
-    to_others.eliminate_zeros()  # a weight of 0 makes no neighbour
-    return sp.csr_array(normalize(to_others, norm="l1"))
+    off_diagonal = weights.row != weights.col
+    weights.data = np.where(off_diagonal, weights.data, 0)
+    weights = weights.tocsr()
+    weights.eliminate_zeros()  # an explicit 0 is not an edge
+    return sp.csr_array(normalize(weights, norm="l1"))

@@ -1,4 +1,4 @@
-"""A section's spots as the pixels of a picture, one pixel a spot."""
+"""Rasterisation of a section with one pixel per spot."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from scipy.spatial import KDTree
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-#: Directions in which a lattice has neighbours, and how far its rows lie apart, in pitches.
+#: Number of neighbour directions of a lattice, and the distance between its rows in pitches.
 _SQUARE, _HEXAGONAL = (4, 1.0), (6, np.sqrt(3) / 2)
-#: Two spots are neighbours up to this many pitches: a square's diagonals lie at 1.41.
+#: Largest distance of neighbours in pitches; the diagonal of a square is 1.41.
 _REACH = 1.2
-#: Directions of cells agree on less; those of spots a tenth of the pitch off their place on more.
+#: Least agreement of neighbour directions on a lattice. Cells have less; spots displaced by a tenth
+#: of the pitch have more.
 _AGREEMENT = 0.5
-#: A pixel shows a spot up to this many pitches away: pixels at 0.75 are those beside the outline of
-#: a hexagonal lattice.
+#: Largest distance in pitches between a pixel and its spot. Pixels just outside the outline of a
+#: hexagonal lattice are at 0.75.
 _NEAR = 0.6
-#: Pixels per spot, beyond which some spots must lie far off.
-_MOST_PIXELS = 100
+#: Pixels per spot above which some spots must be outliers.
+_MAX_PIXELS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
-    """Which spot every pixel shows.
+class Raster:
+    """The spot that every pixel shows.
 
     Attributes
     ----------
     spot
-        (n_rows, n_columns): the spot nearest to the pixel's centre.
+        (n_rows, n_columns), index of the spot nearest to the centre of the pixel.
     inside
-        (n_rows, n_columns): whether that spot is near; the rest is off the section.
+        (n_rows, n_columns), whether the pixel is on the section, close to that spot.
     """
 
     spot: NDArray[np.intp]
@@ -41,11 +42,10 @@ class Grid:
 
 
 def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray[np.float64]:
-    """Require positions (n_spots, 2) that are numbers and differ."""
+    """Require finite positions (n_spots, 2) that are not all equal."""
     points = np.asarray(positions, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) != (n_spots or len(points)):
-        wanted = "n_spots" if n_spots is None else f"{n_spots}"
-        raise ValueError(f"positions must be ({wanted}, 2): {points.shape}")
+        raise ValueError(f"positions must be ({n_spots or 'n_spots'}, 2): {points.shape}")
     if len(points) < 2:
         raise ValueError(f"positions of at least two spots are needed, found {len(points)}")
     n_bad = int(np.count_nonzero(~np.isfinite(points).all(axis=1)))
@@ -56,61 +56,63 @@ def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray
     return points
 
 
-def rasterize(points: NDArray[np.float64]) -> Grid:
-    """Lay a grid on the spots, along their rows, such that a regular lattice has a pixel a spot.
+def rasterize(points: NDArray[np.float64]) -> Raster:
+    """Align pixels with the rows of spots, so that a regular lattice has one pixel per spot.
 
-    The pitch is the median distance to the nearest spot. Square lattices get square pixels;
-    hexagonal ones pixels as wide as the pitch and as high as their rows lie apart, every other row
-    moved by half a pixel. Cells, which lie on no lattice, get square pixels, some of which show
-    the same cell, while others hide one.
+    The pitch is the median distance of neighbours. Square lattices have square pixels; hexagonal
+    lattices have pixels as wide as the pitch and as high as the distance between rows, with every
+    other row shifted by half a pixel. Cells, which are not on a lattice, have square pixels:
+    several pixels may show the same cell, and some cells are not shown.
     """
-    steps = _steps(points)
-    n_directions, row_height, angle = _lattice(steps)
-    along = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    straight = points @ along.T
-    pitch = float(np.median(np.linalg.norm(steps, axis=1)))
-    straight /= pitch
-    # A quarter aside, the pixels of both kinds of hexagonal rows have one nearest spot each.
-    aside = 0.25 if n_directions == 6 else 0.0
-    period = np.array([0.5 if aside else 1, row_height])
-    low = straight.min(axis=0)
-    low -= (low - _phase(straight, period) + period / 2) % period - period / 2
-    width, height = (straight.max(axis=0) - low) / [1, row_height]
-    columns, rows = np.floor([width + 0.5 - aside, height + 0.5]).astype(int) + 1
-    if columns * rows > _MOST_PIXELS * len(points):
+    offsets = _neighbor_offsets(points)
+    n_directions, row_height, angle = _fit_lattice(offsets)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    aligned = points @ rotation.T
+    pitch = float(np.median(np.linalg.norm(offsets, axis=1)))
+    aligned /= pitch
+    # Even and odd hexagonal rows differ by half a pixel. Pixel centres shifted by a quarter have
+    # one nearest spot in both.
+    shift = 0.25 if n_directions == 6 else 0.0
+    period = np.array([0.5 if shift else 1, row_height])
+    low = aligned.min(axis=0)
+    # snap the corner to the lattice: the outermost spots may be displaced
+    low -= (low - _phase(aligned, period) + period / 2) % period - period / 2
+    width, height = (aligned.max(axis=0) - low) / [1, row_height]
+    columns, rows = np.floor([width + 0.5 - shift, height + 0.5]).astype(int) + 1
+    if columns * rows > _MAX_PIXELS * len(points):
         raise ValueError(
-            f"{len(points)} spots, {pitch:g} apart, spread over {rows:,} × {columns:,} pixels: are "
-            "some far from the others?"
+            f"{len(points)} spots, {pitch:g} apart, spread over {rows:,} × {columns:,} pixels: "
+            "check the positions for outliers"
         )
-    centers = np.stack(np.meshgrid(np.arange(columns) + aside, np.arange(rows) * row_height), -1)
-    apart, spot = KDTree(straight).query(centers + low)
-    return Grid(spot=spot, inside=apart < _NEAR)
+    centers = np.stack(np.meshgrid(np.arange(columns) + shift, np.arange(rows) * row_height), -1)
+    distance, spot = KDTree(aligned).query(centers + low)
+    return Raster(spot=spot, inside=distance < _NEAR)
 
 
-def _phase(straight: NDArray[np.float64], period: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where rows and columns lie that repeat with a period: a circular mean over spots."""
-    turns = np.exp(2j * np.pi * straight / period).mean(axis=0)
-    return np.angle(turns) / (2 * np.pi) * period
+def _phase(aligned: NDArray[np.float64], period: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offset of periodic rows and columns: a circular mean over spots."""
+    vectors = np.exp(2j * np.pi * aligned / period).mean(axis=0)
+    return np.angle(vectors) / (2 * np.pi) * period
 
 
-def _steps(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From spots to their neighbours on the lattice."""
+def _neighbor_offsets(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors from spots to their neighbours."""
     tree = KDTree(points)
     distance = tree.query(points, k=2)[0][:, 1]
     if not distance.all():
         raise ValueError(
-            f"{np.count_nonzero(distance == 0)} spots share their position with another"
+            f"{np.count_nonzero(distance == 0)} spots share their position with another spot"
         )
     first, second = tree.query_pairs(_REACH * np.median(distance), output_type="ndarray").T
     return points[second] - points[first]
 
 
-def _lattice(steps: NDArray[np.float64]) -> tuple[int, float, float]:
-    """Directions, row height and angle of the lattice that the neighbours agree on."""
-    directions = np.arctan2(steps[:, 1], steps[:, 0])
-    # Every neighbour tells the angle, up to a turn that maps the lattice onto itself.
-    turns = {kind: np.exp(1j * kind[0] * directions).mean() for kind in (_SQUARE, _HEXAGONAL)}
-    kind = max(turns, key=lambda kind: abs(turns[kind]))
-    if abs(turns[kind]) < _AGREEMENT:
+def _fit_lattice(offsets: NDArray[np.float64]) -> tuple[int, float, float]:
+    """Number of directions, row height and angle of the lattice that fits the neighbours best."""
+    directions = np.arctan2(offsets[:, 1], offsets[:, 0])
+    # Multiplied by the number of directions, all angles of a lattice agree (circular mean).
+    means = {kind: np.exp(1j * kind[0] * directions).mean() for kind in (_SQUARE, _HEXAGONAL)}
+    kind = max(means, key=lambda kind: abs(means[kind]))
+    if abs(means[kind]) < _AGREEMENT:  # cells
         return *_SQUARE, 0.0
-    return *kind, float(np.angle(turns[kind]) / kind[0])
+    return *kind, float(np.angle(means[kind]) / kind[0])

@@ -1,4 +1,4 @@
-"""What a model has to beat: measured neighbours, and predictions moved about the section."""
+"""Nulls that a model must beat: measured neighbours, and predictions moved within the section."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from stpredict.metrics._blocks import Values
     from stpredict.metrics._graph import Graph
 
-#: Motions that are drawn before one that moves spots too little is taken after all.
-_MOST_DRAWS = 50
+#: Number of draws after which a motion that moves spots too little is accepted.
+_MAX_DRAWS = 50
 
 
 def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     """Predict every spot by the mean of its measured neighbours.
 
-    A null that knows the measured section and nothing of the image: a model that does not beat it
-    has found no more than that expression is smooth.
+    This null uses the measured section and not the image. A model that does not beat it has learnt
+    no more than the smoothness of expression.
 
     Parameters
     ----------
     values
         (n_spots, n_genes) measured values of one section: dense, scipy sparse, or dask.
     graph
-        (n_spots, n_spots) weights, such as ``obsp["spatial_connectivities"]``; the mean is weighted
-        by them. A spot is never its own neighbour: the diagonal is left out.
+        (n_spots, n_spots) weights of the mean, such as ``obsp["spatial_connectivities"]``. The
+        diagonal is ignored.
 
     Returns
     -------
-    (n_spots, n_genes), dense; float32 where the values are, otherwise float64. A spot without
-    neighbours gets the mean of the section.
+    (n_spots, n_genes), dense; float32 for float32 values, otherwise float64. Spots without
+    neighbours get the mean of the section.
 
     Raises
     ------
     ValueError
-        If the graph is of another number of spots, a weight is negative, there are fewer than two
+        If the graph has another number of spots, a weight is negative, there are fewer than two
         spots, or a value is NaN.
 
     Examples
@@ -58,43 +58,43 @@ def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
            [2. ]])
     """
     values = check_values(values)
-    mean = mean_of_neighbors(graph, values.shape[0])
-    lone = np.diff(mean.indptr) == 0
-    found = np.empty(values.shape, np.float32 if values.dtype == np.float32 else np.float64)
-    for here, (piece,) in blocks(GENES, values=values):
-        of_genes = piece.astype(np.float64)
-        found[:, here] = mean @ of_genes.T
-        found[lone, here] = of_genes.mean(axis=1)
-    return found
+    weights = mean_of_neighbors(graph, values.shape[0])
+    isolated = np.diff(weights.indptr) == 0
+    means = np.empty(values.shape, np.float32 if values.dtype == np.float32 else np.float64)
+    for genes, (rows,) in blocks(GENES, values=values):
+        rows = rows.astype(np.float64)
+        means[:, genes] = weights @ rows.T
+        means[isolated, genes] = rows.mean(axis=1)
+    return means
 
 
 def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDArray[np.intp]:
-    """Which spot's prediction every spot is given instead, after a random motion of the section.
+    """Index that moves predictions within a section by a random motion.
 
-    The section is turned by a random angle about one random spot, mirrored or not, shifted so that
-    this spot comes to lie on another, and folded back at its bounding box; every spot is given the
-    nearest. Neighbours mostly stay neighbours, so that a map keeps its autocorrelation and loses
-    its place: what a smooth prediction scores by smoothness alone. A shuffle of spots, which breaks
-    maps to noise, is a null far too easy to beat. Motions by less than half the section's standard
-    distance (in the median over spots) are drawn anew.
+    The section is rotated by a random angle about a random spot, mirrored with probability ½,
+    shifted so that this spot lands on another random spot, and reflected at its bounding box. Every
+    spot then takes the prediction of the nearest spot. Most neighbours remain neighbours, so that a
+    map keeps its autocorrelation but loses its position: the null score is what smoothness alone
+    achieves. Shuffling spots turns maps into noise and is far too easy to beat. Motions with a
+    median displacement below half the standard distance of the section are redrawn.
 
-    Some spots are taken more than once, others not at all.
+    Some spots are used more than once, others not at all.
 
     Parameters
     ----------
     positions
-        (n_spots, 2) of one section, in any unit.
+        (n_spots, 2) positions of one section, in any unit.
     generator
-        Randomness; every call draws another motion.
+        Random number generator. Every call draws another motion.
 
     Returns
     -------
-    (n_spots,) integers: ``predicted[index]`` is the null prediction.
+    (n_spots,) integers. ``predicted[index]`` is the null prediction.
 
     Raises
     ------
     ValueError
-        If positions are not (n_spots, 2), or NaN, or there are fewer than two.
+        If positions are not (n_spots, 2), are NaN, or have fewer than two spots.
 
     References
     ----------
@@ -115,21 +115,22 @@ def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDA
     """
     points = check_positions(positions)
     tree = KDTree(points)
-    least = 0.5 * np.sqrt(points.var(axis=0).sum())
-    for _ in range(_MOST_DRAWS):
+    min_distance = 0.5 * np.sqrt(points.var(axis=0).sum())
+    for _ in range(_MAX_DRAWS):
         index = tree.query(_moved(points, generator))[1]
-        if np.median(np.linalg.norm(points - points[index], axis=1)) >= least:
+        if np.median(np.linalg.norm(points - points[index], axis=1)) >= min_distance:
             break
     return np.asarray(index, dtype=np.intp)
 
 
 def _moved(points: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Turn, perhaps mirror, and shift, then fold back into the bounding box."""
+    """Rotate, mirror and shift at random, then reflect at the bounding box."""
     angle, mirror = generator.uniform(0, 2 * np.pi), generator.choice([-1, 1])
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    pivot, onto = points[generator.integers(len(points), size=2)]
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    pivot, target = points[generator.integers(len(points), size=2)]
     low = points.min(axis=0)
-    extent = np.maximum(np.ptp(points, axis=0), 1e-9 * np.ptp(points))  # spots on a line
-    moved = (((points - pivot) * [1, mirror]) @ turn.T + onto - low) % (2 * extent)
-    folded: NDArray[np.float64] = low + np.minimum(moved, 2 * extent - moved)
-    return folded
+    # spots on a line have an extent of 0 along one axis
+    extent = np.maximum(np.ptp(points, axis=0), 1e-9 * np.ptp(points))
+    moved = (((points - pivot) * [1, mirror]) @ rotation.T + target - low) % (2 * extent)
+    reflected: NDArray[np.float64] = low + np.minimum(moved, 2 * extent - moved)
+    return reflected

@@ -1,4 +1,4 @@
-"""Agreement of predicted and measured expression, gene by gene, over the spots of a section."""
+"""Metrics of every gene over the spots of a section."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ def per_gene(
         "auc",
     ),
 ) -> dict[str, NDArray[np.float64]]:
-    """Several scores of every gene at once: the arrays are read, and ranked, only once.
+    """Several metrics of every gene in one pass: the arrays are read and ranked only once.
 
-    Arrays are worked through a few genes at a time, so that a million spots of 5,000 genes need
-    less than 8 GB beside themselves, and a lazy array is never held as a whole. All is computed in
-    float64, with the same result whatever holds the values.
+    Arrays are processed a few genes at a time, so that a million spots with 5,000 genes need less
+    than 8 GB of additional memory and a lazy array is never loaded as a whole. Values are computed
+    in float64 and do not depend on the container.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask. Lazy arrays in chunks of
-        genes are computed once; those in chunks of spots once per gigabyte that they stand for.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask. Lazy arrays chunked along
+        genes are computed once; those chunked along spots once per gigabyte of dense values.
     names
-        Which: any of ``pcc``, ``spearman``, ``rmse``, ``mae``, ``explained_variance``,
-        ``variance_ratio`` and ``auc``; each is described where the function of its name is.
+        Metrics to compute. Each is documented in the function of the same name.
 
     Returns
     -------
-    Of every score (n_genes,) float64.
+    For every metric an array (n_genes,) float64.
 
     Raises
     ------
     KeyError
-        If a score is unknown.
+        If a metric is unknown.
     ValueError
         If the shapes differ, there are fewer than two spots, or a value is NaN.
 
@@ -87,13 +86,12 @@ def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]; 0 where either side is constant (varies by less than a millionth
-    of its largest value), so that a gene that cannot be correlated counts as one that was not
-    predicted.
+    (n_genes,) float64 in [-1, 1]. 0 if either side is constant (varies by less than a millionth of
+    its largest value), so that a gene without a correlation counts as not predicted.
 
     Raises
     ------
@@ -111,17 +109,17 @@ def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Spearman correlation of every gene: Pearson's of the ranks.
+    """Spearman correlation of every gene: the Pearson correlation of ranks.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]; ties share their mean rank; 0 where either side is constant, as
-    for `pcc`.
+    (n_genes,) float64 in [-1, 1]. Ties get their mean rank; 0 if either side is constant, as for
+    `pcc`.
 
     Raises
     ------
@@ -139,22 +137,21 @@ def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Area under the ROC curve of every gene: spots with a count against spots without.
+    """Area under the ROC curve of every gene, for spots with counts against spots without.
 
     The probability that a spot where the measured gene is not 0 is predicted higher than a spot
-    where it is 0. Meant for counts and their logarithm, not for values that were scaled or
-    centred.
+    where it is 0. Use it for counts and their logarithm, not for scaled or centred values.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
     (n_genes,) float64 in [0, 1]; 0.5 is chance. Ties in the prediction count half, so that a
-    constant prediction has 0.5. NaN where the measured gene is 0 everywhere or nowhere: leave these
-    out of a mean (`numpy.nanmean`).
+    constant prediction scores 0.5. NaN if the measured gene is 0 in all spots or in none: average
+    with `numpy.nanmean`.
 
     Raises
     ------

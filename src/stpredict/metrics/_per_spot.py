@@ -1,10 +1,10 @@
-"""Agreement of predicted and measured expression, spot by spot, over the genes."""
+"""Metrics of every spot over its genes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stpredict.metrics._blocks import SPOTS, apply, check_pair
+from stpredict.metrics._blocks import SPOTS, check_pair, score_blocks
 from stpredict.metrics._scores import Pair
 
 if TYPE_CHECKING:
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Pearson correlation of every spot over its genes.
 
-    Most of it comes from genes that are high everywhere: the training mean scores well. Read it
-    beside that of the training mean, or of values from which the mean of every gene is taken.
+    Genes that are high in all spots dominate this metric, and the training mean scores well.
+    Compare it with the training mean, or centre every gene first.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; worked through a few spots
-        at a time.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; processed a few spots at a
+        time.
 
     Returns
     -------
-    (n_spots,) float64 in [-1, 1]; 0 where either side is constant, as for `pcc`.
+    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
 
     Raises
     ------
@@ -43,23 +43,25 @@ def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
     array([1.])
     """
     measured, predicted = check_pair(measured, predicted, least_spots=1, least_genes=2)
-    return apply(lambda *sides: Pair(*sides).pcc(), SPOTS, measured=measured, predicted=predicted)
+    return score_blocks(
+        lambda *rows: Pair(*rows).pcc(), SPOTS, measured=measured, predicted=predicted
+    )
 
 
 def spearman_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Spearman correlation of every spot over its genes; ties share their mean rank.
+    """Spearman correlation of every spot over its genes; ties get their mean rank.
 
-    As `pcc_per_spot`, to be read beside that of the training mean.
+    As with `pcc_per_spot`, compare it with the training mean.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; worked through a few spots
-        at a time.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; processed a few spots at a
+        time.
 
     Returns
     -------
-    (n_spots,) float64 in [-1, 1]; 0 where either side is constant, as for `pcc`.
+    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
 
     Raises
     ------
@@ -74,6 +76,6 @@ def spearman_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64
     array([1.])
     """
     measured, predicted = check_pair(measured, predicted, least_spots=1, least_genes=2)
-    return apply(
-        lambda *sides: Pair(*sides).spearman(), SPOTS, measured=measured, predicted=predicted
+    return score_blocks(
+        lambda *rows: Pair(*rows).spearman(), SPOTS, measured=measured, predicted=predicted
     )

@@ -1,4 +1,4 @@
-"""Maps of predicted and measured expression: how alike they look, how smooth they are."""
+"""Similarity and spatial autocorrelation of expression maps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from stpredict.metrics._blocks import GENES, apply, check_pair, check_values
+from stpredict.metrics._blocks import GENES, check_pair, check_values, score_blocks
 from stpredict.metrics._graph import mean_of_neighbors
 from stpredict.metrics._grid import check_positions, rasterize
 from stpredict.metrics._scores import center, is_constant
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from stpredict.metrics._blocks import Values
     from stpredict.metrics._graph import Graph
 
-#: Side of the window in pixels, as in scikit-image and in Wang et al.'s mean over uniform windows.
+#: Side of the window in pixels, the default of scikit-image (uniform windows of Wang et al. 2004).
 _WINDOW = 7
 
 
 def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[np.float64]:
     """Structural similarity of the measured and the predicted map of every gene.
 
-    The spots of a section become a picture with a pixel for each: square lattices (legacy ST, bins)
-    and hexagonal ones (Visium; every other row moved by half a pixel) in any orientation, and cells
-    on square pixels as wide as the median distance between neighbours, every pixel showing the
-    nearest. Each gene is scaled to [0, 1] on its own, measured and predicted apart, so that the
-    score compares patterns, not levels. Windows of 7 × 7 pixels (fewer on smaller sections) are
-    averaged over the pixels on the section; beyond its outline, which both maps share and which
-    must not count as agreement, pixels show the nearest spot.
+    The section is rasterised with one pixel per spot: square lattices (legacy ST, bins) and
+    hexagonal lattices (Visium; every other row shifted by half a pixel) in any orientation. Cells
+    are drawn on square pixels as wide as the median distance to the nearest cell, and every pixel
+    shows the nearest cell. Measured and predicted maps are scaled to [0, 1] per gene, so that the
+    score compares patterns, not levels. The local similarity, in windows of 7 × 7 pixels (smaller
+    on small sections), is averaged over pixels on the section. Pixels outside show the nearest
+    spot, so that the outline, which both maps share, does not count as agreement.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; see `per_gene`.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
     positions
         (n_spots, 2) of one section, in any unit.
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1], 1 where the scaled maps are the same; 0 where either side is
-    constant, as for `pcc`; NaN if the section is less than three spots wide or high.
+    (n_genes,) float64 in [-1, 1]; 1 if the scaled maps are equal, 0 if either side is constant, as
+    for `pcc`. NaN if the section is less than three spots wide or high.
 
     Raises
     ------
@@ -66,53 +66,51 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
     """
     measured, predicted = check_pair(measured, predicted)
     grid = rasterize(check_positions(positions, measured.shape[0]))
-    narrow = min(grid.spot.shape)
-    if narrow < 3:
+    shortest = min(grid.spot.shape)
+    if shortest < 3:
         return np.full(measured.shape[1], np.nan)
-    window = min(_WINDOW, narrow - 1 + narrow % 2)
+    window = min(_WINDOW, shortest - 1 + shortest % 2)  # scikit-image needs odd windows
 
-    def of_genes(*sides: NDArray[Any]) -> NDArray[np.float64]:
-        scores = np.zeros(len(sides[0]))
-        for gene in np.flatnonzero(~is_constant(sides[0]) & ~is_constant(sides[1])):
-            first, second = (_unit(side[gene])[grid.spot] for side in sides)
-            _, local = structural_similarity(
-                first, second, win_size=window, data_range=1, full=True
-            )
+    def ssim_rows(measured: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+        scores = np.zeros(len(measured))
+        for gene in np.flatnonzero(~is_constant(measured) & ~is_constant(predicted)):
+            maps = (_min_max_scaled(side[gene])[grid.spot] for side in (measured, predicted))
+            _, local = structural_similarity(*maps, win_size=window, data_range=1, full=True)
             scores[gene] = local[grid.inside].mean()
         return scores
 
-    return apply(of_genes, GENES, measured=measured, predicted=predicted)
+    return score_blocks(ssim_rows, GENES, measured=measured, predicted=predicted)
 
 
-def _unit(values: NDArray[Any]) -> NDArray[np.float64]:
+def _min_max_scaled(values: NDArray[Any]) -> NDArray[np.float64]:
     shifted = values.astype(np.float64) - values.min()
     return shifted / shifted.max()
 
 
 def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
-    """Moran's I of every gene: how much neighbouring spots are alike.
+    """Moran's I of every gene: the spatial autocorrelation between neighbouring spots.
 
-    That of predicted beside that of measured values tells a model that paints smoother (or rougher)
-    maps than there are. Noise lowers the measured one.
+    Comparing predicted and measured values shows whether a model predicts maps that are too smooth
+    or too rough. Measurement noise lowers the measured value.
 
     Parameters
     ----------
     values
         (n_spots, n_genes) of one section: dense, scipy sparse, or dask; see `per_gene`.
     graph
-        (n_spots, n_spots) weights, such as ``obsp["spatial_connectivities"]``. The weights of a
-        spot's neighbours are made to sum to 1, as in squidpy, and the diagonal is left out.
+        (n_spots, n_spots) weights, such as ``obsp["spatial_connectivities"]``. Rows are normalised
+        to sum to 1, as in squidpy, and the diagonal is ignored.
 
     Returns
     -------
-    (n_genes,) float64: 1 where neighbours are the same, near 0 (``-1 / (n_spots - 1)``) without
-    spatial structure, negative where they differ more than by chance; mostly in [-1, 1]. 0 where a
-    gene is constant, or no spot has a neighbour.
+    (n_genes,) float64, usually in [-1, 1]: 1 if neighbours are equal, close to 0
+    (``-1 / (n_spots - 1)``) without spatial structure, negative if neighbours differ more than by
+    chance. 0 if a gene is constant or no spot has neighbours.
 
     Raises
     ------
     ValueError
-        If the graph is of another number of spots, a weight is negative, there are fewer than two
+        If the graph has another number of spots, a weight is negative, there are fewer than two
         spots, or a value is NaN.
 
     References
@@ -129,13 +127,13 @@ def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
     array([-1.])
     """
     values = check_values(values)
-    mean = mean_of_neighbors(graph, values.shape[0])
-    total = mean.sum()
+    weights = mean_of_neighbors(graph, values.shape[0])
+    total = weights.sum()  # the number of spots with neighbours
 
-    def of_genes(piece: NDArray[Any]) -> NDArray[np.float64]:
-        centered = center(piece)
-        alike = np.einsum("ij,ij->i", centered, (mean @ centered.T).T)
+    def morans_i_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
+        centered = center(rows)
+        covariance = np.einsum("ij,ij->i", centered, (weights @ centered.T).T)
         variance = total * np.mean(centered**2, axis=1)
-        return np.divide(alike, variance, out=np.zeros_like(alike), where=variance > 0)
+        return np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 0)
 
-    return apply(of_genes, GENES, values=values)
+    return score_blocks(morans_i_rows, GENES, values=values)

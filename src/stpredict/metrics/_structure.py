@@ -1,4 +1,4 @@
-"""Relations that a prediction has to keep: between genes, and between spots."""
+"""Preservation of gene-gene correlations and of clusters of spots."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
     from stpredict.metrics._blocks import Values
 
-#: Principal components that clusters are found in, as in scanpy.
+#: Principal components used for clustering, the default of scanpy.
 _N_COMPONENTS = 50
+#: Random initialisations of k-means.
 _N_STARTS = 10
 
 
 def gene_correlation(measured: Values, predicted: Values) -> float:
-    """How well a prediction keeps the correlations between genes.
+    """How well a prediction preserves the correlations between genes.
 
-    Pearson correlation between the upper triangles of two matrices: of the correlations between
-    measured genes, and between predicted genes, over the spots of a section. Noise weakens the
-    measured ones about alike, which costs little here.
+    Pearson correlation between the upper triangles of the measured and the predicted gene-gene
+    correlation matrix over the spots of a section. Noise weakens measured correlations by similar
+    factors, which hardly affects the result.
 
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) numbers each: dense, scipy sparse, or dask; worked through a few spots at
-        a time. Two matrices of all genes by all genes are held, 200 MB each for 5,000 genes.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask; processed a few spots at a
+        time. The two (n_genes, n_genes) matrices are held in memory, 200 MB each for 5,000 genes.
 
     Returns
     -------
-    A number in [-1, 1]. A constant gene correlates with none (0) and is counted; 0 where all
-    correlations of a side are the same.
+    A number in [-1, 1]. Correlations with a constant gene count as 0. The result is 0 if all
+    correlations of a side are equal.
 
     Raises
     ------
@@ -67,15 +68,15 @@ def gene_correlation(measured: Values, predicted: Values) -> float:
 
 @dataclass(frozen=True)
 class ClusterAgreement:
-    """How alike two clusterings of the same spots are; made by `cluster_agreement`.
+    """Agreement of two clusterings of the same spots, as returned by `cluster_agreement`.
 
     Attributes
     ----------
     ari
-        Adjusted Rand index, in [-0.5, 1]: 1 is the same clustering, 0 what chance gives.
+        Adjusted Rand index in [-0.5, 1]: 1 for equal clusterings, 0 expected by chance.
     nmi
-        Normalised mutual information (over the mean of the entropies), in [0, 1]: 1 is the same
-        clustering; above 0 by chance, the more so the more clusters there are.
+        Mutual information in [0, 1], normalised by the mean of the entropies: 1 for equal
+        clusterings. Above 0 by chance, increasingly so with the number of clusters.
     """
 
     ari: float
@@ -85,27 +86,27 @@ class ClusterAgreement:
 def cluster_agreement(
     measured: Values, predicted: Values, *, n_clusters: int | None = None, seed: int = 0
 ) -> ClusterAgreement:
-    """Whether spots fall into the same clusters by predicted values as by measured ones.
+    """Compare clusters of spots by predicted values with clusters by measured values.
 
-    Each side is centred, reduced to its 50 first principal components and clustered by k-means (ten
-    starts, the best kept). Instead of measured values, labels can be given, such as a
-    pathologist's: then only the prediction is clustered.
+    Each side is centred, reduced to its first 50 principal components and clustered by k-means (the
+    best of ten initialisations). Labels, such as a pathologist's annotation, can replace the
+    measured values; then only the prediction is clustered.
 
     Parameters
     ----------
     measured
-        (n_spots, n_genes) numbers, dense, scipy sparse, or dask, or (n_spots,) labels.
+        (n_spots, n_genes) values, dense, scipy sparse, or dask, or (n_spots,) labels.
     predicted
-        (n_spots, n_genes) numbers; worked through a few spots at a time.
+        (n_spots, n_genes) values; processed a few spots at a time.
     n_clusters
-        Number of clusters, by default as many as there are labels; needed where values are given.
+        Number of clusters. Default: the number of distinct labels. Required for measured values.
     seed
-        Of the starts of k-means.
+        Random seed of k-means.
 
     Returns
     -------
-    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]. A prediction that is the same for all spots is one
-    cluster: both are 0.
+    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]. Both are 0 for a prediction that is equal in all
+    spots.
 
     Raises
     ------
@@ -142,19 +143,20 @@ def cluster_agreement(
         )
     if measured.ndim == 2:
         labels = _clusters(measured, "measured", n_clusters, seed)
-    found = _clusters(predicted, "predicted", n_clusters, seed)
+    clusters = _clusters(predicted, "predicted", n_clusters, seed)
     return ClusterAgreement(
-        ari=float(adjusted_rand_score(labels, found)),
-        nmi=float(normalized_mutual_info_score(labels, found)),
+        ari=float(adjusted_rand_score(labels, clusters)),
+        nmi=float(normalized_mutual_info_score(labels, clusters)),
     )
 
 
 def _check_labels(labels: NDArray[Any], n_spots: int) -> NDArray[np.str_]:
     if len(labels) != n_spots:
-        raise ValueError(f"there are {len(labels)} labels for {n_spots} spots")
+        raise ValueError(f"found {len(labels)} labels for {n_spots} spots")
+    # None, and NaN of any type, the only value that differs from itself
     n_missing = sum(label is None or label != label for label in labels.tolist())
     if n_missing:
-        raise ValueError(f"{n_missing} spots have no label: leave them out of both sides")
+        raise ValueError(f"{n_missing} spots have no label: exclude them from both sides")
     return labels.astype(str)
 
 
@@ -164,12 +166,13 @@ def _clusters(values: Any, name: str, n_clusters: int, seed: int) -> NDArray[np.
         return np.zeros(values.shape[0], dtype=np.int32)
     n_genes = len(mean)
     first = max(0, n_genes - _N_COMPONENTS)
+    # PCA by the covariance, which is computed in blocks; eigenvalues ascend
     axes = eigh(scatter, subset_by_index=[first, n_genes - 1])[1]
     components = np.empty((values.shape[0], axes.shape[1]))
-    for here, (piece,) in blocks(SPOTS, **{name: values}):
-        components[here] = (piece - mean) @ axes
+    for spots, (rows,) in blocks(SPOTS, **{name: values}):
+        components[spots] = (rows - mean) @ axes
     kmeans = KMeans(n_clusters, n_init=_N_STARTS, random_state=seed)
-    with warnings.catch_warnings():  # fewer distinct spots than clusters: found are what there are
+    with warnings.catch_warnings():  # k-means warns if fewer spots than clusters are distinct
         warnings.simplefilter("ignore", ConvergenceWarning)
         clusters: NDArray[np.int32] = kmeans.fit_predict(components)
     return clusters
@@ -188,23 +191,23 @@ def _correlations(values: Any, name: str) -> NDArray[np.float64]:
 def _moments(
     values: Any, name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Mean of every gene, products of deviations summed over spots, and which are constant.
+    """Mean of every gene, scatter matrix (n_genes, n_genes), and mask of constant genes.
 
-    In one pass: deviations from the mean of a block are brought to that of all spots so far (Chan
-    et al., Algorithms for computing the sample variance, American Statistician 1983).
+    Computed in one pass by merging blocks (Chan et al., Algorithms for computing the sample
+    variance, American Statistician 1983).
     """
     n_genes = values.shape[1]
     mean, scatter = np.zeros(n_genes), np.zeros((n_genes, n_genes))
     extremes = np.array([np.full(n_genes, np.inf), np.full(n_genes, -np.inf)])
-    for here, (piece,) in blocks(SPOTS, **{name: values}):
-        extremes[0] = np.minimum(extremes[0], piece.min(axis=0))
-        extremes[1] = np.maximum(extremes[1], piece.max(axis=0))
-        n_before, n_here = here.start, here.stop - here.start
-        deviation = piece.astype(np.float64)
-        of_block = deviation.mean(axis=0)
-        deviation -= of_block
+    for spots, (rows,) in blocks(SPOTS, **{name: values}):
+        extremes[0] = np.minimum(extremes[0], rows.min(axis=0))
+        extremes[1] = np.maximum(extremes[1], rows.max(axis=0))
+        n_before, n_block = spots.start, spots.stop - spots.start
+        deviation = rows.astype(np.float64)
+        block_mean = deviation.mean(axis=0)
+        deviation -= block_mean
         scatter += deviation.T @ deviation
-        step = of_block - mean
-        scatter += np.outer(step, step * (n_before * n_here / here.stop))
-        mean += step * (n_here / here.stop)
+        step = block_mean - mean
+        scatter += np.outer(step, step * (n_before * n_block / spots.stop))
+        mean += step * (n_block / spots.stop)
     return mean, scatter, is_constant(extremes.T)

@@ -1,4 +1,4 @@
-"""Correlation of the genes that matter most."""
+"""Mean correlation of the top genes of a ranking."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TopCurve:
-    """Mean correlation of the k first genes, for every k; made by `pcc_of_top`.
+    """Mean correlation of the first k genes, for every k, as returned by `pcc_of_top`.
 
     Attributes
     ----------
     pcc
-        (n_ranked,) float64 in [-1, 1]: ``pcc[k - 1]`` is the mean over the first k genes.
+        (n_ranked,) float64 in [-1, 1]. ``pcc[k - 1]`` is the mean over the first k genes.
     area
-        Mean of the curve over k, in [-1, 1]: its area over that of a curve that is 1 everywhere.
-        The first genes weigh most in it.
+        Mean of the curve over k, in [-1, 1]. The first genes have the largest weight.
     """
 
     pcc: NDArray[np.float64] = field(repr=False)
@@ -29,29 +28,27 @@ class TopCurve:
 
 
 def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
-    """Mean correlation over the k first genes of a ranking, for every k, and the area under it.
+    """Mean correlation over the first k genes of a ranking, for every k, and the area below.
 
-    Benchmarks report the mean over 50, 200, … genes of highest variance; the curve shows all of
-    these. The ranking must not come from the scores themselves, nor from test data: rank by the
-    variance in training sections.
+    Benchmarks report the mean over the 50, 200, … genes of highest variance; the curve shows all of
+    them. Rank genes by their variance in the training sections, not by the scores or by test data.
 
     Parameters
     ----------
     pcc
-        (n_genes,) correlations, such as `metrics.pcc` gives.
+        (n_genes,) correlations, such as the result of `metrics.pcc`.
     ranking
-        (n_ranked,) positions of genes, the most important first; none twice, not necessarily all.
+        (n_ranked,) distinct positions of genes, the most important first. May omit genes.
 
     Returns
     -------
-    ``pcc``, the curve, (n_ranked,) float64 in [-1, 1], and ``area``, one number in [-1, 1]. Genes
-    that are constant count as 0, as `metrics.pcc` scores them; ties are the ranking's to break.
+    ``pcc``, the curve, (n_ranked,) float64 in [-1, 1], and ``area``, a number in [-1, 1]. Constant
+    genes count as 0, as in `metrics.pcc`.
 
     Raises
     ------
     ValueError
-        If a correlation is NaN, or the ranking is empty, names a gene twice, or one that is not
-        there.
+        If a correlation is NaN, or the ranking is empty, has duplicates or positions out of range.
 
     Examples
     --------
@@ -70,12 +67,12 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
     if np.isnan(scores).any():
         raise ValueError(f"{np.count_nonzero(np.isnan(scores))} of {len(scores)} pcc are NaN")
     if not np.issubdtype(order.dtype, np.integer):
-        raise ValueError(f"ranking must hold positions of genes, integers: {order.dtype}")
+        raise ValueError(f"ranking must be integer positions of genes, not {order.dtype}")
     outside = order[(order < 0) | (order >= len(scores))]
     if len(outside):
-        raise ValueError(f"ranking names gene {outside[0]}; there are 0 to {len(scores) - 1}")
+        raise ValueError(f"ranking has {outside[0]}, not a position from 0 to {len(scores) - 1}")
     n_repeated = len(order) - len(np.unique(order))
     if n_repeated:
-        raise ValueError(f"ranking names {n_repeated} genes more than once")
+        raise ValueError(f"ranking has {n_repeated} genes more than once")
     curve = np.cumsum(scores[order]) / np.arange(1, len(order) + 1)
     return TopCurve(pcc=curve, area=float(curve.mean()))

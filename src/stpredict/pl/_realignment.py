@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
-from stpredict.alignment import apply
+from stpredict.alignment import move_points
 from stpredict.pl._drawing import _axes, _section
 from stpredict.pl._drawing._style import SpotStyle
 
@@ -92,7 +92,9 @@ def realignment(
         raise KeyError(f"sections that were not realigned: {missing}: run stp.pp.realign first")
     sections = [opened.section(name) for name in realigned]
     before = [
-        apply(np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um)
+        move_points(
+            np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um
+        )
         for part in sections
     ]
     corners = [

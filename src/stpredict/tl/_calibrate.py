@@ -129,7 +129,7 @@ def _read_tiles(inputs: Any) -> None:
 
 def _tell(calibration: Calibration, model: Model) -> None:
     covered = [f"{name} {x:.1%}" for name, x in calibration.coverage_of_groups.items()]
-    n_lacking = int((~calibration.intervals.known).sum())
+    n_lacking = int((~calibration.intervals.available).sum())
     text = (
         f"calibrated on {calibration.method!r}: intervals at {calibration.level:.0%} hold "
         f"{', '.join(covered)} of groups left out in turn (mean {calibration.mean_coverage:.1%}); "

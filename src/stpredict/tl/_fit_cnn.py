@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from stpredict import _keys
-from stpredict.encoders._backbone import published_weights
+from stpredict.encoders._load import published_weights
 from stpredict.models._methods import CNN
 from stpredict.nn._backbones import SMALL
 from stpredict.tl._fitting._docs import shared

@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: intervals, reliable genes, familiar tiles; arrays only."""
+"""Uncertainty of predictions: intervals, reliable genes and familiar tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model knows of its own errors."""
+"""Calibration of a model: intervals, reliable genes and familiarity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Arrays that are saved of each part.
+#: Saved arrays of each part.
 _PARTS = {
     "intervals": ("edges", "lower", "upper"),
     "reliability": ("pcc", "pcc_null", "p_adjusted", "rmse_ratio"),
@@ -26,30 +26,30 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a model knows of its own errors, learnt on groups that were left out.
+    """Uncertainty of a model, estimated on held-out groups.
 
-    Made by :func:`stpredict.tl.calibrate`; genes are the model's, in order.
+    Created by :func:`stpredict.tl.calibrate`. Genes are in the order of the model.
 
     Attributes
     ----------
     method
-        Name of the method in the cross-validation whose errors were taken.
+        Name of the method in the cross-validation.
     groups
-        Groups that were left out in turn.
+        Groups that were held out in turn.
     intervals
-        What is added to predictions, and the level.
+        Prediction intervals of each gene.
     coverage
-        (n_groups, n_genes) float32, share of the measured values of each group that intervals held
-        which were made of the errors of the other groups. NaN where there are none.
+        (n_groups, n_genes) float32, coverage of the measured values of each group by intervals from
+        the errors of the other groups. NaN without such intervals.
     reliability
-        Scores on the groups left out, beside their nulls.
+        Scores of each gene on held-out groups, and of its nulls.
     familiarity
         Distances between training tiles of different groups.
 
     Raises
     ------
     ValueError
-        If the parts are of different numbers of genes or groups, or coverage is no share.
+        If the parts have different numbers of genes or groups, or coverage is not in [0, 1].
     """
 
     method: str
@@ -63,45 +63,48 @@ class Calibration:
         n_genes = len(self.intervals.edges)
         if len(self.reliability.pcc) != n_genes:
             raise ValueError(
-                f"the reliability is of {len(self.reliability.pcc)} genes, intervals are of "
-                f"{n_genes}"
+                f"reliability has {len(self.reliability.pcc)} genes, intervals have {n_genes}"
             )
         if len(self.groups) < 2 or len(set(self.groups)) < len(self.groups):
-            raise ValueError(f"a calibration is made on at least two groups: {self.groups}")
+            raise ValueError(f"a calibration needs at least two distinct groups: {self.groups}")
         if self.coverage.shape != (len(self.groups), n_genes):
             raise ValueError(
                 f"coverage must be ({len(self.groups)}, {n_genes}), not {self.coverage.shape}"
             )
-        known = self.coverage[~np.isnan(self.coverage)]
-        if (known < 0).any() or (known > 1).any():
-            raise ValueError("coverage must lie between 0 and 1")
+        if (self.coverage < 0).any() or (self.coverage > 1).any():
+            raise ValueError("coverage must be between 0 and 1")
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration of {self.method!r} on {len(self.groups)} held-out groups\n"
+            f"    intervals: level {self.level:g}, mean coverage {self.mean_coverage:.2f}\n"
+            f"    reliable: {int(self.reliable.sum())} of {len(self.reliable)} genes\n"
+            f"    familiarity: {len(self.familiarity.tiles)} training tiles"
+        )
 
     @property
     def level(self) -> float:
-        """Share of the measured values that intervals are to hold."""
+        """Nominal coverage of the intervals."""
         return self.intervals.level
 
     @property
     def reliable(self) -> NDArray[np.bool_]:
         """Genes that beat their nulls and have intervals, (n_genes,)."""
-        return self.reliability.reliable & self.intervals.known
+        return self.reliability.reliable & self.intervals.available
 
     @property
     def coverage_of_groups(self) -> dict[str, float]:
-        """Coverage of each group left out, mean over its genes; NaN where it has none."""
-        return {
-            name: float(row[~np.isnan(row)].mean()) if (~np.isnan(row)).any() else float("nan")
-            for name, row in zip(self.groups, self.coverage.astype(np.float64), strict=True)
-        }
+        """Mean coverage of each held-out group over genes; NaN without intervals."""
+        rows = self.coverage.astype(np.float64)
+        return {name: _nan_mean(row) for name, row in zip(self.groups, rows, strict=True)}
 
     @property
     def mean_coverage(self) -> float:
-        """Mean of the coverage over groups that have any."""
-        known = [value for value in self.coverage_of_groups.values() if not np.isnan(value)]
-        return float(np.mean(known)) if known else float("nan")
+        """Mean coverage over groups with intervals."""
+        return _nan_mean(np.array(list(self.coverage_of_groups.values())))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give what `from_state` makes the same calibration of.
+        """State for saving, which `from_state` reads.
 
         Returns
         -------
@@ -117,12 +120,12 @@ class Calibration:
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
     ) -> Calibration:
-        """Make a calibration of what was saved.
+        """Create a calibration from its saved state.
 
         Parameters
         ----------
         config, tensors
-            As `state` gave them.
+            Configuration and arrays from `state`.
 
         Returns
         -------
@@ -131,28 +134,34 @@ class Calibration:
         Raises
         ------
         ValueError
-            If a part is missing, of another type or shape.
+            If a part is missing, or has an invalid type or shape.
         """
         for name, kind in (("method", str), ("level", float), ("groups", list)):
             if not isinstance(config.get(name), kind):
                 raise ValueError(f"the saved calibration must give {name} as a {kind.__name__}")
         if not all(isinstance(group, str) for group in config["groups"]):
-            raise ValueError("the saved calibration must give the names of groups")
+            raise ValueError("the saved calibration must give names of groups as strings")
 
         def arrays(part: str) -> dict[str, NDArray[np.float32]]:
-            return {name: _array(tensors, f"{part}.{name}") for name in _PARTS[part]}
+            return {name: _saved_array(tensors, f"{part}.{name}") for name in _PARTS[part]}
 
         return cls(
             method=config["method"],
             groups=tuple(config["groups"]),
             intervals=Intervals(config["level"], **arrays("intervals")),
-            coverage=_array(tensors, "coverage"),
+            coverage=_saved_array(tensors, "coverage"),
             reliability=Reliability(**arrays("reliability")),
             familiarity=Familiarity(**arrays("familiarity")),
         )
 
 
-def _array(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float32]:
+def _nan_mean(values: NDArray[np.float64]) -> float:
+    """Mean without NaN; NaN, without numpy's warning, if nothing remains."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _saved_array(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float32]:
     if name not in tensors:
         raise ValueError(f"the saved calibration lacks the array {name}")
     if tensors[name].dtype != np.float32:

@@ -1,4 +1,4 @@
-"""Intervals made of the errors on groups that were left out."""
+"""Conformal prediction intervals from errors on held-out groups."""
 
 from __future__ import annotations
 
@@ -20,50 +20,50 @@ def conformal(
     *,
     level: float,
 ) -> Intervals:
-    """Make intervals of the errors of out-of-fold predictions.
+    """Compute prediction intervals from the errors of out-of-fold predictions.
 
-    For each gene, predictions are split into thirds (low, middle, high), and in each the errors
-    ``measured - predicted`` are ordered; the bounds are the errors that leave (1 - level) / 2 of a
-    new spot's errors outside on each side, with the correction for finite samples of split
-    conformal prediction: of n errors, the ``ceil((n + 1) * (1 + level) / 2)``-th. Errors keep their
-    sign, so that intervals can be skewed as expression is. Every group weighs alike, whatever its
-    number of spots, and the effective number of spots takes the place of n.
+    For each gene, predictions are split into thirds (low, middle, high). In each third, the bounds
+    are quantiles of the errors ``measured - predicted`` that leave (1 - level) / 2 on each side,
+    with the finite-sample correction of split conformal prediction: the
+    ``ceil((n + 1) * (1 + level) / 2)``-th of n errors. Errors are signed, so that intervals can be
+    skewed like expression. All groups have the same weight, whatever their number of spots, and n
+    is the effective number of spots.
 
-    What is exchangeable are groups, not spots. Coverage is therefore that of *a spot of a new
-    group*, on average over groups; a single new section lies above or below it. A handful of groups
-    allows no promise free of assumptions, so count what is covered with
+    Groups are exchangeable, spots are not. The level therefore refers to *a spot of a new group*,
+    on average over groups; coverage of a single new section may be higher or lower. A small number
+    of groups gives no guarantee without assumptions, so measure the coverage with
     :func:`stpredict.uncertainty.coverage_by_group`.
 
     Parameters
     ----------
     measured
-        (n, n_genes) measured values; they may be NaN where a gene was not predicted.
+        (n, n_genes) measured values. May be NaN if the gene was not predicted.
     predicted
-        (n, n_genes) predictions of the same by models that have not seen the row's group. NaN where
-        a gene was not predicted.
+        (n, n_genes) predictions from models that were not fitted on the group of the row. NaN if
+        the gene was not predicted.
     groups
         (n,) group of each row.
     level
-        Share of the measured values that intervals are to hold, such as 0.9.
+        Nominal coverage, the share of measured values inside the intervals, such as 0.9.
 
     Returns
     -------
     Intervals
-        A gene of fewer rows than :func:`stpredict.uncertainty.rows_needed` has none; a third of
-        fewer takes the errors of all.
+        Genes with fewer rows than :func:`stpredict.uncertainty.rows_needed` have no intervals; a
+        third with fewer rows uses the errors of all thirds.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, a predicted value was measured as NaN, the level is none, or no gene
-        has enough rows.
+        If shapes do not match, a predicted value was measured as NaN, the level is not between 0
+        and 1, or no gene has enough rows.
 
     References
     ----------
     Vovk, Cross-conformal predictors, Annals of Mathematics and Artificial Intelligence 2015;
-    Boström and Johansson, Mondrian conformal regressors, COPA 2020 (parts of their own); Dunn,
+    Boström and Johansson, Mondrian conformal regressors, COPA 2020 (separate parts); Dunn,
     Wasserman and Ramdas, Distribution-free prediction sets for two-layer hierarchical models,
-    Journal of the American Statistical Association 2023 (pooling groups that weigh alike).
+    Journal of the American Statistical Association 2023 (pooling groups with equal weights).
 
     Examples
     --------
@@ -88,37 +88,36 @@ def conformal(
         if rows.sum() < needed:
             continue
         values = predicted[rows, gene]
-        errors, weights = measured[rows, gene] - values, _alike(codes[rows])
+        errors = measured[rows, gene] - values
+        weights = 1 / np.bincount(codes[rows])[codes[rows]]  # equal weights of groups
         edges[gene] = np.quantile(values, np.arange(1, N_PARTS) / N_PARTS)
         part = parts_of(values[:, None].astype(np.float32), edges[gene][None])[:, 0]
-        of_all = _bounds(errors, weights, level)
         for third in range(N_PARTS):
-            here = part == third
-            enough = here.sum() >= needed
-            bounds[:, gene, third] = (
-                _bounds(errors[here], weights[here], level) if enough else of_all
-            )
+            subset = part == third
+            if subset.sum() < needed:
+                subset = np.ones_like(subset)
+            bounds[:, gene, third] = _bounds(errors[subset], weights[subset], level)
     if np.isnan(edges).all():
-        most = int(np.isfinite(predicted).sum(axis=0).max(initial=0))
+        n_rows = int(np.isfinite(predicted).sum(axis=0).max(initial=0))
         raise ValueError(
             f"intervals at level={level:g} need at least {needed} held-out rows of a gene, found "
-            f"{most}: cross-validate more sections, or ask for a lower level"
+            f"{n_rows}: cross-validate more sections, or use a lower level"
         )
     return Intervals(float(level), edges, bounds[0], bounds[1])
 
 
 def rows_needed(level: float) -> int:
-    """Fewest held-out rows that intervals of a level can be made of.
+    """Smallest number of held-out rows for intervals of a level.
 
     Parameters
     ----------
     level
-        Such as 0.9.
+        Nominal coverage of the intervals, such as 0.9.
 
     Returns
     -------
     int
-        With fewer, the bound that leaves (1 - level) / 2 outside would be infinite.
+        With fewer rows, the bound that leaves (1 - level) / 2 outside would be infinite.
 
     Raises
     ------
@@ -138,7 +137,7 @@ def rows_needed(level: float) -> int:
 def check_errors(
     measured: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]], groups: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """Require arrays of one shape and a group per row; gives groups as numbers."""
+    """Require arrays of the same shape and a group per row; returns groups as integers."""
     if np.ndim(measured) != 2 or np.shape(measured) != np.shape(predicted):
         raise ValueError(
             "measured and predicted must both be (n, n_genes): "
@@ -149,31 +148,25 @@ def check_errors(
     measured, predicted = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
     n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~np.isnan(predicted)))
     if n_bad:
-        raise ValueError(f"{n_bad} measured values are NaN or infinite where there are predictions")
+        raise ValueError(f"{n_bad} measured values are NaN or infinite but were predicted")
     n_bad = int(np.count_nonzero(np.isinf(predicted)))
     if n_bad:
         raise ValueError(f"{n_bad} predicted values are infinite")
     return measured, predicted, np.unique(groups, return_inverse=True)[1]
 
 
-def _alike(codes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Weights by which every group that is there weighs the same."""
-    weights: NDArray[np.float64] = 1 / np.bincount(codes)[codes]
-    return weights
-
-
 def _bounds(
     errors: NDArray[np.float64], weights: NDArray[np.float64], level: float
 ) -> tuple[float, float]:
-    """Lower and upper conformal quantile of weighted errors."""
+    """Lower and upper conformal quantiles of weighted errors."""
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     share = min(1.0, (1 + level) / 2 * (1 + 1 / n_effective))
     return -_quantile(-errors, weights, share), _quantile(errors, weights, share)
 
 
 def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
-    """Smallest value that a share of the weight does not exceed."""
+    """Smallest value at which the cumulative weight reaches a share."""
     order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order]) / weights.sum()
-    place = int(np.searchsorted(reached, share - 1e-9))  # sums are rounded
-    return float(values[order[min(place, len(values) - 1)]])
+    cumulative = np.cumsum(weights[order]) / weights.sum()
+    index = int(np.searchsorted(cumulative, share - 1e-9))  # tolerance for rounding of the sum
+    return float(values[order[min(index, len(values) - 1)]])

@@ -1,4 +1,4 @@
-"""Whether a tile looks like those that a model was trained on."""
+"""Similarity of tiles to the training tiles of a model."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from sklearn.neighbors import NearestNeighbors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Training tiles that are kept, as many of each group as of any other.
-_MOST_TILES = 4000
-#: Tried on HER2ST C2-C5 and phantoms: more components, scaled, see smaller changes of stain; with
-#: 100, sections like those of training began to look foreign.
+#: Training tiles that are stored, equally many of each group.
+_MAX_TILES = 4000
+#: Chosen on HER2ST C2-C5 and phantoms: more scaled components detect smaller changes of stain,
+#: but with 100, sections similar to training had low familiarity.
 _N_COMPONENTS = 50
-#: Tiles to each component, at least.
+#: Least number of tiles per component.
 _TILES_PER_COMPONENT = 10
-_N_NEAREST = 5
-#: A component that varies by less, compared with the first, is rounding.
+_N_NEIGHBORS = 5
+#: A component with a variance below this share of the first is rounding error.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """Distances between training tiles of different groups, which new tiles are compared with.
+    """Distances between training tiles of different groups, as a reference for new tiles.
 
     Attributes
     ----------
     mean
-        (d,) float32, of the embeddings.
+        (d,) float32, mean of the embeddings.
     components
         (k, d) float32, principal components, each divided by its standard deviation.
     tiles
-        (n, k) float32, scores of training tiles.
+        (n, k) float32, principal component scores of training tiles.
     distances
-        (n,) float32, ascending: how far each of them lies from the tiles of the *other* groups.
+        (n,) float32, distances of the training tiles to tiles of the *other* groups, ascending.
 
     Raises
     ------
     ValueError
-        If shapes do not fit each other, a value is NaN, or distances do not ascend.
+        If shapes do not match, a value is not finite, or distances do not ascend.
 
     Examples
     --------
@@ -78,25 +78,30 @@ class Familiarity:
                 raise ValueError(f"{name} of the familiarity must be {shape}, not {array.shape}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} of the familiarity must be finite")
-        if n_tiles < _N_NEAREST:
-            raise ValueError(f"familiarity needs at least {_N_NEAREST} tiles, not {n_tiles}")
+        if n_tiles < _N_NEIGHBORS:
+            raise ValueError(f"familiarity needs at least {_N_NEIGHBORS} tiles, not {n_tiles}")
         if (np.diff(self.distances) < 0).any():
             raise ValueError("distances of the familiarity must ascend")
+
+    def __repr__(self) -> str:
+        k, d = self.components.shape
+        return f"Familiarity({len(self.tiles)} tiles, {k} components of {d} features)"
 
     @classmethod
     def fit(
         cls, embeddings: NDArray[np.floating[Any]], groups: NDArray[Any], *, seed: int = 0
     ) -> Familiarity:
-        """Learn from training tiles how far tiles of one group lie from those of others.
+        """Compute the distances between training tiles of different groups.
 
         Parameters
         ----------
         embeddings
-            (n, d), standardised, of training tiles. At most 4,000 are used, evenly over groups.
+            (n, d) standardised embeddings of training tiles. At most 4,000 are used, equally many
+            of each group.
         groups
-            (n,) group of each, at least two.
+            (n,) group of each tile, at least two different ones.
         seed
-            Of their choice.
+            Random seed of the subset of tiles.
 
         Returns
         -------
@@ -105,32 +110,32 @@ class Familiarity:
         Raises
         ------
         ValueError
-            If there is one group only, the others of a group have fewer than 5 tiles, or an
-            embedding is NaN.
+            If there is only one group, fewer than 5 tiles are outside the largest group, or an
+            embedding is not finite.
         """
         embeddings, groups = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
         if groups.shape != (len(embeddings),):
             raise ValueError(f"groups must be ({len(embeddings)},), not {groups.shape}")
         if not np.isfinite(embeddings).all():
             raise ValueError("embeddings have NaN or infinite values")
-        rows = _evenly(groups, np.random.default_rng(seed))
-        chosen, groups = embeddings[rows], groups[rows]
-        largest = int(np.unique(groups, return_counts=True)[1].max())
-        if len(rows) - largest < _N_NEAREST:
+        rows = _balanced_subset(groups, np.random.default_rng(seed))
+        embeddings, groups = embeddings[rows], groups[rows]
+        n_largest = int(np.unique(groups, return_counts=True)[1].max())
+        if len(rows) - n_largest < _N_NEIGHBORS:
             raise ValueError(
-                f"beside the largest group of {largest} tiles there are {len(rows) - largest}, but "
-                f"familiarity needs {_N_NEAREST} of other groups"
+                f"familiarity needs {_N_NEIGHBORS} tiles outside the largest group, found "
+                f"{len(rows) - n_largest}"
             )
-        n = min(_N_COMPONENTS, chosen.shape[1], max(1, len(chosen) // _TILES_PER_COMPONENT))
-        pca = PCA(n, svd_solver="full").fit(chosen)
+        n = min(_N_COMPONENTS, embeddings.shape[1], max(1, len(rows) // _TILES_PER_COMPONENT))
+        pca = PCA(n, svd_solver="full").fit(embeddings)
         variance = pca.explained_variance_
-        varying = variance > _ROUNDING * max(variance[0], np.finfo(np.float64).tiny)
-        components = pca.components_[varying] / np.sqrt(variance[varying])[:, None]
-        tiles = (chosen - pca.mean_) @ components.T
+        varies = variance > _ROUNDING * max(variance[0], np.finfo(np.float64).tiny)
+        components = pca.components_[varies] / np.sqrt(variance[varies])[:, None]
+        tiles = (embeddings - pca.mean_) @ components.T
         distances = np.empty(len(tiles))
         for group in np.unique(groups):
-            here = groups == group
-            distances[here] = _distance(_index(tiles[~here]), tiles[here])
+            inside = groups == group
+            distances[inside] = _distance(_index(tiles[~inside]), tiles[inside])
         return cls(
             mean=pca.mean_.astype(np.float32),
             components=np.ascontiguousarray(components, dtype=np.float32),
@@ -139,58 +144,53 @@ class Familiarity:
         )
 
     def score(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """How familiar new tiles are.
+        """Familiarity of new tiles.
 
         Parameters
         ----------
         embeddings
-            (n, d), standardised as those of training.
+            (n, d) embeddings, standardised like those of training.
 
         Returns
         -------
-        (n,) float32 in [0, 1]: the share of training tiles that lie farther from the tiles of other
-        groups than the new tile lies from the training tiles (each the mean distance to the five
-        nearest). Of tiles like those of training about evenly spread, of foreign ones 0.
+        (n,) float32 in [0, 1], the share of training tiles whose distance to other groups exceeds
+        the distance of the new tile to the training tiles. Distances are means over the five
+        nearest tiles. About uniform for tiles similar to training, 0 for unfamiliar tiles.
 
         Raises
         ------
         ValueError
-            If embeddings have another width.
+            If the number of features differs.
         """
         if np.ndim(embeddings) != 2 or np.shape(embeddings)[1] != len(self.mean):
             raise ValueError(
                 f"embeddings must be (n, {len(self.mean)}), not {np.shape(embeddings)}"
             )
         scores = (np.asarray(embeddings, dtype=np.float32) - self.mean) @ self.components.T
-        places = np.searchsorted(self.distances, _distance(self._nearest, scores), side="right")
-        return (1 - places / len(self.distances)).astype(np.float32)
+        rank = np.searchsorted(self.distances, _distance(self._neighbors, scores), side="right")
+        return (1 - rank / len(self.distances)).astype(np.float32)
 
     @cached_property
-    def _nearest(self) -> NearestNeighbors:
+    def _neighbors(self) -> NearestNeighbors:
         return _index(self.tiles)
 
 
-def _evenly(groups: NDArray[Any], generator: np.random.Generator) -> NDArray[np.intp]:
-    """Rows that are kept, as many of each group as of any other where it has them."""
+def _balanced_subset(groups: NDArray[Any], generator: np.random.Generator) -> NDArray[np.intp]:
+    """Random rows, equally many of each group if it has enough."""
     names = np.unique(groups)
     if len(names) < 2:
-        raise ValueError(
-            f"there is one group only, {', '.join(map(str, names))}: familiarity compares the "
-            "tiles of groups"
-        )
+        raise ValueError(f"familiarity needs at least two groups, found {names.tolist()}")
     shuffled = generator.permutation(len(groups))
-    each = _MOST_TILES // len(names)
-    kept = [shuffled[groups[shuffled] == name][: max(1, each)] for name in names]
-    return np.sort(np.concatenate(kept))
+    n_each = max(1, _MAX_TILES // len(names))
+    return np.sort(np.concatenate([shuffled[groups[shuffled] == name][:n_each] for name in names]))
 
 
 def _index(tiles: NDArray[np.floating[Any]]) -> NearestNeighbors:
-    return NearestNeighbors(n_neighbors=_N_NEAREST).fit(tiles)
+    return NearestNeighbors(n_neighbors=_N_NEIGHBORS).fit(tiles)
 
 
 def _distance(
     index: NearestNeighbors, tiles: NDArray[np.floating[Any]]
 ) -> NDArray[np.floating[Any]]:
-    """Mean distance to the nearest."""
-    found: NDArray[np.floating[Any]] = index.kneighbors(tiles)[0].mean(axis=1)
-    return found
+    """Mean distance to the nearest tiles of an index."""
+    return np.asarray(index.kneighbors(tiles)[0].mean(axis=1))

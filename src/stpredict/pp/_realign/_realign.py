@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate
 from stpredict._log import tell
 from stpredict._sdata import _provenance, _sections
-from stpredict.alignment import MOTIONS, apply, estimate, pitch_of
+from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
 from stpredict.pp._realign._evidence_maps import evidence_of
 from stpredict.pp._realign._moved import drop_outdated, move_shapes
 from stpredict.pp._tissue._find import tissue
@@ -185,7 +185,7 @@ def _estimated(
     _validate.counts(counts, what=f"counts of section {section.name!r}")
     reach = max_shift_um or _REACH_PITCHES * pitch_of(section.centers_um)
     evidence = evidence_of(section, counts, tissue(sdata, section.image))
-    found = estimate(evidence, kind=motion, max_shift=reach)
+    found = estimate_motion(evidence, kind=motion, max_shift=reach)
     return {
         "matrix": found.matrix if found.is_better else np.eye(3),
         "moved": found.is_better,
@@ -240,7 +240,7 @@ def _told(section: _sections.Section, record: dict[str, Any], *, undo: bool) -> 
     if not record["moved"]:
         return f"left alone{evidence}"
     middle = section.centers_um.mean(axis=0, keepdims=True)
-    dx, dy = (apply(record["matrix"], middle) - middle)[0]
+    dx, dy = (move_points(record["matrix"], middle) - middle)[0]
     turn = np.rad2deg(np.arctan2(record["matrix"][1, 0], record["matrix"][0, 0]))
     turned = f", turned by {turn:.1f}°" if abs(turn) > 0.05 else ""
     return f"moved by ({dx:.0f}, {dy:.0f}) µm{turned}{evidence}"

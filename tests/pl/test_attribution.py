@@ -48,7 +48,11 @@ def on_pixels(sections):
     verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = copy_of(sections)
     model = stp.tl.fit_cnn(
-        sdata, tile_um=40.0, tile_px=24, max_epochs=1, learning_rate=3e-3, device="cpu"
+        sdata,
+        network=stp.tl.CNNNetwork(tile_px=24),
+        tile_um=40.0,
+        schedule=stp.tl.Schedule(max_epochs=1, learning_rate=3e-3),
+        device="cpu",
     )
     stp.tl.predict(sdata, model, device="cpu")
     spots = rows_of(sdata, "S1")[10:16]

@@ -36,12 +36,8 @@ def model():
         embedding="X_colour",
         context="spot_neighbors",
         genes=["morphology_001", "null_001"],
-        n_hidden=16,
-        n_phi=2,
-        n_rho=2,
-        learning_rate=5e-3,
-        max_epochs=12,
-        batch_size=16,
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        schedule=stp.tl.Schedule(max_epochs=12, batch_size=16, learning_rate=5e-3),
     )
     stp.settings.verbosity = verbosity
     return model

@@ -61,7 +61,7 @@ def out_of_fold(table, methods):
             obs=table.obs[["region", "instance_id"]].assign(fold=table.obs["region"]),
             var=pd.DataFrame(index=GENES),
             layers=layers,
-            uns={"stpredict": {"cross_validate": {"methods": list(methods)}}},
+            uns={"stpredict": {"cross_validate": {"methods": [*methods, "tuned_ridge"]}}},
         ),
         region=["S1", "S2"],
         region_key="region",

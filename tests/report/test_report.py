@@ -284,7 +284,11 @@ def of_evaluate(validated):
         (of_evaluate, TypeError, "got Scores of stp.tl.evaluate"),
         (lambda _: {"sdata": None}, TypeError, "expected a SpatialData object"),
         (without_the_table, KeyError, "no 'out_of_fold'; available: table: run stp.tl.cross_val"),
-        (other_methods, ValueError, "scores have the methods ridge, cnn, the table ridge, trees"),
+        (
+            other_methods,
+            ValueError,
+            "methods ridge, cnn, tuned_ridge, the table ridge, trees, tuned_ridge",
+        ),
         (without_the_layer, ValueError, "scores have the methods ridge, the table trees"),
         (other_protocol, ValueError, "the protocol Leave one section out .*, the table LEAKY"),
         (other_section, ValueError, "scores have the sections S9, the table S1, S2"),

@@ -85,8 +85,8 @@ def gene_scores(
     >>> stp.pp.embed(sdata, "texture")
     >>> stp.pp.neighbors(sdata)
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
-    >>> stp.pl.gene_scores(scores).get_title(loc="left")
-    'ridge: 5 genes, 2 sections'
+    >>> stp.pl.gene_scores(scores).get_xlabel()
+    'PCC: mean over sections, line from worst to best'
     >>> stp.settings.verbosity = 1
     """
     if n_names < 0:

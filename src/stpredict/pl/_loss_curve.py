@@ -48,7 +48,8 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=3)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
-    >>> model = stp.tl.fit_deepspot(sdata, context="spot", max_epochs=2)
+    >>> schedule = stp.tl.Schedule(max_epochs=2)
+    >>> model = stp.tl.fit_deepspot(sdata, context="spot", schedule=schedule)
     >>> stp.pl.loss_curve(model).get_xlabel()
     'epoch'
     >>> stp.settings.verbosity = 1

@@ -29,7 +29,8 @@ def open_out_of_fold(sdata: SpatialData, scores: Scores, table_name: str, key: s
     record = recorded(spots.table, "cross_validate")
     layers = [name for name in spots.table.layers if name is not None]  # anndata 0.13: None is X
     genes = scores.table["gene"].unique()
-    _require_same("methods", scores.methods, record.get("methods", scores.methods))
+    names = (*scores.methods, *scores.baselines)
+    _require_same("methods", names, (*record.get("methods", names), *record.get("baselines", ())))
     _require_same("protocol", [scores.protocol], [record.get("text", scores.protocol)])
     _require_subset("methods", scores.methods, layers)
     _require_subset("sections", scores.table["section"].unique(), spots.section_names)

@@ -10,6 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate, uncertainty
 from stpredict._sdata._provenance import recorded
 from stpredict.pl._drawing._measured import measured_values
+from stpredict.results import TUNED_RIDGE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,8 +107,11 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
 def choose_method(table: AnnData, method: str | None) -> str:
     """Method of a cross-validation: the given one, or the only one."""
     layers = [str(name) for name in table.layers if name is not None]  # anndata 0.13: None is X
-    recorded_methods = recorded(table, "cross_validate").get("methods", layers)
-    methods = [name for name in recorded_methods if name in layers]
+    record = recorded(table, "cross_validate")
+    baselines = record.get("baselines", [TUNED_RIDGE])
+    methods = [
+        name for name in record.get("methods", layers) if name in layers and name not in baselines
+    ]
     if method is None:
         if len(methods) != 1:
             raise ValueError(

@@ -70,10 +70,9 @@ def crop(section: Section, corners: Limits) -> Crop:
     """
     edge = np.array(section.shape_yx[::-1]) * section.mpp
     low, high = (np.clip(corner, 0, edge) for corner in corners)
-    for level in section.levels:
-        mpp = section.mpp * section.shape_yx[1] / level.shape[2]
-        if (high - low).max() / mpp <= _MAX_PX:
-            break
+    needed = (high - low).max() / section.mpp / _MAX_PX
+    level, factor = tiles.pick_level(section.levels, needed, rounding="coarser")
+    mpp = section.mpp * factor
     # without a level that is coarse enough, pixels are skipped, chunk by chunk
     step = max(1, int(np.ceil((high - low).max() / mpp / _MAX_PX)))
     (x0, y0), (x1, y1) = np.floor(low / mpp).astype(int), np.ceil(high / mpp).astype(int)
@@ -124,7 +123,11 @@ def frame(ax: Axes, corners: Limits) -> None:
 
 
 def read_tiles_of(
-    sections: Sequence[Section], rows: Sequence[int], *, tile_um: float, tile_px: int
+    sections: Sequence[Section],
+    rows: Sequence[int] | NDArray[np.intp],
+    *,
+    tile_um: float,
+    tile_px: int,
 ) -> Iterator[tuple[int, NDArray[np.uint8], Extent]]:
     """Read the tiles of some rows of the table, as networks receive them, in any order.
 

@@ -17,7 +17,7 @@ from stpredict._sdata._steps import BalanceStep
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._base import dense, matrix
-from stpredict.targets._counts import PER, Counts
+from stpredict.targets._counts import COUNTS_UNITS, PER, Counts
 from stpredict.training import Measured
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _values_of(
     _validate.present(names, spots.table.var_names)
     values = matrix(spots.layer(model.recipe.layer))
     library = None
-    if isinstance(model.targets, Counts):
+    if model.units == COUNTS_UNITS:  # also of baselines and stacks, whose targets are genes
         library = library_size(values)
         n_empty = int((library <= 0).sum())
         if n_empty:

@@ -52,11 +52,6 @@ IN_PLACE = {
     "pp.rank_expression": lambda sdata, model: {"layer": None},
     "pp.realign": lambda sdata, model: {"shift_um": (2.0, -1.0)},
     "pp.register_embedding": lambda sdata, model: {
-        "key": "X_mine",
-        "encoder": "mine",
-        "tile_um": 40,
-    },
-    "pp.register_embedding": lambda sdata, model: {
         "key": "features",
         "encoder": "my_model",
         "tile_um": 40.0,
@@ -306,8 +301,6 @@ def test_a_copy_gets_the_changes_of_the_object_itself(name, model):
         sdata["table"].obsm["features"] = np.ones((sdata["table"].n_obs, 3))
     if name == "pp.grid":
         bare_slide(sdata)
-    if name == "pp.register_embedding":
-        sdata.tables["table"].obsm["X_mine"] = np.ones((sdata.tables["table"].n_obs, 3))
     function = FUNCTIONS[name]
     before = content(sdata)
     changed = function(sdata, **IN_PLACE[name](sdata, model), copy=True)

@@ -1,10 +1,14 @@
-"""What every public function keeps to: its signature, its docstring, and what it changes."""
+"""The contract of all public functions: signature, docstring, and what they change."""
 
 from __future__ import annotations
 
+import ast
 import builtins
+import importlib
 import inspect
 import re
+import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,20 +34,11 @@ FUNCTIONS = {
     for name in getattr(stp, module).__all__
     if inspect.isfunction(function := getattr(getattr(stp, module), name))
 }
+PACKAGES = (*MODULES, "nn", "results", "targets")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def bare_slide(sdata):
-    """Take away all that measured spots brought with them."""
-    for name in [*sdata.tables, *sdata.shapes]:
-        del sdata[name]
-
-
-def mean_colour(tiles):
-    return tiles.mean((-2, -1))
-
-
-#: Functions that write to the object they are given, and how to call them in a test.
+#: Functions that write to their first argument, with arguments for a test.
 IN_PLACE = {
     "pp.balance": lambda sdata, model: {"by": "region_truth"},
     "pp.detect_tissue": lambda sdata, model: {},
@@ -66,6 +61,39 @@ IN_PLACE = {
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
     "tl.predict": lambda sdata, model: {"model": model},
 }
+
+#: Functions in place without ``key_added``: their slots are named by an element, a section, a model
+#: or the main argument, or they only drop rows.
+NAMED_BY_ELEMENT = {
+    "pp.detect_tissue",
+    "pp.filter_spots",
+    "pp.grid",
+    "pp.normalize_stain",
+    "pp.prepare",
+    "pp.realign",
+    "pp.register_embedding",
+}
+#: Functions of a SpatialData that read and write no table.
+WITHOUT_TABLE = {"io.register_um"}
+#: Objects that come first in a signature, the first of them in this order.
+DATA = ("sdata", "scores", "model")
+#: At most, not counting ``sdata`` and ``table_name``, which all ``fit_*`` share.
+MOST_OPTIONS = 16
+
+
+def bare_slide(sdata):
+    """Remove the spots and their table, so that the image remains."""
+    for name in [*sdata.tables, *sdata.shapes]:
+        del sdata[name]
+
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
+def name_of(function):
+    return f"{function.__module__.split('.')[1]}.{function.__name__}"
+
 
 every_function = pytest.mark.parametrize(
     "function", [pytest.param(function, id=name) for name, function in FUNCTIONS.items()]
@@ -100,6 +128,74 @@ def test_at_most_three_positional_parameters(function):
 
 
 @every_function
+def test_data_come_first_and_common_options_last(function):
+    names = [p.name for p in parameters(function)]
+    data = [name for name in DATA if name in names]
+    assert names[: len(data)] == data
+    common = [name for name in ("table_name", "key_added", "copy") if name in names]
+    assert sorted(common, key=names.index) == common
+    if "copy" in names:
+        assert names[-1] == "copy"
+
+
+@every_function
+def test_every_function_of_a_table_takes_its_name(function):
+    arguments = inspect.signature(function).parameters
+    if "sdata" in arguments and name_of(function) not in WITHOUT_TABLE:
+        assert arguments["table_name"].default == "table"
+
+
+@every_function
+def test_every_function_that_writes_a_slot_takes_its_name(function):
+    names = inspect.signature(function).parameters
+    writes = name_of(function) in {*IN_PLACE, "tl.cross_validate"}
+    assert ("key_added" in names) == (writes and name_of(function) not in NAMED_BY_ELEMENT)
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.startswith("tl.fit_")])
+def test_fits_take_no_more_options_than_a_screen_shows(name):
+    options = set(inspect.signature(FUNCTIONS[name]).parameters) - {"sdata", "table_name"}
+    assert len(options) <= MOST_OPTIONS
+
+
+@every_function
+def test_choices_are_visible_in_the_signature(function):
+    """An annotation spells out ``Literal[...]``, not an alias of it."""
+    for parameter in parameters(function):
+        names = {
+            node.id
+            for node in ast.walk(ast.parse(str(parameter.annotation), mode="eval"))
+            if isinstance(node, ast.Name)
+        }
+        aliases = {name for name in names if is_literal(resolve(function, name))}
+        assert not aliases, f"{parameter.name}: {parameter.annotation}"
+
+
+def resolve(function, name):
+    """The object that a name in an annotation stands for, if it is one of ours."""
+    if name in function.__globals__:
+        return function.__globals__[name]
+    source = Path(inspect.getsourcefile(function)).read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):  # also imports for type checking only
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("stpredict"):
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return getattr(importlib.import_module(node.module), alias.name)
+    return None
+
+
+def is_literal(value):
+    origin = typing.get_origin(value)
+    return origin is typing.Literal or any(map(is_literal, typing.get_args(value)))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_dir_lists_the_public_names_only(name):
+    package = getattr(stp, name)
+    assert dir(package) == sorted(package.__all__)
+
+
+@every_function
 def test_everything_is_annotated(function):
     signature = inspect.signature(function)
     assert signature.return_annotation is not inspect.Signature.empty
@@ -120,27 +216,36 @@ def test_the_docstring_has_what_a_reader_needs(function):
     assert summary[0].endswith(".")
     assert sections.get("Examples", "").count(">>> "), "no example"
     if inspect.signature(function).return_annotation != "None":
-        assert sections.get("Returns", "").strip(), "does not say what it returns"
+        assert sections.get("Returns", "").strip(), "the section Returns is empty"
     if parameters(function):
         raises = documented(sections.get("Raises", ""))
-        assert raises, "does not say what it raises"
+        assert raises, "the section Raises is empty"
         assert all(issubclass(getattr(builtins, error), Exception) for error in raises)
 
 
 @every_function
-def test_copy_comes_with_changing_in_place(function):
-    name = f"{function.__module__.split('.')[1]}.{function.__name__}"
+def test_parameters_are_described_by_noun_phrases(function):
+    section = docstring_sections(function).get("Parameters", "")
+    first_lines = re.findall(r"^\S.*\n    +(\S.*)$", section, flags=re.MULTILINE)
+    assert len(first_lines) >= len(parameters(function)) * bool(section) - section.count(", ")
+    assert not [line for line in first_lines if line.startswith("Of ")]
+
+
+@every_function
+def test_functions_that_change_their_input_offer_a_copy(function):
+    name = name_of(function)
     names = [p.name for p in parameters(function)]
-    assert ("copy" in names) == (name in IN_PLACE), "name it in IN_PLACE, with a call"
+    assert ("copy" in names) == (name in IN_PLACE), "add it to IN_PLACE, with arguments"
     if "copy" in names:
-        assert names[0] == "sdata"
         assert inspect.signature(function).parameters["copy"].default is False
         assert inspect.signature(function).return_annotation == "SpatialData | None"
 
 
-@pytest.fixture(autouse=True)
-def _silent(monkeypatch):
-    monkeypatch.setattr(stp.settings, "verbosity", 0)
+@pytest.fixture(scope="module", autouse=True)
+def _silent():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stp.settings, "verbosity", 0)
+        yield
 
 
 def phantom():
@@ -151,7 +256,6 @@ def phantom():
 
 @pytest.fixture(scope="module")
 def model():
-    verbosity, stp.settings.verbosity = stp.settings.verbosity, 0
     sdata = phantom()
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=4)
@@ -161,28 +265,25 @@ def model():
         sdata,
         embedding="X_colour",
         context="spot_neighbors",
-        n_hidden=4,
-        n_phi=1,
-        n_rho=1,
-        max_epochs=1,
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=1),
     )
-    stp.settings.verbosity = verbosity
     return model
 
 
 def content(sdata):
-    """All that a function could change, by slot."""
-    found = {f"shapes/{name}": shapes.to_json() for name, shapes in sdata.shapes.items()}
-    found |= {f"element/{kind}/{name}": "" for kind, name, _ in sdata.gen_elements()}
+    """Everything that a function could change, by slot."""
+    slots = {f"shapes/{name}": shapes.to_json() for name, shapes in sdata.shapes.items()}
+    slots |= {f"element/{kind}/{name}": "" for kind, name, _ in sdata.gen_elements()}
     for name, table in sdata.tables.items():
-        found[f"{name}/obs"] = table.obs.to_json()
-        found[f"{name}/var"] = table.var.to_json()
-        found[f"{name}/uns"] = repr(table.uns)
-        found[f"{name}/X"] = dense(table.X)
-        for slots in ("layers", "obsm", "obsp"):
-            for key, values in getattr(table, slots).items():
-                found[f"{name}/{slots}/{key}"] = dense(values)
-    return found
+        slots[f"{name}/obs"] = table.obs.to_json()
+        slots[f"{name}/var"] = table.var.to_json()
+        slots[f"{name}/uns"] = repr(table.uns)
+        slots[f"{name}/X"] = dense(table.X)
+        for kind in ("layers", "obsm", "obsp"):
+            for key, values in getattr(table, kind).items():
+                slots[f"{name}/{kind}/{key}"] = dense(values)
+    return slots
 
 
 def dense(values):
@@ -190,7 +291,7 @@ def dense(values):
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-def test_a_copy_is_changed_as_the_object_itself_would_be(name, model):
+def test_a_copy_gets_the_changes_of_the_object_itself(name, model):
     sdata = phantom()
     if name in ("tl.attribute", "tl.predict"):
         stp.pp.prepare(sdata, model, encoder=mean_colour)

@@ -1,4 +1,4 @@
-"""`import stpredict` is light, and every name that is offered is there."""
+"""`import stpredict` is light, and every public name exists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_importing_the_package_loads_nothing_slow():
     assert loaded == ""
 
 
-def test_extras_load_when_they_are_needed():
+def test_extras_load_when_they_are_first_used():
     loaded = in_fresh_process(
         "import sys, stpredict.tl, stpredict.pl\nprint('captum' in sys.modules)"
     )
@@ -48,11 +48,11 @@ def test_modules_load_when_they_are_first_used():
 
 
 @pytest.mark.parametrize("name", ["stpredict", *MODULES])
-def test_every_offered_name_is_there(name):
+def test_every_public_name_exists(name):
     module = importlib.import_module(name)
-    offered = getattr(module, "__all__", [])
-    assert len(set(offered)) == len(offered)
-    for attribute in offered:
+    names = getattr(module, "__all__", [])
+    assert len(set(names)) == len(names)
+    for attribute in names:
         assert getattr(module, attribute) is not None
 
 
@@ -67,12 +67,14 @@ def test_every_offered_name_is_there(name):
         "nn",
         "pl",
         "pp",
+        "report",
+        "results",
         "targets",
         "tl",
         "uncertainty",
     ],
 )
-def test_every_public_module_says_what_it_offers(name):
+def test_every_public_module_lists_its_names(name):
     module = getattr(stp, name)
     assert module.__all__ == sorted(module.__all__)
     assert module.__doc__
@@ -81,12 +83,12 @@ def test_every_public_module_says_what_it_offers(name):
 
 
 def _defined_here(name: str, value: object) -> bool:
-    """A public function or class of ours, and no module."""
-    ours = str(getattr(value, "__module__", "")).startswith("stpredict")
-    return not name.startswith("_") and ours
+    """Whether it is a public function or class of the package."""
+    in_package = str(getattr(value, "__module__", "")).startswith("stpredict")
+    return not name.startswith("_") and in_package
 
 
-def test_dir_lists_what_there_is():
+def test_dir_lists_all_modules():
     assert set(stp.__all__) <= set(dir(stp))
     for name in dir(stp):
         getattr(stp, name)
@@ -97,15 +99,16 @@ def test_an_unknown_name_is_an_attribute_error():
         stp.fit_deepspot  # noqa: B018
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     assert files("stpredict").joinpath("py.typed").is_file()
 
 
 def test_the_session_can_be_silenced(capsys, monkeypatch):
-    from stpredict._log import tell
+    from stpredict import _log
 
+    log = getattr(_log, "info", None) or _log.tell
     monkeypatch.setattr(stp.settings, "verbosity", 0)
-    tell("not said")
+    log("hidden")
     monkeypatch.setattr(stp.settings, "verbosity", 1)
-    tell("said")
-    assert capsys.readouterr().out == "said\n"
+    log("printed")
+    assert capsys.readouterr().out == "printed\n"

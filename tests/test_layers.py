@@ -1,8 +1,9 @@
-"""Imports go down only, and what needs no SpatialData imports none."""
+"""Imports go down only, array packages know no SpatialData, folders show the public functions."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -10,26 +11,32 @@ from pathlib import Path
 
 import pytest
 
-import stpredict
+import stpredict as stp
 
-ROOT = Path(stpredict.__file__).parent
+ROOT = Path(stp.__file__).parent
 
-#: Parts of the package, from the bottom up; a part imports none that stands above it.
+#: Parts of the package, from the bottom up; a part imports none of a higher layer.
 LAYERS = (
     {"_keys", "_settings", "_log", "_validate", "_runtime"},
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
-    {"models"},
     {"results"},
     {"_sdata"},
+    {"models"},
     {"io", "datasets"},
     {"pp", "pl"},
     {"tl"},
     {"report"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+#: The only module of the boundary that models may import: it needs no scverse package.
+STEPS = "stpredict._sdata._steps"
+#: Packages of arrays and tensors, and the models, which can be used without a SpatialData.
+ARRAYS_ONLY = sorted(set.union(*LAYERS[1:4]) | {"models"})
+#: Packages whose folder shows their public functions, one file or folder each.
+SHOWN = ("tl", "pp", "pl", "io")
 
-#: Data structures of scverse, and what stands on them.
+#: Data structures of scverse, and packages that need them.
 SCVERSE = {
     "anndata",
     "geopandas",
@@ -38,18 +45,6 @@ SCVERSE = {
     "spatialdata_io",
     "squidpy",
 }
-ARRAYS_ONLY = (
-    "nn",
-    "training",
-    "encoders",
-    "tiles",
-    "targets",
-    "metrics",
-    "alignment",
-    "uncertainty",
-    "models",
-)
-TOUCH_SPATIALDATA = {"_sdata", "datasets", "io", "pl", "pp", "report", "tl"}
 
 
 def module_name(path: Path) -> str:
@@ -69,7 +64,7 @@ class Imports(ast.NodeVisitor):
 
     def __init__(self, *, type_checking: bool) -> None:
         self.type_checking = type_checking
-        self.found: set[str] = set()
+        self.modules: set[str] = set()
 
     def visit_If(self, node: ast.If) -> None:
         only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
@@ -80,22 +75,22 @@ class Imports(ast.NodeVisitor):
                 self.visit(child)
 
     def visit_Import(self, node: ast.Import) -> None:
-        self.found.update(alias.name for alias in node.names)
+        self.modules.update(alias.name for alias in node.names)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0, "relative import"
         for alias in node.names:
             whole = f"{node.module}.{alias.name}"
-            self.found.add(whole if whole in SOURCES else str(node.module))
+            self.modules.add(whole if whole in SOURCES else str(node.module))
 
 
 def imports(module: str, *, type_checking: bool = False) -> set[str]:
     visitor = Imports(type_checking=type_checking)
     visitor.visit(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
-    return visitor.found
+    return visitor.modules
 
 
-def own(modules: set[str]) -> set[str]:
+def in_package(modules: set[str]) -> set[str]:
     return {module for module in modules if module.split(".")[0] == "stpredict"}
 
 
@@ -105,29 +100,29 @@ def third_party(modules: set[str]) -> set[str]:
 
 
 def reachable(module: str) -> set[str]:
-    """The module, all it imports when it runs, and the packages these lie in."""
-    seen: set[str] = set()
+    """The module, all modules that it imports at run time, and their packages."""
+    visited: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in visited:
             continue
-        seen.add(name)
-        waiting += own(imports(name)) & SOURCES.keys()
+        visited.add(name)
+        waiting += in_package(imports(name)) & SOURCES.keys()
         parent = name.rpartition(".")[0]
         if parent:
             waiting.append(parent)
-    return seen
+    return visited
 
 
 def test_every_part_has_its_layer():
     parts = {part_of(module) for module in SOURCES} - {""}
-    assert parts <= LEVEL.keys(), "give a new part of the package its place in LAYERS"
+    assert parts == LEVEL.keys(), "add a new part of the package to LAYERS"
 
 
-def test_every_own_import_is_a_module_of_the_package():
+def test_every_internal_import_is_a_module_of_the_package():
     for module in SOURCES:
-        assert own(imports(module, type_checking=True)) <= SOURCES.keys(), module
+        assert in_package(imports(module, type_checking=True)) <= SOURCES.keys(), module
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if name != "stpredict"])
@@ -135,49 +130,81 @@ def test_imports_go_down_only(module):
     level = LEVEL[part_of(module)]
     above = {
         name
-        for name in own(imports(module, type_checking=True)) - {"stpredict"}
+        for name in in_package(imports(module, type_checking=True)) - {"stpredict"}
         if LEVEL[part_of(name)] > level
     }
     assert not above
 
 
-def test_parts_import_each_other_in_no_circle():
-    graph: dict[str, set[str]] = {}
-    for module in SOURCES:
-        others = {part_of(name) for name in own(imports(module))} - {part_of(module), ""}
-        graph.setdefault(part_of(module), set()).update(others)
-    graph.pop("")
+def test_files_import_each_other_in_no_circle():
+    """Imports for type checking count, too."""
+    graph = {
+        module: (in_package(imports(module, type_checking=True)) & SOURCES.keys()) - {"stpredict"}
+        for module in SOURCES.keys() - {"stpredict"}
+    }
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_only_the_tools_lean_on_preprocessing():
-    may = {"pp": {"pp"}, "pl": {"pl"}, "tl": {"pp", "tl"}}
+def test_parts_import_each_other_in_no_circle():
+    graph: dict[str, set[str]] = {}
+    for module in SOURCES.keys() - {"stpredict"}:
+        others = in_package(imports(module, type_checking=True)) - {"stpredict"}
+        parts = {part_of(name) for name in others} - {part_of(module)}
+        graph.setdefault(part_of(module), set()).update(parts)
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_only_the_tools_import_preprocessing():
+    allowed = {"pp": {"pp"}, "pl": {"pl"}, "tl": {"pp", "tl"}}
     for module in SOURCES:
-        if part_of(module) in may:
-            others = {part_of(name) for name in own(imports(module))} & may.keys()
-            assert others <= may[part_of(module)], module
+        if part_of(module) in allowed:
+            others = {part_of(name) for name in in_package(imports(module))} & allowed.keys()
+            assert others <= allowed[part_of(module)], module
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) == "models"])
+def test_models_know_only_the_steps_of_the_boundary(module):
+    modules = in_package(imports(module, type_checking=True))
+    assert {name for name in modules if part_of(name) == "_sdata"} <= {STEPS}
+    assert not third_party(imports(STEPS, type_checking=True)) & SCVERSE
+
+
+@pytest.mark.parametrize("package", SHOWN)
+def test_the_folder_shows_one_module_for_each_public_function(package):
+    module = getattr(stp, package)
+    public = {
+        name: value.__module__.split(".")[2:]
+        for name in module.__all__
+        if inspect.isfunction(value := getattr(module, name))
+    }
+    for name, path in public.items():
+        assert path[-1] == f"_{name}", f"{name} is defined in {'.'.join(path)}"
+        assert len(path) <= 2, f"{name} is more than one folder deep"
+    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    assert files <= {f"_{name}" for name in public}
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) == "nn"])
 def test_networks_need_torch_numpy_and_timm_only(module):
     assert third_party(imports(module, type_checking=True)) <= {"torch", "numpy", "timm"}
-    assert {part_of(name) for name in own(imports(module, type_checking=True))} <= {"nn", ""}
+    assert {part_of(name) for name in in_package(imports(module, type_checking=True))} <= {"nn", ""}
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if part_of(name) in ARRAYS_ONLY])
-def test_what_works_on_arrays_reaches_no_spatialdata(module):
+def test_array_packages_reach_no_spatialdata(module):
     for name in reachable(module):
-        found = third_party(imports(name)) & SCVERSE
-        assert not found, f"{module} reaches {name}, which imports {found}"
+        packages = third_party(imports(name)) & SCVERSE
+        assert not packages, f"{module} reaches {name}, which imports {packages}"
 
 
 @pytest.mark.parametrize("module", list(SOURCES))
-def test_only_the_boundary_touches_spatialdata(module):
-    if part_of(module) not in TOUCH_SPATIALDATA:
+def test_only_the_boundary_and_the_layers_above_import_scverse(module):
+    below = LEVEL.get(part_of(module), 0) < LEVEL["_sdata"] or part_of(module) == "models"
+    if below and module != "stpredict":
         assert not third_party(imports(module, type_checking=True)) & SCVERSE
 
 
-def test_what_works_on_arrays_imports_without_scverse_installed():
+def test_array_packages_import_without_scverse_installed():
     parts = [f"stpredict.{part}" for part in ARRAYS_ONLY]
     code = (
         "import importlib, sys\n"

@@ -10,13 +10,13 @@ import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Scale, get_transformation
+from stpredict.io._assemble import assemble_section
 
 import stpredict as stp
 from stpredict._sdata import _provenance
 from stpredict._sdata._provenance import read_step
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import NormalizeStainStep
-from stpredict.io._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
 from stpredict.pp._stain._map import transfer_colours, transfer_dyes
 from stpredict.pp._tissue import _find as _tissue

@@ -486,7 +486,7 @@ def test_a_fitted_model_is_not_a_method(sdata):
         ({"ridge, svd": never}, {}, ValueError, "may contain only letters"),
         ({"tuned_ridge": never}, {}, ValueError, "tuned_ridge are reserved"),
         ({"a": never}, {"groups": "donor"}, KeyError, "no column groups='donor'"),
-        ({"a": never}, {"groups": "one"}, ValueError, "only one one, 'B', but cross-validation"),
+        ({"a": never}, {"groups": "one"}, ValueError, "only one one, 'B'"),
         ({"a": never}, {"groups": "gaps"}, ValueError, r"1 rows have no group in obs\['gaps'\]"),
         ({"a": never}, {"n_folds": 4}, ValueError, "n_folds=4 must be between 2 and 3"),
         ({"a": never}, {"n_folds": 1}, ValueError, "n_folds=1 must be between 2 and 3"),

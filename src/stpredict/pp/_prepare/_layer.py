@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stpredict import _keys, _validate
 from stpredict._log import tell
 from stpredict._sdata._steps import NormalizeStep, RankStep
-from stpredict.pp._replay import replay
+from stpredict.pp._prepare._replay import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from stpredict._sdata._provenance import read_step
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, ReferenceStain
 from stpredict.pp._prepare._layer import make_layer
-from stpredict.pp._replay import load_encoder, replay
+from stpredict.pp._prepare._replay import load_encoder, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ from stpredict._sdata._steps import (
     RankStep,
     SelectGenesStep,
 )
-from stpredict.pp._replay import load_encoder, replay
+from stpredict.pp._prepare._replay import load_encoder, replay
 from stpredict.pp._stain._fit import to_stain
 from stpredict.pp._stain._normalize_stain import map_sections
 

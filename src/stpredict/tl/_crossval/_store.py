@@ -62,7 +62,7 @@ class Store:
             return None
         with np.load(self._file(fold, method), allow_pickle=False) as arrays:
             values = {part.name: arrays[part.name] for part in fields(Outcome)}
-        return Outcome(**{name: x if x.ndim else x[()] for name, x in values.items()})
+        return Outcome(**{name: x if x.ndim else x.item() for name, x in values.items()})
 
     def write(self, fold: str, method: str, outcome: Outcome) -> None:
         """Store an outcome; a file is complete or absent."""

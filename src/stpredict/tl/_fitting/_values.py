@@ -16,7 +16,7 @@ from stpredict._sdata._provenance import read_step
 from stpredict._sdata._steps import BalanceStep
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
-from stpredict.targets._counts import TARGET_SUM, Counts
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM, Counts
 from stpredict.targets._matrix import as_matrix, dense
 from stpredict.training import Measured
 
@@ -209,7 +209,7 @@ def _values_of(
     _validate.present(names, spots.table.var_names)
     values = as_matrix(spots.layer(model.recipe.layer))
     library = None
-    if isinstance(model.targets, Counts):
+    if model.units == COUNTS_UNITS:  # also of baselines and stacks, whose targets are genes
         library = library_size(values)
         n_empty = int((library <= 0).sum())
         if n_empty:

@@ -446,11 +446,11 @@ def test_typed_steps_survive_zarr(tmp_path):
     _provenance.record_step(table, ranks, slot="ranks")
     sdata.write(tmp_path / "a.zarr")
     table = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
-    assert _provenance.read_steps(table, EmbedStep) == {"X_texture": embed, "X_other": embed}
-    assert _provenance.read_step(table, RankStep, "ranks") == ranks
-    assert _provenance.read_step(table, RankStep, "other") is None
+    assert _provenance.read_steps(table).embed == {"X_texture": embed, "X_other": embed}
+    assert _provenance.read_steps(table).rank_expression["ranks"] == ranks
+    assert _provenance.read_steps(table).rank_expression["other"] is None
     _provenance.forget_step(table, EmbedStep, "X_other")
-    assert list(_provenance.read_steps(table, EmbedStep)) == ["X_texture"]
+    assert list(_provenance.read_steps(table).embed) == ["X_texture"]
 
 
 def test_sections_survive_zarr(tmp_path):

@@ -10,13 +10,12 @@ import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Scale, get_transformation
-from stpredict.io._assemble import assemble_section
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict._sdata._provenance import read_step
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import NormalizeStainStep
+from stpredict.io._shared._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
 from stpredict.pp._stain._map import transfer_colours, transfer_dyes
 from stpredict.pp._tissue import _find as _tissue
@@ -107,7 +106,7 @@ def test_planted_stains_are_estimated(method):
 
 
 def test_the_phantoms_stains_are_estimated():
-    from stpredict.datasets._phantom_image import EOSIN, HAEMATOXYLIN
+    from stpredict.datasets._phantom_parts._draw_tissue import EOSIN, HAEMATOXYLIN
 
     sdata = stp.datasets.phantom(2, size_px=700, mpp=0.5, pitch_um=60, stain_variation=0.7)
     stp.pp.normalize_stain(sdata)
@@ -576,7 +575,7 @@ def test_a_model_stores_its_stain(model, tmp_path):
     new, by_hand = phantom(5), phantom(5)
     stp.pp.prepare(new, loaded, encoder=mean_colour)
     stp.pp.normalize_stain(by_hand, reference=reference)
-    assert read_step(new.tables["table"], NormalizeStainStep).reference == reference
+    assert read_steps(new.tables["table"]).normalize_stain.reference == reference
     np.testing.assert_array_equal(new.tables["table"].obsm["X_c"], embedded(by_hand))
     stp.tl.predict(new, loaded)
 
@@ -596,7 +595,7 @@ def test_a_model_of_normalised_images_refuses_others(model):
         assert "0." not in str(error.value)  # no matrices
     stp.pp.prepare(new, model, encoder=mean_colour)  # also where other twins stand in the way
     stp.tl.predict(new, model)
-    assert read_step(new.tables["table"], NormalizeStainStep).reference == model.recipe.stain
+    assert read_steps(new.tables["table"]).normalize_stain.reference == model.recipe.stain
 
 
 def test_a_model_of_raw_images_refuses_normalised_ones():

@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict._sdata._layer_steps import layer_steps, units_of
-from stpredict._sdata._provenance import read_step
+from stpredict._sdata._layer_steps import units_of
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import RankStep
 from stpredict.pp import _rank_expression as _rank
@@ -134,7 +134,7 @@ def test_writes_a_layer(sdata, method, normalize, layer):
     np.testing.assert_array_equal(ranks, expected.astype(np.float32))
     np.testing.assert_array_equal(dense(table.X), dense(before.X))
     np.testing.assert_array_equal(dense(table.layers["log1p"]), dense(before.layers["log1p"]))
-    assert read_step(table, RankStep, "ranks") == RankStep(
+    assert read_steps(table).rank_expression["ranks"] == RankStep(
         key_added="ranks", layer=layer, method=method, normalize=normalize, n_genes=10
     )
 
@@ -171,7 +171,7 @@ def test_survives_zarr(sdata, tmp_path):
     back = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
     for layer in ("ranks", "few"):
         np.testing.assert_array_equal(dense(back.layers[layer]), dense(table.layers[layer]))
-        assert layer_steps(back, layer) == layer_steps(table, layer)
+        assert read_steps(back).layer(layer) == read_steps(table).layer(layer)
         assert units(back, layer) == units(table, layer)
 
 
@@ -232,7 +232,7 @@ def test_a_missing_layer_is_reported_with_its_call(sdata):
 
 
 def units(table, layer):
-    return units_of(layer, layer_steps(table, layer))
+    return units_of(layer, read_steps(table).layer(layer))
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ def test_units_of_other_layers(sdata):
 def test_layers_computed_from_each_other_end(sdata):
     stp.pp.rank_expression(sdata, layer="log1p", key_added="a")
     stp.pp.rank_expression(sdata, layer="a", key_added="b")
-    _, *steps = layer_steps(sdata.tables["table"], "b")
+    _, *steps = read_steps(sdata.tables["table"]).layer("b")
     assert [step.key_added for step in steps] == ["a", "b"]
     stp.pp.rank_expression(sdata, layer="b", key_added="a")
-    assert len(layer_steps(sdata.tables["table"], "b")) == 2
+    assert len(read_steps(sdata.tables["table"]).layer("b")) == 2
 
 
 def fit(sdata, **options):

@@ -7,7 +7,7 @@ import pytest
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict._sdata._provenance import read_step
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import EmbedStep
 
@@ -51,7 +51,7 @@ def test_features_are_stored_as_float32_and_recorded(sdata):
     )
     assert features(sdata).dtype == np.float32
     np.testing.assert_array_equal(features(sdata), values.astype(np.float32))
-    step = read_step(sdata.tables["table"], EmbedStep, "features")
+    step = read_steps(sdata.tables["table"]).embed["features"]
     assert step == EmbedStep("uni", "abc", 56.0, 0.25, 1, registered=True)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import stpredict as stp
-from stpredict._sdata._layer_steps import layer_steps
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 
@@ -54,9 +53,9 @@ def test_a_second_graph_leaves_the_first_in_place(sdata):
 
 def test_overwriting_a_layer_drops_its_record(sdata):
     stp.pp.rank_expression(sdata)
-    assert layer_steps(sdata.tables["table"], "ranks")
+    assert read_steps(sdata.tables["table"]).layer("ranks")
     stp.pp.normalize(sdata, key_added="ranks")
-    assert not layer_steps(sdata.tables["table"], "ranks")
+    assert not read_steps(sdata.tables["table"]).layer("ranks")
 
 
 #: Steps that work on a table, with options for a quick run.

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import stpredict as stp
-from stpredict._sdata._layer_steps import layer_steps, units_of
-from stpredict._sdata._provenance import read_step
+from stpredict._sdata._layer_steps import units_of
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._steps import SmoothStep
 
 SMALL = {"size_px": 700, "mpp": 0.5, "pitch_um": 30.0, "n_morphology": 6, "n_neighborhood": 6}
@@ -60,7 +60,7 @@ def test_in_space(sdata, make):
     expected = naive(values.astype(float), [np.flatnonzero(row) for row in graph])
     np.testing.assert_allclose(dense(smoothed), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(dense(table.layers["log1p"]), values)
-    assert read_step(table, SmoothStep, "smoothed") == SmoothStep("smoothed", "log1p", "space")
+    assert read_steps(table).smooth["smoothed"] == SmoothStep("smoothed", "log1p", "space")
 
 
 @pytest.mark.parametrize("k", [1, 7])
@@ -73,7 +73,7 @@ def test_in_expression(sdata, k):
     same = np.isclose(table.layers["alike"], expected, rtol=1e-4, atol=1e-5).all(axis=1)
     assert same.mean() > 0.99  # rounding may swap the last neighbours of a spot
     expected = SmoothStep("alike", "log1p", "expression", n_neighbors=k)
-    assert read_step(table, SmoothStep, "alike") == expected
+    assert read_steps(table).smooth["alike"] == expected
 
 
 def test_self_links_links_between_sections_and_weights_are_ignored(sdata):
@@ -157,11 +157,11 @@ def test_copy_and_zarr(sdata, tmp_path):
     table, back = changed.tables["table"], sd.read_zarr(tmp_path / "a.zarr").tables["table"]
     for layer in ("smoothed", "near"):
         np.testing.assert_array_equal(dense(back.layers[layer]), dense(table.layers[layer]))
-        assert layer_steps(back, layer) == layer_steps(table, layer)
+        assert read_steps(back).layer(layer) == read_steps(table).layer(layer)
 
 
 def units(table, layer):
-    return units_of(layer, layer_steps(table, layer))
+    return units_of(layer, read_steps(table).layer(layer))
 
 
 def test_units_follow_the_step_that_wrote_the_layer_last(sdata):

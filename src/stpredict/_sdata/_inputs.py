@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._sdata._layer_steps import layer_steps
-from stpredict._sdata._provenance import read_step, read_steps
 from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe
 from stpredict.training import pad_neighbors
 
@@ -22,7 +20,7 @@ _PREPARE = "run stp.pp.prepare(sdata, model)"
 
 def embed_step(spots: SpotTable, embedding: str) -> EmbedStep:
     """How an embedding was made; it must be in ``obsm``, with its record."""
-    steps = read_steps(spots.table, EmbedStep)
+    steps = spots.steps.embed
     if embedding not in spots.table.obsm:
         available = _validate.listing(slot for slot in steps if slot in spots.table.obsm)
         raise KeyError(
@@ -38,7 +36,7 @@ def embed_step(spots: SpotTable, embedding: str) -> EmbedStep:
 
 def neighbors_step(spots: SpotTable) -> NeighborsStep:
     """How the neighbourhood graph was made."""
-    step = read_step(spots.table, NeighborsStep)
+    step = spots.steps.neighbors
     if _keys.CONNECTIVITIES not in spots.table.obsp or step is None:
         raise KeyError(
             f"obsp has no neighbourhood graph {_keys.CONNECTIVITIES!r}: run stp.pp.neighbors "
@@ -51,7 +49,7 @@ def recipe_of(spots: SpotTable, embedding: str, layer: str | None, *, neighbors:
     """What has to be done to new sections before a model on this table can predict them."""
     return Recipe(
         layer=layer,
-        layer_steps=layer_steps(spots.table, layer),
+        layer_steps=spots.steps.layer(layer),
         embedding=embedding,
         embed=embed_step(spots, embedding),
         neighbors=neighbors_step(spots) if neighbors else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stpredict import _keys, _validate
-from stpredict._sdata._provenance import forget_step, read_step, record_step
+from stpredict._sdata._provenance import forget_step, record_step
 from stpredict._sdata._steps import NormalizeStep, RankStep, SmoothStep
 
 if TYPE_CHECKING:
@@ -40,24 +40,6 @@ def forget_layer_steps(table: AnnData, layer: str) -> None:
     """Drop the records of a layer that is overwritten."""
     for kind in _DERIVED:
         forget_step(table, kind, layer)
-
-
-def layer_steps(table: AnnData, layer: str | None) -> tuple[LayerStep, ...]:
-    """Steps that make a layer from counts, in order; empty for ``X`` and the user's own layers."""
-    steps: list[LayerStep] = []
-    visited: set[str] = set()
-    while layer is not None and layer not in visited:
-        visited.add(layer)
-        records = [read_step(table, kind, layer) for kind in _DERIVED]
-        step = next((record for record in records if record is not None), None)
-        if step is None:
-            break
-        steps.insert(0, step)
-        layer = step.layer
-    normalize = read_step(table, NormalizeStep)
-    if layer == _keys.LOG1P and normalize is not None:
-        steps.insert(0, normalize)
-    return tuple(steps)
 
 
 def units_of(layer: str | None, steps: Sequence[LayerStep]) -> str:

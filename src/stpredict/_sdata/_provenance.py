@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stpredict import _keys
+from stpredict._sdata._steps import REPEATABLE, RecordedSteps
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from stpredict._sdata._steps import Step
-
-StepKind = TypeVar("StepKind", bound="Step")
 
 _VERSION = "stpredict_version"
 
@@ -41,24 +40,24 @@ def record_step(table: AnnData, step: Step, *, slot: str | None = None, **notes:
     record(table, step.name, **values)
 
 
-def read_step(table: AnnData, kind: type[StepKind], slot: str | None = None) -> StepKind | None:
-    """Read how a step was run; None if it was not."""
-    values = recorded(table, kind.name)
-    if kind.per_slot:
-        values = values.get(str(slot), {})
-    names = {part.name for part in fields(kind)}
-    parameters = {name: value for name, value in values.items() if name in names}
-    if not values:
-        return None
-    step: StepKind = kind.from_plain(parameters)
+def read_steps(table: AnnData) -> RecordedSteps:
+    """Read all steps that can be repeated."""
+    records = recorded_steps(table)
+    steps: dict[str, Any] = {}
+    for kind in REPEATABLE:
+        values = records.get(kind.name)
+        if values and kind.per_slot:
+            slots = {slot: values[slot] for slot in values if slot != _VERSION}
+            steps[kind.name] = {slot: _read(kind, plain) for slot, plain in slots.items()}
+        elif values:
+            steps[kind.name] = _read(kind, values)
+    return RecordedSteps(**steps)
+
+
+def _read(kind: type[Step], values: dict[str, Any]) -> Step:
+    names = {part.name for part in fields(kind)}  # other values are notes
+    step: Step = kind.from_plain({name: x for name, x in values.items() if name in names})
     return step
-
-
-def read_steps(table: AnnData, kind: type[StepKind]) -> dict[str, StepKind]:
-    """Read how a step was run for each slot."""
-    slots = [slot for slot in recorded(table, kind.name) if slot != _VERSION]
-    steps = {slot: read_step(table, kind, slot) for slot in slots}
-    return {slot: step for slot, step in steps.items() if step is not None}
 
 
 def forget_step(table: AnnData, kind: type[Step], slot: str) -> None:

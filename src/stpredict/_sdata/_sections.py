@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._steps import NormalizeStainStep
 
+
 @dataclass(frozen=True)
 class Section:
     """One piece of tissue, as arrays.

@@ -13,15 +13,16 @@ from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
 from stpredict._sdata._elements import copy_of, image_name, require_spatialdata
-from stpredict._sdata._provenance import read_step
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._sections import Section, on_normalized_images, read_section
-from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import scipy.sparse as sp
     from numpy.typing import NDArray
+
+    from stpredict._sdata._steps import RecordedSteps, ReferenceStain
 
 #: Functions that write layers and tables of these names, for error messages.
 _WRITTEN_BY = {
@@ -52,6 +53,11 @@ class SpotTable:
     sdata: SpatialData
     name: str
     table: AnnData
+
+    @property
+    def steps(self) -> RecordedSteps:
+        """How embeddings, graph and layers were made."""
+        return read_steps(self.table)
 
     @cached_property
     def section_of_row(self) -> NDArray[np.str_]:
@@ -85,15 +91,14 @@ class SpotTable:
     @property  # not cached: `pp.normalize_stain` writes the images that this reads
     def normalized_sections(self) -> tuple[Section, ...]:
         """The sections on the images of `pp.normalize_stain` where it was run, else raw."""
-        step = read_step(self.table, NormalizeStainStep)
-        return on_normalized_images(self.sdata, self.sections, step)
+        return on_normalized_images(self.sdata, self.sections, self.steps.normalize_stain)
 
     @property
     def stain(self) -> ReferenceStain | None:
         """Stain that the normalised images were mapped to; None if all images are raw."""
         if not any(section.normalized for section in self.normalized_sections):
             return None
-        step = read_step(self.table, NormalizeStainStep)
+        step = self.steps.normalize_stain
         return None if step is None else step.reference
 
     @property

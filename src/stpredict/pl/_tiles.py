@@ -9,9 +9,7 @@ from matplotlib.patches import Rectangle
 
 from stpredict import _keys, _validate
 from stpredict._sdata._inputs import embed_step
-from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import EmbedStep
 from stpredict.pl._drawing import _axes, _section
 
 if TYPE_CHECKING:
@@ -118,7 +116,7 @@ def tiles(
 
 
 def _only_embedding(opened: SpotTable) -> str:
-    slots = [slot for slot in read_steps(opened.table, EmbedStep) if slot in opened.table.obsm]
+    slots = [slot for slot in opened.steps.embed if slot in opened.table.obsm]
     if not slots:
         raise KeyError("obsm has no embedding: run stp.pp.embed first")
     if len(slots) > 1:

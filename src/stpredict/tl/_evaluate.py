@@ -9,7 +9,7 @@ import numpy as np
 
 from stpredict import _keys, _validate, results
 from stpredict._log import tell
-from stpredict._sdata._layer_steps import layer_steps, units_of
+from stpredict._sdata._layer_steps import units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
@@ -146,7 +146,7 @@ def evaluate(
                     seed=seed,
                 )
     rows = np.unique(np.concatenate(scored_rows))
-    words = COUNTS_UNITS if per_10k else units_of(layer, layer_steps(spots.table, layer))
+    words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
     scores = results.Scores(as_table(parts), tuple(names), protocol)
     tell(repr(scores))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stpredict import _validate
 from stpredict._sdata._inputs import embed_step, neighbors_step
-from stpredict._sdata._layer_steps import check_ranked, layer_steps, units_of
+from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import METHODS
 from stpredict.models._records import TrainingRecord
@@ -191,7 +191,7 @@ def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:
     """The model with the layer it is to learn; its own must be in the units of its predictions."""
     name = model.recipe.layer if layer is None else layer
     spots.layer(name)
-    steps = layer_steps(spots.table, name)
+    steps = spots.steps.layer(name)
     units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(name, steps)
     if layer is None and units != model.units:
         label = "X" if name is None else f"layers[{name!r}]"

@@ -9,7 +9,6 @@ import pandas as pd
 
 from stpredict import _validate
 from stpredict._log import tell
-from stpredict._sdata._layer_steps import layer_steps
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
@@ -190,7 +189,7 @@ def fit_stacking(
         genes=first.genes,
         context="spot",
         hyperparameters=hyperparameters,
-        recipe=Recipe(first.recipe.layer, layer_steps(spots.table, first.recipe.layer)),
+        recipe=Recipe(first.recipe.layer, spots.steps.layer(first.recipe.layer)),
         training=TrainingRecord(
             sections=tuple(spots.section_names),
             groups=tuple(sorted(set(folds.labels.tolist()))),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._sdata._inputs import check_recipe
-from stpredict._sdata._provenance import read_step
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, ReferenceStain
 from stpredict.pp._prepare._layer import make_layer
@@ -161,7 +160,7 @@ def _normalize_stain(spots: SpotTable, reference: ReferenceStain | None) -> None
 
 def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
     """Require features that cannot be computed here to be registered with the same parameters."""
-    recorded = read_step(spots.table, EmbedStep, slot)
+    recorded = spots.steps.embed.get(slot)
     if slot not in spots.table.obsm or recorded is None:
         problem = "is not registered"
     else:

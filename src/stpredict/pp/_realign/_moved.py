@@ -40,7 +40,7 @@ def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64
 def drop_outdated(table: AnnData) -> None:
     """Drop embeddings and tissue fractions, which were computed at the old positions."""
     dropped = []
-    for slot in read_steps(table, EmbedStep):
+    for slot in read_steps(table).embed:
         table.obsm.pop(_keys.subtiles(slot), None)
         if table.obsm.pop(slot, None) is not None:
             dropped.append(f"obsm[{slot!r}]")

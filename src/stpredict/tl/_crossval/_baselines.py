@@ -6,9 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from stpredict._log import tell
-from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import EmbedStep
 from stpredict.models._methods import RIDGE
 from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.results import TUNED_RIDGE
@@ -33,7 +31,7 @@ def ridge_baselines(
 
     Models on pixels read no embedding; they are compared with ridge on the first recorded one.
     """
-    recorded = [slot for slot in read_steps(spots.table, EmbedStep) if slot in spots.table.obsm]
+    recorded = [slot for slot in spots.steps.embed if slot in spots.table.obsm]
     by_embedding: dict[str, Outcome] = {}
     for outcome in outcomes:
         slot = outcome.embedding or next(iter(recorded), "")

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys
-from stpredict._sdata._provenance import read_step, read_steps
+from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._steps import (
-    BalanceStep,
     EmbedStep,
-    NormalizeStainStep,
-    RankStep,
-    SelectGenesStep,
 )
 from stpredict.pp._prepare._replay import load_encoder, replay
 from stpredict.pp._stain._fit import to_stain
@@ -69,13 +65,13 @@ def check_repeatable(spots: SpotTable, folds: Folds) -> None:
 
 def genes_are_preselected(table: AnnData) -> bool:
     """Whether the selected genes were given by name, not selected by their values."""
-    step = read_step(table, SelectGenesStep)
+    step = read_steps(table).select_genes
     return step is None or step.n_top_genes is None
 
 
 def _reference_changes(table: AnnData, test: Iterable[str], training: Iterable[str]) -> bool:
     """Whether held-out sections contributed to the reference stain."""
-    step = read_step(table, NormalizeStainStep)
+    step = read_steps(table).normalize_stain
     sections = set() if step is None else set(step.reference_sections or ())
     return bool(sections & set(test) - set(training))
 
@@ -84,7 +80,7 @@ def _stained_embeddings(table: AnnData) -> dict[str, EmbedStep]:
     """Embeddings of normalised images."""
     return {
         slot: step
-        for slot, step in read_steps(table, EmbedStep).items()
+        for slot, step in read_steps(table).embed.items()
         if step.stain is not None and slot in table.obsm
     }
 
@@ -92,14 +88,14 @@ def _stained_embeddings(table: AnnData) -> dict[str, EmbedStep]:
 def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     """Normalise to the stain of training sections only, and embed again."""
     names = training.section_names
-    step = read_step(training.table, NormalizeStainStep)
+    step = training.steps.normalize_stain
     if step is None or not _reference_changes(training.table, test.section_names, names):
         return
     # without any reference section left, all training sections are the reference
     remaining = [name for name in step.reference_sections or () if name in names] or names
     method, skip = step.reference.method, bool(step.skipped)
     map_sections(training, method=method, sections=remaining, skip=skip)
-    fitted = read_step(training.table, NormalizeStainStep) or step
+    fitted = training.steps.normalize_stain or step
     map_sections(test, method=method, reference=to_stain(fitted.reference, method), skip=skip)
     # embeddings of the old images are outdated in both parts
     for slot, embed_step in _stained_embeddings(training.table).items():
@@ -120,11 +116,11 @@ def _refit_genes(training: SpotTable, test: SpotTable) -> None:
     if _keys.SELECTED not in table.var:
         return
     previous = set(table.var_names[table.var[_keys.SELECTED]])
-    step = read_step(table, SelectGenesStep)
+    step = read_steps(table).select_genes
     if step is not None and step.n_top_genes is not None:
         replay(training, step)
     selected = tuple(table.var_names[table.var[_keys.SELECTED]])
-    for rank_step in read_steps(table, RankStep).values():
+    for rank_step in read_steps(table).rank_expression.values():
         if set(rank_step.genes or ()) == previous:
             for part in (training, test):
                 replay(part, replace(rank_step, genes=selected))
@@ -133,7 +129,7 @@ def _refit_genes(training: SpotTable, test: SpotTable) -> None:
 def _refit_weights(training: SpotTable) -> None:
     """Balance the groups of the training rows; expression clusters never span sections."""
     table = training.table
-    step = read_step(table, BalanceStep)
+    step = read_steps(table).balance
     if step is None or not step.by or _keys.SAMPLING_WEIGHT not in table.obs:
         return
     # the training rows may belong to a single group, which needs no weights

@@ -6,8 +6,7 @@ import datetime
 from typing import TYPE_CHECKING
 
 from stpredict import _keys, _validate
-from stpredict._sdata._provenance import read_step, recorded
-from stpredict._sdata._steps import SelectGenesStep
+from stpredict._sdata._provenance import recorded
 from stpredict.results import Protocol
 from stpredict.tl._fitting._runner import package_versions
 
@@ -44,7 +43,7 @@ def cross_validation_protocol(
         layer=first.layer or None,
         group_kind=folds.kind,
         folds={fold.name: fold.groups for fold in folds},
-        gene_selection=_gene_selection(spots.table, given),
+        gene_selection=_gene_selection(spots, given),
         leaking_patients=folds.torn_patients,
         leaking_sections=folds.torn_sections,
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
@@ -60,8 +59,8 @@ def n_patients(table: AnnData) -> int | None:
     return int(table.obs[_keys.PATIENT].nunique()) if _keys.PATIENT in table.obs else None
 
 
-def _gene_selection(table: AnnData, given: Sequence[str]) -> str:
-    step = read_step(table, SelectGenesStep)
+def _gene_selection(spots: SpotTable, given: Sequence[str]) -> str:
+    step = spots.steps.select_genes
     if step is None or step.n_top_genes is None:
         return "given in advance"
     selection = f"chosen by {step.flavor} on the training sections of each fold"

@@ -10,7 +10,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from stpredict import _keys, metrics, results
-from stpredict._sdata._layer_steps import layer_steps
 from stpredict._sdata._steps import NormalizeStep
 from stpredict.pp import neighbors
 
@@ -207,7 +206,7 @@ def _noise_ceiling(
     seed: int,
 ) -> metrics.NoiseCeiling | None:
     """What counting noise leaves to be predicted; None unless the layer is log1p of counts."""
-    steps = layer_steps(spots.table, layer)
+    steps = spots.steps.layer(layer)
     if layer != _keys.LOG1P or any(not isinstance(step, NormalizeStep) for step in steps):
         return None
     counts = sp.csr_matrix(spots.table.X[rows])

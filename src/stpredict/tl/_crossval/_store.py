@@ -13,7 +13,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from stpredict._sdata._provenance import read_steps, recorded_steps
-from stpredict._sdata._steps import EmbedStep
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def describe_run(
     table = spots.table
     digest = hashlib.blake2b(digest_size=16)
     layers = sorted(name for name in table.layers if name is not None)  # anndata 0.13: None is X
-    embeddings = sorted(read_steps(table, EmbedStep).keys() & set(table.obsm.keys()))
+    embeddings = sorted(read_steps(table).embed.keys() & set(table.obsm.keys()))
     for values in (
         table.X,
         *(table.layers[name] for name in layers),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from stpredict import _validate
-from stpredict._sdata._layer_steps import layer_steps
 from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._steps import Recipe, TilesStep
 from stpredict.tl._fitting._runner import fit_inputs
@@ -38,7 +37,7 @@ def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) ->
     read_weights(spots.table, plan.task.sample_weight, rows.training)  # checked early, too
     step = TilesStep(tile_um=float(tile_um), tile_px=int(tile_px), stain=spots.stain)
     layer = plan.task.layer
-    recipe = Recipe(layer, layer_steps(spots.table, layer), tiles=step)
+    recipe = Recipe(layer, spots.steps.layer(layer), tiles=step)
     with cached_tiles(sections, step) as tiles:
         inputs = Pixels(tiles, augmentation)
         return fit_inputs(spots, plan, values, rows, inputs=inputs, recipe=recipe)

@@ -138,7 +138,7 @@ def fit_inputs(
             best_epoch=fitted.best_epoch,
             seed=task.seed,
             versions=package_versions(),
-            sample_weight=weight_record(spots.table, task.sample_weight),
+            sample_weight=weight_record(spots, task.sample_weight),
             # the factors of new sections are found in the same genes
             target_genes=None if targets.outputs is None else tuple(spots.table.var_names),
         ),

@@ -11,9 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from stpredict import _keys, _validate, targets
 from stpredict._log import tell
-from stpredict._sdata._layer_steps import check_ranked, layer_steps
-from stpredict._sdata._provenance import read_step
-from stpredict._sdata._steps import BalanceStep
+from stpredict._sdata._layer_steps import check_ranked
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM, Counts
@@ -70,7 +68,7 @@ def read_values(spots: SpotTable, task: Task) -> Values:
     """Read the genes to learn; for factors, all genes of the layer."""
     genes = _genes(spots.table, task.genes)
     loss = make_loss(task, len(genes))
-    check_ranked(task.layer, layer_steps(spots.table, task.layer), genes)
+    check_ranked(task.layer, spots.steps.layer(task.layer), genes)
     values = as_matrix(spots.layer(task.layer))
     columns = spots.table.var_names.get_indexer(genes)
     library = None
@@ -179,11 +177,11 @@ def read_weights(
     return weights
 
 
-def weight_record(table: AnnData, column: str | None) -> SampleWeight | None:
+def weight_record(spots: SpotTable, column: str | None) -> SampleWeight | None:
     """Where the weights of a model came from."""
     if column is None:
         return None
-    step = read_step(table, BalanceStep) if column == _keys.SAMPLING_WEIGHT else None
+    step = spots.steps.balance if column == _keys.SAMPLING_WEIGHT else None
     return SampleWeight(column, None if step is None else step.by or ())
 
 

@@ -150,6 +150,7 @@ def of_tiles(
     """Attribute a gene to the pixels of tiles, (b, 3, h, w) uint8, from a tile of white glass."""
     torch_device = _runtime.resolve_device(device)
     network = _frozen(model, torch_device)
+    # the attributed prediction is that of predict: the mean over flips and turns
     turns = range(N_SYMMETRIES if model.hyperparameters.average_symmetries else 1)
 
     def predict(pixels: torch.Tensor) -> torch.Tensor:
@@ -211,7 +212,7 @@ def _integrate(
         baselines=baselines,
         additional_forward_args=fixed or None,
         n_steps=n_steps,
-        internal_batch_size=max(batch_size, len(rows)),
+        internal_batch_size=max(batch_size, len(rows)),  # captum warns of fewer than rows
     )
     shares = tuple(part.detach().sum(sum_over).float().cpu().numpy() for part in gradients)
     return Attributed(rows, shares, predicted.cpu().numpy(), baseline.cpu().numpy())

@@ -102,7 +102,8 @@ def _inputs(model: ModelState) -> list[Fact]:
         return [("tiles", f"pixels of {tiles}"), ("stain", _stain(recipe.stain))]
     context = ("context", f"{model.context}, neighbours: {_rule(recipe.neighbors)}")
     embed = recipe.embed
-    if embed is None or embed.tile_um is None:  # a published release does not report its tiles
+    # a published release does not report its tiles
+    if embed is None or embed.tile_um is None:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
     n = embed.n_subtiles
     return [
@@ -127,6 +128,7 @@ def _training(training: TrainingRecord) -> list[Fact]:
 
 
 def _sections(training: TrainingRecord) -> list[Fact]:
+    # the sections of a finetuned model include those of the original model
     if training.before is not None:
         finetuned_on = f"{', '.join(training.finetuned_on)} ({training.n_spots} spots)"
         return [*_sections(training.before), ("finetuned on", finetuned_on)]

@@ -84,6 +84,7 @@ class Config(Record):
         _validate.one_of("method", values.get("method"), METHODS)
         method = METHODS[values["method"]]
         _validate.one_of("context", values.get("context"), method.contexts)
+        # these two need more than their type to be parsed: the method, and the kinds of steps
         typed = dict(values)
         if isinstance(values.get("hyperparameters"), dict):
             typed["hyperparameters"] = _with_network(values["hyperparameters"], method)

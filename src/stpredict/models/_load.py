@@ -146,6 +146,7 @@ def _assemble(
         bases=bases,
         calibration=_calibration(config.calibration, _part(tensors, "calibration")),
     )
+    # load_state_dict has compared the network's weights with its inputs and outputs
     _check_shapes(model)
     check_bases(model)
     return model

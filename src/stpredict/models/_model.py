@@ -210,6 +210,7 @@ class Model(ModelState):
             batch_rows.append(rows)
             values.append(invert(outputs.cpu().numpy()))
             if members is not None:
+                # members are inverted like predictions: the inverse may not be linear
                 flat = invert(members.flatten(0, 1).cpu().numpy())
                 deviations.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
         network.cpu()

@@ -29,6 +29,7 @@ def save(model: ModelState, path: str | Path) -> None:
     if path.exists() and not _is_model(path):
         raise FileExistsError(f"{path} exists and is not an stpredict model: choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # next to the target, as renaming is atomic only within one file system
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         _write(model, temporary)
@@ -65,7 +66,7 @@ def _replace(path: Path, new: Path) -> None:
     try:
         new.rename(path)
     except OSError:
-        old.rename(path)
+        old.rename(path)  # the older model must survive
         raise
     shutil.rmtree(old)
 
@@ -79,6 +80,7 @@ def _is_model(path: Path) -> bool:
 
 def _tensors(model: ModelState) -> dict[str, NDArray[Any]]:
     """All arrays of a model; the first part of a name says which part of the model it is."""
+    # state dicts are on the CPU: models keep their network there
     tensors = {f"network.{k}": v.numpy() for k, v in model.network.state_dict().items()}
     for part, saved in (("targets", model.targets), ("calibration", model.calibration)):
         if saved is not None:

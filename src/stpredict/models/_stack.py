@@ -59,6 +59,7 @@ class StackInputs:
                 for name, base in self.stack.bases.items()
             ]
         )
+        # predictions of the bases are in units of genes, the network reads scaled ones
         scaler = _scaler(self.stack)
         meta = _network(self.stack).meta
         features = torch.from_numpy(
@@ -105,6 +106,7 @@ def rank_mean(predicted: NDArray[np.float32], sections: NDArray[np.str_]) -> NDA
     result = np.empty_like(mean)
     for section in np.unique(sections):
         rows = np.flatnonzero(sections == section)
+        # mean ranks give the order of the spots, the mean prediction gives the values
         ranks = rankdata(predicted[:, rows], axis=1).mean(axis=0)
         position = rankdata(ranks, axis=0) - 1
         values = np.sort(mean[rows], axis=0)

@@ -107,6 +107,7 @@ class Rows:
         x, y, yy = np.zeros(width), np.zeros(n_targets), 0.0
         xx, xy = np.zeros((width, width)), np.zeros((width, n_targets))
         step = max(1, _BLOCK // (len(self.means[0]) + n_targets))
+        # block by block, so that the float64 copy of the rows stays small
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
             features = self.features[block] - self.means[0]
@@ -170,6 +171,7 @@ def tune_ridge(
     whole = rows.sums(np.arange(len(features)))
     errors = np.empty((len(names), len(ALPHAS)))
     for number, name in enumerate(names):
+        # the training sums of a fold are the total minus those of the left-out group
         left_out = rows.sums(np.flatnonzero(groups == name))
         fits = (whole - left_out).fits(ALPHAS, n_components)
         errors[number] = [left_out.error(fit) for fit in fits]

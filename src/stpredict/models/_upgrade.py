@@ -22,6 +22,7 @@ def upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
     options = old["hyperparameters"]
     recipe = dict(old["recipe"])
     layer_steps = recipe.pop("layer_steps", [])
+    # normalisation had a field of its own, before the other steps of the layer
     if "normalize" in recipe:
         layer_steps = [{"step": "normalize", **recipe.pop("normalize")}, *layer_steps]
     return {
@@ -44,6 +45,7 @@ def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     estimator = method.estimator_options or (RidgeOptions if "alpha" in options else None)
     if estimator is not None:
         hyperparameters["estimator"] = _fields_of(estimator, options)
+    # methods that are fitted in one go have no schedule
     if "max_epochs" in options:
         hyperparameters["schedule"] = _fields_of(Schedule, options)
     if "train" in options:

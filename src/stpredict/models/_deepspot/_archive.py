@@ -95,6 +95,7 @@ class Archive:
                     f"record {record.filename!r:.80} is compressed or encrypted, which torch never "
                     f"does (it claims {record.file_size:,} bytes in {record.compress_size:,})"
                 )
+        # overlapping records would claim the same bytes several times
         claimed = sum(record.file_size for record in records)
         if claimed > n_bytes:
             raise ValueError(
@@ -139,6 +140,7 @@ class Archive:
         if name in self._read_storages:
             raise ValueError(f"storage {key!r:.80} is used by two tensors")
         self._read_storages.add(name)
+        # the size is compared before anything is allocated
         dtype = DTYPES[kind]
         size = self._zip.getinfo(name).file_size
         if not size or size != n_elements * dtype.itemsize:
@@ -146,6 +148,7 @@ class Archive:
                 f"storage {key!r:.80} claims {n_elements!r:.40} elements of {dtype}, its record "
                 f"has {size:,} bytes"
             )
+        # a copy, as the bytes themselves are read-only
         return torch.frombuffer(bytearray(self._read(name)), dtype=dtype)
 
     def _read(self, name: str) -> bytes:

@@ -82,6 +82,7 @@ def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
                 if not value.is_floating_point() or not torch.isfinite(value).all():
                     raise ValueError(f"{name} has values that are not finite")
                 state[name] = value
+    # the archive reads each storage once, so sharing can only come from the memo
     if len({id(value) for value in state.values()}) < len(state):
         raise ValueError(f"members of the {module.name.name} share weights")
     return {name: value.float().contiguous() for name, value in state.items()}
@@ -100,6 +101,7 @@ def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[
             raise ValueError(f"members of {part} have no weights, or of different shapes")
     (n_hidden, n_features) = state[f"{layout.phi}.0.model.0.weight"].shape
     (n_targets, n_in) = state["rho.0.model.2.weight"].shape
+    # rho reads the concatenated embeddings of the tile, its sub-tiles and its neighbours
     parts = 1 + ("subspot" in context) + ("neighbors" in context)
     if n_in != parts * n_hidden:
         raise ValueError(f"rho has {n_in} inputs, context {context!r} gives {parts} × {n_hidden}")

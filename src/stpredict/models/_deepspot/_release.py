@@ -103,6 +103,7 @@ def read_release(
             sizes, layout, context=context, aggregation=aggregation, reported=reported
         )
         _check_agreement(expected, reported, source=source, weights=files.weights)
+    # the number of outputs is known only from the weights
     names = read_genes(files.genes, n_outputs=sizes["n_targets"], weights=files.weights)
     return Release(
         method=layout.method,
@@ -181,6 +182,7 @@ def _targets(scaler: Any, n_targets: int) -> Standard:
     if not isinstance(scaler, Foreign) or scaler.name.name not in _SCALERS:
         raise ValueError(f"its scaler is not one of {', '.join(_SCALERS)}")
     center, shifts, scales = _SCALERS[scaler.name.name]
+    # StandardScaler has a mean_ even if with_mean is False
     if scaler.state.get(shifts) is True:
         mean = _vector(scaler, center, n_targets)
     if scaler.state.get(scales) is True:

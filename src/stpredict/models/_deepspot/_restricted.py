@@ -94,6 +94,7 @@ class _Machine:
         return self.stack[0]
 
     def _walk(self, data: bytes) -> None:
+        # genops only splits the bytes into opcodes and arguments, it makes no objects
         for opcode, argument, position in pickletools.genops(data):
             if opcode.name == "STOP":
                 break
@@ -189,6 +190,7 @@ class _Machine:
             shown = str(function) if isinstance(function, Name) else type(function).__name__
             raise ValueError(f"it calls {shown!r}, unlike published models")
         require(type(arguments) is tuple, str(function))
+        # the functions copy their arguments, and what these contain
         self._spend(arguments)
         self._spend(*arguments)
         self.stack.append(_inert.CALLS[function](*arguments))
@@ -213,6 +215,7 @@ class _Machine:
         else:
             self._spend(state)
             is_plain = type(state) is dict and all(type(key) is str for key in state)
+            # a state set once cannot be changed through a reference in the memo
             is_new = isinstance(built, Foreign) and not built.state
             require(is_new and is_plain, "the state of an object")
             built.state = state

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
+from stpredict._sdata._provenance import read_steps
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 

@@ -20,7 +20,7 @@ StepKind = TypeVar("StepKind", bound="Step")
 _VERSION = "stpredict_version"
 
 
-def record(table: AnnData, name: str, **parameters: Any) -> None:
+def record(table: AnnData, name: str, /, **parameters: Any) -> None:
     """Write ``uns["stpredict"][name]``; parameters that are None are left out."""
     from stpredict import __version__
 

@@ -1,14 +1,15 @@
-"""DeepCell on a phantom of 100,000 cells with 45 neighbours: what gathering saves, and memory.
+"""DeepCell on a phantom of 100,000 cells with 45 neighbours: savings of gathering, and memory.
 
-Prediction encodes every cell once and gathers (`stpredict.training.Inputs.walk`); against it, the
-network is called with the neighbours of every cell, which encodes them again for each of them.
-Training draws batches as patches of tissue; against it, cells one by one with their neighbours
-gathered for each, and cells one by one with every tile of a batch encoded once.
+Prediction encodes every cell once and gathers (`stpredict.training.Inputs.walk`). The naive
+alternative calls the network with the neighbours of every cell, which encodes each of them again
+for every cell that it neighbours. Training draws batches as patches of tissue. Its alternatives are
+single cells with their neighbours gathered for each, and single cells with every tile of a batch
+encoded once.
 
-Cells lie at random in a plane, embeddings are smooth in it plus noise. Every side runs in a process
-of its own, whose highest resident size is printed with the phantom's arrays in it, and whose
-processor time counts, so that a machine that is shared does not show. Except for
-`walk`, which goes through all cells, a side is timed on some steps and the rest is extrapolated.
+Cells lie at random in a plane; embeddings are smooth in it plus noise. Each case runs in a process
+of its own. Its peak resident size is printed, which includes the arrays of the phantom, and its
+processor time, which does not depend on other processes. Only `walk` goes through all cells; the
+other cases are timed on some steps and extrapolated.
 
     python benchmarks/deepcell.py [--cells 100000] [--batch 256] [--patch 64] …
 """
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Side = Callable[["DeepCell", Inputs, Measured, argparse.Namespace], dict[str, Any]]
+    Case = Callable[["DeepCell", Inputs, Measured, argparse.Namespace], dict[str, Any]]
 
-# What the roadmap asks for.
+# Targets of the roadmap.
 TARGET_GIB, TARGET_RATIO = 4.0, 15.0
 CPU = torch.device("cpu")
 
@@ -69,13 +70,13 @@ def phantom(options: argparse.Namespace) -> tuple[Inputs, Measured]:
 
 
 def sample_of(options: argparse.Namespace) -> NDArray[np.intp]:
-    """Cells whose predictions are compared."""
+    """Cells whose predictions are compared between cases."""
     drawn = np.random.default_rng(1).choice(options.cells, options.sample, replace=False)
     return np.sort(drawn)
 
 
-def spelled_out(inputs: Inputs, rows: NDArray[np.intp]) -> dict[str, torch.Tensor]:
-    """Cells with the embeddings of the neighbours of each."""
+def with_neighbors(inputs: Inputs, rows: NDArray[np.intp]) -> dict[str, torch.Tensor]:
+    """Embeddings of cells, and of the neighbours of each cell."""
     assert inputs.neighbors is not None
     near = inputs.neighbors[rows]
     tiles = inputs.tiles(np.maximum(near, 0).ravel()).unflatten(0, near.shape)
@@ -86,15 +87,14 @@ def spelled_out(inputs: Inputs, rows: NDArray[np.intp]) -> dict[str, torch.Tenso
 def predict_gathered(
     network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Predict all cells; keep the sample."""
+    """Predict all cells, and store the sample."""
     sample = sample_of(options)
-    found = np.empty((len(sample), options.targets), dtype=np.float32)
+    outputs = np.empty((len(sample), options.targets), dtype=np.float32)
     start = time.process_time()
     for rows, predicted, _ in inputs.walk(network.eval(), CPU):
-        wanted = np.isin(sample, rows)
-        found[wanted] = predicted.numpy()[np.isin(rows, sample)]
+        outputs[np.isin(sample, rows)] = predicted.numpy()[np.isin(rows, sample)]
     seconds = time.process_time() - start
-    np.save(options.scratch / "gathered.npy", found)
+    np.save(options.scratch / "gathered.npy", outputs)
     return {"seconds": seconds, "cells": len(inputs), "tiles": len(inputs)}
 
 
@@ -102,11 +102,11 @@ def predict_gathered(
 def predict_naive(
     network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Predict the sample, neighbours encoded for every cell."""
+    """Predict the sample, with neighbours encoded for every cell."""
     sample, network = sample_of(options), network.eval()
     start = time.process_time()
     parts = [
-        network(**spelled_out(inputs, rows))
+        network(**with_neighbors(inputs, rows))
         for rows in np.array_split(sample, -(-len(sample) // options.batch))
     ]
     seconds = time.process_time() - start
@@ -115,8 +115,8 @@ def predict_naive(
     return {"seconds": seconds, "cells": len(sample), "tiles": n_tiles}
 
 
-def train_gathered(patch_size: int | None) -> Side:
-    """Train on patches of this many cells, by default as the options say."""
+def train_gathered(patch_size: int | None) -> Case:
+    """Train on patches of this many cells, by default the number in the options."""
 
     def train(
         network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
@@ -142,12 +142,12 @@ def train_gathered(patch_size: int | None) -> Side:
 def train_naive(
     network: DeepCell, inputs: Inputs, measured: Measured, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Train on cells drawn one by one, neighbours encoded for every cell."""
+    """Train on single cells, with neighbours encoded for every cell."""
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         for drawn in torch.randperm(len(inputs)).split(options.batch):
             rows = drawn.numpy()
-            predicted = network(**spelled_out(inputs, rows))
+            predicted = network(**with_neighbors(inputs, rows))
             yield (
                 predicted,
                 torch.from_numpy(measured.targets[rows]),
@@ -162,7 +162,7 @@ def train_steps(
     batches: Iterator[tuple[torch.Tensor, torch.Tensor, int]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Take some steps after one that warms up."""
+    """Time some steps after a warm-up step."""
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-4, weight_decay=1e-6)
     n_cells = n_tiles = 0
     start = time.process_time()
@@ -178,7 +178,7 @@ def train_steps(
     return {"seconds": time.process_time() - start, "cells": n_cells, "tiles": n_tiles}
 
 
-SIDES: dict[str, Side] = {
+CASES: dict[str, Case] = {
     "predict, gathered": predict_gathered,
     "predict, naive": predict_naive,
     "train, patches": train_gathered(None),
@@ -193,20 +193,20 @@ def peak_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one side."""
+def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one case."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     inputs, measured = phantom(options)
     network = DeepCell(options.features, options.targets, n_hidden=options.hidden)
-    return SIDES[side](network, inputs, measured, options) | {"gib": peak_gib()}
+    return CASES[case](network, inputs, measured, options) | {"gib": peak_gib()}
 
 
-def measure_in_process(side: str, scratch: str) -> dict[str, Any]:
+def measure_in_process(case: str, scratch: str) -> dict[str, Any]:
     """Run `measure` with the same options in a fresh process."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--only", side, "--scratch", scratch]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(found.splitlines()[-1])
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", case, "--scratch", scratch]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def parse_options() -> argparse.Namespace:
@@ -227,8 +227,10 @@ def parse_options() -> argparse.Namespace:
     }
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cases", dest="cases_to_run", nargs="+", choices=CASES, default=list(CASES)
+    )
+    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -249,11 +251,11 @@ def main() -> None:
     )
     runs = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for side in options.sides:
-            runs[side] = run = measure_in_process(side, scratch)
+        for case in options.cases_to_run:
+            runs[case] = run = measure_in_process(case, scratch)
             run["all"] = run["seconds"] / run["cells"] * options.cells
             print(
-                f"{side:>24} {run['seconds']:10.1f} {run['cells']:8,} {run['all']:10.0f} "
+                f"{case:>24} {run['seconds']:10.1f} {run['cells']:8,} {run['all']:10.0f} "
                 f"{run['tiles'] / run['cells']:10.2f} {run['gib']:9.2f}",
                 flush=True,
             )
@@ -261,22 +263,22 @@ def main() -> None:
 
 
 def conclude(runs: dict[str, dict[str, Any]], scratch: Path) -> None:
-    """Print the ratios of the sides that ran."""
+    """Print the ratios of the cases that ran."""
     for what, gathered in {"predict": "predict, gathered", "train": "train, patches"}.items():
         naive = f"{what}, naive"
         if {gathered, naive} <= runs.keys():
             ratio = runs[naive]["all"] / runs[gathered]["all"]
             memory = runs[gathered]["gib"]
-            wanted = f" (wanted {TARGET_RATIO:.0f})" if what == "predict" else ""
+            target = f" (target {TARGET_RATIO:.0f})" if what == "predict" else ""
             print(
-                f"{what}: {ratio:.1f} times as fast as naive{wanted}, peak {memory:.2f} GiB "
-                f"(wanted at most {TARGET_GIB:.0f})"
+                f"{what}: {ratio:.1f} times as fast as naive{target}, peak {memory:.2f} GiB "
+                f"(target at most {TARGET_GIB:.0f})"
             )
     if {"predict, gathered", "predict, naive"} <= runs.keys():
-        ours, naive = (np.load(scratch / f"{name}.npy") for name in ("gathered", "naive"))
+        gathered, naive = (np.load(scratch / f"{name}.npy") for name in ("gathered", "naive"))
         print(
-            f"{len(ours)} cells predicted both ways differ by at most "
-            f"{np.abs(ours - naive).max():g} of values up to {np.abs(naive).max():.3g}"
+            f"the predictions of {len(gathered)} cells differ by at most "
+            f"{np.abs(gathered - naive).max():g}, with values up to {np.abs(naive).max():.3g}"
         )
 
 

@@ -1,10 +1,10 @@
-"""One training epoch of DeepSpot: `stpredict.nn.DeepSets` against the network written naively.
+"""One training epoch of DeepSpot: `stpredict.nn.DeepSets` compared with a naive implementation.
 
 The naive network loops over the members of both ensembles, stacks their outputs, and runs phi once
-for every appearance of a tile. Both get the same spots on a square grid, their k nearest
+for every occurrence of a tile. Both get the same spots on a square grid, their k nearest
 neighbours, the same random batches, loss and optimizer. Every repetition runs each network in a
-process of its own; memory is the process's highest resident size minus what it was before the
-network was made. The processor time beside the wall time tells whether the machine was shared.
+process of its own; memory is the peak resident size of the process minus its size before the
+network was built. Wall time well above processor time means that the machine was shared.
 
     python benchmarks/deepsets_epoch.py
 """
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from stpredict.nn import DeepSets
 
-# What the roadmap asks for.
+# Targets of the roadmap.
 TARGET_SPEEDUP = 1.4
 TARGET_MEMORY = 0.7
 
 
 class NaiveDeepSets(nn.Module):
-    """The published layout: one module per member, outputs stacked."""
+    """The published layout: one module per member, with stacked outputs."""
 
     def __init__(self, n_features: int, n_targets: int, n_hidden: int, n_members: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class NaiveDeepSets(nn.Module):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """Map ``(n, s, d)`` to ``(n, s, h)``, every row by itself."""
+        """Map ``(n, s, d)`` to ``(n, s, h)``, each row separately."""
         rows = x.flatten(0, 1)
         median = torch.stack([phi(rows) for phi in self.phi], dim=1).median(dim=1).values
         return median.unflatten(0, x.shape[:2])
@@ -68,7 +68,7 @@ class NaiveDeepSets(nn.Module):
 
 
 def make_network(name: str, options: argparse.Namespace, *, n_hidden: int) -> nn.Module:
-    """Make one of the two networks that are compared."""
+    """Build one of the two networks."""
     sizes = {"n_features": options.features, "n_targets": options.genes, "n_hidden": n_hidden}
     if name == "naive":
         return NaiveDeepSets(**sizes, n_members=options.members)
@@ -99,20 +99,20 @@ def predict(
 
 
 def peak_mib() -> float:
-    """Highest resident size of this process so far."""
+    """Peak resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of one epoch after a warm-up batch, and the memory that it took."""
+    """Time one epoch after a warm-up batch, and measure its memory."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     tiles = torch.randn(options.spots, options.features)
     subtiles = torch.randn(options.spots, options.subtiles, options.features)
     targets = torch.randn(options.spots, options.genes)
     neighbors = grid_neighbors(options.spots, options.neighbors)
-    # The first optimizer of a process imports much that is not the network's memory.
+    # the first optimizer of a process imports modules, which are not the network's memory
     torch.optim.AdamW(make_network(name, options, n_hidden=1).parameters())
     before = peak_mib()
     network = make_network(name, options, n_hidden=options.hidden)
@@ -139,8 +139,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
 def measure_in_process(name: str) -> dict[str, float]:
     """Run `measure` with the same options in a fresh process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(found)
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output)
 
 
 def parse_options() -> argparse.Namespace:
@@ -188,8 +188,8 @@ def main() -> None:
             values.append(runs["naive"][unit] / runs["batched"][unit])
     wall, cpu, memory = (statistics.median(values) for values in ratios.values())
     print(
-        f"median speed-up {wall:.2f} (wanted {TARGET_SPEEDUP}), of processor time {cpu:.2f}; "
-        f"median memory {1 / memory:.2f} of the naive (wanted at most {TARGET_MEMORY})"
+        f"median speed-up {wall:.2f} (target {TARGET_SPEEDUP}), in processor time {cpu:.2f}; "
+        f"median memory {1 / memory:.2f} of the naive (target at most {TARGET_MEMORY})"
     )
 
 

@@ -1,8 +1,8 @@
-"""Tiles per second of `pp.embed`, reading included, beside the bare encoder on tiles in memory.
+"""Tiles per second of `pp.embed`, reading included, and of the bare encoder on tiles in memory.
 
 A phantom slide is written to zarr and read back lazily, so that every chunk has to be decoded.
-Each measurement runs in a process of its own; memory is its highest resident size above what it
-was before embedding.
+Each measurement runs in a process of its own; memory is its peak resident size minus its size
+before embedding.
 
     python benchmarks/embedding.py [--encoders texture timm:resnet50] [--size-px 5000]
 """
@@ -51,21 +51,21 @@ def main() -> None:
             for n_subtiles in ("1", "3"):
                 command = [sys.executable, __file__, "--only", encoder, n_subtiles, str(path)]
                 command += ["--n-tiles", str(arguments.n_tiles)]
-                shown = subprocess.run(
+                output = subprocess.run(
                     command, stdout=subprocess.PIPE, text=True, check=True
                 ).stdout
-                found = json.loads(shown.splitlines()[-1])
+                result = json.loads(output.splitlines()[-1])
                 label = f"{encoder}, {n_subtiles} x {n_subtiles}"
                 print(
-                    f"{label:24}{found['tiles_per_s']:9.0f}{found['bare_tiles_per_s']:9.0f}"
-                    f"{found['bare_tiles_per_s'] / found['tiles_per_s']:8.2f}"
-                    f"{found['peak_mib']:10.0f}",
+                    f"{label:24}{result['tiles_per_s']:9.0f}{result['bare_tiles_per_s']:9.0f}"
+                    f"{result['bare_tiles_per_s'] / result['tiles_per_s']:8.2f}"
+                    f"{result['peak_mib']:10.0f}",
                     flush=True,
                 )
 
 
 def load(name: str) -> stp.encoders.Encoder:
-    """Load an encoder; random weights of timm's networks are as fast as any."""
+    """Load an encoder; networks of timm get random weights, which are as fast as trained ones."""
     if not name.startswith("timm:"):
         return stp.encoders.load(name)
     network = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=0)
@@ -81,7 +81,7 @@ def measure(name: str, n_subtiles: int, path: Path, n_tiles: int) -> dict[str, f
     generator = np.random.default_rng(0)
     whole = torch.from_numpy(generator.integers(0, 256, (64, 3, side, side), dtype=np.uint8))
     part = whole[..., : side // n_subtiles, : side // n_subtiles].contiguous()
-    encoder(whole[:2])  # the first call allocates
+    encoder(whole[:2])  # warm-up: the first call allocates memory
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     started = time.perf_counter()

@@ -1,12 +1,12 @@
-"""What prediction intervals hold of groups that nothing was learnt on, and who is unfamiliar.
+"""Coverage of prediction intervals on new groups, and familiarity of restained slides.
 
 Phantom: models are fitted, cross-validated and calibrated on some sections, and predict the others.
-HER2ST C2-C5: the same leave-one-section-out: every section is predicted by a model that was fitted,
-cross-validated and calibrated on the other three, genes chosen on them. The sections are of one
-patient. Coverage and mean width are per section, mean over genes.
+HER2ST C2-C5, leave one section out: every section is predicted by a model that was fitted,
+cross-validated and calibrated on the other three, with genes selected on them. The sections are of
+one patient. Coverage and mean width are per section, averaged over genes.
 
-A slide is then restained, haematoxylin stronger and eosin weaker, once by a third and once by half,
-to see whether its tiles are told apart.
+A slide is then restained with more haematoxylin and less eosin, once moderately and once strongly,
+to test whether the change lowers its familiarity.
 
     python benchmarks/intervals.py [--directory PATH] [--level 0.9] [--only ridge trees]
 """
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 SECTIONS = ["C2", "C3", "C4", "C5"]
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
-#: Haematoxylin and eosin of restained slides, as parts of what they were.
+#: Factors of haematoxylin and eosin of the restained slides.
 RESTAINED = ((1.3, 0.75), (1.6, 0.5))
-#: Of the phantom: sections to learn on; the rest is predicted.
+#: Number of sections of the phantom, and how many of them are for training.
 N_SECTIONS, N_TRAINING = 12, 6
 
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
@@ -56,18 +56,18 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=0.9)
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
-    chosen = {name: METHODS[name] for name in arguments.only}
+    methods = {name: METHODS[name] for name in arguments.only}
     print(
         f"{datetime.date.today()}, stpredict {stp.__version__}. Intervals at "
         f"{arguments.level:.0%}; coverage in %, mean width in log(1 + counts per 10,000), median "
         "familiarity.\n"
     )
-    phantom(chosen, arguments.level)
-    her2st(chosen, arguments.level, arguments.directory)
+    phantom(methods, arguments.level)
+    her2st(methods, arguments.level, arguments.directory)
 
 
 def phantom(methods: dict[str, Callable[[SpatialData], Model]], level: float) -> None:
-    """Half of the sections are learnt on, the other half predicted."""
+    """Train on half of the sections, and predict the other half."""
     sdata = stp.datasets.phantom(N_SECTIONS, size_px=1000, mpp=0.5, pitch_um=40.0)
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, genes=sdata.tables["table"].var_names.tolist())
@@ -75,7 +75,7 @@ def phantom(methods: dict[str, Callable[[SpatialData], Model]], level: float) ->
     stp.pp.neighbors(sdata)
     names = list(sdata.shapes)
     training, new = part(sdata, names[:N_TRAINING]), part(sdata, names[N_TRAINING:])
-    print(f"Phantom: learnt on {N_TRAINING} sections, predicted {N_SECTIONS - N_TRAINING} others.")
+    print(f"Phantom: trained on {N_TRAINING} sections, predicted {N_SECTIONS - N_TRAINING} others.")
     for name, model in calibrated(training, methods, level).items():
         show(name, model, predict(new, model))
     show_restained(part(new, [names[-1]]), model, tile_um=40)
@@ -84,11 +84,11 @@ def phantom(methods: dict[str, Callable[[SpatialData], Model]], level: float) ->
 def her2st(
     methods: dict[str, Callable[[SpatialData], Model]], level: float, directory: str | None
 ) -> None:
-    """Every section in turn is predicted by what was learnt on the other three."""
+    """Predict every section in turn, after training on the other three."""
     sdata = stp.datasets.her2st(SECTIONS, directory=directory)
     stp.pp.filter_spots(sdata)
     stp.pp.normalize(sdata)
-    stp.pp.embed(sdata, "texture")
+    stp.pp.embed(sdata, "texture", n_subtiles=3)
     stp.pp.neighbors(sdata)
     print(f"\nHER2ST {', '.join(SECTIONS)} (one patient), leave one section out, 250 genes.")
     for held_out in SECTIONS:
@@ -103,10 +103,10 @@ def her2st(
 def calibrated(
     training: SpatialData, methods: dict[str, Callable[[SpatialData], Model]], level: float
 ) -> dict[str, Model]:
-    """Models of all sections, with what cross-validation on them taught."""
+    """Models of all sections, calibrated by a cross-validation on them."""
     tl.cross_validate(training, methods)
     return {
-        name: tl.calibrate(fit(training), training, method=name, level=level)
+        name: tl.calibrate(training, fit(training), method=name, level=level)
         for name, fit in methods.items()
     }
 
@@ -115,33 +115,34 @@ def predict(new: SpatialData, model: Model) -> list[tuple[str, float, float, flo
     """Section, coverage, mean width and median familiarity."""
     tl.predict(new, model)
     table = new.tables["predicted"]
-    known = model.calibration.intervals.known
+    available = model.calibration.intervals.available
     values = new.tables["table"][:, list(model.genes)].layers["log1p"]
-    measured = np.asarray(values.toarray() if hasattr(values, "toarray") else values)[:, known]
-    lower, upper = (table.layers[name][:, known] for name in ("lower", "upper"))
-    found = []
+    measured = np.asarray(values.toarray() if hasattr(values, "toarray") else values)[:, available]
+    lower, upper = (table.layers[name][:, available] for name in ("lower", "upper"))
+    results = []
     for section, rows in table.obs.groupby("region", observed=True).indices.items():
         shares = uncertainty.coverage(measured[rows], lower[rows], upper[rows])
         width = (upper - lower)[rows].mean()
         familiarity = table.obs["familiarity"].iloc[rows].median()
-        found.append((str(section), 100 * shares.mean(), width, familiarity))
-    return found
+        results.append((str(section), 100 * shares.mean(), width, familiarity))
+    return results
 
 
-def show(name: str, model: Model, found: Sequence[tuple[str, float, float, float]]) -> None:
-    """One line per method: new sections, their mean, and what calibration itself told."""
-    known = model.calibration
-    sections = "  ".join(f"{s} {c:.1f} (width {w:.2f}, fam {f:.2f})" for s, c, w, f in found)
-    mean = np.mean([row[1] for row in found])
+def show(name: str, model: Model, results: Sequence[tuple[str, float, float, float]]) -> None:
+    """Print new sections, their mean, and the coverage that calibration reported."""
+    calibration = model.calibration
+    sections = "  ".join(f"{s} {c:.1f} (width {w:.2f}, fam {f:.2f})" for s, c, w, f in results)
+    mean = np.mean([row[1] for row in results])
     print(
-        f"{name:20} {sections}  | mean {mean:.1f}; told {100 * known.mean_coverage:.1f} on groups "
-        f"left out; {known.reliable.sum()} of {len(model.genes)} genes reliable",
+        f"{name:20} {sections}  | mean {mean:.1f}; calibration reported "
+        f"{100 * calibration.mean_coverage:.1f} on groups left out; "
+        f"{calibration.reliable.sum()} of {len(model.genes)} genes reliable",
         flush=True,
     )
 
 
 def show_restained(sdata: SpatialData, model: Model, *, tile_um: float) -> None:
-    """Change the stain, embed again, and look at familiarity, coverage and the warning."""
+    """Change the stain, embed again, and print familiarity, coverage and whether it warned."""
     (name,) = sdata.images
     image = sdata.images[name]["scale0"]["image"]
     transformations = get_transformation(sdata.images[name], get_all=True)
@@ -150,16 +151,16 @@ def show_restained(sdata: SpatialData, model: Model, *, tile_um: float) -> None:
         sdata.images[name] = Image2DModel.parse(
             other, dims=("c", "y", "x"), transformations=transformations, scale_factors=[2, 2]
         )
-        stp.pp.embed(sdata, tile_um=tile_um, n_subtiles=model.recipe["embed"]["n_subtiles"])
+        stp.pp.embed(sdata, tile_um=tile_um, n_subtiles=model.recipe.embed.n_subtiles)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             show(f"stain × {stains[0]:g}, {stains[1]:g}", model, predict(sdata, model))
-        told = any("look unlike" in str(warning.message) for warning in caught)
-        print(f"{'':20} {'warned' if told else 'not warned'}", flush=True)
+        warned = any("look unlike" in str(warning.message) for warning in caught)
+        print(f"{'':20} {'warned' if warned else 'not warned'}", flush=True)
 
 
 def restained(pixels: np.ndarray, stains: tuple[float, float]) -> np.ndarray:
-    """Pixels (3, y, x) with other parts of haematoxylin and eosin."""
+    """Pixels (3, y, x) with other amounts of haematoxylin and eosin."""
     changed = rgb2hed(pixels.transpose(1, 2, 0)) * [*stains, 1.0]
     return (255 * hed2rgb(changed)).round().astype(np.uint8).transpose(2, 0, 1)
 

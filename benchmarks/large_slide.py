@@ -1,8 +1,8 @@
-"""Peak memory and seconds of preprocessing a slide of 20,000 × 20,000 px.
+"""Peak memory and time of preprocessing a slide of 20,000 × 20,000 px.
 
-The slide is a phantom tiled to that size, one tissue of it in a rim of glass, made chunk by chunk
-when it is asked for; once with the full resolution only, once as a pyramid. Each measurement runs
-in a process of its own; memory is that process' highest resident size, its libraries included.
+The slide is a phantom: tissue repeated over the slide, within a rim of glass, computed chunk by
+chunk when it is read; once with the full resolution only, once as a pyramid. Each measurement runs
+in a process of its own; memory is its peak resident size, including its libraries.
 
     python benchmarks/large_slide.py [--size-px 20000] [--limit-mib 2048]
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MPP, CHUNK_PX = 0.5, 1024
 STORED = {"single scale": None, "pyramid": [2, 2, 2, 2]}
 
-#: Steps in the order in which they are run, each on what those before left.
+#: Steps in the order in which they are run, each on the result of those before.
 STEPS: dict[str, Callable[[sd.SpatialData], object]] = {
     "detect_tissue": lambda sdata: stp.pp.detect_tissue(sdata),
     "grid": lambda sdata: stp.pp.grid(sdata, "slide_image"),
@@ -57,8 +57,8 @@ def main() -> None:
     worst = 0.0
     for stored in STORED:
         command = [sys.executable, __file__, "--only", stored, "--size-px", str(arguments.size_px)]
-        shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        for step, (seconds, peak) in json.loads(shown.splitlines()[-1]).items():
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        for step, (seconds, peak) in json.loads(output.splitlines()[-1]).items():
             print(f"{stored:16}{step:16}{seconds:9.1f}{peak:10.0f}", flush=True)
             worst = max(worst, peak)
     if worst > arguments.limit_mib:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def slide(stored: str, size_px: int) -> sd.SpatialData:
-    """Phantom tissue all over a slide, but for a rim of glass."""
+    """A slide of phantom tissue with a rim of glass."""
     pattern = stp.datasets.phantom(size_px=2 * CHUNK_PX, mpp=MPP, n_null=2)
     pixels = np.asarray(pattern.images["S1_image"]["scale0"].ds["image"].data)
     middle = slice(CHUNK_PX // 2, CHUNK_PX // 2 + CHUNK_PX)
@@ -74,11 +74,11 @@ def slide(stored: str, size_px: int) -> sd.SpatialData:
 
     def chunk(block_info: dict | None = None) -> np.ndarray:
         _, (y0, y1), (x0, x1) = block_info[None]["array-location"]
-        made = tissue[:, : y1 - y0, : x1 - x0].copy()
+        block = tissue[:, : y1 - y0, : x1 - x0].copy()
         y, x = np.ogrid[y0:y1, x0:x1]
-        off = np.hypot(y - size_px / 2, x - size_px / 2) > 0.4 * size_px
-        made[:, off] = glass.astype(np.uint8)[:, None]
-        return made
+        off_tissue = np.hypot(y - size_px / 2, x - size_px / 2) > 0.4 * size_px
+        block[:, off_tissue] = glass.astype(np.uint8)[:, None]
+        return block
 
     side = da.core.normalize_chunks(CHUNK_PX, (size_px,))[0]
     image = da.map_blocks(
@@ -95,12 +95,12 @@ def slide(stored: str, size_px: int) -> sd.SpatialData:
 
 def measure(stored: str, size_px: int) -> dict[str, tuple[float, float]]:
     sdata = slide(stored, size_px)
-    found = {"before": (0.0, peak_mib())}
+    measurements = {"before": (0.0, peak_mib())}
     for name, step in STEPS.items():
         started = time.perf_counter()
         step(sdata)
-        found[name] = time.perf_counter() - started, peak_mib()
-    return found
+        measurements[name] = time.perf_counter() - started, peak_mib()
+    return measurements
 
 
 def peak_mib() -> float:

@@ -1,9 +1,10 @@
 """All methods, leave-one-section-out over four sections of one HER2+ breast tumour (HER2ST C2-C5).
 
-For every section in turn, everything is chosen and fitted on the other three: the genes, the
-scaling, factors, the epoch to stop at (on one of the three), ridge's alpha; of the tuned methods,
-hyperparameters too. The texture encoder learns nothing. The sections are of one patient, so scores
-say how well a section of a tumour is predicted from other sections of it, not from other patients.
+For every section in turn, everything is selected and fitted on the other three: the genes, the
+scaling, factors, the epoch to stop at (on one of the three), ridge's alpha; for tuned methods, the
+hyperparameters too. The texture encoder is not trained. All sections are of one patient, so the
+scores show how well a section is predicted from other sections of the same tumour, not from other
+patients.
 
     python benchmarks/methods.py [--directory PATH] [--only ridge deepspot …] [--folder RUN]
                                  [--write docs/benchmarks.md]
@@ -33,26 +34,28 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.models import Model
-    from stpredict.results import CrossValidation
+    from stpredict.results import Scores
 
 SECTIONS = ["C2", "C3", "C4", "C5"]
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 FULL = "spot_subspot_neighbors"
 ridge_hest = partial(tl.fit_ridge, context="spot", alpha="hest")
 
-#: What stacks stand on.
+#: Bases of the stacks.
 BASES: dict[str, Callable[[SpatialData], Model]] = {
     "ridge": tl.fit_ridge,
     "ridge_svd": partial(tl.fit_ridge, targets="svd"),
     "trees_svd": partial(tl.fit_trees, targets="svd"),
 }
-#: What DeepSpot is tuned over within the training sections.
+#: Candidates for DeepSpot, tuned within the training sections.
 CANDIDATES: dict[str, Callable[[SpatialData], Model]] = {
-    f"lr {rate:g}, stop by {monitor}": partial(tl.fit_deepspot, learning_rate=rate, monitor=monitor)
+    f"lr {rate:g}, stop by {monitor}": partial(
+        tl.fit_deepspot, schedule=tl.Schedule(learning_rate=rate, monitor=monitor)
+    )
     for rate, monitor in product((1e-4, 3e-4, 1e-3, 3e-3), ("loss", "pearson"))
 }
 
-#: What ridge regression is tuned over likewise.
+#: Candidates for ridge regression.
 FACTORS: dict[str, Callable[[SpatialData], Model]] = {
     "genes": tl.fit_ridge,
     **{
@@ -70,7 +73,7 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
     "ridge_subtiles_svd": partial(tl.fit_ridge, context=FULL, targets="svd"),
-    # the texture vector has 84 numbers, so not HEST-bench's 256 components
+    # the texture embedding has 84 features, so fewer components than the 256 of HEST-bench
     "ridge_hest_64": partial(ridge_hest, n_components=64),
     "trees": tl.fit_trees,
     "trees_svd": partial(tl.fit_trees, targets="svd"),
@@ -89,7 +92,13 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "stack_mlp": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
     "cnn_svd": partial(tl.fit_cnn, targets="svd"),
     # a third of the default epochs: without a GPU, each takes most of a minute
-    "multiscale_svd": partial(tl.fit_multiscale, targets="svd", monitor="pearson", max_epochs=10),
+    "multiscale_svd": partial(
+        tl.fit_multiscale,
+        targets="svd",
+        schedule=tl.Schedule(
+            max_epochs=10, batch_size=32, weight_decay=1e-3, decay="cosine", monitor="pearson"
+        ),
+    ),
 }
 
 
@@ -97,8 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", default=LOCAL if LOCAL.is_dir() else None)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--folder", help="keep finished folds here")
-    parser.add_argument("--flavor", default="variance", help="of select_genes")
+    parser.add_argument("--folder", help="folder for finished folds")
+    parser.add_argument("--flavor", default="variance", help="flavor of select_genes")
     parser.add_argument("--n-genes", type=int, default=250)
     parser.add_argument(
         "--stain", choices=["macenko", "vahadane", "reinhard"], help="normalise the stain first"
@@ -116,20 +125,21 @@ def main() -> None:
     stp.pp.embed(sdata, "texture", n_subtiles=3)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = 1
-    result = tl.cross_validate(
+    scores = tl.cross_validate(
         sdata, {name: METHODS[name] for name in arguments.only}, folder=arguments.folder
     )
-    table = scores(result)
-    print(f"\n{head(result, arguments.stain)}\n\n{table.to_string()}\n\n{differences(result)}")
+    table = score_table(scores)
+    text = f"{describe(scores, arguments.stain)}\n\n{table.to_string()}\n\n{differences(scores)}"
+    print(f"\n{text}")
     if arguments.write:
-        write(result, table, arguments)
+        write(scores, table, arguments)
 
 
-def scores(result: CrossValidation) -> pd.DataFrame:
-    """Mean PCC of every section, and over them, with what is beside it."""
-    by_section = result.values().groupby("section").mean().T
+def score_table(scores: Scores) -> pd.DataFrame:
+    """Mean PCC of every section and over sections, with nulls, baselines and ceiling."""
+    by_section = scores.values().groupby("section").mean().T
     table = by_section.round(3).assign(mean=by_section.mean(axis=1).round(3))
-    summary = result.summary()
+    summary = scores.summary()
     table["of ceiling"] = (by_section.mean(axis=1) / by_section.loc["noise_ceiling"].mean()).map(
         "{:.0%}".format
     )
@@ -137,54 +147,55 @@ def scores(result: CrossValidation) -> pd.DataFrame:
         table[name] = summary[column].round(3)
     table["spearman per spot"] = summary["spearman_per_spot"].round(3)
     table["rmse"] = summary["rmse"].round(3)
-    seconds = pd.Series(result.settings["seconds"]) / len(result.settings["sections"])
+    seconds = pd.Series(scores.seconds) / len(scores.protocol.folds)
     table["s per fold"] = seconds.map("{:.1f}".format)
-    order = sorted(result.methods, key=lambda name: -table.loc[name, "mean"])
+    order = sorted(scores.methods, key=lambda name: -table.loc[name, "mean"])
     return table.loc[[*order, *(name for name in table.index if name not in order)]]
 
 
-def head(result: CrossValidation, stain: str | None) -> str:
-    """What was run, when and with what."""
-    versions = ", ".join(f"{name} {number}" for name, number in result.settings["versions"].items())
+def describe(scores: Scores, stain: str | None) -> str:
+    """Date, protocol, inputs, versions and machine."""
+    protocol = scores.protocol
+    versions = ", ".join(f"{name} {number}" for name, number in protocol.versions.items())
     return (
-        f"{result.settings['date']}. {result.protocol} Texture encoder, tiles of 112 µm; stain "
+        f"{protocol.date}. {protocol} Texture encoder, tiles of 112 µm; stain "
         f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
 
 
 def machine() -> str:
-    """What the seconds were taken on."""
+    """Hardware of the measurement."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     threads = torch.get_num_threads()
-    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads to a fit, {gpu}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads per fit, {gpu}"
 
 
-def differences(result: CrossValidation) -> str:
-    """Where every method stands against tuned ridge, in words."""
-    order = result.summary()["pcc"][list(result.methods)].sort_values(ascending=False).index
-    return "\n".join(f"- {result.compare(name)}{verdict(result, name)}" for name in order)
+def differences(scores: Scores) -> str:
+    """Difference of every method from tuned ridge, in words."""
+    order = scores.summary()["pcc"][list(scores.methods)].sort_values(ascending=False).index
+    return "\n".join(f"- {scores.compare(name)}{verdict(scores, name)}" for name in order)
 
 
-def verdict(result: CrossValidation, name: str) -> str:
-    """What the interval says."""
-    found = result.compare(name)
-    if found.high < 0:
-        return ": **it loses to tuned ridge**"
-    return "" if found.low > 0 else ": it cannot be told from tuned ridge"
+def verdict(scores: Scores, name: str) -> str:
+    """Interpretation of the interval."""
+    comparison = scores.compare(name)
+    if comparison.high < 0:
+        return ": **worse than tuned ridge**"
+    return "" if comparison.low > 0 else ": statistically indistinguishable from tuned ridge"
 
 
 def cell(value: object) -> str:
-    """Text of a number, as the table prints it."""
+    """Text of a cell of the table."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.3f}"
     return str(value)
 
 
-def write(result: CrossValidation, table: pd.DataFrame, arguments: argparse.Namespace) -> None:
-    """Page with the table, the differences and the picture."""
+def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) -> None:
+    """Write a page with the table, the differences and the picture."""
     picture = arguments.write.parent / "_static" / "methods.png"
     figure, ax = plt.subplots(figsize=(8, 0.34 * len(table) + 1.6), layout="constrained")
-    stp.pl.metrics(result, ax=ax)
+    stp.pl.metrics(scores, ax=ax)
     figure.savefig(picture, dpi=110)
     rows = [["method", *table.columns], ["---"] * (1 + len(table.columns))]
     rows += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
@@ -192,22 +203,23 @@ def write(result: CrossValidation, table: pd.DataFrame, arguments: argparse.Name
     arguments.write.write_text(
         "<!-- written by benchmarks/methods.py -->\n\n"
         "# Benchmarks\n\n"
-        "Scores of all methods on sections left out, as `benchmarks/methods.py` measured and wrote "
-        "them; what the methods are and which to take is in [](methods.md).\n\n"
-        f"{head(result, arguments.stain)}\n\n"
+        "Scores of all methods on sections left out, measured and written by "
+        "`benchmarks/methods.py`; [](methods.md) describes the methods and recommends which to "
+        "use.\n\n"
+        f"{describe(scores, arguments.stain)}\n\n"
         "`tuned_ridge` sees the spot's own tile only; `neighbor_mean` is the mean of the "
         "*measured* neighbours, which no model is given; `noise_ceiling` is the largest "
-        "correlation that the noise of the counts leaves to a model, *of ceiling* the share of it "
-        "that is reached. *Shuffled* and *moved*: PCC of predictions shuffled over the section, "
-        "and moved within it as a whole. All sections are of one patient: other patients are "
-        "harder to predict.\n\n"
+        "correlation that counting noise leaves to a model, and *of ceiling* is the share of it "
+        "that a method reaches. *Shuffled* and *moved*: PCC of predictions shuffled within the "
+        "section, and moved within it as a whole. All sections are of one patient: other patients "
+        "are harder to predict.\n\n"
         f"{shown}\n\n"
         f"```{{image}} _static/{picture.name}\n"
         ":alt: PCC of genes by method, with nulls and noise ceiling\n```\n\n"
-        "## Against tuned ridge\n\n"
-        "Intervals by drawing the four sections with replacement; with four, a test cannot give "
-        "less than p = .125.\n\n"
-        f"{differences(result)}\n",
+        "## Comparison with tuned ridge\n\n"
+        "Intervals are from drawing the four sections with replacement; with four sections, the "
+        "smallest possible p-value is .125.\n\n"
+        f"{differences(scores)}\n",
         encoding="utf-8",
     )
 

@@ -1,10 +1,10 @@
 """Time and memory of the scores per gene on a section of a million spots.
 
-Measured values are a sparse matrix in memory, about one in ten not 0; predicted values a lazy dask
-array that is generated when it is read, in chunks of genes or of spots. Every case runs in a
-process of its own; memory is the process's highest resident size, all of it: Python, packages, the
-measured matrix and the work. On fewer spots, the same scores are taken of whole dense matrices, as
-numpy and scipy are mostly used, and compared.
+Measured values are a sparse matrix in memory with one value in ten above 0; predicted values are a
+lazy dask array that is generated when it is read, in chunks of genes or of spots. Every case runs
+in a process of its own; memory is its peak resident size, including Python, packages and the
+measured matrix. On fewer spots, the same scores are computed from whole dense matrices with numpy
+and scipy, and compared.
 
     python benchmarks/metrics.py
     python benchmarks/metrics.py --n-spots 50000 --n-genes 1000
@@ -24,23 +24,23 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import rankdata
 
-# What the roadmap asks for.
+# Target of the roadmap.
 TARGET_GB = 8
-#: One of so many genes is not 0 in a spot.
+#: In a spot, one of this many genes is not 0.
 EVERY = 10
 
 
 def draw_measured(n_spots: int, n_genes: int) -> sp.csr_array:
-    """One gene in ten of every spot, filled in some spots at a time."""
+    """Draw counts of one gene in ten in every spot, some spots at a time."""
     random = np.random.default_rng(0)
     n_groups = n_genes // EVERY
     indices = np.empty((n_spots, n_groups), dtype=np.int32)
     data = np.empty((n_spots, n_groups), dtype=np.float32)
     for start in range(0, n_spots, 10_000):
-        here = slice(start, min(start + 10_000, n_spots))
-        shape = (here.stop - start, n_groups)
-        indices[here] = EVERY * np.arange(n_groups) + random.integers(EVERY, size=shape)
-        data[here] = np.log1p(random.poisson(2, size=shape) + 1)
+        rows = slice(start, min(start + 10_000, n_spots))
+        shape = (rows.stop - start, n_groups)
+        indices[rows] = EVERY * np.arange(n_groups) + random.integers(EVERY, size=shape)
+        data[rows] = np.log1p(random.poisson(2, size=shape) + 1)
     indptr = np.arange(n_spots + 1) * n_groups
     matrix = sp.csr_array((n_spots, n_genes), dtype=np.float32)
     matrix.data, matrix.indices, matrix.indptr = data.ravel(), indices.ravel(), indptr
@@ -50,21 +50,23 @@ def draw_measured(n_spots: int, n_genes: int) -> sp.csr_array:
 
 
 def draw_predicted(n_spots: int, n_genes: int, chunks: str) -> da.Array:
-    """Smooth in spots, unlike between genes, cheap to make anew."""
+    """Predictions that are smooth in spots, differ between genes and are cheap to compute."""
     shape = {"genes": (-1, 50), "spots": (10_000, -1)}[chunks]
 
-    def make(block_info: dict) -> np.ndarray:
+    def compute(block_info: dict) -> np.ndarray:
         spots, genes = (np.arange(*span) for span in block_info[None]["array-location"])
         phase = np.float32(1e-4) * spots.astype(np.float32)[:, None]
         values = phase * (1 + genes.astype(np.float32) % 97) + genes.astype(np.float32)
         return np.sin(values, out=values)
 
     pieces = da.core.normalize_chunks(shape, (n_spots, n_genes), dtype=np.float32)
-    return da.map_blocks(make, chunks=pieces, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    return da.map_blocks(
+        compute, chunks=pieces, dtype=np.float32, meta=np.empty((0, 0), np.float32)
+    )
 
 
 def naive(measured: sp.csr_array, predicted: da.Array, scores: list[str]) -> dict[str, np.ndarray]:
-    """Whole dense matrices, score by score."""
+    """Compute scores from whole dense matrices, one by one."""
 
     def pcc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = x - x.mean(axis=0), y - y.mean(axis=0)
@@ -75,7 +77,7 @@ def naive(measured: sp.csr_array, predicted: da.Array, scores: list[str]) -> dic
         ranks = np.where(x != 0, rankdata(y, axis=0), 0).sum(axis=0)
         return (ranks - n * (n + 1) / 2) / (n * (len(x) - n))
 
-    how = {
+    functions = {
         "pcc": pcc,
         "spearman": lambda x, y: pcc(rankdata(x, axis=0), rankdata(y, axis=0)),
         "rmse": lambda x, y: np.sqrt(((x - y) ** 2).mean(axis=0)),
@@ -85,7 +87,7 @@ def naive(measured: sp.csr_array, predicted: da.Array, scores: list[str]) -> dic
         "auc": auc,
     }
     dense = measured.toarray().astype(np.float64), predicted.compute().astype(np.float64)
-    return {name: how[name](*dense) for name in scores}
+    return {name: functions[name](*dense) for name in scores}
 
 
 def measure(case: str, n_spots: int, n_genes: int, chunks: str, scores: list[str]) -> None:
@@ -93,24 +95,24 @@ def measure(case: str, n_spots: int, n_genes: int, chunks: str, scores: list[str
 
     measured = draw_measured(n_spots, n_genes)
     predicted = draw_predicted(n_spots, n_genes, chunks)
-    metrics.per_gene(measured[:100], predicted[:100], names=scores)  # imports and first calls
+    metrics.per_gene(measured[:100], predicted[:100], names=scores)  # warm-up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter(), time.process_time()
     if case == "naive":
-        found = naive(measured, predicted, scores)
+        values = naive(measured, predicted, scores)
     else:
-        found = metrics.per_gene(measured, predicted, names=scores)
+        values = metrics.per_gene(measured, predicted, names=scores)
     seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         f"{case:>8} {n_spots:9,} × {n_genes:,}: {seconds:7.1f} s ({cpu:.0f} s of CPU), peak "
-        f"{peak / 2**20:5.2f} GiB in all, of it {before / 2**20:5.2f} before",
+        f"{peak / 2**20:5.2f} GiB in total, {before / 2**20:5.2f} of it before",
         flush=True,
     )
     if case == "compare":
-        for name, values in naive(measured, predicted, scores).items():
-            np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-9, err_msg=name)
-        print(f"         the same numbers as of whole matrices: {', '.join(scores)}", flush=True)
+        for name, expected in naive(measured, predicted, scores).items():
+            np.testing.assert_allclose(values[name], expected, rtol=1e-6, atol=1e-9, err_msg=name)
+        print(f"         equal to scores of whole matrices: {', '.join(scores)}", flush=True)
     elif case == "blocks":
         below = "below" if peak * 1024 < TARGET_GB * 1e9 else "NOT below"
         print(f"         {below} the target of {TARGET_GB} GB", flush=True)
@@ -123,7 +125,7 @@ def main() -> None:
     parser.add_argument("--n-genes", type=int, default=5000)
     parser.add_argument("--n-spots-naive", type=int, default=20_000)
     parser.add_argument("--chunks", choices=["genes", "spots"], default="genes")
-    parser.add_argument("--scores", default=everything, help="names, with commas between them")
+    parser.add_argument("--scores", default=everything, help="names, separated by commas")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     scores = options.scores.split(",")
@@ -135,8 +137,8 @@ def main() -> None:
     small = min(options.n_spots, options.n_spots_naive)
     for case, n_spots in (("compare", small), ("naive", small), ("blocks", options.n_spots)):
         sizes = ["--n-spots", str(n_spots), "--n-genes", str(options.n_genes)]
-        how = ["--chunks", options.chunks, "--scores", options.scores, "--case", case]
-        subprocess.run([sys.executable, __file__, *sizes, *how], check=True)
+        arguments = ["--chunks", options.chunks, "--scores", options.scores, "--case", case]
+        subprocess.run([sys.executable, __file__, *sizes, *arguments], check=True)
 
 
 if __name__ == "__main__":

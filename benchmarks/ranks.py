@@ -1,8 +1,8 @@
 """Time and memory of `pp.rank_expression` on a large sparse section.
 
-Counts of a section are drawn at a given density and saved; every case reads them in a process of
-its own, and memory is the process's highest resident size minus what it was before the call. The
-result for all genes is dense float32; "beyond it" is what the work itself took.
+Counts of a section are drawn at a given density and saved. Every case reads them in a process of
+its own; memory is the peak resident size of the process minus its size before the call. The result
+for all genes is dense float32; "beyond it" is the memory of the work itself.
 
     python benchmarks/ranks.py
 """
@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import rankdata
 
-# What the roadmap asks for.
+# Target of the roadmap.
 TARGET_SECONDS = 30
 
 
@@ -29,9 +29,9 @@ def draw(n_spots: int, n_genes: int, density: float) -> sp.csr_matrix:
     random = np.random.default_rng(0)
     rows = []
     for _ in range(n_spots):
-        where = np.flatnonzero(random.random(n_genes) < density)
-        values = (random.poisson(2, len(where)) + 1).astype(np.float32)
-        rows.append(sp.csr_matrix((values, where, [0, len(where)]), shape=(1, n_genes)))
+        columns = np.flatnonzero(random.random(n_genes) < density)
+        values = (random.poisson(2, len(columns)) + 1).astype(np.float32)
+        rows.append(sp.csr_matrix((values, columns, [0, len(columns)]), shape=(1, n_genes)))
     return sp.vstack(rows, format="csr")
 
 
@@ -41,19 +41,19 @@ def measure(path: str, method: str, n_ranked: int) -> None:
     counts = sp.load_npz(path)
     n_spots, n_genes = counts.shape
     columns = np.arange(n_ranked)
-    rank_rows(counts[:2], columns, method=method, normalize=False)  # imports and first calls
+    rank_rows(counts[:2], columns, method=method, normalize=False)  # warm-up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     ranked = rank_rows(counts, columns, method=method, normalize=False)
     seconds = time.perf_counter() - start
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     for row in np.random.default_rng(0).choice(n_spots, 20, replace=False):
-        wanted = rankdata(counts[row, :n_ranked].toarray().ravel(), method=method)
-        np.testing.assert_array_equal(ranked[row], wanted)
+        expected = rankdata(counts[row, :n_ranked].toarray().ravel(), method=method)
+        np.testing.assert_array_equal(ranked[row], expected)
     result = ranked.nbytes / 2**20
     print(
         f"{method:>8} {n_ranked:7,} of {n_genes:,} genes: {seconds:6.1f} s, peak "
-        f"{extra:6.0f} MiB, of it {result:4.0f} the result, {extra - result:5.0f} beyond it"
+        f"{extra:6.0f} MiB: result {result:4.0f}, beyond it {extra - result:5.0f}"
     )
 
 

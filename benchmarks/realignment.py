@@ -1,10 +1,10 @@
-"""Realignment of the spots of four real sections (HER2ST C2-C5) and of a phantom, and what it pays.
+"""Realignment of the spots of four real sections (HER2ST C2-C5) and of a phantom, and its benefit.
 
 Misalignments are planted: a shift of up to one spot pitch in any direction and a rotation of up to
-3°, drawn at random. Each is then realigned, and its spots are compared with where the same call
-leaves the section without the planted misalignment; on the phantom, with the truth. With --scores,
-all sections are shifted by one pitch, each in a direction of its own, and the leave-one-section-out
-scores are compared: as published, shifted, and realigned after the shift.
+3°, drawn at random. The section is then realigned, and its spots are compared with the result of
+the same call on the section without the planted misalignment; on the phantom, with the truth. With
+--scores, all sections are shifted by one pitch, each in its own direction, and the
+leave-one-section-out scores are compared: as published, shifted, and realigned after the shift.
 
     python benchmarks/realignment.py [--directory PATH] [--runs 10] [--scores]
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from methods import LOCAL, SECTIONS, part
+from methods import LOCAL, SECTIONS
 
 import stpredict as stp
 from stpredict._sdata._elements import copy_of
@@ -28,6 +28,8 @@ from stpredict.alignment import motion_matrix, pitch_of
 from stpredict.pp._realign._moved import move_shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
@@ -43,13 +45,13 @@ def main() -> None:
     print(f"{datetime.date.today()}, stpredict {stp.__version__}, distances in spot pitches\n")
     rng = np.random.default_rng(arguments.seed)
     if arguments.scores:
-        scores(arguments.directory, rng)
+        compare_scores(arguments.directory, rng)
     else:
-        planted(arguments.directory, arguments.runs, rng)
+        recover_planted(arguments.directory, arguments.runs, rng)
 
 
-def planted(directory: Path | None, runs: int, rng: np.random.Generator) -> None:
-    """Recovery of planted misalignments."""
+def recover_planted(directory: Path | None, runs: int, rng: np.random.Generator) -> None:
+    """Print how well planted misalignments are recovered."""
     rows = []
     for name in SECTIONS:
         sdata = stp.datasets.her2st([name], directory=directory)
@@ -73,7 +75,7 @@ ENDS: list[dict[str, NDArray[np.float64] | bool]] = []
 def measure(
     name: str,
     sdata: SpatialData,
-    wanted: NDArray[np.float64],
+    expected: NDArray[np.float64],
     published: NDArray[np.float64],
     runs: int,
     rng: np.random.Generator,
@@ -88,23 +90,23 @@ def measure(
         start = time.perf_counter()
         stp.pp.realign(misaligned, motion="rigid")
         seconds.append(time.perf_counter() - start)
-        ends.append(distance(centers(misaligned), wanted) / pitch)
+        ends.append(distance(centers(misaligned), expected) / pitch)
         records = misaligned.tables["table"].uns["stpredict"]["realign"]
         moved += sum(r["moved"] for r in records.values() if isinstance(r, dict))
     ENDS.append({"ends": np.concatenate(ends), "phantom": name.startswith("phantom")})
     return {
         "section": name,
-        "unshifted moved by": float(np.median(distance(wanted, published)) / pitch),
+        "unshifted moved by": float(np.median(distance(expected, published)) / pitch),
         "planted, median": float(np.median(starts)),
-        "left, median": float(np.median(ends)),
-        "left, 90th percentile": float(np.quantile(ends, 0.9)),
+        "remaining, median": float(np.median(ends)),
+        "remaining, 90th percentile": float(np.quantile(ends, 0.9)),
         "moved, of runs": f"{moved}/{runs}",
         "seconds": float(np.mean(seconds)),
     }
 
 
-def scores(directory: Path | None, rng: np.random.Generator) -> None:
-    """Leave-one-section-out scores, as published, shifted, realigned."""
+def compare_scores(directory: Path | None, rng: np.random.Generator) -> None:
+    """Print leave-one-section-out scores as published, shifted, and realigned."""
     sdata = stp.datasets.her2st(SECTIONS, directory=directory)
     stp.pp.filter_spots(sdata)
     stp.pp.normalize(sdata)
@@ -123,20 +125,27 @@ def scores(directory: Path | None, rng: np.random.Generator) -> None:
     mean = table.mean()
     cost = mean["published"] - mean["shifted"]
     print(
-        f"mean {mean.round(3).to_dict()}: the shift costs {cost:.3f}, realignment regains "
+        f"mean {mean.round(3).to_dict()}: the shift costs {cost:.3f}, realignment recovers "
         f"{(mean['realigned'] - mean['shifted']) / cost:.0%} of it"
     )
 
 
 def leave_one_out(sdata: SpatialData) -> dict[str, float]:
-    found = {}
+    """Mean PCC of each section, predicted after training on the others."""
+    means = {}
     for held_out in SECTIONS:
         train = part(sdata, [name for name in SECTIONS if name != held_out])
         test = part(sdata, [held_out])
         stp.pp.select_genes(train, n_top_genes=250, flavor="variance")
         stp.tl.predict(test, stp.tl.fit_deepspot(train))
-        found[held_out] = stp.tl.evaluate(test).attrs["summary"]["model"]["mean PCC"]
-    return found
+        means[held_out] = stp.tl.evaluate(test).summary().loc["predicted", "pcc"]
+    return means
+
+
+def part(sdata: SpatialData, names: Sequence[str]) -> SpatialData:
+    """A copy of some sections."""
+    spots = open_table(sdata)
+    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 def misalign(
@@ -152,8 +161,8 @@ def centers(sdata: SpatialData) -> NDArray[np.float64]:
     return np.concatenate([section.centers_um for section in open_table(sdata).sections])
 
 
-def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.norm(one - other, axis=1))
+def distance(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(points - others, axis=1))
 
 
 def direction(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -1,14 +1,15 @@
-"""What stain normalisation does to embeddings: phantom sections drawn with different stains.
+"""Effect of stain normalisation on embeddings: phantom sections drawn with different stains.
 
 Measured with the texture encoder, on raw images and after each method:
 
-- the distance between sections: of each feature, the difference of two sections' means in units of
-  the deviation within sections; median over features, mean over all pairs of sections. Tissue
-  differs between sections, too: the same sections drawn with one stain show that part;
-- the distance between the same section drawn with its own stain and with the phantom's common one,
-  in the same units: all of it is stain;
+- the distance between sections: for each feature, the difference of two sections' means divided by
+  the standard deviation within sections; median over features, mean over all pairs of sections. Its
+  part that is due to differences in tissue is the distance between the same sections drawn with one
+  stain;
+- the distance between each section drawn with its own stain and with the phantom's common one, in
+  the same units, which is due to stain only;
 - cross-section PCC: ridge fitted on all sections but one, evaluated on that one, in turn; Pearson
-  per morphology gene, mean over genes and sections.
+  correlation of each morphology gene, mean over genes and sections.
 
     python benchmarks/stain.py [--seeds 3] [--sections 4] [--methods macenko]
 """
@@ -22,10 +23,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from stpredict.models._ridge import Ridge
 
 import stpredict as stp
-from stpredict.targets import Standard
+from stpredict._sdata._spot_table import open_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,23 +47,23 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         for method in ["raw", *arguments.methods]:
-            alike = phantom(arguments, seed, variation=0.0)
+            common = phantom(arguments, seed, variation=0.0)
             varied = phantom(arguments, seed, variation=1.0)
             if method != "raw":
-                stp.pp.normalize_stain(alike, method=method)
-                reference = alike.tables["table"].uns["stpredict"]["normalize_stain"]
+                stp.pp.normalize_stain(common, method=method)
+                reference = common.tables["table"].uns["stpredict"]["normalize_stain"]["reference"]
                 stp.pp.normalize_stain(varied, method=method, reference=reference)
-            for sdata in (alike, varied):
+            for sdata in (common, varied):
                 stp.pp.embed(sdata, "texture", tile_um=arguments.pitch_um, n_subtiles=1)
             rows.append(
                 {
                     "method": method,
                     "seed": seed,
                     "between": between(varied),
-                    "between, one stain": between(alike),
-                    "own": own(varied, alike),
+                    "between, one stain": between(common),
+                    "own": from_common(varied, common),
                     "PCC": cross_section_pcc(varied),
-                    "PCC, one stain": cross_section_pcc(alike),
+                    "PCC, one stain": cross_section_pcc(common),
                 }
             )
             print(rows[-1], flush=True)
@@ -100,7 +100,7 @@ def of_section(sdata: SpatialData) -> tuple[NDArray[np.float32], list[NDArray[np
 
 
 def within(sdata: SpatialData) -> NDArray[np.float32]:
-    """Deviation of each feature within sections."""
+    """Standard deviation of each feature within sections."""
     embedded, sections = of_section(sdata)
     deviation = np.sqrt(np.mean([embedded[rows].var(axis=0) for rows in sections], axis=0))
     return np.where(deviation > 1e-6, deviation, np.nan)
@@ -117,27 +117,23 @@ def between(sdata: SpatialData) -> float:
     return float(np.mean([np.nanmedian(np.abs(one - other) / unit) for one, other in pairs]))
 
 
-def own(sdata: SpatialData, alike: SpatialData) -> float:
-    pairs = zip(means(sdata), means(alike), strict=True)
-    unit = within(alike)
+def from_common(sdata: SpatialData, common: SpatialData) -> float:
+    pairs = zip(means(sdata), means(common), strict=True)
+    unit = within(common)
     return float(np.mean([np.nanmedian(np.abs(one - other) / unit) for one, other in pairs]))
 
 
 def cross_section_pcc(sdata: SpatialData) -> float:
-    embedded, sections = of_section(sdata)
-    table = sdata.tables["table"]
-    planted = (table.var["planted"] == "morphology").to_numpy()
-    measured = table.layers["log1p"][:, planted].toarray()
-    regions = table.obs["region"].to_numpy().astype(str)
+    spots = open_table(sdata)
+    genes = spots.table.var_names[spots.table.var["planted"] == "morphology"].tolist()
     scores = []
-    for test in sections:
-        train = ~test
-        inputs, targets = Standard.fit(embedded[train]), Standard.fit(measured[train])
-        ridge = Ridge.fit(
-            inputs.transform(embedded[train]), targets.transform(measured[train]), regions[train]
-        )
-        predicted = targets.inverse(ridge.predict(inputs.transform(embedded[test])))
-        scores.append(np.mean(stp.metrics.pcc(measured[test], predicted)))
+    for name in spots.section_names:
+        is_test = spots.section_of_row == name
+        train, test = (spots.subset(np.flatnonzero(rows)).sdata for rows in (~is_test, is_test))
+        model = stp.tl.fit_ridge(train, context="spot", genes=genes)
+        stp.tl.predict(test, model)
+        measured = test.tables["table"][:, genes].layers["log1p"]
+        scores.append(np.mean(stp.metrics.pcc(measured, test.tables["predicted"].X)))
     return float(np.mean(scores))
 
 

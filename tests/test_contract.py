@@ -172,7 +172,7 @@ def test_choices_are_visible_in_the_signature(function):
 
 
 def resolve(function, name):
-    """The object that a name in an annotation stands for, if it is one of ours."""
+    """The object that a name in an annotation stands for, if it is one of the package."""
     if name in function.__globals__:
         return function.__globals__[name]
     source = Path(inspect.getsourcefile(function)).read_text(encoding="utf-8")
@@ -180,7 +180,8 @@ def resolve(function, name):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("stpredict"):
             for alias in node.names:
                 if name == (alias.asname or alias.name):
-                    return getattr(importlib.import_module(node.module), alias.name)
+                    # aliases for type checking only do not exist at run time
+                    return getattr(importlib.import_module(node.module), alias.name, None)
     return None
 
 

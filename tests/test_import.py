@@ -76,7 +76,11 @@ def test_every_public_name_exists(name):
 )
 def test_every_public_module_lists_its_names(name):
     module = getattr(stp, name)
-    assert module.__all__ == sorted(module.__all__)
+    # constants, classes, functions: the order in which ruff sorts them
+    by_kind = sorted(
+        module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
+    assert module.__all__ == by_kind
     assert module.__doc__
     public = {key for key, value in vars(module).items() if _defined_here(key, value)}
     assert public <= set(module.__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -205,7 +206,9 @@ def test_pixels_of_several_scales_are_attributed(sdata):
     network = stp.tl.MultiScaleNetwork(
         tile_px=24, widths=(4, 4, 8), n_tile=8, n_subtile=8, n_subtiles=2
     )
-    check_pixels(sdata, stp.tl.fit_multiscale(sdata, network=network, **PIXELS))
+    schedule = replace(PIXELS["schedule"], weight_decay=1e-3, decay="cosine", monitor="spearman")
+    options = PIXELS | {"network": network, "schedule": schedule}
+    check_pixels(sdata, stp.tl.fit_multiscale(sdata, **options))
 
 
 def check_pixels(sdata, model):
@@ -414,14 +417,16 @@ def test_a_missing_captum_is_reported(sdata, ridge, monkeypatch):
     refused(sdata, ridge, ImportError, r'pip install "stpredict\[explain\]"')
 
 
-def test_nothing_was_predicted(sdata, ridge):
-    refused(sdata, ridge, KeyError, r"no tables\['predicted'\].*stp\.tl\.predict")
+def test_missing_predictions_are_refused(sdata, ridge):
+    refused(sdata, ridge, KeyError, r"no 'predicted'.*stp\.tl\.predict")
 
 
-def test_another_model_was_predicted(sdata, ridge):
+def test_predictions_of_another_model_are_refused(sdata, ridge):
     other = stp.tl.fit_ridge(sdata, context="spot", embedding="X_colour")
     stp.tl.predict(sdata, other)
-    refused(sdata, ridge, ValueError, r"not hold this model's .*\(ridge\).*stp\.tl\.predict")
+    refused(
+        sdata, ridge, ValueError, r"than this model's \(ridge\).*stp\.tl\.predict"
+    )
     few = stp.tl.fit_ridge(sdata, genes=["null_001"], context="spot", embedding="X_colour")
     stp.tl.predict(sdata, few)
     refused(sdata, ridge, ValueError, r"has no gene 'morphology_001': run stp\.tl\.predict")

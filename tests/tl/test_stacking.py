@@ -280,7 +280,7 @@ def test_bases_on_several_embeddings_are_prepared_base_by_base(train, test):
     bare = only(test, ["S4"])
     for slot in ("X_colour", "X_colour_subtiles", "X_noise"):
         del bare.tables["table"].obsm[slot]
-    with pytest.raises(ValueError, match=r"several embeddings \(X_colour, X_noise\).*base by base"):
+    with pytest.raises(ValueError, match=r"use several embeddings .*base by base"):
         stp.pp.prepare(bare, model, encoder=colour)
     with pytest.raises(KeyError, match=r"'colour' is a custom encoder"):
         stp.pp.prepare(bare, model)
@@ -356,7 +356,7 @@ def never(sdata):
 
 def test_a_single_group_is_refused(train):
     one = only(train, ["S2"])
-    with pytest.raises(ValueError, match=r"only one section, 'S2', but stacking.*give more sect"):
+    with pytest.raises(ValueError, match=r"only one section, 'S2': give more sect"):
         stp.tl.fit_stacking(one, {"a": never, "b": never})
     train.tables["table"].obs["batch"] = "B1"
     with pytest.raises(ValueError, match=r"only one batch, 'B1'"):

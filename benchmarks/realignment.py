@@ -22,8 +22,7 @@ import pandas as pd
 from methods import LOCAL, SECTIONS
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.alignment import motion_matrix, pitch_of
 from stpredict.pp._realign._moved import move_shapes
 

@@ -25,8 +25,7 @@ from spatialdata.transformations import (
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._sdata._steps import EmbedStep, RankStep
 from stpredict.io._shared._assemble import assemble_section
 

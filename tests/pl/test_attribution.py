@@ -9,8 +9,7 @@ import torch
 from matplotlib.collections import EllipseCollection
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 
 GENE = "morphology_001"
 

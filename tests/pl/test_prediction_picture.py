@@ -11,8 +11,7 @@ from matplotlib.collections import EllipseCollection
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 
 GENES = ["morphology_001", "null_001"]
 

@@ -15,8 +15,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 
 MPP = 0.5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 
 
 @pytest.fixture(autouse=True)

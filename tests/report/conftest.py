@@ -11,7 +11,7 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 from stpredict.results import COLUMNS, Failure, Protocol, Scores
 
 #: Name of the second gene, which would run as code if it were inserted as markup.

@@ -13,9 +13,8 @@ import spatialdata as sd
 import torch
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
 from stpredict._sdata._pixels import stream_tiles
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.models import _attribution
 from stpredict.training import pad_neighbors
 

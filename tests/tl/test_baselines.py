@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 
 
 @pytest.fixture(scope="module")

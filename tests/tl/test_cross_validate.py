@@ -13,8 +13,7 @@ import torch
 
 import stpredict as stp
 from stpredict import results
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
 SECTIONS = ("S1", "S2", "S3")

@@ -10,7 +10,7 @@ import squidpy as sq
 import torch
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 
 
 def colour(tiles):

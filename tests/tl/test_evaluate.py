@@ -10,7 +10,7 @@ from scipy import stats
 
 import stpredict as stp
 from stpredict import metrics, results
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 2, "n_null": 2}
 

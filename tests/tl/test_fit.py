@@ -9,8 +9,7 @@ import torch
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._sdata._steps import NeighborsStep, NormalizeStep
 from stpredict.models._records import SampleWeight
 from stpredict.tl._fitting._split import hold_out_group

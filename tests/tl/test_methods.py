@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
+from stpredict._sdata._spot_table import copy_of
 from stpredict.models._methods import METHODS
 
 #: Arguments that keep a fit small, for the methods that have them.

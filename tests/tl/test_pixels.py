@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata._elements import copy_of
 from stpredict._sdata._pixels import stream_tiles
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._sdata._steps import TilesStep
 from stpredict.nn import TileCNN
 from stpredict.tl import Augmentation, CNNNetwork, MultiScaleNetwork, Schedule

@@ -9,8 +9,7 @@ import torch
 from spatialdata.models import TableModel, get_table_keys
 
 import stpredict as stp
-from stpredict._sdata._elements import copy_of
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.training import pad_neighbors
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 from xarray import DataTree
 
@@ -15,28 +14,11 @@ if TYPE_CHECKING:
     import dask.array as da
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
+    from spatialdata import SpatialData
     from spatialdata.transformations import BaseTransformation
 
 #: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
 _SIMILARITY_TOLERANCE = 0.02
-
-
-def require_spatialdata(sdata: object) -> None:
-    """Require a SpatialData object."""
-    if not isinstance(sdata, SpatialData):
-        raise TypeError(
-            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
-            "combine an AnnData and its image with stp.io.read_h5ad"
-        )
-
-
-def copy_of(sdata: SpatialData) -> SpatialData:
-    """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
-    require_spatialdata(sdata)
-    elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
-    elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
-    elements |= {name: table.copy() for name, table in sdata.tables.items()}
-    return SpatialData.init_from_elements(elements, attrs=dict(sdata.attrs))
 
 
 def image_name(sdata: SpatialData, section: str) -> str:

@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
-from stpredict._sdata._elements import copy_of, image_name, require_spatialdata
+from stpredict._sdata._elements import image_name
 from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._sections import Section, on_normalized_images, read_section
 
@@ -215,3 +215,21 @@ def require_key(key: str, available: Iterable[str], *, what: str) -> None:
     writer = _WRITTEN_BY.get(key)
     remedy = f": run {writer} first" if writer else ""
     raise KeyError(f"{what} has no {key!r}; available: {_validate.listing(available)}{remedy}")
+
+
+def require_spatialdata(sdata: object) -> None:
+    """Require a SpatialData object."""
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(
+            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
+            "combine an AnnData and its image with stp.io.read_h5ad"
+        )
+
+
+def copy_of(sdata: SpatialData) -> SpatialData:
+    """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
+    require_spatialdata(sdata)
+    elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
+    elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
+    elements |= {name: table.copy() for name, table in sdata.tables.items()}
+    return SpatialData.init_from_elements(elements, attrs=dict(sdata.attrs))

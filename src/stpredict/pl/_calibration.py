@@ -9,9 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from stpredict import _validate
-from stpredict._sdata._elements import require_spatialdata
 from stpredict._sdata._provenance import recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import open_table, require_spatialdata
 from stpredict.pl._drawing import _axes, _scores
 from stpredict.pl._drawing._coverage import (
     Coverage,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._sdata._elements import require_spatialdata
 from stpredict._sdata._images import without_spots
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import open_table, require_spatialdata
 from stpredict._sdata._tissue import stored_tissue_mask
 from stpredict.pl._drawing import _axes, _section
 from stpredict.pl._drawing._style import SpotStyle

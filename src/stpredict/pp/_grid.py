@@ -13,10 +13,9 @@ from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict._sdata._elements import copy_of, require_spatialdata
 from stpredict._sdata._images import require_images, without_spots
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from stpredict import _keys, _validate
 from stpredict._log import tell
-from stpredict._sdata._elements import copy_of, levels_of, require_spatialdata
+from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of, require_images
 from stpredict._sdata._provenance import record
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
 from stpredict._sdata._tissue import TissueMask
 from stpredict._settings import settings
 from stpredict.pp._tissue._find import METHODS, find_tissue

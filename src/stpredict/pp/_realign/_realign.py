@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stpredict._sdata._sections import Section
     from stpredict._sdata._spot_table import SpotTable
 
+Motion = Literal["translation", "rigid", "similarity"]
+
 #: Fewer spots give neither a tissue outline nor a regression.
 _LEAST_SPOTS = 20
 #: Maximum shift by default, in distances between neighbouring spots.
@@ -45,11 +47,10 @@ def realign(
 
     The motion of each section is estimated from two signals. The tissue contrast: spots lie on
     tissue and end where it ends, so the signal is the tissue under the outermost spots minus the
-    tissue one pitch outside them. And the explained variance: expression agrees with the image, so
-    the signal is the variance of total counts and of three principal components that a linear
-    regression on optical densities around the spots explains. The score is half the first plus the
-    second, and is searched coarse to fine. If one signal is uninformative (no tissue edge in the
-    image, or uniform tissue), it is flat and the other decides.
+    tissue one pitch outside them. And the explained variance: the variance of total counts and of
+    three principal components that a linear regression on optical densities around the spots
+    explains. The score is half the first plus the second, and is searched coarse to fine. A signal
+    without information, such as uniform tissue, is flat, and the other one decides.
 
     A section is left unchanged unless the score increases by more than 0.03 (aligned sections gain
     up to 0.02) and by more than chance: the largest increase of the explained variance when the
@@ -69,8 +70,7 @@ def realign(
     shift_um
         Shift (x, y) in µm to apply instead of estimating one; or the shift of each section by name.
     transform
-        Affine matrix (3, 3) from µm to µm, x before y, to apply instead of estimating a motion; or
-        the matrix of each section by name.
+        Affine matrix (3, 3) from µm to µm, x before y, to apply; or the matrix of each section.
     undo
         Whether to undo an earlier realignment.
     table_name
@@ -200,7 +200,7 @@ def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
 
 
 def _estimated(
-    spots: SpotTable, section: Section, motion: str, max_shift_um: float | None
+    spots: SpotTable, section: Section, motion: Motion, max_shift_um: float | None
 ) -> dict[str, Any]:
     """Record of an estimated motion and its evidence."""
     _validate.inside_image(section.centers, section.shape_yx, section=section.name)

@@ -72,6 +72,6 @@ def transfer_colours(
     return np.asarray(share * mapped + (1 - share) * rgb, dtype=np.float32)
 
 
-def _multiply(matrix: NDArray[np.float64], image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _multiply(matrix: NDArray[np.floating], image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiply the channels (3, y, x) of an image by a matrix (3, 3)."""
     return np.tensordot(matrix.astype(np.float32), image, axes=1)

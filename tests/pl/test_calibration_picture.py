@@ -138,9 +138,8 @@ class TestOutOfFold:
 
     def test_a_method_that_failed_in_a_fold(self, validated, folds):
         validated.tables["out_of_fold"].layers["ridge"][folds == "P10"] = np.nan
-        validated.tables["out_of_fold"].X[folds == "P10"] = (
-            np.nan
-        )  # measured values are not needed there either
+        # measured values are not needed there either
+        validated.tables["out_of_fold"].X[folds == "P10"] = np.nan
         curve_ax, ax = stp.pl.calibration(validated)
         assert list(dots(ax)) == ["P2", "P1"]
         assert [text.get_text() for text in ax.texts].count("not predicted") == 1

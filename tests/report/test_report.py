@@ -287,7 +287,7 @@ def of_evaluate(validated):
         (
             other_methods,
             ValueError,
-            "methods ridge, cnn, tuned_ridge, the table ridge, trees, tuned_ridge",
+            "methods ridge, cnn, tuned_ridge, the table ridge, trees",
         ),
         (without_the_layer, ValueError, "scores have the methods ridge, the table trees"),
         (other_protocol, ValueError, "the protocol Leave one section out .*, the table LEAKY"),

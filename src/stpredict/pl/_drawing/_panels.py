@@ -61,11 +61,11 @@ def row_panels(
         measured_values(measured_table, opened.table, section.rows, [gene])
         for opened, section in pairs
     ]
-    known = [values[:, 0] for values in measured if values is not None]
+    measured_columns = [values[:, 0] for values in measured if values is not None]
     if panels is None:
-        panels = ["image", "measured", "predicted"] if known else ["image", "predicted"]
+        panels = ["image", "measured", "predicted"] if measured_columns else ["image", "predicted"]
     # percentiles, so that single spots do not stretch the scale
-    norm = style.norm(*np.percentile(np.concatenate([*known, *predicted]), [1, 99]))
+    norm = style.norm(*np.percentile(np.concatenate([*measured_columns, *predicted]), [1, 99]))
     first, units = pairs[0][1], units_of(tables[0])
     row: list[Panel] = []
     for name in panels:
@@ -74,7 +74,9 @@ def row_panels(
         elif name == "measured":
             if measured[0] is None:
                 raise KeyError(f"measured values of {gene!r} are missing for these spots")
-            row.append(Panel(first, f"{gene} measured", known[0], norm, units, style.cmap))
+            row.append(
+                Panel(first, f"{gene} measured", measured_columns[0], norm, units, style.cmap)
+            )
         elif name == "predicted":
             for (opened, section), values, truth in zip(pairs, predicted, measured, strict=True):
                 title = f"{gene} predicted" if len(tables) == 1 else f"{gene}: {opened.name}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
+from sklearn.neighbors import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
 
@@ -118,6 +119,15 @@ class SpotTable:
         for section in self.sections:
             positions[section.rows] = section.centers_um
         return positions
+
+    @property
+    def spatial_order(self) -> NDArray[np.int64]:
+        """All rows, with neighbours in space close in order."""
+        by_section = [
+            section.rows[np.asarray(KDTree(section.centers_um).get_arrays()[1])]
+            for section in self.sections
+        ]
+        return np.concatenate(by_section).astype(np.int64)
 
     def section(self, name: str) -> Section:
         """One section by name."""

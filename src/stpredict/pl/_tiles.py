@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from stpredict import _keys, _validate
-from stpredict._sdata._inputs import embed_step
+from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _section
 
@@ -89,7 +89,7 @@ def tiles(
     >>> stp.settings.verbosity = 1
     """
     opened = open_table(sdata, table_name)
-    step = embed_step(opened, embedding or _only_embedding(opened))
+    step, _ = recorded_inputs(opened, embedding or _only_embedding(opened), neighbors=False)
     if step.tile_um is None or step.mpp is None:
         raise ValueError("the record of the embedding has no size of its tiles")
     sections = opened.sections if step.stain is None else opened.normalized_sections

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from stpredict import _validate
-from stpredict._sdata._inputs import embed_step, neighbors_step
+from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import METHODS
@@ -233,9 +233,8 @@ def _complete(spots: SpotTable, model: Model) -> Recipe:
     """The recipe; steps that a published model does not report are those of the new sections."""
     recipe = model.recipe
     if recipe.embedding is not None and (recipe.embed is None or not recipe.embed.is_complete):
-        recipe = replace(recipe, embed=embed_step(spots, recipe.embedding))
-        if model.uses_neighbors:
-            recipe = replace(recipe, neighbors=neighbors_step(spots))
+        embed, graph = recorded_inputs(spots, recipe.embedding, neighbors=model.uses_neighbors)
+        recipe = replace(recipe, embed=embed, neighbors=graph)
     return recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -15,9 +16,11 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
 
 #: Median familiarity of a section below which `predict` warns. Sections of HER2ST predicted from
@@ -108,12 +111,13 @@ def predict(
     _validate.one_of("space", space, ("genes", "factors"))
     spots = open_table(sdata, table_name, copy=copy)
     inputs = prediction_inputs(spots, model)
+    embed_tiles = functools.partial(tile_embedding, spots, model)  # slow for models on pixels
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=spots.table.obs.copy(), var=_describe_columns(model, space))
     if spread is not None:
         predicted.layers[_keys.STD] = spread
     if model.calibration is not None and space == "genes":
-        _add_uncertainty(predicted, spots, model)
+        _add_uncertainty(predicted, spots.section_of_row, model, embed_tiles)
     record(
         predicted,
         "predict",
@@ -142,7 +146,12 @@ def _describe_columns(model: Model, space: str) -> pd.DataFrame:
     )
 
 
-def _add_uncertainty(predicted: AnnData, spots: SpotTable, model: Model) -> None:
+def _add_uncertainty(
+    predicted: AnnData,
+    sections: NDArray[np.str_],
+    model: Model,
+    embed_tiles: Callable[[], NDArray[np.float32]],
+) -> None:
     """Add intervals, reliable genes and familiarity; warn of unfamiliar sections."""
     calibration = model.calibration
     if calibration is None:
@@ -150,9 +159,9 @@ def _add_uncertainty(predicted: AnnData, spots: SpotTable, model: Model) -> None
     lower, upper = calibration.intervals.around(np.asarray(predicted.X))
     predicted.layers[_keys.LOWER], predicted.layers[_keys.UPPER] = lower, upper
     predicted.var[_keys.RELIABLE] = calibration.reliable
-    familiarity = calibration.familiarity.score(tile_embedding(spots, model))
+    familiarity = calibration.familiarity.score(embed_tiles())
     predicted.obs[_keys.FAMILIARITY] = familiarity
-    medians = pd.Series(familiarity).groupby(spots.section_of_row, sort=False).median()
+    medians = pd.Series(familiarity).groupby(sections, sort=False).median()
     unfamiliar = medians[medians < _UNFAMILIAR]
     if not unfamiliar.empty:
         sections = _validate.listing(

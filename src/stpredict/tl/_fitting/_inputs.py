@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from stpredict._sdata._inputs import check_recipe, read_inputs
+from stpredict._sdata._inputs import check_recipe, read_embeddings
 from stpredict._sdata._pixels import (
     cached_tiles,
     describe_tiles,
@@ -52,23 +52,23 @@ def embedding_inputs(spots: SpotTable, model: Model) -> Inputs:
     """Inputs of a model on embeddings, checked against its recipe."""
     check_recipe(spots, model.recipe, subtiles=model.uses_subtiles)
     embedding = str(model.recipe.embedding)
-    center, parts, padded = read_inputs(
+    embeddings = read_embeddings(
         spots, embedding, subtiles=model.uses_subtiles, neighbors=model.uses_neighbors
     )
     if model.inputs is None:
         raise ValueError(f"the model of {model.method} has no scaling of embeddings")
     # a published release does not report its encoder, so only the width can be compared
-    if center.shape[1] != len(model.inputs.mean):
+    if embeddings.center.shape[1] != len(model.inputs.mean):
         raise ValueError(
-            f"obsm[{embedding!r}] has {center.shape[1]} features, the model was trained on "
-            f"{len(model.inputs.mean)}: embed with the encoder it was trained on"
+            f"obsm[{embedding!r}] has {embeddings.center.shape[1]} features, the model was trained "
+            f"on {len(model.inputs.mean)}: embed with the encoder it was trained on"
         )
     return Inputs(
-        center=center,
+        center=embeddings.center,
         scaler=model.inputs,
-        subtiles=parts,
+        subtiles=embeddings.subtiles,
         subtile_scaler=model.subtiles,
-        neighbors=padded,
+        neighbors=embeddings.neighbors,
     )
 
 

@@ -11,7 +11,7 @@ from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._steps import Recipe, TilesStep
 from stpredict.tl._fitting._runner import fit_inputs
 from stpredict.tl._fitting._split import hold_out_group
-from stpredict.tl._fitting._values import read_values, read_weights
+from stpredict.tl._fitting._values import fit_targets, read_values
 from stpredict.training import Augmentation, Pixels
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) ->
     check_tiles(sections, tile_um)
     values = read_values(spots, plan.task)
     rows = hold_out_group(spots, groups=plan.task.groups, seed=plan.task.seed)
-    read_weights(spots.table, plan.task.sample_weight, rows.training)  # checked early, too
+    targets = fit_targets(values, plan.task, rows.training)
     step = TilesStep(tile_um=float(tile_um), tile_px=int(tile_px), stain=spots.stain)
-    layer = plan.task.layer
-    recipe = Recipe(layer, spots.steps.layer(layer), tiles=step)
+    recipe = Recipe(plan.task.layer, values.layer_steps, tiles=step)
     with cached_tiles(sections, step) as tiles:
         inputs = Pixels(tiles, augmentation)
-        return fit_inputs(spots, plan, values, rows, inputs=inputs, recipe=recipe)
+        return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)

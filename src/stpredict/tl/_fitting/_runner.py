@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.neighbors import KDTree
 
 from stpredict import _validate
-from stpredict._sdata._inputs import read_inputs, recipe_of
-from stpredict._sdata._layer_steps import units_of
+from stpredict._sdata._inputs import read_embeddings
+from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
-from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
-from stpredict.tl._fitting._values import (
-    fit_targets,
-    make_loss,
-    measured_targets,
-    read_values,
-    read_weights,
-    weight_record,
-)
+from stpredict.tl._fitting._values import fit_targets, read_values
 from stpredict.training import Fitted, Inputs, fit_network
 
 if TYPE_CHECKING:
@@ -37,14 +28,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import Recipe
     from stpredict.models._methods import Method
     from stpredict.models._records import EstimatorOptions
-    from stpredict.targets import Targets
     from stpredict.tl._fitting._split import Split
     from stpredict.tl._fitting._task import Task
-    from stpredict.tl._fitting._values import Values
-    from stpredict.training import Measured, Pixels
+    from stpredict.tl._fitting._values import TrainingTargets, Values
+    from stpredict.training import Pixels
 
 #: Packages whose versions a model records.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
@@ -81,70 +70,70 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     _validate.one_of("context", task.context, method.contexts)
     uses_subtiles, uses_neighbors = method.contexts[task.context]
     embedding = str(task.embedding)
-    center, subtiles, padded = read_inputs(
-        spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors
-    )
+    embeddings = read_embeddings(spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors)
     values = read_values(spots, task)
     if method.estimate is None:
         rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
     else:
         rows = use_all_rows(spots, groups=task.groups)
+    targets = fit_targets(values, task, rows.training)
     schedule = plan.hyperparameters.schedule
     inputs = Inputs(
-        center=center,
-        scaler=Standard.fit(center[rows.training]),
-        subtiles=subtiles,
-        subtile_scaler=_subtile_scaler(subtiles, rows.training),
-        neighbors=padded,
-        order=_spatial_order(spots) if schedule and schedule.patch_size > 1 else None,
+        center=embeddings.center,
+        scaler=Standard.fit(embeddings.center[rows.training]),
+        subtiles=embeddings.subtiles,
+        subtile_scaler=_subtile_scaler(embeddings.subtiles, rows.training),
+        neighbors=embeddings.neighbors,
+        order=spots.spatial_order if schedule and schedule.patch_size > 1 else None,
     )
-    recipe = recipe_of(spots, embedding, task.layer, neighbors=uses_neighbors)
-    return fit_inputs(spots, plan, values, rows, inputs=inputs, recipe=recipe)
+    recipe = Recipe(
+        layer=task.layer,
+        layer_steps=values.layer_steps,
+        embedding=embedding,
+        embed=embeddings.embed,
+        neighbors=embeddings.graph,
+    )
+    return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)
 
 
 def fit_inputs(
-    spots: SpotTable,
     plan: Plan,
     values: Values,
+    targets: TrainingTargets,
     rows: Split,
     *,
     inputs: Inputs | Pixels,
     recipe: Recipe,
 ) -> Model:
-    """Fit a method to inputs that have been read."""
-    task = plan.task
-    targets = fit_targets(values, task, rows.training)
-    measured = measured_targets(values, targets)
+    """Fit a method to arrays that have been read."""
     if plan.method.estimate is None:
-        weights = read_weights(spots.table, task.sample_weight, rows.training)
-        fitted, hyperparameters = _train(plan, inputs, measured, rows, targets, weights)
+        fitted, hyperparameters = _train(plan, inputs, values, targets, rows)
     else:
-        fitted, hyperparameters = _estimate(plan, inputs, measured, rows, targets)
+        fitted, hyperparameters = _estimate(plan, inputs, targets, rows)
     on_embeddings = isinstance(inputs, Inputs)
-    counts = values.library is not None or task.per_10k
     return Model(
         method=plan.method.name,
         network=fitted.network,
         genes=tuple(values.genes),
-        context=task.context,
+        context=plan.task.context,
         hyperparameters=hyperparameters,
         recipe=recipe,
         training=TrainingRecord(
-            sections=tuple(spots.section_names),
+            sections=rows.sections,
             groups=tuple(sorted(set(rows.groups.tolist()))),
             held_out=rows.held_out,
             n_spots=len(rows.training),
             n_held_out=len(rows.validation),
             best_epoch=fitted.best_epoch,
-            seed=task.seed,
+            seed=plan.task.seed,
             versions=package_versions(),
-            sample_weight=weight_record(spots, task.sample_weight),
+            sample_weight=None if values.weights is None else values.weights[1],
             # the factors of new sections are found in the same genes
-            target_genes=None if targets.outputs is None else tuple(spots.table.var_names),
+            target_genes=None if targets.fitted.outputs is None else values.fit_names,
         ),
-        units=COUNTS_UNITS if counts else units_of(task.layer, recipe.layer_steps),
+        units=values.units,
         inputs=inputs.scaler if on_embeddings else None,
-        targets=targets,
+        targets=targets.fitted,
         history=fitted.history,
         subtiles=inputs.subtile_scaler if on_embeddings else None,
     )
@@ -162,48 +151,42 @@ def package_versions() -> dict[str, str]:
 
 
 def _train(
-    plan: Plan,
-    inputs: Inputs | Pixels,
-    measured: Measured,
-    rows: Split,
-    targets: Targets,
-    weights: NDArray[np.float64] | None,
+    plan: Plan, inputs: Inputs | Pixels, values: Values, targets: TrainingTargets, rows: Split
 ) -> tuple[Fitted, Hyperparameters]:
     """Train a network step by step."""
-    schedule = plan.hyperparameters.schedule
-    if schedule is None:
+    schedule, loss = plan.hyperparameters.schedule, values.loss
+    if schedule is None or loss is None:
         raise TypeError(f"{plan.method.name} is trained step by step: it needs a schedule")
     n_features = inputs.center.shape[1] if isinstance(inputs, Inputs) else 0
-    loss = make_loss(plan.task, measured.targets.shape[1])
     fitted = fit_network(
-        lambda: plan.build(n_features, targets.n_outputs),
+        lambda: plan.build(n_features, targets.fitted.n_outputs),
         inputs,
-        measured,
+        targets.measured,
         training=rows.training,
         validation=rows.validation,
         loss=loss,
         schedule=schedule,
         seed=plan.task.seed,
         device=plan.task.device,
-        weights=weights,
+        weights=targets.weights,
     )
     name = loss.name if isinstance(plan.task.loss, str) else repr(plan.task.loss)
     return fitted, replace(plan.hyperparameters, loss=name)
 
 
 def _estimate(
-    plan: Plan, inputs: Inputs | Pixels, measured: Measured, rows: Split, targets: Targets
+    plan: Plan, inputs: Inputs | Pixels, targets: TrainingTargets, rows: Split
 ) -> tuple[Fitted, Hyperparameters]:
     """Fill a network by the estimator of its method."""
     estimate = plan.method.estimate
     if estimate is None or not isinstance(inputs, Inputs):
         raise TypeError(f"{plan.method.name} has no estimator on embeddings")
-    network = plan.build(inputs.center.shape[1], targets.n_outputs).eval()
+    network = plan.build(inputs.center.shape[1], targets.fitted.n_outputs).eval()
     pooled = torch.cat([part for _, part in inputs.pooled(network, torch.device("cpu"))])
     options: EstimatorOptions = estimate(
         network,
         pooled.numpy(),
-        measured.targets,
+        targets.measured.targets,
         rows.groups,
         plan.hyperparameters.estimator,
         seed=plan.task.seed,
@@ -211,15 +194,6 @@ def _estimate(
     history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
     fitted = Fitted(network, history, best_epoch=0)
     return fitted, replace(plan.hyperparameters, estimator=options)
-
-
-def _spatial_order(spots: SpotTable) -> NDArray[np.int64]:
-    """All rows, with neighbours in space close in order: the leaves of a tree over each section."""
-    by_section = [
-        section.rows[np.asarray(KDTree(section.centers_um).get_arrays()[1])]
-        for section in spots.sections
-    ]
-    return np.concatenate(by_section).astype(np.int64)
 
 
 def _subtile_scaler(

@@ -33,12 +33,15 @@ class Split:
         Group of each row of the table, (n_obs,); ridge regression tunes alpha over them.
     held_out
         The held-out group, in words.
+    sections
+        Names of the sections.
     """
 
     training: NDArray[np.intp]
     validation: NDArray[np.intp]
     groups: NDArray[np.str_]
     held_out: str
+    sections: tuple[str, ...]
 
 
 def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
@@ -51,7 +54,7 @@ def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
     is_held_out = labels == name
     training, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     _check_sizes(len(training), len(validation))
-    return Split(training, validation, labels, held_out=f"{kind} {name}")
+    return Split(training, validation, labels, f"{kind} {name}", tuple(spots.section_names))
 
 
 def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
@@ -59,7 +62,9 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     labels, _ = group_labels(spots, groups)
     if len(set(labels)) == 1:
         labels = _block_labels(spots)
-    return Split(np.arange(len(labels)), np.arange(0), labels, held_out="nothing")
+    return Split(
+        np.arange(len(labels)), np.arange(0), labels, "nothing", tuple(spots.section_names)
+    )
 
 
 def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
@@ -92,7 +97,7 @@ def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
         "at one end of the tissue is held out for early stopping"
     )
     held_out = f"a contiguous block of {label}"
-    return Split(training, validation, _block_labels(spots), held_out=held_out)
+    return Split(training, validation, _block_labels(spots), held_out, tuple(spots.section_names))
 
 
 def _block_labels(spots: SpotTable) -> NDArray[np.str_]:

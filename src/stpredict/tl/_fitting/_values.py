@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from stpredict import _keys, _validate, targets
 from stpredict._log import tell
-from stpredict._sdata._layer_steps import check_ranked
+from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM, Counts
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
     from stpredict.targets import Targets
     from stpredict.tl._fitting._task import Task
@@ -47,14 +48,29 @@ class Values:
         (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on.
     columns
         Columns of the model's genes in ``fit_genes``.
+    layer_steps
+        Steps that made the layer.
+    units
+        Units of the predictions.
     library
         (n_obs,) total counts, for losses on counts.
+    weights
+        (n_obs,) weights that training spots are drawn by, and where they came from.
+    fit_names
+        Names of ``fit_genes``.
+    loss
+        Loss of a network that is trained on the values.
     """
 
     genes: list[str]
     fit_genes: Any
     columns: NDArray[np.intp]
+    layer_steps: tuple[LayerStep, ...]
+    units: str
     library: NDArray[np.float64] | None = None
+    weights: tuple[NDArray[np.float64], SampleWeight] | None = None
+    fit_names: tuple[str, ...] = ()
+    loss: losses.Loss | None = None
 
     def dense(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
@@ -65,25 +81,32 @@ class Values:
 
 
 def read_values(spots: SpotTable, task: Task) -> Values:
-    """Read the genes to learn; for factors, all genes of the layer."""
+    """Read the genes to learn (for factors, all genes of the layer) and the weights of spots."""
+    weights = _weights(spots, task.sample_weight)
     genes = _genes(spots.table, task.genes)
-    loss = make_loss(task, len(genes))
-    check_ranked(task.layer, spots.steps.layer(task.layer), genes)
-    values = as_matrix(spots.layer(task.layer))
-    columns = spots.table.var_names.get_indexer(genes)
-    library = None
+    steps = spots.steps.layer(task.layer)
+    check_ranked(task.layer, steps, genes)
+    loss = _make_loss(task, len(genes))
+    layer = as_matrix(spots.layer(task.layer))
     if loss.needs_counts:
         label = "X" if task.layer is None else f"layers[{task.layer!r}]"
-        stored = values.data if sp.issparse(values) else values
+        stored = layer.data if sp.issparse(layer) else layer
         losses.check_counts(loss, np.asarray(stored), where=label)
-        library = library_size(values)
-    if task.targets != "genes":
-        return Values(genes, values, columns, library)
-    all_columns = np.arange(len(genes))
-    if task.per_10k:
-        counts = Values(genes, values[:, columns], all_columns, library_size(values))
-        return Values(genes, counts.dense(), all_columns)
-    return Values(genes, values[:, columns], all_columns, library)
+    places = spots.table.var_names.get_indexer(genes)
+    values = Values(
+        genes=genes,
+        fit_genes=layer[:, places] if task.targets == "genes" else layer,
+        columns=np.arange(len(genes)) if task.targets == "genes" else places,
+        layer_steps=steps,
+        units=COUNTS_UNITS if loss.needs_counts or task.per_10k else units_of(task.layer, steps),
+        library=library_size(layer) if loss.needs_counts or task.per_10k else None,
+        weights=weights,
+        fit_names=tuple(spots.table.var_names),
+        loss=loss,
+    )
+    if not task.per_10k:
+        return values
+    return replace(values, fit_genes=values.dense(), library=None)
 
 
 def genes_of_model(spots: SpotTable, model: Model) -> Values:
@@ -105,7 +128,7 @@ def library_size(counts: Any) -> NDArray[np.float64]:
     return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
 
 
-def make_loss(task: Task, n_genes: int) -> losses.Loss:
+def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     """Make the loss, which must fit the targets."""
     _validate.one_of("targets", task.targets, _TARGET_KINDS)
     n_targets = n_genes if task.targets == "genes" else task.n_factors or _N_FACTORS
@@ -118,15 +141,27 @@ def make_loss(task: Task, n_genes: int) -> losses.Loss:
     return loss
 
 
-def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targets:
+@dataclass(frozen=True, eq=False)
+class TrainingTargets:
+    """What a network learns: fitted targets, their values and the weights of all rows."""
+
+    fitted: Targets
+    measured: Measured
+    weights: NDArray[np.float64] | None
+
+
+def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> TrainingTargets:
     """Fit what the network is to predict on training rows."""
+    if values.weights is not None and not values.weights[0][training].any():
+        column = values.weights[1].column
+        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
     kind: str = task.targets
     if values.library is not None:
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":
         # a loss that compares the genes of a spot needs them in common units
-        common = make_loss(task, len(values.genes)).needs_several_targets
+        common = values.loss is not None and values.loss.needs_several_targets
         scaling = task.scaling or ("none" if common else "standard")
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
@@ -142,7 +177,8 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Targe
             f"{len(constant)} of {len(values.genes)} genes are constant in training and predicted "
             f"as that constant: {_validate.listing(constant)}"
         )
-    return fitted
+    weights = None if values.weights is None else values.weights[0]
+    return TrainingTargets(fitted, measured_targets(values, fitted), weights)
 
 
 def measured_targets(values: Values, fitted: Targets) -> Measured:
@@ -153,36 +189,28 @@ def measured_targets(values: Values, fitted: Targets) -> Measured:
     return Measured(scaled, np.log(values.library).astype(np.float32), fitted.log_share)
 
 
-def read_weights(
-    table: AnnData, column: str | None, training: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    """Read the weights that training spots are drawn by, (n_obs,)."""
+def _weights(
+    spots: SpotTable, column: str | None
+) -> tuple[NDArray[np.float64], SampleWeight] | None:
+    """Read the weights of spots, (n_obs,), and where they came from."""
     if column is None:
         return None
-    if column not in table.obs:
+    obs = spots.table.obs
+    if column not in obs:
         raise KeyError(
             f"obs has no column sample_weight={column!r}; columns: "
-            f"{_validate.listing(table.obs.columns)}. stp.pp.balance writes "
+            f"{_validate.listing(obs.columns)}. stp.pp.balance writes "
             f"obs[{_keys.SAMPLING_WEIGHT!r}]"
         )
-    if not is_numeric_dtype(table.obs[column].dtype):
+    if not is_numeric_dtype(obs[column].dtype):
         raise ValueError(
-            f"obs[{column!r}] holds {table.obs[column].dtype}, but weights must be numbers; "
+            f"obs[{column!r}] holds {obs[column].dtype}, but weights must be numbers; "
             f"stp.pp.balance(sdata, by={column!r}) computes weights for its groups"
         )
-    weights = table.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    weights = obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
     _validate.counts(weights, what=f"weights in obs[{column!r}]")
-    if not weights[training].any():
-        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
-    return weights
-
-
-def weight_record(spots: SpotTable, column: str | None) -> SampleWeight | None:
-    """Where the weights of a model came from."""
-    if column is None:
-        return None
     step = spots.steps.balance if column == _keys.SAMPLING_WEIGHT else None
-    return SampleWeight(column, None if step is None else step.by or ())
+    return weights, SampleWeight(column, None if step is None else step.by or ())
 
 
 def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
@@ -213,4 +241,6 @@ def _values_of(
         if n_empty:
             raise ValueError(f"{n_empty} spots have no counts: drop them with stp.pp.filter_spots")
     selected = values[:, spots.table.var_names.get_indexer(list(names))]
-    return Values(list(model.genes), selected, columns, library)
+    return Values(
+        list(model.genes), selected, columns, model.recipe.layer_steps, model.units, library
+    )

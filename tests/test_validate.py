@@ -106,12 +106,12 @@ SYMBOLS = ["ERBB2", "CD74", "KRT5", "ACTB"]
         (
             ["Erbb2", "Cd74", "X"],
             SYMBOLS,
-            "2 of the 3 absent are there in another case.*Erbb2: ERB",
+            "2 of the 3 absent genes exist in another case.*Erbb2: ERB",
         ),
         (
             [f"{IDS[0]}.4", f"{IDS[1]}.2"],
             IDS,
-            r"2 of the 2 absent are there with another version .*0\.4: ENSG00000000000",
+            r"2 of the 2 absent genes exist with another version .*0\.4: ENSG00000000000",
         ),
         (IDS[:1], [f"{name}.7" for name in IDS], "1 of the 1 absent .* another version"),
     ],

@@ -63,7 +63,7 @@ def um(section: str) -> str:
 
 
 def section_of_um(system: str) -> str | None:
-    """Name of the section whose lengths in µm a coordinate system tells, if it does."""
+    """Name of the section that a coordinate system in µm belongs to; None for other systems."""
     section = system.removesuffix("_um")
     return section if system == um(section) else None
 

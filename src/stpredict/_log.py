@@ -15,7 +15,7 @@ SPATIALDATA = "spatialdata._logging"
 
 
 def tell(message: str) -> None:
-    """Tell what a step did, on standard output, unless ``settings.verbosity`` is 0."""
+    """Print a message of a step, unless ``settings.verbosity`` is 0."""
     if settings.verbosity > 0:
         tqdm.write(message)  # between progress bars, not into them
 

@@ -1,4 +1,4 @@
-"""Small named checks. Each says what was found, what is available, and what mends it."""
+"""Checks of arguments and data; a message says what is wrong, what was found and what to do."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def counts(matrix: Any, *, what: str) -> None:
 
 
 def present(genes: Sequence[str], available: Any) -> None:
-    """Require that all genes are there."""
+    """Require genes that are all available."""
     absent = [gene for gene in genes if gene not in available]
     if absent:
         raise KeyError(
@@ -99,16 +99,16 @@ def present(genes: Sequence[str], available: Any) -> None:
 
 
 def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
-    """Say in a clause, where the names tell it, why genes are not there; else nothing."""
+    """A clause on why genes are absent, as far as their names show it; else an empty string."""
     absent, available = [str(gene) for gene in absent], [str(gene) for gene in available]
     ids = [gene for gene in absent if _ENSEMBL.fullmatch(gene)]
-    known = [gene for gene in available if _ENSEMBL.fullmatch(gene)]
-    if len(ids) > len(absent) / 2 and len(known) < len(available) / 2:
+    available_ids = [gene for gene in available if _ENSEMBL.fullmatch(gene)]
+    if len(ids) > len(absent) / 2 and len(available_ids) < len(available) / 2:
         return (
             f". {len(ids)} of the {len(absent)} absent are Ensembl ids, the table is named by "
             'symbols: read it with gene_names="ids", or table.var_names = table.var["gene_ids"]'
         )
-    if len(ids) < len(absent) / 2 and len(known) > len(available) / 2:
+    if len(ids) < len(absent) / 2 and len(available_ids) > len(available) / 2:
         return (
             f". The table is named by Ensembl ids, {len(absent) - len(ids)} of the {len(absent)} "
             'absent are not: read it with gene_names="symbols", or table.var_names = '
@@ -118,12 +118,12 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
         ("with another version of the Ensembl id", lambda gene: _ENSEMBL.sub(r"\1", gene)),
         ("in another case, as in another species", str.upper),
     ):
-        there = {plain(gene): gene for gene in available}
-        found = [gene for gene in absent if plain(gene) in there]
-        if found:
+        by_plain_name = {plain(gene): gene for gene in available}
+        alike = [gene for gene in absent if plain(gene) in by_plain_name]
+        if alike:
             return (
-                f". {len(found)} of the {len(absent)} absent are there {written}, such as "
-                f"{found[0]}: {there[plain(found[0])]}"
+                f". {len(alike)} of the {len(absent)} absent genes exist {written}, "
+                f"such as {alike[0]}: {by_plain_name[plain(alike[0])]}"
             )
     return ""
 

@@ -423,9 +423,7 @@ def test_missing_predictions_are_refused(sdata, ridge):
 def test_predictions_of_another_model_are_refused(sdata, ridge):
     other = stp.tl.fit_ridge(sdata, context="spot", embedding="X_colour")
     stp.tl.predict(sdata, other)
-    refused(
-        sdata, ridge, ValueError, r"than this model's \(ridge\).*stp\.tl\.predict"
-    )
+    refused(sdata, ridge, ValueError, r"than this model's \(ridge\).*stp\.tl\.predict")
     few = stp.tl.fit_ridge(sdata, genes=["null_001"], context="spot", embedding="X_colour")
     stp.tl.predict(sdata, few)
     refused(sdata, ridge, ValueError, r"has no gene 'morphology_001': run stp\.tl\.predict")

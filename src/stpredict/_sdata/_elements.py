@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from spatialdata.transformations import BaseTransformation
 
-#: Shear or unequal scales beyond this share cannot be told by one number of µm per pixel.
+#: One number of µm per pixel does not describe shear or unequal scales beyond this share.
 _SIMILARITY_TOLERANCE = 0.02
 
 

@@ -115,9 +115,9 @@ class Protocol:
         data = f"{self.n_spots} spots of {len(self.sections)} sections of {patients}"
         if self.group_kind is None:
             training = sorted({name for names in self.trained_on.values() for name in names})
-            known = f", trained on {_validate.listing(training)}" if training else ""
+            trained = f", trained on {_validate.listing(training)}" if training else ""
             held_out = "" if self.leaky or not training else "Held out: "
-            return f"{held_out}{_validate.listing(self.sections)}{known}; {data}."
+            return f"{held_out}{_validate.listing(self.sections)}{trained}; {data}."
         single = all(len(groups) == 1 for groups in self.folds.values())
         split = f"Leave one {self.group_kind} out" if single else f"Grouped by {self.group_kind}"
         return f"{split} ({len(self.folds)} folds: {_validate.listing(self.folds)}); {data}."

@@ -110,7 +110,7 @@ def test_the_package_is_marked_as_typed():
 def test_the_session_can_be_silenced(capsys, monkeypatch):
     from stpredict import _log
 
-    log = getattr(_log, "info", None) or _log.tell
+    log = getattr(_log, "info", None) or _log.info
     monkeypatch.setattr(stp.settings, "verbosity", 0)
     log("hidden")
     monkeypatch.setattr(stp.settings, "verbosity", 1)

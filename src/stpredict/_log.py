@@ -1,4 +1,4 @@
-"""What a step did, told once."""
+"""Messages about what a step did."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stpredict._settings import settings
 SPATIALDATA = "spatialdata._logging"
 
 
-def tell(message: str) -> None:
+def info(message: str) -> None:
     """Print a message of a step, unless ``settings.verbosity`` is 0."""
     if settings.verbosity > 0:
         tqdm.write(message)  # between progress bars, not into them

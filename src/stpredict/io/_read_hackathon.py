@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import require_entries, require_file
@@ -220,7 +220,7 @@ def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
             f"{deviation:.1f} px apart. Set mpp="
         )
     mpp = float(pitch_um / mean)
-    tell(
+    info(
         f"{slide}: neighbouring spots are {mean:.1f} px apart; at {pitch_um:g} µm that is "
         f"{mpp:.3g} µm per pixel"
     )

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from scipy.stats import theilslopes
 
 from stpredict import _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import require_entries
 
@@ -111,7 +111,7 @@ def read_st(
             f"{_validate.listing(positions.index, most=2)}"
         )
     if not has_position.all():
-        tell(
+        info(
             f"{section}: {(~has_position).sum()} of {len(table)} spots have no selected position "
             "and are left out"
         )
@@ -154,7 +154,7 @@ def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
         pitches.append(theilslopes(pixel[usable], array[usable]).slope)
     pitch_x, pitch_y = np.abs(pitches)
     if abs(pitch_x - pitch_y) > _PITCH_TOLERANCE * max(pitch_x, pitch_y):
-        tell(
+        info(
             f"{section}: the spot pitch is {pitch_x:.1f} px in x and {pitch_y:.1f} px in y. Check "
             "that the spot file belongs to this image"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stpredict import _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._elements import scale_of
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import require_file, require_folder
@@ -125,7 +125,7 @@ def read_xenium(
         outlines = _outlines(cells.shapes["cell_boundaries"], table.obs_names, from_um)
         has_outline = outlines.notna().to_numpy()
         if not has_outline.all():
-            tell(
+            info(
                 f"{section}: {(~has_outline).sum()} of {len(table)} cells have no boundary and are "
                 "left out"
             )
@@ -220,7 +220,7 @@ def _inside(
             "another image"
         )
     if n_outside:
-        tell(
+        info(
             f"{section}: {n_outside} of {len(positions)} cells lie outside the image and are left "
             "out"
         )

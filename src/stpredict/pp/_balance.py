@@ -10,7 +10,7 @@ import scanpy as sc
 from anndata import AnnData
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import BalanceStep
@@ -123,7 +123,7 @@ def weight_spots(
     # there is one record, which describes the default weights
     if key_added == _keys.SAMPLING_WEIGHT:
         record_step(spots.table, step, n_groups=n_groups)
-    tell(
+    info(
         f"balance: {_validate.listing(n_groups)} {groups}, weights from {weight.min():.2g} to "
         f"{weight.max():.2g}"
     )

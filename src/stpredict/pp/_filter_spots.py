@@ -8,7 +8,7 @@ import numpy as np
 from spatialdata.models import get_table_keys
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import open_table
 from stpredict.pp._tissue._find import tissue_mask
@@ -108,7 +108,7 @@ def filter_spots(
         removed=removed,
     )
     _remove_spots(spots, keep)
-    tell(
+    info(
         f"filter_spots: {int(keep.sum())} of {len(keep)} spots kept; removed: "
         f"{removed['outside_image']} without a position in the image, "
         f"{removed['too_few_counts']} with fewer than {min_counts} counts, "

@@ -12,7 +12,7 @@ from spatialdata.models import ShapesModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._images import require_images, without_spots
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
@@ -151,7 +151,7 @@ def grid(
         "min_tissue_fraction": float(min_tissue_fraction),
     }
     record(sdata.tables[table_name], "grid", **records)
-    tell(f"grid: {int(keep.sum())} spots on the tissue of {image}")
+    info(f"grid: {int(keep.sum())} spots on the tissue of {image}")
     return sdata if copy else None
 
 

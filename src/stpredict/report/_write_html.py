@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpredict import _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.report import _maps, _page
 from stpredict.report._match import open_out_of_fold
 from stpredict.report._reliable import reliable_genes
@@ -100,7 +100,7 @@ def write_html(
     maps = _maps.draw_maps(spots, scores, genes)
     text = _page.render(scores, maps, reliable_genes(spots, scores))
     _write_atomically(path, text)
-    tell(
+    info(
         f"{path}: {len(text.encode()) / 2**20:.1f} MiB, {spots.table.n_vars} genes, "
         f"{len(maps.genes)} of them drawn on {len(maps.sections)} sections"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.targets import Standard
 from stpredict.tl._crossval._held_out import read_held_out
@@ -142,4 +142,4 @@ def _report(calibration: Calibration, model: Model) -> None:
         f"{int(calibration.reliable.sum())} of {len(model.genes)} genes are reliable"
         + (f", {n_without} were predicted in too few groups for intervals" if n_without else "")
     )
-    tell(text.replace("%", " %"))
+    info(text.replace("%", " %"))

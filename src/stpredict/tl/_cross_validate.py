@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stpredict import results
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._baselines import ridge_baselines
 from stpredict.tl._crossval._fold_data import check_repeatable
@@ -166,7 +166,7 @@ def cross_validate(
         seconds[name] += float(outcome.seconds)
     scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
     write_out_of_fold(spots, names, folds, outcomes, protocol, key_added=key_added)
-    tell(repr(scores))
+    info(repr(scores))
     return scores
 
 

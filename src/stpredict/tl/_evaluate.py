@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate, results
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._layer_steps import units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
@@ -149,7 +149,7 @@ def evaluate(
     words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
     scores = results.Scores(as_table(parts), tuple(names), protocol)
-    tell(repr(scores))
+    info(repr(scores))
     return scores
 
 

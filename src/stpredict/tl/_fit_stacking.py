@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stpredict import _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
@@ -180,7 +180,7 @@ def fit_stacking(
     )
     fitted_bases = {}
     for name, function in bases.items():
-        tell(f"stacking: {name} on all sections")
+        info(f"stacking: {name} on all sections")
         fitted_bases[name] = call_function(name, function, spots.copy())
         check_alike(name, fitted_bases[name], next(iter(bases)), first)
     return Model(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import metrics
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_fold
@@ -106,6 +106,6 @@ def fit_tuned(
     ranked = dict(sorted(means.items(), key=lambda item: -item[1]))
     best = next(iter(ranked))
     listing = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
-    tell(f"fit_tuned: {best} (mean PCC on the groups left out: {listing})")
+    info(f"fit_tuned: {best} (mean PCC on the groups left out: {listing})")
     model = call_function(best, candidates[best], spots.copy())
     return replace(model, training=replace(model.training, tuned=ranked))

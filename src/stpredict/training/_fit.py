@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from stpredict import _runtime
-from stpredict._log import quiet, tell
+from stpredict._log import info, quiet
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
@@ -132,7 +132,7 @@ def fit_network(
             f"learning_rate={schedule.learning_rate:g}, or look for extreme targets or embeddings."
         )
     if failure:
-        tell(f"{failure}: training stopped, with the weights of epoch {best.epoch}")
+        info(f"{failure}: training stopped, with the weights of epoch {best.epoch}")
     # the best weights were copied to the CPU
     network = module.network.cpu()
     network.load_state_dict(best.state)

@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.io._shared._image import CHUNK_PX, open_image
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _unique_genes(section: str, names: pd.Index) -> pd.Index:
     repeated = names[names.duplicated()].unique()
     if repeated.empty:
         return names
-    tell(
+    info(
         f"{section}: {len(repeated)} of {names.nunique()} gene names occur more than once and are "
         f"made unique, as in {repeated[0]}-1: {_validate.listing(repeated)}"
     )

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.io._shared._files import require_file
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _to_rgb(array: da.Array, source: str) -> da.Array:
     if array.ndim == 3 and array.shape[0] not in (3, 4) and array.shape[2] in (3, 4):
         array = array.transpose(2, 0, 1)
     if array.ndim == 3 and array.shape[0] == 4:
-        tell(f"{source} has an alpha channel, which is left out")
+        info(f"{source} has an alpha channel, which is left out")
         array = array[:3]
     if array.ndim != 3 or array.shape[0] != 3 or array.dtype != np.uint8:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.io._shared._files import require_file
 from stpredict.io._shared._image import open_image
 
@@ -40,7 +40,7 @@ def to_image(
     full-resolution image must have the size that the hires image, if it exists, implies.
     """
     if image == hires:
-        tell(
+        info(
             f"{section}: no fullres_image=, using the hires image ({mpp / scale:.2f} µm per pixel)"
         )
         return positions * scale, mpp / scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._steps import NormalizeStep, RankStep
 from stpredict.pp._prepare._replay import replay
 
@@ -21,7 +21,7 @@ def make_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
     for step in steps:
         obstacle = "" if isinstance(step, NormalizeStep) else _obstacle(spots, step)
         if obstacle:
-            tell(f"prepare: the layer that the model predicts is not computed: {obstacle}")
+            info(f"prepare: the layer that the model predicts is not computed: {obstacle}")
             return
         replay(spots, step)
 

@@ -8,7 +8,7 @@ import numpy as np
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from stpredict import _keys
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._elements import matrix_of
 from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._steps import EmbedStep
@@ -50,4 +50,4 @@ def drop_outdated(table: AnnData) -> None:
         del table.obs[_keys.TISSUE_FRACTION]
         dropped.append(f"obs[{_keys.TISSUE_FRACTION!r}]")
     if dropped:
-        tell(f"realign: dropped {', '.join(dropped)}, computed at the old positions")
+        info(f"realign: dropped {', '.join(dropped)}, computed at the old positions")

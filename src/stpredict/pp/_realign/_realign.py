@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
@@ -144,7 +144,7 @@ def realign(
     else:
         spots.table.uns[_keys.UNS].pop(_keys.REALIGN, None)
     for section in selected:
-        tell(f"realign {section.name}: {_summary(section, records[section.name], undo=undo)}")
+        info(f"realign {section.name}: {_summary(section, records[section.name], undo=undo)}")
     return spots.sdata if copy else None
 
 

@@ -11,7 +11,7 @@ from spatialdata.transformations import get_transformation, set_transformation
 from xarray import DataArray, DataTree
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain, parse
@@ -171,9 +171,9 @@ def map_sections(
         },
     )
     target = _validate.listing(sections) if sections else "the given reference"
-    tell(f"normalize_stain: {len(stains)} sections to the stain of {target} ({method})")
+    info(f"normalize_stain: {len(stains)} sections to the stain of {target} ({method})")
     if skipped:
-        tell(f"normalize_stain: left unchanged: {_reasons(skipped)}")
+        info(f"normalize_stain: left unchanged: {_reasons(skipped)}")
 
 
 def _fit_sections(

@@ -10,7 +10,7 @@ from spatialdata.transformations import Scale, Sequence, get_transformation
 from tqdm.auto import tqdm
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of, require_images
 from stpredict._sdata._provenance import record
@@ -108,7 +108,7 @@ def detect_tissue(
                 f"(method={method!r}). Omit it with images=, or try another method"
             )
         labels[_keys.tissue(name)] = _labels(sdata.images[name], pieces, scale)
-        tell(f"detect_tissue: {name}: {100 * masks[name].mask.mean():.0f} % tissue")
+        info(f"detect_tissue: {name}: {100 * masks[name].mask.mean():.0f} % tissue")
     for key, element in labels.items():
         sdata.labels.pop(key, None)  # SpatialData warns if an element is overwritten
         sdata.labels[key] = element

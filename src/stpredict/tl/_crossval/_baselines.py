@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import RIDGE
 from stpredict.models._records import Hyperparameters, RidgeOptions
@@ -38,7 +38,7 @@ def ridge_baselines(
         if slot:
             by_embedding.setdefault(slot, outcome)
     if not by_embedding:
-        tell(
+        info(
             "cross_validate: the table has no embedding, so there is no ridge baseline; "
             "stp.pp.embed adds one"
         )

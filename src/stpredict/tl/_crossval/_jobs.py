@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from tqdm.auto import tqdm
 
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._settings import settings
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
@@ -42,7 +42,7 @@ def run_folds(
             if stored is not None:
                 outcomes[fold.name, name] = stored
     if outcomes:
-        tell(f"cross_validate: {len(outcomes)} of {len(folds) * len(methods)} were finished before")
+        info(f"cross_validate: {len(outcomes)} of {len(folds) * len(methods)} were finished before")
     missing = {
         fold.name: {
             name: function
@@ -63,7 +63,7 @@ def run_folds(
         for fold_name, name, outcome in finished:
             outcomes[fold_name, name] = outcome
             if isinstance(outcome, Failure):
-                tell(f"cross_validate: {name} failed without {fold_name}: {outcome.error}")
+                info(f"cross_validate: {name} failed without {fold_name}: {outcome.error}")
             else:
                 store.write(fold_name, name, outcome)
             bar.update()

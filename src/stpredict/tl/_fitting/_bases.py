@@ -10,7 +10,7 @@ import numpy as np
 from spatialdata import SpatialData
 
 from stpredict import _validate
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict.models import Model
 from stpredict.tl._fitting._inputs import prediction_inputs
 
@@ -133,7 +133,7 @@ def predict_out_of_fold(
     for fold in folds:
         held_out = set(spots.section_of_row[fold.rows])
         for number, (name, function) in enumerate(bases.items()):
-            tell(f"stacking: {name} without {fold.name}")
+            info(f"stacking: {name} without {fold.name}")
             training = spots.subset(np.delete(all_rows, fold.rows))
             test = spots.subset(fold.rows)
             model, values = predict_unseen(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._log import tell
+from stpredict._log import info
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
     training = np.sort(np.concatenate([rows[:cut] for rows, cut in pairs]))
     validation = np.sort(np.concatenate([rows[cut:] for rows, cut in pairs]))
     _check_sizes(len(training), len(validation))
-    tell(
+    info(
         f"only one {label}: a contiguous block of {len(validation)} of {spots.table.n_obs} spots "
         "at one end of the tissue is held out for early stopping"
     )

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from pandas.api.types import is_numeric_dtype
 
 from stpredict import _keys, _validate, targets
-from stpredict._log import tell
+from stpredict._log import info
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
@@ -173,7 +173,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
     if constant:
-        tell(
+        info(
             f"{len(constant)} of {len(values.genes)} genes are constant in training and predicted "
             f"as that constant: {_validate.listing(constant)}"
         )

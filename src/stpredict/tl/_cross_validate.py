@@ -165,7 +165,9 @@ def cross_validate(
     for (_, name), outcome in finished.items():
         seconds[name] += float(outcome.seconds)
     scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
-    write_out_of_fold(spots, names, folds, outcomes, protocol, key_added=key_added)
+    write_out_of_fold(
+        spots, list(methods), list(baselines), folds, outcomes, protocol, key_added=key_added
+    )
     info(repr(scores))
     return scores
 

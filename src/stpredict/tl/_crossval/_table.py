@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def write_out_of_fold(
     spots: SpotTable,
     methods: Sequence[str],
+    baselines: Sequence[str],
     folds: Folds,
     outcomes: Outcomes,
     protocol: Protocol,
@@ -41,14 +42,14 @@ def write_out_of_fold(
     }
     genes = pd.Index([gene for gene in spots.table.var_names if gene in predicted_genes])
     shape = (spots.table.n_obs, len(genes))
-    measured, *layers = (_empty(shape) for _ in range(len(methods) + 1))
-    by_method = dict(zip(methods, layers, strict=True))
+    measured = _empty(shape)
+    by_method = {method: _empty(shape) for method in (*methods, *baselines)}
     n_folds = np.zeros(len(genes), dtype=np.int64)
     fold_of_row = np.empty(spots.table.n_obs, dtype=object)
     for fold in folds:
         fold_of_row[fold.rows] = fold.name
         in_fold = np.zeros(len(genes), dtype=bool)
-        for method in methods:
+        for method in by_method:
             outcome = outcomes[fold.name, method]
             if isinstance(outcome, Outcome):
                 columns = genes.get_indexer(outcome.genes)
@@ -59,11 +60,12 @@ def write_out_of_fold(
     table = AnnData(
         X=measured, obs=spots.table.obs.copy(), var=pd.DataFrame(index=genes), layers=by_method
     )
-    names = [fold.name for fold in folds]
-    table.obs[_keys.FOLD] = pd.Categorical(fold_of_row, categories=names)
+    fold_names = [fold.name for fold in folds]
+    table.obs[_keys.FOLD] = pd.Categorical(fold_of_row, categories=fold_names)
     table.obs[_keys.GROUP] = pd.Categorical(folds.labels)
     table.var["n_folds"] = n_folds
-    record(table, "cross_validate", methods=list(methods), **protocol.to_plain())
+    names = {"methods": list(methods), "baselines": list(baselines)}
+    record(table, "cross_validate", **names, **protocol.to_plain())
     spots.add_table(key_added, table)
 
 

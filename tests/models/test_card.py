@@ -7,7 +7,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe, ReferenceStain, TilesStep
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import EmbedStep, NeighborsStep, ReferenceStain, TilesStep
 from stpredict.models import Model
 from stpredict.models._card import card
 from stpredict.models._records import SampleWeight, TrainingRecord

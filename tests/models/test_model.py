@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stpredict._sdata._steps import Recipe
+from stpredict._sdata._recipe import Recipe
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.nn import DeepSets

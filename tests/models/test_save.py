@@ -19,13 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 import stpredict as stp
 from stpredict import uncertainty
-from stpredict._sdata._steps import (
-    EmbedStep,
-    NeighborsStep,
-    NormalizeStep,
-    Recipe,
-    TilesStep,
-)
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import EmbedStep, NeighborsStep, NormalizeStep, TilesStep
 from stpredict.models import Model, _save
 from stpredict.models._config import Config
 from stpredict.models._methods import CNN, DEEPSPOT

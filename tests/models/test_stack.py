@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import stpredict as stp
-from stpredict._sdata._steps import EmbedStep, Recipe
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import EmbedStep
 from stpredict.models import Model
 from stpredict.models._methods import RIDGE, STACKING
 from stpredict.models._records import (

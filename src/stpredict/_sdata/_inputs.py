@@ -13,8 +13,9 @@ from stpredict.training import pad_neighbors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict._sdata._recipe import Recipe
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe
+    from stpredict._sdata._steps import EmbedStep, NeighborsStep
 
 _PREPARE = "run stp.pp.prepare(sdata, model)"
 

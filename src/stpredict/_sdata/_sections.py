@@ -31,36 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """One piece of tissue, as arrays.
+    """One piece of tissue, as arrays."""
 
-    Attributes
-    ----------
-    name
-        Name of the shapes element, and of the region in the table.
-    image
-        Name of the image element that the levels are of.
-    levels
-        Image pyramid, finest first, each lazy (3, y, x) uint8.
-    mpp
-        µm per pixel of the finest level.
-    rows
-        Positions of the section's rows in the table, (n,) int.
-    centers
-        Centres of the spots, (n, 2) float, x and y in pixels of the finest level.
-    radius_um
-        Radius of each spot in µm, (n,); of a polygon, that of the circle of equal area.
-    normalized
-        Whether the levels are those of `pp.normalize_stain`.
-    """
-
-    name: str
-    image: str
-    levels: tuple[da.Array, ...]
-    mpp: float
-    rows: NDArray[np.intp]
-    centers: NDArray[np.float64]
-    radius_um: NDArray[np.float64]
-    normalized: bool = False
+    name: str  # of the shapes element, and of the region in the table
+    image: str  # name of the image element
+    levels: tuple[da.Array, ...]  # image pyramid, finest first, each lazy (3, y, x) uint8
+    mpp: float  # µm per pixel of the finest level
+    rows: NDArray[np.intp]  # (n,) rows of the table
+    centers: NDArray[np.float64]  # (n, 2) x and y in pixels of the finest level
+    radius_um: NDArray[np.float64]  # (n,); of a polygon, that of the circle of equal area
+    normalized: bool = False  # whether the image is one of pp.normalize_stain
 
     @property
     def centers_um(self) -> NDArray[np.float64]:

@@ -40,18 +40,9 @@ class SpotTable:
     """A table of spots or cells, with the sections they lie on.
 
     Made by `open_table`, once per public function, and passed down.
-
-    Attributes
-    ----------
-    sdata
-        The object that the table belongs to.
-    name
-        Name of the table.
-    table
-        The table itself, (n_obs, n_vars).
     """
 
-    sdata: SpatialData
+    sdata: SpatialData  # the object that the table belongs to
     name: str
     table: AnnData
 
@@ -191,17 +182,7 @@ class SpotTable:
 
 
 def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = False) -> SpotTable:
-    """Open a table that annotates shapes, or a copy of the object that holds it.
-
-    Raises
-    ------
-    TypeError
-        If ``sdata`` is no SpatialData.
-    KeyError
-        If it has no such table.
-    ValueError
-        If the table annotates no shapes or has no rows.
-    """
+    """Open a table that annotates shapes, or that of a copy of the object."""
     require_spatialdata(sdata)
     require_key(name, sdata.tables, what="tables")
     table = sdata.tables[name]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from stpredict import _keys
 
 #: For pydantic: a name that a dataclass does not have is an error.
-_FORBID = ConfigDict(extra="forbid")
+FORBID = ConfigDict(extra="forbid")
 
 #: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
 Vector = tuple[float, ...]
@@ -25,7 +24,7 @@ Matrix = tuple[Vector, ...]
 class ReferenceStain:
     """Stain that images were normalised to; which numbers it has depends on the method."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     method: Literal["macenko", "vahadane", "reinhard"]
     stain_matrix: Matrix | None = None
     max_concentrations: Vector | None = None
@@ -38,7 +37,7 @@ class ReferenceStain:
 class Step:
     """One recorded step; subclasses add its parameters."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     #: Key in ``uns["stpredict"]``, and in a saved model.
     name: ClassVar[str]
     #: Whether there is one record for each slot that the step writes.
@@ -216,70 +215,6 @@ class RecordedSteps:
         if layer == _keys.LOG1P and self.normalize is not None:
             steps.insert(0, self.normalize)
         return tuple(steps)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What has to be done to new sections before a model can predict them.
-
-    Attributes
-    ----------
-    layer
-        Layer that the model predicts; None is ``X``.
-    layer_steps
-        Steps that make the layer from counts, in order.
-    embedding
-        Slot in ``obsm``; None for models on pixels and for stacks.
-    embed, neighbors
-        How the embedding and the neighbourhood graph were made; ``neighbors`` is None for models
-        that take no neighbours.
-    tiles
-        How a model on pixels reads its tiles; None for others.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
-    layer: str | None
-    layer_steps: tuple[LayerStep, ...] = ()
-    embedding: str | None = None
-    embed: EmbedStep | None = None
-    neighbors: NeighborsStep | None = None
-    tiles: TilesStep | None = None
-
-    @property
-    def stain(self) -> ReferenceStain | None:
-        """Stain that the images were normalised to; None for raw images."""
-        step = self.tiles or self.embed
-        return None if step is None else step.stain
-
-    def steps(self) -> Iterator[Step]:
-        """All steps, in the order in which they are run."""
-        if self.stain is not None:
-            yield NormalizeStainStep(reference=self.stain)
-        yield from (step for step in (self.embed, self.neighbors) if step is not None)
-        yield from self.layer_steps
-
-    def to_plain(self) -> dict[str, Any]:
-        """The recipe in types that JSON can hold."""
-        plain = {
-            part.name: value.to_plain() if isinstance(value, Step) else value
-            for part in fields(self)
-            if (value := getattr(self, part.name)) is not None
-        }
-        plain["layer_steps"] = [{"step": step.name, **step.to_plain()} for step in self.layer_steps]
-        return plain
-
-    @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> Recipe:
-        """Read a recipe back; unknown names and wrong types raise ValueError."""
-        values = dict(values)
-        layer_steps = [dict(step) for step in values.pop("layer_steps", ())]
-        kinds = {kind.name: kind for kind in (NormalizeStep, SmoothStep, RankStep)}
-        unknown = [step.get("step") for step in layer_steps if step.get("step") not in kinds]
-        if unknown:
-            raise ValueError(f"unknown layer steps: {unknown}")
-        steps = tuple(parse(kinds[step.pop("step")], step) for step in layer_steps)
-        values.setdefault("layer", None)
-        return parse(cls, {**values, "layer_steps": steps})
 
 
 def parse(kind: type, values: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from stpredict import _validate
-from stpredict._sdata._steps import Recipe, parse
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import parse
 from stpredict.models._methods import METHODS
 from stpredict.models._records import Hyperparameters, Record, TrainingRecord
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from stpredict._sdata._steps import Recipe
+    from stpredict._sdata._recipe import Recipe
     from stpredict.models._records import Hyperparameters, TrainingRecord
     from stpredict.targets import Standard, Targets
     from stpredict.uncertainty import Calibration

@@ -37,6 +37,8 @@ class Protocol:
         For `tl.evaluate`: the training sections of each table, as far as they are recorded.
     leaking_patients, leaking_sections
         Patients and sections with spots both in training and among those scored.
+    notes
+        Further sentences, for example about genes that were not measured.
     realigned
         Whether `pp.realign` moved spots, which uses their measured expression.
     n_failed
@@ -61,6 +63,7 @@ class Protocol:
     trained_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaking_patients: tuple[str, ...] = ()
     leaking_sections: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     realigned: bool = False
     n_failed: int = 0
     seed: int = 0
@@ -94,6 +97,7 @@ class Protocol:
             if self.realigned
             else "",
             f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
+            *self.notes,
         )
         return " ".join(sentence for sentence in sentences if sentence)
 

@@ -202,9 +202,24 @@ def _protocol(
         units=units,
         layer=layer,
         trained_on=trained_on,
+        notes=_notes(spots, predictions, units, str(records[next(iter(records))]["units"])),
         leaking_sections=tuple(section for section in sections if section in training),
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
         seed=seed,
         date=datetime.date.today().isoformat(),
         versions=package_versions(),
     )
+
+
+def _notes(
+    spots: SpotTable, predictions: dict[str, AnnData], units: str, predicted_units: str
+) -> tuple[str, ...]:
+    """What a reader of the scores should know: genes that were not measured, other units."""
+    notes = []
+    for name, table in predictions.items():
+        n_absent = table.n_vars - len(table.var_names.intersection(spots.table.var_names))
+        if n_absent:
+            notes.append(f"{n_absent} genes of {name!r} were not measured.")
+    if units != predicted_units:
+        notes.append(f"Predictions are in {predicted_units}: RMSE compares the two as they are.")
+    return tuple(notes)

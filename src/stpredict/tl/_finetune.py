@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from torch import nn
 
+    from stpredict._sdata._recipe import Recipe
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import Recipe
     from stpredict.models import Model
     from stpredict.tl._fitting._split import Split
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from stpredict import _validate
 from stpredict._log import info
+from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import Recipe
 from stpredict.models import Model
 from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING

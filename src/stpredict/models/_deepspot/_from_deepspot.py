@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from stpredict import encoders
-from stpredict._sdata._steps import EmbedStep, NeighborsStep, Recipe
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import EmbedStep, NeighborsStep
 from stpredict.models._deepspot._release import Release, read_release
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model

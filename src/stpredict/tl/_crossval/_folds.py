@@ -21,43 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One fold.
+    """One fold: the groups that are left out."""
 
-    Attributes
-    ----------
-    name
-        Names of its groups, joined; for display.
-    groups
-        Groups that are left out.
-    rows
-        Rows of the table that are left out, ascending.
-    """
-
-    name: str
+    name: str  # names of the groups, joined for display
     groups: tuple[str, ...]
-    rows: NDArray[np.intp]
+    rows: NDArray[np.intp]  # rows of the table, ascending
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """All folds of a cross-validation.
+    """All folds of a cross-validation, in the order of their first rows."""
 
-    Attributes
-    ----------
-    kind
-        What the groups are: a column of ``obs``, or section.
-    folds
-        The folds, in the order of their first rows.
-    labels
-        Group of each row, (n_obs,).
-    torn_sections, torn_patients
-        Sections and patients with spots on both sides of a split.
-    """
-
-    kind: str
+    kind: str  # what the groups are: a column of obs, or "section"
     folds: tuple[Fold, ...]
-    labels: NDArray[np.str_]
-    torn_sections: tuple[str, ...]
+    labels: NDArray[np.str_]  # (n_obs,) group of each row
+    torn_sections: tuple[str, ...]  # with spots on both sides of a split
     torn_patients: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Fold]:

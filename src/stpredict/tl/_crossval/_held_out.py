@@ -24,21 +24,12 @@ _REMEDY = "run stp.tl.cross_validate(sdata, …) on the model's training section
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Predictions of models that had not been fitted on the rows.
+    """Predictions of models that had not been fitted on the rows."""
 
-    Attributes
-    ----------
-    measured, predicted
-        (n, n_genes), for the model's genes; NaN where a gene was not predicted, or in one group
-        only.
-    groups, sections
-        (n,) group and section of each row.
-    """
-
-    measured: NDArray[np.float32]
-    predicted: NDArray[np.float32]
-    groups: NDArray[np.str_]
-    sections: NDArray[np.str_]
+    measured: NDArray[np.float32]  # (n, n_genes), for the model's genes
+    predicted: NDArray[np.float32]  # NaN where a gene was not predicted, or in one group only
+    groups: NDArray[np.str_]  # (n,)
+    sections: NDArray[np.str_]  # (n,)
 
 
 def read_held_out(spots: SpotTable, model: Model, *, method: str, key: str) -> HeldOut:

@@ -25,36 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Predictions of a method for the spots that a fold leaves out.
+    """Predictions of a method for the spots that a fold leaves out."""
 
-    Attributes
-    ----------
-    genes
-        (n_genes,), the genes that the model predicts.
-    measured, predicted
-        (n_rows, n_genes) float32, in the same units.
-    training_mean, training_variance
-        (n_genes,), over the training rows.
-    embedding
-        Slot of the embedding that the model reads; empty if it reads tiles.
-    layer, units
-        Layer and units that it predicts; the layer is empty for ``X``.
-    selected
-        Whether the genes are those selected on the training rows.
-    seconds
-        Time that fitting and predicting took.
-    """
-
-    genes: NDArray[np.str_]
-    measured: NDArray[np.float32]
+    genes: NDArray[np.str_]  # (n_genes,), those that the model predicts
+    measured: NDArray[np.float32]  # (n_rows, n_genes), in the same units as the predictions
     predicted: NDArray[np.float32]
-    training_mean: NDArray[np.float64]
+    training_mean: NDArray[np.float64]  # (n_genes,), over the training rows
     training_variance: NDArray[np.float64]
-    embedding: str
-    layer: str
+    embedding: str  # slot that the model reads; empty if it reads tiles
+    layer: str  # empty for X
     units: str
-    selected: bool
-    seconds: float
+    selected: bool  # whether the genes are those selected on the training rows
+    seconds: float  # for fitting and predicting
 
 
 def run_method(

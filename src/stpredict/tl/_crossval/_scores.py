@@ -32,25 +32,13 @@ _N_NEIGHBORS = 6
 
 @dataclass(frozen=True, eq=False)
 class ScoredSection:
-    """Spots of one section and one group that are scored together.
-
-    Attributes
-    ----------
-    section, group
-        Names.
-    rows
-        (n_spots,) rows of the table.
-    positions
-        (n_spots, 2), in µm.
-    graph
-        (n_spots, n_spots) neighbourhood graph.
-    """
+    """Spots of one section and one group that are scored together."""
 
     section: str
     group: str
-    rows: NDArray[np.intp]
-    positions: NDArray[np.float64]
-    graph: sp.csr_matrix
+    rows: NDArray[np.intp]  # (n_spots,) rows of the table
+    positions: NDArray[np.float64]  # (n_spots, 2), in µm
+    graph: sp.csr_matrix  # (n_spots, n_spots)
 
     def tidy(self, method: str, genes: Sequence[str], scores: Mapping[str, Any]) -> pd.DataFrame:
         """One row per gene and metric; each score is (n_genes,)."""

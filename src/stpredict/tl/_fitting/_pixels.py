@@ -8,7 +8,8 @@ import torch
 
 from stpredict import _validate
 from stpredict._sdata._pixels import cached_tiles, check_tiles
-from stpredict._sdata._steps import Recipe, TilesStep
+from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import TilesStep
 from stpredict.tl._fitting._runner import fit_inputs
 from stpredict.tl._fitting._split import hold_out_group
 from stpredict.tl._fitting._values import fit_targets, read_values

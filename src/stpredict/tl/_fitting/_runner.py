@@ -12,7 +12,7 @@ import torch
 
 from stpredict import _validate
 from stpredict._sdata._inputs import read_embeddings
-from stpredict._sdata._steps import Recipe
+from stpredict._sdata._recipe import Recipe
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS

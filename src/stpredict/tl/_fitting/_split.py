@@ -23,24 +23,12 @@ _MIN_SPOTS = 10
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to train on, and rows held out for early stopping.
-
-    Attributes
-    ----------
-    training, validation
-        Rows of the table.
-    groups
-        Group of each row of the table, (n_obs,); ridge regression tunes alpha over them.
-    held_out
-        The held-out group, in words.
-    sections
-        Names of the sections.
-    """
+    """Rows of a table to train on, and rows held out for early stopping."""
 
     training: NDArray[np.intp]
     validation: NDArray[np.intp]
-    groups: NDArray[np.str_]
-    held_out: str
+    groups: NDArray[np.str_]  # (n_obs,) group of each row; alpha of ridge is tuned over them
+    held_out: str  # the held-out group, in words
     sections: tuple[str, ...]
 
 

@@ -15,17 +15,9 @@ TargetKind = Literal["genes", "svd", "nmf", "autoencoder"]
 
 @dataclass(frozen=True)
 class Task:
-    """Arguments that the ``fit_*`` functions share; their docstrings describe them.
+    """Arguments that the ``fit_*`` functions share; their docstrings describe them."""
 
-    Attributes
-    ----------
-    embedding
-        Slot in ``obsm``; None for models on pixels.
-    per_10k
-        Learn counts per 10,000 instead of the layer itself, as models of counts predict.
-    """
-
-    embedding: str | None
+    embedding: str | None  # None for models on pixels
     context: str
     genes: Sequence[str] | None
     layer: str | None
@@ -37,4 +29,4 @@ class Task:
     sample_weight: str | None = None
     loss: str | nn.Module = "mse"
     device: str = "cpu"
-    per_10k: bool = False
+    per_10k: bool = False  # learn counts per 10,000, as models of counts predict

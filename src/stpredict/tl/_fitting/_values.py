@@ -38,39 +38,18 @@ _TARGET_KINDS = ("genes", "svd", "nmf", "autoencoder")
 
 @dataclass(frozen=True)
 class Values:
-    """Measured values of the genes of a model.
-
-    Attributes
-    ----------
-    genes
-        Names of the model's genes.
-    fit_genes
-        (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on.
-    columns
-        Columns of the model's genes in ``fit_genes``.
-    layer_steps
-        Steps that made the layer.
-    units
-        Units of the predictions.
-    library
-        (n_obs,) total counts, for losses on counts.
-    weights
-        (n_obs,) weights that training spots are drawn by, and where they came from.
-    fit_names
-        Names of ``fit_genes``.
-    loss
-        Loss of a network that is trained on the values.
-    """
+    """Measured values of the genes of a model."""
 
     genes: list[str]
-    fit_genes: Any
-    columns: NDArray[np.intp]
+    fit_genes: Any  # (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on
+    columns: NDArray[np.intp]  # columns of the model's genes in fit_genes
     layer_steps: tuple[LayerStep, ...]
-    units: str
-    library: NDArray[np.float64] | None = None
+    units: str  # of the predictions
+    library: NDArray[np.float64] | None = None  # (n_obs,) total counts, for losses on counts
+    # (n_obs,) weights that training spots are drawn by, and where they came from
     weights: tuple[NDArray[np.float64], SampleWeight] | None = None
-    fit_names: tuple[str, ...] = ()
-    loss: losses.Loss | None = None
+    fit_names: tuple[str, ...] = ()  # names of fit_genes
+    loss: losses.Loss | None = None  # of a network that is trained on the values
 
     def dense(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""

@@ -58,10 +58,8 @@ def attribute(
 
     For models on embeddings the baseline is the mean training embedding in place of the spot's
     tile, its sub-tiles and its neighbours; each of them gets one attribution. For models on pixels
-    the baseline is white glass, and each pixel gets one attribution, summed over its three colours.
-    For models of factors, the gene is reconstructed from the factors. For models of counts,
-    attributions explain the expected counts per 10,000; these multiply where attributions add up,
-    so that large counts need more steps.
+    it is white glass, and each pixel gets one attribution, summed over its three colours. For
+    models of counts, attributions explain the expected counts per 10,000 and need more steps.
 
     Parameters
     ----------
@@ -97,14 +95,13 @@ def attribute(
 
         - for models on embeddings, ``obsm[key_added]``, a data frame (n_obs, 1 to 2 + n_subtiles)
           float32 with the columns ``spot``, ``subtile_1`` …, and ``neighbors``, NaN for other
-          spots; and, with neighbours, ``obsp[key_added]``, (n_obs, n_obs) CSR float32, for each
-          spot (row) the attribution to each of its neighbours (columns), which sum to
-          ``neighbors``;
+          spots; with neighbours also ``obsp[key_added]``, (n_obs, n_obs) CSR float32, the
+          attribution of each spot (row) to each of its neighbours (columns);
         - for models on pixels, ``obsm[key_added]``, (n_obs, tile_px²) CSR float32, the pixels of
           the tile row by row; empty for other spots;
         - ``uns["stpredict"]["attribute"][key_added]``: gene, method, units, baseline, steps, and
-          ``gap``, the largest difference between the sum of the attributions and what they explain,
-          relative to the latter or, if larger, to the standard deviation of the gene's predictions.
+          ``gap``, the largest relative difference between the sum of the attributions and what
+          they explain.
 
     Raises
     ------
@@ -114,10 +111,10 @@ def attribute(
         If the model does not predict the gene, there is no such section or spot, or the model's
         inputs or predictions are missing.
     ValueError
-        If the model is a stack or trees; if the gene was constant in training; if ``section`` and
-        ``spots`` are both given, or neither for a model on pixels; if ``tables[key]`` holds other
-        predictions; if inputs were made differently than in training; or if attributions miss what
-        they explain by more than 5 %, which more steps fix. Nothing is written then.
+        If the model is a stack or trees, the gene was constant in training, ``section`` and
+        ``spots`` are both given (or neither for a model on pixels), ``tables[key]`` holds other
+        predictions, inputs were made differently than in training, or attributions miss what they
+        explain by more than 5 %, which more steps fix. Nothing is written then.
 
     References
     ----------
@@ -141,8 +138,7 @@ def attribute(
     """
     _attribution.require_captum()
     place = _attribution.check(model, gene)
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 1:
-        raise ValueError(f"n_steps must be a whole number of at least 1: {n_steps!r}")
+    _validate.whole_number("n_steps", n_steps)
     opened = open_table(sdata, table_name, copy=copy)
     predicted = _predictions(opened, key, gene)
     rows = _rows(opened, section, spots, required=model.uses_pixels)
@@ -220,8 +216,7 @@ def _rows(
 
 def _with_progress(batches: Iterable[Attributed], n_spots: int) -> list[Attributed]:
     parts = []
-    hidden = settings.verbosity < 1
-    with tqdm(total=n_spots, desc="attribute", unit="spot", disable=hidden) as bar:
+    with tqdm(total=n_spots, desc="attribute", unit="spot", disable=settings.verbosity < 1) as bar:
         for part in batches:
             parts.append(part)
             bar.update(len(part.rows))

@@ -102,10 +102,7 @@ def evaluate(
     ['pcc', 'spearman']
     >>> stp.settings.verbosity = 1
     """
-    names = [tables] if isinstance(tables, str) else list(tables)
-    if not names:
-        raise ValueError("tables= is empty")
-    _validate.unique_names(names, what="tables")
+    names = _validate.name_list("tables", [tables] if isinstance(tables, str) else tables)
     spots = open_table(sdata, table_name)
     predictions = {name: _predictions(sdata, name) for name in names}
     records = {name: recorded(table, "predict") for name, table in predictions.items()}

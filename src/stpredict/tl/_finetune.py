@@ -73,9 +73,7 @@ def finetune(
         imported models: predictions are then in its units, and `pp.prepare` makes inputs as those
         of the new sections were made.
     groups
-        Column of ``obs`` whose groups are not split between training and early stopping; by
-        default the patient if there are several, else the section. With a single group, blocks of
-        tissue take the place of groups.
+        As in :func:`stpredict.tl.fit_deepspot`.
     loss
         Name or module, as in `fit_deepspot`; by default the loss the model was trained with.
     {schedule}
@@ -173,10 +171,7 @@ def _check_trainable(model: Model, train: str) -> None:
 
 
 def _check_genes(model: Model, genes: Sequence[str]) -> list[str]:
-    names = list(genes)
-    if not names:
-        raise ValueError("genes= is empty")
-    _validate.unique_names(names, what="genes")
+    names = _validate.name_list("genes", genes)
     absent = [gene for gene in names if gene not in model.genes]
     if absent:
         raise ValueError(

@@ -61,9 +61,7 @@ def fit_cnn(
 
     Parameters
     ----------
-    sdata
-        Training sections with images, a layer to predict (`pp.normalize`), and the genes to
-        predict (`pp.select_genes`). Embeddings are not needed.
+    {sdata_pixels}
     network
         Backbone, side of the tiles in pixels, and what is trained
         (:class:`stpredict.tl.CNNNetwork`). Pretrained networks of pathology expect 0.5 µm per
@@ -85,8 +83,7 @@ def fit_cnn(
 
     Returns
     -------
-    Model
-        Fitted model; ``sdata`` is not changed.
+    {returns}
 
     Raises
     ------

@@ -73,17 +73,11 @@ def fit_deepcell(
 
     Returns
     -------
-    Model
-        Fitted model; ``sdata`` is not changed.
+    {returns}
 
     Raises
     ------
-    KeyError
-        If the embedding, the graph, the layer, a gene or a column does not exist.
-    ValueError
-        If no genes are selected, the loss is unknown or does not suit the targets, there are more
-        factors than the data allow, embeddings or the layer contain NaN, weights are NaN or
-        negative, or there are too few spots to hold any out.
+    {raises}
 
     References
     ----------

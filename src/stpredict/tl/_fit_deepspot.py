@@ -59,10 +59,7 @@ def fit_deepspot(
 
     Parameters
     ----------
-    sdata
-        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
-        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
-        (`pp.select_genes`).
+    {sdata}
     {embedding}
     {context}
     {rows}
@@ -78,17 +75,11 @@ def fit_deepspot(
 
     Returns
     -------
-    Model
-        Fitted model; ``sdata`` is not changed.
+    {returns}
 
     Raises
     ------
-    KeyError
-        If the embedding, the graph, the layer, a gene or a column does not exist.
-    ValueError
-        If no genes are selected, the loss is unknown or does not suit the targets, there are more
-        factors than the data allow, embeddings or the layer contain NaN, weights are NaN or
-        negative, or there are too few spots to hold any out.
+    {raises}
 
     References
     ----------

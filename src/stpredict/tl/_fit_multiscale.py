@@ -55,9 +55,7 @@ def fit_multiscale(
 
     Parameters
     ----------
-    sdata
-        Training sections with images, a layer to predict (`pp.normalize`), and the genes to
-        predict (`pp.select_genes`). Embeddings are not needed.
+    {sdata_pixels}
     network
         Sizes of the network (:class:`stpredict.tl.MultiScaleNetwork`).
     tile_um
@@ -74,8 +72,7 @@ def fit_multiscale(
 
     Returns
     -------
-    Model
-        Fitted model; ``sdata`` is not changed.
+    {returns}
 
     Raises
     ------

@@ -46,10 +46,7 @@ def fit_ridge(
 
     Parameters
     ----------
-    sdata
-        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
-        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
-        (`pp.select_genes`).
+    {sdata}
     {embedding}
     {context}
     {rows}
@@ -71,11 +68,7 @@ def fit_ridge(
 
     Raises
     ------
-    KeyError
-        If the embedding, the graph, the layer, a gene or a column does not exist.
-    ValueError
-        If no genes are selected, embeddings or the layer contain NaN, alpha is not a positive
-        number, or there are more components than rows or features.
+    {raises}
 
     References
     ----------

@@ -46,10 +46,7 @@ def fit_trees(
 
     Parameters
     ----------
-    sdata
-        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
-        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
-        (`pp.select_genes`).
+    {sdata}
     {embedding}
     {context}
     genes
@@ -68,15 +65,11 @@ def fit_trees(
 
     Returns
     -------
-    Model
-        Fitted model; ``sdata`` is not changed.
+    {returns}
 
     Raises
     ------
-    KeyError
-        If the embedding, the graph, the layer or a gene does not exist.
-    ValueError
-        If no genes are selected, embeddings or the layer contain NaN, or an option is out of range.
+    {raises}
 
     References
     ----------
@@ -95,9 +88,8 @@ def fit_trees(
     >>> sdata.tables["predicted"].layers["std"].shape == sdata.tables["predicted"].shape
     True
     """
-    for name, value in {"n_trees": n_trees, "min_samples_leaf": min_samples_leaf}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
+    _validate.whole_number("n_trees", n_trees)
+    _validate.whole_number("min_samples_leaf", min_samples_leaf)
     _validate.positive("max_features", max_features)
     if max_features > 1:
         raise ValueError(

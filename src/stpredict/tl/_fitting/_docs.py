@@ -10,6 +10,29 @@ from typing import TypeVar
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 _SHARED = {
+    "sdata": """\
+    sdata
+        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
+        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
+        (`pp.select_genes`).
+    """,
+    "sdata_pixels": """\
+    sdata
+        Training sections with images, a layer to predict (`pp.normalize`), and the genes to
+        predict (`pp.select_genes`). Embeddings are not needed.
+    """,
+    "returns": """\
+    Model
+        Fitted model; ``sdata`` is not changed.
+    """,
+    "raises": """\
+    KeyError
+        If the embedding, the graph, the layer, a gene or a column does not exist.
+    ValueError
+        If no genes are selected, an option is out of range, the loss is unknown or does not suit
+        the targets, there are more factors than the data allow, embeddings or the layer contain
+        NaN, weights are NaN or negative, or there are too few spots to hold any out.
+    """,
     "embedding": """\
     embedding
         Slot in ``obsm`` with the embedding (`pp.embed`, `pp.register_embedding`).

@@ -200,10 +200,7 @@ def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
                 "give genes="
             )
         return table.var_names[table.var[_keys.SELECTED]].tolist()
-    names = list(genes)
-    if not names:
-        raise ValueError("genes= is empty")
-    _validate.unique_names(names, what="genes")
+    names = _validate.name_list("genes", genes)
     _validate.present(names, table.var_names)
     return names
 

@@ -91,7 +91,7 @@ def calibrate(
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(3)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, genes=["M1", "M2", "M3"])
+    >>> stp.pp.select_genes(sdata, genes=["morphology_001", "morphology_002"])
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})

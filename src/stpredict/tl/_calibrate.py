@@ -97,7 +97,7 @@ def calibrate(
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
     >>> sorted(model.calibration.coverage_of_groups)
-    ['S1', 'S2', 'S3']
+    ['P1', 'P2', 'P3']
     >>> stp.settings.verbosity = 1
     """
     n_needed = rows_needed(level)

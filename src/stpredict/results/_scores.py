@@ -84,7 +84,7 @@ class Scores:
     >>> scores.summary().loc["ridge", "pcc"] > 0.2
     np.True_
     >>> print(scores.compare("ridge", "training_mean"))
-    ridge - training_mean = ... mean pcc over 2 groups and 5 genes ...
+    ridge - training_mean = ... mean pcc over 2 groups and ... genes ...
     >>> stp.settings.verbosity = 1
     """
 

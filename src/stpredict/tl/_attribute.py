@@ -126,13 +126,13 @@ def attribute(
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2, size_px=800)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, genes=["M1", "M2"])
+    >>> stp.pp.select_genes(sdata, genes=["morphology_001", "null_001"])
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> model = stp.tl.fit_ridge(sdata)
     >>> stp.tl.predict(sdata, model)
-    >>> stp.tl.attribute(sdata, model, "M1")
-    >>> sdata.tables["predicted"].obsm["attribution_M1"].columns.tolist()
+    >>> stp.tl.attribute(sdata, model, "morphology_001")
+    >>> sdata.tables["predicted"].obsm["attribution_morphology_001"].columns.tolist()
     ['spot', 'neighbors']
     >>> stp.settings.verbosity = 1
     """

@@ -91,13 +91,13 @@ def calibrate(
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(3)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, genes=["M1", "M2", "M3"])
+    >>> stp.pp.select_genes(sdata, genes=["morphology_001", "morphology_002"])
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
     >>> sorted(model.calibration.coverage_of_groups)
-    ['S1', 'S2', 'S3']
+    ['P1', 'P2', 'P3']
     >>> stp.settings.verbosity = 1
     """
     n_needed = rows_needed(level)

@@ -142,10 +142,8 @@ def test_a_model_of_abundances_predicts_test_slides(path):
         layer="abundance",
         genes=CELL_TYPES,
         context="spot_neighbors",
-        n_hidden=4,
-        n_phi=1,
-        n_rho=1,
-        max_epochs=1,
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        schedule=stp.tl.Schedule(max_epochs=1),
     )
     assert model.units == "abundance"
     stp.pp.filter_spots(test, min_counts=0)

@@ -231,7 +231,11 @@ def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | N
     """How the stain of images differs from the one a model was trained on, in words."""
     if recorded == model:
         return []
-    trained = "raw images" if model is None else f"images normalised by method {model.method!r}"
+    trained = (
+        "raw images"
+        if model is None
+        else f"images of stp.pp.normalize_stain (method {model.method!r})"
+    )
     if recorded is None:
         return [f"the images are raw, the model was trained on {trained}"]
     reference = "" if model is None else " to another reference"

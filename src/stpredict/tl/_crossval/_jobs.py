@@ -111,7 +111,8 @@ def _on_workers(
 ) -> Iterator[tuple[str, str, Outcome | Failure]]:
     from distributed import as_completed
 
-    shared = client.scatter([spots], broadcast=True)[0]
+    # with hash=True a second run would reuse a key that the first one is about to release
+    shared = client.scatter([spots], broadcast=True, hash=False)[0]
     torn = folds.torn_sections
     futures = {
         client.submit(

@@ -111,8 +111,8 @@ def calibrate(
     embedding = tile_embedding(spots, model)
     if model.recipe.tiles is not None and model.inputs is None:
         # a model on pixels reads no embedding: this one serves familiarity only
-        model = replace(model, inputs=Standard.fit(embedding))
-        embedding = model.inputs.transform(embedding)
+        scaler = Standard.fit(embedding)
+        model, embedding = replace(model, inputs=scaler), scaler.transform(embedding)
     errors = (held_out.measured, held_out.predicted, held_out.groups)
     names, coverage = coverage_by_group(*errors, level=level)
     calibration = Calibration(

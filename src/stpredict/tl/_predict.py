@@ -164,11 +164,11 @@ def _add_uncertainty(
     medians = pd.Series(familiarity).groupby(sections, sort=False).median()
     unfamiliar = medians[medians < _UNFAMILIAR]
     if not unfamiliar.empty:
-        sections = _validate.listing(
+        names = _validate.listing(
             f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
         )
         warnings.warn(
-            f"tiles of {sections} look unlike those of the training sections, whose median is "
+            f"tiles of {names} look unlike those of the training sections, whose median is "
             "about 0.5: predictions and intervals may not hold. Compare stain, focus and µm per "
             "pixel (stp.pl.stain, stp.pl.tiles)",
             UserWarning,

@@ -43,7 +43,7 @@ def run_folds(
                 outcomes[fold.name, name] = stored
     if outcomes:
         info(f"cross_validate: {len(outcomes)} of {len(folds) * len(methods)} were finished before")
-    missing = {
+    missing: dict[str, FitFunctions] = {
         fold.name: {
             name: function
             for name, function in methods.items()

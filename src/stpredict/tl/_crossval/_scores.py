@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from spatialdata import SpatialData
 
     from stpredict._sdata._spot_table import SpotTable
 
@@ -40,7 +41,9 @@ class ScoredSection:
     positions: NDArray[np.float64]  # (n_spots, 2), in µm
     graph: sp.csr_matrix  # (n_spots, n_spots)
 
-    def tidy(self, method: str, genes: Sequence[str], scores: Mapping[str, Any]) -> pd.DataFrame:
+    def tidy(
+        self, method: str, genes: Sequence[str] | NDArray[np.str_], scores: Mapping[str, Any]
+    ) -> pd.DataFrame:
         """One row per gene and metric; each score is (n_genes,)."""
         names = list(scores)
         values = {
@@ -82,7 +85,7 @@ def score_method(
     method: str,
     measured: NDArray[np.floating],
     predicted: NDArray[np.floating],
-    genes: Sequence[str],
+    genes: NDArray[np.str_],
     *,
     seed: int,
     variance: NDArray[np.float64] | None = None,
@@ -200,7 +203,7 @@ def _noise_ceiling(
     counts = sp.csr_matrix(spots.table.X[rows])
     if (counts.data != np.floor(counts.data)).any():
         return None
-    target_sum = next((step.target_sum for step in steps), 1e4)
+    target_sum = next((step.target_sum for step in steps if isinstance(step, NormalizeStep)), 1e4)
     return metrics.noise_ceiling(
         counts, genes=spots.table.var_names.get_indexer(genes), target_sum=target_sum, seed=seed
     )
@@ -213,4 +216,4 @@ def _graph(spots: SpotTable) -> sp.csr_matrix:
     smallest = int(np.unique(spots.section_of_row, return_counts=True)[1].min())
     n_neighbors = min(_N_NEIGHBORS, smallest - 1)
     copied = neighbors(spots.sdata, n_neighbors=n_neighbors, table_name=spots.name, copy=True)
-    return copied.tables[spots.name].obsp[_keys.CONNECTIVITIES].tocsr()
+    return cast("SpatialData", copied).tables[spots.name].obsp[_keys.CONNECTIVITIES].tocsr()

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
+    from stpredict.models._model import RowInputs
 
 
 def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | StackInputs:
     """What a model reads to predict all rows; for a stack, what each base reads."""
     if model.bases:
-        bases = {name: prediction_inputs(spots, base) for name, base in model.bases.items()}
+        bases: dict[str, RowInputs] = {
+            name: prediction_inputs(spots, base) for name, base in model.bases.items()
+        }
         return StackInputs(model, bases, spots.section_of_row)
     if model.recipe.tiles is None:
         return embedding_inputs(spots, model)

@@ -110,7 +110,7 @@ def fit_inputs(
         fitted, hyperparameters = _train(plan, inputs, values, targets, rows)
     else:
         fitted, hyperparameters = _estimate(plan, inputs, targets, rows)
-    on_embeddings = isinstance(inputs, Inputs)
+    embeddings = inputs if isinstance(inputs, Inputs) else None
     return Model(
         method=plan.method.name,
         network=fitted.network,
@@ -132,10 +132,10 @@ def fit_inputs(
             target_genes=None if targets.fitted.outputs is None else values.fit_names,
         ),
         units=values.units,
-        inputs=inputs.scaler if on_embeddings else None,
+        inputs=None if embeddings is None else embeddings.scaler,
         targets=targets.fitted,
         history=fitted.history,
-        subtiles=inputs.subtile_scaler if on_embeddings else None,
+        subtiles=None if embeddings is None else embeddings.subtile_scaler,
     )
 
 

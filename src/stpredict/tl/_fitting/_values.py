@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -135,7 +135,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         column = values.weights[1].column
         raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
-    kind: str = task.targets
+    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"] = task.targets
     if values.library is not None:
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":

@@ -153,16 +153,8 @@ class Scores:
     def summary(self, by: Literal["section", "group"] | None = None) -> pd.DataFrame:
         """Mean of every metric over genes, then over sections.
 
-        Parameters
-        ----------
-        by
-            Give one row per method and section, or per method and group, instead of one per
-            method.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One column per metric; the last one, ``n_sections``, counts sections.
+        One row per method, with ``by`` also per section or group; one column per metric, and
+        ``n_sections``.
         """
         keys = ["method"] if by is None else ["method", by]
         columns = list(dict.fromkeys([*keys, "section"]))
@@ -183,22 +175,10 @@ class Scores:
         return means
 
     def genes(self, method: str | None = None) -> pd.DataFrame:
-        """Scores of single genes, mean over sections.
+        """Scores of single genes for a method (by default the first), mean over sections.
 
-        Parameters
-        ----------
-        method
-            Name of a method; by default the first.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per gene, by falling ``pcc``, and one column per metric.
-
-        Raises
-        ------
-        KeyError
-            If there is no such method.
+        One row per gene, by falling ``pcc``, and one column per metric. KeyError if there is no
+        such method.
         """
         name = self.methods[0] if method is None else method
         rows = self.table[(self.table["method"] == name) & (self.table["gene"] != "")]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import scipy.sparse as sp
 
-from stpredict._sdata._provenance import read_steps, recorded_steps
+from stpredict._sdata._provenance import recorded_steps
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
@@ -77,23 +79,13 @@ def describe_run(
 ) -> dict[str, Any]:
     """Everything that a cross-validation depends on, as a fingerprint."""
     table = spots.table
-    digest = hashlib.blake2b(digest_size=16)
-    layers = sorted(name for name in table.layers if name is not None)  # anndata 0.13: None is X
-    embeddings = sorted(read_steps(table).embed.keys() & set(table.obsm.keys()))
-    for values in (
-        table.X,
-        *(table.layers[name] for name in layers),
-        *(table.obsm[slot] for slot in embeddings),
-    ):
-        _update(digest, values)
+    matrices = [table.X, *(table.layers[name] for name in table.layers if name is not None)]
+    embeddings = {slot: table.obsm[slot] for slot in spots.steps.embed if slot in table.obsm}
     names = [*table.obs_names, *table.var_names, *spots.section_of_row]
-    digest.update("\n".join(map(str, names)).encode())
     return {
         "methods": {name: describe(function) for name, function in methods.items()},
-        "folds": {
-            fold.name: hashlib.blake2b(fold.rows.tobytes()).hexdigest()[:16] for fold in folds
-        },
-        "data": digest.hexdigest(),
+        "folds": {fold.name: joblib.hash(fold.rows) for fold in folds},
+        "data": joblib.hash([*map(_arrays, matrices), embeddings, names]),
         "steps": json.loads(json.dumps(recorded_steps(table), default=str)),
         **options,
     }
@@ -117,13 +109,12 @@ def _describe_value(value: Any) -> str:
     return describe(value) if callable(value) else repr(value)
 
 
-def _update(digest: Any, values: Any) -> None:
-    parts = [np.asarray(values)]
-    if sp.issparse(values):
-        values = values.tocsr()
-        parts = [values.data, values.indices, values.indptr]
-    for part in parts:
-        digest.update(np.ascontiguousarray(part).data)
+def _arrays(matrix: Any) -> list[NDArray[Any]]:
+    """Arrays of a matrix; a sparse one also has flags, which change without its values."""
+    if not sp.issparse(matrix):
+        return [np.asarray(matrix)]
+    matrix = matrix.tocsr()
+    return [matrix.data, matrix.indices, matrix.indptr]
 
 
 def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:

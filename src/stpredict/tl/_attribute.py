@@ -69,11 +69,9 @@ def attribute(
         Fitted model. Attribute the bases of a stack one by one; trees have no gradient.
     gene
         Name of a gene that the model predicts.
-    section
-        Attribute all spots of one section.
-    spots
-        Attribute these spots, named as in ``obs_names``. By default all; models on pixels, which
-        take seconds per tile, need either ``section`` or ``spots``.
+    section, spots
+        Attribute all spots of one section, or the spots with these ``obs_names``; by default all.
+        Models on pixels, which take seconds per tile, need one of the two.
     n_steps
         Number of steps from the baseline to the inputs.
     device
@@ -250,20 +248,11 @@ def _check_complete(parts: list[Attributed], n_steps: int, *, spread: float) -> 
 
 def _record(model: Model, gene: str, n_steps: int, gap: float) -> dict[str, Any]:
     """What is recorded in ``uns``."""
-    values = {
-        "gene": gene,
-        "method": model.method,
-        "units": model.units,
-        "n_steps": int(n_steps),
-        "gap": gap,
-    }
     step = model.recipe.tiles
-    if step is None:
-        return {**values, "baseline": "mean training embedding"}
-    return {
-        **values,
-        "baseline": "white",
-        "tile_um": step.tile_um,
-        "tile_px": step.tile_px,
-        "normalized": step.stain is not None,
-    }
+    baseline: dict[str, Any] = {"baseline": "mean training embedding"}
+    if step is not None:
+        normalized = step.stain is not None
+        baseline = {"baseline": "white", "tile_um": step.tile_um, "tile_px": step.tile_px}
+        baseline["normalized"] = normalized
+    scalars = {"gene": gene, "method": model.method, "units": model.units}
+    return {**scalars, "n_steps": int(n_steps), "gap": gap, **baseline}

@@ -53,8 +53,7 @@ def finetune(
 
     The scaling of inputs and targets stays the model's, so that its weights keep their meaning;
     genes that were constant in its training stay constant. One group of the new sections is held
-    out for early stopping. Models on pixels read tiles as in their training, with the same
-    augmentation.
+    out for early stopping.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED
 if TYPE_CHECKING:
     from stpredict.results import Protocol, Scores
 
-_NOTES = {
+#: Notes on baselines and references.
+NOTES = {
     TRAINING_MEAN: "Reference: every spot gets the mean of the training rows.",
     TUNED_RIDGE: "Baseline: ridge regression on the same embedding, with tuned alpha.",
     NEIGHBOR_MEAN: "Reference: every spot gets the mean of its measured neighbours.",
@@ -21,17 +22,6 @@ _NOTES = {
 def method_label(name: str) -> str:
     """Label of a method, baseline or reference, on one line."""
     return " ".join(_scores.label_of(name).split())
-
-
-def method_note(name: str) -> str:
-    """Note on a baseline or reference; empty for methods."""
-    return _NOTES.get(name, "")
-
-
-def metric_words(name: str) -> tuple[str, str]:
-    """Label and description of a metric."""
-    record = _scores.record_of(name)
-    return record.label, record.description
 
 
 def facts(scores: Scores) -> dict[str, str]:

@@ -94,12 +94,11 @@ def attribution(
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
-    >>> stp.pp.neighbors(sdata)
-    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], context="spot_neighbors")
+    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], context="spot")
     >>> stp.tl.predict(sdata, model)
     >>> stp.tl.attribute(sdata, model, "morphology_001", n_steps=2)
     >>> stp.pl.attribution(sdata, "morphology_001").shape
-    (3,)
+    (2,)
     """
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     opened, predicted = open_table(sdata, table_name), open_table(sdata, key).table

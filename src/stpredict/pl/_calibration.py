@@ -40,20 +40,17 @@ def calibration(
 ) -> NDArray[Any]:
     """Draw the share of measured values inside their intervals against the level of the intervals.
 
-    A cross-validation has two panels. The first shows the coverage of intervals that are computed
-    from the errors in all other folds: a pale line for each fold, and the mean over folds. The
-    second shows each fold at the 90 % level. At most 60 genes, and 1,000 spots per fold, are used.
-
-    Predictions of a calibrated model have one panel, the coverage in each measured section at the
-    level of the calibration. Sections of the training are marked, because their coverage does not
-    carry over to new ones. Dots are means over genes; thick and thin lines contain 50 and 90 % of
-    the genes.
+    A cross-validation has two panels: the coverage of intervals that are computed from the errors
+    in all other folds (pale lines for the folds, a dark one for their mean), and each fold at the
+    90 % level. At most 60 genes, and 1,000 spots per fold, are used. Predictions of a calibrated
+    model have one panel: the coverage in each measured section at the calibrated level. Training
+    sections are marked, because their coverage does not carry over to new ones. Dots are means over
+    genes; thick and thin lines contain 50 and 90 % of the genes.
 
     Parameters
     ----------
     sdata
-        Sections with tables of :func:`stpredict.tl.cross_validate`, or of
-        :func:`stpredict.tl.predict` with a calibrated model.
+        Sections with tables of :func:`stpredict.tl.cross_validate` or :func:`stpredict.tl.predict`.
     method
         Method of the cross-validation; required if there are several.
     table_name
@@ -112,10 +109,8 @@ def calibration(
     figsize = 4.4 * len(panels), max(3.9, 1.2 + 0.25 * n_rows)
     drawn = _axes.axes_grid(axes, figsize, (1, len(panels)))[0]
     for ax, panel in zip(drawn, panels, strict=True):
-        if panel.is_curve:
-            _draw_curve(ax, panel.coverages)
-        else:
-            _draw_rows(ax, panel.coverages[0])
+        draw = _draw_curve if panel.is_curve else _draw_rows
+        draw(ax, panel.coverages)
         _scores.set_title(ax, panel.title, leaky=panel.leaky)
     return _axes.finish(drawn, save)
 
@@ -159,7 +154,8 @@ def _draw_curve(ax: Axes, coverages: list[Coverage]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_rows(ax: Axes, coverage: Coverage) -> None:
+def _draw_rows(ax: Axes, coverages: list[Coverage]) -> None:
+    (coverage,) = coverages
     ax.axvline(coverage.level, color="0.6", linestyle="--", linewidth=1)
     # x as a share of the width of the axes
     text_options: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}

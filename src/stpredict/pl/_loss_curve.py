@@ -41,10 +41,9 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2, size_px=600)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=3)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
     >>> schedule = stp.tl.Schedule(max_epochs=2)
-    >>> model = stp.tl.fit_deepspot(sdata, context="spot", schedule=schedule)
+    >>> model = stp.tl.fit_deepspot(sdata, context="spot", genes=["null_001"], schedule=schedule)
     >>> stp.pl.loss_curve(model).get_xlabel()
     'epoch'
     """

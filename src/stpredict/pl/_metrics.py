@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from stpredict.pl._drawing import _axes, _scores
 from stpredict.pl._drawing._scores import ScoreRow
@@ -15,7 +14,6 @@ from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from stpredict.results import Scores
@@ -85,7 +83,7 @@ def metrics(
     names = [*methods, *(name for name in ranked if name not in methods)]
     baseline = _scores.best_baseline(scores, metric, means)
     ax = _axes.one_axes(ax, (7.5, 1.6 + 0.5 * len(names)))
-    markers, handles = _section_markers(wide)
+    markers = _section_markers(ax, wide)
     colors = dict.fromkeys(scores.baselines, _scores.BASELINE)
     colors |= dict.fromkeys(scores.methods, _scores.METHOD)
     for position, name in enumerate(names):
@@ -97,12 +95,12 @@ def metrics(
             ax.text(0.5, position, text, ha="center", va="center", color=_scores.LEAKY,
                     transform=ax.get_yaxis_transform())  # fmt: skip
     if metric == "pcc":
-        handles += _draw_nulls(ax, scores, methods)
-    handles += _draw_references(ax, rows, baseline)
+        _draw_nulls(ax, scores, methods)
+    _draw_references(ax, rows, baseline)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
-    ax.legend(handles=handles, loc="upper left", frameon=False, bbox_to_anchor=(1.09, 1),
-              fontsize="small", borderaxespad=0)  # fmt: skip
+    ax.legend(loc="upper left", bbox_to_anchor=(1.09, 1), frameon=False, fontsize="small",
+              borderaxespad=0)  # fmt: skip
     _describe(ax, scores, metric, wide)
     return _axes.finish(ax, save)
 
@@ -120,8 +118,8 @@ def _describe(ax: Axes, scores: Scores, metric: str, wide: pd.DataFrame) -> None
     _scores.write_protocol(ax, scores)
 
 
-def _section_markers(wide: pd.DataFrame) -> tuple[dict[str, str], list[Artist]]:
-    """Marker shape of each section, and their legend entries."""
+def _section_markers(ax: Axes, wide: pd.DataFrame) -> dict[str, str]:
+    """Marker shape of each section, with an entry in the legend."""
     sections = list(dict.fromkeys(wide.index.get_level_values("section")))
     if len(sections) <= len(_MARKERS):
         markers = dict(zip(sections, _MARKERS, strict=False))
@@ -129,16 +127,13 @@ def _section_markers(wide: pd.DataFrame) -> tuple[dict[str, str], list[Artist]]:
     else:
         markers = dict.fromkeys(sections, "o")
         labels = {f"mean of one of {len(sections)} sections": "o"}
-    handles = [
-        Line2D([], [], marker=shape, label=label, linestyle="none", **_scores.SECTION_MARK)
-        for label, shape in labels.items()
-    ]
-    return markers, handles
+    for label, shape in labels.items():
+        ax.plot([], [], shape, label=label, **_scores.SECTION_MARK)  # only for the legend
+    return markers
 
 
-def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> list[Artist]:
-    """Draw the nulls of every method below it, and give their legend entries."""
-    handles: list[Artist] = []
+def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> None:
+    """Draw the nulls of every method below it."""
     for null, label, color, below in _NULLS:
         if null not in scores.metrics:
             continue
@@ -151,25 +146,21 @@ def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> list[Artist]:
                 ax.plot([low, high], [position + below] * 2, color=color, linewidth=1, alpha=0.7)
                 ax.plot(row.mean, position + below, "|", **look)
         label = f"{label}:\n5–95 % of genes, mean"
-        handles.append(Line2D([], [], linewidth=1, marker="|", label=label, **look))
-    return handles
+        ax.plot([], [], marker="|", linewidth=1, label=label, **look)
 
 
-def _draw_references(ax: Axes, rows: dict[str, ScoreRow], baseline: str | None) -> list[Artist]:
-    """Draw the baseline and the noise ceiling through all rows, and give their legend entries."""
-    handles: list[Artist] = []
+def _draw_references(ax: Axes, rows: dict[str, ScoreRow], baseline: str | None) -> None:
+    """Draw the baseline and the noise ceiling through all rows."""
     if baseline is not None:
         label = f"{_scores.label_of(baseline)}: mean"
-        handles.append(ax.axvline(rows[baseline].mean, color=_scores.BASELINE, linestyle="--",
-                                  linewidth=1, zorder=0.5, label=label))  # fmt: skip
+        ax.axvline(rows[baseline].mean, color=_scores.BASELINE, linestyle="--", linewidth=1,
+                   zorder=0.5, label=label)  # fmt: skip
     if NOISE_CEILING in rows:
-        ceiling = rows[NOISE_CEILING]
-        quartiles = np.percentile(ceiling.genes, [25, 75])
-        handles.append(ax.axvline(ceiling.mean, label=f"noise ceiling: mean {ceiling.mean:.2f}",
-                                  color=_scores.CEILING, linewidth=1, zorder=0.5))  # fmt: skip
-        handles.append(ax.axvspan(*quartiles, label="noise ceiling:\nquartiles of genes", zorder=0,
-                                  color=_scores.CEILING, alpha=0.13, linewidth=0))  # fmt: skip
-    return handles
+        mean, genes = rows[NOISE_CEILING].mean, rows[NOISE_CEILING].genes
+        ax.axvline(mean, color=_scores.CEILING, linewidth=1, zorder=0.5,
+                   label=f"noise ceiling: mean {mean:.2f}")  # fmt: skip
+        ax.axvspan(*np.percentile(genes, [25, 75]), color=_scores.CEILING, alpha=0.13, linewidth=0,
+                   zorder=0, label="noise ceiling:\nquartiles of genes")  # fmt: skip
 
 
 def _label(ax: Axes, rows: dict[str, ScoreRow], names: list[str], n_methods: int) -> None:

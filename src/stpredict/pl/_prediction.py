@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._spot_table import SpotTable
-
 
 def prediction(
     sdata: SpatialData,
@@ -74,8 +72,8 @@ def prediction(
     KeyError
         If a gene was not predicted, or a panel needs values that are missing.
     ValueError
-        If there is no such section or panel, a panel is repeated, the tables have different units,
-        or the number of axes is wrong.
+        If there is no such section or panel, a panel is repeated, the units differ, or the number
+        of axes is wrong.
 
     Examples
     --------
@@ -102,25 +100,14 @@ def prediction(
     genes = [genes] if isinstance(genes, str) else list(genes)
     measured = open_table(sdata, table_name).table
     tables = [open_table(sdata, name) for name in ([key] if isinstance(key, str) else key)]
-    _require_comparable(tables, genes)
+    for opened in tables:
+        _validate.present(genes, opened.table.var_names)
+    units = {opened.name: _panels.units_of(opened) for opened in tables}
+    if len(set(units.values())) > 1:
+        raise ValueError(f"the tables have different units: {units}. Draw them separately")
     rows = [
         _panels.panels_of_gene(panels, measured, tables, part.name, gene, style)
         for part in _section.sections_to_draw(tables[0], section)
         for gene in genes
     ]
-    grid = _panels.draw_panels(rows, style, axes)
-    return _axes.finish(grid, save)
-
-
-def _require_comparable(tables: Sequence[SpotTable], genes: Sequence[str]) -> None:
-    """Require that every table has the genes, in units that can share a colour scale."""
-    for opened in tables:
-        for gene in genes:
-            if gene not in opened.table.var_names:
-                raise KeyError(
-                    f"{gene!r} was not predicted in tables[{opened.name!r}]; predicted genes: "
-                    f"{_validate.listing(opened.table.var_names)}"
-                )
-    units = {opened.name: _panels.units_of(opened) for opened in tables}
-    if len(set(units.values())) > 1:
-        raise ValueError(f"the tables have different units: {units}. Draw them separately")
+    return _axes.finish(_panels.draw_panels(rows, style, axes), save)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
@@ -95,7 +94,7 @@ def realignment(
     n_panels = 1 + any("surface" in records[part.name] for part in sections)
     grid = _axes.section_axes(axes, corners, n_panels, width=4.8)
     for (first, *others), part, points, within in zip(grid, sections, before, corners, strict=True):
-        _section.draw_image(first, part, within)
+        _section.draw_images([first], [part], within)
         _draw_motion(first, part, points, style)
         record = records[part.name]
         for ax in others:
@@ -116,11 +115,10 @@ def _draw_motion(ax: Axes, section: Section, before: NDArray[np.float64], style:
     outline |= {"edgecolors": "tab:red", "linestyles": "dashed"}
     _section.draw_spots(ax, section, style, **outline).set_offsets(before)
     ax.set_title(f"{section.name}: moved by {np.median(distance):.0f} µm (median)")
-    handles = [
-        Line2D([], [], color="tab:red", linestyle="dashed", label="before"),
-        Line2D([], [], color="black", label="after"),
-    ]
-    ax.legend(handles=handles, loc="best")
+    # empty lines, because matplotlib has no legend entries for ellipses
+    ax.plot([], [], color="tab:red", linestyle="dashed", label="before")
+    ax.plot([], [], color="black", label="after")
+    ax.legend(loc="best")
 
 
 def _draw_surface(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dask
-
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._panels import Panel, draw_panels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,17 +64,8 @@ def stain(
     normalized = _section.sections_to_draw(opened, section, normalized=True)
     if opened.stain is None:
         raise ValueError("no stain was normalised: run stp.pp.normalize_stain(sdata) first")
-    corners = [_section.limits(part) for part in raw]
-    grid = _axes.section_axes(axes, corners, 2, width=3.6)
-    for panels, pair, within in zip(grid, zip(raw, normalized, strict=True), corners, strict=True):
-        panels[0].set_title(f"{pair[0].name}: raw")
-        panels[1].set_title(
-            f"{pair[1].name}: {'normalised' if pair[1].normalized else 'unchanged'}"
-        )
-        pixels, extents = zip(*(_section.crop(part, within) for part in pair), strict=True)
-        # computed together, because the normalised image is computed from the raw one
-        arrays = dask.compute(*pixels)
-        for ax, array, extent in zip(panels, arrays, extents, strict=True):
-            ax.imshow(array.transpose(1, 2, 0), extent=extent)
-            _section.frame(ax, within)
-    return _axes.finish(grid, save)
+    panels = []
+    for before, after in zip(raw, normalized, strict=True):
+        title = f"{after.name}: {'normalised' if after.normalized else 'unchanged'}"
+        panels.append([Panel(before, f"{before.name}: raw"), Panel(after, title)])
+    return _axes.finish(draw_panels(panels, _section.SpotStyle(), axes, width=3.6), save)

@@ -100,7 +100,7 @@ def tissue(
     corners = [_section.limits(part, _mask_corners(mask) * part.mpp) for part, mask in pairs]
     grid = _axes.section_axes(ax, corners, 1, width=6.0)[:, 0]
     for panel, (part, mask), within in zip(grid, pairs, corners, strict=True):
-        _section.draw_image(panel, part, within)
+        _section.draw_images([panel], [part], within)
         # padded with glass, so that outlines are closed where tissue meets the border of the image
         padded = np.pad(mask.mask, 1).astype(float)
         x, y = (

@@ -8,7 +8,7 @@ from stpredict.pl._drawing import _scores
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
 if TYPE_CHECKING:
-    from stpredict.results import Protocol, Scores
+    from stpredict.results import Scores
 
 #: Notes on baselines and references.
 NOTES = {
@@ -29,7 +29,11 @@ def facts(scores: Scores) -> dict[str, str]:
     protocol = scores.protocol
     values = {
         "left out": protocol.group_kind,
-        "folds": _folds(protocol),
+        "folds": "; ".join(
+            # groups that a fold left out are named if they differ from the fold
+            name if groups == (name,) else f"{name}: {', '.join(groups)}"
+            for name, groups in protocol.folds.items()
+        ),
         "layer": protocol.layer or "X",
         "units": protocol.units,
         "spots": f"{protocol.n_spots:,}",
@@ -38,11 +42,3 @@ def facts(scores: Scores) -> dict[str, str]:
         "versions": ", ".join(f"{name}: {value}" for name, value in protocol.versions.items()),
     }
     return {label: value for label, value in values.items() if value}
-
-
-def _folds(protocol: Protocol) -> str:
-    """Folds with the groups that they left out, if these have other names."""
-    return "; ".join(
-        name if groups == (name,) else f"{name}: {', '.join(groups)}"
-        for name, groups in protocol.folds.items()
-    )

@@ -80,26 +80,24 @@ def draw_neighborhoods(
     axes: AxesLike,
 ) -> NDArray[Any]:
     """Draw some spots with their neighbours, each coloured by its contribution."""
-    located = [next(part for part in sections if row in part.rows) for row in rows]
-    pairs = list(zip(located, rows, strict=True))
-    centers = [part.centers_um[part.rows == row][0] for part, row in pairs]
-    shares = [_around(attributions, part, row) for part, row in pairs]
+    spots = []
+    for row in rows:
+        section = next(section for section in sections if row in section.rows)
+        center = section.centers_um[section.rows == row][0]
+        spots.append((row, section, center, _around(attributions, section, row)))
     # all panels have the size that the widest neighbourhood needs
-    margin = 3 * max(part.radius_um.max() for part in located)
-    half = margin + max(
-        np.abs(part.centers_um[~np.isnan(values)] - center).max()
-        for part, center, values in zip(located, centers, shares, strict=True)
+    half = 3 * max(section.radius_um.max() for _, section, _, _ in spots) + max(
+        np.abs(section.centers_um[~np.isnan(values)] - center).max()
+        for _, section, center, values in spots
     )
     grid = _axes.section_axes(axes, [(np.zeros(2), np.ones(2))], len(rows))
-    norm = _symmetric_norm(style, *shares)
-    panels = zip(grid[0], rows, located, centers, shares, strict=True)
-    for ax, row, part, center, values in panels:
-        _section.draw_image(ax, part, (center - half, center + half))
+    norm = _symmetric_norm(style, *(values for *_, values in spots))
+    for ax, (row, section, center, values) in zip(grid[0], spots, strict=True):
+        _section.draw_images([ax], [section], (center - half, center + half))
         # the spot itself has a wide outline, spots without a contribution have none
-        widths = np.where(np.isnan(values), 0, np.where(part.rows == row, 2, 0.8))
-        artist = _section.draw_spots(
-            ax, part, style, values, norm, edgecolors="black", linewidths=widths
-        )
+        widths = np.where(np.isnan(values), 0, np.where(section.rows == row, 2, 0.8))
+        outline = {"edgecolors": "black", "linewidths": widths}
+        artist = _section.draw_spots(ax, section, style, values, norm, **outline)
         ax.set_title(f"{attributions.gene}: {attributions.obs_names[row]}")
     _axes.draw_color_bar(grid[0, -1], artist, attributions.label, extend="both", extendfrac=0.03)
     return grid

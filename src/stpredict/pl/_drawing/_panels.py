@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -81,6 +81,7 @@ def panels_of_gene(
 ) -> list[Panel]:
     """Panels of one gene in one section, from left to right."""
     pairs = [(opened, opened.section(section_name)) for opened in tables]
+    notes = ["" if len(tables) == 1 else f" ({opened.name})" for opened in tables]
     predicted = [_column(opened.table.X, opened, section, gene) for opened, section in pairs]
     # matched to the rows of each table, which may differ in their order
     measured = [
@@ -110,10 +111,7 @@ def panels_of_gene(
                 row.append(Panel(section, title, values, norm, units, style.cmap))
         else:
             make_panel = _width_panel if name == "width" else _familiarity_panel
-            for opened, section in pairs:
-                panel = make_panel(opened, section, gene)
-                note = "" if len(tables) == 1 else f" ({opened.name})"
-                row.append(replace(panel, title=panel.title + note))
+            row += [make_panel(*pair, gene, note) for pair, note in zip(pairs, notes, strict=True)]
     return row
 
 
@@ -121,21 +119,21 @@ def _column(matrix: Any, opened: SpotTable, section: Section, gene: str) -> NDAr
     return np.asarray(matrix[section.rows, opened.table.var_names.get_loc(gene)])
 
 
-def _width_panel(opened: SpotTable, section: Section, gene: str) -> Panel:
+def _width_panel(opened: SpotTable, section: Section, gene: str, note: str) -> Panel:
     bounds = []
     for layer in (_keys.LOWER, _keys.UPPER):
         _require_calibrated(opened, "layers", layer)
         bounds.append(_column(opened.table.layers[layer], opened, section, gene))
     width = bounds[1] - bounds[0]
     norm = Normalize(0, np.percentile(width, 99))  # single spots do not stretch the scale
-    title = f"{gene} width of the interval"
+    title = f"{gene} width of the interval{note}"
     return Panel(section, title, width, norm, units_of(opened), "plasma", "max")
 
 
-def _familiarity_panel(opened: SpotTable, section: Section, gene: str) -> Panel:
+def _familiarity_panel(opened: SpotTable, section: Section, gene: str, note: str) -> Panel:
     _require_calibrated(opened, "obs", _keys.FAMILIARITY)
     values = opened.table.obs[_keys.FAMILIARITY].to_numpy(dtype=float)[section.rows]
-    title, label = "familiarity of the tiles", "1: as in training"
+    title, label = f"familiarity of the tiles{note}", "1: as in training"
     return Panel(section, title, values, Normalize(0, 1), label, "cividis", "neither")
 
 
@@ -147,17 +145,22 @@ def _require_calibrated(opened: SpotTable, slots: str, key: str) -> None:
         )
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]], style: SpotStyle, axes: AxesLike) -> NDArray[Any]:
+def draw_panels(
+    rows: Sequence[Sequence[Panel]], style: SpotStyle, axes: AxesLike, *, width: float = 4.2
+) -> NDArray[Any]:
     """Draw rows of panels; those that share a scale have one colour bar, at the last of them."""
     corners = [_section.limits(row[0].section) for row in rows]
-    grid = _axes.section_axes(axes, corners, max(map(len, rows)))
+    grid = _axes.section_axes(axes, corners, max(map(len, rows)), width=width)
     for axes_of_row, row, within in zip(grid, rows, corners, strict=True):
         for ax in axes_of_row[len(row) :]:  # genes without measured values have one panel less
             ax.set_axis_off()
-        for position, (ax, panel) in enumerate(zip(axes_of_row, row, strict=False)):
+        pairs = list(zip(axes_of_row, row, strict=False))
+        images = [(ax, panel.section) for ax, panel in pairs if panel.values is None]
+        if images:
+            _section.draw_images(*zip(*images, strict=True), within)
+        for position, (ax, panel) in enumerate(pairs):
             ax.set_title(panel.title)
             if panel.values is None:
-                _section.draw_image(ax, panel.section, within)
                 continue
             spots = _section.draw_spots(
                 ax, panel.section, style, panel.values, panel.norm, cmap=panel.cmap

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
@@ -92,11 +93,13 @@ def crop(section: Section, corners: Limits) -> Crop:
     return level[:, y0:y1:step, x0:x1:step], (x0 * mpp, x1 * mpp, y1 * mpp, y0 * mpp)
 
 
-def draw_image(ax: Axes, section: Section, corners: Limits) -> None:
-    """Draw the image between two corners in µm, which become the limits of the axes."""
-    pixels, extent = crop(section, corners)
-    ax.imshow(np.asarray(pixels).transpose(1, 2, 0), extent=extent)
-    frame(ax, corners)
+def draw_images(axes: Sequence[Axes], sections: Sequence[Section], corners: Limits) -> None:
+    """Draw images of one place, between two corners in µm, which become the limits of the axes."""
+    pixels, extents = zip(*(crop(section, corners) for section in sections), strict=True)
+    # computed together, because a normalised image is computed from the raw one
+    for ax, image, extent in zip(axes, dask.compute(*pixels), extents, strict=True):
+        ax.imshow(image.transpose(1, 2, 0), extent=extent)
+        frame(ax, corners)
 
 
 def draw_spots(

@@ -140,19 +140,16 @@ def _sections_and_images(
 
 def _mask_corners(mask: TissueMask) -> NDArray[np.float64]:
     """Upper left and lower right corner of the tissue, in pixels of the image's finest level."""
-    rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return np.empty((0, 2))
-    ends = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]])
-    return np.asarray(ends * np.array(mask.scale))
+    y, x = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
+    ends = [[x[0], y[0]], [x[-1] + 1, y[-1] + 1]] if len(y) else np.empty((0, 2))
+    return np.asarray(ends) * mask.scale
 
 
 def _draw_fractions(ax: Axes, section: Section, table: AnnData, style: SpotStyle) -> None:
     """Draw spots coloured by their share of tissue, or outlined if it is unknown."""
-    fraction = np.full(len(section.rows), np.nan)
-    if _keys.TISSUE_FRACTION in table.obs:
-        fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float)[section.rows]
-    if np.isnan(fraction).any():
+    column = table.obs.get(_keys.TISSUE_FRACTION)
+    fraction = None if column is None else column.to_numpy(dtype=float)[section.rows]
+    if fraction is None or np.isnan(fraction).any():
         outline = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6}
         _section.draw_spots(ax, section, style, **outline)
         return

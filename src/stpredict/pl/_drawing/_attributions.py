@@ -112,7 +112,7 @@ def draw_tiles(
 ) -> NDArray[Any]:
     """Draw tiles, and below them the contribution of their pixels; two rows of axes per block."""
     tile_um, tile_px = float(attributions.tile_um or 0), int(attributions.tile_px or 0)
-    rows = np.concatenate(blocks)
+    rows = [row for block in blocks for row in block]
     maps = attributions.shares[rows].toarray().reshape(len(rows), tile_px, tile_px)
     norm = _symmetric_norm(style, maps)
     grid, pairs = _axes.tile_axes(axes, blocks)

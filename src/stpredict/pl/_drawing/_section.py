@@ -131,11 +131,7 @@ def frame(ax: Axes, corners: Limits) -> None:
 
 
 def read_tiles_of(
-    sections: Sequence[Section],
-    rows: Sequence[int] | NDArray[np.intp],
-    *,
-    tile_um: float,
-    tile_px: int,
+    sections: Sequence[Section], rows: Sequence[int], *, tile_um: float, tile_px: int
 ) -> Iterator[tuple[int, NDArray[np.uint8], Extent]]:
     """Index among ``rows``, tile (3, y, x) and extent of some spots, in any order.
 

@@ -224,7 +224,7 @@ class TestPrediction:
             stp.pl.prediction(sdata, "morphology_001", section="S9")
 
     def test_a_gene_without_predictions_is_refused(self, one):
-        with pytest.raises(KeyError, match=r"'ERBB2' was not predicted.*morphology_001, null_001"):
+        with pytest.raises(KeyError, match=r"not in the table: ERBB2; .* morphology_001, null_001"):
             stp.pl.prediction(one, "ERBB2")
 
     def test_without_predictions_an_error_is_raised(self, one):

@@ -17,7 +17,6 @@ import pytest
 import stpredict as stp
 from stpredict._sdata._spot_table import open_table
 from stpredict.report import _maps, _tables, _words
-from stpredict.report._reliable import reliable_genes
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 
@@ -133,13 +132,13 @@ def test_reliable_genes_beat_their_nulls(validated):
     random = np.random.default_rng(1)
     table.layers["ridge"][:, 1] = random.normal(size=table.n_obs)  # uninformative
     spots = open_table(validated.sdata, "out_of_fold")
-    reliable = reliable_genes(spots, validated.scores)
+    reliable = _tables.reliable_genes(spots, validated.scores)
     assert list(reliable.columns) == ["ridge", "trees"]
     assert not reliable["ridge"].iloc[1]
     assert reliable["ridge"].sum() >= 2
-    assert reliable_genes(spots, leaky(validated.scores)) is None
+    assert _tables.reliable_genes(spots, leaky(validated.scores)) is None
     table.obs["fold"] = "all"
-    assert reliable_genes(spots, validated.scores) is None
+    assert _tables.reliable_genes(spots, validated.scores) is None
 
 
 def test_maps_contain_measured_and_predicted_values(validated, write):
@@ -294,8 +293,8 @@ def of_evaluate(validated):
         (other_section, ValueError, "scores have the sections S9, the table S1, S2"),
         (other_gene, ValueError, "scores have the genes MUC2, the table ERBB2"),
         (fewer_spots, ValueError, r"tables\['table'\] lacks 3 spots"),
-        (lambda _: {"genes": "ERBB2"}, TypeError, "pass a list"),
-        (lambda _: {"genes": []}, ValueError, "genes is empty"),
+        (lambda _: {"genes": "ERBB2"}, TypeError, "give a list"),
+        (lambda _: {"genes": []}, ValueError, "genes= is empty"),
         (lambda _: {"genes": ["ERBB3"]}, KeyError, "1 of 1 genes are not in the table: ERBB3"),
         (lambda _: {"folder": "none"}, FileNotFoundError, "folder .* does not exist"),
         (lambda _: {"name": "."}, FileExistsError, "exists and is not a report"),

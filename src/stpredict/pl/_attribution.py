@@ -10,14 +10,8 @@ import pandas as pd
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
-from stpredict.pl._drawing import _axes, _section
-from stpredict.pl._drawing._attributions import (
-    Attributions,
-    draw_context,
-    draw_neighborhoods,
-    draw_tiles,
-)
-from stpredict.pl._drawing._style import SpotStyle
+from stpredict.pl._drawing import _attributions, _axes, _section
+from stpredict.pl._drawing._section import SpotStyle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
+    from stpredict.pl._drawing._attributions import Attributions
 
 #: Number of tiles per section that are drawn if no spots are named.
 _N_TILES = 4
@@ -54,11 +48,10 @@ def attribution(
     """Draw what contributes to the prediction of a gene.
 
     For models on embeddings, each section is a row: the H&E, then the contribution of each spot's
-    own tile, of its sub-tiles and of its neighbours, as far as the model uses them. Titles give
-    their percentage of the mean absolute contribution. With ``spots``, each panel shows one spot
-    and the contribution of each of its neighbours. For models on pixels, tiles are drawn, and below
-    them the contribution of each pixel. Red adds to the prediction and blue subtracts from it; all
-    panels share one scale.
+    own tile, of its sub-tiles and of its neighbours, with their percentage of the mean absolute
+    contribution. With ``spots``, each panel shows one spot and its neighbours. For models on
+    pixels, tiles are drawn, and below them the contribution of each pixel. Red adds to the
+    prediction and blue subtracts from it; all panels share one scale.
 
     Parameters
     ----------
@@ -69,40 +62,30 @@ def attribution(
     section
         Name of a section, or several; by default all that were attributed.
     spots
-        Names of spots in ``obs_names``. For models on pixels, by default the first four of each
-        section that were attributed.
-    cmap
-        Colour map, which should be symmetric around 0.
-    vmin, vmax
-        Ends of the colour scale; by default the 99.5th percentile of the absolute contributions
-        and its negative.
-    spot_size
-        Diameter of the spots in µm; by default the one stored with the shapes.
-    alpha
-        Opacity of spots and pixels, from 0 to 1.
-    table_name
-        Table that the model was applied to.
-    key
-        Table with the predictions and attributions.
-    axes
-        Axes to draw on, row by row; by default new ones.
-    save
-        File to save the figure to.
+        Names of spots in ``obs_names``; for models on pixels, by default four of each section.
+    cmap, vmin, vmax
+        Colour map, which should be symmetric around 0, and ends of its scale; by default the 99.5th
+        percentile of the absolute contributions and its negative.
+    spot_size, alpha
+        Diameter of the spots in µm, by default as stored, and opacity of spots and pixels.
+    table_name, key
+        Table that the model was applied to, and table with the predictions and attributions.
+    axes, save
+        Axes to draw on, row by row, by default new ones; file to save the figure to.
 
     Returns
     -------
     numpy.ndarray
-        Array of :class:`matplotlib.axes.Axes`: (n_sections, n_panels), or (n_panels,) for a single
-        section or with ``spots``; for models on pixels (2 × n_sections, n_tiles), or (2, n_tiles)
-        with ``spots``. Axes are in µm, with the origin at the upper left of the image.
+        Array of :class:`matplotlib.axes.Axes` in µm: (n_sections, n_panels), or (n_panels,) for a
+        single section or with ``spots``; for models on pixels (2 × n_sections, n_tiles), or
+        (2, n_tiles) with ``spots``.
 
     Raises
     ------
     KeyError
         If the gene was not attributed, or not in that section or for those spots.
     ValueError
-        If there is no such section, the tables differ in their spots, or the number of axes is
-        wrong.
+        If there is no such section, the tables differ in spots, or the number of axes is wrong.
 
     Examples
     --------
@@ -111,41 +94,37 @@ def attribution(
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
-    >>> stp.pp.neighbors(sdata)
-    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], context="spot_neighbors")
+    >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], context="spot")
     >>> stp.tl.predict(sdata, model)
     >>> stp.tl.attribute(sdata, model, "morphology_001", n_steps=2)
     >>> stp.pl.attribution(sdata, "morphology_001").shape
-    (3,)
-    >>> stp.settings.verbosity = 1
+    (2,)
     """
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     opened, predicted = open_table(sdata, table_name), open_table(sdata, key).table
     if not predicted.obs_names.equals(opened.table.obs_names):
         raise ValueError(
-            f"tables[{key!r}] and tables[{table_name!r}] have different spots: run stp.tl.predict "
-            "and stp.tl.attribute again"
+            f"tables[{key!r}] and tables[{table_name!r}] have different spots: predict again"
         )
     attributions = _read(predicted, gene)
-    sections = opened.normalized_sections if attributions.normalized else opened.sections
-    if section is not None:
-        names = _section.section_names(opened, section)
-        sections = _section.select(sections, names)
+    sections = _section.sections_to_draw(opened, section, normalized=attributions.normalized)
     attributed = [part for part in sections if attributions.rows[part.rows].any()]
     if section is not None and len(attributed) < len(sections):
         raise KeyError(
-            f"{gene!r} was not attributed in all of the sections {_validate.listing(names)}: run "
-            f"stp.tl.attribute(sdata, model, {gene!r}, section=…) first"
+            f"{gene!r} was not attributed in all of the sections "
+            f"{_validate.listing(part.name for part in sections)}: run stp.tl.attribute first"
         )
-    blocks = _spot_blocks(attributions, attributed, spots)
+    rows = [part.rows[attributions.rows[part.rows]] for part in attributed]
+    blocks = [rows_of_section[:_N_TILES].tolist() for rows_of_section in rows]
+    if spots is not None:
+        blocks = [_section.rows_of_spots(attributions.obs_names, spots, rows)]
     if attributions.tile_um is not None:
-        grid = draw_tiles(attributions, attributed, blocks, style, axes)
+        grid = _attributions.draw_tiles(attributions, attributed, blocks, style, axes)
     elif spots is not None:
-        grid = draw_neighborhoods(attributions, attributed, blocks[0], style, axes)
+        grid = _attributions.draw_neighborhoods(attributions, attributed, blocks[0], style, axes)
     else:
-        grid = draw_context(attributions, attributed, style, axes)
-    _axes.save_figure(grid, save)
-    return grid
+        grid = _attributions.draw_context(attributions, attributed, style, axes)
+    return _axes.finish(grid, save)
 
 
 def _read(predicted: AnnData, gene: str) -> Attributions:
@@ -162,31 +141,18 @@ def _read(predicted: AnnData, gene: str) -> Attributions:
         raise KeyError(
             f"{gene!r} was not attributed; attributed genes: "
             f"{_validate.listing(record['gene'] for record in records.values())}: "
-            f"run stp.tl.attribute(sdata, model, {gene!r}) first"
+            "run stp.tl.attribute first"
         )
     shares = predicted.obsm[slot]
-    if isinstance(shares, pd.DataFrame):
-        rows = shares["spot"].notna().to_numpy()
-    else:
-        rows = np.diff(shares.indptr) > 0
-    return Attributions(
+    on_embeddings = isinstance(shares, pd.DataFrame)
+    return _attributions.Attributions(
         gene=gene,
-        units=record["units"],
+        label=f"contribution to the prediction\n({record['units']})",
         obs_names=predicted.obs_names,
-        rows=rows,
+        rows=shares["spot"].notna().to_numpy() if on_embeddings else np.diff(shares.indptr) > 0,
         shares=shares,
         neighbor_shares=predicted.obsp.get(slot),
         tile_um=record.get("tile_um"),
         tile_px=record.get("tile_px"),
         normalized=bool(record.get("normalized", False)),
     )
-
-
-def _spot_blocks(
-    attributions: Attributions, sections: Sequence[Section], spots: str | Sequence[str] | None
-) -> list[list[int]]:
-    """Rows of the spots to draw: the named ones, or the first of each section."""
-    rows = [part.rows[attributions.rows[part.rows]] for part in sections]
-    if spots is None:
-        return [rows_of_section[:_N_TILES].tolist() for rows_of_section in rows]
-    return [_section.rows_of_spots(attributions.obs_names, spots, np.concatenate(rows))]

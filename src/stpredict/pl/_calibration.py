@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from stpredict import _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_spatialdata
-from stpredict.pl._drawing import _axes, _scores
-from stpredict.pl._drawing._coverage import (
-    Coverage,
-    choose_method,
-    interval_coverage,
-    out_of_fold_coverage,
-)
+from stpredict.pl._drawing import _axes, _coverage, _scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.pl._drawing._coverage import Coverage
 
 #: Level at which each fold is drawn.
 _FOLD_LEVEL = 0.9
@@ -47,33 +40,25 @@ def calibration(
 ) -> NDArray[Any]:
     """Draw the share of measured values inside their intervals against the level of the intervals.
 
-    For a cross-validation, two panels. The first shows the coverage of intervals that are computed
-    from the errors in all other folds: a pale line for each fold, and the mean over folds. The
-    second shows each fold at the 90 % level. At most 60 genes, and 1,000 spots per fold, are used.
-
-    For predictions of a calibrated model in measured spots, one panel: the coverage in each section
-    at the level of the calibration. Sections that the model was trained on are marked, because
-    their coverage does not carry over to new sections.
-
-    In panels of folds or sections, the dot is the mean over genes; the thick and thin lines contain
-    50 and 90 % of the genes.
+    A cross-validation has two panels: the coverage of intervals that are computed from the errors
+    in all other folds (pale lines for the folds, a dark one for their mean), and each fold at the
+    90 % level. At most 60 genes, and 1,000 spots per fold, are used. Predictions of a calibrated
+    model have one panel: the coverage in each measured section at the calibrated level. Training
+    sections are marked, because their coverage does not carry over to new ones. Dots are means over
+    genes; thick and thin lines contain 50 and 90 % of the genes.
 
     Parameters
     ----------
     sdata
-        Sections with tables of :func:`stpredict.tl.cross_validate`, or of
-        :func:`stpredict.tl.predict` with a calibrated model.
+        Sections with tables of :func:`stpredict.tl.cross_validate` or :func:`stpredict.tl.predict`.
     method
         Method of the cross-validation; required if there are several.
     table_name
         Table with the measured values.
     key
-        Table of a cross-validation or of predictions, or several; those that are missing are left
-        out.
-    axes
-        Axes to draw on, one per panel; by default new ones.
-    save
-        File to save the figure to.
+        Table of a cross-validation or of predictions, or several; missing ones are left out.
+    axes, save
+        Axes to draw on, one per panel, by default new ones; file to save the figure to.
 
     Returns
     -------
@@ -85,8 +70,8 @@ def calibration(
     KeyError
         If no table has coverage to draw, or there is no such method.
     ValueError
-        If there are several methods and none is named, the folds are too few or too small for
-        intervals, or the number of axes is wrong.
+        If one of several methods must be named, the folds are too few or too small for intervals,
+        or the number of axes is wrong.
 
     Examples
     --------
@@ -100,7 +85,6 @@ def calibration(
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> stp.pl.calibration(sdata).shape
     (2,)
-    >>> stp.settings.verbosity = 1
     """
     require_spatialdata(sdata)
     keys = [key] if isinstance(key, str) else list(key)
@@ -110,7 +94,10 @@ def calibration(
         if recorded(opened.table, "cross_validate"):
             panels += _fold_panels(opened.table, method)
         elif table_name in sdata.tables:
-            panels += _section_panels(opened, open_table(sdata, table_name).table)
+            coverage = _coverage.interval_coverage(opened, open_table(sdata, table_name).table)
+            if coverage is not None:
+                title = f"{100 * coverage.level:g} % intervals of predictions"
+                panels.append(_Panel(title, [coverage]))
     if not panels or (method is not None and not any(panel.is_curve for panel in panels)):
         with_method = "" if method is None else f" with method={method!r}"
         raise KeyError(
@@ -118,17 +105,14 @@ def calibration(
             f"{_validate.listing(keys)}; tables: {_validate.listing(sdata.tables)}: run "
             "stp.tl.cross_validate, or predict with a model of stp.tl.calibrate"
         )
-    drawn = _new_axes(panels) if axes is None else _axes.require_axes(axes, len(panels))
+    n_rows = max(len(panel.coverages[0].names) for panel in panels if not panel.is_curve)
+    figsize = 4.4 * len(panels), max(3.9, 1.2 + 0.25 * n_rows)
+    drawn = _axes.axes_grid(axes, figsize, (1, len(panels)))[0]
     for ax, panel in zip(drawn, panels, strict=True):
-        if panel.is_curve:
-            _draw_curve(ax, panel.coverages)
-        else:
-            _draw_rows(ax, panel.coverages[0])
-        ax.set_title(panel.title)
-        if panel.leaky:
-            _scores.mark_leaky(ax, panel.title)
-    _axes.save_figure(drawn, save)
-    return drawn
+        draw = _draw_curve if panel.is_curve else _draw_rows
+        draw(ax, panel.coverages)
+        _scores.set_title(ax, panel.title, leaky=panel.leaky)
+    return _axes.finish(drawn, save)
 
 
 @dataclass(frozen=True)
@@ -142,29 +126,15 @@ class _Panel:
 
 
 def _fold_panels(table: AnnData, method: str | None) -> list[_Panel]:
-    method = choose_method(table, method)
+    method = _coverage.method_of(table, method)
     leaky = bool(recorded(table, "cross_validate").get("leaky"))
-    coverages, n_genes = out_of_fold_coverage(table, method)
+    coverages, n_genes = _coverage.out_of_fold_coverage(table, method)
     genes = "" if n_genes == table.n_vars else f" ({n_genes} of {table.n_vars:,} genes)"
     by_fold = min(coverages, key=lambda coverage: abs(coverage.level - _FOLD_LEVEL))
     return [
         _Panel(f"{method}, out of fold{genes}", coverages, is_curve=True, leaky=leaky),
         _Panel(f"{100 * by_fold.level:g} % intervals", [by_fold], leaky=leaky),
     ]
-
-
-def _section_panels(opened: SpotTable, measured_table: AnnData) -> list[_Panel]:
-    coverage = interval_coverage(opened, measured_table)
-    if coverage is None:
-        return []
-    return [_Panel(f"{100 * coverage.level:g} % intervals of predictions", [coverage])]
-
-
-def _new_axes(panels: list[_Panel]) -> NDArray[Any]:
-    n_rows = max(len(panel.coverages[0].names) for panel in panels if not panel.is_curve)
-    size = 4.4 * len(panels), max(3.9, 1.2 + 0.25 * n_rows)
-    _, grid = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    return np.asarray(grid[0])
 
 
 def _draw_curve(ax: Axes, coverages: list[Coverage]) -> None:
@@ -179,26 +149,26 @@ def _draw_curve(ax: Axes, coverages: list[Coverage]) -> None:
     ax.plot(levels, predicted.mean(axis=1), "o-", color=_scores.METHOD, markersize=4.5,
             label="mean over folds")  # fmt: skip
     ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
-    ax.set_xlabel("level of the intervals")
-    ax.set_ylabel("share of measured values inside")
+    ax.set(xlabel="level of the intervals", ylabel="share of measured values inside")
     ax.legend(loc="upper left", frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_rows(ax: Axes, coverage: Coverage) -> None:
+def _draw_rows(ax: Axes, coverages: list[Coverage]) -> None:
+    (coverage,) = coverages
     ax.axvline(coverage.level, color="0.6", linestyle="--", linewidth=1)
+    # x as a share of the width of the axes
+    text_options: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
     for row, (by_gene, mean) in enumerate(zip(coverage.by_gene, coverage.means, strict=True)):
         values = by_gene[~np.isnan(by_gene)]
         if not len(values):
-            ax.annotate("not predicted", (0.5, row), xycoords=("axes fraction", "data"),
-                        ha="center", va="center", color="0.5")  # fmt: skip
+            ax.text(0.5, row, "not predicted", ha="center", color="0.5", **text_options)
             continue
         for percent, width in ((90, 1), (50, 4)):
             ends = np.percentile(values, [50 - percent / 2, 50 + percent / 2])
             ax.plot(ends, [row, row], color=_scores.PALE, linewidth=width, solid_capstyle="butt")
         ax.plot(mean, row, "o", color=_scores.METHOD, markersize=5)
-        ax.annotate(f"{mean:.2f}", (1.02, row), va="center", fontsize="small",
-                    xycoords=("axes fraction", "data"))  # fmt: skip
+        ax.text(1.02, row, f"{mean:.2f}", fontsize="small", **text_options)
     ax.set_xlim(min(ax.get_xlim()[0], coverage.level - _MIN_RANGE), 1)
     _scores.label_rows(ax, coverage.names)
     ax.set_ylim(len(coverage.names) - 0.4, -0.6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.transforms import offset_copy
@@ -37,12 +36,11 @@ def gene_scores(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the PCC of every gene, with tuned ridge and the noise ceiling, the best gene on top.
+    """Draw the PCC of every gene, with the best baseline and the noise ceiling.
 
     A dot is the mean of a gene over the sections in which it was predicted; its line extends from
-    the worst section to the best. If there are several baselines, the best one is drawn. With more
-    than 100 genes, the baseline and the noise ceiling have a moving mean. Genes are sorted by the
-    method's own scores, which favours it over the baseline at the top: compare means with
+    the worst section to the best. With more than 100 genes, references have a moving mean. Genes
+    are sorted by the method's own scores, which favours it at the top: compare means with
     `metrics`.
 
     Parameters
@@ -52,14 +50,11 @@ def gene_scores(
     method
         Name of a method; required if there are several.
     reliable
-        Genes that are drawn dark, because the method predicts them reliably: names, or a boolean
-        series by gene such as ``predicted.var["reliable"]``.
+        Genes that are drawn dark: names, or a boolean series such as ``predicted.var["reliable"]``.
     n_names
         Number of the best and of the worst genes that are named; fewer if the axes are too low.
-    ax
-        Axes to draw on; by default new ones.
-    save
-        File to save the figure to.
+    ax, save
+        Axes to draw on, by default new ones; file to save the figure to.
 
     Returns
     -------
@@ -72,8 +67,8 @@ def gene_scores(
     TypeError
         If ``reliable`` is a single name, or a series that is not boolean.
     ValueError
-        If there are several methods and none is named, the method has no finite PCC, none of the
-        reliable genes was predicted, or ``n_names`` is negative.
+        If one of several methods must be named, the method has no finite PCC, none of the reliable
+        genes was predicted, or ``n_names`` is negative.
 
     Examples
     --------
@@ -87,25 +82,25 @@ def gene_scores(
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> stp.pl.gene_scores(scores).get_xlabel()
     'PCC: mean over sections, line from worst to best'
-    >>> stp.settings.verbosity = 1
     """
     if n_names < 0:
         raise ValueError(f"n_names must be at least 0: {n_names}")
     wide = scores.values("pcc")
-    method = _method(scores, wide, method)
+    available = [name for name in wide if name != NOISE_CEILING]
+    methods = [name for name in scores.methods if name in available]
+    method = _scores.choose_method(method, methods, available, what="PCC")
     by_gene = wide[method].dropna().groupby(level="gene")
     genes = by_gene.agg(["mean", "min", "max"]).sort_values("mean", ascending=False, kind="stable")
     if genes.empty:
         raise ValueError(f"{method} has no finite pcc")
     is_reliable = _reliable_genes(genes.index, reliable)
-    if ax is None:
-        height = 1.6 + min(4.6, 0.16 * max(len(genes), 4))
-        _, ax = plt.subplots(figsize=(7.5, height), layout="constrained")
+    height = 1.6 + min(4.6, 0.16 * max(len(genes), 4))
+    ax = _axes.one_axes(ax, (7.5, height))
     _draw_genes(ax, genes, is_reliable, method)
     baseline = _scores.best_baseline(scores, "pcc", wide.mean().dropna())
     for name, color in ((baseline, _scores.BASELINE), (NOISE_CEILING, _scores.CEILING)):
         if name is not None and name in wide and name != method:
-            values = _scores.by_gene(wide[name]).reindex(genes.index)
+            values = wide[name].groupby(level="gene").mean().reindex(genes.index)
             _draw_reference(ax, values, color, _scores.label_of(name))
     _scores.draw_chance(ax, "pcc")
     ax.set_ylim(len(genes) - 0.5, -0.5)
@@ -115,26 +110,10 @@ def gene_scores(
               borderaxespad=0)  # fmt: skip
     n_sections = wide[method].dropna().index.get_level_values("section").nunique()
     counts = _scores.count(len(genes), "gene"), _scores.count(n_sections, "section")
-    _scores.set_title(ax, scores, f"{method}: {', '.join(counts)}")
+    _scores.set_title(ax, f"{method}: {', '.join(counts)}", leaky=scores.leaky, loc="left")
     _scores.write_protocol(ax, scores)
     _name_genes(ax, list(genes.index), n_names)
-    _axes.save_figure(ax, save)
-    return ax
-
-
-def _method(scores: Scores, wide: pd.DataFrame, method: str | None) -> str:
-    """Name of a method, baseline or computed reference: the given one, or the only method."""
-    available = [name for name in wide if name != NOISE_CEILING]
-    if method is None:
-        methods = [name for name in scores.methods if name in available]
-        if len(methods) != 1:
-            raise ValueError(
-                f"there are {len(methods)} methods with a PCC, choose one: method={available[0]!r}"
-            )
-        return methods[0]
-    if method not in available:
-        raise KeyError(f"{method!r} has no PCC; methods with it: {_validate.listing(available)}")
-    return method
+    return _axes.finish(ax, save)
 
 
 def _reliable_genes(
@@ -145,18 +124,17 @@ def _reliable_genes(
         return None
     if isinstance(reliable, str):
         raise TypeError(f"reliable must be a series or a list of genes, not one name: {reliable!r}")
-    if isinstance(reliable, pd.Series):
-        if reliable.dtype != bool:
-            raise TypeError(f"reliable must be a boolean series by gene, not {reliable.dtype}")
-        listed, names = reliable.index, reliable.index[reliable]
-    else:
-        listed = names = pd.Index(list(reliable), dtype=object)
+    if not isinstance(reliable, pd.Series):
+        reliable = pd.Series(True, index=list(reliable), dtype=bool)
+    if reliable.dtype != bool:
+        raise TypeError(f"reliable must be a boolean series by gene, not {reliable.dtype}")
+    listed = reliable.index
     if len(listed) and not genes.isin(listed).any():
         raise ValueError(
             f"reliable has none of the scored genes: {_validate.listing(listed)}; scored genes: "
             f"{_validate.listing(genes)}" + _validate.why_absent(listed, genes)
         )
-    return np.asarray(genes.isin(names))
+    return np.asarray(genes.isin(listed[reliable]))
 
 
 def _draw_genes(
@@ -164,21 +142,20 @@ def _draw_genes(
 ) -> None:
     """Draw a dot per gene, dark if it is reliable, and a line over its sections."""
     n, position = len(genes), np.arange(len(genes))
-    if is_reliable is None:
-        groups = [(np.ones(n, dtype=bool), _scores.METHOD, method)]
-    else:
+    groups = [(np.ones(n, dtype=bool), _scores.METHOD, method)]
+    if is_reliable is not None:
         groups = [
             (is_reliable, _scores.METHOD, f"{method}, reliable"),
             (~is_reliable, _scores.PALE, f"{method}, not reliable"),
         ]
+    many = n > _MANY_GENES  # drawn small, and as pixels in vector graphics
     for in_group, color, label in groups:
         part = genes[in_group]
         ax.hlines(position[in_group], part["min"], part["max"], colors=color, zorder=2,
-                  alpha=min(0.8, 150 / n), linewidth=0.5 if n > _MANY_GENES else 1.2,
-                  rasterized=n > _MANY_GENES)  # fmt: skip
-        ax.scatter(part["mean"], position[in_group], s=6 if n > _MANY_GENES else 18, color=color,
-                   linewidths=0, label=f"{label} ({len(part):,})", rasterized=n > _MANY_GENES,
-                   zorder=3)  # fmt: skip
+                  alpha=min(0.8, 150 / n), linewidth=0.5 if many else 1.2,
+                  rasterized=many)  # fmt: skip
+        ax.scatter(part["mean"], position[in_group], s=6 if many else 18, color=color, linewidths=0,
+                   label=f"{label} ({len(part):,})", rasterized=many, zorder=3)  # fmt: skip
 
 
 def _draw_reference(ax: Axes, values: pd.Series, color: str, label: str) -> None:
@@ -203,10 +180,9 @@ def _name_genes(ax: Axes, genes: list[str], n_names: int) -> None:
         ax.set_yticks(range(len(genes)), genes, fontsize=_FONT_PT)
         return
     ax.set_yticks([])
-    for positions, edge, sign in (
-        (range(n), 1, -1),
-        (range(len(genes) - 1, len(genes) - n - 1, -1), 0, 1),
-    ):
+    order = range(len(genes))
+    # the best from the upper edge downwards, the worst from the lower edge upwards
+    for positions, edge, sign in ((order[:n], 1, -1), (order[::-1][:n], 0, 1)):
         for line, position in enumerate(positions):
             y_pt = sign * (line + 0.5) * _LINE_PT
             text_transform = offset_copy(ax.transAxes, figure, x=-16, y=y_pt, units="points")

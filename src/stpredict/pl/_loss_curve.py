@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-
 from stpredict.pl._drawing import _axes
 
 if TYPE_CHECKING:
@@ -25,10 +23,8 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     ----------
     model
         Fitted model.
-    ax
-        Axes to draw on; by default new ones.
-    save
-        File to save the figure to.
+    ax, save
+        Axes to draw on, by default new ones; file to save the figure to.
 
     Returns
     -------
@@ -37,8 +33,7 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     Raises
     ------
     ValueError
-        If the model has no training history, because it is not trained in steps or its weights
-        were published.
+        If the model has no training history: it is not trained in steps, or was published.
 
     Examples
     --------
@@ -46,22 +41,18 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2, size_px=600)
     >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=3)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
     >>> schedule = stp.tl.Schedule(max_epochs=2)
-    >>> model = stp.tl.fit_deepspot(sdata, context="spot", schedule=schedule)
+    >>> model = stp.tl.fit_deepspot(sdata, context="spot", genes=["null_001"], schedule=schedule)
     >>> stp.pl.loss_curve(model).get_xlabel()
     'epoch'
-    >>> stp.settings.verbosity = 1
     """
     history, schedule = model.history, model.hyperparameters.schedule
     if history.empty or schedule is None:
         raise ValueError(
-            f"the model ({model.method}) has no history: it is not trained in steps, or its "
-            "weights were published"
+            f"the model ({model.method}) has no history: it is not trained in steps, or published"
         )
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    ax = _axes.one_axes(ax, (6, 4))
     training = history[history["split"] == "training"]
     validation = history[history["split"] == "validation"]
     steps_per_epoch = max(1, int(training.groupby("epoch").size().median()))
@@ -78,11 +69,9 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
         ax.plot(position, loss, "o", color="C1", markersize=8, markerfacecolor="none",
                 label=f"selected by {schedule.monitor}: epoch {best_epoch + 1}, "
                 f"loss {loss:.3f}")  # fmt: skip
-    ax.set_xlabel("epoch")
     targets = "factors of" if model.targets.outputs else "scaled"
-    ax.set_ylabel(f"{model.hyperparameters.loss} of {targets} {model.units}")
-    ax.set_xlim(left=0)
+    loss_label = f"{model.hyperparameters.loss} of {targets} {model.units}"
+    ax.set(xlabel="epoch", ylabel=loss_label, xlim=(0, None))
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
-    _axes.save_figure(ax, save)
-    return ax
+    return _axes.finish(ax, save)

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from stpredict.pl._drawing import _axes, _scores
-from stpredict.pl._drawing._score_rows import ScoreRow, draw_row
+from stpredict.pl._drawing._scores import ScoreRow
 from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
     from stpredict.results import Scores
 
-#: One marker shape per section, if there are not too many to distinguish.
+#: One marker shape per section, unless there are too many to distinguish.
 _MARKERS = "osD^vP"
-#: Nulls of a metric: name, label, colour, distance below the row.
-_NULLS = {
-    "pcc": (
-        (PCC_SHUFFLED, "shuffled predictions", _scores.SHUFFLED, 0.16),
-        (PCC_SPATIAL_NULL, "spatial null", _scores.SPATIAL, 0.29),
-    )
-}
+#: Nulls of the PCC: name, label, colour, distance below the row.
+_NULLS = (
+    (PCC_SHUFFLED, "shuffled predictions", _scores.SHUFFLED, 0.16),
+    (PCC_SPATIAL_NULL, "spatial null", _scores.SPATIAL, 0.29),
+)
 
 
 def metrics(
@@ -39,12 +33,11 @@ def metrics(
     """Draw a metric of all methods over the genes, with the nulls and the noise ceiling.
 
     One row per method, the best on top, and baselines and references below. A row shows the
-    density of the genes (means over sections, from the 1st to the 99th percentile; fewer than 12
-    genes are drawn as dots), their quartiles as a bar, the mean of each section as a marker, and
-    the mean over sections as a number. Below each method are its nulls: shuffled predictions, and
-    predictions that were moved within the section. The mean of tuned ridge (the best, if there are
-    several) is a dashed line through all rows. The noise ceiling is a line at its mean, and a band
-    between the quartiles of its genes.
+    density of the genes (means over sections; fewer than 12 genes are dots), their quartiles as a
+    bar, the mean of each section as a marker, and the mean over sections as a number. Below each
+    method are its nulls: shuffled predictions, and predictions that were moved within the section.
+    The mean of the best baseline is a dashed line. The noise ceiling is a line at its mean, and a
+    band between the quartiles of its genes.
 
     Parameters
     ----------
@@ -52,10 +45,8 @@ def metrics(
         Scores of :func:`stpredict.tl.cross_validate` or :func:`stpredict.tl.evaluate`.
     metric
         Name of a metric of genes or of whole sections.
-    ax
-        Axes to draw on; by default new ones.
-    save
-        File to save the figure to.
+    ax, save
+        Axes to draw on, by default new ones; file to save the figure to.
 
     Returns
     -------
@@ -80,7 +71,6 @@ def metrics(
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> stp.pl.metrics(scores).get_xlabel()
     'PCC of a gene, mean over sections'
-    >>> stp.settings.verbosity = 1
     """
     wide = scores.values(metric)
     rows = {name: ScoreRow.from_values(wide[name]) for name in wide if wide[name].notna().any()}
@@ -92,31 +82,27 @@ def metrics(
     methods += [name for name in scores.methods if name not in rows]
     names = [*methods, *(name for name in ranked if name not in methods)]
     baseline = _scores.best_baseline(scores, metric, means)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7.5, 1.6 + 0.5 * len(names)), layout="constrained")
-    markers = _section_markers(wide)
+    ax = _axes.one_axes(ax, (7.5, 1.6 + 0.5 * len(names)))
+    markers = _section_markers(ax, wide)
+    colors = dict.fromkeys(scores.baselines, _scores.BASELINE)
+    colors |= dict.fromkeys(scores.methods, _scores.METHOD)
     for position, name in enumerate(names):
         if name in rows:
-            draw_row(ax, position, rows[name], markers, _color(scores, name))
+            rows[name].draw(ax, position, markers, colors.get(name, _scores.REFERENCE))
         else:
             failed = any(failure.method == name for failure in scores.failures)
-            ax.annotate("failed in every fold" if failed else "not scored", (0.5, position),
-                        xycoords=("axes fraction", "data"), ha="center", va="center",
-                        color=_scores.LEAKY)  # fmt: skip
-    null_handles = _draw_nulls(ax, scores, metric, methods)
+            text = "failed in every fold" if failed else "not scored"
+            ax.text(0.5, position, text, ha="center", va="center", color=_scores.LEAKY,
+                    transform=ax.get_yaxis_transform())  # fmt: skip
+    if metric == "pcc":
+        _draw_nulls(ax, scores, methods)
     _draw_references(ax, rows, baseline)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
-    handles = [
-        *_marker_handles(markers),
-        *null_handles,
-        *_reference_handles(rows, baseline),
-    ]
-    ax.legend(handles=handles, loc="upper left", frameon=False, bbox_to_anchor=(1.09, 1),
-              fontsize="small", borderaxespad=0)  # fmt: skip
+    ax.legend(loc="upper left", bbox_to_anchor=(1.09, 1), frameon=False, fontsize="small",
+              borderaxespad=0)  # fmt: skip
     _describe(ax, scores, metric, wide)
-    _axes.save_figure(ax, save)
-    return ax
+    return _axes.finish(ax, save)
 
 
 def _describe(ax: Axes, scores: Scores, metric: str, wide: pd.DataFrame) -> None:
@@ -127,27 +113,28 @@ def _describe(ax: Axes, scores: Scores, metric: str, wide: pd.DataFrame) -> None
     label = _scores.record_of(metric).label
     ax.set_xlabel(f"{label}{note}{_scores.direction(metric)}")
     counts = [_scores.count(len(genes), "gene")] if per_gene else []
-    _scores.set_title(ax, scores, ", ".join([*counts, _scores.count(len(sections), "section")]))
+    counts.append(_scores.count(len(sections), "section"))
+    _scores.set_title(ax, ", ".join(counts), leaky=scores.leaky, loc="left")
     _scores.write_protocol(ax, scores)
 
 
-def _section_markers(wide: pd.DataFrame) -> dict[str, str]:
-    """Marker shape of each section."""
+def _section_markers(ax: Axes, wide: pd.DataFrame) -> dict[str, str]:
+    """Marker shape of each section, with an entry in the legend."""
     sections = list(dict.fromkeys(wide.index.get_level_values("section")))
-    shapes: Iterable[str] = _MARKERS if len(sections) <= len(_MARKERS) else "o" * len(sections)
-    return dict(zip(sections, shapes, strict=False))
+    if len(sections) <= len(_MARKERS):
+        markers = dict(zip(sections, _MARKERS, strict=False))
+        labels = {f"mean of {section}": shape for section, shape in markers.items()}
+    else:
+        markers = dict.fromkeys(sections, "o")
+        labels = {f"mean of one of {len(sections)} sections": "o"}
+    for label, shape in labels.items():
+        ax.plot([], [], shape, label=label, **_scores.SECTION_MARK)  # only for the legend
+    return markers
 
 
-def _color(scores: Scores, name: str) -> str:
-    if name in scores.methods:
-        return _scores.METHOD
-    return _scores.BASELINE if name in scores.baselines else _scores.REFERENCE
-
-
-def _draw_nulls(ax: Axes, scores: Scores, metric: str, methods: list[str]) -> list[Line2D]:
-    """Draw the nulls of every method below it, and give their legend entries."""
-    handles = []
-    for null, label, color, below in _NULLS.get(metric, ()):
+def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> None:
+    """Draw the nulls of every method below it."""
+    for null, label, color, below in _NULLS:
         if null not in scores.metrics:
             continue
         wide = scores.values(null)
@@ -159,20 +146,21 @@ def _draw_nulls(ax: Axes, scores: Scores, metric: str, methods: list[str]) -> li
                 ax.plot([low, high], [position + below] * 2, color=color, linewidth=1, alpha=0.7)
                 ax.plot(row.mean, position + below, "|", **look)
         label = f"{label}:\n5–95 % of genes, mean"
-        handles.append(Line2D([], [], linewidth=1, marker="|", label=label, **look))
-    return handles
+        ax.plot([], [], marker="|", linewidth=1, label=label, **look)
 
 
 def _draw_references(ax: Axes, rows: dict[str, ScoreRow], baseline: str | None) -> None:
     """Draw the baseline and the noise ceiling through all rows."""
     if baseline is not None:
+        label = f"{_scores.label_of(baseline)}: mean"
         ax.axvline(rows[baseline].mean, color=_scores.BASELINE, linestyle="--", linewidth=1,
-                   zorder=0.5)  # fmt: skip
+                   zorder=0.5, label=label)  # fmt: skip
     if NOISE_CEILING in rows:
-        ceiling = rows[NOISE_CEILING]
-        ax.axvspan(*np.percentile(ceiling.genes, [25, 75]), color=_scores.CEILING, alpha=0.13,
-                   linewidth=0, zorder=0)  # fmt: skip
-        ax.axvline(ceiling.mean, color=_scores.CEILING, linewidth=1, zorder=0.5)
+        mean, genes = rows[NOISE_CEILING].mean, rows[NOISE_CEILING].genes
+        ax.axvline(mean, color=_scores.CEILING, linewidth=1, zorder=0.5,
+                   label=f"noise ceiling: mean {mean:.2f}")  # fmt: skip
+        ax.axvspan(*np.percentile(genes, [25, 75]), color=_scores.CEILING, alpha=0.13, linewidth=0,
+                   zorder=0, label="noise ceiling:\nquartiles of genes")  # fmt: skip
 
 
 def _label(ax: Axes, rows: dict[str, ScoreRow], names: list[str], n_methods: int) -> None:
@@ -184,8 +172,8 @@ def _label(ax: Axes, rows: dict[str, ScoreRow], names: list[str], n_methods: int
         if name in rows:
             n = len(rows[name].sections)
             label += f"\n({n} of {n_sections} sections)" if n < n_sections else ""
-            ax.annotate(f"{rows[name].mean:.2f}", (1.015, position), va="center",
-                        xycoords=("axes fraction", "data"), fontsize="small")  # fmt: skip
+            ax.text(1.015, position, f"{rows[name].mean:.2f}", va="center", fontsize="small",
+                    transform=ax.get_yaxis_transform())  # fmt: skip
         labels.append(label)
     ax.annotate("mean", (1.015, 1), xycoords="axes fraction", xytext=(0, 3),
                 textcoords="offset points", fontsize="small", color="0.35")  # fmt: skip
@@ -193,29 +181,3 @@ def _label(ax: Axes, rows: dict[str, ScoreRow], names: list[str], n_methods: int
     if 0 < n_methods < len(names):
         ax.axhline(n_methods - 0.5, color="0.7", linewidth=0.6)
     ax.set_ylim(len(names) - 0.45, -0.6)
-
-
-def _marker_handles(markers: dict[str, str]) -> list[Line2D]:
-    """Legend entries of the sections."""
-    labels = {f"mean of {section}": shape for section, shape in markers.items()}
-    if len(set(markers.values())) < len(markers):
-        labels = {f"mean of one of {len(markers)} sections": "o"}
-    return [
-        Line2D([], [], marker=shape, markersize=4.5, label=label, color="white",
-               markeredgecolor="black", linestyle="none")
-        for label, shape in labels.items()
-    ]  # fmt: skip
-
-
-def _reference_handles(rows: dict[str, ScoreRow], baseline: str | None) -> list[Line2D | Patch]:
-    """Legend entries of the baseline and the noise ceiling."""
-    handles: list[Line2D | Patch] = []
-    if baseline is not None:
-        handles.append(Line2D([], [], color=_scores.BASELINE, linestyle="--", linewidth=1,
-                              label=f"{_scores.label_of(baseline)}: mean"))  # fmt: skip
-    if NOISE_CEILING in rows:
-        mean = f"noise ceiling: mean {rows[NOISE_CEILING].mean:.2f}"
-        handles.append(Line2D([], [], color=_scores.CEILING, linewidth=1, label=mean))
-        handles.append(Patch(facecolor=_scores.CEILING, alpha=0.13,
-                             label="noise ceiling:\nquartiles of genes"))  # fmt: skip
-    return handles

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import move_points
 from stpredict.pl._drawing import _axes, _section
-from stpredict.pl._drawing._style import SpotStyle
+from stpredict.pl._drawing._section import SpotStyle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,24 +46,19 @@ def realignment(
         Name of a section, or several; by default all that were realigned.
     cmap
         Colour map of the scores.
-    spot_size
-        Diameter of the spots in µm; by default the one stored with the shapes.
-    alpha
-        Opacity of the spots, from 0 to 1.
+    spot_size, alpha
+        Diameter of the spots in µm, by default as stored, and their opacity from 0 to 1.
     table_name
         Table of the spots.
-    axes
-        Axes to draw on, row by row; by default new ones.
-    save
-        File to save the figure to.
+    axes, save
+        Axes to draw on, row by row, by default new ones; file to save the figure to.
 
     Returns
     -------
     numpy.ndarray
         Array (n_sections, n_panels) of :class:`matplotlib.axes.Axes`, or (n_panels,) for a single
         section. The first panel shows the H&E with the spots before (dashed) and after (solid), in
-        µm. If the motion was estimated, the second shows the score of the coarse search by shift,
-        and the gain that was required to move the spots.
+        µm; the second, if the motion was estimated, the score by shift and the required gain.
 
     Raises
     ------
@@ -80,41 +74,35 @@ def realignment(
     >>> stp.settings.verbosity = 0
     >>> stp.pp.realign(sdata)
     >>> axes = stp.pl.realignment(sdata)
-    >>> stp.settings.verbosity = 1
     """
     style = SpotStyle(cmap=cmap, spot_size=spot_size, alpha=alpha)
     opened = open_table(sdata, table_name)
     records = recorded(opened.table, _keys.REALIGN)
-    names = _section.section_names(opened, section)
-    realigned = [name for name in names if name in records]
-    if not realigned or (section is not None and realigned != names):
-        missing = _validate.listing(name for name in names if name not in records)
-        raise KeyError(f"sections that were not realigned: {missing}: run stp.pp.realign first")
-    sections = [opened.section(name) for name in realigned]
-    before = [
-        move_points(
-            np.linalg.inv(np.asarray(records[part.name]["matrix"], dtype=float)), part.centers_um
+    sections = _section.sections_to_draw(opened, section)
+    missing = [part.name for part in sections if part.name not in records]
+    if len(missing) == len(sections) or (section is not None and missing):
+        raise KeyError(
+            f"sections that were not realigned: {_validate.listing(missing)}: "
+            "run stp.pp.realign first"
         )
+    sections = [part for part in sections if part.name in records]
+    before = [
+        move_points(np.linalg.inv(np.asarray(records[part.name]["matrix"], float)), part.centers_um)
         for part in sections
     ]
-    corners = [
-        _section.limits(part, points_um=points)
-        for part, points in zip(sections, before, strict=True)
-    ]
-    n_panels = 1 + any("surface" in records[name] for name in realigned)
+    corners = [_section.limits(*pair) for pair in zip(sections, before, strict=True)]
+    n_panels = 1 + any("surface" in records[part.name] for part in sections)
     grid = _axes.section_axes(axes, corners, n_panels, width=4.8)
-    for axes_of_row, part, points, within in zip(grid, sections, before, corners, strict=True):
-        _section.draw_image(axes_of_row[0], part, within)
-        _draw_motion(axes_of_row[0], part, points, style)
-        _section.frame(axes_of_row[0], within)
+    for (first, *others), part, points, within in zip(grid, sections, before, corners, strict=True):
+        _section.draw_images([first], [part], within)
+        _draw_motion(first, part, points, style)
         record = records[part.name]
-        for ax in axes_of_row[1:]:
+        for ax in others:
             if "surface" in record:
                 _draw_surface(ax, record, (part.centers_um - points).mean(axis=0), style)
             else:  # a given motion has no scores
                 ax.set_axis_off()
-    _axes.save_figure(grid, save)
-    return _axes.without_single_row(grid)
+    return _axes.finish(grid, save)
 
 
 def _draw_motion(ax: Axes, section: Section, before: NDArray[np.float64], style: SpotStyle) -> None:
@@ -124,16 +112,13 @@ def _draw_motion(ax: Axes, section: Section, before: NDArray[np.float64], style:
     if not distance.any():
         ax.set_title(f"{section.name}: not moved")
         return
-    spots = _section.draw_spots(
-        ax, section, style, edgecolors="tab:red", linestyles="dashed", **outline
-    )
-    spots.set_offsets(before)
+    outline |= {"edgecolors": "tab:red", "linestyles": "dashed"}
+    _section.draw_spots(ax, section, style, **outline).set_offsets(before)
     ax.set_title(f"{section.name}: moved by {np.median(distance):.0f} µm (median)")
-    handles = [
-        Line2D([], [], color="tab:red", linestyle="dashed", label="before"),
-        Line2D([], [], color="black", label="after"),
-    ]
-    ax.legend(handles=handles, loc="best")
+    # empty lines, because matplotlib has no legend entries for ellipses
+    ax.plot([], [], color="tab:red", linestyle="dashed", label="before")
+    ax.plot([], [], color="black", label="after")
+    ax.legend(loc="best")
 
 
 def _draw_surface(

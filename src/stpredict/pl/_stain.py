@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dask
-
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._panels import Panel, draw_panels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,17 +37,13 @@ def stain(
         Name of a section, or several; by default all.
     table_name
         Table of the spots.
-    axes
-        Axes to draw on, two per section; by default new ones.
-    save
-        File to save the figure to.
+    axes, save
+        Axes to draw on, two per section, by default new ones; file to save the figure to.
 
     Returns
     -------
     numpy.ndarray
-        Array (n_sections, 2) of :class:`matplotlib.axes.Axes`, or (2,) for a single section: left
-        the raw image, right the normalised one. Axes are in µm, with the origin at the upper left
-        of the image.
+        Axes in µm, (n_sections, 2), or (2,) for a single section: left raw, right normalised.
 
     Raises
     ------
@@ -65,25 +60,12 @@ def stain(
     (2, 2)
     """
     opened = open_table(sdata, table_name)
-    if not any(part.normalized for part in opened.normalized_sections):
-        raise ValueError(
-            "the stain of no section was normalised: run stp.pp.normalize_stain(sdata) first"
-        )
-    normalized = {part.name: part for part in opened.normalized_sections}
-    names = _section.section_names(opened, section)
-    corners = [_section.limits(opened.section(name)) for name in names]
-    grid = _axes.section_axes(axes, corners, 2, width=3.6)
-    for (left, right), name, within in zip(grid, names, corners, strict=True):
-        left.set_title(f"{name}: raw")
-        right.set_title(f"{name}: {'normalised' if normalized[name].normalized else 'unchanged'}")
-        pixels, extents = zip(
-            *(_section.crop(part, within) for part in (opened.section(name), normalized[name])),
-            strict=True,
-        )
-        # computed together, because the normalised image is computed from the raw one
-        arrays = dask.compute(*pixels)
-        for ax, array, extent in zip((left, right), arrays, extents, strict=True):
-            _section.draw_pixels(ax, array, extent)
-            _section.frame(ax, within)
-    _axes.save_figure(grid, save)
-    return _axes.without_single_row(grid)
+    raw = _section.sections_to_draw(opened, section)
+    normalized = _section.sections_to_draw(opened, section, normalized=True)
+    if opened.stain is None:
+        raise ValueError("no stain was normalised: run stp.pp.normalize_stain(sdata) first")
+    panels = []
+    for before, after in zip(raw, normalized, strict=True):
+        title = f"{after.name}: {'normalised' if after.normalized else 'unchanged'}"
+        panels.append([Panel(before, f"{before.name}: raw"), Panel(after, title)])
+    return _axes.finish(draw_panels(panels, _section.SpotStyle(), axes, width=3.6), save)

@@ -59,23 +59,20 @@ def tiles(
         Slot in ``obsm`` whose tiles are drawn; required if there are several.
     table_name
         Table of the spots.
-    axes
-        Axes to draw on, row by row; by default new ones.
-    save
-        File to save the figure to.
+    axes, save
+        Axes to draw on, row by row, by default new ones; file to save the figure to.
 
     Returns
     -------
     numpy.ndarray
-        Array (2 × n_sections, n) of :class:`matplotlib.axes.Axes`, or (2, n_spots) with ``spots``.
-        Axes are in µm, with the origin at the upper left of the image.
+        Axes in µm, (2 × n_sections, n), or (2, n_spots) with ``spots``.
 
     Raises
     ------
     KeyError
         If there is no such spot or embedding.
     ValueError
-        If there is no such section, there are several embeddings and none is named, ``n`` is not a
+        If there is no such section, one of several embeddings must be named, ``n`` is not a
         positive whole number, or the number of axes is wrong.
 
     Examples
@@ -86,33 +83,28 @@ def tiles(
     >>> stp.pp.embed(sdata, "texture", n_subtiles=3)
     >>> stp.pl.tiles(sdata, n=3).shape
     (2, 3)
-    >>> stp.settings.verbosity = 1
     """
     opened = open_table(sdata, table_name)
     step, _ = recorded_inputs(opened, embedding or _only_embedding(opened), neighbors=False)
     if step.tile_um is None or step.mpp is None:
         raise ValueError("the record of the embedding has no size of its tiles")
-    sections = opened.sections if step.stain is None else opened.normalized_sections
-    sections = _section.select(sections, _section.section_names(opened, section))
-    if spots is None:
-        blocks = [_evenly_spaced(part.rows, n) for part in sections]
-    else:
-        candidates = np.concatenate([part.rows for part in sections])
-        blocks = [_section.rows_of_spots(opened.table.obs_names, spots, candidates)]
-    grid = _axes.tile_axes(axes, 2 * len(blocks), max(map(len, blocks)), width=2.4)
-    pairs = _axes.tile_pairs(grid, blocks)
+    sections = _section.sections_to_draw(opened, section, normalized=step.stain is not None)
+    _validate.whole_number("n", n)
+    rows_by_section = [part.rows for part in sections]
+    blocks = [_evenly_spaced(rows, min(n, len(rows))) for rows in rows_by_section]
+    if spots is not None:
+        blocks = [_section.rows_of_spots(opened.table.obs_names, spots, rows_by_section)]
+    grid, pairs = _axes.tile_axes(axes, blocks, width=2.4)
     rows = [row for block in blocks for row in block]
     tile_px = max(1, round(step.tile_um / step.mpp))
-    for k, tile, extent in _section.read_tiles_of(
-        sections, rows, tile_um=step.tile_um, tile_px=tile_px
-    ):
+    drawn = _section.read_tiles_of(sections, rows, tile_um=step.tile_um, tile_px=tile_px)
+    for k, tile, extent in drawn:
         _draw_tile(pairs[k][0], tile, extent, step.n_subtiles or 1)
     for (above, below), row in zip(pairs, rows, strict=True):
         above.set_title(opened.table.obs_names[row])
         part = next(part for part in sections if row in part.rows)
         _draw_surroundings(below, opened, part, row, step.tile_um)
-    _axes.save_figure(grid, save)
-    return grid
+    return _axes.finish(grid, save)
 
 
 def _only_embedding(opened: SpotTable) -> str:
@@ -128,15 +120,12 @@ def _only_embedding(opened: SpotTable) -> str:
 
 
 def _evenly_spaced(rows: NDArray[np.intp], n: int) -> list[int]:
-    """At most n rows, each from the middle of one of n equal runs."""
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1: {n!r}")
-    n = min(n, len(rows))
-    return [int(rows[int((k + 0.5) * len(rows) / n)]) for k in range(n)]
+    """Rows from the middle of n equal runs."""
+    return rows[((np.arange(n) + 0.5) * len(rows) / n).astype(int)].tolist()
 
 
 def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_subtiles: int) -> None:
-    _section.draw_pixels(ax, tile, extent)
+    ax.imshow(tile.transpose(1, 2, 0), extent=extent)
     left, right, _, top = extent
     # as encoders split it: pixels that the division leaves over are cut off at both borders
     subtile_px = tile.shape[-1] // n_subtiles
@@ -151,24 +140,17 @@ def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_sub
 def _draw_surroundings(
     ax: Axes, opened: SpotTable, section: Section, row: int, tile_um: float
 ) -> None:
-    spot, neighbors = np.searchsorted(section.rows, row), _neighbors(opened, section, row)
+    """Draw the place of a tile, and the tiles of its neighbours if there is a graph."""
+    spot, neighbors = int(np.searchsorted(section.rows, row)), np.empty(0, dtype=np.intp)
+    if _keys.CONNECTIVITIES in opened.table.obsp:
+        neighbors = np.flatnonzero(np.isin(section.rows, opened.graph[[row]].indices))
     center = section.centers_um[spot]
     reach = np.abs(section.centers_um[neighbors] - center).max(initial=0) + tile_um / 2
     half = 1.05 * max(reach, _MIN_VIEW_TILES * tile_um / 2)
-    within = center - half, center + half
-    _section.draw_image(ax, section, within)
+    _section.draw_images([ax], [section], (center - half, center + half))
     squares = [(neighbor, _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
     for position, color, width in [*squares, (spot, _SPOT_COLOR, 2.0)]:
         corner = section.centers_um[position] - tile_um / 2
-        ax.add_patch(
-            Rectangle(corner, tile_um, tile_um, fill=False, edgecolor=color, linewidth=width)
-        )
-    _section.frame(ax, within)
+        square = Rectangle(corner, tile_um, tile_um, fill=False, edgecolor=color, linewidth=width)
+        ax.add_patch(square)
     ax.set_title(f"{len(neighbors)} neighbours" if len(neighbors) else "")
-
-
-def _neighbors(opened: SpotTable, section: Section, row: int) -> NDArray[np.intp]:
-    """Positions within the section of a spot's neighbours; none without a graph."""
-    if _keys.CONNECTIVITIES not in opened.table.obsp:
-        return np.empty(0, dtype=np.intp)
-    return np.flatnonzero(np.isin(section.rows, opened.graph[[row]].indices))

@@ -11,7 +11,7 @@ from stpredict._sdata._images import without_spots
 from stpredict._sdata._spot_table import open_table, require_spatialdata
 from stpredict._sdata._tissue import stored_tissue_mask
 from stpredict.pl._drawing import _axes, _section
-from stpredict.pl._drawing._style import SpotStyle
+from stpredict.pl._drawing._section import SpotStyle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,27 +52,20 @@ def tissue(
     section
         Name of a section or of an image, or several; by default all sections, or all images if
         there is no table.
-    cmap
-        Colour map of the spots.
-    vmin, vmax
-        Ends of their colour scale; by default 0 and 1.
-    spot_size
-        Diameter of the spots in µm; by default the one stored with the shapes.
-    alpha
-        Opacity of the spots, from 0 to 1.
+    cmap, vmin, vmax
+        Colour map of the spots, and ends of its scale; by default 0 and 1.
+    spot_size, alpha
+        Diameter of the spots in µm, by default as stored, and their opacity from 0 to 1.
     table_name
         Table of the spots.
-    ax
-        Axes to draw a single section on; by default new ones.
-    save
-        File to save the figure to.
+    ax, save
+        Axes to draw a single section on, by default new ones; file to save the figure to.
 
     Returns
     -------
     matplotlib.axes.Axes | numpy.ndarray
-        Axes in µm, with the origin at the upper left of the image; an array (n_sections,) for
-        several sections. Spots are coloured by ``obs["tissue_fraction"]``, or outlined if it is
-        unknown.
+        Axes in µm; an array (n_sections,) for several sections. Spots are coloured by
+        ``obs["tissue_fraction"]``, or outlined if it is unknown.
 
     Raises
     ------
@@ -89,37 +82,37 @@ def tissue(
     >>> stp.pp.detect_tissue(sdata)
     >>> stp.pl.tissue(sdata, section="S1").get_xlabel()
     'µm'
-    >>> stp.settings.verbosity = 1
     """
     require_spatialdata(sdata)
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     table = sdata.tables.get(table_name)
     sections = _sections_and_images(sdata, table_name, section)
     masks = [stored_tissue_mask(sdata, part.image, part.shape_yx) for part in sections]
-    pairs = [(part, mask) for part, mask in zip(sections, masks, strict=True) if mask is not None]
-    if not pairs or (section is not None and len(pairs) < len(sections)):
-        missing = [
-            _keys.tissue(part.image)
-            for part, mask in zip(sections, masks, strict=True)
-            if mask is None
-        ]
+    missing = [
+        _keys.tissue(part.image) for part, mask in zip(sections, masks, strict=True) if mask is None
+    ]
+    if len(missing) == len(sections) or (section is not None and missing):
         raise KeyError(
             f"no labels {_validate.listing(map(repr, missing))}; labels: "
             f"{_validate.listing(sdata.labels)}: run stp.pp.detect_tissue first"
         )
-    corners = [
-        _section.limits(part, points_um=_mask_corners(mask) * part.mpp) for part, mask in pairs
-    ]
+    pairs = [(part, mask) for part, mask in zip(sections, masks, strict=True) if mask is not None]
+    corners = [_section.limits(part, _mask_corners(mask) * part.mpp) for part, mask in pairs]
     grid = _axes.section_axes(ax, corners, 1, width=6.0)[:, 0]
     for panel, (part, mask), within in zip(grid, pairs, corners, strict=True):
-        _section.draw_image(panel, part, within)
-        _draw_outline(panel, mask, part.mpp)
+        _section.draw_images([panel], [part], within)
+        # padded with glass, so that outlines are closed where tissue meets the border of the image
+        padded = np.pad(mask.mask, 1).astype(float)
+        x, y = (
+            (np.arange(size) - 0.5) * scale * part.mpp
+            for size, scale in zip(padded.shape[::-1], mask.scale, strict=True)
+        )
+        panel.contour(x, y, padded, levels=[0.5], colors=_OUTLINE_COLOR, linewidths=1.2)
         if len(part.rows):
             _draw_fractions(panel, part, table, style)
-        _section.frame(panel, within)
         area = mask.mask.mean() * np.prod(np.array(part.shape_yx) * part.mpp / 1000)
         panel.set_title(f"{part.name}: {area:.2g} mm² of tissue")
-    _axes.save_figure(grid, save)
+    grid = _axes.finish(grid, save)
     return grid[0] if len(grid) == 1 else grid
 
 
@@ -131,7 +124,7 @@ def _sections_and_images(
     if section is None and sections:
         return sections
     images = list(sdata.images)
-    names = [section] if isinstance(section, str) else images if section is None else list(section)
+    names = images if section is None else [section] if isinstance(section, str) else section
     selected = []
     for name in names:
         matching = [part for part in sections if name in (part.name, part.image)]
@@ -147,32 +140,18 @@ def _sections_and_images(
 
 def _mask_corners(mask: TissueMask) -> NDArray[np.float64]:
     """Upper left and lower right corner of the tissue, in pixels of the image's finest level."""
-    rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return np.empty((0, 2))
-    ends = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]])
-    return np.asarray(ends * np.array(mask.scale))
-
-
-def _draw_outline(ax: Axes, mask: TissueMask, mpp: float) -> None:
-    # padded with glass, so that outlines are closed where tissue meets the border of the image
-    value = np.pad(mask.mask, 1).astype(float)
-    y, x = (
-        (np.arange(size) - 0.5) * scale * mpp
-        for size, scale in zip(value.shape, mask.scale[::-1], strict=True)
-    )
-    ax.contour(x, y, value, levels=[0.5], colors=_OUTLINE_COLOR, linewidths=1.2)
+    y, x = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
+    ends = [[x[0], y[0]], [x[-1] + 1, y[-1] + 1]] if len(y) else np.empty((0, 2))
+    return np.asarray(ends) * mask.scale
 
 
 def _draw_fractions(ax: Axes, section: Section, table: AnnData, style: SpotStyle) -> None:
     """Draw spots coloured by their share of tissue, or outlined if it is unknown."""
-    fraction = np.full(len(section.rows), np.nan)
-    if _keys.TISSUE_FRACTION in table.obs:
-        fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float)[section.rows]
-    if np.isnan(fraction).any():
-        _section.draw_spots(
-            ax, section, style, facecolors="none", edgecolors="black", linewidths=0.6
-        )
+    column = table.obs.get(_keys.TISSUE_FRACTION)
+    fraction = None if column is None else column.to_numpy(dtype=float)[section.rows]
+    if fraction is None or np.isnan(fraction).any():
+        outline = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6}
+        _section.draw_spots(ax, section, style, **outline)
         return
     spots = _section.draw_spots(ax, section, style, fraction, style.norm(0, 1), linewidths=0)
     _axes.draw_color_bar(ax, spots, "tissue under the spot (share)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,6 @@ from scipy.spatial import cKDTree
 
 from stpredict.pl._drawing import _section
 from stpredict.report import _tables
-from stpredict.report._figure import webp_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +41,7 @@ class SectionPicture:
     """Picture of a section, and its spots in the pixels of the picture."""
 
     name: str
-    picture: str
+    picture: str  # data URI
     width: int
     height: int
     x: list[float]
@@ -52,27 +51,13 @@ class SectionPicture:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps that the page draws.
-
-    Attributes
-    ----------
-    sections
-        Pictures of the sections.
-    methods
-        Methods and baselines whose predictions are drawn, after the measured values.
-    genes
-        Genes that are drawn.
-    scales
-        Low and high end of the colours, by gene and section.
-    values
-        Bytes of each gene in base64: by section, then measured values and methods, then spots.
-    """
+    """Maps that the page draws."""
 
     sections: list[SectionPicture]
-    methods: list[str]
+    methods: list[str]  # methods and baselines that are drawn after the measured values
     genes: list[str]
-    scales: list[list[list[float]]]
-    values: list[str]
+    scales: list[list[list[float]]]  # low and high end of the colours, by gene and section
+    values: list[str]  # base64 by gene; by section, then measured values and methods, then spots
 
 
 def draw_maps(spots: SpotTable, scores: Scores, genes: Sequence[str] | None) -> Maps:
@@ -86,28 +71,24 @@ def draw_maps(spots: SpotTable, scores: Scores, genes: Sequence[str] | None) -> 
     layers = [table.X, *(table.layers[name] for name in methods)]
     parts, scales = [], []
     for section in spots.sections:
-        series = np.stack([_dense_block(layer, section.rows, columns) for layer in layers])
-        levels, low, high = quantize(series)
+        blocks = [layer[section.rows][:, columns] for layer in layers]
+        series = np.stack([block.toarray() if sp.issparse(block) else block for block in blocks])
+        levels, low, high = quantize(series.astype(np.float32))
         parts.append(levels.reshape(-1, len(columns)))
         scales.append(np.column_stack([low, high]))
     values = np.concatenate(parts).T
+    # four digits keep the page small
+    rounded = [
+        [[float(f"{end:.4g}") for end in ends] for ends in gene]
+        for gene in zip(*scales, strict=True)
+    ]
     return Maps(
         sections=[section_picture(section) for section in spots.sections],
         methods=methods,
         genes=[str(gene) for gene in genes],
-        scales=[
-            [[float(f"{end:.4g}") for end in ends] for ends in gene]
-            for gene in zip(*scales, strict=True)
-        ],
+        scales=rounded,
         values=[base64.b64encode(row.tobytes()).decode() for row in values],
     )
-
-
-def _dense_block(
-    layer: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    block = layer[rows][:, columns]
-    return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
 
 
 def quantize(
@@ -146,15 +127,8 @@ def section_picture(section: Section) -> SectionPicture:
     radius = np.maximum(section.radius_um * scale.mean(), _MIN_RADIUS * _spot_distance(centers))
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=78, method=6)
-    return SectionPicture(
-        name=section.name,
-        picture=webp_uri(buffer),
-        width=picture.width,
-        height=picture.height,
-        x=x,
-        y=y,
-        radius=radius.round(2).tolist(),
-    )
+    uri = webp_uri(buffer)
+    return SectionPicture(section.name, uri, *picture.size, x, y, radius.round(2).tolist())
 
 
 def _spot_distance(centers: NDArray[np.float64]) -> float:
@@ -162,3 +136,8 @@ def _spot_distance(centers: NDArray[np.float64]) -> float:
     if len(centers) < 2:
         return 0.0
     return float(np.median(cKDTree(centers).query(centers, k=2)[0][:, 1]))
+
+
+def webp_uri(buffer: io.BytesIO) -> str:
+    """Data URI of a WebP image."""
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

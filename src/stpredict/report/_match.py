@@ -51,7 +51,7 @@ def _require_same(what: str, scored: Iterable[object], stored: Iterable[object])
 
 def _require_subset(what: str, scored: Iterable[str], stored: Iterable[str]) -> None:
     stored = list(stored)
-    if absent := [name for name in scored if name not in set(stored)]:
+    if absent := [name for name in scored if name not in stored]:
         raise ValueError(_message(what, absent, stored))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from stpredict.report import _figure, _maps, _tables, _words
+from stpredict.pl import metrics
+from stpredict.report import _maps, _tables, _words
 from stpredict.results import PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def render(scores: Scores, maps: Maps, reliable: pd.DataFrame | None) -> str:
         scores=scores,
         protocol=scores.protocol,
         facts=_words.facts(scores),
-        figure=_figure.methods_figure(scores),
+        figure=_methods_figure(scores),
         summary=_tables.summary(scores),
         differences=_tables.differences(scores),
         by_section=_tables.by_section(scores),
@@ -61,6 +64,17 @@ def render(scores: Scores, maps: Maps, reliable: pd.DataFrame | None) -> str:
         n_drawn=len(maps.genes),
         data=_data(scores, maps, [row.name for row in genes.rows], reliable),
     )
+
+
+def _methods_figure(scores: Scores) -> str:
+    """`pl.metrics` as a data URI."""
+    n_rows = scores.values("pcc").shape[1]
+    # a figure outside pyplot, which no session shows and which needs no display
+    figure = Figure(figsize=(7.5, 1.6 + 0.5 * n_rows), layout="constrained")
+    metrics(scores, ax=figure.subplots())
+    buffer, lossless = io.BytesIO(), {"lossless": True}
+    figure.savefig(buffer, format="webp", dpi=160, bbox_inches="tight", pil_kwargs=lossless)
+    return _maps.webp_uri(buffer)
 
 
 def _source(name: str) -> str:
@@ -81,13 +95,10 @@ def _data(
     return {
         "genes": genes,
         "sections": sections,
-        "spots": [
-            {"x": section.x, "y": section.y, "radius": section.radius} for section in maps.sections
-        ],
+        "spots": [{"x": part.x, "y": part.y, "radius": part.radius} for part in maps.sections],
         "colors": base64.b64encode(np.ascontiguousarray(colors[:, :3]).tobytes()).decode(),
         "maps": {
-            gene: [scale, values]
-            for gene, scale, values in zip(maps.genes, maps.scales, maps.values, strict=True)
+            gene: pair for gene, *pair in zip(maps.genes, maps.scales, maps.values, strict=True)
         },
         # rows of the scores of a gene; map is the index of the method's panel
         "rows": [
@@ -100,14 +111,9 @@ def _data(
             for name in pcc
         ],
         "pcc": pcc,
-        "reliable": {}
-        if reliable is None
-        else {name: reliable.loc[genes, name].astype(int).tolist() for name in reliable},
+        "reliable": {} if reliable is None else reliable.loc[genes].astype(int).to_dict("list"),
         "nulls": {
-            label: _tables.per_section(scores, metric, genes, sections)
-            for label, metric in (
-                ("spatial null", PCC_SPATIAL_NULL),
-                ("shuffled", PCC_SHUFFLED),
-            )
+            "spatial null": _tables.per_section(scores, PCC_SPATIAL_NULL, genes, sections),
+            "shuffled": _tables.per_section(scores, PCC_SHUFFLED, genes, sections),
         },
     }

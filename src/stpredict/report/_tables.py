@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from stpredict import _keys, results, uncertainty
 from stpredict.pl._drawing._scores import record_of
 from stpredict.report import _words
-from stpredict.results import (
-    NEIGHBOR_MEAN,
-    NOISE_CEILING,
-    PCC_SHUFFLED,
-    PCC_SPATIAL_NULL,
-    TRAINING_MEAN,
-)
+from stpredict.results import PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict.results import Scores
 
 _DASH = "–"
@@ -67,7 +63,7 @@ def summary(scores: Scores) -> Table:
         else:
             cells = [Cell("failed"), *(Cell(_DASH) for _ in names[1:]), Cell(f"0 of {n_sections}")]
         rows.append(_method_row(scores, method, cells))
-    columns = [_words.metric_words(name) for name in names]
+    columns = [(record_of(name).label, record_of(name).description) for name in names]
     return Table([*columns, ("sections", "Number of scored sections.")], rows)
 
 
@@ -88,24 +84,20 @@ def by_section(scores: Scores) -> Table:
 
 def differences(scores: Scores) -> list[str]:
     """Differences of each method from the baselines, one sentence each."""
-    scored = list(scores.values("pcc"))
-    pairs = [
-        (method, baseline)
-        for method in scores.methods
-        for baseline in scores.baselines
-        if {method, baseline} <= set(scored)
-    ]
+    pcc = scores.values("pcc")
     return [
         str(scores.compare(method, baseline))
-        for method, baseline in pairs
-        if scores.values("pcc", methods=[method, baseline]).notna().all(axis=1).any()
+        for method in scores.methods
+        for baseline in scores.baselines
+        # only where some gene has both
+        if {method, baseline} <= set(pcc) and pcc[[method, baseline]].notna().all(axis=1).any()
     ]
 
 
 def genes(scores: Scores, reliable: pd.DataFrame | None) -> Table:
     """Mean PCC over sections, one row per gene, sorted by the first method."""
     frame = gene_scores(scores)
-    columns = [(_words.method_label(name), _words.method_note(name)) for name in frame]
+    columns = [(_words.method_label(name), _words.NOTES.get(name, "")) for name in frame]
     if PCC_SPATIAL_NULL in frame:
         columns[-1] = ("spatial null", "Highest spatial null of all methods.")
     if reliable is not None:
@@ -121,14 +113,12 @@ def genes(scores: Scores, reliable: pd.DataFrame | None) -> Table:
 
 def gene_scores(scores: Scores) -> pd.DataFrame:
     """Mean PCC over sections: genes by methods, baselines, ceiling and highest spatial null."""
-    frame = _by_gene(scores, "pcc").drop(columns=[TRAINING_MEAN, NEIGHBOR_MEAN], errors="ignore")
+    frame = scores.values("pcc").groupby("gene", sort=False).mean()
+    frame = frame.drop(columns=[results.TRAINING_MEAN, results.NEIGHBOR_MEAN], errors="ignore")
     if PCC_SPATIAL_NULL in scores.metrics:
-        frame[PCC_SPATIAL_NULL] = _by_gene(scores, PCC_SPATIAL_NULL).max(axis=1)
+        nulls = scores.values(PCC_SPATIAL_NULL).groupby("gene", sort=False).mean()
+        frame[PCC_SPATIAL_NULL] = nulls.max(axis=1)
     return frame.sort_values(frame.columns[0], ascending=False, kind="stable")
-
-
-def _by_gene(scores: Scores, metric: str) -> pd.DataFrame:
-    return scores.values(metric).groupby("gene", sort=False).mean()
 
 
 def per_section(
@@ -145,11 +135,26 @@ def per_section(
     }
 
 
+def reliable_genes(spots: SpotTable, scores: Scores) -> pd.DataFrame | None:
+    """Genes that each method predicts reliably, bool; None if the split leaks or has one fold."""
+    table = spots.table
+    folds = table.obs[_keys.FOLD].astype(str).to_numpy()
+    if scores.leaky or len(set(folds)) < 2:
+        return None
+    reliable = {}
+    for name in scores.methods:
+        measured, predicted = np.asarray(table.X), np.asarray(table.layers[name])
+        reliable[name] = uncertainty.reliable(
+            measured, predicted, spots.positions_um, sections=spots.section_of_row, groups=folds
+        ).reliable
+    return pd.DataFrame(reliable, index=table.var_names)
+
+
 def kind_of(scores: Scores, method: str) -> Literal["method", "reference", "ceiling"]:
     """Kind of a row; baselines are shown like references."""
     if method in scores.methods:
         return "method"
-    return "ceiling" if method == NOISE_CEILING else "reference"
+    return "ceiling" if method == results.NOISE_CEILING else "reference"
 
 
 def _failed_sections(scores: Scores) -> set[tuple[str, str]]:
@@ -164,7 +169,7 @@ def _failed_sections(scores: Scores) -> set[tuple[str, str]]:
 
 
 def _method_row(scores: Scores, method: str, cells: list[Cell]) -> Row:
-    label, note = _words.method_label(method), _words.method_note(method)
+    label, note = _words.method_label(method), _words.NOTES.get(method, "")
     return Row(label, cells, kind_of(scores, method), note)
 
 

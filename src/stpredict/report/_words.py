@@ -8,9 +8,10 @@ from stpredict.pl._drawing import _scores
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
 if TYPE_CHECKING:
-    from stpredict.results import Protocol, Scores
+    from stpredict.results import Scores
 
-_NOTES = {
+#: Notes on baselines and references.
+NOTES = {
     TRAINING_MEAN: "Reference: every spot gets the mean of the training rows.",
     TUNED_RIDGE: "Baseline: ridge regression on the same embedding, with tuned alpha.",
     NEIGHBOR_MEAN: "Reference: every spot gets the mean of its measured neighbours.",
@@ -23,23 +24,16 @@ def method_label(name: str) -> str:
     return " ".join(_scores.label_of(name).split())
 
 
-def method_note(name: str) -> str:
-    """Note on a baseline or reference; empty for methods."""
-    return _NOTES.get(name, "")
-
-
-def metric_words(name: str) -> tuple[str, str]:
-    """Label and description of a metric."""
-    record = _scores.record_of(name)
-    return record.label, record.description
-
-
 def facts(scores: Scores) -> dict[str, str]:
     """Conditions of the cross-validation, by label; unknown ones are left out."""
     protocol = scores.protocol
     values = {
         "left out": protocol.group_kind,
-        "folds": _folds(protocol),
+        "folds": "; ".join(
+            # groups that a fold left out are named if they differ from the fold
+            name if groups == (name,) else f"{name}: {', '.join(groups)}"
+            for name, groups in protocol.folds.items()
+        ),
         "layer": protocol.layer or "X",
         "units": protocol.units,
         "spots": f"{protocol.n_spots:,}",
@@ -48,11 +42,3 @@ def facts(scores: Scores) -> dict[str, str]:
         "versions": ", ".join(f"{name}: {value}" for name, value in protocol.versions.items()),
     }
     return {label: value for label, value in values.items() if value}
-
-
-def _folds(protocol: Protocol) -> str:
-    """Folds with the groups that they left out, if these have other names."""
-    return "; ".join(
-        name if groups == (name,) else f"{name}: {', '.join(groups)}"
-        for name, groups in protocol.folds.items()
-    )

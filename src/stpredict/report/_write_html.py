@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._log import info
-from stpredict.report import _maps, _page
+from stpredict.report import _maps, _page, _tables
 from stpredict.report._match import open_out_of_fold
-from stpredict.report._reliable import reliable_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +31,10 @@ def write_html(
 ) -> None:
     """Write the results of a cross-validation as one HTML page.
 
-    The page has the protocol, the scores of all methods with their nulls, baselines and noise
-    ceiling, by section and by gene, and the failures. The table of genes can be sorted and
-    searched; a selected gene is drawn on the tissue, as measured and as predicted out of fold, on
-    one colour scale. `uncertainty.reliable` decides on which genes a method is reliable. If the
-    split leaks, every score is marked LEAKY.
-
-    The file contains all images, scores and predictions, and needs no network.
+    The page has the protocol, the scores with nulls, baselines and noise ceiling, by section and by
+    gene, and the failures. A selected gene is drawn on the tissue, as measured and as predicted out
+    of fold. `uncertainty.reliable` decides on which genes a method is reliable. If the split leaks,
+    every score is marked LEAKY. The file contains all images and values, and needs no network.
 
     Parameters
     ----------
@@ -47,15 +43,12 @@ def write_html(
     scores
         Scores of `tl.cross_validate`.
     path
-        File to write, such as ``"report.html"``. An existing report is replaced once the new one is
-        complete.
+        File to write; an existing report is replaced once the new one is complete.
     genes
         Genes to draw on the tissue; by default all, or the best predicted ones if all would take
         more than 24 MiB. The table always lists all genes.
-    table_name
-        Table that was cross-validated.
-    key
-        Table with the out-of-fold predictions.
+    table_name, key
+        Table that was cross-validated, and table with the out-of-fold predictions.
 
     Raises
     ------
@@ -65,11 +58,10 @@ def write_html(
     KeyError
         If there is no such table, or no such gene in it.
     ValueError
-        If the table is of another cross-validation than the scores, or ``genes`` is empty.
-    FileNotFoundError
-        If the folder of the file does not exist.
-    FileExistsError
-        If the file exists and is not a report.
+        If the table is of another cross-validation than the scores, or ``genes`` is empty or has a
+        gene twice.
+    FileNotFoundError, FileExistsError
+        If the folder does not exist, or the file exists and is not a report.
 
     Examples
     --------
@@ -87,18 +79,14 @@ def write_html(
     >>> stp.report.write_html(sdata, scores, path)
     >>> path.exists()
     True
-    >>> stp.settings.verbosity = 1
     """
     spots = open_out_of_fold(sdata, scores, table_name, key)
-    if isinstance(genes, str):
-        raise TypeError(f"genes={genes!r} is one name; pass a list: [{genes!r}]")
     if genes is not None:
-        if len(genes) == 0:
-            raise ValueError("genes is empty; leave it out to draw all genes")
-        _validate.present(list(genes), spots.table.var_names)
+        genes = _validate.name_list("genes", genes)
+        _validate.present(genes, spots.table.var_names)
     path = _writable(path)
     maps = _maps.draw_maps(spots, scores, genes)
-    text = _page.render(scores, maps, reliable_genes(spots, scores))
+    text = _page.render(scores, maps, _tables.reliable_genes(spots, scores))
     _write_atomically(path, text)
     info(
         f"{path}: {len(text.encode()) / 2**20:.1f} MiB, {spots.table.n_vars} genes, "

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict.pl._drawing import _axes, _section
+from stpredict.pl._drawing._panels import Panel, draw_panels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
     import scipy.sparse as sp
-    from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
-    from stpredict.pl._drawing._style import SpotStyle
+    from stpredict.pl._drawing._axes import AxesLike
+    from stpredict.pl._drawing._section import SpotStyle
 
 #: Percentile of the absolute contributions at which colours end, so that single pixels do not
 #: stretch the scale.
@@ -28,41 +29,22 @@ _SCALE_PERCENTILE = 99.5
 
 @dataclass(frozen=True, eq=False)
 class Attributions:
-    """What `tl.attribute` wrote for a gene.
-
-    Attributes
-    ----------
-    gene, units
-        Name of the gene, and the units of its prediction.
-    obs_names, rows
-        Names of the spots, and whether they were attributed, (n_obs,) bool.
-    shares
-        For models on embeddings, a column per part of the context; for models on pixels, maps,
-        (n_obs, tile_px²) CSR.
-    neighbor_shares
-        Contribution of each neighbour (columns) of each spot (rows), (n_obs, n_obs) CSR, or None.
-    tile_um, tile_px
-        Side of the tiles; None for models on embeddings.
-    normalized
-        Whether the images are those of `pp.normalize_stain`.
-    """
+    """What `tl.attribute` wrote for a gene."""
 
     gene: str
-    units: str
+    label: str  # of the colour bar, with the units of the prediction
     obs_names: pd.Index
-    rows: NDArray[np.bool_]
+    rows: NDArray[np.bool_]  # (n_obs,) spots that were attributed
+    # a column per part of the context; for models on pixels, maps, (n_obs, tile_px²) CSR
     shares: pd.DataFrame | sp.csr_matrix
-    neighbor_shares: sp.csr_matrix | None
-    tile_um: float | None
+    neighbor_shares: sp.csr_matrix | None  # (n_obs, n_obs): neighbours (columns) of spots (rows)
+    tile_um: float | None  # None for models on embeddings
     tile_px: int | None
-    normalized: bool
+    normalized: bool  # whether the images are those of `pp.normalize_stain`
 
 
 def draw_context(
-    attributions: Attributions,
-    sections: Sequence[Section],
-    style: SpotStyle,
-    axes: Sequence[Axes] | NDArray[Any] | None,
+    attributions: Attributions, sections: Sequence[Section], style: SpotStyle, axes: AxesLike
 ) -> NDArray[Any]:
     """Draw spots coloured by the contribution of each part of the context."""
     shares = attributions.shares
@@ -72,23 +54,22 @@ def draw_context(
         parts["sub-tiles"] = shares[subtiles].sum(axis=1, skipna=False).to_numpy()
     if "neighbors" in shares:
         parts["neighbours"] = shares["neighbors"].to_numpy()
-    corners = [_section.limits(section) for section in sections]
-    grid = _axes.section_axes(axes, corners, 1 + len(parts))
     drawn_rows = np.concatenate([section.rows for section in sections])
     norm = _symmetric_norm(style, *(values[drawn_rows] for values in parts.values()))
-    for axes_of_row, section, within in zip(grid, sections, corners, strict=True):
-        _section.draw_image(axes_of_row[0], section, within)
-        axes_of_row[0].set_title(f"{section.name}: H&E")
-        size = {name: np.nanmean(np.abs(values[section.rows])) for name, values in parts.items()}
-        for ax, (name, values) in zip(axes_of_row[1:], parts.items(), strict=True):
-            artist = _section.draw_spots(ax, section, style, values[section.rows], norm)
-            percentage = size[name] / (sum(size.values()) or 1)
-            ax.set_title(f"{attributions.gene}: {name} ({percentage:.0%})")
-            ax.set_facecolor("0.85")  # contributions near 0 are white
-        for ax in axes_of_row:
-            _section.frame(ax, within)
-        _draw_color_bar(axes_of_row[-1], artist, attributions)
-    return _axes.without_single_row(grid)
+    rows = []
+    for section in sections:
+        row = [Panel(section, f"{section.name}: H&E")]
+        values_of_parts = [values[section.rows] for values in parts.values()]
+        sizes = np.nanmean(np.abs(values_of_parts), axis=1)
+        percentages = sizes / (sizes.sum() or 1)
+        for name, values, percentage in zip(parts, values_of_parts, percentages, strict=True):
+            title = f"{attributions.gene}: {name} ({percentage:.0%})"
+            row.append(Panel(section, title, values, norm, attributions.label, style.cmap))
+        rows.append(row)
+    grid = draw_panels(rows, style, axes)
+    for ax in grid[:, 1:].flat:
+        ax.set_facecolor("0.85")  # contributions near 0 are white
+    return grid
 
 
 def draw_neighborhoods(
@@ -96,32 +77,30 @@ def draw_neighborhoods(
     sections: Sequence[Section],
     rows: Sequence[int],
     style: SpotStyle,
-    axes: Sequence[Axes] | NDArray[Any] | None,
+    axes: AxesLike,
 ) -> NDArray[Any]:
     """Draw some spots with their neighbours, each coloured by its contribution."""
-    located = [next(part for part in sections if row in part.rows) for row in rows]
-    spots = [int(np.searchsorted(part.rows, row)) for part, row in zip(located, rows, strict=True)]
-    shares = [_around(attributions, part, row) for part, row in zip(located, rows, strict=True)]
+    spots = []
+    for row in rows:
+        section = next(section for section in sections if row in section.rows)
+        center = section.centers_um[section.rows == row][0]
+        spots.append((row, section, center, _around(attributions, section, row)))
     # all panels have the size that the widest neighbourhood needs
-    margin = 3 * max(part.radius_um.max() for part in located)
-    half = margin + max(
-        np.abs(part.centers_um[~np.isnan(values)] - part.centers_um[spot]).max()
-        for part, spot, values in zip(located, spots, shares, strict=True)
+    half = 3 * max(section.radius_um.max() for _, section, _, _ in spots) + max(
+        np.abs(section.centers_um[~np.isnan(values)] - center).max()
+        for _, section, center, values in spots
     )
-    square = np.zeros(2), np.ones(2)
-    (grid,) = _axes.section_axes(axes, [square], len(rows))
-    norm = _symmetric_norm(style, *shares)
-    for ax, row, part, spot, values in zip(grid, rows, located, spots, shares, strict=True):
-        within = part.centers_um[spot] - half, part.centers_um[spot] + half
-        _section.draw_image(ax, part, within)
-        widths = np.where(np.isnan(values), 0, np.where(np.arange(len(values)) == spot, 2, 0.8))
-        artist = _section.draw_spots(
-            ax, part, style, values, norm, edgecolors="black", linewidths=widths
-        )
-        _section.frame(ax, within)
+    grid = _axes.section_axes(axes, [(np.zeros(2), np.ones(2))], len(rows))
+    norm = _symmetric_norm(style, *(values for *_, values in spots))
+    for ax, (row, section, center, values) in zip(grid[0], spots, strict=True):
+        _section.draw_images([ax], [section], (center - half, center + half))
+        # the spot itself has a wide outline, spots without a contribution have none
+        widths = np.where(np.isnan(values), 0, np.where(section.rows == row, 2, 0.8))
+        outline = {"edgecolors": "black", "linewidths": widths}
+        artist = _section.draw_spots(ax, section, style, values, norm, **outline)
         ax.set_title(f"{attributions.gene}: {attributions.obs_names[row]}")
-    _draw_color_bar(grid[-1], artist, attributions)
-    return np.asarray(grid)
+    _axes.draw_color_bar(grid[0, -1], artist, attributions.label, extend="both", extendfrac=0.03)
+    return grid
 
 
 def draw_tiles(
@@ -129,28 +108,27 @@ def draw_tiles(
     sections: Sequence[Section],
     blocks: Sequence[Sequence[int]],
     style: SpotStyle,
-    axes: Sequence[Axes] | NDArray[Any] | None,
+    axes: AxesLike,
 ) -> NDArray[Any]:
     """Draw tiles, and below them the contribution of their pixels; two rows of axes per block."""
     tile_um, tile_px = float(attributions.tile_um or 0), int(attributions.tile_px or 0)
-    rows = np.concatenate(blocks)
+    rows = [row for block in blocks for row in block]
     maps = attributions.shares[rows].toarray().reshape(len(rows), tile_px, tile_px)
     norm = _symmetric_norm(style, maps)
-    grid = _axes.tile_axes(axes, 2 * len(blocks), max(map(len, blocks)))
-    pairs = _axes.tile_pairs(grid, blocks)
+    grid, pairs = _axes.tile_axes(axes, blocks)
     tiles = _section.read_tiles_of(sections, rows, tile_um=tile_um, tile_px=tile_px)
     for k, tile, extent in tiles:
         above, below = pairs[k]
-        _section.draw_pixels(above, tile, extent)
+        above.imshow(tile.transpose(1, 2, 0), extent=extent)
         above.set_title(attributions.obs_names[rows[k]])
         below.imshow(tile.mean(0), extent=extent, cmap="gray", vmin=-255, vmax=255)
         # pixels that contribute nothing are transparent
         opacity = style.alpha * np.clip(np.abs(maps[k]) / norm.vmax, 0, 1)
         artist = below.imshow(maps[k], extent=extent, cmap=style.cmap, norm=norm, alpha=opacity)
-        below.set_title(f"{attributions.gene}: {maps[k].sum():+.2f}")
-        below.set_xlabel("µm")
+        below.set(title=f"{attributions.gene}: {maps[k].sum():+.2f}", xlabel="µm")
     widest = int(np.argmax([len(block) for block in blocks]))
-    _draw_color_bar(grid[2 * widest + 1, -1], artist, attributions)
+    last = grid[2 * widest + 1, -1]
+    _axes.draw_color_bar(last, artist, attributions.label, extend="both", extendfrac=0.03)
     return grid
 
 
@@ -169,8 +147,3 @@ def _symmetric_norm(style: SpotStyle, *values: NDArray[np.floating]) -> Normaliz
     sizes = np.abs(np.concatenate([np.ravel(part) for part in values]))
     end = float(np.nanpercentile(sizes, _SCALE_PERCENTILE)) or float(np.nanmax(sizes)) or 1.0
     return style.norm(-end, end)
-
-
-def _draw_color_bar(ax: Axes, artist: Any, attributions: Attributions) -> None:
-    label = f"contribution to the prediction\n({attributions.units})"
-    _axes.draw_color_bar(ax, artist, label, extend="both", extendfrac=0.03)

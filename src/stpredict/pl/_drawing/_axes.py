@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,78 +16,63 @@ if TYPE_CHECKING:
 
     #: Low and high corner of what is shown, each (x, y) in µm.
     Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
+    #: Axes of the caller, row by row; None for new ones.
+    AxesLike = Axes | Sequence[Axes] | NDArray[Any] | None
+
+AxesType = TypeVar("AxesType", "Axes", "NDArray[Any]")
 
 _SAVE_DPI = 150
 
 
+def axes_grid(
+    axes: AxesLike, figsize: tuple[float, float], shape: tuple[int, int], **options: Any
+) -> NDArray[Any]:
+    """Axes of the caller, whose number must match, or those of a new figure, in a shape."""
+    if axes is None:
+        options = {"layout": "constrained", "squeeze": False, **options}
+        return np.asarray(plt.subplots(*shape, figsize=figsize, **options)[1])
+    grid = np.asarray(axes)
+    if grid.size != np.prod(shape):
+        raise ValueError(f"{np.prod(shape)} axes are needed, {grid.size} given")
+    return grid.reshape(shape)
+
+
 def section_axes(
-    axes: Axes | Sequence[Axes] | NDArray[Any] | None,
-    rows: Sequence[Limits],
-    n_columns: int,
-    *,
-    width: float = 4.2,
+    axes: AxesLike, rows: Sequence[Limits], n_columns: int, *, width: float = 4.2
 ) -> NDArray[Any]:
     """Axes (n_rows, n_columns), each row as high as its section needs, unless ``axes`` is given."""
-    if axes is not None:
-        return require_axes(axes, len(rows) * n_columns).reshape(len(rows), n_columns)
     extents = [high - low for low, high in rows]
+    # 0.9 inches for the title and the labels
     heights = [float(np.clip(0.95 * width * y / x, 2, 8)) + 0.9 for x, y in extents]
-    _, grid = plt.subplots(
-        len(rows),
-        n_columns,
-        figsize=(width * n_columns + 0.8, sum(heights)),
-        height_ratios=heights,
-        layout="constrained",
-        squeeze=False,
-    )
-    return np.asarray(grid)
+    figsize = width * n_columns + 0.8, sum(heights)
+    return axes_grid(axes, figsize, (len(rows), n_columns), height_ratios=heights)
 
 
 def tile_axes(
-    axes: Axes | Sequence[Axes] | NDArray[Any] | None,
-    n_rows: int,
-    n_columns: int,
-    *,
-    width: float = 2.6,
-) -> NDArray[Any]:
-    """Axes (n_rows, n_columns) of square panels, unless ``axes`` is given."""
-    if axes is not None:
-        return require_axes(axes, n_rows * n_columns).reshape(n_rows, n_columns)
-    size = width * n_columns + 1.0, 2.8 * n_rows
-    _, grid = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
-    return np.asarray(grid)
+    axes: AxesLike, blocks: Sequence[Sequence[int]], *, width: float = 2.6
+) -> tuple[NDArray[Any], list[tuple[Axes, Axes]]]:
+    """Two rows of square axes per block of spots; upper and lower axes of each spot."""
+    sizes = np.array([[len(rows)] for rows in blocks])
+    n_rows, n_columns = 2 * len(blocks), int(sizes.max())
+    grid = axes_grid(axes, (width * n_columns + 1.0, 2.8 * n_rows), (n_rows, n_columns))
+    is_used = np.arange(n_columns) < sizes  # (n_blocks, n_columns)
+    for ax in grid[~is_used.repeat(2, axis=0)]:
+        ax.set_axis_off()
+    return grid, list(zip(grid[::2][is_used], grid[1::2][is_used], strict=True))
 
 
-def tile_pairs(grid: NDArray[Any], blocks: Sequence[Sequence[int]]) -> list[tuple[Axes, Axes]]:
-    """Upper and lower axes of each spot; a block of spots has two rows, unused axes are hidden."""
-    pairs = []
-    for number, rows in enumerate(blocks):
-        above, below = grid[2 * number], grid[2 * number + 1]
-        pairs += list(zip(above[: len(rows)], below[: len(rows)], strict=True))
-        for ax in [*above[len(rows) :], *below[len(rows) :]]:
-            ax.set_axis_off()
-    return pairs
+def one_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
+    """Axes of the caller, or those of a new figure."""
+    return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
 
-def require_axes(axes: Axes | Sequence[Axes] | NDArray[Any], n: int) -> NDArray[Any]:
-    """Axes given by the caller, whose number must match; (n,)."""
-    flat = np.asarray(axes).ravel()
-    if len(flat) != n:
-        raise ValueError(f"{n} axes are needed, {len(flat)} given")
-    return flat
-
-
-def without_single_row(grid: NDArray[Any]) -> NDArray[Any]:
-    """Drop the first dimension if it has one row, as `matplotlib.pyplot.subplots` does."""
-    return grid[0] if len(grid) == 1 else grid
-
-
-def save_figure(axes: Axes | NDArray[Any], path: str | Path | None) -> None:
-    """Save the figure of the axes, if a path is given."""
+def finish(axes: AxesType, path: str | Path | None) -> AxesType:
+    """Save the figure, if a path is given; a grid of one row loses its first dimension."""
     if path is not None:
-        first = np.ravel(np.asarray(axes))[0]
         # axes may lie in a subfigure, which cannot be saved
-        first.figure.canvas.figure.savefig(path, dpi=_SAVE_DPI, bbox_inches="tight")
+        figure = np.ravel(np.asarray(axes))[0].figure.canvas.figure
+        figure.savefig(path, dpi=_SAVE_DPI, bbox_inches="tight")
+    return axes[0] if isinstance(axes, np.ndarray) and axes.ndim == 2 and len(axes) == 1 else axes
 
 
 def draw_color_bar(ax: Axes, artist: Any, label: str, **options: Any) -> None:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from stpredict import _keys, _validate, uncertainty
+from stpredict import _keys, uncertainty
 from stpredict._sdata._provenance import recorded
-from stpredict.pl._drawing._measured import measured_values
+from stpredict.pl._drawing._panels import measured_values
+from stpredict.pl._drawing._scores import choose_method
 from stpredict.results import TUNED_RIDGE
 
 if TYPE_CHECKING:
@@ -26,30 +28,17 @@ _MAX_GENES, _MAX_SPOTS = 60, 1000
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of the measured values inside their intervals, at one level.
+    """Share of the measured values inside their intervals, at one level."""
 
-    Attributes
-    ----------
-    level
-        Share of the measured values that intervals should contain.
-    names
-        Folds or sections.
-    by_gene
-        Coverage, (n_names, n_genes); NaN where a gene was not predicted.
-    """
-
-    level: float
-    names: tuple[str, ...]
-    by_gene: NDArray[np.floating[Any]]
+    level: float  # share of the measured values that intervals should contain
+    names: tuple[str, ...]  # folds or sections
+    by_gene: NDArray[np.floating[Any]]  # (n_names, n_genes); NaN where a gene was not predicted
 
     @property
     def means(self) -> NDArray[np.float64]:
         """Mean over genes, (n_names,); NaN where nothing was predicted."""
-        predicted = ~np.isnan(self.by_gene)
-        n_predicted = predicted.sum(axis=1)
-        total = np.where(predicted, self.by_gene, 0.0).sum(axis=1)
-        empty = np.full(len(total), np.nan)
-        return np.divide(total, n_predicted, out=empty, where=n_predicted > 0)
+        # pandas skips NaN without a warning for empty rows, unlike numpy.nanmean
+        return pd.DataFrame(self.by_gene, dtype=np.float64).mean(axis=1).to_numpy()
 
 
 def out_of_fold_coverage(table: AnnData, method: str) -> tuple[list[Coverage], int]:
@@ -70,10 +59,8 @@ def out_of_fold_coverage(table: AnnData, method: str) -> tuple[list[Coverage], i
     curve = []
     # with too few rows for any level, coverage_by_group raises the error
     for level in levels or _LEVELS[:1]:
-        sorted_names, by_gene = uncertainty.coverage_by_group(
-            measured, predicted, folds, level=level
-        )
-        order = [sorted_names.index(name) for name in names]
+        groups, by_gene = uncertainty.coverage_by_group(measured, predicted, folds, level=level)
+        order = [groups.index(name) for name in names]
         curve.append(Coverage(level, tuple(names), by_gene[order]))
     return curve, len(columns)
 
@@ -87,8 +74,7 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
     columns = predicted.var_names.get_indexer(genes)
     record = recorded(predicted, "predict")
     names, by_gene = [], []
-    for name in opened.section_names:
-        rows = np.flatnonzero(opened.section_of_row == name)
+    for name, rows in opened.section_rows.items():
         measured = measured_values(measured_table, predicted, rows, genes)
         if measured is None:
             continue
@@ -104,25 +90,13 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
     return Coverage(float(record["level"]), tuple(names), np.array(by_gene))
 
 
-def choose_method(table: AnnData, method: str | None) -> str:
+def method_of(table: AnnData, method: str | None) -> str:
     """Method of a cross-validation: the given one, or the only one."""
     layers = [str(name) for name in table.layers if name is not None]  # anndata 0.13: None is X
     record = recorded(table, "cross_validate")
-    baselines = record.get("baselines", [TUNED_RIDGE])
-    methods = [
-        name for name in record.get("methods", layers) if name in layers and name not in baselines
-    ]
-    if method is None:
-        if len(methods) != 1:
-            raise ValueError(
-                f"there are {len(methods)} methods, choose one: method={(methods or layers)[0]!r}"
-            )
-        return methods[0]
-    if method not in layers:
-        raise KeyError(
-            f"the cross-validation has no method {method!r}; methods: {_validate.listing(layers)}"
-        )
-    return method
+    fitted = set(record.get("methods", layers)) - {*record.get("baselines", [TUNED_RIDGE])}
+    methods = [name for name in layers if name in fitted]
+    return choose_method(method, methods, layers, what="prediction")
 
 
 def _evenly(positions: NDArray[np.intp], n: int) -> NDArray[np.intp]:

@@ -1,16 +1,18 @@
-"""Panels of a gene in a section, and the values that they show."""
+"""Panels of a gene in a section: the values that they show, and their drawing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import scipy.sparse as sp
 from matplotlib.colors import Normalize
 
 from stpredict import _keys, metrics
 from stpredict._sdata._provenance import recorded
-from stpredict.pl._drawing._measured import measured_values
+from stpredict.pl._drawing import _axes, _section
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._sections import Section
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict.pl._drawing._style import SpotStyle
+    from stpredict.pl._drawing._axes import AxesLike
+    from stpredict.pl._drawing._section import SpotStyle
 
 PanelName = Literal["image", "measured", "predicted", "width", "familiarity"]
 
@@ -36,8 +39,31 @@ class Panel:
     norm: Normalize | None = None
     label: str = ""
     cmap: str | Colormap = "viridis"
-    #: Ends of the colour bar beyond which there are values.
-    extend: Literal["neither", "both", "max"] = "both"
+    extend: Literal["neither", "both", "max"] = "both"  # ends of the scale that values exceed
+
+
+def measured_values(
+    table: AnnData, predicted: AnnData, rows: NDArray[np.intp], genes: list[str]
+) -> NDArray[np.float64] | None:
+    """Measured values in the units of the predictions, (n_rows, n_genes), matched by name.
+
+    None if the measured table lacks one of the spots or genes, or the layer.
+    """
+    record = recorded(predicted, "predict")
+    layer = record.get("layer")  # None is X
+    spots = table.obs_names.get_indexer(predicted.obs_names[rows])
+    columns = table.var_names.get_indexer(genes)
+    layer_exists = layer is None or layer in table.layers
+    if (spots < 0).any() or (columns < 0).any() or not layer_exists:
+        return None
+    all_genes: Any = (table.X if layer is None else table.layers[layer])[spots]
+    values = all_genes[:, columns]
+    values = np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
+    if record.get("units") == COUNTS_UNITS:  # a model of counts predicts counts per 10,000
+        library = np.asarray(all_genes.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+        # spots without counts have an expression of 0
+        values = values * np.divide(TARGET_SUM, library, out=0 * library, where=library > 0)
+    return values
 
 
 def units_of(opened: SpotTable) -> str:
@@ -45,7 +71,7 @@ def units_of(opened: SpotTable) -> str:
     return str(recorded(opened.table, "predict").get("units", ""))
 
 
-def row_panels(
+def panels_of_gene(
     panels: Sequence[PanelName] | None,
     measured_table: AnnData,
     tables: Sequence[SpotTable],
@@ -55,6 +81,7 @@ def row_panels(
 ) -> list[Panel]:
     """Panels of one gene in one section, from left to right."""
     pairs = [(opened, opened.section(section_name)) for opened in tables]
+    notes = ["" if len(tables) == 1 else f" ({opened.name})" for opened in tables]
     predicted = [_column(opened.table.X, opened, section, gene) for opened, section in pairs]
     # matched to the rows of each table, which may differ in their order
     measured = [
@@ -74,20 +101,17 @@ def row_panels(
         elif name == "measured":
             if measured[0] is None:
                 raise KeyError(f"measured values of {gene!r} are missing for these spots")
-            row.append(
-                Panel(first, f"{gene} measured", measured_columns[0], norm, units, style.cmap)
-            )
+            values = measured[0][:, 0]
+            row.append(Panel(first, f"{gene} measured", values, norm, units, style.cmap))
         elif name == "predicted":
             for (opened, section), values, truth in zip(pairs, predicted, measured, strict=True):
                 title = f"{gene} predicted" if len(tables) == 1 else f"{gene}: {opened.name}"
-                title += _score(truth, values)
+                if truth is not None and len(values) > 1:
+                    title += f" (PCC {metrics.pcc(truth, values[:, None])[0]:.2f})"
                 row.append(Panel(section, title, values, norm, units, style.cmap))
         else:
             make_panel = _width_panel if name == "width" else _familiarity_panel
-            for opened, section in pairs:
-                panel = make_panel(opened, section, gene)
-                note = "" if len(tables) == 1 else f" ({opened.name})"
-                row.append(replace(panel, title=panel.title + note))
+            row += [make_panel(*pair, gene, note) for pair, note in zip(pairs, notes, strict=True)]
     return row
 
 
@@ -95,36 +119,54 @@ def _column(matrix: Any, opened: SpotTable, section: Section, gene: str) -> NDAr
     return np.asarray(matrix[section.rows, opened.table.var_names.get_loc(gene)])
 
 
-def _score(measured: NDArray[np.float64] | None, predicted: NDArray[Any]) -> str:
-    """PCC for a title, if it can be computed."""
-    if measured is None or len(predicted) < 2:
-        return ""
-    return f" (PCC {metrics.pcc(measured, predicted[:, None])[0]:.2f})"
-
-
-def _width_panel(opened: SpotTable, section: Section, gene: str) -> Panel:
+def _width_panel(opened: SpotTable, section: Section, gene: str, note: str) -> Panel:
     bounds = []
     for layer in (_keys.LOWER, _keys.UPPER):
-        if layer not in opened.table.layers:
-            raise KeyError(
-                f"tables[{opened.name!r}] has no layers[{layer!r}]: predict with a model that "
-                "stp.tl.calibrate has calibrated"
-            )
+        _require_calibrated(opened, "layers", layer)
         bounds.append(_column(opened.table.layers[layer], opened, section, gene))
     width = bounds[1] - bounds[0]
-    norm = Normalize(0, np.percentile(width, 99))
-    title = f"{gene} width of the interval"
+    norm = Normalize(0, np.percentile(width, 99))  # single spots do not stretch the scale
+    title = f"{gene} width of the interval{note}"
     return Panel(section, title, width, norm, units_of(opened), "plasma", "max")
 
 
-def _familiarity_panel(opened: SpotTable, section: Section, gene: str) -> Panel:
-    if _keys.FAMILIARITY not in opened.table.obs:
+def _familiarity_panel(opened: SpotTable, section: Section, gene: str, note: str) -> Panel:
+    _require_calibrated(opened, "obs", _keys.FAMILIARITY)
+    values = opened.table.obs[_keys.FAMILIARITY].to_numpy(dtype=float)[section.rows]
+    title, label = f"familiarity of the tiles{note}", "1: as in training"
+    return Panel(section, title, values, Normalize(0, 1), label, "cividis", "neither")
+
+
+def _require_calibrated(opened: SpotTable, slots: str, key: str) -> None:
+    if key not in getattr(opened.table, slots):
         raise KeyError(
-            f"tables[{opened.name!r}] has no obs[{_keys.FAMILIARITY!r}]: predict with a model that "
+            f"tables[{opened.name!r}] has no {slots}[{key!r}]: predict with a model that "
             "stp.tl.calibrate has calibrated"
         )
-    values = opened.table.obs[_keys.FAMILIARITY].to_numpy(dtype=float)[section.rows]
-    label = "1: as in training"
-    return Panel(
-        section, "familiarity of the tiles", values, Normalize(0, 1), label, "cividis", "neither"
-    )
+
+
+def draw_panels(
+    rows: Sequence[Sequence[Panel]], style: SpotStyle, axes: AxesLike, *, width: float = 4.2
+) -> NDArray[Any]:
+    """Draw rows of panels; those that share a scale have one colour bar, at the last of them."""
+    corners = [_section.limits(row[0].section) for row in rows]
+    grid = _axes.section_axes(axes, corners, max(map(len, rows)), width=width)
+    for axes_of_row, row, within in zip(grid, rows, corners, strict=True):
+        for ax in axes_of_row[len(row) :]:  # genes without measured values have one panel less
+            ax.set_axis_off()
+        pairs = list(zip(axes_of_row, row, strict=False))
+        images = [(ax, panel.section) for ax, panel in pairs if panel.values is None]
+        if images:
+            _section.draw_images(*zip(*images, strict=True), within)
+        for position, (ax, panel) in enumerate(pairs):
+            ax.set_title(panel.title)
+            if panel.values is None:
+                continue
+            spots = _section.draw_spots(
+                ax, panel.section, style, panel.values, panel.norm, cmap=panel.cmap
+            )
+            _section.frame(ax, within)
+            if all(panel.norm is not later.norm for later in row[position + 1 :]):
+                ends = {} if panel.extend == "neither" else {"extendfrac": 0.03}
+                _axes.draw_color_bar(ax, spots, panel.label, extend=panel.extend, **ends)
+    return grid

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from scipy.stats import gaussian_kde
+
+from stpredict import _validate
 from stpredict.metrics import METRICS, Metric
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from stpredict.results import Scores
 
@@ -28,6 +34,10 @@ LABELS = {
     NEIGHBOR_MEAN: "mean of measured\nneighbours",
     NOISE_CEILING: "noise ceiling",
 }
+#: Marks of the means of sections.
+SECTION_MARK = {"color": "white", "markeredgecolor": "black", "markersize": 4.5}
+#: Fewer genes are drawn as dots, not as a density.
+_MIN_DENSITY_GENES = 12
 #: Font size of the protocol, and mean width of its letters, in points.
 _FONT_PT, _LETTER_PT = 7, 4.2
 
@@ -47,6 +57,22 @@ def direction(metric: str) -> str:
     record = record_of(metric)
     notes = {"higher": "", "lower": ", lower is better", "closer": f", {record.best:g} is best"}
     return notes[record.better]
+
+
+def choose_method(
+    method: str | None, methods: Sequence[str], available: Sequence[str], *, what: str
+) -> str:
+    """One of the available names: the given one, or the only method."""
+    if method is None:
+        if len(methods) != 1:
+            raise ValueError(
+                f"there are {len(methods)} methods with a {what}, choose one: "
+                f"method={[*methods, *available][0]!r}"
+            )
+        return methods[0]
+    if method not in available:
+        raise KeyError(f"{method!r} has no {what}; methods with it: {_validate.listing(available)}")
+    return method
 
 
 def label_of(name: str) -> str:
@@ -73,14 +99,50 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def by_gene(values: pd.Series) -> pd.Series:
-    """Mean over sections for every gene."""
-    return values.dropna().groupby(level="gene", sort=False).mean()
+@dataclass(frozen=True)
+class ScoreRow:
+    """Scores of a method: mean over sections of each gene, mean over genes of each section."""
+
+    genes: pd.Series
+    sections: pd.Series
+
+    @classmethod
+    def from_values(cls, values: pd.Series) -> ScoreRow:
+        """Means of a column of `Scores.values`."""
+        finite = values.dropna()
+        means = (finite.groupby(level=key, sort=False).mean() for key in ("gene", "section"))
+        return cls(*means)
+
+    @property
+    def mean(self) -> float:
+        """Mean over genes, then over sections, as in `Scores.summary`."""
+        return float(self.sections.mean())
+
+    def draw(self, ax: Axes, position: int, markers: dict[str, str], color: str) -> None:
+        """Draw the genes, the sections and the mean."""
+        if set(self.genes.index) != {""}:  # metrics of whole sections have no gene
+            _draw_distribution(ax, position, self.genes.to_numpy(), color)
+        ax.plot(self.mean, position, "|", color="black", markersize=13, zorder=3.5)
+        for section, mean in self.sections.items():
+            mark = {"marker": markers[str(section)], "markeredgewidth": 0.8, **SECTION_MARK}
+            ax.plot(mean, position, zorder=4, **mark)
 
 
-def by_section(values: pd.Series) -> pd.Series:
-    """Mean over genes for every section."""
-    return values.dropna().groupby(level="section", sort=False).mean()
+def _draw_distribution(ax: Axes, position: int, values: NDArray[np.float64], color: str) -> None:
+    """Draw a density, or dots for few genes, and the quartiles."""
+    if len(values) < 2:
+        return
+    low, high = np.percentile(values, [1, 99])
+    if len(values) >= _MIN_DENSITY_GENES and high > low:
+        x = np.linspace(low, high, 200)
+        density = gaussian_kde(values[(values >= low) & (values <= high)])(x)
+        ax.fill_between(x, position - 0.4 * density / density.max(), position, color=color,
+                        alpha=0.35, linewidth=0, zorder=1)  # fmt: skip
+    else:
+        ax.plot(values, np.full(len(values), position - 0.15), "o", color=color, alpha=0.6,
+                markersize=3.5, markeredgewidth=0, zorder=2)  # fmt: skip
+    ax.plot(np.percentile(values, [25, 75]), [position, position], color=color, linewidth=5,
+            solid_capstyle="butt", zorder=3)  # fmt: skip
 
 
 def label_rows(ax: Axes, labels: Sequence[str]) -> None:
@@ -90,16 +152,12 @@ def label_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def set_title(ax: Axes, scores: Scores, title: str) -> None:
-    """Write the title, marked if the split leaks."""
-    ax.set_title(title, loc="left")
-    if scores.leaky:
-        mark_leaky(ax, title, loc="left")
-
-
-def mark_leaky(ax: Axes, title: str, *, loc: Literal["left", "center"] = "center") -> None:
-    """Mark in the title that a group is both in training and scored."""
-    ax.set_title(f"LEAKY · {title}", loc=loc, color=LEAKY, fontweight="bold")
+def set_title(
+    ax: Axes, title: str, *, leaky: bool, loc: Literal["left", "center"] = "center"
+) -> None:
+    """Write the title, marked if a group is both in training and scored."""
+    look = {"color": LEAKY, "fontweight": "bold"} if leaky else {}
+    ax.set_title(f"LEAKY · {title}" if leaky else title, loc=loc, **look)
 
 
 def write_protocol(ax: Axes, scores: Scores, *, below_pt: float = 38) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import Normalize
 
 from stpredict import _validate, tiles
 
@@ -15,13 +18,12 @@ if TYPE_CHECKING:
     import dask.array as da
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Colormap
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.pl._drawing._axes import Limits
-    from stpredict.pl._drawing._style import SpotStyle
 
     #: Left, right, bottom, top in µm.
     Extent = tuple[float, float, float, float]
@@ -33,29 +35,43 @@ _MAX_PX = 1500
 _MARGIN = 0.06
 
 
-def section_names(opened: SpotTable, section: str | Sequence[str] | None) -> list[str]:
-    """Names of the sections to draw; all by default."""
-    if section is None:
-        return opened.section_names
-    names = [section] if isinstance(section, str) else list(section)
-    return [opened.section(name).name for name in names]
+@dataclass(frozen=True)
+class SpotStyle:
+    """Look of the spots, as the caller chose it."""
+
+    cmap: str | Colormap = "viridis"
+    vmin: float | None = None  # None: the scale fits the values
+    vmax: float | None = None
+    spot_size: float | None = None  # diameter in µm; None: as stored with the shapes
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.spot_size is not None:
+            _validate.positive("spot_size", self.spot_size, unit="µm")
+
+    def norm(self, low: float, high: float) -> Normalize:
+        """Colour scale between two values, unless the caller chose other ends."""
+        return Normalize(
+            low if self.vmin is None else self.vmin, high if self.vmax is None else self.vmax
+        )
 
 
-def select(sections: Sequence[Section], names: Sequence[str]) -> tuple[Section, ...]:
-    """Sections by name, in the order of the names."""
-    by_name = {part.name: part for part in sections}
-    return tuple(by_name[name] for name in names)
+def sections_to_draw(
+    opened: SpotTable, section: str | Sequence[str] | None, *, normalized: bool = False
+) -> list[Section]:
+    """Sections by name, in that order, on raw or normalised images; all by default."""
+    names = opened.section_names if section is None else section
+    names = [names] if isinstance(names, str) else names
+    for name in names:
+        _validate.one_of("section", name, opened.section_names)
+    sections = opened.normalized_sections if normalized else opened.sections
+    return [sections[opened.section_names.index(name)] for name in names]
 
 
-def limits(section: Section, *, points_um: NDArray[np.floating] | None = None) -> Limits:
-    """Corners of the spots, and of further points, with a margin and within the image, in µm.
-
-    A section without spots and points is shown in full.
-    """
+def limits(section: Section, *points_um: NDArray[np.floating]) -> Limits:
+    """Corners of the spots and further points, with a margin; without any, of the image; in µm."""
     edge = np.array(section.shape_yx[::-1]) * section.mpp
-    points = section.centers_um
-    if points_um is not None:
-        points = np.concatenate([points, points_um])
+    points = np.concatenate([section.centers_um, *points_um])
     if not len(points):
         return np.zeros(2), edge
     low, high = points.min(axis=0), points.max(axis=0)
@@ -64,10 +80,7 @@ def limits(section: Section, *, points_um: NDArray[np.floating] | None = None) -
 
 
 def crop(section: Section, corners: Limits) -> Crop:
-    """Image between two corners, from the finest level that is not too large.
-
-    Returns a lazy array (3, y, x) and its extent in µm: left, right, bottom, top.
-    """
+    """Image between two corners, lazy (3, y, x), from the finest level that is not too large."""
     edge = np.array(section.shape_yx[::-1]) * section.mpp
     low, high = (np.clip(corner, 0, edge) for corner in corners)
     needed = (high - low).max() / section.mpp / _MAX_PX
@@ -80,15 +93,13 @@ def crop(section: Section, corners: Limits) -> Crop:
     return level[:, y0:y1:step, x0:x1:step], (x0 * mpp, x1 * mpp, y1 * mpp, y0 * mpp)
 
 
-def draw_image(ax: Axes, section: Section, corners: Limits) -> None:
-    """Draw the image between two corners in µm."""
-    pixels, extent = crop(section, corners)
-    draw_pixels(ax, np.asarray(pixels), extent)
-
-
-def draw_pixels(ax: Axes, pixels: NDArray[np.uint8], extent: Extent) -> None:
-    """Draw pixels (3, y, x) at their place in µm."""
-    ax.imshow(pixels.transpose(1, 2, 0), extent=extent)
+def draw_images(axes: Sequence[Axes], sections: Sequence[Section], corners: Limits) -> None:
+    """Draw images of one place, between two corners in µm, which become the limits of the axes."""
+    pixels, extents = zip(*(crop(section, corners) for section in sections), strict=True)
+    # computed together, because a normalised image is computed from the raw one
+    for ax, image, extent in zip(axes, dask.compute(*pixels), extents, strict=True):
+        ax.imshow(image.transpose(1, 2, 0), extent=extent)
+        frame(ax, corners)
 
 
 def draw_spots(
@@ -115,23 +126,16 @@ def draw_spots(
 
 def frame(ax: Axes, corners: Limits) -> None:
     """Set axes in µm, with the origin at the upper left as in images."""
-    low, high = corners
-    ax.set_xlim(low[0], high[0])
-    ax.set_ylim(high[1], low[1])
-    ax.set_aspect("equal")
-    ax.set_xlabel("µm")
+    (left, top), (right, bottom) = corners
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="µm")
 
 
 def read_tiles_of(
-    sections: Sequence[Section],
-    rows: Sequence[int] | NDArray[np.intp],
-    *,
-    tile_um: float,
-    tile_px: int,
+    sections: Sequence[Section], rows: Sequence[int], *, tile_um: float, tile_px: int
 ) -> Iterator[tuple[int, NDArray[np.uint8], Extent]]:
-    """Read the tiles of some rows of the table, as networks receive them, in any order.
+    """Index among ``rows``, tile (3, y, x) and extent of some spots, in any order.
 
-    Yields the index among ``rows``, the tile (3, y, x) and its extent in µm.
+    Tiles are read as networks receive them.
     """
     for section in sections:
         indices = np.flatnonzero(np.isin(rows, section.rows))
@@ -150,15 +154,15 @@ def read_tiles_of(
 
 
 def rows_of_spots(
-    obs_names: pd.Index, names: str | Sequence[str], candidates: NDArray[np.intp]
+    obs_names: pd.Index, names: str | Sequence[str], candidates: Sequence[NDArray[np.intp]]
 ) -> list[int]:
-    """Rows of spots by name; each must be one of the candidate rows."""
+    """Rows of spots by name; each must be one of the candidate rows, by section."""
     names = [names] if isinstance(names, str) else list(names)
-    available = obs_names[candidates]
+    available = obs_names[np.concatenate(candidates)]
     absent = [name for name in names if name not in available]
     if absent or not names:
         raise KeyError(
             f"no spots {_validate.listing(map(repr, absent))} to draw; available: "
             f"{_validate.listing(available, most=4)}"
         )
-    return [int(candidates[available.get_loc(name)]) for name in names]
+    return obs_names.get_indexer(names).tolist()

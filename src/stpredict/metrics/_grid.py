@@ -27,18 +27,10 @@ _MAX_PIXELS = 100
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """The spot that every pixel shows.
+    """The spot that every pixel shows."""
 
-    Attributes
-    ----------
-    spot
-        (n_rows, n_columns), index of the spot nearest to the centre of the pixel.
-    inside
-        (n_rows, n_columns), whether the pixel is on the section, close to that spot.
-    """
-
-    spot: NDArray[np.intp]
-    inside: NDArray[np.bool_]
+    spot: NDArray[np.intp]  # (n_rows, n_columns), the spot nearest to the centre of the pixel
+    inside: NDArray[np.bool_]  # (n_rows, n_columns), whether the pixel is on the section
 
 
 def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray[np.float64]:
@@ -57,13 +49,9 @@ def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray
 
 
 def rasterize(points: NDArray[np.float64]) -> Raster:
-    """Align pixels with the rows of spots, so that a regular lattice has one pixel per spot.
-
-    The pitch is the median distance of neighbours. Square lattices have square pixels; hexagonal
-    lattices have pixels as wide as the pitch and as high as the distance between rows, with every
-    other row shifted by half a pixel. Cells, which are not on a lattice, have square pixels:
-    several pixels may show the same cell, and some cells are not shown.
-    """
+    """Align pixels with the rows of spots, so that a regular lattice has one pixel per spot."""
+    # Pixels of a hexagonal lattice are as wide as the pitch and as high as the distance between
+    # rows. Cells have square pixels: several may show the same cell, and some cells are not shown.
     offsets = _neighbor_offsets(points)
     n_directions, row_height, angle = _fit_lattice(offsets)
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

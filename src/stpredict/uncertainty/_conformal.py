@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict.uncertainty._intervals import N_PARTS, Intervals, check_level, parts_of
+from stpredict.uncertainty._intervals import N_PARTS, Intervals, check_level, check_shape, parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,9 +29,8 @@ def conformal(
     skewed like expression. All groups have the same weight, whatever their number of spots, and n
     is the effective number of spots.
 
-    Groups are exchangeable, spots are not. The level therefore refers to *a spot of a new group*,
-    on average over groups; coverage of a single new section may be higher or lower. A small number
-    of groups gives no guarantee without assumptions, so measure the coverage with
+    Groups are exchangeable, spots are not: the level refers to *a spot of a new group*, on average
+    over groups. Few groups give no guarantee without assumptions, so measure the coverage with
     :func:`stpredict.uncertainty.coverage_by_group`.
 
     Parameters
@@ -39,8 +38,7 @@ def conformal(
     measured
         (n, n_genes) measured values. May be NaN if the gene was not predicted.
     predicted
-        (n, n_genes) predictions from models that were not fitted on the group of the row. NaN if
-        the gene was not predicted.
+        (n, n_genes) predictions from models that were not fitted on the group of the row, or NaN.
     groups
         (n,) group of each row.
     level
@@ -55,8 +53,8 @@ def conformal(
     Raises
     ------
     ValueError
-        If shapes do not match, a predicted value was measured as NaN, the level is not between 0
-        and 1, or no gene has enough rows.
+        If shapes do not match, a predicted value was measured as NaN, the level is invalid, or no
+        gene has enough rows.
 
     References
     ----------
@@ -74,9 +72,8 @@ def conformal(
     >>> measured = predicted + random.normal(size=(6000, 1))
     >>> groups = np.repeat(["P1", "P2", "P3"], 2000)
     >>> intervals = uncertainty.conformal(measured, predicted, groups, level=0.9)
-    >>> lower, upper = intervals.around(np.zeros((1, 1)))
-    >>> print(f"{lower.item():.1f} {upper.item():.1f}")  # ±1.64
-    -1.6 1.6
+    >>> np.round(intervals.around([[0.0]]), 1).ravel()  # ±1.64
+    array([-1.6,  1.6], dtype=float32)
     """
     needed = rows_needed(level)
     measured, predicted, codes = check_errors(measured, predicted, groups)
@@ -107,7 +104,7 @@ def conformal(
 
 
 def rows_needed(level: float) -> int:
-    """Smallest number of held-out rows for intervals of a level.
+    """Smallest number of held-out rows for intervals of a level; with fewer, they are infinite.
 
     Parameters
     ----------
@@ -117,7 +114,6 @@ def rows_needed(level: float) -> int:
     Returns
     -------
     int
-        With fewer rows, the bound that leaves (1 - level) / 2 outside would be infinite.
 
     Raises
     ------
@@ -140,12 +136,9 @@ def check_errors(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Require arrays of the same shape and a group per row; returns groups as integers."""
     if np.ndim(measured) != 2 or np.shape(measured) != np.shape(predicted):
-        raise ValueError(
-            "measured and predicted must both be (n, n_genes): "
-            f"{np.shape(measured)} and {np.shape(predicted)}"
-        )
-    if np.shape(groups) != (len(measured),):
-        raise ValueError(f"groups must be ({len(measured)},), not {np.shape(groups)}")
+        shapes = f"{np.shape(measured)} and {np.shape(predicted)}"
+        raise ValueError(f"measured and predicted must both be (n, n_genes): {shapes}")
+    check_shape("groups", groups, len(measured))
     measured, predicted = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
     n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~np.isnan(predicted)))
     if n_bad:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict.uncertainty._conformal import check_errors, conformal, rows_needed
-from stpredict.uncertainty._intervals import check_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,9 +45,8 @@ def coverage(
     """
     shapes = [np.shape(array) for array in (measured, lower, upper)]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
-        raise ValueError(
-            "measured, lower and upper must all be (n, n_genes): " + ", ".join(map(str, shapes))
-        )
+        listed = ", ".join(map(str, shapes))
+        raise ValueError(f"measured, lower and upper must all be (n, n_genes): {listed}")
     missing = np.isnan(lower) | np.isnan(upper)
     n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~missing))
     if n_bad:
@@ -57,8 +55,7 @@ def coverage(
     if n_partial:
         raise ValueError(f"{n_partial} genes have intervals in some rows only")
     inside = (lower <= measured) & (measured <= upper)
-    n_rows = len(inside)
-    shares = inside.sum(axis=0) / n_rows if n_rows else np.full(shapes[0][1], np.nan)
+    shares = inside.sum(axis=0) / (len(inside) or np.nan)  # NaN without rows
     return np.where(missing.any(axis=0), np.nan, shares)
 
 
@@ -84,21 +81,17 @@ def coverage_by_group(
     Raises
     ------
     ValueError
-        As for :func:`stpredict.uncertainty.conformal`, and if there is only one group or the other
-        groups have too few rows.
+        As for `conformal`, and if there is one group or the other groups have too few rows.
 
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import uncertainty
-    >>> measured = np.random.default_rng(0).normal(size=(600, 1))
-    >>> names, shares = uncertainty.coverage_by_group(
-    ...     measured, np.zeros((600, 1)), np.repeat(["P1", "P2", "P3"], 200), level=0.9
-    ... )
-    >>> names, shares.shape
-    (('P1', 'P2', 'P3'), (3, 1))
+    >>> measured, groups = np.arange(300.0)[:, None] % 100, np.repeat(["P1", "P2", "P3"], 100)
+    >>> uncertainty.coverage_by_group(measured, 0 * measured, groups, level=0.9)[0]
+    ('P1', 'P2', 'P3')
     """
-    check_level(level)
+    needed = rows_needed(level)
     measured, predicted, codes = check_errors(measured, predicted, groups)
     names = [str(name) for name in np.unique(groups)]
     if len(names) < 2:
@@ -107,11 +100,10 @@ def coverage_by_group(
     for code, name in enumerate(names):
         held_out = codes == code
         others = ~held_out
-        if np.isfinite(predicted[others]).sum(axis=0).max(initial=0) < rows_needed(level):
+        if np.isfinite(predicted[others]).sum(axis=0).max(initial=0) < needed:
             raise ValueError(
                 f"{int(others.sum())} held-out rows are left without group {name!r}, but intervals "
-                f"at level={level:g} need at least {rows_needed(level)}: cross-validate more "
-                "sections, or use a lower level"
+                f"need at least {needed}: cross-validate more sections, or use a lower level"
             )
         # intervals must not use the group in which coverage is measured
         intervals = conformal(measured[others], predicted[others], codes[others], level=level)

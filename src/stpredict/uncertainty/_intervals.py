@@ -19,26 +19,22 @@ N_PARTS = 3
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Offsets that turn predictions into intervals, per gene.
-
-    Created by :func:`stpredict.uncertainty.conformal`.
+    """Offsets from predictions to intervals, as returned by `conformal`; NaN for genes without.
 
     Attributes
     ----------
     level
         Nominal coverage, the share of measured values inside the intervals, such as 0.9.
     edges
-        (n_genes, 2) float32, limits between low, middle and high predictions, in the units of the
-        genes. NaN for genes without intervals.
+        (n_genes, 2) float32, limits between low, middle and high predictions.
     lower, upper
-        (n_genes, 3) float32, offsets of low, middle and high predictions. NaN for genes without
-        intervals.
+        (n_genes, 3) float32, offsets of low, middle and high predictions.
 
     Raises
     ------
     ValueError
-        If shapes do not match, the level is not between 0 and 1, a bound is infinite, a lower bound
-        exceeds its upper bound, or a gene has NaN in some of its values.
+        If shapes or NaN do not match, the level is not between 0 and 1, a bound is infinite, or a
+        lower bound exceeds its upper bound.
     """
 
     level: float
@@ -48,14 +44,12 @@ class Intervals:
 
     def __post_init__(self) -> None:
         check_level(self.level)
-        n_genes = len(self.edges)
         for name, width in (("edges", N_PARTS - 1), ("lower", N_PARTS), ("upper", N_PARTS)):
-            array = getattr(self, name)
-            if array.shape != (n_genes, width):
-                raise ValueError(f"{name} must be ({n_genes}, {width}), not {array.shape}")
-            if np.isinf(array).any():
-                raise ValueError(f"{name} has infinite values")
-        missing = np.isnan(np.hstack([self.edges, self.lower, self.upper]))
+            check_shape(name, getattr(self, name), len(self.edges), width)
+        values = np.hstack([self.edges, self.lower, self.upper])
+        if np.isinf(values).any():
+            raise ValueError("edges, lower or upper have infinite values")
+        missing = np.isnan(values)
         n_bad = int((missing.any(axis=1) & ~missing.all(axis=1)).sum())
         if n_bad:
             raise ValueError(f"{n_bad} genes have NaN in some of edges, lower and upper")
@@ -83,32 +77,34 @@ class Intervals:
 
         Returns
         -------
-        Two arrays (n, n_genes) float32; NaN for genes without intervals. Bounds are not clipped:
-        the lower bound of a ``log1p`` value can be negative, like its prediction.
+        Two arrays (n, n_genes) float32; NaN for genes without intervals. Bounds are not clipped.
 
         Raises
         ------
         ValueError
             If the number of genes differs.
         """
-        if np.ndim(predicted) != 2 or np.shape(predicted)[1] != len(self.edges):
-            raise ValueError(f"predicted must be (n, {len(self.edges)}), not {np.shape(predicted)}")
+        check_shape("predicted", predicted, "n", len(self.edges))
         predicted = np.asarray(predicted, dtype=np.float32)
         part = parts_of(predicted, self.edges)
-        lower, upper = (
-            predicted + np.take_along_axis(offsets.T, part, axis=0)
-            for offsets in (self.lower, self.upper)
-        )
-        return lower, upper
+        # the offset of the part of each prediction
+        lower, upper = (np.take_along_axis(x.T, part, axis=0) for x in (self.lower, self.upper))
+        return predicted + lower, predicted + upper
 
 
 def check_level(level: object) -> None:
     """Require a level between 0 and 1."""
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ValueError(
-            f"level={level!r} must be a share between 0 and 1 of values inside intervals, such as "
-            "0.9"
-        )
+        raise ValueError(f"level must be a share between 0 and 1, such as 0.9: {level!r}")
+
+
+def check_shape(name: str, array: NDArray[Any], *shape: int | str) -> None:
+    """Require a shape; the length of an axis that is given by a letter is free."""
+    actual = np.shape(array)
+    lengths = tuple(a if isinstance(n, str) else n for n, a in zip(shape, actual, strict=False))
+    if actual != lengths or len(actual) != len(shape):
+        expected = str(shape).replace("'", "")
+        raise ValueError(f"{name} must be {expected}, not {actual}")
 
 
 def parts_of(predicted: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.intp]:

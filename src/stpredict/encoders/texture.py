@@ -35,10 +35,9 @@ _CHUNK_PIXELS_ACCELERATOR = 2**21
 class Texture(nn.Module):
     r"""Describe H&E tiles by about two hundred handcrafted features, without weights or training.
 
-    Tiles are RGB at 0.5 µm per pixel, with any size from 48 px: a tile of 224 px is 112 µm wide,
-    and its sub-tiles have the same resolution. Nearly all features are means over pixels, so that
-    tiles of different sizes are comparable. Features are invariant to mirroring and rotation by
-    90°, and do not depend on other tiles of the batch.
+    Tiles are RGB at 0.5 µm per pixel, with any size from 48 px. Nearly all features are means over
+    pixels, so that tiles of different sizes are comparable. Features are invariant to mirroring and
+    rotation by 90°, and do not depend on other tiles of the batch.
 
     Optical density is :math:`-\log_{10}` of the grey value. Fixed stain vectors [1]_ separate it
     into haematoxylin (H), eosin (E) and a residual. H and E are analysed on a pyramid with pixels
@@ -67,18 +66,8 @@ class Texture(nn.Module):
         ``nuclei_contrast``; share of area, log area per nucleus, clustering; colour inside (mean,
         std) and ``between_nuclei``. This is an estimate, not a segmentation: touching nuclei merge.
 
-    Attributes
-    ----------
-    dimension
-        Number of features.
-    feature_names
-        Names of the features, in the order of the columns.
-
-    Notes
-    -----
     Densities below one 8-bit grey level count as no contrast, so that blank, black and grey tiles
-    have finite features. On a CPU, a few tiles are computed at a time, and peak memory does not
-    depend on the batch. Features are computed in float32, also under autocast, without gradients.
+    have finite features. Features are computed in float32, without gradients.
 
     References
     ----------
@@ -97,11 +86,8 @@ class Texture(nn.Module):
     >>> import torch
     >>> from stpredict.encoders.texture import Texture
     >>> encoder = Texture()
-    >>> features = encoder(torch.full((2, 3, 224, 224), 0.5))
-    >>> features.shape == (2, encoder.dimension)
-    True
-    >>> round(float(features[0, encoder.feature_names.index("R_mean")]), 3)
-    0.5
+    >>> encoder(torch.full((2, 3, 224, 224), 0.5))[:, encoder.feature_names.index("R_mean")]
+    tensor([0.5000, 0.5000])
     """
 
     def __init__(self) -> None:
@@ -112,29 +98,12 @@ class Texture(nn.Module):
         self.unmixing: Tensor
         self.register_buffer("unmixing", unmixing, persistent=False)
         groups = self._groups(torch.zeros(1, 3, _MIN_SIDE, _MIN_SIDE))
+        # in the order of the columns
         self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
         self.dimension: int = len(self.feature_names)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Describe a batch of tiles.
-
-        Parameters
-        ----------
-        tiles
-            ``(b, 3, h, w)`` floating point, RGB in [0, 1], at 0.5 µm per pixel, sides of at least
-            48 pixels.
-
-        Returns
-        -------
-        ``(b, dimension)`` float32, in the order of ``feature_names``.
-
-        Raises
-        ------
-        TypeError
-            If the tiles are integers.
-        ValueError
-            If the shape or range is invalid, or a value is NaN.
-        """
+        """Features ``(b, dimension)`` float32 of tiles ``(b, 3, h, w)``, RGB in [0, 1]."""
         _check_input(tiles)
         size = tiles.shape[-2] * tiles.shape[-1]
         pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
@@ -171,17 +140,14 @@ def _check_input(tiles: Tensor) -> None:
     if not tiles.is_floating_point():
         raise TypeError(f"tiles are {tiles.dtype} instead of RGB in [0, 1]: tiles.float() / 255")
     if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < _MIN_SIDE:
-        raise ValueError(
-            f"tiles have shape {tuple(tiles.shape)}; expected (b, 3, h, w) with h and w of at "
-            f"least {_MIN_SIDE} px"
-        )
+        shape = tuple(tiles.shape)
+        raise ValueError(f"tiles must be (b, 3, h, w), sides at least {_MIN_SIDE} px, not {shape}")
     if tiles.numel() == 0:
         return
     low, high = (float(v) for v in tiles.aminmax())
     if not (low >= -0.05 and high <= 1.05):  # also refuses NaN; resampling may overshoot slightly
         raise ValueError(
-            f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255, "
-            "and do not standardise channels"
+            f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255"
         )
 
 
@@ -198,15 +164,9 @@ def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group
     groups = [([f"{n}_mean" for n in names], average), ([f"{n}_std" for n in names], std)]
     pairs = [(3, 4), (3, 5), (4, 5), (6, 7), (6, 8), (7, 8), (6, 9), (7, 9)]
     first, second = (list(side) for side in zip(*pairs, strict=True))
-    scale = std[:, first] * std[:, second]
-    groups.append(
-        (
-            [f"{names[i]}_{names[j]}_correlation" for i, j in pairs],
-            share(covariance[:, first, second], scale),
-        )
-    )
-    third = (x[:, 6:9].square() * x[:, 6:9]).mean(-1)
-    skewness = third / (std[:, 6:9] + GREY_LEVEL) ** 3
+    labels = [f"{names[i]}_{names[j]}_correlation" for i, j in pairs]
+    groups.append((labels, share(covariance[:, first, second], std[:, first] * std[:, second])))
+    skewness = (x[:, 6:9].square() * x[:, 6:9]).mean(-1) / (std[:, 6:9] + GREY_LEVEL) ** 3
     groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
     total = density.sum(1)
     # a smooth threshold is robust to rounding

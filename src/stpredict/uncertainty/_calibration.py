@@ -26,9 +26,7 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Uncertainty of a model, estimated on held-out groups.
-
-    Created by :func:`stpredict.tl.calibrate`. Genes are in the order of the model.
+    """Uncertainty of a model on held-out groups, as returned by :func:`stpredict.tl.calibrate`.
 
     Attributes
     ----------
@@ -42,7 +40,7 @@ class Calibration:
         (n_groups, n_genes) float32, coverage of each group by intervals from the errors of the
         other groups. NaN without such intervals.
     reliability
-        Scores of each gene on held-out groups, and of its nulls.
+        Scores of each gene and of its nulls.
     familiarity
         Distances between training tiles of different groups.
 

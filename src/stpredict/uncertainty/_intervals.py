@@ -92,6 +92,53 @@ class Intervals:
         return predicted + lower, predicted + upper
 
 
+def coverage(
+    measured: NDArray[np.floating[Any]],
+    lower: NDArray[np.floating[Any]],
+    upper: NDArray[np.floating[Any]],
+) -> NDArray[np.float64]:
+    """Share of the measured values of every gene inside their intervals, including the bounds.
+
+    Parameters
+    ----------
+    measured
+        (n, n_genes) measured values. May be NaN for genes without intervals.
+    lower, upper
+        (n, n_genes) bounds, such as ``layers["lower"]`` and ``layers["upper"]`` of predictions.
+
+    Returns
+    -------
+    (n_genes,) float64 in [0, 1]; NaN for genes without intervals, and without rows.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, measured values are NaN, or a gene has intervals in some rows only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stpredict import uncertainty
+    >>> measured = np.array([[0.0], [1.0], [2.0], [9.0]])
+    >>> uncertainty.coverage(measured, np.zeros((4, 1)), np.full((4, 1), 2.0))
+    array([0.75])
+    """
+    shapes = [np.shape(array) for array in (measured, lower, upper)]
+    if len(shapes[0]) != 2 or len(set(shapes)) > 1:
+        listed = ", ".join(map(str, shapes))
+        raise ValueError(f"measured, lower and upper must all be (n, n_genes): {listed}")
+    missing = np.isnan(lower) | np.isnan(upper)
+    n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~missing))
+    if n_bad:
+        raise ValueError(f"{n_bad} measured values are NaN or infinite")
+    n_partial = int((missing.any(axis=0) & ~missing.all(axis=0)).sum())
+    if n_partial:
+        raise ValueError(f"{n_partial} genes have intervals in some rows only")
+    inside = (lower <= measured) & (measured <= upper)
+    shares = inside.sum(axis=0) / (len(inside) or np.nan)  # NaN without rows
+    return np.where(missing.any(axis=0), np.nan, shares)
+
+
 def check_level(level: object) -> None:
     """Require a level between 0 and 1."""
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:

@@ -200,7 +200,7 @@ class Encoder:
 
 def _check_tiles(tiles: object) -> None:
     if not isinstance(tiles, Tensor) or tiles.dtype != torch.uint8:
-        kind = tiles.dtype if isinstance(tiles, Tensor) else type(tiles).__name__
+        kind = getattr(tiles, "dtype", type(tiles).__name__)
         raise TypeError(f"Tiles must be a uint8 tensor with values from 0 to 255, not {kind}.")
     if tiles.ndim != 4 or tiles.shape[1] != 3:
         raise ValueError(f"Tiles must be (b, 3, h, w), RGB, not {tuple(tiles.shape)}.")

@@ -73,7 +73,7 @@ def blocks(axis: int, **matrices: Matrix) -> Iterator[tuple[slice, tuple[NDArray
         for start in range(slab.start, slab.stop, width):
             block = slice(start, min(start + width, slab.stop))
             within = slice(block.start - slab.start, block.stop - slab.start)
-            dense = tuple(_dense_rows(part, within, axis) for part in parts)
+            dense = tuple(_dense(part[within]) for part in parts)
             for name, rows in zip(matrices, dense, strict=True):
                 n_bad = int(rows.size - np.count_nonzero(np.isfinite(rows)))
                 if n_bad:
@@ -110,17 +110,13 @@ def _slabs(matrices: list[Any], axis: int) -> Iterator[slice]:
 
 
 def _read_slab(matrix: Any, slab: slice, axis: int) -> Any:
+    """Genes (or spots) as rows of an array or of a CSR matrix, whose rows are fast to slice."""
     part = matrix[slab] if axis == SPOTS else matrix[:, slab]
-    if isinstance(part, da.Array):
-        part = part.compute()
-    if sp.issparse(part):  # the format that is fast to slice along the axis
-        return part.tocsr() if axis == SPOTS else part.tocsc()
-    return part
+    part = part.compute() if isinstance(part, da.Array) else part
+    part = part if axis == SPOTS else part.T
+    return part.tocsr() if sp.issparse(part) else part
 
 
-def _dense_rows(part: Any, within: slice, axis: int) -> NDArray[Any]:
-    rows = part[within] if axis == SPOTS else part[:, within]
-    if sp.issparse(rows):
-        rows = rows.toarray()
+def _dense(rows: Any) -> NDArray[Any]:
     # statistics along a row of contiguous memory are faster
-    return np.ascontiguousarray(rows if axis == SPOTS else rows.T)
+    return np.ascontiguousarray(rows.toarray() if sp.issparse(rows) else rows)

@@ -74,9 +74,8 @@ def per_gene(
 ) -> dict[str, NDArray[np.float64]]:
     """Several metrics of every gene in one pass: the arrays are read and ranked only once.
 
-    Arrays are processed a few genes at a time, so that a million spots with 5,000 genes need less
-    than 8 GB of additional memory and a lazy array is never loaded as a whole. Values are computed
-    in float64 and do not depend on the container.
+    Arrays are processed a few genes at a time in float64: a million spots with 5,000 genes need
+    less than 8 GB of additional memory, and a lazy array is never loaded as a whole.
 
     Parameters
     ----------
@@ -107,9 +106,8 @@ def per_gene(
     functions = {name: record.function for name, record in METRICS.items() if record.function}
     unknown = [name for name in names if name not in functions]
     if unknown:
-        raise KeyError(
-            f"unknown metric per gene: {', '.join(unknown)}; choose from {', '.join(functions)}"
-        )
+        choices = ", ".join(functions)
+        raise KeyError(f"unknown metric per gene: {', '.join(unknown)}; choose from {choices}")
     measured, predicted = check_pair(measured, predicted)
     scores = {name: np.empty(measured.shape[1]) for name in names}
     for genes, rows in blocks(GENES, measured=measured, predicted=predicted):

@@ -30,8 +30,7 @@ def center(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def is_constant(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Rows that vary by no more than rounding error."""
-    low = values.min(axis=1).astype(np.float64)
-    high = values.max(axis=1).astype(np.float64)
+    low, high = (x(axis=1).astype(np.float64) for x in (values.min, values.max))
     return high - low <= _ROUNDING * np.maximum(np.abs(low), np.abs(high))
 
 
@@ -116,16 +115,12 @@ class Metric:
     ----------
     name
         Name in the column ``metric`` of a cross-validation, and of a column of `evaluate`.
-    label
-        Short text for axes and table headers.
-    description
-        One or two sentences for the notes of a table.
+    label, description
+        Short text for axes and table headers, and one or two sentences for the notes of a table.
     better
         Which values are better: ``"higher"``, ``"lower"``, or ``"closer"`` to `best`.
-    best
-        Value of a perfect prediction.
-    chance
-        Value of an uninformative prediction; None where no single value is.
+    best, chance
+        Values of a perfect and of an uninformative prediction; None where no single value is.
     function
         Scores of a block of genes, for metrics of `per_gene`.
     """

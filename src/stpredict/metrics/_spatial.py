@@ -55,8 +55,7 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
 
     References
     ----------
-    Wang et al., Image quality assessment: from error visibility to structural similarity, IEEE
-    Transactions on Image Processing 2004.
+    Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
 
     Examples
     --------

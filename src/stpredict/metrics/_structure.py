@@ -110,8 +110,7 @@ def cluster_agreement(
 
     References
     ----------
-    Hubert and Arabie, Comparing partitions, Journal of Classification 1985; Strehl and Ghosh,
-    Cluster ensembles, Journal of Machine Learning Research 2002.
+    Hubert and Arabie, Comparing partitions, 1985; Strehl and Ghosh, Cluster ensembles, JMLR 2002.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
     Raises
     ------
     ValueError
-        If a correlation is NaN, or the ranking is empty, has duplicates or positions out of range.
+        If a correlation is NaN, or the ranking is empty or has invalid positions.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
         shapes = f"{scores.shape} and {order.shape}"
         raise ValueError(f"pcc and ranking must be (n_genes,) and (n_ranked,): {shapes}")
     _validate.finite(scores, what="pcc")
-    if not np.issubdtype(order.dtype, np.integer):
+    if not np.issubdtype(order.dtype, np.integer):  # such as a boolean mask
         raise ValueError(f"ranking must be integer positions of genes, not {order.dtype}")
     outside = order[(order < 0) | (order >= len(scores))]
     if len(outside):  # a negative position would count from the end

@@ -30,19 +30,13 @@ class Calibration:
 
     Attributes
     ----------
-    method
-        Name of the method in the cross-validation.
-    groups
-        Groups that were held out in turn.
-    intervals
-        Prediction intervals of each gene.
+    method, groups
+        Name of the method in the cross-validation, and groups that were held out in turn.
+    intervals, reliability, familiarity
+        Prediction intervals and scores of each gene, and distances between training tiles.
     coverage
         (n_groups, n_genes) float32, coverage of each group by intervals from the errors of the
         other groups. NaN without such intervals.
-    reliability
-        Scores of each gene and of its nulls.
-    familiarity
-        Distances between training tiles of different groups.
 
     Raises
     ------

@@ -19,13 +19,11 @@ from stpredict.uncertainty._intervals import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.uncertainty._intervals import Floats
+
 
 def conformal(
-    measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
-    groups: NDArray[Any],
-    *,
-    level: float,
+    measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
 ) -> Intervals:
     """Compute prediction intervals from the errors of out-of-fold predictions.
 
@@ -137,11 +135,7 @@ def rows_needed(level: float) -> int:
 
 
 def coverage_by_group(
-    measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
-    groups: NDArray[Any],
-    *,
-    level: float,
+    measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Coverage in each group, with intervals from the errors of the other groups.
 
@@ -192,7 +186,7 @@ def coverage_by_group(
 
 
 def check_errors(
-    measured: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]], groups: NDArray[Any]
+    measured: Floats, predicted: Floats, groups: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Require arrays of the same shape and a group per row; returns groups as integers."""
     if np.ndim(measured) != 2 or np.shape(measured) != np.shape(predicted):

@@ -16,6 +16,8 @@ from stpredict.uncertainty._intervals import check_shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.uncertainty._intervals import Floats
+
 #: Training tiles that are stored, equally many of each group.
 _MAX_TILES = 4000
 #: Chosen on HER2ST C2-C5 and phantoms: more scaled components detect smaller changes of stain,
@@ -79,9 +81,7 @@ class Familiarity:
         return f"Familiarity({len(self.tiles)} tiles, {k} components of {d} features)"
 
     @classmethod
-    def fit(
-        cls, embeddings: NDArray[np.floating[Any]], groups: NDArray[Any], *, seed: int = 0
-    ) -> Familiarity:
+    def fit(cls, embeddings: Floats, groups: NDArray[Any], *, seed: int = 0) -> Familiarity:
         """Compute the distances between training tiles of different groups.
 
         Parameters
@@ -127,7 +127,7 @@ class Familiarity:
             distances=np.sort(distances).astype(np.float32),
         )
 
-    def score(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def score(self, embeddings: Floats) -> NDArray[np.float32]:
         """Familiarity of new tiles.
 
         Parameters
@@ -166,10 +166,10 @@ def _balanced_subset(groups: NDArray[Any], generator: np.random.Generator) -> ND
     return np.sort(np.concatenate([shuffled[groups[shuffled] == name][:n_each] for name in names]))
 
 
-def _index(tiles: NDArray[np.floating[Any]]) -> NearestNeighbors:
+def _index(tiles: Floats) -> NearestNeighbors:
     return NearestNeighbors(n_neighbors=_N_NEIGHBORS).fit(tiles)
 
 
-def _distance(index: NearestNeighbors, tiles: NDArray[Any]) -> NDArray[np.floating[Any]]:
+def _distance(index: NearestNeighbors, tiles: NDArray[Any]) -> Floats:
     """Mean distance to the nearest tiles of an index."""
     return np.asarray(index.kneighbors(tiles)[0].mean(axis=1))

@@ -15,6 +15,8 @@ from stpredict.uncertainty._intervals import check_shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.uncertainty._intervals import Floats
+
 #: Motions of every section. Tests use their mean and standard deviation, not ranks, so that a few
 #: hundred are sufficient for thousands of genes.
 _N_DRAWS = 200
@@ -35,7 +37,7 @@ class Reliability:
     pcc
         Pearson correlation within sections, mean over sections.
     pcc_null
-        The same for predictions moved within the section, mean over motions.
+        The same for predictions that were moved within the section.
     p_adjusted
         Benjamini-Hochberg adjusted p-value of the one-sided test of ``pcc`` against its null.
     rmse_ratio
@@ -66,9 +68,9 @@ class Reliability:
 
 
 def reliable(
-    measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
-    positions: NDArray[np.floating[Any]],
+    measured: Floats,
+    predicted: Floats,
+    positions: Floats,
     *,
     sections: NDArray[Any],
     groups: NDArray[Any],
@@ -81,10 +83,9 @@ def reliable(
 
     - ``pcc``, the mean over sections of the correlation within each section, is compared with
       predictions that were rotated and shifted within their section (200 times), by a one-sided
-      normal test, corrected for the number of genes. The null is drawn within sections, so that the
-      test is valid for any number of sections. It does not account for variation between *groups*.
-    - the squared error, mean over sections, must be smaller than that of the mean over the rows of
-      all other groups.
+      normal test, corrected for the number of genes. The test is valid for any number of sections,
+      but does not account for variation between *groups*.
+    - the squared error, mean over sections, must be smaller than that of the mean of other groups.
 
     Parameters
     ----------

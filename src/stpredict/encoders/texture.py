@@ -7,17 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stpredict._runtime import single_threaded
-from stpredict.encoders._texture_spatial import (
-    GREY_LEVEL,
-    LEVELS,
-    Group,
-    halve,
-    mean,
-    nuclear_features,
-    pattern_features,
-    scale_features,
-    share,
-)
+from stpredict.encoders import _texture_spatial as spatial
 
 # Optical density in R, G, B of the two stains (Ruifrok & Johnston 2001). The third axis, their
 # cross product, is the residual.
@@ -119,20 +109,20 @@ class Texture(nn.Module):
             groups = self._groups(tiles.float().clamp(0, 1))
             return torch.cat([values for _, values in groups], dim=1)
 
-    def _groups(self, rgb: Tensor) -> list[Group]:
+    def _groups(self, rgb: Tensor) -> list[spatial.Group]:
         """Names and values of all groups of features, from ``(b, 3, h, w)`` float32."""
         density = torch.log10(rgb.clamp_min(1 / 255)).neg_()
         stains = torch.matmul(self.unmixing, density.flatten(2)).view_as(rgb)
         pyramid = [stains[:, :2]]
-        for _ in LEVELS[1:]:
-            pyramid.append(halve(pyramid[-1]))
-        density_1um = halve(density)
-        coarse = torch.cat([pyramid[2], halve(density_1um)], dim=1)
+        for _ in spatial.LEVELS[1:]:
+            pyramid.append(spatial.halve(pyramid[-1]))
+        density_1um = spatial.halve(density)
+        coarse = torch.cat([pyramid[2], spatial.halve(density_1um)], dim=1)
         groups = _colour_features(rgb, density, stains)
         groups.append(_quantile_features(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
-        groups += scale_features(pyramid)
-        groups += pattern_features(pyramid)
-        return groups + nuclear_features(pyramid, density_1um)
+        groups += spatial.scale_features(pyramid)
+        groups += spatial.pattern_features(pyramid)
+        return groups + spatial.nuclear_features(pyramid, density_1um)
 
 
 def _check_input(tiles: Tensor) -> None:
@@ -151,13 +141,13 @@ def _check_input(tiles: Tensor) -> None:
         )
 
 
-def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
+def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[spatial.Group]:
     """Mean, standard deviation, skewness and correlation of channels at full resolution."""
     brightest = rgb.amax(1, keepdim=True)
     saturation = (brightest - rgb.amin(1, keepdim=True)) / (brightest + 1e-3)
     names = ["R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation"]
     x = torch.cat([rgb, density, stains, saturation], dim=1)
-    average = mean(x)
+    average = spatial.mean(x)
     x = (x - average[..., None, None]).flatten(2)
     covariance = torch.bmm(x, x.transpose(1, 2)) / x.shape[-1]
     std = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
@@ -165,17 +155,19 @@ def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group
     pairs = [(3, 4), (3, 5), (4, 5), (6, 7), (6, 8), (7, 8), (6, 9), (7, 9)]
     first, second = (list(side) for side in zip(*pairs, strict=True))
     labels = [f"{names[i]}_{names[j]}_correlation" for i, j in pairs]
-    groups.append((labels, share(covariance[:, first, second], std[:, first] * std[:, second])))
-    skewness = (x[:, 6:9].square() * x[:, 6:9]).mean(-1) / (std[:, 6:9] + GREY_LEVEL) ** 3
+    groups.append(
+        (labels, spatial.share(covariance[:, first, second], std[:, first] * std[:, second]))
+    )
+    skewness = (x[:, 6:9].square() * x[:, 6:9]).mean(-1) / (std[:, 6:9] + spatial.GREY_LEVEL) ** 3
     groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
     total = density.sum(1)
     # a smooth threshold is robust to rounding
-    shares = [mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
+    shares = [spatial.mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
     groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], torch.stack(shares, 1)))
     return groups
 
 
-def _quantile_features(x: Tensor, names: list[str]) -> Group:
+def _quantile_features(x: Tensor, names: list[str]) -> spatial.Group:
     """Quantiles of every channel over pixels."""
     values = x.flatten(2).sort(-1).values
     labels, columns = [], []

@@ -93,6 +93,10 @@ class Familiarity:
         seed
             Random seed of the subset of tiles.
 
+        Returns
+        -------
+        Familiarity
+
         Raises
         ------
         ValueError

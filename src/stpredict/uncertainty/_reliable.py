@@ -37,7 +37,7 @@ class Reliability:
     pcc
         Pearson correlation within sections, mean over sections.
     pcc_null
-        The same for predictions that were moved within the section.
+        The same for predictions moved within the section, mean over motions.
     p_adjusted
         Benjamini-Hochberg adjusted p-value of the one-sided test of ``pcc`` against its null.
     rmse_ratio
@@ -85,7 +85,8 @@ def reliable(
       predictions that were rotated and shifted within their section (200 times), by a one-sided
       normal test, corrected for the number of genes. The test is valid for any number of sections,
       but does not account for variation between *groups*.
-    - the squared error, mean over sections, must be smaller than that of the mean of other groups.
+    - the squared error, mean over sections, must be smaller than that of the mean over the rows of
+      all other groups.
 
     Parameters
     ----------

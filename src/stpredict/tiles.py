@@ -35,48 +35,24 @@ Level = TypeVar("Level", bound=_Array)
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of the tiles of one section in one level of its pyramid.
+    """Windows of the tiles of one section in one level of its pyramid."""
 
-    Attributes
-    ----------
-    level
-        Lazy image (3, y, x) uint8.
-    corners
-        Upper left corners, (n, 2) int, x and y in pixels of the level; may be outside the image.
-    side
-        Side of a window in pixels of the level.
-    """
-
-    level: da.Array
-    corners: NDArray[np.int64]
-    side: int
+    level: da.Array  # (3, y, x) uint8
+    corners: NDArray[np.int64]  # (n, 2) x and y of the upper left pixels; may be outside the image
+    side: int  # in pixels of the level
 
 
 def pick_level(
     levels: Sequence[Level], downsampling: float, *, rounding: Literal["finer", "coarser"] = "finer"
 ) -> tuple[Level, float]:
-    """Pick the pyramid level for a downsampling factor.
+    """Pick the pyramid level (finest first) next to a downsampling factor, and its own factor.
 
-    With ``rounding="finer"``, the coarsest level whose factor is at most `downsampling`, or the
-    finest level if none is. Factors up to 1 % larger are accepted, because pyramids round their
-    sizes: 9274 px become 4637, 2318 and 1159. With ``rounding="coarser"``, the finest level whose
-    factor is at least `downsampling`, or the coarsest level if none is.
-
-    Parameters
-    ----------
-    levels
-        Pyramid, finest first, each (…, y, x).
-    downsampling
-        Pixels of the finest level per pixel that is needed, along one axis.
-    rounding
-        Direction in which to choose between two levels.
-
-    Returns
-    -------
-    The level, and its downsampling factor along x.
+    With ``rounding="finer"``, the coarsest level whose factor is at most `downsampling`, else the
+    finest; with ``"coarser"``, the finest whose factor is at least `downsampling`, else the last.
     """
     factors = [levels[0].shape[-1] / level.shape[-1] for level in levels]
     if rounding == "finer":
+        # 1 % tolerance, because pyramids round sizes: 9274 px become 4637, 2318 and 1159
         suitable = [k for k, factor in enumerate(factors) if 0.99 * factor <= downsampling]
         index = max(suitable, default=0)
     else:
@@ -88,23 +64,8 @@ def pick_level(
 def tile_windows(
     levels: Sequence[da.Array], centers: NDArray[np.floating], *, side: float, tile_px: int
 ) -> Windows:
-    """Locate tiles in the coarsest level that has at least one pixel per pixel of the tile.
-
-    Parameters
-    ----------
-    levels
-        Pyramid, finest first, each (3, y, x).
-    centers
-        Centres of the tiles, (n, 2), x and y in pixels of the finest level.
-    side
-        Side of a tile in pixels of the finest level.
-    tile_px
-        Side of the resampled tiles in pixels.
-
-    Returns
-    -------
-    Windows
-    """
+    """Locate tiles in the coarsest level that has at least one pixel per pixel of the tile."""
+    # centers (n, 2) and side are in pixels of the finest level
     level, scale = pick_level(levels, side / tile_px)
     # windows have whole pixels, read_tiles resamples them to tile_px
     side_px = max(1, round(side / scale))
@@ -115,24 +76,10 @@ def tile_windows(
 def read_tiles(
     windows: Windows, *, tile_px: int, batch_size: int = 64
 ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
-    """Read tiles in spatial order, one batch ahead of the caller.
+    """Read indices (b,) and tiles (b, 3, tile_px, tile_px) uint8 in batches, in spatial order.
 
     Each chunk of the image is decoded about once. Memory scales with the batch and `CACHE_BYTES`,
     not with the image.
-
-    Parameters
-    ----------
-    windows
-        Windows from `tile_windows`.
-    tile_px
-        Side in pixels to which tiles are resampled (bilinear, antialiased).
-    batch_size
-        Number of tiles in a batch.
-
-    Yields
-    ------
-    tuple
-        Indices of the tiles, (b,) int, and the tiles, (b, 3, tile_px, tile_px) uint8.
     """
     cache = _ChunkCache(windows.level)
     order = _spatial_order(windows)

@@ -144,9 +144,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"target_sum": 0}, "target_sum must be above 0 and finite: 0"),
-            ({"target_sum": np.inf}, "target_sum must be above 0 and finite: inf"),
-            ({"n_splits": 0}, "n_splits must be at least 1: 0"),
+            ({"target_sum": 0}, "target_sum must be a number above 0: 0"),
+            ({"target_sum": np.inf}, "target_sum must be a number above 0: inf"),
+            ({"n_splits": 0}, "n_splits must be a whole number of at least 1: 0"),
         ],
     )
     def test_options_out_of_range_are_refused(self, container, options, message):

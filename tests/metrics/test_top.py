@@ -33,14 +33,14 @@ def test_the_area_of_equal_scores_is_the_score():
 @pytest.mark.parametrize(
     ("scores", "ranking", "message"),
     [
-        (SCORES, [0, 1, 1], "1 genes more than once"),
+        (SCORES, [0, 1, 1], "genes of the ranking are not unique, repeated: 1"),
         (SCORES, [0, 4], "has 4, not a position from 0 to 3"),
         (SCORES, [0, -1], "has -1, not a position"),
         (SCORES, [], r"\(4,\) and \(0,\)"),
         (SCORES[None], [0], r"\(1, 4\) and \(1,\)"),
         (SCORES, ["ERBB2"], "must be integer positions of genes, not <U5"),
         (SCORES, [0.0, 1.0], "not float64"),
-        ([0.1, np.nan], [0], "1 of 2 pcc are NaN"),
+        ([0.1, np.nan], [0], "pcc has 1 values that are NaN"),
     ],
 )
 def test_invalid_input_is_refused(scores, ranking, message):

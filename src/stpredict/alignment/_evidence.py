@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -20,45 +20,20 @@ _N_DIRECTIONS = 24
 
 @dataclass(frozen=True)
 class Evidence:
-    """Evidence for the position of the spots of a section.
+    """Evidence for the position of the spots of a section, in µm from the corner of its image."""
 
-    Positions are in µm from the corner of the image, x before y.
-
-    Attributes
-    ----------
-    tissue
-        (h, w) in [0, 1], share of tissue below a spot at that position.
-    features
-        (d, h, w), image features at that position.
-    um_per_px
-        Side of a pixel of `tissue` and `features` in µm.
-    centers
-        (n, 2) positions of the spots.
-    rim
-        (m, 2) points one pitch outside the outermost spots, without spots.
-    rim_owner
-        (m,) index of the spot next to each rim point.
-    expression
-        (n, k) standardised components of the measured expression.
-    pitch
-        Distance between neighbouring spots.
-    """
-
-    tissue: NDArray[np.floating]
-    features: NDArray[np.floating]
-    um_per_px: float
-    centers: NDArray[np.float64]
-    rim: NDArray[np.float64]
-    rim_owner: NDArray[np.intp]
-    expression: NDArray[np.float64]
-    pitch: float
+    tissue: NDArray[np.floating]  # (h, w) in [0, 1], share of tissue below a spot at that position
+    features: NDArray[np.floating]  # (d, h, w), image features at that position
+    um_per_px: float  # of tissue and features
+    centers: NDArray[np.float64]  # (n, 2) positions of the spots, x before y
+    rim: NDArray[np.float64]  # (m, 2) points one pitch outside the outermost spots
+    rim_owner: NDArray[np.intp]  # (m,) index of the spot next to each rim point
+    expression: NDArray[np.float64]  # (n, k) standardised components of the measured expression
+    pitch: float  # distance between neighbouring spots
 
     def signals(self, matrix: NDArray[np.float64]) -> tuple[float, float]:
-        """Tissue contrast and explained variance after a motion.
-
-        The explained variance is that of a linear regression of the expression on the image
-        features, mean over components. Both signals are at most 1, and constant without evidence.
-        """
+        """Tissue contrast and explained variance after a motion, both at most 1."""
+        # the variance that a linear regression of expression on image features explains
         basis = orthonormal_basis(self.features_at(move_points(matrix, self.centers)))
         return self.contrast(matrix), explained_share(basis, self.expression)
 
@@ -69,8 +44,8 @@ class Evidence:
         if not inside.any():
             return 0.0
         outermost = centers[self.rim_owner[inside]]
-        tissue = self._sample(self.tissue[None], outermost)[:, 0]
-        below_spots = np.where(self._inside(outermost), tissue, 0)
+        below_spots = self._sample(self.tissue[None], outermost)[:, 0]
+        below_spots[~self._inside(outermost)] = 0
         return float((below_spots - self._sample(self.tissue[None], rim[inside])[:, 0]).mean())
 
     def features_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -81,13 +56,10 @@ class Evidence:
         edge = np.array(self.tissue.shape[::-1]) * self.um_per_px
         return np.asarray(((points >= 0) & (points <= edge)).all(axis=1))
 
-    def _sample(
-        self, maps: NDArray[np.floating], points: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        x, y = (points / self.um_per_px - 0.5).T
-        return np.column_stack(
-            [ndimage.map_coordinates(each, [y, x], order=1, mode="nearest") for each in maps]
-        ).astype(np.float64)
+    def _sample(self, maps: NDArray[Any], points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = (points / self.um_per_px - 0.5).T  # the centre of the first pixel is at 0
+        sampled = [ndimage.map_coordinates(m, [y, x], order=1, mode="nearest") for m in maps]
+        return np.column_stack(sampled).astype(np.float64)
 
 
 def pitch_of(centers: NDArray[np.float64]) -> float:
@@ -96,9 +68,7 @@ def pitch_of(centers: NDArray[np.float64]) -> float:
     return float(np.median(distance[:, 1]))
 
 
-def rim_of(
-    centers: NDArray[np.float64], pitch: float
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def rim_of(centers: NDArray[np.float64], pitch: float) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Points one pitch from a spot and not closer to any other, and the index of that spot."""
     angles = np.arange(_N_DIRECTIONS) * 2 * np.pi / _N_DIRECTIONS
     around = centers[:, None] + pitch * np.column_stack([np.cos(angles), np.sin(angles)])

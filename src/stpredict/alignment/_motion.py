@@ -15,14 +15,10 @@ if TYPE_CHECKING:
 def motion_matrix(
     shift: Sequence[float], *, angle: float = 0.0, log_scale: float = 0.0, center: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Matrix (3, 3) of a rotation and scaling about a centre, followed by a shift.
-
-    The angle is in degrees, from x towards y.
-    """
-    radians, scale = np.deg2rad(angle), np.exp(log_scale)
-    rotation = scale * np.array(
-        [[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]]
-    )
+    """Matrix (3, 3) of a rotation and scaling about a centre, followed by a shift."""
+    # the angle is in degrees, from x towards y
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    rotation = np.exp(log_scale) * np.array([[cos, -sin], [sin, cos]])
     matrix = np.eye(3)
     matrix[:2, :2] = rotation
     matrix[:2, 2] = np.asarray(center) - rotation @ np.asarray(center) + np.asarray(shift)

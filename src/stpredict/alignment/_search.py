@@ -47,29 +47,14 @@ _SYMMETRIES = (
 
 @dataclass(frozen=True)
 class MotionEstimate:
-    """The best motion, and its signals compared with no motion.
+    """The best motion, and its signals compared with no motion."""
 
-    Attributes
-    ----------
-    matrix
-        (3, 3) motion in µm.
-    before, after
-        Tissue contrast and explained variance without and with the motion.
-    noise
-        Gain in explained variance by chance: the largest of seven searches with the expression of
-        the section rotated and mirrored, which preserves its patterns.
-    shifts
-        (s,) shifts of the coarse search in µm.
-    surface
-        (s, s) score by shift in y and x, at the best angle and scale.
-    """
-
-    matrix: NDArray[np.float64]
-    before: tuple[float, float]
+    matrix: NDArray[np.float64]  # (3, 3) motion in µm
+    before: tuple[float, float]  # tissue contrast and explained variance without the motion
     after: tuple[float, float]
-    noise: float
-    shifts: NDArray[np.float64]
-    surface: NDArray[np.float64]
+    noise: float  # gain in explained variance by chance
+    shifts: NDArray[np.float64]  # (s,) shifts of the coarse search in µm
+    surface: NDArray[np.float64]  # (s, s) score by shift in y and x, at the best angle and scale
 
     @property
     def gain(self) -> float:
@@ -94,17 +79,7 @@ def score(signals: tuple[float, float]) -> float:
 
 
 def estimate_motion(evidence: Evidence, *, kind: str, max_shift: float) -> MotionEstimate:
-    """Find the motion with the highest score, by a coarse grid search and a fine local search.
-
-    Parameters
-    ----------
-    evidence
-        Evidence of one section.
-    kind
-        Kind of motion, a key of `MOTIONS`.
-    max_shift
-        Largest shift in x and in y in µm.
-    """
+    """Find the motion with the highest score, by a coarse grid search and a fine local search."""
     subset = _subset(evidence)
     center = evidence.centers.mean(axis=0)
     extra = MOTIONS[kind]
@@ -132,14 +107,13 @@ def estimate_motion(evidence: Evidence, *, kind: str, max_shift: float) -> Motio
     fits = [
         optimize.minimize(
             lambda scaled: -score(subset.signals(matrix_of(scaled * units))),
-            np.asarray(start) / units,
+            start,
             method="Nelder-Mead",
             bounds=list(zip(-reach / units, reach / units, strict=True)),
-            options={"initial_simplex": _simplex(np.asarray(start) / units), "xatol": 0.02,
-                     "fatol": 1e-5},
+            options={"initial_simplex": _simplex(start), "xatol": 0.02, "fatol": 1e-5},
         )
-        for start in starts
-    ]  # fmt: skip
+        for start in np.array(starts) / units
+    ]
     matrix = matrix_of(min(fits, key=lambda fit: fit.fun).x * units)
     scores = scores.reshape(len(shifts), len(shifts), -1)
     at_best_angle = scores[..., np.unravel_index(scores.argmax(), scores.shape)[2]]
@@ -154,6 +128,7 @@ def estimate_motion(evidence: Evidence, *, kind: str, max_shift: float) -> Motio
 
 
 def _simplex(start: NDArray[np.float64]) -> NDArray[np.float64]:
+    # steps of one unit along each axis, independent of the start
     return np.vstack([start, start + np.eye(len(start))])
 
 
@@ -180,13 +155,12 @@ def _subset(evidence: Evidence) -> Evidence:
 
 
 def _noise(evidence: Evidence, shifts: NDArray[np.float64]) -> float:
-    """Gain in explained variance of a search with rotated and mirrored expression."""
+    """Largest gain in explained variance of searches with rotated and mirrored expression."""
+    # these symmetries move the pattern of expression but preserve its smoothness
     centered = evidence.centers - evidence.centers.mean(axis=0)
     tree = cKDTree(centered)
-    controls = [
-        evidence.expression[tree.query(centered @ np.array(symmetry))[1]]
-        for symmetry in _SYMMETRIES
-    ]
+    nearest = [tree.query(centered @ np.array(symmetry))[1] for symmetry in _SYMMETRIES]
+    controls = [evidence.expression[index] for index in nearest]
 
     def explained_at(shift: tuple[float, ...]) -> list[float]:
         basis = orthonormal_basis(evidence.features_at(evidence.centers + shift))

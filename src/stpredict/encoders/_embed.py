@@ -29,50 +29,22 @@ def tile_side_px(encoder: Encoder, tile_um: float) -> int:
 
 
 def embed_section(
-    levels: Sequence[da.Array],
-    centers: NDArray[np.floating],
+    levels: Sequence[da.Array],  # finest first, each (3, y, x) uint8
+    centers: NDArray[np.floating],  # (n, 2), x and y in pixels of the finest level
     encoder: Encoder,
     *,
-    mpp: float,
+    mpp: float,  # of the finest level
     tile_um: float,
-    n_subtiles: int,
+    n_subtiles: int,  # along each side of a tile; 1 for none
     batch_size: int = 64,
-    description: str = "",
+    description: str = "",  # label of the progress bar
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Embed the tiles of one section, each read and encoded once.
-
-    Parameters
-    ----------
-    levels
-        Image pyramid, finest first, each lazy (3, y, x) uint8.
-    centers
-        Centres of the tiles, (n, 2), x and y in pixels of the finest level.
-    encoder
-        Encoder from :func:`stpredict.encoders.load`.
-    mpp
-        µm per pixel of the finest level.
-    tile_um
-        Side of a tile in µm.
-    n_subtiles
-        Number of sub-tiles along each side of a tile; 1 for none.
-    batch_size
-        Number of tiles in a batch.
-    description
-        Label of the progress bar.
-
-    Returns
-    -------
-    tuple
-        Embeddings of the tiles, (n, d), and of their sub-tiles in row-major order,
-        (n, n_subtiles², d) or None.
-
-    Raises
-    ------
-    ValueError
-        If a sub-tile is smaller than a pixel.
-    """
+    """Embed tiles, (n, d), and their sub-tiles in row-major order, (n, n_subtiles², d) or None."""
     side = tile_um / mpp
-    tile_px = _read_px(encoder, tile_um, side=side, n_subtiles=n_subtiles)
+    encoder_px = tile_px = tile_side_px(encoder, tile_um)
+    if encoder.input_px is not None and n_subtiles > 1:
+        # sub-tiles are resized to a fixed input: read them with the resolution of the image
+        tile_px = max(tile_px, min(round(side), tile_px * n_subtiles))
     if tile_px < n_subtiles:
         raise ValueError(
             f"n_subtiles={n_subtiles}: sub-tiles of tiles of {tile_um:g} µm, read at {tile_px} px, "
@@ -81,27 +53,15 @@ def embed_section(
     windows = tile_windows(levels, centers, side=side, tile_px=tile_px)
     n = len(centers)
     whole = np.empty((n, encoder.dimension), dtype=np.float32)
-    parts = (
-        np.empty((n, n_subtiles**2, encoder.dimension), dtype=np.float32)
-        if n_subtiles > 1
-        else None
-    )
+    parts = np.empty((n, n_subtiles**2, encoder.dimension), dtype=np.float32)
     batches = read_tiles(windows, tile_px=tile_px, batch_size=batch_size)
     with tqdm(total=n, desc=description, unit="tile", disable=settings.verbosity < 1) as bar:
         for rows, tiles in batches:
-            whole[rows] = encoder(resize(tiles, tile_side_px(encoder, tile_um))).cpu().numpy()
-            if parts is not None:
+            whole[rows] = encoder(resize(tiles, encoder_px)).cpu().numpy()
+            if n_subtiles > 1:
                 split = split_tiles(tiles, n_subtiles)
                 # one sub-tile position at a time keeps the batch size
                 for k in range(n_subtiles**2):
                     parts[rows, k] = encoder(split[:, k]).cpu().numpy()
             bar.update(len(rows))
-    return whole, parts
-
-
-def _read_px(encoder: Encoder, tile_um: float, *, side: float, n_subtiles: int) -> int:
-    """Side in pixels at which tiles are read, larger if sub-tiles are resized to a fixed input."""
-    tile_px = tile_side_px(encoder, tile_um)
-    if encoder.input_px is None or n_subtiles == 1:
-        return tile_px
-    return max(tile_px, min(round(side), tile_px * n_subtiles))
+    return whole, parts if n_subtiles > 1 else None

@@ -30,9 +30,8 @@ def load(
         callable that maps float32 tiles ``(b, 3, h, w)`` in [0, 1], which are not resized, to
         ``(b, d)``. A module is set to evaluation mode.
     weights
-        Local file with the weights: ``.safetensors``, or a torch checkpoint that contains tensors
-        only (``.bin``, ``.pt``, ``.pth``). ``None`` downloads them from the hub if the encoder has
-        weights.
+        Local file with the weights, ``.safetensors`` or a torch checkpoint of tensors only
+        (``.bin``, ``.pt``, ``.pth``). ``None`` downloads them from the hub.
     name
         Name of the encoder, and of ``obsm["X_<name>"]``. Default: the name of the record (with
         ``timm_`` for ``timm:``), of the function, or of the class in lower case.
@@ -43,16 +42,12 @@ def load(
 
     Raises
     ------
-    KeyError
-        If the name is unknown.
-    TypeError
-        If `encoder` is neither a name, a record, a module nor a callable.
+    KeyError, TypeError
+        If the name is unknown, or `encoder` is neither a name, a record, a module nor a callable.
     ValueError
         If weights are damaged, unsafe or do not fit, or a function has no name.
-    FileNotFoundError
-        If the file `weights` does not exist.
-    RuntimeError
-        If the hub is offline or refuses access to the weights.
+    FileNotFoundError, RuntimeError
+        If the file `weights` does not exist, or the hub does not provide the weights.
 
     Examples
     --------
@@ -67,40 +62,15 @@ def load(
     if not callable(encoder) or isinstance(encoder, type):
         raise TypeError(
             "An encoder is a name, a record, an instance of nn.Module or a callable, not "
-            f"{encoder!r}. Names: {', '.join(names())}."
+            f"{encoder!r}. Names: {', '.join(names())}"
         )
     if weights is not None:
-        raise ValueError(
-            "weights= requires the name of an encoder. Load the weights into the module: "
-            "module.load_state_dict(...)."
-        )
+        raise ValueError("weights= requires a name; use module.load_state_dict(...) for a module")
     return _from_callable(encoder, name=name)
 
 
 def published_weights(backbone: str, weights: str | Path | None) -> Callable[[nn.Module], None]:
-    """Read the published weights of a timm model that is trained further.
-
-    Parameters
-    ----------
-    backbone
-        Name of the timm model.
-    weights
-        Local file as for `load`; None downloads the weights from the hub.
-
-    Returns
-    -------
-    Callable
-        Loads the weights into a module; raises ValueError if they do not fit.
-
-    Raises
-    ------
-    KeyError
-        If timm has no such model.
-    FileNotFoundError, ValueError
-        If the file is missing, damaged or unsafe.
-    RuntimeError
-        If the hub is offline or refuses access.
-    """
+    """Read the weights of a timm model that is trained further; returns a function to load them."""
     record = timm_record(f"timm:{backbone}")
     state = _state_of(record, weights)
 
@@ -114,10 +84,8 @@ def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) ->
     kind = function if hasattr(function, "__qualname__") else type(function)
     default = getattr(function, "__name__", type(function).__name__.lower())
     if name is None and (default == "<lambda>" or isinstance(function, functools.partial)):
-        raise ValueError(
-            "A lambda or partial has no name that could identify its embeddings: give name=, as in "
-            "load(encoder, name='my_encoder')."
-        )
+        # the name identifies the embeddings in later steps
+        raise ValueError("A lambda or partial has no name: give name=")
     name = _check_name(default if name is None else name)
     identity = f"{kind.__module__}.{kind.__qualname__} {name}"
     device = torch.device("cpu")
@@ -134,14 +102,13 @@ def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str
     module = record.build()
     if record.fetch is not None:
         _weights.fill(module, record.convert(state, module), name=record.name)
-    dimension = getattr(module, "dimension", None) if record.dimension is None else record.dimension
     return Encoder(
         name,
         module.eval().requires_grad_(requires_grad=False),
         input_px=record.input_px,
         mean=record.mean,
         std=record.std,
-        known_dimension=dimension,
+        known_dimension=record.dimension or getattr(module, "dimension", None),
         identity=f"stpredict encoder {record.name} {record.version}",
         autocast=record.autocast,
     )
@@ -158,23 +125,16 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
     try:
         return record.fetch()
     except Exception as error:  # the hub client and timm raise many types
-        access = (
-            f"Request access at {record.source} (licence: {record.licence}) and sign in with "
-            "'hf auth login'"
-            if record.gated
-            else f"They are published at {record.source} (licence: {record.licence})"
-        )
         reason = (str(error).strip() or "no reason given").splitlines()[0]
+        access = "Request access (then 'hf auth login')" if record.gated else "They are published"
         raise RuntimeError(
             f"The hub did not provide the weights of encoder '{record.name}' "
-            f"({type(error).__name__}: {reason}). {access}, or load a local copy with "
-            f"load('{record.name}', weights='path/to/model.safetensors')."
+            f"({type(error).__name__}: {reason}). {access} at {record.source} (licence: "
+            f"{record.licence}), or load a file: weights='path/to/model.safetensors'"
         ) from error
 
 
 def _check_name(name: str) -> str:
-    if re.fullmatch(r"[\w.-]+", name):
-        return name
-    raise ValueError(
-        f"'{name}' cannot be the name of a slot: use letters, digits, '_', '-' and '.' in name=."
-    )
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"'{name}' cannot be the name of a slot: use letters, digits, '_-.' only")
+    return name

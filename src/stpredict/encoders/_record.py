@@ -21,31 +21,25 @@ _DRY_RUN_PX = 224
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """Description of an encoder.
-
-    :func:`stpredict.encoders.load` accepts user-defined records.
+    """Description of an encoder; :func:`stpredict.encoders.load` accepts user-defined records.
 
     Attributes
     ----------
     name
         Name of the encoder, and of the slot ``obsm["X_<name>"]``.
     build
-        Function that builds the module with its initial weights. The module maps float32
-        ``(b, 3, h, w)`` to ``(b, dimension)``.
+        Function that builds the module, which maps float32 ``(b, 3, h, w)`` to ``(b, dimension)``.
     dimension
         Length of an embedding. ``None`` to use the module's ``dimension``, or a dry run.
     input_px
         Side in pixels to which tiles are resized; ``None`` if any size is accepted.
     mean, std
         Normalisation per channel of values in [0, 1]; ``None`` for none.
-    licence, source, paper
-        Licence, web page and publication of the weights.
-    gated
-        Whether the hub requires users to accept terms before the download.
-    fetch
-        Function that downloads the published state dict; ``None`` for an encoder without weights.
-    convert
-        Function that renames the tensors of a published state dict to those of the module.
+    licence, source, paper, gated
+        Licence, web page and paper of the weights, and whether the hub requires accepting terms.
+    fetch, convert
+        Functions that download the published state dict (``None`` for an encoder without weights)
+        and rename its tensors to those of the module.
     autocast
         Whether bfloat16 on a GPU is accurate enough.
     version
@@ -54,8 +48,8 @@ class EncoderRecord:
     Examples
     --------
     >>> from stpredict import encoders
-    >>> encoders.record("uni").dimension, encoders.record("uni").gated
-    (1024, True)
+    >>> encoders.record("uni").dimension
+    1024
     """
 
     name: str
@@ -76,27 +70,20 @@ class EncoderRecord:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A frozen network or function that maps tiles to embeddings.
-
-    Created by :func:`stpredict.encoders.load`.
+    """A frozen network or function from tiles to embeddings (:func:`stpredict.encoders.load`).
 
     Attributes
     ----------
     name
         Name of the slot ``obsm["X_<name>"]``.
     function
-        Function from float32 tiles ``(b, 3, h, w)``, in [0, 1] or normalised, to
-        ``(b, dimension)``.
-    input_px
-        Side in pixels to which tiles are resized; ``None`` for no resizing.
-    mean, std
-        Normalisation per channel of values in [0, 1]; ``None`` for none.
+        Function from float32 tiles ``(b, 3, h, w)`` to ``(b, dimension)``.
+    input_px, mean, std, autocast
+        As in :class:`EncoderRecord`.
     known_dimension
         Expected `dimension`, which every output is checked against; ``None`` if unknown.
     identity
         Text hashed in `weights_hash` for functions without parameters.
-    autocast
-        Whether to compute in bfloat16 on a CUDA device.
     device
         Device of the computation and of the embeddings.
 
@@ -104,12 +91,9 @@ class Encoder:
     --------
     >>> import torch
     >>> from stpredict import encoders
-    >>> def mean_colour(tiles):
-    ...     return tiles.mean((-2, -1))
-    >>> encoder = encoders.load(mean_colour)
-    >>> encoder(torch.full((2, 3, 8, 8), 255, dtype=torch.uint8))
-    tensor([[1., 1., 1.],
-            [1., 1., 1.]])
+    >>> encoder = encoders.load(lambda tiles: tiles.mean((-2, -1)), name="mean_colour")
+    >>> encoder(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
+    tensor([[1., 1., 1.]])
     """
 
     name: str
@@ -134,10 +118,7 @@ class Encoder:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 (hex) of parameters and buffers by name, equal on all machines and devices.
-
-        Without parameters, the identity of the function is hashed as well.
-        """
+        """SHA-256 (hex) of parameters and buffers; without parameters also of the identity."""
         module = self.function if isinstance(self.function, nn.Module) else nn.Identity()
         has_parameters = next(module.parameters(), None) is not None
         state = module.state_dict()
@@ -171,10 +152,8 @@ class Encoder:
 
         Raises
         ------
-        TypeError
-            If tiles are not uint8.
-        ValueError
-            If tiles or embeddings have another shape, or embeddings are NaN or infinite.
+        TypeError, ValueError
+            If tiles are not uint8 RGB, or embeddings have another shape or are not finite.
         """
         _check_tiles(tiles)
         if len(tiles) == 0:
@@ -182,11 +161,9 @@ class Encoder:
         prepared = self._prepare(tiles)
         if isinstance(self.function, nn.Module):
             self.function.eval()
-        with (
-            torch.autocast("cuda", torch.bfloat16)
-            if self.autocast and self.device.type == "cuda"
-            else nullcontext()
-        ):
+        # not enabled=False, which would switch off the caller's own autocast
+        use_autocast = self.autocast and self.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16) if use_autocast else nullcontext():
             embedding = self.function(prepared)
         self._check_output(embedding, len(tiles))
         return embedding.float()
@@ -198,38 +175,32 @@ class Encoder:
             # antialiased, as PIL resizes in the pipelines of published encoders
             x = functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
         if self.mean is not None and self.std is not None:
-            shape = (3, 1, 1)
-            mean = torch.tensor(self.mean, device=x.device).view(shape)
-            x = x.sub_(mean).div_(torch.tensor(self.std, device=x.device).view(shape))
+            mean, std = (torch.tensor(v, device=x.device) for v in (self.mean, self.std))
+            x = x.sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
         return x
 
     def _check_output(self, embedding: object, n: int) -> None:
         if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != n:
-            output = (
-                f"a tensor {tuple(embedding.shape)}"
-                if isinstance(embedding, Tensor)
-                else type(embedding).__name__
-            )
+            kind = type(embedding).__name__
+            if isinstance(embedding, Tensor):
+                kind = f"a tensor {tuple(embedding.shape)}"
             raise ValueError(
-                f"Encoder '{self.name}' returned {output} for {n} tiles instead of a tensor ({n}, "
+                f"Encoder '{self.name}' returned {kind} for {n} tiles instead of a tensor ({n}, "
                 "dimension). Wrap it so that it pools feature maps or returns a single output."
             )
-        if self.known_dimension is not None and embedding.shape[1] != self.known_dimension:
-            raise ValueError(
-                f"Encoder '{self.name}' returned {embedding.shape[1]} features per tile; "
-                f"{self.known_dimension} were expected."
-            )
+        width, expected = embedding.shape[1], self.known_dimension or embedding.shape[1]
+        if width != expected:
+            counts = f"{width} features per tile; {expected} were expected"
+            raise ValueError(f"Encoder '{self.name}' returned {counts}")
         n_bad = int((~torch.isfinite(embedding)).any(1).sum())
         if n_bad:
-            raise ValueError(
-                f"Encoder '{self.name}' returned NaN or infinity for {n_bad} of {n} tiles. Check "
-                "its weights and these tiles."
-            )
+            bad = f"NaN or infinity for {n_bad} of {n} tiles"
+            raise ValueError(f"Encoder '{self.name}' returned {bad}")
 
 
 def _check_tiles(tiles: object) -> None:
     if not isinstance(tiles, Tensor) or tiles.dtype != torch.uint8:
-        kind = tiles.dtype if isinstance(tiles, Tensor) else type(tiles).__name__
+        kind = getattr(tiles, "dtype", type(tiles).__name__)
         raise TypeError(f"Tiles must be a uint8 tensor with values from 0 to 255, not {kind}.")
     if tiles.ndim != 4 or tiles.shape[1] != 3:
         raise ValueError(f"Tiles must be (b, 3, h, w), RGB, not {tuple(tiles.shape)}.")

@@ -10,15 +10,14 @@ from torch import nn
 
 from stpredict.encoders import _weights
 from stpredict.encoders._record import EncoderRecord
+from stpredict.encoders.texture import Texture
 
-_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET: dict[str, Any] = {
+    "input_px": 224,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 _HUB = "https://huggingface.co/"
-
-
-def _texture() -> nn.Module:
-    from stpredict.encoders.texture import Texture
-
-    return Texture()
 
 
 def _timm(architecture: str, /, **options: Any) -> nn.Module:
@@ -29,15 +28,8 @@ def _timm(architecture: str, /, **options: Any) -> nn.Module:
     return module
 
 
-def _published(
-    name: str,
-    architecture: str,
-    *,
-    hub_id: str,
-    options: dict[str, Any] | None = None,
-    **fields: Any,
-) -> EncoderRecord:
-    build = functools.partial(_timm, architecture, **(options or {}))
+def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> EncoderRecord:
+    build = functools.partial(_timm, architecture, **fields.pop("options", {}))
     fetch = functools.partial(_weights.hub_state, hub_id)
     return EncoderRecord(name, build, fetch=fetch, source=_HUB + hub_id, **fields)
 
@@ -50,7 +42,7 @@ _RECORDS = {
     for record in (
         EncoderRecord(
             "texture",
-            _texture,
+            Texture,
             licence="MIT",
             source="stpredict",
             paper="Ruifrok & Johnston 2001 (stains); Ojala et al. 2002 (local binary patterns)",
@@ -59,54 +51,52 @@ _RECORDS = {
         _published(
             "uni",
             "vit_large_patch16_224",
+            "MahmoodLab/UNI",
             options={"init_values": 1e-5},
             dimension=1024,
-            input_px=224,
             **_IMAGENET,
             licence="CC BY-NC-ND 4.0",
             paper="Chen et al. 2024, doi:10.1038/s41591-024-02857-3",
             gated=True,
-            hub_id="MahmoodLab/UNI",
         ),
         _published(
             "h-optimus-0",
             "vit_giant_patch14_reg4_dinov2",
+            "bioptimus/H-optimus-0",
             options={"img_size": 224, "init_values": 1e-5},
             dimension=1536,
             input_px=224,
-            mean=(0.707223, 0.578729, 0.703617),
+            mean=(0.707223, 0.578729, 0.703617),  # of the tiles it was trained on
             std=(0.211883, 0.230117, 0.177517),
             licence="Apache-2.0",
             paper="Saillard et al. 2024, https://github.com/bioptimus/releases",
             gated=True,
-            hub_id="bioptimus/H-optimus-0",
         ),
         _published(
             "phikon",
             "vit_base_patch16_224",
+            "owkin/phikon",
             dimension=768,
-            input_px=224,
             **_IMAGENET,
             licence="Owkin non-commercial",
             paper="Filiot et al. 2023, doi:10.1101/2023.07.21.23292757",
-            hub_id="owkin/phikon",
             convert=_weights.from_hf_vit,
         ),
         _published(
             "phikon-v2",
             "vit_large_patch16_224",
+            "owkin/phikon-v2",
             options={"init_values": 1.0},
             dimension=1024,
-            input_px=224,
             **_IMAGENET,
             licence="Owkin non-commercial",
             paper="Filiot et al. 2024, arXiv:2409.09173",
-            hub_id="owkin/phikon-v2",
             convert=_weights.from_hf_vit,
         ),
         _published(
             "inception_v3",
             "inception_v3",
+            "timm/inception_v3.tv_in1k",
             dimension=2048,
             input_px=299,
             # equal to transform_input of torchvision
@@ -114,27 +104,24 @@ _RECORDS = {
             std=(0.5, 0.5, 0.5),
             licence="Apache-2.0",
             paper="Szegedy et al. 2016, arXiv:1512.00567",
-            hub_id="timm/inception_v3.tv_in1k",
         ),
         _published(
             "resnet50",
             "resnet50",
+            "timm/resnet50.tv2_in1k",  # torchvision's IMAGENET1K_V2
             dimension=2048,
-            input_px=224,
             **_IMAGENET,
             licence="BSD-3-Clause",
             paper="He et al. 2016, arXiv:1512.03385",
-            hub_id="timm/resnet50.tv2_in1k",  # torchvision's IMAGENET1K_V2
         ),
         _published(
             "densenet121",
             "densenet121",
+            "timm/densenet121.tv_in1k",
             dimension=1024,
-            input_px=224,
             **_IMAGENET,
             licence="Apache-2.0",
             paper="Huang et al. 2017, arXiv:1608.06993",
-            hub_id="timm/densenet121.tv_in1k",
             convert=_weights.from_old_densenet,
         ),
     )
@@ -180,12 +167,12 @@ def record(name: str) -> EncoderRecord:
     >>> encoders.record("inception_v3").input_px
     299
     """
-    if name in _RECORDS:
-        return _RECORDS[name]
-    raise KeyError(
-        f"No encoder '{name}'.{_suggestions(name, names())} Available: {', '.join(names())}, and "
-        "any model of timm as 'timm:<name>'."
-    )
+    if name not in _RECORDS:
+        raise KeyError(
+            f"No encoder '{name}'.{_suggestions(name, names())} Available: {', '.join(names())}, "
+            "and any model of timm as 'timm:<name>'"
+        )
+    return _RECORDS[name]
 
 
 def timm_record(encoder: str) -> EncoderRecord:

@@ -45,11 +45,9 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Smooth and keep every second pixel, symmetrically for even and odd sides.
-
-    An even side uses the taps (1, 3, 3, 1) / 8, an odd side (1, 8, 14, 8, 1) / 32. Both have a
-    variance of 0.75 px², so that the scale of a level does not depend on the size of the tile.
-    """
+    """Smooth and keep every second pixel, symmetrically for even and odd sides."""
+    # Even sides: (1, 3, 3, 1) / 8, odd sides: (1, 8, 14, 8, 1) / 32. Both have a variance of
+    # 0.75 px², so that the scale of a level does not depend on the size of the tile.
     for dim in (-2, -1):
         if x.shape[dim] % 2:
             a, b, c, d, e = _taps(_pad(x, dim, 2), dim, 5, step=2)
@@ -68,14 +66,8 @@ def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _structure(gy: Tensor, gx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Energy and coherence of gradients, from the structure tensor (Bigün 1987).
-
-    Returns
-    -------
-    ``(b, c)`` each: the mean squared gradient; the coherent part within a neighbourhood of about
-    three pixels; the coherent part across the image. The last two lie between zero and the first,
-    and are invariant to rotation.
-    """
+    """Mean squared gradient, and its coherent parts within about three pixels and overall."""
+    # the structure tensor (Bigün 1987), whose coherence is invariant to rotation
     yy, xx = gy.square(), gx.square()
     energy = (yy + xx).mean((-2, -1))
     difference, product = yy.sub_(xx), gy * gx
@@ -95,28 +87,14 @@ def _local_maximum(x: Tensor, radius: int) -> Tensor:
     return x
 
 
-def _binary_patterns(x: Tensor, margin: float) -> Tensor:
-    """Shares of the ten rotation-invariant uniform local binary patterns (Ojala et al. 2002).
-
-    Parameters
-    ----------
-    x
-        ``(b, h, w)`` image.
-    margin
-        Least difference to the centre of a brighter neighbour, so that noise in flat areas gives
-        no pattern.
-
-    Returns
-    -------
-    ``(b, 10)``: shares of pixels with 0 to 8 brighter neighbours in one run of the ring of eight,
-    and the share of all other (non-uniform) patterns.
-    """
+def _binary_patterns(x: Tensor) -> Tensor:
+    """Shares (b, 10) of rotation-invariant uniform local binary patterns (Ojala et al. 2002)."""
+    # 0 to 8 brighter neighbours in one run of the ring of eight; 9 is any other pattern
     h, w = x.shape[-2:]
-    centre = x[:, 1:-1, 1:-1] + margin
+    centre = x[:, 1:-1, 1:-1] + _PATTERN_MARGIN  # noise in flat areas gives no pattern
     ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
     bits = [(x[:, i : i + h - 2, j : j + w - 2] > centre).to(torch.uint8) for i, j in ring]
-    ones = torch.zeros_like(bits[0])
-    changes = torch.zeros_like(bits[0])
+    ones, changes = torch.zeros_like(bits[0]), torch.zeros_like(bits[0])
     for k, bit in enumerate(bits):
         ones += bit
         changes += bit ^ bits[k - 1]
@@ -146,8 +124,7 @@ def scale_features(pyramid: list[Tensor]) -> list[Group]:
     for x, scale in zip(pyramid, LEVELS, strict=True):
         smooth = _blur(x)
         band = x - smooth
-        power = mean(band.square())
-        envelope = band.abs()
+        power, envelope = mean(band.square()), band.abs()
         excess = mean(band.clamp_min(0).square())
         both = mean(band[:, :1] * band[:, 1:])
         energy, local, overall = _structure(*_gradient(smooth))
@@ -160,8 +137,7 @@ def scale_features(pyramid: list[Tensor]) -> list[Group]:
             "direction": local / (energy + GREY_LEVEL**2 / 4),
             "alignment": overall / (energy + GREY_LEVEL**2 / 4),
         }
-        for name, values in features.items():
-            groups.append(([f"{s}_{name}_{scale}" for s in "HE"], values))
+        groups += [([f"{s}_{n}_{scale}" for s in "HE"], values) for n, values in features.items()]
         groups.append(([f"HE_correlation_{scale}"], share(both, root[:, :1] * root[:, 1:])))
         # unevenness of the envelopes of finer levels at this level
         envelopes = [(n, halve(e)) for n, e in envelopes]
@@ -174,25 +150,21 @@ def scale_features(pyramid: list[Tensor]) -> list[Group]:
 
 def pattern_features(pyramid: list[Tensor]) -> list[Group]:
     """Local binary patterns of haematoxylin at pixels of 1, 2 and 4 µm."""
-    groups: list[Group] = []
-    for level in (1, 2, 3):
-        shares = _binary_patterns(pyramid[level][:, 0], _PATTERN_MARGIN)
-        groups.append(([f"H_pattern{k}_{LEVELS[level]}" for k in range(10)], shares))
-    return groups
+    return [
+        ([f"H_pattern{k}_{LEVELS[i]}" for k in range(10)], _binary_patterns(pyramid[i][:, 0]))
+        for i in (1, 2, 3)
+    ]
 
 
 def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
-    """Number, size, colour and clustering of haematoxylin blobs.
-
-    ``density`` is the optical density of R, G and B at the second level (1 µm per pixel).
-    """
+    """Number, size, colour and clustering of haematoxylin blobs."""
+    # density: optical density of R, G and B at the second level (1 µm per pixel)
     x = pyramid[1][:, :1]
     size = [x.shape[-2], x.shape[-1]]
+    # at 8 µm per pixel, a nucleus is smaller than a pixel
     surroundings = functional.interpolate(_blur(pyramid[4][:, :1]), size=size, mode="bilinear")
     groups: list[Group] = []
-    contrasts = {}
-    counts = {}
-    heights = {}
+    contrasts, counts, heights = {}, {}, {}
     for radius, blurs in _NUCLEUS_BLURS.items():
         smooth = x
         for _ in range(blurs):
@@ -209,8 +181,7 @@ def nuclear_features(pyramid: list[Tensor], density: Tensor) -> list[Group]:
     area = mean(mask)
     groups.append((["nuclei_area_share"], area))
     groups.append((["nuclei_log_area_um2"], torch.log10((area + 1e-3) / (counts["3um"] + 1e-4))))
-    coarse = halve(halve(halve(mask)))
-    spread = mean((coarse - area[..., None, None]).square()).sqrt()
+    spread = mean((halve(halve(halve(mask))) - area[..., None, None]).square()).sqrt()
     groups.append((["nuclei_clustering_8um"], spread))
     names = ["H", "E", "OD_R", "OD_G", "OD_B"]
     x = torch.cat([pyramid[1], density], dim=1)

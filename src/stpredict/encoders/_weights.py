@@ -7,15 +7,16 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from stpredict import _validate
 
+_State: TypeAlias = dict[str, Tensor]
 _CHECKPOINTS = (".bin", ".pt", ".pth")
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model")  # keys under which training scripts save the weights
 _PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
 # Tensors that embeddings do not use: classifiers, HF poolers, DINOv2's mask token.
 _HEADS = ("fc.", "head.", "classifier.", "AuxLogits.", "pooler.", "embeddings.mask_token")
@@ -26,9 +27,7 @@ _HF_VIT = (
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^encoder\.layer\.", "blocks."),
-    (r"\.attention\.attention\.(q)uery\.", r".attn.\1."),
-    (r"\.attention\.attention\.(k)ey\.", r".attn.\1."),
-    (r"\.attention\.attention\.(v)alue\.", r".attn.\1."),
+    (r"\.attention\.attention\.([qkv])(?:uery|ey|alue)\.", r".attn.\1."),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
@@ -41,7 +40,7 @@ _HF_VIT = (
 _OLD_DENSENET = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
+def read_state(path: str | Path) -> _State:
     """Read the tensors of a ``.safetensors`` file or a torch checkpoint."""
     path = Path(path)
     if not path.is_file():
@@ -55,26 +54,21 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"'{path}' is not a valid safetensors file: {error}.") from error
     if path.suffix not in _CHECKPOINTS:
-        raise ValueError(
-            f"'{path.name}' has an unknown format: use .safetensors or {', '.join(_CHECKPOINTS)}."
-        )
-    return _unwrap(_read_checkpoint(path), path)
-
-
-def _read_checkpoint(path: Path) -> Any:
+        formats = ", ".join(_CHECKPOINTS)
+        raise ValueError(f"'{path.name}' has an unknown format: use .safetensors or {formats}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # a pickle may execute any code
         raise ValueError(
-            f"'{path}' was not loaded: it is damaged, or a pickle with more than tensors, which "
-            "could execute arbitrary code. Use a .safetensors file, or a checkpoint of the state "
-            "dict alone."
+            f"'{path}' was not loaded: it is damaged or has more than tensors. Use a .safetensors "
+            "file, or a checkpoint of the state dict alone."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"'{path}' is not a valid torch checkpoint: {error}.") from error
+    return _unwrap(checkpoint, path)
 
 
-def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(checkpoint: Any, path: Path) -> _State:
     """Remove the usual wrappers and prefixes of a checkpoint."""
     state = checkpoint
     for key in _WRAPPERS * 2:  # wrappers and prefixes can be nested
@@ -88,20 +82,19 @@ def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
                 state = {k.removeprefix(prefix): v for k, v in state.items()}
         if state:
             return state
-    raise ValueError(
-        f"'{path}' does not contain a state dict. It contains: {_validate.listing(content)}."
-    )
+    listed = _validate.listing(content)
+    raise ValueError(f"'{path}' does not contain a state dict. It contains: {listed}")
 
 
-def hub_state(hub_id: str) -> dict[str, Tensor]:
+def hub_state(hub_id: str) -> _State:
     """Download a state dict from the Hugging Face hub, or read it from the local cache."""
     from timm.models import load_state_dict_from_hf
 
-    state: dict[str, Tensor] = load_state_dict_from_hf(hub_id, weights_only=True)
+    state: _State = load_state_dict_from_hf(hub_id, weights_only=True)
     return state
 
 
-def timm_state(model: str) -> dict[str, Tensor]:
+def timm_state(model: str) -> _State:
     """Published weights of a timm model."""
     import timm
 
@@ -109,59 +102,42 @@ def timm_state(model: str) -> dict[str, Tensor]:
     module: Any = timm.create_model(model, pretrained=True)
     if hasattr(module, "reset_classifier"):
         module.reset_classifier(0)
-    state: dict[str, Tensor] = module.state_dict()
+    state: _State = module.state_dict()
     return state
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], *, name: str) -> None:
-    """Load a state dict that must match the module exactly, apart from classifiers.
-
-    Raises
-    ------
-    ValueError
-        If names or shapes differ.
-    """
+def fill(module: nn.Module, state: _State, *, name: str) -> None:
+    """Load a state dict that must match the module exactly, apart from classifiers."""
     expected = module.state_dict()
     state = _without_heads(state, expected)
     differences = _differences(expected, state)
     if differences:
-        raise ValueError(
-            f"These weights do not fit encoder '{name}': {'; '.join(differences)}. Use the file "
-            "that was published for this encoder."
-        )
+        listed = "; ".join(differences)
+        raise ValueError(f"These weights do not fit encoder '{name}': {listed}. Use its own file")
     # not strict: batch counters may be missing
     module.load_state_dict(state, strict=False)
 
 
-def _without_heads(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _without_heads(state: _State, expected: _State) -> _State:
     return {k: v for k, v in state.items() if k in expected or not k.startswith(_HEADS)}
 
 
-def _differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def _differences(expected: _State, state: _State) -> list[str]:
     # older files have no batch counters, which evaluation does not use
     missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in expected]
-    reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
-        for k in expected
-        if k in state and state[k].shape != expected[k].shape
-    ]
+    shapes = {k: (tuple(state[k].shape), tuple(expected[k].shape)) for k in expected if k in state}
+    reshaped = [f"{k} {a} instead of {b}" for k, (a, b) in shapes.items() if a != b]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    return [
-        f"{len(keys)} {kind} ({_validate.listing(keys, most=3)})"
-        for kind, keys in kinds.items()
-        if keys
-    ]
+    return [f"{len(k)} {kind} ({_validate.listing(k, most=3)})" for kind, k in kinds.items() if k]
 
 
-def unchanged(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def unchanged(state: _State, module: nn.Module) -> _State:
     """State dict of a file that already has the names of the module."""
     return state
 
 
-def from_hf_vit(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def from_hf_vit(state: _State, module: nn.Module) -> _State:
     """Rename the tensors of transformers' ViT and DINOv2, and concatenate q, k and v."""
     state = _rename(state, _HF_VIT)
     for query in [k for k in state if ".attn.q." in k]:
@@ -172,29 +148,28 @@ def from_hf_vit(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor
     return state
 
 
-def from_old_densenet(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def from_old_densenet(state: _State, module: nn.Module) -> _State:
     """Rename the tensors of torchvision's old DenseNet files."""
     return _rename(state, _OLD_DENSENET)
 
 
-def from_timm(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def from_timm(state: _State, module: nn.Module) -> _State:
     """Convert a file that does not fit with timm's filter (other source, other position grid)."""
+    # timm defines the filter in the module of the network
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     expected = module.state_dict()
     differences = _differences(expected, _without_heads(state, expected))
     if convert is None or not differences:
         return state
     try:
-        converted: dict[str, Tensor] = convert(dict(state), module)
-    except Exception as error:
-        raise ValueError(
-            f"These weights do not fit {type(module).__name__}: {'; '.join(differences)}. timm "
-            f"could not convert them ({type(error).__name__}: {error})."
-        ) from error
+        converted: _State = convert(dict(state), module)
+    except Exception as error:  # the filters expect certain names and shapes
+        listed = "; ".join(differences)
+        raise ValueError(f"These weights do not fit {type(module).__name__}: {listed}") from error
     return converted
 
 
-def _rename(state: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+def _rename(state: _State, rules: tuple[tuple[str, str], ...]) -> _State:
     renamed = {}
     for name, tensor in state.items():
         for pattern, replacement in rules:

@@ -7,17 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stpredict._runtime import single_threaded
-from stpredict.encoders._texture_spatial import (
-    GREY_LEVEL,
-    LEVELS,
-    Group,
-    halve,
-    mean,
-    nuclear_features,
-    pattern_features,
-    scale_features,
-    share,
-)
+from stpredict.encoders import _texture_spatial as spatial
 
 # Optical density in R, G, B of the two stains (Ruifrok & Johnston 2001). The third axis, their
 # cross product, is the residual.
@@ -35,10 +25,9 @@ _CHUNK_PIXELS_ACCELERATOR = 2**21
 class Texture(nn.Module):
     r"""Describe H&E tiles by about two hundred handcrafted features, without weights or training.
 
-    Tiles are RGB at 0.5 µm per pixel, with any size from 48 px: a tile of 224 px is 112 µm wide,
-    and its sub-tiles have the same resolution. Nearly all features are means over pixels, so that
-    tiles of different sizes are comparable. Features are invariant to mirroring and rotation by
-    90°, and do not depend on other tiles of the batch.
+    Tiles are RGB at 0.5 µm per pixel, with any size from 48 px. Nearly all features are means over
+    pixels, so that tiles of different sizes are comparable. Features are invariant to mirroring and
+    rotation by 90°, and do not depend on other tiles of the batch.
 
     Optical density is :math:`-\log_{10}` of the grey value. Fixed stain vectors [1]_ separate it
     into haematoxylin (H), eosin (E) and a residual. H and E are analysed on a pyramid with pixels
@@ -67,18 +56,8 @@ class Texture(nn.Module):
         ``nuclei_contrast``; share of area, log area per nucleus, clustering; colour inside (mean,
         std) and ``between_nuclei``. This is an estimate, not a segmentation: touching nuclei merge.
 
-    Attributes
-    ----------
-    dimension
-        Number of features.
-    feature_names
-        Names of the features, in the order of the columns.
-
-    Notes
-    -----
     Densities below one 8-bit grey level count as no contrast, so that blank, black and grey tiles
-    have finite features. On a CPU, a few tiles are computed at a time, and peak memory does not
-    depend on the batch. Features are computed in float32, also under autocast, without gradients.
+    have finite features. Features are computed in float32, without gradients.
 
     References
     ----------
@@ -97,11 +76,8 @@ class Texture(nn.Module):
     >>> import torch
     >>> from stpredict.encoders.texture import Texture
     >>> encoder = Texture()
-    >>> features = encoder(torch.full((2, 3, 224, 224), 0.5))
-    >>> features.shape == (2, encoder.dimension)
-    True
-    >>> round(float(features[0, encoder.feature_names.index("R_mean")]), 3)
-    0.5
+    >>> encoder(torch.full((2, 3, 224, 224), 0.5))[:, encoder.feature_names.index("R_mean")]
+    tensor([0.5000, 0.5000])
     """
 
     def __init__(self) -> None:
@@ -112,29 +88,12 @@ class Texture(nn.Module):
         self.unmixing: Tensor
         self.register_buffer("unmixing", unmixing, persistent=False)
         groups = self._groups(torch.zeros(1, 3, _MIN_SIDE, _MIN_SIDE))
+        # in the order of the columns
         self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
         self.dimension: int = len(self.feature_names)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Describe a batch of tiles.
-
-        Parameters
-        ----------
-        tiles
-            ``(b, 3, h, w)`` floating point, RGB in [0, 1], at 0.5 µm per pixel, sides of at least
-            48 pixels.
-
-        Returns
-        -------
-        ``(b, dimension)`` float32, in the order of ``feature_names``.
-
-        Raises
-        ------
-        TypeError
-            If the tiles are integers.
-        ValueError
-            If the shape or range is invalid, or a value is NaN.
-        """
+        """Features ``(b, dimension)`` float32 of tiles ``(b, 3, h, w)``, RGB in [0, 1]."""
         _check_input(tiles)
         size = tiles.shape[-2] * tiles.shape[-1]
         pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
@@ -150,20 +109,20 @@ class Texture(nn.Module):
             groups = self._groups(tiles.float().clamp(0, 1))
             return torch.cat([values for _, values in groups], dim=1)
 
-    def _groups(self, rgb: Tensor) -> list[Group]:
+    def _groups(self, rgb: Tensor) -> list[spatial.Group]:
         """Names and values of all groups of features, from ``(b, 3, h, w)`` float32."""
         density = torch.log10(rgb.clamp_min(1 / 255)).neg_()
         stains = torch.matmul(self.unmixing, density.flatten(2)).view_as(rgb)
         pyramid = [stains[:, :2]]
-        for _ in LEVELS[1:]:
-            pyramid.append(halve(pyramid[-1]))
-        density_1um = halve(density)
-        coarse = torch.cat([pyramid[2], halve(density_1um)], dim=1)
+        for _ in spatial.LEVELS[1:]:
+            pyramid.append(spatial.halve(pyramid[-1]))
+        density_1um = spatial.halve(density)
+        coarse = torch.cat([pyramid[2], spatial.halve(density_1um)], dim=1)
         groups = _colour_features(rgb, density, stains)
         groups.append(_quantile_features(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
-        groups += scale_features(pyramid)
-        groups += pattern_features(pyramid)
-        return groups + nuclear_features(pyramid, density_1um)
+        groups += spatial.scale_features(pyramid)
+        groups += spatial.pattern_features(pyramid)
+        return groups + spatial.nuclear_features(pyramid, density_1um)
 
 
 def _check_input(tiles: Tensor) -> None:
@@ -171,51 +130,44 @@ def _check_input(tiles: Tensor) -> None:
     if not tiles.is_floating_point():
         raise TypeError(f"tiles are {tiles.dtype} instead of RGB in [0, 1]: tiles.float() / 255")
     if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < _MIN_SIDE:
-        raise ValueError(
-            f"tiles have shape {tuple(tiles.shape)}; expected (b, 3, h, w) with h and w of at "
-            f"least {_MIN_SIDE} px"
-        )
+        shape = tuple(tiles.shape)
+        raise ValueError(f"tiles must be (b, 3, h, w), sides at least {_MIN_SIDE} px, not {shape}")
     if tiles.numel() == 0:
         return
     low, high = (float(v) for v in tiles.aminmax())
     if not (low >= -0.05 and high <= 1.05):  # also refuses NaN; resampling may overshoot slightly
         raise ValueError(
-            f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255, "
-            "and do not standardise channels"
+            f"tiles range from {low:g} to {high:g}; expected RGB in [0, 1]: divide bytes by 255"
         )
 
 
-def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[Group]:
+def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[spatial.Group]:
     """Mean, standard deviation, skewness and correlation of channels at full resolution."""
     brightest = rgb.amax(1, keepdim=True)
     saturation = (brightest - rgb.amin(1, keepdim=True)) / (brightest + 1e-3)
     names = ["R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation"]
     x = torch.cat([rgb, density, stains, saturation], dim=1)
-    average = mean(x)
+    average = spatial.mean(x)
     x = (x - average[..., None, None]).flatten(2)
     covariance = torch.bmm(x, x.transpose(1, 2)) / x.shape[-1]
     std = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     groups = [([f"{n}_mean" for n in names], average), ([f"{n}_std" for n in names], std)]
     pairs = [(3, 4), (3, 5), (4, 5), (6, 7), (6, 8), (7, 8), (6, 9), (7, 9)]
     first, second = (list(side) for side in zip(*pairs, strict=True))
-    scale = std[:, first] * std[:, second]
+    labels = [f"{names[i]}_{names[j]}_correlation" for i, j in pairs]
     groups.append(
-        (
-            [f"{names[i]}_{names[j]}_correlation" for i, j in pairs],
-            share(covariance[:, first, second], scale),
-        )
+        (labels, spatial.share(covariance[:, first, second], std[:, first] * std[:, second]))
     )
-    third = (x[:, 6:9].square() * x[:, 6:9]).mean(-1)
-    skewness = third / (std[:, 6:9] + GREY_LEVEL) ** 3
+    skewness = (x[:, 6:9].square() * x[:, 6:9]).mean(-1) / (std[:, 6:9] + spatial.GREY_LEVEL) ** 3
     groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
     total = density.sum(1)
     # a smooth threshold is robust to rounding
-    shares = [mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
+    shares = [spatial.mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
     groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], torch.stack(shares, 1)))
     return groups
 
 
-def _quantile_features(x: Tensor, names: list[str]) -> Group:
+def _quantile_features(x: Tensor, names: list[str]) -> spatial.Group:
     """Quantiles of every channel over pixels."""
     values = x.flatten(2).sort(-1).values
     labels, columns = [], []

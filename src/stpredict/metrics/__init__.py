@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from stpredict.metrics._ceiling import NoiseCeiling, noise_ceiling
-from stpredict.metrics._errors import explained_variance, mae, rmse, variance_ratio
 from stpredict.metrics._nulls import neighbor_mean, spatial_null
-from stpredict.metrics._per_gene import auc, pcc, per_gene, spearman
-from stpredict.metrics._per_spot import pcc_per_spot, spearman_per_spot
-from stpredict.metrics._record import METRICS, Metric
+from stpredict.metrics._per_gene import (
+    auc,
+    explained_variance,
+    mae,
+    pcc,
+    pcc_per_spot,
+    per_gene,
+    rmse,
+    spearman,
+    spearman_per_spot,
+    variance_ratio,
+)
+from stpredict.metrics._scores import METRICS, Metric
 from stpredict.metrics._spatial import morans_i, ssim
 from stpredict.metrics._structure import ClusterAgreement, cluster_agreement, gene_correlation
 from stpredict.metrics._top import TopCurve, pcc_of_top

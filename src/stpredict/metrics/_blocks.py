@@ -24,8 +24,7 @@ SPOTS, GENES = 0, 1
 #: Numbers in one dense block: 8 genes of a million spots, 64 MiB as float64. The metrics hold about
 #: ten copies of a block at once.
 _BLOCK = 2**23
-#: Bytes read at once. Lazy arrays, and sparse matrices stored along the other axis, are slow to
-#: read in narrower pieces.
+#: Bytes read at once: lazy arrays and sparse matrices of the other axis are slow in narrow pieces.
 _SLAB = 2**30
 
 
@@ -42,11 +41,9 @@ def check_pair(
     """Require two matrices of the same shape, and return them as `blocks` needs them."""
     measured, predicted = as_values(measured), as_values(predicted)
     if measured.ndim != 2 or measured.shape != predicted.shape:
-        raise ValueError(
-            "measured and predicted must both be (n_spots, n_genes): "
-            f"{measured.shape} and {predicted.shape}"
-        )
-    _check_size(measured.shape, least_spots=least_spots, least_genes=least_genes)
+        shapes = f"{measured.shape} and {predicted.shape}"
+        raise ValueError(f"measured and predicted must both be (n_spots, n_genes): {shapes}")
+    _check_size(measured.shape, least_spots, least_genes)
     return measured, predicted
 
 
@@ -55,38 +52,20 @@ def check_values(values: Values) -> Any:
     values = as_values(values)
     if values.ndim != 2:
         raise ValueError(f"values must be (n_spots, n_genes): {values.shape}")
-    _check_size(values.shape, least_spots=2, least_genes=1)
+    _check_size(values.shape, 2, 1)
     return values
 
 
-def _check_size(shape: tuple[int, ...], *, least_spots: int, least_genes: int) -> None:
-    words = {1: "one", 2: "two", 3: "three"}
-    for n, least, unit in ((shape[0], least_spots, "spot"), (shape[1], least_genes, "gene")):
-        if n < least:
-            plural = "s" if least > 1 else ""
-            raise ValueError(f"a metric needs at least {words[least]} {unit}{plural}, found {n}")
+def _check_size(shape: tuple[int, ...], *least: int) -> None:
+    for n, n_least, unit in zip(shape, least, ("spot", "gene"), strict=True):
+        if n < n_least:
+            needed = {1: f"one {unit}", 2: f"two {unit}s", 3: f"three {unit}s"}[n_least]
+            raise ValueError(f"a metric needs at least {needed}, found {n}")
 
 
 def blocks(axis: int, **matrices: Matrix) -> Iterator[tuple[slice, tuple[NDArray[Any], ...]]]:
-    """Iterate over genes (or spots), a dense block of every matrix at a time.
-
-    Parameters
-    ----------
-    axis
-        `GENES` or `SPOTS`, the axis to split. A block is complete along the other axis.
-    **matrices
-        (n_spots, n_genes) each. The keyword is the name in error messages.
-
-    Yields
-    ------
-    Slice of genes (spots), and for every matrix a contiguous array (n_in_block, n_other) of its
-    dtype.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite.
-    """
+    """Slices of an axis, with a finite dense block (n_in_block, n_other) of every matrix."""
+    # the keyword of a matrix is its name in error messages
     n_other = next(iter(matrices.values())).shape[1 - axis]
     width = max(1, _BLOCK // max(1, n_other))
     for slab in _slabs(list(matrices.values()), axis):
@@ -94,9 +73,13 @@ def blocks(axis: int, **matrices: Matrix) -> Iterator[tuple[slice, tuple[NDArray
         for start in range(slab.start, slab.stop, width):
             block = slice(start, min(start + width, slab.stop))
             within = slice(block.start - slab.start, block.stop - slab.start)
-            dense = tuple(_dense_rows(part, within, axis) for part in parts)
+            dense = tuple(_dense(part[within]) for part in parts)
             for name, rows in zip(matrices, dense, strict=True):
-                _check_finite(rows, name, block, axis)
+                n_bad = int(rows.size - np.count_nonzero(np.isfinite(rows)))
+                if n_bad:
+                    values = name if name == "values" else f"{name} values"
+                    among = f"{'spots' if axis == SPOTS else 'genes'} {start} to {block.stop - 1}"
+                    raise ValueError(f"{n_bad} {values} are NaN or infinite, among {among}")
             yield block, dense
         del parts, dense  # free the memory before the next slab is read
 
@@ -112,9 +95,11 @@ def score_blocks(
 
 
 def _slabs(matrices: list[Any], axis: int) -> Iterator[slice]:
+    """Slices of an axis that are read at once; all of it if every matrix is in memory."""
     n, n_other = matrices[0].shape[axis], matrices[0].shape[1 - axis]
     width = n
     for matrix in matrices:
+        # an array in memory is sliced without a copy
         if not isinstance(matrix, np.ndarray):
             width = min(width, max(1, _SLAB // max(1, n_other * matrix.dtype.itemsize)))
     for matrix in matrices:
@@ -125,26 +110,13 @@ def _slabs(matrices: list[Any], axis: int) -> Iterator[slice]:
 
 
 def _read_slab(matrix: Any, slab: slice, axis: int) -> Any:
+    """Genes (or spots) as rows of an array or of a CSR matrix, whose rows are fast to slice."""
     part = matrix[slab] if axis == SPOTS else matrix[:, slab]
-    if isinstance(part, da.Array):
-        part = part.compute()
-    if sp.issparse(part):  # the format that is fast to slice along the axis
-        return part.tocsr() if axis == SPOTS else part.tocsc()
-    return part
+    part = part.compute() if isinstance(part, da.Array) else part
+    part = part if axis == SPOTS else part.T
+    return part.tocsr() if sp.issparse(part) else part
 
 
-def _dense_rows(part: Any, within: slice, axis: int) -> NDArray[Any]:
-    rows = part[within] if axis == SPOTS else part[:, within]
-    if sp.issparse(rows):
-        rows = rows.toarray()
-    return np.ascontiguousarray(rows if axis == SPOTS else rows.T)
-
-
-def _check_finite(rows: NDArray[Any], name: str, block: slice, axis: int) -> None:
-    n_bad = int(rows.size - np.count_nonzero(np.isfinite(rows)))
-    if n_bad:
-        values = name if name == "values" else f"{name} values"
-        unit = "genes" if axis == GENES else "spots"
-        raise ValueError(
-            f"{n_bad} {values} are NaN or infinite, among {unit} {block.start} to {block.stop - 1}"
-        )
+def _dense(rows: Any) -> NDArray[Any]:
+    # statistics along a row of contiguous memory are faster
+    return np.ascontiguousarray(rows.toarray() if sp.issparse(rows) else rows)

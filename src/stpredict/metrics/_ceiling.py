@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from stpredict import _validate
 from stpredict.metrics._blocks import SPOTS, blocks, check_values
 from stpredict.metrics._per_gene import pcc
 
@@ -19,19 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class NoiseCeiling:
-    """Noise ceiling of every gene, as returned by `noise_ceiling`.
+    """Noise ceiling of every gene, as returned by `noise_ceiling`; (n_genes,) float64 each.
 
     Attributes
     ----------
     pcc
-        (n_genes,) float64 in [0, 1], Pearson correlation of the noise-free expected values with the
-        measured values: ``sqrt(reliability)``. The upper bound for the PCC of any model.
+        Upper bound for the PCC of any model: ``sqrt(reliability)``, the correlation of the
+        noise-free expected values with the measured values.
     reliability
-        (n_genes,) float64 in [0, 1], expected correlation with a second measurement of the same
-        spots at the same depth: ``2 r / (1 + r)`` with r from `split_half` (Spearman–Brown), 0 if r
-        is negative. This is the share of the measured variance that is signal.
+        Share of the measured variance that is signal: the expected correlation with a second
+        measurement, ``2 r / (1 + r)`` with r from `split_half`, 0 if r is negative.
     split_half
-        (n_genes,) float64 in [-1, 1], Pearson correlation r of two halves, mean over splits.
+        Pearson correlation of two halves of the counts, mean over splits.
     """
 
     pcc: NDArray[np.float64] = field(repr=False)
@@ -39,7 +39,7 @@ class NoiseCeiling:
     split_half: NDArray[np.float64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        shapes = [np.shape(values) for values in (self.pcc, self.reliability, self.split_half)]
+        shapes = [values.shape for values in (self.pcc, self.reliability, self.split_half)]
         if len(set(shapes)) > 1 or len(shapes[0]) != 1:
             raise ValueError(f"pcc, reliability and split_half must all be (n_genes,): {shapes}")
 
@@ -54,23 +54,20 @@ def noise_ceiling(
 ) -> NoiseCeiling:
     """Estimate the largest PCC that counting noise allows, per gene, by thinning the counts.
 
-    Every molecule is assigned to one of two halves at random (binomial thinning, p = ½). For
-    Poisson counts, the halves are independent given the expected counts. Each half is normalised
-    like the measured layer (counts per `target_sum` of its own library, log1p), and the halves are
-    correlated over the spots. The Spearman–Brown formula converts this correlation to that of two
-    full measurements, the reliability. Its square root is the correlation of a noise-free
-    prediction with one measurement.
+    Every molecule is assigned to one of two halves at random (binomial thinning, p = ½); halves of
+    Poisson counts are independent given the expected counts. Each half is normalised like the
+    measured layer (counts per `target_sum` of its own library, log1p). The Spearman–Brown formula
+    converts the correlation of the halves over spots to that of two full measurements.
 
-    The bound holds for a model that predicts the expected values exactly. The estimate is too high
-    for low counts, because log1p is not linear: on simulated sections by 0.03 (mean over genes) at
-    5,000 counts per spot, by 0.08 at 1,000 and by less than 0.01 at 30,000. Estimates of single
-    genes vary as correlations over `n_spots` do, so report means over genes.
+    The estimate is too high for low counts, because log1p is not linear: on simulated sections by
+    0.03 (mean over genes) at 5,000 counts per spot, by 0.08 at 1,000 and by less than 0.01 at
+    30,000. Estimates of single genes vary as correlations over `n_spots` do: report means.
 
     Parameters
     ----------
     counts
-        (n_spots, n_genes) integer counts of one section: dense, scipy sparse, or dask. Must contain
-        *all* genes, because library sizes are sums over them.
+        (n_spots, n_genes) integer counts of one section with *all* genes, because library sizes
+        are sums over them: dense, scipy sparse, or dask.
     genes
         Columns to report, as positions or as a mask over all columns. Default: all columns.
     target_sum
@@ -82,23 +79,20 @@ def noise_ceiling(
 
     Returns
     -------
-    ``pcc``, ``reliability`` and ``split_half``, each (n_genes,) in the order of `genes`. All are 0
-    for a gene that is constant in all splits.
+    Arrays in the order of `genes`, all 0 for a gene that is constant in all splits.
 
     Raises
     ------
     ValueError
-        If counts are not whole numbers of at least 0, there are fewer than two spots, or an option
-        is out of range.
+        If counts are not whole numbers, there are fewer than two spots, or an option is invalid.
     IndexError
         If `genes` has positions out of range.
 
     References
     ----------
-    Spearman, Correlation calculated from faulty data, British Journal of Psychology 1910; Brown,
-    Some experimental results in the correlation of mental abilities, same volume. Thinning:
-    Neufeld et al., Inference after latent variable estimation for single-cell RNA sequencing data,
-    Biostatistics 2024.
+    Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the
+    correlation of mental abilities, British Journal of Psychology 1910; Neufeld et al., Inference
+    after latent variable estimation for single-cell RNA sequencing data, Biostatistics 2024.
 
     Examples
     --------
@@ -110,25 +104,19 @@ def noise_ceiling(
     >>> metrics.noise_ceiling(counts, target_sum=100).pcc.round(1)
     array([1. , 0.9, 0. ])
     """
-    if not 0 < target_sum < np.inf:
-        raise ValueError(f"target_sum must be above 0 and finite: {target_sum}")
-    if n_splits < 1:
-        raise ValueError(f"n_splits must be at least 1: {n_splits}")
+    _validate.positive("target_sum", target_sum)
+    _validate.whole_number("n_splits", n_splits)
     counts = check_values(counts)
-    columns = np.arange(counts.shape[1])
-    if genes is not None:
-        columns = columns[np.asarray(genes)]
+    columns = np.arange(counts.shape[1])[slice(None) if genes is None else np.asarray(genes)]
     molecules = _integer_counts(counts)
     random = np.random.default_rng(seed)
     correlations = np.zeros(len(columns))
     for _ in range(n_splits):
         # only stored entries are thinned: zeros remain zero
         first = random.binomial(molecules.data, 0.5)
-        halves = [
-            _log_normalized(molecules, half, columns, target_sum)
-            for half in (first, molecules.data - first)
-        ]
-        correlations += pcc(*halves) / n_splits
+        halves = (first, molecules.data - first)
+        layers = [_log_normalized(molecules, half, columns, target_sum) for half in halves]
+        correlations += pcc(*layers) / n_splits
     # Spearman-Brown; a negative correlation of halves is chance
     reliability = np.clip(2 * correlations / (1 + correlations.clip(min=0)), 0, 1)
     return NoiseCeiling(np.sqrt(reliability), reliability, correlations)
@@ -137,9 +125,9 @@ def noise_ceiling(
 def _integer_counts(counts: Any) -> sp.csr_array:
     """Counts as a CSR matrix of int64."""
     if not sp.issparse(counts):
-        counts = sp.vstack(
-            [sp.csr_array(rows) for _, (rows,) in blocks(SPOTS, measured=counts)], format="csr"
-        )
+        # dense rows are converted a block at a time, which bounds the memory
+        parts = [sp.csr_array(rows) for _, (rows,) in blocks(SPOTS, measured=counts)]
+        counts = sp.vstack(parts, format="csr")
     data = counts.data
     invalid = ~(data >= 0) | (data != np.floor(data))
     if invalid.any():
@@ -155,9 +143,8 @@ def _log_normalized(
 ) -> sp.csc_array:
     """``log1p`` of counts per `target_sum`; spots without counts are 0."""
     counts = sp.csr_array((half, molecules.indices, molecules.indptr), shape=molecules.shape)
-    library = np.asarray(counts.sum(axis=1)).ravel()
-    # the library of each half, as the measured layer uses the library of all molecules
-    scale = target_sum / np.maximum(library, 1)
+    # the library of the half, as the measured layer uses the library of all molecules
+    scale = target_sum / np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
     reported = counts[:, columns].astype(np.float64)
     reported.data = np.log1p(reported.data * np.repeat(scale, np.diff(reported.indptr)))
     return reported.tocsc()

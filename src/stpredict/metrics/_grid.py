@@ -27,18 +27,10 @@ _MAX_PIXELS = 100
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """The spot that every pixel shows.
+    """The spot that every pixel shows."""
 
-    Attributes
-    ----------
-    spot
-        (n_rows, n_columns), index of the spot nearest to the centre of the pixel.
-    inside
-        (n_rows, n_columns), whether the pixel is on the section, close to that spot.
-    """
-
-    spot: NDArray[np.intp]
-    inside: NDArray[np.bool_]
+    spot: NDArray[np.intp]  # (n_rows, n_columns), the spot nearest to the centre of the pixel
+    inside: NDArray[np.bool_]  # (n_rows, n_columns), whether the pixel is on the section
 
 
 def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray[np.float64]:
@@ -57,13 +49,9 @@ def check_positions(positions: ArrayLike, n_spots: int | None = None) -> NDArray
 
 
 def rasterize(points: NDArray[np.float64]) -> Raster:
-    """Align pixels with the rows of spots, so that a regular lattice has one pixel per spot.
-
-    The pitch is the median distance of neighbours. Square lattices have square pixels; hexagonal
-    lattices have pixels as wide as the pitch and as high as the distance between rows, with every
-    other row shifted by half a pixel. Cells, which are not on a lattice, have square pixels:
-    several pixels may show the same cell, and some cells are not shown.
-    """
+    """Align pixels with the rows of spots, so that a regular lattice has one pixel per spot."""
+    # Pixels of a hexagonal lattice are as wide as the pitch and as high as the distance between
+    # rows. Cells have square pixels: several may show the same cell, and some cells are not shown.
     offsets = _neighbor_offsets(points)
     n_directions, row_height, angle = _fit_lattice(offsets)
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -76,34 +64,27 @@ def rasterize(points: NDArray[np.float64]) -> Raster:
     shift = 0.25 if n_directions == 6 else 0.0
     period = np.array([0.5 if shift else 1, row_height])
     low = aligned.min(axis=0)
-    # snap the corner to the lattice: the outermost spots may be displaced
-    low -= (low - _phase(aligned, period) + period / 2) % period - period / 2
+    # snap the corner to the lattice, whose phase is a circular mean over spots: the outermost spots
+    # may be displaced
+    phase = np.angle(np.exp(2j * np.pi * aligned / period).mean(axis=0)) / (2 * np.pi) * period
+    low -= (low - phase + period / 2) % period - period / 2
     width, height = (aligned.max(axis=0) - low) / [1, row_height]
     columns, rows = np.floor([width + 0.5 - shift, height + 0.5]).astype(int) + 1
     if columns * rows > _MAX_PIXELS * len(points):
-        raise ValueError(
-            f"{len(points)} spots, {pitch:g} apart, spread over {rows:,} × {columns:,} pixels: "
-            "check the positions for outliers"
-        )
+        area = f"{rows:,} × {columns:,} pixels"
+        raise ValueError(f"{len(points)} spots, {pitch:g} apart, spread over {area}: outliers?")
     centers = np.stack(np.meshgrid(np.arange(columns) + shift, np.arange(rows) * row_height), -1)
     distance, spot = KDTree(aligned).query(centers + low)
     return Raster(spot=spot, inside=distance < _NEAR)
-
-
-def _phase(aligned: NDArray[np.float64], period: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Offset of periodic rows and columns: a circular mean over spots."""
-    vectors = np.exp(2j * np.pi * aligned / period).mean(axis=0)
-    return np.angle(vectors) / (2 * np.pi) * period
 
 
 def _neighbor_offsets(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Vectors from spots to their neighbours."""
     tree = KDTree(points)
     distance = tree.query(points, k=2)[0][:, 1]
-    if not distance.all():
-        raise ValueError(
-            f"{np.count_nonzero(distance == 0)} spots share their position with another spot"
-        )
+    n_shared = np.count_nonzero(distance == 0)
+    if n_shared:
+        raise ValueError(f"{n_shared} spots share their position with another spot")
     first, second = tree.query_pairs(_REACH * np.median(distance), output_type="ndarray").T
     return points[second] - points[first]
 

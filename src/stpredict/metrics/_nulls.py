@@ -8,14 +8,14 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from stpredict.metrics._blocks import GENES, blocks, check_values
-from stpredict.metrics._graph import mean_of_neighbors
 from stpredict.metrics._grid import check_positions
+from stpredict.metrics._spatial import mean_of_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stpredict.metrics._blocks import Values
-    from stpredict.metrics._graph import Graph
+    from stpredict.metrics._spatial import Graph
 
 #: Number of draws after which a motion that moves spots too little is accepted.
 _MAX_DRAWS = 50
@@ -24,8 +24,7 @@ _MAX_DRAWS = 50
 def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     """Predict every spot by the mean of its measured neighbours.
 
-    This null uses the measured section and not the image. A model that does not beat it has learnt
-    no more than the smoothness of expression.
+    A model that does not beat this null has learnt no more than the smoothness of expression.
 
     Parameters
     ----------
@@ -37,25 +36,20 @@ def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
 
     Returns
     -------
-    (n_spots, n_genes), dense; float32 for float32 values, otherwise float64. Spots without
+    (n_spots, n_genes), dense, float32 for float32 values, otherwise float64. Spots without
     neighbours get the mean of the section.
 
     Raises
     ------
     ValueError
-        If the graph has another number of spots, a weight is negative, there are fewer than two
-        spots, or a value is NaN.
+        If sizes differ, a weight is negative, a value is NaN, or there are fewer than two spots.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import scipy.sparse as sp
     >>> from stpredict import metrics
-    >>> line = sp.csr_array(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> metrics.neighbor_mean(np.array([[1.0], [2.0], [4.0]]), line)
-    array([[2. ],
-           [2.5],
-           [2. ]])
+    >>> line = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    >>> metrics.neighbor_mean([[1.0], [2.0], [4.0]], line).ravel()
+    array([2. , 2.5, 2. ])
     """
     values = check_values(values)
     weights = mean_of_neighbors(graph, values.shape[0])
@@ -73,12 +67,10 @@ def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDA
 
     The section is rotated by a random angle about a random spot, mirrored with probability ½,
     shifted so that this spot lands on another random spot, and reflected at its bounding box. Every
-    spot then takes the prediction of the nearest spot. Most neighbours remain neighbours, so that a
-    map keeps its autocorrelation but loses its position: the null score is what smoothness alone
-    achieves. Shuffling spots turns maps into noise and is far too easy to beat. Motions with a
-    median displacement below half the standard distance of the section are redrawn.
-
-    Some spots are used more than once, others not at all.
+    spot takes the prediction of the nearest spot. Maps keep their autocorrelation but lose their
+    position: the null score is what smoothness alone achieves. Shuffled spots are noise, which is
+    far too easy to beat. Motions with a median displacement below half the standard distance of the
+    section are redrawn.
 
     Parameters
     ----------
@@ -89,7 +81,7 @@ def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDA
 
     Returns
     -------
-    (n_spots,) integers. ``predicted[index]`` is the null prediction.
+    (n_spots,) integers, not all different. ``predicted[index]`` is the null prediction.
 
     Raises
     ------
@@ -98,19 +90,17 @@ def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDA
 
     References
     ----------
-    Rotations as in Alexander-Bloch et al., On testing for spatial correspondence between maps of
-    human brain structure and function, NeuroImage 2018; shifts as in Harris, Nonsense correlations
-    in neuroscience, bioRxiv 2020.
+    Alexander-Bloch et al., On testing for spatial correspondence between maps of human brain
+    structure and function, NeuroImage 2018; Harris, Nonsense correlations in neuroscience, 2020.
 
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import metrics
-    >>> positions = np.argwhere(np.ones((20, 20)))
+    >>> positions, generator = np.argwhere(np.ones((20, 20))), np.random.default_rng(0)
     >>> waves = np.sin(positions / 3)
-    >>> generator = np.random.default_rng(0)
-    >>> moved = [waves[metrics.spatial_null(positions, generator=generator)] for _ in range(100)]
-    >>> bool(abs(np.mean([metrics.pcc(waves, null) for null in moved])) < 0.05)
+    >>> nulls = [waves[metrics.spatial_null(positions, generator=generator)] for _ in range(100)]
+    >>> bool(abs(np.mean([metrics.pcc(waves, null) for null in nulls])) < 0.05)
     True
     """
     points = check_positions(positions)
@@ -132,5 +122,6 @@ def _moved(points: NDArray[np.float64], generator: np.random.Generator) -> NDArr
     # spots on a line have an extent of 0 along one axis
     extent = np.maximum(np.ptp(points, axis=0), 1e-9 * np.ptp(points))
     moved = (((points - pivot) * [1, mirror]) @ rotation.T + target - low) % (2 * extent)
+    # a period of twice the extent: the second half is the mirror image
     reflected: NDArray[np.float64] = low + np.minimum(moved, 2 * extent - moved)
     return reflected

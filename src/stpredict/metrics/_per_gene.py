@@ -1,14 +1,15 @@
-"""Metrics of every gene over the spots of a section."""
+"""Metrics of every gene over the spots of a section, and of every spot over its genes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from stpredict.metrics._blocks import GENES, blocks, check_pair
-from stpredict.metrics._record import METRICS
-from stpredict.metrics._scores import Pair
+from stpredict.metrics._blocks import GENES, SPOTS, blocks, check_pair, score_blocks
+from stpredict.metrics._scores import METRICS, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,45 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.metrics._blocks import Values
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+#: Docstring of every metric of a pair of arrays.
+_TEMPLATE = """\
+{summary}Parameters
+----------
+measured, predicted
+    (n_spots, n_genes) values each: dense, scipy sparse, or dask; read in blocks, see `per_gene`.
+
+Returns
+{returns}
+
+Raises
+------
+ValueError
+    If the shapes differ, a gene (spot) has fewer than two values, or a value is NaN.
+
+Examples
+--------
+>>> from stpredict import metrics
+>>> measured = [[0.0, 4.0], [2.0, 1.0], [4.0, 0.0]]
+>>> predicted = [[1.0, 3.0], [2.0, 2.0], [3.0, 0.0]]
+>>> metrics.{name}(measured, predicted).round(2)
+{example}
+"""
+
+
+def _documented(example: str) -> Callable[[_Function], _Function]:
+    """Add the sections that all metrics share, with the result of an example that they share."""
+
+    def describe(function: _Function) -> _Function:
+        summary, _, returns = inspect.cleandoc(function.__doc__ or "").partition("Returns\n")
+        function.__doc__ = _TEMPLATE.format(
+            summary=summary, returns=returns, name=function.__name__, example=example
+        )
+        return function
+
+    return describe
 
 
 def per_gene(
@@ -34,9 +74,8 @@ def per_gene(
 ) -> dict[str, NDArray[np.float64]]:
     """Several metrics of every gene in one pass: the arrays are read and ranked only once.
 
-    Arrays are processed a few genes at a time, so that a million spots with 5,000 genes need less
-    than 8 GB of additional memory and a lazy array is never loaded as a whole. Values are computed
-    in float64 and do not depend on the container.
+    Arrays are processed a few genes at a time in float64: a million spots with 5,000 genes need
+    less than 8 GB of additional memory, and a lazy array is never loaded as a whole.
 
     Parameters
     ----------
@@ -59,18 +98,16 @@ def per_gene(
 
     Examples
     --------
-    >>> import numpy as np
     >>> from stpredict import metrics
-    >>> measured, predicted = np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [5.0]])
+    >>> measured, predicted = [[0.0], [1.0], [9.0]], [[1.0], [3.0], [5.0]]
     >>> metrics.per_gene(measured, predicted, names=["spearman", "auc"])
     {'spearman': array([1.]), 'auc': array([1.])}
     """
     functions = {name: record.function for name, record in METRICS.items() if record.function}
     unknown = [name for name in names if name not in functions]
     if unknown:
-        raise KeyError(
-            f"unknown metric per gene: {', '.join(unknown)}; choose from {', '.join(functions)}"
-        )
+        choices = ", ".join(functions)
+        raise KeyError(f"unknown metric per gene: {', '.join(unknown)}; choose from {choices}")
     measured, predicted = check_pair(measured, predicted)
     scores = {name: np.empty(measured.shape[1]) for name in names}
     for genes, rows in blocks(GENES, measured=measured, predicted=predicted):
@@ -80,94 +117,130 @@ def per_gene(
     return scores
 
 
+@_documented("array([1.  , 0.89])")
 def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Pearson correlation of every gene.
-
-    Parameters
-    ----------
-    measured, predicted
-        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
 
     Returns
     -------
     (n_genes,) float64 in [-1, 1]. 0 if either side is constant (varies by less than a millionth of
     its largest value), so that a gene without a correlation counts as not predicted.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are fewer than two spots, or a value is NaN.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from stpredict import metrics
-    >>> metrics.pcc(np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [3.0], [5.0]]))
-    array([1.])
     """
     return per_gene(measured, predicted, names=["pcc"])["pcc"]
 
 
+@_documented("array([1., 1.])")
 def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Spearman correlation of every gene: the Pearson correlation of ranks.
 
-    Parameters
-    ----------
-    measured, predicted
-        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
-
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]. Ties get their mean rank; 0 if either side is constant, as for
-    `pcc`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are fewer than two spots, or a value is NaN.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from stpredict import metrics
-    >>> metrics.spearman(np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [5.0]]))
-    array([1.])
+    (n_genes,) float64 in [-1, 1]. Ties get their mean rank; 0 if either side is constant.
     """
     return per_gene(measured, predicted, names=["spearman"])["spearman"]
 
 
+@_documented("array([0.82, 0.82])")
+def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Root mean squared error of every gene, in the units of the values.
+
+    Returns
+    -------
+    (n_genes,) float64, at least 0; 0 is perfect.
+    """
+    return per_gene(measured, predicted, names=["rmse"])["rmse"]
+
+
+@_documented("array([0.67, 0.67])")
+def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Mean absolute error of every gene, in the units of the values.
+
+    Returns
+    -------
+    (n_genes,) float64, at least 0; 0 is perfect.
+    """
+    return per_gene(measured, predicted, names=["mae"])["mae"]
+
+
+@_documented("array([0.75, 0.77])")
+def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Share of the measured variance of every gene that the prediction explains.
+
+    ``1 - var(measured - predicted) / var(measured)``: R² without the penalty for a constant offset.
+
+    Returns
+    -------
+    (n_genes,) float64, at most 1, which is perfect. 0 for a constant prediction, negative for one
+    that is worse, and 0 if the measured gene is constant and has no variance to explain.
+    """
+    return per_gene(measured, predicted, names=["explained_variance"])["explained_variance"]
+
+
+@_documented("array([0.25, 0.54])")
+def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Predicted variance of every gene divided by its measured variance.
+
+    Models trained on squared errors shrink towards the mean. Measurement noise cannot be predicted,
+    so the ratio of a perfect model is the reliability of the gene (`noise_ceiling`), not 1.
+
+    Returns
+    -------
+    (n_genes,) float64, at least 0. 0 if the prediction is constant; NaN if the measured gene is
+    constant: average with `numpy.nanmean`.
+    """
+    return per_gene(measured, predicted, names=["variance_ratio"])["variance_ratio"]
+
+
+@_documented("array([1., 1.])")
 def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Area under the ROC curve of every gene, for spots with counts against spots without.
 
     The probability that a spot where the measured gene is not 0 is predicted higher than a spot
-    where it is 0. Use it for counts and their logarithm, not for scaled or centred values.
-
-    Parameters
-    ----------
-    measured, predicted
-        (n_spots, n_genes) values each: dense, scipy sparse, or dask; see `per_gene`.
+    where it is 0 (Hanley and McNeil, The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve, Radiology 1982). For counts and their logarithm, not for scaled or
+    centred values.
 
     Returns
     -------
     (n_genes,) float64 in [0, 1]; 0.5 is chance. Ties in the prediction count half, so that a
     constant prediction scores 0.5. NaN if the measured gene is 0 in all spots or in none: average
     with `numpy.nanmean`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are fewer than two spots, or a value is NaN.
-
-    References
-    ----------
-    Hanley and McNeil, The meaning and use of the area under a receiver operating characteristic
-    (ROC) curve, Radiology 1982.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from stpredict import metrics
-    >>> metrics.auc(np.array([[0.0], [1.0], [5.0]]), np.array([[1.0], [3.0], [2.0]]))
-    array([1.])
     """
     return per_gene(measured, predicted, names=["auc"])["auc"]
+
+
+@_documented("array([1., 0., 1.])")
+def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Pearson correlation of every spot over its genes.
+
+    Genes that are high in all spots dominate this metric, and the training mean scores well.
+    Compare it with the training mean, or centre every gene first.
+
+    Returns
+    -------
+    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
+    """
+    return _per_spot(Pair.pcc, measured, predicted)
+
+
+@_documented("array([1., 0., 1.])")
+def spearman_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
+    """Spearman correlation of every spot over its genes; ties get their mean rank.
+
+    As with `pcc_per_spot`, compare it with the training mean.
+
+    Returns
+    -------
+    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
+    """
+    return _per_spot(Pair.spearman, measured, predicted)
+
+
+def _per_spot(
+    score: Callable[[Pair], NDArray[np.float64]], measured: Values, predicted: Values
+) -> NDArray[np.float64]:
+    measured, predicted = check_pair(measured, predicted, least_spots=1, least_genes=2)
+    # a spot is a row, as a gene is in a block of genes
+    return score_blocks(
+        lambda *rows: score(Pair(*rows)), SPOTS, measured=measured, predicted=predicted
+    )

@@ -1,14 +1,18 @@
-"""Scores of dense blocks in which every row is a gene or a spot."""
+"""One record per metric, and scores of dense blocks in which every row is a gene or a spot."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.stats import rankdata
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
     from numpy.typing import NDArray
 
 #: A range below this share of the largest value is rounding error.
@@ -26,8 +30,7 @@ def center(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def is_constant(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Rows that vary by no more than rounding error."""
-    low = values.min(axis=1).astype(np.float64)
-    high = values.max(axis=1).astype(np.float64)
+    low, high = (x(axis=1).astype(np.float64) for x in (values.min, values.max))
     return high - low <= _ROUNDING * np.maximum(np.abs(low), np.abs(high))
 
 
@@ -42,9 +45,15 @@ def rank(values: NDArray[Any]) -> NDArray[np.float64]:
 def correlate(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine similarity of centred rows; 0 if one of them is all 0."""
     norm = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    products = np.einsum("ij,ij->i", x, y)
-    cosine = np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0)
+    cosine = _ratio(np.einsum("ij,ij->i", x, y), norm, otherwise=0)
     return np.clip(cosine, -1, 1)  # rounding may exceed 1
+
+
+def _ratio(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], *, otherwise: float
+) -> NDArray[np.float64]:
+    out = np.full_like(denominator, otherwise)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
 
 
 class Pair:
@@ -55,49 +64,37 @@ class Pair:
 
     @cached_property
     def centered(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centred measured and predicted rows."""
         return center(self.measured), center(self.predicted)
 
     @cached_property
     def difference(self) -> NDArray[np.float64]:
-        """Predicted minus measured values."""
         return self.predicted.astype(np.float64) - self.measured
 
     @cached_property
     def predicted_ranks(self) -> NDArray[np.float64]:
-        """Ranks of the predicted values within rows."""
         return rank(self.predicted)
 
     def pcc(self) -> NDArray[np.float64]:
-        """Pearson correlation."""
         return correlate(*self.centered)
 
     def spearman(self) -> NDArray[np.float64]:
-        """Pearson correlation of ranks."""
         return correlate(center(rank(self.measured)), center(self.predicted_ranks))
 
     def rmse(self) -> NDArray[np.float64]:
-        """Root mean squared error."""
         return np.sqrt(np.mean(self.difference**2, axis=1))
 
     def mae(self) -> NDArray[np.float64]:
-        """Mean absolute error."""
         return np.mean(np.abs(self.difference), axis=1)
 
     def explained_variance(self) -> NDArray[np.float64]:
         """Share of the measured variance that is explained; 0 if there is no variance."""
         variance = np.mean(self.centered[0] ** 2, axis=1)
-        unexplained = np.divide(
-            self.difference.var(axis=1), variance, out=np.ones_like(variance), where=variance > 0
-        )
-        return 1 - unexplained
+        return 1 - _ratio(self.difference.var(axis=1), variance, otherwise=1)
 
     def variance_ratio(self) -> NDArray[np.float64]:
         """Predicted variance divided by measured variance; NaN if the latter is 0."""
         measured, predicted = (np.mean(side**2, axis=1) for side in self.centered)
-        return np.divide(
-            predicted, measured, out=np.full_like(measured, np.nan), where=measured > 0
-        )
+        return _ratio(predicted, measured, otherwise=np.nan)
 
     def auc(self) -> NDArray[np.float64]:
         """Area under the ROC curve of non-zero against zero; NaN if one of them is absent."""
@@ -107,5 +104,84 @@ class Pair:
         # Mann-Whitney U: rank sum minus the ranks of expressed spots among themselves
         rank_sum = np.sum(self.predicted_ranks, axis=1, where=expressed)
         u = rank_sum - n_expressed * (n_expressed + 1) / 2
-        pairs = n_expressed * n_zero
-        return np.divide(u, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
+        return _ratio(u, n_expressed * n_zero, otherwise=np.nan)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, as tables and figures need to know it.
+
+    Attributes
+    ----------
+    name
+        Name in the column ``metric`` of a cross-validation, and of a column of `evaluate`.
+    label, description
+        Short text for axes and table headers, and one or two sentences for the notes of a table.
+    better
+        Which values are better: ``"higher"``, ``"lower"``, or ``"closer"`` to `best`.
+    best, chance
+        Values of a perfect and of an uninformative prediction; None where no single value is.
+    function
+        Scores of a block of genes, for metrics of `per_gene`.
+    """
+
+    name: str
+    label: str
+    description: str = ""
+    better: Literal["higher", "lower", "closer"] = "higher"
+    best: float = 1.0
+    chance: float | None = None
+    function: Callable[[Pair], NDArray[np.float64]] | None = field(default=None, repr=False)
+
+    def cost(self, scores: pd.Series) -> pd.Series:
+        """Values to sort by: the smaller, the better the score."""
+        if self.better == "closer":
+            return (scores - self.best).abs()
+        return scores if self.better == "lower" else -scores
+
+
+# fmt: off
+_RECORDS = (
+    Metric("pcc", "PCC", "Pearson correlation of a gene over spots. Higher is better.", chance=0.0,
+           function=Pair.pcc),
+    Metric("spearman", "Spearman correlation",
+           "Rank correlation of a gene over spots. Higher is better.", chance=0.0,
+           function=Pair.spearman),
+    Metric("rmse", "RMSE", "Root mean squared error. Lower is better.", better="lower", best=0.0,
+           function=Pair.rmse),
+    Metric("mae", "MAE", "Mean absolute error. Lower is better.", better="lower", best=0.0,
+           function=Pair.mae),
+    Metric("explained_variance", "explained variance",
+           "Share of the measured variance that is explained. 1 is best; a constant scores 0.",
+           chance=0.0, function=Pair.explained_variance),
+    Metric("variance_ratio", "variance ratio",
+           "Predicted variance divided by measured variance. 1 is best.", better="closer",
+           function=Pair.variance_ratio),
+    Metric("auc", "ROC-AUC", "Area under the ROC curve for zero versus non-zero. 0.5 is chance.",
+           chance=0.5, function=Pair.auc),
+    Metric("ssim", "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
+    Metric("morans_i_difference", "Moran's I, predicted − measured",
+           "Difference in spatial autocorrelation. 0 is best.", better="closer", best=0.0),
+    Metric("pcc_shuffled", "PCC, shuffled",
+           "Null: PCC after shuffling the predictions among the spots of a section."),
+    Metric("pcc_spatial_null", "PCC, spatial null",
+           "Null: PCC after moving the predictions within the section, as smooth as before."),
+    Metric("pcc_top50", "PCC of the 50 most variable genes",
+           "Mean PCC of the 50 genes with the highest variance in the training data.", chance=0.0),
+    Metric("pcc_per_spot", "PCC per spot",
+           "Pearson correlation of a spot over its genes. Higher is better.", chance=0.0),
+    Metric("spearman_per_spot", "Spearman correlation per spot",
+           "Rank correlation of a spot over its genes. Higher is better.", chance=0.0),
+    Metric("gene_correlation", "gene–gene correlation",
+           "How well the correlations between genes are preserved. 1 is best.", chance=0.0),
+    Metric("ari", "ARI of clusters",
+           "Agreement of predicted and measured clusters: adjusted Rand index.", chance=0.0),
+    Metric("nmi", "NMI of clusters",
+           "Agreement of predicted and measured clusters: normalised mutual information.",
+           chance=0.0),
+    Metric("reliability", "split-half reliability",
+           "Share of the measured variance that is not counting noise."),
+)
+# fmt: on
+#: Every metric that is computed per gene or per section, by name.
+METRICS = {record.name: record for record in _RECORDS}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import scipy.sparse as sp
 from skimage.metrics import structural_similarity
+from sklearn.preprocessing import normalize
 
 from stpredict.metrics._blocks import GENES, check_pair, check_values, score_blocks
-from stpredict.metrics._graph import mean_of_neighbors
 from stpredict.metrics._grid import check_positions, rasterize
 from stpredict.metrics._scores import center, is_constant
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stpredict.metrics._blocks import Values
-    from stpredict.metrics._graph import Graph
+
+    #: (n_spots, n_spots) weights.
+    Graph: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix
 
 #: Side of the window in pixels, the default of scikit-image (uniform windows of Wang et al. 2004).
 _WINDOW = 7
@@ -26,12 +29,12 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
     """Structural similarity of the measured and the predicted map of every gene.
 
     The section is rasterised with one pixel per spot: square lattices (legacy ST, bins) and
-    hexagonal lattices (Visium; every other row shifted by half a pixel) in any orientation. Cells
-    are drawn on square pixels as wide as the median distance to the nearest cell, and every pixel
-    shows the nearest cell. Measured and predicted maps are scaled to [0, 1] per gene, so that the
-    score compares patterns, not levels. The local similarity, in windows of 7 × 7 pixels (smaller
-    on small sections), is averaged over pixels on the section. Pixels outside show the nearest
-    spot, so that the outline, which both maps share, does not count as agreement.
+    hexagonal lattices (Visium; every other row shifted by half a pixel) in any orientation. For
+    cells, pixels are as wide as the median distance to the nearest cell, and show the nearest cell.
+    Both maps are scaled to [0, 1] per gene, so that the score compares patterns, not levels. The
+    local similarity, in windows of 7 × 7 pixels (smaller on small sections), is averaged over
+    pixels on the section. Pixels outside show the nearest spot, so that the shared outline does not
+    count as agreement.
 
     Parameters
     ----------
@@ -42,8 +45,8 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
 
     Returns
     -------
-    (n_genes,) float64 in [-1, 1]; 1 if the scaled maps are equal, 0 if either side is constant, as
-    for `pcc`. NaN if the section is less than three spots wide or high.
+    (n_genes,) float64 in [-1, 1]; 1 if the scaled maps are equal, 0 if either side is constant, NaN
+    if the section is less than three spots wide or high.
 
     Raises
     ------
@@ -52,15 +55,14 @@ def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[n
 
     References
     ----------
-    Wang et al., Image quality assessment: from error visibility to structural similarity, IEEE
-    Transactions on Image Processing 2004.
+    Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
 
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import metrics
     >>> positions = np.argwhere(np.ones((8, 8)))
-    >>> stripes = (positions[:, :1] // 2) % 2
+    >>> stripes = positions[:, :1] // 2 % 2
     >>> metrics.ssim(stripes, 3 * stripes + 1, positions)
     array([1.])
     """
@@ -91,8 +93,8 @@ def _min_max_scaled(values: NDArray[Any]) -> NDArray[np.float64]:
 def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
     """Moran's I of every gene: the spatial autocorrelation between neighbouring spots.
 
-    Comparing predicted and measured values shows whether a model predicts maps that are too smooth
-    or too rough. Measurement noise lowers the measured value.
+    A comparison with measured values, which noise lowers, shows whether predicted maps are too
+    smooth or too rough.
 
     Parameters
     ----------
@@ -104,15 +106,13 @@ def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
 
     Returns
     -------
-    (n_genes,) float64, usually in [-1, 1]: 1 if neighbours are equal, close to 0
-    (``-1 / (n_spots - 1)``) without spatial structure, negative if neighbours differ more than by
-    chance. 0 if a gene is constant or no spot has neighbours.
+    (n_genes,) float64, usually in [-1, 1]: 1 if neighbours are equal, ``-1 / (n_spots - 1)``
+    without spatial structure. 0 if a gene is constant or no spot has neighbours.
 
     Raises
     ------
     ValueError
-        If the graph has another number of spots, a weight is negative, there are fewer than two
-        spots, or a value is NaN.
+        If sizes differ, a weight is negative, a value is NaN, or there are fewer than two spots.
 
     References
     ----------
@@ -120,11 +120,9 @@ def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import scipy.sparse as sp
     >>> from stpredict import metrics
-    >>> ring = sp.csr_array(np.roll(np.eye(4), 1, axis=1) + np.roll(np.eye(4), -1, axis=1))
-    >>> metrics.morans_i(np.array([[1.0], [0.0], [1.0], [0.0]]), ring)
+    >>> ring = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    >>> metrics.morans_i([[1.0], [0.0], [1.0], [0.0]], ring)
     array([-1.])
     """
     values = check_values(values)
@@ -138,3 +136,18 @@ def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
         return np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 0)
 
     return score_blocks(morans_i_rows, GENES, values=values)
+
+
+def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
+    """Matrix that averages over neighbours; rows of spots without neighbours are empty."""
+    weights = sp.coo_array(graph, dtype=np.float64)
+    if weights.shape != (n_spots, n_spots):
+        raise ValueError(f"the graph must be ({n_spots}, {n_spots}): {weights.shape}")
+    n_bad = int(np.count_nonzero(~(weights.data >= 0) | np.isinf(weights.data)))
+    if n_bad:
+        raise ValueError(f"{n_bad} weights of the graph are negative, NaN or infinite")
+    # the diagonal is ignored: a spot is not its own neighbour
+    weights.data = np.where(weights.row != weights.col, weights.data, 0)
+    weights = weights.tocsr()
+    weights.eliminate_zeros()  # an explicit 0 is not an edge
+    return sp.csr_array(normalize(weights, norm="l1"))

@@ -37,13 +37,12 @@ def gene_correlation(measured: Values, predicted: Values) -> float:
     Parameters
     ----------
     measured, predicted
-        (n_spots, n_genes) values each: dense, scipy sparse, or dask; processed a few spots at a
-        time. The two (n_genes, n_genes) matrices are held in memory, 200 MB each for 5,000 genes.
+        (n_spots, n_genes) values each: dense, scipy sparse, or dask. The two (n_genes, n_genes)
+        matrices are held in memory, 200 MB each for 5,000 genes.
 
     Returns
     -------
-    A number in [-1, 1]. Correlations with a constant gene count as 0. The result is 0 if all
-    correlations of a side are equal.
+    A number in [-1, 1]; 0 if all correlations of a side are equal. Those of constant genes are 0.
 
     Raises
     ------
@@ -54,33 +53,31 @@ def gene_correlation(measured: Values, predicted: Values) -> float:
     --------
     >>> import numpy as np
     >>> from stpredict import metrics
-    >>> one, two, three = np.random.default_rng(0).normal(size=(3, 50))
-    >>> measured = np.stack([one, one + two, three], axis=1)
+    >>> measured = np.random.default_rng(0).normal(size=(50, 3))
     >>> round(metrics.gene_correlation(measured, 3 * measured + 1), 2)
     1.0
     """
     measured, predicted = check_pair(measured, predicted, least_genes=3)
-    pairs = np.triu_indices(measured.shape[1], k=1)
-    of_measured = _correlations(measured, "measured")[pairs]
-    of_predicted = _correlations(predicted, "predicted")[pairs]
-    return float(pcc(of_measured[:, None], of_predicted[:, None])[0])
+    pairs = np.triu_indices(measured.shape[1], k=1)  # without the diagonal
+    sides = {"measured": measured, "predicted": predicted}
+    triangles = [_correlations(values, name)[pairs][:, None] for name, values in sides.items()]
+    return float(pcc(*triangles)[0])
 
 
 @dataclass(frozen=True)
 class ClusterAgreement:
-    """Agreement of two clusterings of the same spots, as returned by `cluster_agreement`.
+    """Agreement of two clusterings of the same spots: 1 if they are equal.
 
     Attributes
     ----------
     ari
-        Adjusted Rand index in [-0.5, 1]: 1 for equal clusterings, 0 expected by chance.
+        Adjusted Rand index in [-0.5, 1], 0 expected by chance.
     nmi
-        Mutual information in [0, 1], normalised by the mean of the entropies: 1 for equal
-        clusterings. Above 0 by chance, increasingly so with the number of clusters.
+        Normalised mutual information in [0, 1]. Chance increases with the number of clusters.
     """
 
     ari: float
-    nmi: float
+    nmi: float  # normalised by the mean of the entropies
 
 
 def cluster_agreement(
@@ -88,66 +85,57 @@ def cluster_agreement(
 ) -> ClusterAgreement:
     """Compare clusters of spots by predicted values with clusters by measured values.
 
-    Each side is centred, reduced to its first 50 principal components and clustered by k-means (the
-    best of ten initialisations). Labels, such as a pathologist's annotation, can replace the
-    measured values; then only the prediction is clustered.
+    Each side is centred, reduced to 50 principal components and clustered by k-means (the best of
+    ten initialisations). Labels, such as a pathologist's annotation, can replace measured values.
 
     Parameters
     ----------
     measured
         (n_spots, n_genes) values, dense, scipy sparse, or dask, or (n_spots,) labels.
     predicted
-        (n_spots, n_genes) values; processed a few spots at a time.
+        (n_spots, n_genes) values.
     n_clusters
-        Number of clusters. Default: the number of distinct labels. Required for measured values.
+        Number of clusters, by default that of distinct labels. Required for measured values.
     seed
         Random seed of k-means.
 
     Returns
     -------
-    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]. Both are 0 for a prediction that is equal in all
-    spots.
+    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]; both are 0 if all spots are predicted equal.
 
     Raises
     ------
     ValueError
-        If the shapes differ, a value is NaN, a label is missing, or `n_clusters` is missing or out
-        of range.
+        If the shapes differ, a value is NaN, a label is missing, or `n_clusters` is out of range.
 
     References
     ----------
-    Hubert and Arabie, Comparing partitions, Journal of Classification 1985; Strehl and Ghosh,
-    Cluster ensembles, Journal of Machine Learning Research 2002.
+    Hubert and Arabie, Comparing partitions, 1985; Strehl and Ghosh, Cluster ensembles, JMLR 2002.
 
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import metrics
     >>> labels = np.repeat(["tumour", "stroma"], 10)
-    >>> predicted = (
-    ...     np.random.default_rng(0).normal(size=(20, 5)) + 9 * (labels == "tumour")[:, None]
-    ... )
-    >>> metrics.cluster_agreement(labels, predicted)
+    >>> noise = np.random.default_rng(0).normal(size=(20, 5))
+    >>> metrics.cluster_agreement(labels, noise + 9 * (labels == "tumour")[:, None])
     ClusterAgreement(ari=1.0, nmi=1.0)
     """
     measured = as_values(measured)
     if measured.ndim == 1:
         predicted = check_values(predicted)
-        labels: NDArray[Any] = _check_labels(np.asarray(measured), predicted.shape[0])
+        labels: NDArray[Any] = _check_labels(measured, predicted.shape[0])
         n_clusters = len(np.unique(labels)) if n_clusters is None else n_clusters
     else:
         measured, predicted = check_pair(measured, predicted)
-    if n_clusters is None or not 2 <= n_clusters <= predicted.shape[0]:
-        raise ValueError(
-            f"n_clusters must be 2 to {predicted.shape[0]}, the number of spots: {n_clusters}"
-        )
+    n_spots = predicted.shape[0]
+    if n_clusters is None or not 2 <= n_clusters <= n_spots:
+        raise ValueError(f"n_clusters must be 2 to {n_spots}, the number of spots: {n_clusters}")
     if measured.ndim == 2:
         labels = _clusters(measured, "measured", n_clusters, seed)
-    clusters = _clusters(predicted, "predicted", n_clusters, seed)
-    return ClusterAgreement(
-        ari=float(adjusted_rand_score(labels, clusters)),
-        nmi=float(normalized_mutual_info_score(labels, clusters)),
-    )
+    sides = labels, _clusters(predicted, "predicted", n_clusters, seed)
+    ari, nmi = adjusted_rand_score(*sides), normalized_mutual_info_score(*sides)
+    return ClusterAgreement(float(ari), float(nmi))
 
 
 def _check_labels(labels: NDArray[Any], n_spots: int) -> NDArray[np.str_]:
@@ -164,10 +152,9 @@ def _clusters(values: Any, name: str, n_clusters: int, seed: int) -> NDArray[np.
     mean, scatter, constant = _moments(values, name)
     if constant.all():
         return np.zeros(values.shape[0], dtype=np.int32)
-    n_genes = len(mean)
-    first = max(0, n_genes - _N_COMPONENTS)
+    last = len(mean) - 1
     # PCA by the covariance, which is computed in blocks; eigenvalues ascend
-    axes = eigh(scatter, subset_by_index=[first, n_genes - 1])[1]
+    axes = eigh(scatter, subset_by_index=[max(0, last + 1 - _N_COMPONENTS), last])[1]
     components = np.empty((values.shape[0], axes.shape[1]))
     for spots, (rows,) in blocks(SPOTS, **{name: values}):
         components[spots] = (rows - mean) @ axes
@@ -183,7 +170,7 @@ def _correlations(values: Any, name: str) -> NDArray[np.float64]:
     scatter[constant] = scatter[:, constant] = 0  # rounding errors of constant genes
     norm = np.sqrt(np.diag(scatter))
     norm[norm == 0] = 1
-    scatter /= norm
+    scatter /= norm  # in place: the matrix may have gigabytes
     scatter /= norm[:, None]
     return scatter
 
@@ -191,11 +178,8 @@ def _correlations(values: Any, name: str) -> NDArray[np.float64]:
 def _moments(
     values: Any, name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Mean of every gene, scatter matrix (n_genes, n_genes), and mask of constant genes.
-
-    Computed in one pass by merging blocks (Chan et al., Algorithms for computing the sample
-    variance, American Statistician 1983).
-    """
+    """Mean of every gene, scatter matrix (n_genes, n_genes), and mask of constant genes."""
+    # one pass that merges blocks: Chan et al., Algorithms for computing the sample variance, 1983
     n_genes = values.shape[1]
     mean, scatter = np.zeros(n_genes), np.zeros((n_genes, n_genes))
     extremes = np.array([np.full(n_genes, np.inf), np.full(n_genes, -np.inf)])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stpredict import _validate
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -18,9 +20,9 @@ class TopCurve:
     Attributes
     ----------
     pcc
-        (n_ranked,) float64 in [-1, 1]. ``pcc[k - 1]`` is the mean over the first k genes.
+        (n_ranked,) float64. ``pcc[k - 1]`` is the mean over the first k genes.
     area
-        Mean of the curve over k, in [-1, 1]. The first genes have the largest weight.
+        Mean of the curve over k. The first genes have the largest weight.
     """
 
     pcc: NDArray[np.float64] = field(repr=False)
@@ -28,10 +30,10 @@ class TopCurve:
 
 
 def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
-    """Mean correlation over the first k genes of a ranking, for every k, and the area below.
+    """Mean correlation over the first k genes of a ranking, for every k, and the area below it.
 
-    Benchmarks report the mean over the 50, 200, … genes of highest variance; the curve shows all of
-    them. Rank genes by their variance in the training sections, not by the scores or by test data.
+    Benchmarks report the mean over the 50, 200, … genes of highest variance. Rank genes by their
+    variance in the training sections, not by the scores or by test data.
 
     Parameters
     ----------
@@ -42,37 +44,30 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
 
     Returns
     -------
-    ``pcc``, the curve, (n_ranked,) float64 in [-1, 1], and ``area``, a number in [-1, 1]. Constant
-    genes count as 0, as in `metrics.pcc`.
+    ``pcc``, the curve, (n_ranked,) float64, and ``area``, its mean, both in [-1, 1].
 
     Raises
     ------
     ValueError
-        If a correlation is NaN, or the ranking is empty, has duplicates or positions out of range.
+        If a correlation is NaN, or the ranking is empty or has invalid positions.
 
     Examples
     --------
-    >>> import numpy as np
     >>> from stpredict import metrics
-    >>> variance_in_training = np.array([0.1, 2.0, 1.0])
-    >>> curve = metrics.pcc_of_top([0.0, 0.6, 0.3], np.argsort(-variance_in_training))
+    >>> curve = metrics.pcc_of_top([0.0, 0.6, 0.3], ranking=[1, 2, 0])
     >>> curve.pcc.round(2), round(curve.area, 2)
     (array([0.6 , 0.45, 0.3 ]), 0.45)
     """
     scores, order = np.asarray(pcc, dtype=np.float64), np.asarray(ranking)
     if scores.ndim != 1 or order.ndim != 1 or not len(order):
-        raise ValueError(
-            f"pcc and ranking must be (n_genes,) and (n_ranked,): {scores.shape} and {order.shape}"
-        )
-    if np.isnan(scores).any():
-        raise ValueError(f"{np.count_nonzero(np.isnan(scores))} of {len(scores)} pcc are NaN")
-    if not np.issubdtype(order.dtype, np.integer):
+        shapes = f"{scores.shape} and {order.shape}"
+        raise ValueError(f"pcc and ranking must be (n_genes,) and (n_ranked,): {shapes}")
+    _validate.finite(scores, what="pcc")
+    if not np.issubdtype(order.dtype, np.integer):  # such as a boolean mask
         raise ValueError(f"ranking must be integer positions of genes, not {order.dtype}")
     outside = order[(order < 0) | (order >= len(scores))]
-    if len(outside):
+    if len(outside):  # a negative position would count from the end
         raise ValueError(f"ranking has {outside[0]}, not a position from 0 to {len(scores) - 1}")
-    n_repeated = len(order) - len(np.unique(order))
-    if n_repeated:
-        raise ValueError(f"ranking has {n_repeated} genes more than once")
+    _validate.unique_names(order, what="genes of the ranking")
     curve = np.cumsum(scores[order]) / np.arange(1, len(order) + 1)
     return TopCurve(pcc=curve, area=float(curve.mean()))

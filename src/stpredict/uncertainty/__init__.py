@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from stpredict.uncertainty._calibration import Calibration
-from stpredict.uncertainty._conformal import conformal, rows_needed
-from stpredict.uncertainty._coverage import coverage, coverage_by_group
+from stpredict.uncertainty._conformal import conformal, coverage_by_group, rows_needed
 from stpredict.uncertainty._familiarity import Familiarity
-from stpredict.uncertainty._intervals import Intervals
+from stpredict.uncertainty._intervals import Intervals, coverage
 from stpredict.uncertainty._reliable import Reliability, reliable
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict.uncertainty._familiarity import Familiarity
-from stpredict.uncertainty._intervals import Intervals
+from stpredict.uncertainty._intervals import Intervals, check_shape
 from stpredict.uncertainty._reliable import Reliability
 
 if TYPE_CHECKING:
@@ -26,25 +26,17 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Uncertainty of a model, estimated on held-out groups.
-
-    Created by :func:`stpredict.tl.calibrate`. Genes are in the order of the model.
+    """Uncertainty of a model on held-out groups, as returned by :func:`stpredict.tl.calibrate`.
 
     Attributes
     ----------
-    method
-        Name of the method in the cross-validation.
-    groups
-        Groups that were held out in turn.
-    intervals
-        Prediction intervals of each gene.
+    method, groups
+        Name of the method in the cross-validation, and groups that were held out in turn.
+    intervals, reliability, familiarity
+        Prediction intervals and scores of each gene, and distances between training tiles.
     coverage
-        (n_groups, n_genes) float32, coverage of the measured values of each group by intervals from
-        the errors of the other groups. NaN without such intervals.
-    reliability
-        Scores of each gene on held-out groups, and of its nulls.
-    familiarity
-        Distances between training tiles of different groups.
+        (n_groups, n_genes) float32, coverage of each group by intervals from the errors of the
+        other groups. NaN without such intervals.
 
     Raises
     ------
@@ -60,17 +52,12 @@ class Calibration:
     familiarity: Familiarity
 
     def __post_init__(self) -> None:
-        n_genes = len(self.intervals.edges)
-        if len(self.reliability.pcc) != n_genes:
-            raise ValueError(
-                f"reliability has {len(self.reliability.pcc)} genes, intervals have {n_genes}"
-            )
+        n_genes, n_scored = len(self.intervals.edges), len(self.reliability.pcc)
+        if n_scored != n_genes:
+            raise ValueError(f"reliability has {n_scored} genes, intervals have {n_genes}")
         if len(self.groups) < 2 or len(set(self.groups)) < len(self.groups):
             raise ValueError(f"a calibration needs at least two distinct groups: {self.groups}")
-        if self.coverage.shape != (len(self.groups), n_genes):
-            raise ValueError(
-                f"coverage must be ({len(self.groups)}, {n_genes}), not {self.coverage.shape}"
-            )
+        check_shape("coverage", self.coverage, len(self.groups), n_genes)
         if (self.coverage < 0).any() or (self.coverage > 1).any():
             raise ValueError("coverage must be between 0 and 1")
 
@@ -104,12 +91,7 @@ class Calibration:
         return _nan_mean(np.array(list(self.coverage_of_groups.values())))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """State for saving, which `from_state` reads.
-
-        Returns
-        -------
-        A configuration for JSON, and arrays for safetensors.
-        """
+        """Configuration for JSON, and arrays for safetensors, which `from_state` reads."""
         config = {"method": self.method, "level": self.level, "groups": list(self.groups)}
         tensors = {"coverage": self.coverage}
         for part, names in _PARTS.items():
@@ -120,22 +102,7 @@ class Calibration:
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
     ) -> Calibration:
-        """Create a calibration from its saved state.
-
-        Parameters
-        ----------
-        config, tensors
-            Configuration and arrays from `state`.
-
-        Returns
-        -------
-        Calibration
-
-        Raises
-        ------
-        ValueError
-            If a part is missing, or has an invalid type or shape.
-        """
+        """Calibration from its saved state; ValueError if a part is missing or invalid."""
         for name, kind in (("method", str), ("level", float), ("groups", list)):
             if not isinstance(config.get(name), kind):
                 raise ValueError(f"the saved calibration must give {name} as a {kind.__name__}")

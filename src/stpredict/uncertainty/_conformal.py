@@ -1,4 +1,4 @@
-"""Conformal prediction intervals from errors on held-out groups."""
+"""Conformal prediction intervals from errors on held-out groups, and their coverage."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpredict.uncertainty._intervals import N_PARTS, Intervals, check_level, parts_of
+from stpredict.uncertainty._intervals import (
+    N_PARTS,
+    Intervals,
+    check_level,
+    check_shape,
+    coverage,
+    parts_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.uncertainty._intervals import Floats
+
 
 def conformal(
-    measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
-    groups: NDArray[Any],
-    *,
-    level: float,
+    measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
 ) -> Intervals:
     """Compute prediction intervals from the errors of out-of-fold predictions.
 
     For each gene, predictions are split into thirds (low, middle, high). In each third, the bounds
-    are quantiles of the errors ``measured - predicted`` that leave (1 - level) / 2 on each side,
-    with the finite-sample correction of split conformal prediction: the
-    ``ceil((n + 1) * (1 + level) / 2)``-th of n errors. Errors are signed, so that intervals can be
-    skewed like expression. All groups have the same weight, whatever their number of spots, and n
-    is the effective number of spots.
+    are quantiles of the errors ``measured - predicted`` that leave (1 - level) / 2 on each side:
+    the ``ceil((n + 1) * (1 + level) / 2)``-th of n errors, as in split conformal prediction. Errors
+    are signed, so that intervals can be skewed like expression. All groups have the same weight,
+    and n is the effective number of spots.
 
-    Groups are exchangeable, spots are not. The level therefore refers to *a spot of a new group*,
-    on average over groups; coverage of a single new section may be higher or lower. A small number
-    of groups gives no guarantee without assumptions, so measure the coverage with
+    Groups are exchangeable, spots are not: the level refers to *a spot of a new group*, on average
+    over groups. Few groups give no guarantee without assumptions, so measure the coverage with
     :func:`stpredict.uncertainty.coverage_by_group`.
 
     Parameters
@@ -39,12 +42,11 @@ def conformal(
     measured
         (n, n_genes) measured values. May be NaN if the gene was not predicted.
     predicted
-        (n, n_genes) predictions from models that were not fitted on the group of the row. NaN if
-        the gene was not predicted.
+        (n, n_genes) predictions from models that were not fitted on the group of the row, or NaN.
     groups
         (n,) group of each row.
     level
-        Nominal coverage, the share of measured values inside the intervals, such as 0.9.
+        Nominal coverage, the share of measured values inside the intervals.
 
     Returns
     -------
@@ -55,15 +57,14 @@ def conformal(
     Raises
     ------
     ValueError
-        If shapes do not match, a predicted value was measured as NaN, the level is not between 0
-        and 1, or no gene has enough rows.
+        If shapes do not match, a predicted value was measured as NaN, the level is invalid, or no
+        gene has enough rows.
 
     References
     ----------
-    Vovk, Cross-conformal predictors, Annals of Mathematics and Artificial Intelligence 2015;
-    Boström and Johansson, Mondrian conformal regressors, COPA 2020 (separate parts); Dunn,
-    Wasserman and Ramdas, Distribution-free prediction sets for two-layer hierarchical models,
-    Journal of the American Statistical Association 2023 (pooling groups with equal weights).
+    Vovk, Cross-conformal predictors, Ann. Math. Artif. Intell. 2015; Boström and Johansson,
+    Mondrian conformal regressors, COPA 2020 (separate parts); Dunn et al., Distribution-free
+    prediction sets for two-layer hierarchical models, JASA 2023 (equal weights of groups).
 
     Examples
     --------
@@ -74,9 +75,8 @@ def conformal(
     >>> measured = predicted + random.normal(size=(6000, 1))
     >>> groups = np.repeat(["P1", "P2", "P3"], 2000)
     >>> intervals = uncertainty.conformal(measured, predicted, groups, level=0.9)
-    >>> lower, upper = intervals.around(np.zeros((1, 1)))
-    >>> print(f"{lower.item():.1f} {upper.item():.1f}")  # ±1.64
-    -1.6 1.6
+    >>> np.round(intervals.around([[0.0]]), 1).ravel()  # ±1.64
+    array([-1.6,  1.6], dtype=float32)
     """
     needed = rows_needed(level)
     measured, predicted, codes = check_errors(measured, predicted, groups)
@@ -107,7 +107,7 @@ def conformal(
 
 
 def rows_needed(level: float) -> int:
-    """Smallest number of held-out rows for intervals of a level.
+    """Smallest number of held-out rows for intervals of a level; with fewer, they are infinite.
 
     Parameters
     ----------
@@ -117,7 +117,6 @@ def rows_needed(level: float) -> int:
     Returns
     -------
     int
-        With fewer rows, the bound that leaves (1 - level) / 2 outside would be infinite.
 
     Raises
     ------
@@ -135,17 +134,65 @@ def rows_needed(level: float) -> int:
     return math.ceil(2 / (1 - level) - 1e-6) - 1
 
 
+def coverage_by_group(
+    measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Coverage in each group, with intervals from the errors of the other groups.
+
+    Parameters
+    ----------
+    measured, predicted, groups, level
+        Same as for :func:`stpredict.uncertainty.conformal`.
+
+    Returns
+    -------
+    Sorted names of the groups, and coverage, (n_groups, n_genes) float32. NaN if a gene was not
+    predicted in the group, or in too few rows of the other groups.
+
+    Raises
+    ------
+    ValueError
+        As for `conformal`, and if there is one group or the other groups have too few rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stpredict import uncertainty
+    >>> measured, groups = np.arange(300.0)[:, None] % 100, np.repeat(["P1", "P2", "P3"], 100)
+    >>> uncertainty.coverage_by_group(measured, 0 * measured, groups, level=0.9)[0]
+    ('P1', 'P2', 'P3')
+    """
+    needed = rows_needed(level)
+    measured, predicted, codes = check_errors(measured, predicted, groups)
+    names = [str(name) for name in np.unique(groups)]
+    if len(names) < 2:
+        raise ValueError(f"coverage by group needs at least two groups, found {names}")
+    shares = np.full((len(names), measured.shape[1]), np.nan, dtype=np.float32)
+    for code, name in enumerate(names):
+        held_out = codes == code
+        others = ~held_out
+        if np.isfinite(predicted[others]).sum(axis=0).max(initial=0) < needed:
+            raise ValueError(
+                f"{int(others.sum())} held-out rows are left without group {name!r}, but intervals "
+                f"need at least {needed}: cross-validate more sections, or use a lower level"
+            )
+        # intervals must not use the group in which coverage is measured
+        intervals = conformal(measured[others], predicted[others], codes[others], level=level)
+        lower, upper = intervals.around(predicted[held_out])
+        # a gene must be predicted in all rows of the group
+        lower[:, ~np.isfinite(predicted[held_out]).all(axis=0)] = np.nan
+        shares[code] = coverage(measured[held_out], lower, upper)
+    return tuple(names), shares
+
+
 def check_errors(
-    measured: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]], groups: NDArray[Any]
+    measured: Floats, predicted: Floats, groups: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Require arrays of the same shape and a group per row; returns groups as integers."""
     if np.ndim(measured) != 2 or np.shape(measured) != np.shape(predicted):
-        raise ValueError(
-            "measured and predicted must both be (n, n_genes): "
-            f"{np.shape(measured)} and {np.shape(predicted)}"
-        )
-    if np.shape(groups) != (len(measured),):
-        raise ValueError(f"groups must be ({len(measured)},), not {np.shape(groups)}")
+        shapes = f"{np.shape(measured)} and {np.shape(predicted)}"
+        raise ValueError(f"measured and predicted must both be (n, n_genes): {shapes}")
+    check_shape("groups", groups, len(measured))
     measured, predicted = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
     n_bad = int(np.count_nonzero(~np.isfinite(measured) & ~np.isnan(predicted)))
     if n_bad:

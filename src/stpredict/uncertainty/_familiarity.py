@@ -10,8 +10,13 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from stpredict import _validate
+from stpredict.uncertainty._intervals import check_shape
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from stpredict.uncertainty._intervals import Floats
 
 #: Training tiles that are stored, equally many of each group.
 _MAX_TILES = 4000
@@ -49,13 +54,10 @@ class Familiarity:
     --------
     >>> import numpy as np
     >>> from stpredict.uncertainty import Familiarity
-    >>> random = np.random.default_rng(0)
-    >>> embeddings = random.normal(size=(300, 4))
+    >>> embeddings = np.random.default_rng(0).normal(size=(300, 4))
     >>> familiarity = Familiarity.fit(embeddings, np.repeat(["P1", "P2", "P3"], 100))
     >>> familiarity.score(embeddings[:1] + 100)
     array([0.], dtype=float32)
-    >>> bool(0.3 < familiarity.score(random.normal(size=(300, 4))).mean() < 0.7)
-    True
     """
 
     mean: NDArray[np.float32]
@@ -64,22 +66,13 @@ class Familiarity:
     distances: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        n_tiles = len(self.tiles)
-        k, d = len(self.components), len(self.mean)
-        shapes = {
-            "mean": (d,),
-            "components": (k, d),
-            "tiles": (n_tiles, k),
-            "distances": (n_tiles,),
-        }
+        n, k, d = len(self.tiles), len(self.components), len(self.mean)
+        shapes = {"mean": (d,), "components": (k, d), "tiles": (n, k), "distances": (n,)}
         for name, shape in shapes.items():
-            array = getattr(self, name)
-            if array.shape != shape:
-                raise ValueError(f"{name} of the familiarity must be {shape}, not {array.shape}")
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} of the familiarity must be finite")
-        if n_tiles < _N_NEIGHBORS:
-            raise ValueError(f"familiarity needs at least {_N_NEIGHBORS} tiles, not {n_tiles}")
+            check_shape(f"{name} of the familiarity", getattr(self, name), *shape)
+            _validate.finite(getattr(self, name), what=f"{name} of the familiarity")
+        if n < _N_NEIGHBORS:
+            raise ValueError(f"familiarity needs at least {_N_NEIGHBORS} tiles, not {n}")
         if (np.diff(self.distances) < 0).any():
             raise ValueError("distances of the familiarity must ascend")
 
@@ -88,16 +81,13 @@ class Familiarity:
         return f"Familiarity({len(self.tiles)} tiles, {k} components of {d} features)"
 
     @classmethod
-    def fit(
-        cls, embeddings: NDArray[np.floating[Any]], groups: NDArray[Any], *, seed: int = 0
-    ) -> Familiarity:
+    def fit(cls, embeddings: Floats, groups: NDArray[Any], *, seed: int = 0) -> Familiarity:
         """Compute the distances between training tiles of different groups.
 
         Parameters
         ----------
         embeddings
-            (n, d) standardised embeddings of training tiles. At most 4,000 are used, equally many
-            of each group.
+            (n, d) standardised embeddings. At most 4,000 are used, equally many of each group.
         groups
             (n,) group of each tile, at least two different ones.
         seed
@@ -110,22 +100,17 @@ class Familiarity:
         Raises
         ------
         ValueError
-            If there is only one group, fewer than 5 tiles are outside the largest group, or an
-            embedding is not finite.
+            If fewer than 5 tiles are outside the largest group, or an embedding is not finite.
         """
         embeddings, groups = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
-        if groups.shape != (len(embeddings),):
-            raise ValueError(f"groups must be ({len(embeddings)},), not {groups.shape}")
-        if not np.isfinite(embeddings).all():
-            raise ValueError("embeddings have NaN or infinite values")
+        check_shape("groups", groups, len(embeddings))
+        _validate.finite(embeddings, what="embeddings")
         rows = _balanced_subset(groups, np.random.default_rng(seed))
         embeddings, groups = embeddings[rows], groups[rows]
-        n_largest = int(np.unique(groups, return_counts=True)[1].max())
-        if len(rows) - n_largest < _N_NEIGHBORS:
-            raise ValueError(
-                f"familiarity needs {_N_NEIGHBORS} tiles outside the largest group, found "
-                f"{len(rows) - n_largest}"
-            )
+        n_outside = len(rows) - int(np.unique(groups, return_counts=True)[1].max())
+        if n_outside < _N_NEIGHBORS:
+            needed = f"{_N_NEIGHBORS} tiles outside the largest group"
+            raise ValueError(f"familiarity needs {needed}, found {n_outside}")
         n = min(_N_COMPONENTS, embeddings.shape[1], max(1, len(rows) // _TILES_PER_COMPONENT))
         # the full solver is deterministic
         pca = PCA(n, svd_solver="full").fit(embeddings)
@@ -138,6 +123,7 @@ class Familiarity:
         for group in np.unique(groups):
             inside = groups == group
             distances[inside] = _distance(_index(tiles[~inside]), tiles[inside])
+        # float32 halves the size of a saved model
         return cls(
             mean=pca.mean_.astype(np.float32),
             components=np.ascontiguousarray(components, dtype=np.float32),
@@ -145,7 +131,7 @@ class Familiarity:
             distances=np.sort(distances).astype(np.float32),
         )
 
-    def score(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def score(self, embeddings: Floats) -> NDArray[np.float32]:
         """Familiarity of new tiles.
 
         Parameters
@@ -155,19 +141,16 @@ class Familiarity:
 
         Returns
         -------
-        (n,) float32 in [0, 1], the share of training tiles whose distance to other groups exceeds
-        the distance of the new tile to the training tiles. Distances are means over the five
-        nearest tiles. About uniform for tiles similar to training, 0 for unfamiliar tiles.
+        (n,) float32 in [0, 1], the share of training tiles that are farther from other groups than
+        the new tile is from the training tiles (mean over the five nearest tiles). About uniform
+        for tiles similar to training, 0 for unfamiliar tiles.
 
         Raises
         ------
         ValueError
             If the number of features differs.
         """
-        if np.ndim(embeddings) != 2 or np.shape(embeddings)[1] != len(self.mean):
-            raise ValueError(
-                f"embeddings must be (n, {len(self.mean)}), not {np.shape(embeddings)}"
-            )
+        check_shape("embeddings", embeddings, "n", len(self.mean))
         scores = (np.asarray(embeddings, dtype=np.float32) - self.mean) @ self.components.T
         rank = np.searchsorted(self.distances, _distance(self._neighbors, scores), side="right")
         return (1 - rank / len(self.distances)).astype(np.float32)
@@ -187,12 +170,10 @@ def _balanced_subset(groups: NDArray[Any], generator: np.random.Generator) -> ND
     return np.sort(np.concatenate([shuffled[groups[shuffled] == name][:n_each] for name in names]))
 
 
-def _index(tiles: NDArray[np.floating[Any]]) -> NearestNeighbors:
+def _index(tiles: Floats) -> NearestNeighbors:
     return NearestNeighbors(n_neighbors=_N_NEIGHBORS).fit(tiles)
 
 
-def _distance(
-    index: NearestNeighbors, tiles: NDArray[np.floating[Any]]
-) -> NDArray[np.floating[Any]]:
+def _distance(index: NearestNeighbors, tiles: NDArray[Any]) -> Floats:
     """Mean distance to the nearest tiles of an index."""
     return np.asarray(index.kneighbors(tiles)[0].mean(axis=1))

@@ -10,9 +10,12 @@ from scipy.stats import false_discovery_control, norm
 
 from stpredict.metrics import spatial_null
 from stpredict.uncertainty._conformal import check_errors
+from stpredict.uncertainty._intervals import check_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from stpredict.uncertainty._intervals import Floats
 
 #: Motions of every section. Tests use their mean and standard deviation, not ranks, so that a few
 #: hundred are sufficient for thousands of genes.
@@ -25,21 +28,20 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Scores of each gene on held-out groups, and of its nulls.
+    """Scores of each gene on held-out groups, and of its nulls, as returned by `reliable`.
 
-    Created by :func:`stpredict.uncertainty.reliable`. NaN for genes that were not predicted.
+    All are (n_genes,) float32, and NaN for genes that were not predicted.
 
     Attributes
     ----------
     pcc
-        (n_genes,) float32, Pearson correlation within sections, mean over sections.
+        Pearson correlation within sections, mean over sections.
     pcc_null
-        (n_genes,) float32, the same for predictions moved within the section, mean over motions.
+        The same for predictions moved within the section, mean over motions.
     p_adjusted
-        (n_genes,) float32, Benjamini-Hochberg adjusted p-value of the one-sided test of ``pcc``
-        against its null.
+        Benjamini-Hochberg adjusted p-value of the one-sided test of ``pcc`` against its null.
     rmse_ratio
-        (n_genes,) float32, root mean squared error divided by that of the mean of the other groups.
+        Root mean squared error divided by that of the mean of the other groups.
 
     Raises
     ------
@@ -53,11 +55,8 @@ class Reliability:
     rmse_ratio: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        for name in ("pcc_null", "p_adjusted", "rmse_ratio"):
-            if getattr(self, name).shape != self.pcc.shape or self.pcc.ndim != 1:
-                raise ValueError(
-                    f"{name} must be ({len(self.pcc)},), not {getattr(self, name).shape}"
-                )
+        for name, scores in vars(self).items():
+            check_shape(name, scores, len(self.pcc))
 
     def __repr__(self) -> str:
         return f"Reliability({int(self.reliable.sum())} of {len(self.pcc)} genes are reliable)"
@@ -69,9 +68,9 @@ class Reliability:
 
 
 def reliable(
-    measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
-    positions: NDArray[np.floating[Any]],
+    measured: Floats,
+    predicted: Floats,
+    positions: Floats,
     *,
     sections: NDArray[Any],
     groups: NDArray[Any],
@@ -84,21 +83,18 @@ def reliable(
 
     - ``pcc``, the mean over sections of the correlation within each section, is compared with
       predictions that were rotated and shifted within their section (200 times), by a one-sided
-      normal test, corrected for the number of genes. The null is drawn within sections, so that the
-      test is valid for any number of sections. It does not account for variation between *groups*.
+      normal test, corrected for the number of genes. The test is valid for any number of sections,
+      but does not account for variation between *groups*.
     - the squared error, mean over sections, must be smaller than that of the mean over the rows of
       all other groups.
-
-    Tuned ridge is not used as a null, because a method can predict a gene reliably and still be
-    worse than ridge.
 
     Parameters
     ----------
     measured
         (n, n_genes) measured values. May be NaN if the gene was not predicted.
     predicted
-        (n, n_genes) out-of-fold predictions, NaN if the gene was not predicted. A gene is scored in
-        sections in which it was predicted at all spots.
+        (n, n_genes) out-of-fold predictions, or NaN. A gene is scored in sections in which it was
+        predicted at all spots.
     positions
         (n, 2) positions of the spots, in any unit.
     sections
@@ -119,29 +115,22 @@ def reliable(
 
     References
     ----------
-    Benjamini and Hochberg, Controlling the false discovery rate, Journal of the Royal Statistical
-    Society B 1995.
+    Benjamini and Hochberg, Controlling the false discovery rate, J. R. Stat. Soc. B 1995.
 
     Examples
     --------
     >>> import numpy as np
     >>> from stpredict import uncertainty
     >>> random = np.random.default_rng(1)
-    >>> measured = random.normal(size=(200, 2))
-    >>> predicted = 0.5 * measured * [1, 0] + 0.3 * random.normal(size=(200, 2))  # one gene only
-    >>> sections = np.repeat(["S1", "S2"], 100)
-    >>> reliability = uncertainty.reliable(
-    ...     measured, predicted, random.random((200, 2)), sections=sections, groups=sections
-    ... )
-    >>> reliability.reliable
-    array([ True, False])
+    >>> positions, measured = random.random((200, 2)), random.normal(size=(200, 2))
+    >>> predicted = measured * [1, 0] + random.normal(size=(200, 2))  # the first gene only
+    >>> names = np.repeat(["S1", "S2"], 100)
+    >>> uncertainty.reliable(measured, predicted, positions, sections=names, groups=names)
+    Reliability(1 of 2 genes are reliable)
     """
     measured, predicted, codes = check_errors(measured, predicted, groups)
-    if np.shape(positions) != (len(measured), 2) or np.shape(sections) != (len(measured),):
-        raise ValueError(
-            f"positions and sections must be ({len(measured)}, 2) and ({len(measured)},): "
-            f"{np.shape(positions)} and {np.shape(sections)}"
-        )
+    check_shape("positions", positions, len(measured), 2)
+    check_shape("sections", sections, len(measured))
     if codes.max(initial=0) == 0:
         raise ValueError("reliable genes need at least two held-out groups, found one")
     n_genes = measured.shape[1]
@@ -172,6 +161,7 @@ def reliable(
 def _tested(
     pcc: NDArray[np.float64], null: NDArray[np.float64], errors: NDArray[np.float64]
 ) -> Reliability:
+    """Scores with p-values and error ratios; NaN for genes without a score."""
     mean, std = null.mean(axis=0), null.std(axis=0)
     scored = ~np.isnan(pcc)
     varies = scored & (std > _ROUNDING)

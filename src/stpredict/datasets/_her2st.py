@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict.io import concat, read_st
 from stpredict.io._shared._files import require_file
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spatialdata import SpatialData
 
 _COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from stpredict import _keys
 from stpredict._sdata import _provenance
@@ -21,9 +22,6 @@ from stpredict.datasets._phantom_parts._morphology import (
 from stpredict.datasets._phantom_parts._spots import place_spots, recorded_positions
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 # Independent random streams of a section, so that an option changes only what it is for.
 _STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")

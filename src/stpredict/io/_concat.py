@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import spatialdata as sd
+from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
 from stpredict._sdata._spot_table import open_table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spatialdata import SpatialData
 
 
 def concat(
@@ -78,13 +75,13 @@ def concat(
     n_genes = {table.n_vars for table in tables}
     if 0 in n_genes and len(n_genes) > 1 and join == "inner":
         raise ValueError(
-            "some sections have a table without genes (slides to predict), others have genes. Keep "
-            "them in two objects"
+            "some sections have a table without genes (slides to predict). Keep them in an object "
+            "of their own"
         )
     if n_genes != {0} and combined.tables[table_name].n_vars == 0:
         raise ValueError(
-            "the sections have no gene in common. If some are indexed by Ensembl id and others by "
-            "symbol, read them with the same gene_names="
+            "the sections have no gene in common. If their genes are indexed by Ensembl id and by "
+            "symbol, read all with the same gene_names="
         )
     return combined
 
@@ -109,10 +106,8 @@ def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def _shared_stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
     """Record of stain normalisation, if all sections were normalised to the same reference."""
     normalized = [record for record in records if record]
-    if len(normalized) < len(records):
-        return {}
-    first = normalized[0]
-    if any(record["reference"] != first["reference"] for record in normalized):
+    first = normalized[0] if normalized else {}
+    if any(not record or record["reference"] != first["reference"] for record in records):
         return {}
     stains = {name: stain for record in normalized for name, stain in record["stains"].items()}
     skipped = [name for record in normalized for name in record["skipped"]]

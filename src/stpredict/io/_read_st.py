@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.stats import theilslopes
+from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._log import info
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import require_entries
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import dask.array as da
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-
-#: Relative difference between the pitch in x and in y above which a message is logged.
-_PITCH_TOLERANCE = 0.02
+_PITCH_TOLERANCE = 0.02  # relative difference between x and y above which a message is logged
 
 
 def read_st(
@@ -51,21 +47,16 @@ def read_st(
         Tab-separated spot file with the columns ``x``, ``y`` (array), ``pixel_x``,
         ``pixel_y``, and optionally ``new_x``, ``new_y`` (adjusted array positions) and
         ``selected`` (0: not on tissue, left out).
-    section
-        Name of the section.
-    patient
-        Name of the patient, for ``obs["patient"]``.
-    pitch_um
-        Distance between the centres of neighbouring spots in µm.
-    diameter_um
-        Diameter of the spots in µm.
+    section, patient
+        Name of the section, and of the patient for ``obs["patient"]``.
+    pitch_um, diameter_um
+        Distance between the centres of neighbouring spots, and their diameter, in µm.
 
     Returns
     -------
     SpatialData
         ``images[f"{section}_image"]`` (3, y, x) uint8, ``shapes[section]`` circles,
         ``tables["table"]`` n_spots × n_genes counts with ``obs["array_x"]``, ``obs["array_y"]``.
-        The µm per pixel are stored as transformations to ``f"{section}_um"``.
 
     Raises
     ------
@@ -111,10 +102,8 @@ def read_st(
             f"{_validate.listing(positions.index, most=2)}"
         )
     if not has_position.all():
-        info(
-            f"{section}: {(~has_position).sum()} of {len(table)} spots have no selected position "
-            "and are left out"
-        )
+        absent = f"{(~has_position).sum()} of {len(table)} spots have no selected position"
+        info(f"{section}: {absent} and are left out")
     table = table[has_position]
     positions = positions.loc[table.index]
     return assemble_section(
@@ -132,7 +121,6 @@ def read_st(
 
 
 def _read_spots(path: str | Path) -> pd.DataFrame:
-    """Read the spot file, indexed by spot id."""
     spots = pd.read_csv(path, sep="\t")
     require_entries(path, spots, ["x", "y", "pixel_x", "pixel_y"])
     spots.index = pd.Index(spots["x"].astype(str) + "x" + spots["y"].astype(str))
@@ -148,8 +136,8 @@ def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
         usable = array.notna() & pixel.notna()
         if array[usable].nunique() < 2:
             raise ValueError(
-                f"section {section!r}: the spot file has fewer than two array positions in "
-                f"{axis}, so the µm per pixel cannot be derived"
+                f"section {section!r}: the spot file has fewer than two array positions in {axis}. "
+                "At least two are needed to derive the µm per pixel"
             )
         pitches.append(theilslopes(pixel[usable], array[usable]).slope)
     pitch_x, pitch_y = np.abs(pitches)

@@ -5,40 +5,44 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from geopandas import GeoDataFrame, GeoSeries
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._log import info
 from stpredict._sdata._elements import scale_of
-from stpredict.io._shared._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section, name_genes
 from stpredict.io._shared._files import require_file, require_folder
-from stpredict.io._shared._genes import name_genes
 from stpredict.io._shared._image import open_image
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame, GeoSeries
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
 _SPECS = "experiment.xenium"
 _BOUNDARIES = "cell_boundaries.parquet"
 _HE = "he_image.ome.tif"
-#: Share of cells outside the image above which the alignment is assumed to be wrong.
-_MAX_OUTSIDE = 0.5
+_MAX_OUTSIDE = 0.5  # share of cells outside the image above which the alignment must be wrong
+# Elements that spatialdata-io would also read.
+_NOT_READ = dict.fromkeys(
+    [
+        *("nucleus_boundaries", "cells_labels", "nucleus_labels", "transcripts"),
+        *("morphology_mip", "morphology_focus", "aligned_images"),
+    ],
+    False,
+)
 
 
 def read_xenium(
     path: str | Path,
     *,
     section: str,
+    patient: str | None = None,
     image: str | Path | None = None,
     alignment: str | Path | NDArray[np.floating] | None = None,
     shapes: Literal["boundaries", "circles"] = "boundaries",
     gene_names: Literal["symbols", "ids"] = "symbols",
-    patient: str | None = None,
 ) -> SpatialData:
     """Read the cells of a Xenium section on the H&E image that was taken afterwards.
 
@@ -51,8 +55,8 @@ def read_xenium(
     path
         Xenium's output folder, with ``experiment.xenium``, ``cells.parquet``, ``cells.zarr.zip``,
         ``cell_feature_matrix.h5`` and ``cell_boundaries.parquet``.
-    section
-        Name of the section.
+    section, patient
+        Name of the section, and of the patient for ``obs["patient"]``.
     image
         H&E image. By default the file in the folder whose name ends with ``he_image.ome.tif``.
     alignment
@@ -63,10 +67,8 @@ def read_xenium(
     shapes
         Cells as the polygons of their boundaries, or as circles of the same area.
     gene_names
-        Index of the genes. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl) keep both.
-        Repeated symbols are made unique.
-    patient
-        Name of the patient, for ``obs["patient"]``.
+        Index of the genes, made unique. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl)
+        keep both.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def read_xenium(
         ``images[f"{section}_image"]`` (3, y, x) uint8, lazy, ``shapes[section]`` polygons or
         circles, ``tables["table"]`` n_cells × n_genes counts with the columns of
         ``cells.parquet``, among them ``obs["x_centroid"]`` and ``obs["y_centroid"]`` in µm of the
-        Xenium scan. The µm per pixel are derived from the alignment.
+        Xenium scan.
 
     Raises
     ------
@@ -91,18 +93,17 @@ def read_xenium(
     Examples
     --------
     >>> import stpredict as stp
-    >>> sdata = stp.io.read_xenium(
-    ...     "outs", section="X1", image="X1_he_image.ome.tif", alignment="X1_alignment.csv"
-    ... )  # doctest: +SKIP
+    >>> sdata = stp.io.read_xenium("outs", section="X1")  # doctest: +SKIP
     """
+    import spatialdata_io
+
     # check everything before reading anything
     _validate.one_of("shapes", shapes, ["boundaries", "circles"])
     _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     path = require_folder(path)
-    with_boundaries = shapes == "boundaries"
     for name in (_SPECS, "cells.parquet", "cells.zarr.zip", "cell_feature_matrix.h5"):
         require_file(path / name)
-    if with_boundaries:
+    if shapes == "boundaries":
         require_file(path / _BOUNDARIES, hint='shapes="circles" does not need it')
     image = _he_image(path) if image is None else require_file(image)
     to_morphology = _alignment(image, alignment)
@@ -113,7 +114,11 @@ def read_xenium(
     mpp = scale_of(to_um, what="the H&E image")
     pixels = open_image(image)
 
-    cells = _read_cells(path, with_boundaries=with_boundaries)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+        cells = spatialdata_io.xenium(
+            path, cells_boundaries=shapes == "boundaries", cells_as_circles=True, **_NOT_READ
+        )
     table = cells.tables["table"]
     var = name_genes(table.var, table.var_names, gene_names)
     centroids_um = np.asarray(table.obsm["spatial"], dtype=float)
@@ -121,14 +126,10 @@ def read_xenium(
     positions = centroids_um @ from_um[:2, :2].T + from_um[:2, 2]
     keep = _inside(positions, pixels.shape[1:], section)
     diameter_um = polygons = None
-    if with_boundaries:
+    if shapes == "boundaries":
         outlines = _outlines(cells.shapes["cell_boundaries"], table.obs_names, from_um)
         has_outline = outlines.notna().to_numpy()
-        if not has_outline.all():
-            info(
-                f"{section}: {(~has_outline).sum()} of {len(table)} cells have no boundary and are "
-                "left out"
-            )
+        _log_left_out(section, ~has_outline, "have no boundary")
         keep &= has_outline
         polygons = outlines.to_numpy()[keep]
     else:
@@ -175,56 +176,35 @@ def _alignment(
             f"{source} is not a matrix of numbers, it begins with {_validate.listing(matrix[0])}. "
             "Export the matrix, not the keypoints"
         ) from None
-    if (
-        matrix.shape != (3, 3)
-        or not np.isfinite(matrix).all()
-        or not np.allclose(matrix[2], [0, 0, 1])
-    ):
+    shape, last_row = matrix.shape, matrix[-1:]
+    if shape != (3, 3) or not np.isfinite(matrix).all() or not np.allclose(last_row, [0, 0, 1]):
         raise ValueError(
             f"{source} must be a finite 3 × 3 matrix with the last row 0, 0, 1: {matrix.tolist()}"
         )
     return matrix
 
 
-def _read_cells(path: Path, *, with_boundaries: bool) -> SpatialData:
-    import spatialdata_io
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        return spatialdata_io.xenium(
-            path,
-            cells_boundaries=with_boundaries,
-            nucleus_boundaries=False,
-            cells_as_circles=True,
-            cells_labels=False,
-            nucleus_labels=False,
-            transcripts=False,
-            morphology_mip=False,
-            morphology_focus=False,
-            aligned_images=False,
-        )
-
-
 def _inside(
     positions: NDArray[np.float64], shape_yx: tuple[int, ...], section: str
 ) -> NDArray[np.bool_]:
+    """Whether cells lie on the image, as most must."""
     height, width = shape_yx
-    inside = np.all((positions >= 0) & (positions <= (width, height)), axis=1)
-    n_outside = int((~inside).sum())
-    if n_outside > _MAX_OUTSIDE * len(positions):
+    outside = ~((positions >= 0) & (positions <= (width, height))).all(axis=1)
+    if outside.mean() > _MAX_OUTSIDE:
         low, high = positions.min(axis=0), positions.max(axis=0)
         raise ValueError(
-            f"{n_outside} of {len(positions)} cells of section {section!r} lie outside the H&E "
+            f"{outside.sum()} of {len(outside)} cells of section {section!r} lie outside the H&E "
             f"image of {width} × {height} px: x from {low[0]:.0f} to {high[0]:.0f}, y from "
             f"{low[1]:.0f} to {high[1]:.0f}. Check that the alignment is not the inverse, or of "
             "another image"
         )
-    if n_outside:
-        info(
-            f"{section}: {n_outside} of {len(positions)} cells lie outside the image and are left "
-            "out"
-        )
-    return np.asarray(inside)
+    _log_left_out(section, outside, "lie outside the image")
+    return ~outside
+
+
+def _log_left_out(section: str, cells: NDArray[np.bool_], why: str) -> None:
+    if cells.any():
+        info(f"{section}: {cells.sum()} of {len(cells)} cells {why} and are left out")
 
 
 def _outlines(shapes: GeoDataFrame, cells: pd.Index, affine: NDArray[np.floating]) -> GeoSeries:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from spatialdata import SpatialData
 from spatialdata.transformations import (
     Scale,
     Sequence,
@@ -14,9 +13,6 @@ from spatialdata.transformations import (
 )
 
 from stpredict import _keys, _validate
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
@@ -30,8 +26,8 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     sdata
         Object with the image and, if they exist, the shapes in a common coordinate system.
     section
-        Name of the shapes element. For an image without spots, a name for its future section,
-        usually that of the image without ``"_image"``.
+        Name of the shapes element; for an image without spots, of its future section, usually that
+        of the image without ``"_image"``.
     image
         Name of the image element.
     mpp
@@ -50,7 +46,7 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
         image.
     ValueError
         If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
-        share several that place the shapes differently on the image.
+        several that disagree.
 
     Examples
     --------
@@ -105,7 +101,6 @@ def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
         if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
             raise ValueError(
                 f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
-                f"differently on images[{image!r}]. Remove the wrong one with "
-                "spatialdata.transformations.remove_transformation"
+                f"differently on images[{image!r}]. Remove the wrong one (remove_transformation)"
             )
     return paths[0]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpredict import _validate
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _DIAMETER = 0.55  # of the pitch, as on Visium: 55 µm spots, 100 µm apart
 _CELL_UM = 8.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -13,17 +13,13 @@ from stpredict.datasets._phantom_parts._maps import (
     DARKNESS,
     FIBRES,
     ROUNDNESS,
+    TissueMaps,
     draw_maps,
     nearest,
     upsample,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stpredict.datasets._phantom_parts._maps import TissueMaps
-
-    FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 # Absorption of red, green and blue by the two dyes: Ruifrok & Johnston, Anal. Quant. Cytol.
 # Histol. 23:291 (2001). Their eosin, (0.07, 0.99, 0.11), looks magenta; it is changed to the

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from stpredict.datasets._phantom_parts._design import Design
+from stpredict.datasets._phantom_parts._draw_tissue import DrawnTissue
 from stpredict.datasets._phantom_parts._maps import tile_means
+from stpredict.datasets._phantom_parts._spots import PlacedSpots
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stpredict.datasets._phantom_parts._design import Design
-    from stpredict.datasets._phantom_parts._draw_tissue import DrawnTissue
-    from stpredict.datasets._phantom_parts._spots import PlacedSpots
-
-    FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 MORPHOLOGY = ("nuclear_density", "nuclear_size", "eosin")
 

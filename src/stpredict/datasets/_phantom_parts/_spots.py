@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stpredict.datasets._phantom_parts._design import Design
+from stpredict.datasets._phantom_parts._draw_tissue import DrawnTissue
 from stpredict.datasets._phantom_parts._maps import REGIONS, tile_means
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stpredict.datasets._phantom_parts._design import Design
-    from stpredict.datasets._phantom_parts._draw_tissue import DrawnTissue
 
 # Minimum share of tissue in the tile of a spot and of a cell; maximum for a spot off the tissue.
 _SPOT_TISSUE, _CELL_TISSUE, _GLASS_TISSUE = 0.8, 0.5, 0.01

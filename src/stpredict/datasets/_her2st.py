@@ -22,9 +22,8 @@ URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
 def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 
-    Files are downloaded once into a cache: the folder in the environment variable
-    ``STPREDICT_CACHE``, by default the user's cache folder. Every file, downloaded or local, is
-    checked against its git blob id in the original repository.
+    Files are downloaded once into the folder in the environment variable ``STPREDICT_CACHE``, by
+    default the user's cache folder. Every file is checked against its git blob id.
 
     Parameters
     ----------
@@ -46,10 +45,8 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
     ------
     ValueError
         If a section is unknown or named twice, or a file differs from the original.
-    FileNotFoundError
-        If the directory lacks a file.
-    ConnectionError
-        If a file cannot be downloaded.
+    FileNotFoundError, ConnectionError
+        If the directory lacks a file, or a file cannot be downloaded.
 
     References
     ----------
@@ -113,10 +110,8 @@ def _check(path: Path, name: str) -> None:
 
 
 def _local(directory: str | Path, name: str) -> Path:
-    path = require_file(
-        Path(directory) / name,
-        hint="directory= must be a copy of the folder data of github.com/almaan/her2st",
-    )
+    hint = "directory= must be a copy of the folder data of github.com/almaan/her2st"
+    path = require_file(Path(directory) / name, hint=hint)
     _check(path, name)
     return path
 
@@ -125,19 +120,17 @@ def _download(name: str) -> Path:
     import pooch
 
     path = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st" / name
-    if path.is_file():
-        if _blob_id(path) == _blob_ids()[name]:
-            return path
-        path.unlink()  # damaged, so that pooch downloads it again
+    if path.is_file() and _blob_id(path) == _blob_ids()[name]:
+        return path
+    path.unlink(missing_ok=True)  # damaged; pooch would keep it
     try:
         pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
+        _check(path, name)
     except OSError as error:  # the base class of requests' errors
         raise ConnectionError(
             f"{URL + name} could not be downloaded ({error}). Without a network, set directory= or "
             "STPREDICT_HER2ST to a copy of the original data folder"
         ) from error
-    try:
-        _check(path, name)
     except ValueError:
         path.unlink()  # so that the next call downloads it again
         raise

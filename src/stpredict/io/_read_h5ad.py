@@ -84,8 +84,6 @@ def read_h5ad(
         section,
         image=image,
         counts=table.X,
-        obs_names=table.obs_names,
-        var_names=table.var_names,
         positions=_positions(table, x, y),
         mpp=mpp,
         diameter_um=diameter_um,

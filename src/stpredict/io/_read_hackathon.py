@@ -131,7 +131,6 @@ def read_hackathon(
             slide,
             image=pixels,
             counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
-            obs_names=range(len(fields)),
             var_names=cell_types,
             positions=positions,
             mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,

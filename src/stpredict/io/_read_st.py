@@ -110,7 +110,6 @@ def read_st(
         section,
         image=image,
         counts=sp.csr_matrix(table.to_numpy(dtype=np.float32)),
-        obs_names=table.index,
         var_names=table.columns,
         positions=positions[["pixel_x", "pixel_y"]].to_numpy(dtype=float),
         mpp=mpp,

@@ -111,8 +111,6 @@ def read_visium(
         section,
         image=image,
         counts=table.X,
-        obs_names=table.obs_names,
-        var_names=var.index,
         positions=positions,
         mpp=mpp,
         diameter_um=_DIAMETER_UM,

@@ -109,8 +109,6 @@ def read_visium_hd(
         section,
         image=image,
         counts=table.X,
-        obs_names=table.obs_names,
-        var_names=var.index,
         positions=positions,
         mpp=mpp,
         diameter_um=float(bin_size_um),

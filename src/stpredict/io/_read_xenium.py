@@ -139,8 +139,6 @@ def read_xenium(
         section,
         image=pixels,
         counts=table.X[keep],
-        obs_names=table.obs_names[keep],
-        var_names=var.index,
         positions=positions[keep],
         mpp=mpp,
         diameter_um=diameter_um,

@@ -21,7 +21,7 @@ class Design:
 
     size_px: int | tuple[int, int]
     mpp: float
-    layout: str
+    spots: str
     pitch_um: float
     tile_um: float
     counts_per_spot: float
@@ -37,7 +37,7 @@ class Design:
             raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
         for side in self.shape:
             check_integer("size_px", side, at_least=1)
-        _validate.one_of("spots", self.layout, ["hexagonal", "square", "cells"])
+        _validate.one_of("spots", self.spots, ["hexagonal", "square", "cells"])
         for name in ("off_tissue", "seed"):
             check_integer(name, getattr(self, name), at_least=0)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
@@ -45,16 +45,12 @@ class Design:
         if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
             raise ValueError(f"stain_variation must be 0 or more: {self.stain_variation!r}")
         if self.pitch_px < _MIN_PITCH_PX:
-            raise ValueError(
-                f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}. "
-                f"At least {_MIN_PITCH_PX} px are needed"
-            )
+            pitch = f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}"
+            raise ValueError(f"{pitch}. At least {_MIN_PITCH_PX} px are needed")
         shift = np.asarray(self.misalignment_um, dtype=float)
         if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
-            raise ValueError(
-                "misalignment_um must be two finite numbers (x, y) and misalignment_deg one: "
-                f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
-            )
+            both = f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
+            raise ValueError(f"misalignment_um must be two finite numbers, _deg one: {both}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,7 +65,7 @@ class Design:
     @property
     def diameter_um(self) -> float:
         """Diameter of a spot or cell in µm."""
-        return _CELL_UM if self.layout == "cells" else _DIAMETER * self.pitch_um
+        return _CELL_UM if self.spots == "cells" else _DIAMETER * self.pitch_um
 
     @property
     def misalignment(self) -> NDArray[np.float64]:
@@ -84,19 +80,8 @@ class Design:
 
     def parameters(self) -> dict[str, Any]:
         """Options in types that a table's ``uns`` can store."""
-        return {
-            "size_px": np.array(self.shape),
-            "mpp": float(self.mpp),
-            "spots": self.layout,
-            "pitch_um": float(self.pitch_um),
-            "tile_um": float(self.tile_um),
-            "counts_per_spot": float(self.counts_per_spot),
-            "stain_variation": float(self.stain_variation),
-            "off_tissue": int(self.off_tissue),
-            "misalignment_um": np.array(self.misalignment_um, dtype=float),
-            "misalignment_deg": float(self.misalignment_deg),
-            "seed": int(self.seed),
-        }
+        shift = np.array(self.misalignment_um, dtype=float)
+        return {**vars(self), "size_px": np.array(self.shape), "misalignment_um": shift}
 
 
 def check_integer(name: str, value: object, *, at_least: int) -> None:

@@ -31,19 +31,22 @@ def assemble_section(
     *,
     image: str | Path | NDArray[Any] | da.Array,
     counts: NDArray[Any] | sp.spmatrix | sp.sparray,  # (n_obs, n_vars), not negative
-    obs_names: Iterable[object],  # unique within the section
-    var_names: Iterable[object],  # repeated names are made unique
     positions: NDArray[np.floating],  # (n_obs, 2): x, y in pixels of the image
     mpp: float,
     diameter_um: float | NDArray[np.floating] | None = None,  # of circles: one, or (n_obs,)
     polygons: NDArray[np.object_] | None = None,  # (n_obs,) in pixels, instead of circles
     patient: str | None = None,
-    obs: pd.DataFrame | None = None,  # further columns, in the order of obs_names
-    var: pd.DataFrame | None = None,
+    obs: pd.DataFrame | None = None,  # index: unique within the section
+    var: pd.DataFrame | None = None,  # index: made unique
+    obs_names: Iterable[object] = (),  # index without further columns, if obs is None
+    var_names: Iterable[object] = (),
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
     pixels = open_image(image)
-    spot_ids = pd.Index([str(name) for name in obs_names])
+    obs = pd.DataFrame(index=[*obs_names]) if obs is None else obs
+    var = pd.DataFrame(index=[*var_names]) if var is None else var
+    spot_ids = pd.Index(map(str, obs.index))
+    genes = _unique_genes(section, pd.Index(map(str, var.index)))
     _validate.positive("mpp", mpp, unit="µm per pixel")
     _validate.not_empty(section, len(spot_ids))
     if polygons is None:
@@ -64,11 +67,10 @@ def assemble_section(
             index=spot_ids,
             transformations=to_um,
         )
-    genes = _unique_genes(section, pd.Index([str(name) for name in var_names]))
     table = ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
         obs=_obs(section, spot_ids, patient, obs),
-        var=pd.DataFrame(index=genes) if var is None else var.set_axis(genes),
+        var=var.set_axis(genes),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
     )
     table = TableModel.parse(
@@ -88,16 +90,12 @@ def assemble_section(
     )
 
 
-def _obs(
-    section: str, spot_ids: pd.Index, patient: str | None, obs: pd.DataFrame | None
-) -> pd.DataFrame:
+def _obs(section: str, spot_ids: pd.Index, patient: str | None, obs: pd.DataFrame) -> pd.DataFrame:
     columns = pd.DataFrame(index=f"{section}_" + spot_ids)  # unique over sections
     columns[_keys.REGION] = pd.Categorical([section] * len(columns))
     columns[_keys.INSTANCE] = list(spot_ids)
     if patient is not None:
         columns[_keys.PATIENT] = pd.Categorical([patient] * len(columns))
-    if obs is None:
-        return columns
     return columns.join(obs.drop(columns=columns.columns, errors="ignore").set_axis(columns.index))
 
 

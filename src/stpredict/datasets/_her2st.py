@@ -61,10 +61,8 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
     names = [sections] if isinstance(sections, str) else list(sections)
     unknown = [name for name in names if name not in section_files()]
     if unknown or not names:
-        raise ValueError(
-            f"unknown sections: {_validate.listing(unknown)}. Available are "
-            f"{_validate.listing(section_files(), most=36)}"
-        )
+        absent, available = _validate.listing(unknown), ", ".join(section_files())
+        raise ValueError(f"unknown sections: {absent}. Available are {available}")
     _validate.unique_names(names, what="sections")
     directory = directory or os.environ.get("STPREDICT_HER2ST")
     # all files are checked before the first is read
@@ -102,11 +100,9 @@ def _blob_id(path: Path) -> str:
 
 
 def _check(path: Path, name: str) -> None:
-    blob_id, expected = _blob_id(path), _blob_ids()[name]
-    if blob_id != expected:
-        raise ValueError(
-            f"{path} differs from the original file: its git blob id is {blob_id}, not {expected}"
-        )
+    blob_id = _blob_id(path)
+    if blob_id != _blob_ids()[name]:
+        raise ValueError(f"{path} differs from the original file: its git blob id is {blob_id}")
 
 
 def _local(directory: str | Path, name: str) -> Path:
@@ -127,10 +123,8 @@ def _download(name: str) -> Path:
         pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
         _check(path, name)
     except OSError as error:  # the base class of requests' errors
-        raise ConnectionError(
-            f"{URL + name} could not be downloaded ({error}). Without a network, set directory= or "
-            "STPREDICT_HER2ST to a copy of the original data folder"
-        ) from error
+        problem = f"{URL + name} could not be downloaded ({error})"
+        raise ConnectionError(f"{problem}. Set directory= or STPREDICT_HER2ST") from error
     except ValueError:
         path.unlink()  # so that the next call downloads it again
         raise

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from spatialdata import SpatialData
 
-from stpredict import _keys
+from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
 from stpredict.datasets._phantom_parts import _expression, _spots
-from stpredict.datasets._phantom_parts._design import Design, check_integer
+from stpredict.datasets._phantom_parts._design import Design
 from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
 from stpredict.datasets._phantom_parts._maps import REGIONS
 from stpredict.io._concat import concat
@@ -65,8 +65,7 @@ def phantom(
         Distance between neighbouring spots in µm, which is also the size of the tissue's patches;
         for cells it is only the latter. Spots are 0.55 pitches wide, cells 8 µm.
     tile_um
-        Side in µm of the tile in which morphology is measured, except the size of a cell's own
-        nucleus. Default: the pitch, for cells half of it.
+        Side in µm of the tile in which morphology is measured. Default: the pitch, for cells half.
     n_morphology, n_neighborhood, n_null
         Number of genes of each kind.
     counts_per_spot
@@ -74,14 +73,12 @@ def phantom(
     stain_variation
         Strength of differences in hue and intensity between sections; 0: none, 1: strong.
     off_tissue
-        Number of spots per section placed off the tissue. They have 3 % of the counts, with the
-        section's mean composition.
+        Number of spots per section off the tissue, with 3 % of the counts in mean composition.
     misalignment_um, misalignment_deg
         Shift (x, y) in µm of the recorded positions from the true ones, after a rotation around
         the image's centre in degrees, from x towards y.
     n_patients
-        Number of patients ``"P1"``, ``"P2"``, …, to which sections are assigned in turn. Default:
-        one per section.
+        Number of patients ``"P1"``, …, assigned to sections in turn. Default: one per section.
     seed
         Random seed.
 
@@ -104,8 +101,7 @@ def phantom(
     Raises
     ------
     ValueError
-        If an option is out of range, no spot or not all off-tissue spots fit the image, or the
-        misalignment moves spots out of it.
+        If an option is out of range, or spots do not fit the image.
 
     Notes
     -----
@@ -154,12 +150,12 @@ def phantom(
 
 
 def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -> None:
-    check_integer("n_sections", n_sections, at_least=1)
-    check_integer("n_patients", n_patients, at_least=1)
+    _validate.whole_number("n_sections", n_sections)
+    _validate.whole_number("n_patients", n_patients)
     if n_patients > n_sections:
         raise ValueError(f"{n_patients=} is more than {n_sections=}, every patient needs a section")
     for kind, n in n_genes.items():
-        check_integer(f"n_{kind}", n, at_least=0)
+        _validate.whole_number(f"n_{kind}", n, at_least=0)
     if sum(n_genes.values()) == 0:
         raise ValueError("no genes: n_morphology, n_neighborhood and n_null are all 0")
 
@@ -198,7 +194,9 @@ def _section(
         var=program.columns(),
     )
     table = sdata.tables["table"]
-    table.layers["expected"] = _expression.log1p_cp10k(np.vstack([shares, ambient]))
+    expected = np.vstack([shares, ambient])
+    expected = np.log1p(1e4 * expected / expected.sum(axis=1, keepdims=True))  # as layers["log1p"]
+    table.layers["expected"] = expected.astype(np.float32)
     table.obsm["truth_morphology"] = morphology.astype(np.float32)
     table.obsm["truth_neighborhood"] = neighborhood.astype(np.float32)
     table.obsm["spatial_true"] = spots.xy

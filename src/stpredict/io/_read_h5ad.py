@@ -39,10 +39,8 @@ def read_h5ad(
         H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
     section
         Name of the section.
-    mpp
-        µm per pixel of the image.
-    diameter_um
-        Diameter of the spots or cells in µm.
+    mpp, diameter_um
+        µm per pixel of the image, and diameter of the spots or cells in µm.
     x, y
         Columns of ``obs`` with the position along the width and the height of the image, in
         pixels; by default ``obsm["spatial"]``. Some files call the *row* ``x_pixel``.
@@ -57,10 +55,8 @@ def read_h5ad(
 
     Raises
     ------
-    FileNotFoundError
-        If a file does not exist.
-    KeyError
-        If a column or ``obsm["spatial"]`` does not exist.
+    FileNotFoundError, KeyError
+        If a file, a column or ``obsm["spatial"]`` does not exist.
     ValueError
         If counts are negative or NaN, ids are not unique, positions lie outside the image (often
         because x and y are swapped), or the image is not 8-bit RGB.

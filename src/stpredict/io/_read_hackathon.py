@@ -39,9 +39,9 @@ def read_hackathon(
 ) -> SpatialData:
     r"""Read slides of the EL Hackathon's HDF5 file: H&E images and cell-type abundances.
 
-    Training and test slides are read separately: test slides have no measurements, their table has
-    no columns, which is enough for :func:`stpredict.tl.predict`. Abundances are not counts. Train
-    on ``layer="abundance"``, and filter spots with ``min_counts=0``.
+    Test slides have no measurements: their table has no columns, which is enough for
+    :func:`stpredict.tl.predict`. Abundances are not counts. Train on ``layer="abundance"``, and
+    filter spots with ``min_counts=0``.
 
     Parameters
     ----------
@@ -54,8 +54,7 @@ def read_hackathon(
     slides
         Names of slides, such as ``["S_1", "S_3"]``. By default all of the split.
     mpp
-        µm per pixel of the images, which the file lacks. By default it is derived for each slide
-        from the distance between neighbouring spots.
+        µm per pixel. By default it is derived for each slide from the spots' grid.
     pitch_um, diameter_um
         Distance between the centres of neighbouring spots, and their diameter, in µm.
     patients
@@ -66,19 +65,15 @@ def read_hackathon(
     SpatialData
         For each slide ``images["S_1_image"]`` (3, y, x) uint8, lazy, and ``shapes["S_1"]``
         circles; one ``tables["table"]`` n_spots × n_cell_types float32, and the same as
-        ``layers["abundance"]``, rows in the order of the file. Further fields are columns of
-        ``obs``.
+        ``layers["abundance"]``. Further fields are columns of ``obs``.
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    KeyError
-        If the file has no such slide.
+    FileNotFoundError, KeyError
+        If the file does not exist, or has no such slide.
     ValueError
         If the file is not HDF5, lacks a group or a field, an image is not 8-bit RGB, spots lie
-        outside it or not on a grid, abundances are negative or NaN, or slides differ in their cell
-        types.
+        outside it or not on a grid, or abundances are negative, NaN or of different cell types.
 
     References
     ----------
@@ -107,29 +102,21 @@ def read_hackathon(
     with h5py.File(path, "r") as file:
         names = _slides(file, group, slides)
         spots = {slide: _read_spots(file, f"spots/{group}/{slide}") for slide in names}
-    unknown = sorted(set(patients or {}) - set(names))
-    if unknown:
-        absent = _validate.listing(unknown)
-        raise KeyError(f"patients= names {absent}; slides: {_validate.listing(names)}")
+    require_entries("slides (for patients=)", names, patients or (), error=KeyError)
     sections: list[SpatialData] = []
     for slide, fields in spots.items():
         cell_types = _cell_types(fields)
         if split == "train" and not cell_types:
             raise ValueError(f"slide {slide!r} has no abundances C1, C2, …")
         # slides are combined on the cell types that all have, so none may be missing
-        first = names[0]
-        different = sorted(set(cell_types) ^ set(_cell_types(spots[first])))
+        different = sorted(set(cell_types) ^ set(_cell_types(spots[names[0]])))
         if different:
-            absent = _validate.listing(different)
-            raise ValueError(f"slides {first!r} and {slide!r} differ in their cell types: {absent}")
-        pixels = open_hdf5(path, f"images/{group}/{slide}")
+            both = f"slides {names[0]!r} and {slide!r}"
+            raise ValueError(f"{both} differ in their cell types: {_validate.listing(different)}")
         positions = fields[["x", "y"]].to_numpy(dtype=float)
-        # checked before the µm per pixel are derived from them
-        _validate.not_empty(slide, len(positions))
-        _validate.inside_image(positions, pixels.shape[1:], section=slide)
         section = assemble_section(
             slide,
-            image=pixels,
+            image=open_hdf5(path, f"images/{group}/{slide}"),
             counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
             var_names=cell_types,
             positions=positions,
@@ -166,10 +153,8 @@ def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:
     values = file[name][()]
     columns = {field: values[field] for field in values.dtype.names or ()}
     require_entries(name, columns, ["x", "y"])
-    # text is stored as bytes
-    return pd.DataFrame(
-        {f: x.astype(str) if x.dtype.kind == "S" else x for f, x in columns.items()}
-    )
+    text = {field: x.astype(str) for field, x in columns.items() if x.dtype.kind == "S"}  # bytes
+    return pd.DataFrame({**columns, **text})
 
 
 def _cell_types(fields: pd.DataFrame) -> list[str]:
@@ -178,7 +163,8 @@ def _cell_types(fields: pd.DataFrame) -> list[str]:
 
 def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
     """Derive the µm per pixel from the mean distance between neighbours on the grid."""
-    tree = cKDTree(np.unique(positions, axis=0))
+    _validate.not_empty(slide, len(positions))
+    tree = cKDTree(np.unique(positions[np.isfinite(positions).all(axis=1)], axis=0))
     if tree.n < 3:
         raise ValueError(f"slide {slide!r} has {tree.n} spots, too few to derive mpp. Set mpp=")
     nearest = np.median(tree.query(tree.data, k=2)[0][:, 1])
@@ -187,10 +173,8 @@ def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
     distances = np.linalg.norm(tree.data[first] - tree.data[second], axis=1)
     mean, deviation = distances.mean(), distances.std()
     if deviation > _SCATTER * mean:
-        raise ValueError(
-            f"spots of slide {slide!r} are not on a grid: neighbours are {mean:.1f} ± "
-            f"{deviation:.1f} px apart. Set mpp="
-        )
+        apart = f"neighbours are {mean:.1f} ± {deviation:.1f} px apart"
+        raise ValueError(f"spots of slide {slide!r} are not on a grid: {apart}. Set mpp=")
     mpp = float(pitch_um / mean)
     apart = f"neighbouring spots are {mean:.1f} px apart; at {pitch_um:g} µm"
     info(f"{slide}: {apart} that is {mpp:.3g} µm per pixel")

@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._log import info
-from stpredict.io._shared._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section, log_left_out
 from stpredict.io._shared._files import require_entries
 
 _PITCH_TOLERANCE = 0.02  # relative difference between x and y above which a message is logged
@@ -73,8 +73,6 @@ def read_st(
 
     Examples
     --------
-    Four spots, 20 px apart:
-
     >>> import numpy as np, pandas as pd, stpredict as stp
     >>> from tempfile import mkdtemp
     >>> folder = mkdtemp()
@@ -90,20 +88,21 @@ def read_st(
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
     table = pd.read_csv(counts, sep="\t", index_col=0, low_memory=False)
-    positions = _read_spots(spots)
+    positions = pd.read_csv(spots, sep="\t")
+    require_entries(spots, positions, ["x", "y", "pixel_x", "pixel_y"])
+    positions.index = pd.Index(positions["x"].astype(str) + "x" + positions["y"].astype(str))
+    _validate.unique_names(positions.index, what=f"spot ids in {spots}")
     mpp = _mpp(positions, pitch_um, section)
     if "selected" in positions:
         positions = positions[positions["selected"] == 1]
     has_position = table.index.isin(positions.index)
     if not has_position.any():
+        ids = (_validate.listing(index, most=2) for index in (table.index, positions.index))
         raise ValueError(
             f"section {section!r}: no spot of {counts} has a selected position in {spots}. Spot "
-            f"ids are {_validate.listing(table.index, most=2)} and "
-            f"{_validate.listing(positions.index, most=2)}"
+            f"ids are {' and '.join(ids)}"
         )
-    if not has_position.all():
-        absent = f"{(~has_position).sum()} of {len(table)} spots have no selected position"
-        info(f"{section}: {absent} and are left out")
+    log_left_out(section, ~has_position, "spots have no selected position")
     table = table[has_position]
     positions = positions.loc[table.index]
     return assemble_section(
@@ -119,14 +118,6 @@ def read_st(
     )
 
 
-def _read_spots(path: str | Path) -> pd.DataFrame:
-    spots = pd.read_csv(path, sep="\t")
-    require_entries(path, spots, ["x", "y", "pixel_x", "pixel_y"])
-    spots.index = pd.Index(spots["x"].astype(str) + "x" + spots["y"].astype(str))
-    _validate.unique_names(spots.index, what=f"spot ids in {path}")
-    return spots
-
-
 def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
     pitches = []
     for axis in ("x", "y"):
@@ -134,10 +125,8 @@ def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
         pixel = spots[f"pixel_{axis}"]
         usable = array.notna() & pixel.notna()
         if array[usable].nunique() < 2:
-            raise ValueError(
-                f"section {section!r}: the spot file has fewer than two array positions in {axis}. "
-                "At least two are needed to derive the µm per pixel"
-            )
+            few = f"the spot file has fewer than two array positions in {axis}"
+            raise ValueError(f"section {section!r}: {few}, µm per pixel need at least two")
         pitches.append(theilslopes(pixel[usable], array[usable]).slope)
     pitch_x, pitch_y = np.abs(pitches)
     if abs(pitch_x - pitch_y) > _PITCH_TOLERANCE * max(pitch_x, pitch_y):

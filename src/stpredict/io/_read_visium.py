@@ -8,12 +8,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict.io._shared import _space_ranger
-from stpredict.io._shared._assemble import assemble_section, name_genes
 from stpredict.io._shared._files import require_file, require_folder
 
 # Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics).
@@ -34,16 +32,14 @@ def read_visium(
 ) -> SpatialData:
     """Read a Visium section from Space Ranger's output folder, of any version.
 
-    The µm per pixel are derived from the array, whose spots are printed 100 µm apart on a
-    hexagonal grid. Spots are circles of 55 µm, as on the slide. Space Ranger's
-    ``spot_diameter_fullres`` is not used, because it covers 65 µm in many versions.
+    The µm per pixel are derived from the array, whose spots are printed 100 µm apart. Spots are
+    circles of 55 µm; Space Ranger's ``spot_diameter_fullres`` covers 65 µm in many versions.
 
     Parameters
     ----------
     path
         Space Ranger's ``outs`` folder, with the counts and in ``spatial`` the scale factors, the
-        positions (``tissue_positions.csv``, or ``tissue_positions_list.csv`` with or without a
-        header) and the image.
+        positions and the image.
     section, patient
         Name of the section, and of the patient for ``obs["patient"]``.
     fullres_image
@@ -54,8 +50,7 @@ def read_visium(
         ``"raw_feature_bc_matrix.h5"``, which includes spots off the tissue, and
         ``"filtered_feature_bc_matrix/matrix.mtx.gz"``.
     gene_names
-        Index of the genes, made unique. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl)
-        keep both.
+        Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
 
     Returns
     -------
@@ -65,13 +60,11 @@ def read_visium(
 
     Raises
     ------
-    FileNotFoundError
-        If the folder, the image or another file does not exist.
+    FileNotFoundError, KeyError
+        If the folder or a file does not exist, or the counts file has no Ensembl ids to index by.
     ValueError
         If the image is not 8-bit RGB or does not match the hires image, spots lie outside it, or
         some have counts but no position.
-    KeyError
-        If ``gene_names="ids"`` and the counts file has no Ensembl ids.
 
     References
     ----------
@@ -97,26 +90,17 @@ def read_visium(
     table = _space_ranger.read_counts(counts)
     spots = _read_positions(position_files[0]).dropna()
     spots = _space_ranger.select_positions(spots, table.obs_names, what="spots")
-    var = name_genes(table.var, table.var_names, gene_names)
-    positions = spots[_space_ranger.PIXELS].to_numpy(dtype=float)
-    positions, mpp = _space_ranger.to_image(
-        positions,
-        _mpp(positions, spots[_space_ranger.ARRAY].to_numpy(dtype=float)),
+    return _space_ranger.assemble_spots(
+        section,
+        table,
+        spots,
         image=image,
         hires=hires,
         scale=scales["tissue_hires_scalef"],
-        section=section,
-    )
-    return assemble_section(
-        section,
-        image=image,
-        counts=table.X,
-        positions=positions,
-        mpp=mpp,
+        mpp=_mpp(spots),
         diameter_um=_DIAMETER_UM,
+        gene_names=gene_names,
         patient=patient,
-        obs=table.obs.join(spots.drop(columns=_space_ranger.PIXELS)),
-        var=var,
     )
 
 
@@ -126,10 +110,9 @@ def _counts(path: Path, counts_file: str) -> Path:
         return path / counts_file
     prefixed = sorted(path.glob(f"*_{counts_file}"))
     if len(prefixed) != 1:
+        number = f"{len(prefixed)} files *_{counts_file}"
         files = _validate.listing(sorted(file.name for file in path.iterdir()))
-        raise FileNotFoundError(
-            f"{path} has {len(prefixed)} files *_{counts_file}; it has {files}. Set counts_file="
-        )
+        raise FileNotFoundError(f"{path} has {number}; it has {files}. Set counts_file=")
     return prefixed[0]
 
 
@@ -141,10 +124,11 @@ def _read_positions(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, names=names, skiprows=n_header, index_col="barcode")
 
 
-def _mpp(positions: NDArray[np.float64], array: NDArray[np.float64]) -> float:
+def _mpp(spots: pd.DataFrame) -> float:
     """Derive µm per pixel from an affine fit of pixel positions to the printed array."""
+    positions = spots[_space_ranger.PIXELS].to_numpy(dtype=float)
     # columns of one row are two apart; rows are closer by the height of the triangle
-    array_um = array * (_PITCH_UM * np.sqrt(3) / 2, _PITCH_UM / 2)
+    array_um = spots[_space_ranger.ARRAY].to_numpy() * (_PITCH_UM * np.sqrt(3) / 2, _PITCH_UM / 2)
     design = np.column_stack([array_um, np.ones(len(array_um))])
     affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
     if rank < 3:

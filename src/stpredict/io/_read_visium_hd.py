@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
-import shapely
 from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict.io._shared import _space_ranger
-from stpredict.io._shared._assemble import assemble_section, name_genes
 from stpredict.io._shared._files import require_entries, require_file, require_folder
 
 _SCALES = ("bin_size_um", "microns_per_pixel", "tissue_hires_scalef")
@@ -30,9 +28,8 @@ def read_visium_hd(
 ) -> SpatialData:
     """Read the bins of a Visium HD section from Space Ranger's output folder.
 
-    The elements equal those of :func:`spatialdata_io.visium_hd` for one bin size. That function is
-    not used because it loads full-resolution ``.btf`` images into memory and always reads the
-    segmented cells.
+    The elements equal those of :func:`spatialdata_io.visium_hd` for one bin size, but images stay
+    on disk.
 
     Parameters
     ----------
@@ -49,8 +46,7 @@ def read_visium_hd(
     shapes
         Bins as squares, or as circles of the same width, which are faster to plot.
     gene_names
-        Index of the genes, made unique. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl)
-        keep both.
+        Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
 
     Returns
     -------
@@ -64,9 +60,8 @@ def read_visium_hd(
     FileNotFoundError
         If the folder, the bin size, or one of the files does not exist.
     ValueError
-        If the scale factors are incomplete or of another bin size, bins with counts have no
-        position, the image is not 8-bit RGB or does not match the hires image, or bins lie outside
-        it.
+        If the scale factors are incomplete or of another bin size, bins have no position or lie
+        outside the image, or it is not 8-bit RGB or does not match the hires image.
 
     References
     ----------
@@ -85,7 +80,15 @@ def read_visium_hd(
     spatial = folder / "spatial"
     counts_file = require_file(folder / "filtered_feature_bc_matrix.h5")
     positions_file = require_file(spatial / "tissue_positions.parquet")
-    scales = _scales(require_file(spatial / "scalefactors_json.json"), bin_size_um)
+    scales_path = require_file(spatial / "scalefactors_json.json")
+    scales = json.loads(scales_path.read_bytes())
+    require_entries(scales_path, scales, _SCALES)
+    for name in _SCALES:
+        _validate.positive(f"{name} in {scales_path}", scales[name])
+    size = scales["bin_size_um"]
+    if size != bin_size_um:
+        sizes = f"{size:g} µm, but its folder for {bin_size_um} µm"
+        raise ValueError(f"{scales_path} is for bins of {sizes}")
     hires = spatial / _space_ranger.HIRES
     if not hires.is_file():  # in some versions only at the top of the output
         hires = path / "spatial" / _space_ranger.HIRES
@@ -95,27 +98,18 @@ def read_visium_hd(
     bins = pd.read_parquet(positions_file)
     require_entries(positions_file, bins, ["barcode", *_space_ranger.ARRAY, *_space_ranger.PIXELS])
     bins = _space_ranger.select_positions(bins.set_index("barcode"), table.obs_names, what="bins")
-    var = name_genes(table.var, table.var_names, gene_names)
-    positions, mpp = _space_ranger.to_image(
-        bins[_space_ranger.PIXELS].to_numpy(dtype=float),
-        float(scales["microns_per_pixel"]),
+    return _space_ranger.assemble_spots(
+        section,
+        table,
+        bins[[*_space_ranger.PIXELS, *_space_ranger.ARRAY]],
         image=image,
         hires=hires,
         scale=float(scales["tissue_hires_scalef"]),
-        section=section,
-    )
-    low, high = (positions + sign * bin_size_um / mpp / 2 for sign in (-1, 1))
-    return assemble_section(
-        section,
-        image=image,
-        counts=table.X,
-        positions=positions,
-        mpp=mpp,
+        mpp=float(scales["microns_per_pixel"]),
         diameter_um=float(bin_size_um),
-        polygons=shapely.box(*low.T, *high.T) if shapes == "squares" else None,
+        squares=shapes == "squares",
+        gene_names=gene_names,
         patient=patient,
-        obs=bins[_space_ranger.ARRAY],
-        var=var,
     )
 
 
@@ -129,14 +123,3 @@ def _bin_folder(path: Path, bin_size_um: int) -> Path:
             f"{parent} has no bins of {bin_size_um=}; it has {_validate.listing(folders)}"
         )
     return folders[name]
-
-
-def _scales(file: Path, bin_size_um: int) -> dict[str, Any]:
-    scales: dict[str, Any] = json.loads(file.read_bytes())
-    require_entries(file, scales, _SCALES)
-    for name in _SCALES:
-        _validate.positive(f"{name} in {file}", scales[name])
-    size = scales["bin_size_um"]
-    if size != bin_size_um:
-        raise ValueError(f"{file} is for bins of {size:g} µm, but its folder for {bin_size_um} µm")
-    return scales

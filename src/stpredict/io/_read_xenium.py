@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from stpredict import _validate
-from stpredict._log import info
 from stpredict._sdata._elements import scale_of
-from stpredict.io._shared._assemble import assemble_section, name_genes
+from stpredict.io._shared._assemble import assemble_section, log_left_out, name_genes
 from stpredict.io._shared._files import require_file, require_folder
 from stpredict.io._shared._image import open_image
 
@@ -25,13 +24,8 @@ _BOUNDARIES = "cell_boundaries.parquet"
 _HE = "he_image.ome.tif"
 _MAX_OUTSIDE = 0.5  # share of cells outside the image above which the alignment must be wrong
 # Elements that spatialdata-io would also read.
-_NOT_READ = dict.fromkeys(
-    [
-        *("nucleus_boundaries", "cells_labels", "nucleus_labels", "transcripts"),
-        *("morphology_mip", "morphology_focus", "aligned_images"),
-    ],
-    False,
-)
+_OTHERS = "nucleus_boundaries cells_labels nucleus_labels transcripts morphology_mip"
+_NOT_READ = dict.fromkeys([*_OTHERS.split(), "morphology_focus", "aligned_images"], False)
 
 
 def read_xenium(
@@ -46,7 +40,6 @@ def read_xenium(
 ) -> SpatialData:
     """Read the cells of a Xenium section on the H&E image that was taken afterwards.
 
-    Cells are transformed to pixels of the H&E image by the inverse of its alignment matrix.
     Control probes and codewords are not kept as genes. Cells outside the image, for example where
     it covers less than the Xenium scan, are left out, and their number is logged.
 
@@ -61,30 +54,27 @@ def read_xenium(
         H&E image. By default the file in the folder whose name ends with ``he_image.ome.tif``.
     alignment
         Matrix, 3 × 3, from pixels of the H&E image to pixels of the Xenium morphology image
-        (0.2125 µm each), as a CSV file from Xenium Explorer or Xenium Ranger, or as an array. By
-        default the file in the image's folder whose name ends with ``he_imagealignment.csv``. Use
-        ``numpy.eye(3)`` if the image has the pixels of the morphology image.
+        (0.2125 µm each): an array, or a CSV file from Xenium Explorer or Xenium Ranger, by default
+        next to the image with a name that ends with ``he_imagealignment.csv``.
     shapes
         Cells as the polygons of their boundaries, or as circles of the same area.
     gene_names
-        Index of the genes, made unique. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl)
-        keep both.
+        Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
 
     Returns
     -------
     SpatialData
         ``images[f"{section}_image"]`` (3, y, x) uint8, lazy, ``shapes[section]`` polygons or
         circles, ``tables["table"]`` n_cells × n_genes counts with the columns of
-        ``cells.parquet``, among them ``obs["x_centroid"]`` and ``obs["y_centroid"]`` in µm of the
-        Xenium scan.
+        ``cells.parquet`` (``obs["x_centroid"]`` and ``obs["y_centroid"]`` in µm of the scan).
 
     Raises
     ------
     FileNotFoundError
         If the folder, one of its files, the image or its alignment does not exist.
     ValueError
-        If the alignment is not an invertible 3 × 3 matrix or stretches the axes differently, most
-        cells lie outside the image, or the image is not 8-bit RGB.
+        If the alignment is no invertible 3 × 3 matrix or stretches the axes differently, most cells
+        lie outside the image, or it is not 8-bit RGB.
 
     References
     ----------
@@ -129,7 +119,7 @@ def read_xenium(
     if shapes == "boundaries":
         outlines = _outlines(cells.shapes["cell_boundaries"], table.obs_names, from_um)
         has_outline = outlines.notna().to_numpy()
-        _log_left_out(section, ~has_outline, "have no boundary")
+        log_left_out(section, ~has_outline, "cells have no boundary")
         keep &= has_outline
         polygons = outlines.to_numpy()[keep]
     else:
@@ -167,13 +157,12 @@ def _alignment(
             alignment = image.with_name(image.name.removesuffix(".ome.tif") + "alignment.csv")
         source = str(require_file(alignment, hint="Set alignment= to another file or an array"))
         matrix = pd.read_csv(source, header=None).to_numpy()
-    try:
-        matrix = np.asarray(matrix, dtype=float)
-    except ValueError:
+    if matrix.dtype == object:
         raise ValueError(
             f"{source} is not a matrix of numbers, it begins with {_validate.listing(matrix[0])}. "
             "Export the matrix, not the keypoints"
-        ) from None
+        )
+    matrix = np.asarray(matrix, dtype=float)
     shape, last_row = matrix.shape, matrix[-1:]
     if shape != (3, 3) or not np.isfinite(matrix).all() or not np.allclose(last_row, [0, 0, 1]):
         raise ValueError(
@@ -189,20 +178,12 @@ def _inside(
     height, width = shape_yx
     outside = ~((positions >= 0) & (positions <= (width, height))).all(axis=1)
     if outside.mean() > _MAX_OUTSIDE:
-        low, high = positions.min(axis=0), positions.max(axis=0)
         raise ValueError(
             f"{outside.sum()} of {len(outside)} cells of section {section!r} lie outside the H&E "
-            f"image of {width} × {height} px: x from {low[0]:.0f} to {high[0]:.0f}, y from "
-            f"{low[1]:.0f} to {high[1]:.0f}. Check that the alignment is not the inverse, or of "
-            "another image"
+            f"image of {width} × {height} px. Is the alignment the inverse, or of another image?"
         )
-    _log_left_out(section, outside, "lie outside the image")
+    log_left_out(section, outside, "cells lie outside the image")
     return ~outside
-
-
-def _log_left_out(section: str, cells: NDArray[np.bool_], why: str) -> None:
-    if cells.any():
-        info(f"{section}: {cells.sum()} of {len(cells)} cells {why} and are left out")
 
 
 def _outlines(shapes: GeoDataFrame, cells: pd.Index, affine: NDArray[np.floating]) -> GeoSeries:

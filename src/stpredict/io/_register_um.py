@@ -36,17 +36,15 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     Returns
     -------
     None
-        Sets the transformations of both elements, or of the image alone, to the coordinate
-        system ``f"{section}_um"``.
+        Sets the transformations of the elements to the coordinate system ``f"{section}_um"``.
 
     Raises
     ------
     KeyError
-        If the image does not exist, or the section does not exist and other shapes lie on the
-        image.
+        If the image does not exist, or the section does not and other shapes lie on the image.
     ValueError
-        If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
-        several that disagree.
+        If ``mpp`` is not positive, or image and shapes share no coordinate system or several that
+        disagree.
 
     Examples
     --------
@@ -57,8 +55,12 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     if image not in sdata.images:
         raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
     has_shapes = section in sdata.shapes
-    if not has_shapes and not _may_get_spots(sdata, section, image):
-        raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
+    if not has_shapes and section != _keys.section_of(image):
+        # a name without shapes is misspelt if other shapes lie on the image
+        systems = get_transformation(sdata.images[image], get_all=True).keys()
+        others = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
+        if not all(systems.isdisjoint(other) for other in others):
+            raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
     _validate.positive("mpp", mpp, unit="µm per pixel")
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
@@ -72,15 +74,6 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
             set_transformation(element, to_um, to_coordinate_system=um)
         elif um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
-
-
-def _may_get_spots(sdata: SpatialData, section: str, image: str) -> bool:
-    """Whether a section without shapes is a future one, not a misspelt name."""
-    if section == _keys.section_of(image):
-        return True
-    systems = set(get_transformation(sdata.images[image], get_all=True))
-    shapes_systems = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
-    return all(systems.isdisjoint(other) for other in shapes_systems)
 
 
 def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:

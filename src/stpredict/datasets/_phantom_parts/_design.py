@@ -32,14 +32,13 @@ class Design:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check every option."""
         if isinstance(self.size_px, tuple) and len(self.size_px) != 2:
             raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
         for side in self.shape:
-            check_integer("size_px", side, at_least=1)
+            _validate.whole_number("size_px", side)
         _validate.one_of("spots", self.spots, ["hexagonal", "square", "cells"])
         for name in ("off_tissue", "seed"):
-            check_integer(name, getattr(self, name), at_least=0)
+            _validate.whole_number(name, getattr(self, name), at_least=0)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
             _validate.positive(name, getattr(self, name))
         if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
@@ -82,9 +81,3 @@ class Design:
         """Options in types that a table's ``uns`` can store."""
         shift = np.array(self.misalignment_um, dtype=float)
         return {**vars(self), "size_px": np.array(self.shape), "misalignment_um": shift}
-
-
-def check_integer(name: str, value: object, *, at_least: int) -> None:
-    """Require an integer of at least a number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}: {value!r}")

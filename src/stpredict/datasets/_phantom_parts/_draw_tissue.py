@@ -55,7 +55,8 @@ def draw_tissue(
     haematoxylin += mask * (0.05 + 0.22 * _halo(nuclear, shape, 2.5 / mpp))
 
     image = _beer_lambert(stain_rng, haematoxylin, eosin, design.stain_variation)
-    region = _maps.nearest(maps.region, shape, maps.step)
+    rows, columns = (np.rint(np.arange(side) / maps.step).astype(np.intp) for side in shape)
+    region = maps.region[np.ix_(rows, columns)]
     return DrawnTissue(image, eosin, mask, region, nuclei, radii_um)
 
 

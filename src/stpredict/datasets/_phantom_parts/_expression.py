@@ -77,8 +77,3 @@ def sample_counts(rng: Generator, shares: FloatArray, depth: float) -> NDArray[n
     # a Poisson variable with a gamma-distributed rate is negative binomial
     rate = shares * total[:, None] * rng.gamma(1 / _DISPERSION, _DISPERSION, shares.shape)
     return rng.poisson(rate)
-
-
-def log1p_cp10k(shares: FloatArray) -> NDArray[np.float32]:
-    """Planted expectation in the unit of ``layers["log1p"]``."""
-    return np.log1p(1e4 * shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -119,12 +119,6 @@ def upsample(values: FloatArray, shape: Shape, step: int) -> FloatArray:
     return values
 
 
-def nearest(values: NDArray[np.int8], shape: Shape, step: int) -> NDArray[np.int8]:
-    """Nearest value of a coarse map at every pixel."""
-    rows, columns = (np.rint(np.arange(side) / step).astype(np.intp) for side in shape)
-    return values[np.ix_(rows, columns)]
-
-
 def tile_means(values: NDArray[np.floating], xy: Doubles, tile_px: float) -> Doubles:
     """Mean of a map of pixels over the square tile around each position, cut at the border."""
     height, width = values.shape

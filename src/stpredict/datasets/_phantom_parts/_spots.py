@@ -54,15 +54,12 @@ def place_spots(design: Design, rng: Generator, tissue: DrawnTissue, section: st
     on = np.flatnonzero(inside & eligible & (tissue_share >= min_tissue))
     glass_only = np.flatnonzero(inside & (tissue_share <= _GLASS_TISSUE))
     if len(on) == 0:
-        raise ValueError(
-            f"no spot of pitch_um={design.pitch_um:g} and tile_um={design.tile_um:g} fits the "
-            f"tissue of section {section!r}. Choose a larger size_px= or a smaller pitch_um="
-        )
+        sizes = f"pitch_um={design.pitch_um:g} and tile_um={design.tile_um:g}"
+        place = f"the tissue of section {section!r}"
+        raise ValueError(f"no spot of {sizes} fits {place}. Choose a larger size_px=")
     if len(glass_only) < design.off_tissue:
-        raise ValueError(
-            f"off_tissue={design.off_tissue}, but only {len(glass_only)} spots fit off the tissue "
-            f"of section {section!r}. Choose fewer, or a larger size_px="
-        )
+        few = f"only {len(glass_only)} spots fit off the tissue of section {section!r}"
+        raise ValueError(f"off_tissue={design.off_tissue}, but {few}. Choose fewer")
     off = np.sort(rng.choice(glass_only, design.off_tissue, replace=False))
 
     xy = xy[np.concatenate([on, off])]
@@ -98,10 +95,8 @@ def recorded_positions(design: Design, xy: FloatArray, section: str) -> FloatArr
     recorded = (xy * design.mpp @ affine[:2, :2].T + affine[:2, 2]) / design.mpp
     n_outside = int((~((recorded >= 0) & (recorded <= design.shape[::-1])).all(axis=1)).sum())
     if n_outside:
-        raise ValueError(
-            f"the misalignment moves {n_outside} of {len(xy)} spots of section {section!r} out of "
-            "the image. Choose a smaller misalignment_um= or misalignment_deg="
-        )
+        moved = f"{n_outside} of {len(xy)} spots of section {section!r} out of the image"
+        raise ValueError(f"the misalignment moves {moved}. Choose a smaller one")
     return recorded
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.utils import make_index_unique
-from geopandas import GeoDataFrame
+from geopandas import GeoDataFrame, points_from_xy
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
@@ -58,15 +58,10 @@ def assemble_section(
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
     if polygons is not None:
         outlines = GeoDataFrame(geometry=polygons, index=spot_ids)
-        shapes = ShapesModel.parse(outlines, transformations=to_um)
     else:
-        shapes = ShapesModel.parse(
-            np.asarray(positions, dtype=float),
-            geometry=0,  # circles
-            radius=np.asarray(diameter_um) / mpp / 2,
-            index=spot_ids,
-            transformations=to_um,
-        )
+        outlines = GeoDataFrame(geometry=points_from_xy(*np.transpose(positions)), index=spot_ids)
+        outlines["radius"] = np.asarray(diameter_um) / mpp / 2
+    shapes = ShapesModel.parse(outlines, transformations=to_um)
     table = ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
         obs=_obs(section, spot_ids, patient, obs),
@@ -97,6 +92,12 @@ def _obs(section: str, spot_ids: pd.Index, patient: str | None, obs: pd.DataFram
     if patient is not None:
         columns[_keys.PATIENT] = pd.Categorical([patient] * len(columns))
     return columns.join(obs.drop(columns=columns.columns, errors="ignore").set_axis(columns.index))
+
+
+def log_left_out(section: str, rows: NDArray[np.bool_], what: str) -> None:
+    """Log the number of spots or cells that are not read, if any."""
+    if rows.any():
+        info(f"{section}: {rows.sum()} of {len(rows)} {what} and are left out")
 
 
 def _unique_genes(section: str, names: pd.Index) -> pd.Index:

@@ -25,13 +25,9 @@ def require_file(file: str | Path, *, hint: str = "") -> Path:
 
 
 def require_entries(
-    source: object,
-    entries: Iterable[str],  # columns of a table, or keys of a dictionary
-    required: Iterable[str],
-    *,
-    error: type[Exception] = ValueError,
+    source: object, entries: Iterable[str], required: Iterable[str], *, error: type = ValueError
 ) -> None:
-    """Require names in what was read from a source."""
+    """Require columns of a table, or keys of a dictionary, that was read from a source."""
     entries = list(entries)
     missing = [name for name in required if name not in entries]
     if missing:

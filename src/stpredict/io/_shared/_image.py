@@ -73,10 +73,8 @@ def _to_rgb(array: da.Array, source: str) -> da.Array:
         info(f"{source} has an alpha channel, which is left out")
         array = array[:3]
     if array.ndim != 3 or array.shape[0] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"{source} has shape {tuple(array.shape)} and dtype {array.dtype}. Convert it to 8-bit "
-            "RGB: shape (y, x, 3) or (3, y, x), dtype uint8"
-        )
+        properties = f"shape {tuple(array.shape)} and dtype {array.dtype}"
+        raise ValueError(f"{source} has {properties}. Convert it to 8-bit RGB (y, x, 3)")
     return array.rechunk((3, CHUNK_PX, CHUNK_PX))
 
 

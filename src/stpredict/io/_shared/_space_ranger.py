@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import shapely
 from anndata import AnnData
-from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from stpredict._log import info
+from stpredict.io._shared._assemble import assemble_section, name_genes
 from stpredict.io._shared._files import require_file
 from stpredict.io._shared._image import open_image
 
@@ -49,21 +51,26 @@ def select_positions(positions: pd.DataFrame, barcodes: pd.Index, *, what: str) 
     return positions.loc[barcodes]
 
 
-def to_image(
-    positions: NDArray[np.float64],
-    mpp: float,
+def assemble_spots(
+    section: str,
+    table: AnnData,
+    spots: pd.DataFrame,  # positions in pixels of the full resolution, and further columns of obs
     *,
     image: Path,
     hires: Path,
     scale: float,  # pixels of the hires image per pixel of the full resolution
-    section: str,
-) -> tuple[NDArray[np.float64], float]:
-    """Convert positions (n, 2) and µm per pixel from the full resolution to the chosen image."""
+    mpp: float,  # of the full resolution
+    diameter_um: float,
+    squares: bool = False,
+    gene_names: str,
+    patient: str | None,
+) -> SpatialData:
+    """Place spots or bins on the full-resolution image, or else on the hires image."""
+    positions = spots[PIXELS].to_numpy(dtype=float)
     if image == hires:
-        mpp /= scale
+        positions, mpp = positions * scale, mpp / scale
         info(f"{section}: no fullres_image=, using the hires image ({mpp:.2f} µm per pixel)")
-        return positions * scale, mpp
-    if hires.is_file():  # it implies the size of the full resolution
+    elif hires.is_file():  # it implies the size of the full resolution
         size = np.array(open_image(image).shape[1:])
         expected = np.array(open_image(hires).shape[1:]) / scale
         # 1 % for scale factors with few digits, 2 px of the hires image for rounding
@@ -73,4 +80,16 @@ def to_image(
                 f"an image of about {expected[1]:.0f} × {expected[0]:.0f} px. Pass the image that "
                 "Space Ranger used"
             )
-    return positions, mpp
+    low, high = (positions + sign * diameter_um / mpp / 2 for sign in (-1, 1))
+    return assemble_section(
+        section,
+        image=image,
+        counts=table.X,
+        positions=positions,
+        mpp=mpp,
+        diameter_um=diameter_um,
+        polygons=shapely.box(*low.T, *high.T) if squares else None,
+        patient=patient,
+        obs=table.obs.join(spots.drop(columns=PIXELS)),
+        var=name_genes(table.var, table.var_names, gene_names),
+    )

@@ -103,7 +103,7 @@ def read_hackathon(
         names = _slides(file, group, slides)
         spots = {slide: _read_spots(file, f"spots/{group}/{slide}") for slide in names}
     require_entries("slides (for patients=)", names, patients or (), error=KeyError)
-    sections: list[SpatialData] = []
+    sections = []
     for slide, fields in spots.items():
         cell_types = _cell_types(fields)
         if split == "train" and not cell_types:
@@ -114,18 +114,19 @@ def read_hackathon(
             both = f"slides {names[0]!r} and {slide!r}"
             raise ValueError(f"{both} differ in their cell types: {_validate.listing(different)}")
         positions = fields[["x", "y"]].to_numpy(dtype=float)
-        section = assemble_section(
-            slide,
-            image=open_hdf5(path, f"images/{group}/{slide}"),
-            counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
-            var_names=cell_types,
-            positions=positions,
-            mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
-            diameter_um=diameter_um,
-            patient=None if patients is None else patients.get(slide, slide),
-            obs=fields.drop(columns=["x", "y", *cell_types]),
+        sections.append(
+            assemble_section(
+                slide,
+                image=open_hdf5(path, f"images/{group}/{slide}"),
+                counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
+                var_names=cell_types,
+                positions=positions,
+                mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
+                diameter_um=diameter_um,
+                patient=None if patients is None else patients.get(slide, slide),
+                obs=fields.drop(columns=["x", "y", *cell_types]),
+            )
         )
-        sections.append(section)
     sdata = concat(sections)
     table = sdata.tables["table"]
     table.layers[_keys.ABUNDANCE] = table.X.copy()

@@ -17,8 +17,7 @@ from stpredict.io._shared._files import require_file, require_folder
 # Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics).
 _PITCH_UM = 100.0
 _DIAMETER_UM = 55.0
-# Files of positions of Space Ranger before version 2, and from version 2.
-_POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")
+_POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # before and from version 2
 
 
 def read_visium(
@@ -46,9 +45,8 @@ def read_visium(
         Full-resolution image that was used as input of Space Ranger. The default,
         ``tissue_hires_image.png``, is too coarse for most encoders.
     counts_file
-        Name of the counts file in the folder, without its prefix if it has one. Alternatives are
-        ``"raw_feature_bc_matrix.h5"``, which includes spots off the tissue, and
-        ``"filtered_feature_bc_matrix/matrix.mtx.gz"``.
+        Name of the counts file, without its prefix. ``"raw_feature_bc_matrix.h5"`` includes spots
+        off the tissue; ``"filtered_feature_bc_matrix/matrix.mtx.gz"`` is another format.
     gene_names
         Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
 
@@ -85,7 +83,7 @@ def read_visium(
         raise FileNotFoundError(f"{spatial} has neither {' nor '.join(_POSITIONS)}")
     scales = json.loads(require_file(spatial / "scalefactors_json.json").read_bytes())
     hires = spatial / _space_ranger.HIRES
-    image = _space_ranger.choose_image(fullres_image, hires)
+    image = require_file(fullres_image or hires, hint=_space_ranger.HINT)
 
     table = _space_ranger.read_counts(counts)
     spots = _read_positions(position_files[0]).dropna()
@@ -128,7 +126,8 @@ def _mpp(spots: pd.DataFrame) -> float:
     """Derive µm per pixel from an affine fit of pixel positions to the printed array."""
     positions = spots[_space_ranger.PIXELS].to_numpy(dtype=float)
     # columns of one row are two apart; rows are closer by the height of the triangle
-    array_um = spots[_space_ranger.ARRAY].to_numpy() * (_PITCH_UM * np.sqrt(3) / 2, _PITCH_UM / 2)
+    steps_um = (_PITCH_UM / 2, _PITCH_UM * np.sqrt(3) / 2)
+    array_um = spots[["array_col", "array_row"]].to_numpy(dtype=float) * steps_um
     design = np.column_stack([array_um, np.ones(len(array_um))])
     affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
     if rank < 3:

@@ -28,8 +28,7 @@ def read_visium_hd(
 ) -> SpatialData:
     """Read the bins of a Visium HD section from Space Ranger's output folder.
 
-    The elements equal those of :func:`spatialdata_io.visium_hd` for one bin size, but images stay
-    on disk.
+    The elements equal those of :func:`spatialdata_io.visium_hd`, but images stay on disk.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ def read_visium_hd(
     hires = spatial / _space_ranger.HIRES
     if not hires.is_file():  # in some versions only at the top of the output
         hires = path / "spatial" / _space_ranger.HIRES
-    image = _space_ranger.choose_image(fullres_image, hires)
+    image = require_file(fullres_image or hires, hint=_space_ranger.HINT)
 
     table = _space_ranger.read_counts(counts_file)
     bins = pd.read_parquet(positions_file)

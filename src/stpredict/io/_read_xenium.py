@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from geopandas import GeoDataFrame, GeoSeries
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
@@ -20,7 +19,6 @@ from stpredict.io._shared._files import require_file, require_folder
 from stpredict.io._shared._image import open_image
 
 _SPECS = "experiment.xenium"
-_BOUNDARIES = "cell_boundaries.parquet"
 _HE = "he_image.ome.tif"
 _MAX_OUTSIDE = 0.5  # share of cells outside the image above which the alignment must be wrong
 # Elements that spatialdata-io would also read.
@@ -94,8 +92,11 @@ def read_xenium(
     for name in (_SPECS, "cells.parquet", "cells.zarr.zip", "cell_feature_matrix.h5"):
         require_file(path / name)
     if shapes == "boundaries":
-        require_file(path / _BOUNDARIES, hint='shapes="circles" does not need it')
-    image = _he_image(path) if image is None else require_file(image)
+        require_file(path / "cell_boundaries.parquet", hint='shapes="circles" does not need it')
+    images = sorted(path.glob(f"*{_HE}")) if image is None else [image]
+    if len(images) != 1:
+        raise FileNotFoundError(f"{path} has {len(images)} H&E images *{_HE}. Set image=")
+    image = require_file(images[0])
     to_morphology = _alignment(image, alignment)
     pixel_size = json.loads((path / _SPECS).read_bytes()).get("pixel_size")
     _validate.positive(f"pixel_size in {path / _SPECS}", pixel_size, unit="µm")
@@ -117,7 +118,9 @@ def read_xenium(
     keep = _inside(positions, pixels.shape[1:], section)
     diameter_um = polygons = None
     if shapes == "boundaries":
-        outlines = _outlines(cells.shapes["cell_boundaries"], table.obs_names, from_um)
+        a, b, x, d, e, y = from_um[:2].ravel()  # shapely has another order
+        outlines = cells.shapes["cell_boundaries"].geometry.affine_transform([a, b, d, e, x, y])
+        outlines = outlines.set_axis(outlines.index.astype(str)).reindex(table.obs_names)
         has_outline = outlines.notna().to_numpy()
         log_left_out(section, ~has_outline, "cells have no boundary")
         keep &= has_outline
@@ -137,13 +140,6 @@ def read_xenium(
         obs=obs.drop(columns=["region", "cell_id"])[keep],
         var=var,
     )
-
-
-def _he_image(path: Path) -> Path:
-    images = sorted(path.glob(f"*{_HE}"))
-    if len(images) != 1:
-        raise FileNotFoundError(f"{path} has {len(images)} H&E images *{_HE}. Set image=")
-    return images[0]
 
 
 def _alignment(
@@ -184,10 +180,3 @@ def _inside(
         )
     log_left_out(section, outside, "cells lie outside the image")
     return ~outside
-
-
-def _outlines(shapes: GeoDataFrame, cells: pd.Index, affine: NDArray[np.floating]) -> GeoSeries:
-    """Boundaries in pixels of the image, by cell; None for a cell without a boundary."""
-    a, b, x, d, e, y = affine[:2].ravel()
-    outlines = shapes.geometry.affine_transform([a, b, d, e, x, y])  # shapely's order
-    return outlines.set_axis(outlines.index.astype(str)).reindex(cells)

@@ -28,10 +28,8 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     section
         Name of the shapes element; for an image without spots, of its future section, usually that
         of the image without ``"_image"``.
-    image
-        Name of the image element.
-    mpp
-        µm per pixel of the full-resolution image.
+    image, mpp
+        Name of the image element, and µm per pixel of its full resolution.
 
     Returns
     -------

@@ -90,8 +90,7 @@ def _open_tiff(path: Path) -> da.Array:
 
 def _open_pillow(path: Path) -> da.Array:
     with _LOCK, _no_size_limit(), Image.open(path) as opened:
-        mode, bands = opened.mode, opened.getbands()
-        shape = (opened.height, opened.width, len(bands))
+        mode, shape = opened.mode, (opened.height, opened.width, len(opened.getbands()))
     if mode == "CMYK":  # its fourth channel is not alpha
         raise ValueError(f"{path} is a CMYK image. Convert it to 8-bit RGB")
     dtype = np.uint16 if mode.startswith("I;16") else np.uint8

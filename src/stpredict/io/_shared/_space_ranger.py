@@ -14,20 +14,13 @@ from spatialdata import SpatialData
 
 from stpredict._log import info
 from stpredict.io._shared._assemble import assemble_section, name_genes
-from stpredict.io._shared._files import require_file
 from stpredict.io._shared._image import open_image
 
 HIRES = "tissue_hires_image.png"
+HINT = "Pass the full-resolution image as fullres_image="
 #: Columns of the file of positions; in pixels x, y.
 ARRAY = ["array_row", "array_col"]
 PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
-
-
-def choose_image(fullres_image: str | Path | None, hires: Path) -> Path:
-    """Choose the full-resolution image if there is one, else the hires image."""
-    if fullres_image is not None:
-        return require_file(fullres_image)
-    return require_file(hires, hint="Pass the full-resolution image as fullres_image=")
 
 
 def read_counts(file: Path) -> AnnData:

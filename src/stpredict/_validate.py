@@ -33,7 +33,7 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
 
 
 def whole_number(name: str, value: object, *, at_least: int = 1) -> None:
-    """Require a whole number of at least 1, or another."""
+    """Require a whole number that is not too small."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}: {value!r}")
 

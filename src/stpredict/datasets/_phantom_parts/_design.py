@@ -49,7 +49,7 @@ class Design:
         shift = np.asarray(self.misalignment_um, dtype=float)
         if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
             both = f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
-            raise ValueError(f"misalignment_um must be two finite numbers, _deg one: {both}")
+            raise ValueError(f"misalignment_um must be two finite numbers, misalignment_deg one: {both}")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -48,8 +48,8 @@ class Design:
             raise ValueError(f"{pitch}. At least {_MIN_PITCH_PX} px are needed")
         shift = np.asarray(self.misalignment_um, dtype=float)
         if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
-            both = f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
-            raise ValueError(f"misalignment_um must be two finite numbers, misalignment_deg one: {both}")
+            values = f"{self.misalignment_um}, {self.misalignment_deg}"
+            raise ValueError(f"misalignment_um must be two finite numbers, the angle one: {values}")
 
     @property
     def shape(self) -> tuple[int, int]:

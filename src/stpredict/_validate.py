@@ -32,10 +32,10 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
 
 
-def whole_number(name: str, value: object) -> None:
-    """Require a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1: {value!r}")
+def whole_number(name: str, value: object, *, at_least: int = 1) -> None:
+    """Require a whole number that is not too small."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}: {value!r}")
 
 
 def share(name: str, value: float) -> None:

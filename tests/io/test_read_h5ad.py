@@ -112,7 +112,7 @@ def repeated_ids(table):
             None,
             {"x": "column", "y": "Row"},
             KeyError,
-            "no column 'Row' in obs; columns: column",
+            "obs has no Row; it has column",
         ),
         (nan_position, {"x": "column", "y": "row"}, ValueError, "1 of 30 spots .* NaN positions"),
         (negative_counts, {"x": "column", "y": "row"}, ValueError, "4 are negative"),

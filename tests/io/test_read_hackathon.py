@@ -143,7 +143,7 @@ def test_a_model_of_abundances_predicts_test_slides(path):
         genes=CELL_TYPES,
         context="spot_neighbors",
         network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
-        schedule=stp.tl.Schedule(max_epochs=1),
+        schedule=stp.training.Schedule(max_epochs=1),
     )
     assert model.units == "abundance"
     stp.pp.filter_spots(test, min_counts=0)
@@ -314,7 +314,7 @@ def test_scattered_spots_need_a_scale(tmp_path):
         ({"mpp": 0}, ValueError, r"mpp must be a number above 0 \(µm per pixel\): 0"),
         ({"pitch_um": -1}, ValueError, "pitch_um must be a number above 0"),
         ({"diameter_um": np.nan}, ValueError, "diameter_um must be a number above 0"),
-        ({"patients": {"S_3": "P"}}, KeyError, "patients= names S_3; slides: S_1, S_2, S_10"),
+        ({"patients": {"S_3": "P"}}, KeyError, r"patients=\) has no S_3; it has S_1, S_2, S_10"),
     ],
 )
 def test_bad_options_raise(path, options, error, message):

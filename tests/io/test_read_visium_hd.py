@@ -262,7 +262,7 @@ def remove(name):
         (change_scales(microns_per_pixel=0), ValueError, "microns_per_pixel in .* above 0: 0"),
         (change_scales(bin_size_um=16.0), ValueError, "for bins of 16 µm, but its folder for 8 µm"),
         (drop_column, ValueError, "parquet has no array_row; it has barcode, in_tissue"),
-        (drop_positions, ValueError, "3 of .* bins have counts but no position .* s_008um_00000_"),
+        (drop_positions, ValueError, "3 of .* bins have counts but no position, .* s_008um_00000_"),
         (change_scales(tissue_hires_scalef=2.0), ValueError, "lie outside the image of 260 × 200"),
     ],
 )

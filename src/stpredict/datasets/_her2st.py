@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict.io import concat, read_st
 from stpredict.io._shared._files import require_file
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spatialdata import SpatialData
 
 _COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
@@ -25,9 +22,8 @@ URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
 def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 
-    Files are downloaded once into a cache: the folder in the environment variable
-    ``STPREDICT_CACHE``, by default the user's cache folder. Every file, downloaded or local, is
-    checked against its git blob id in the original repository.
+    Files are downloaded once into the folder in the environment variable ``STPREDICT_CACHE``, by
+    default the user's cache folder. Every file is checked against its git blob id.
 
     Parameters
     ----------
@@ -49,10 +45,8 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
     ------
     ValueError
         If a section is unknown or named twice, or a file differs from the original.
-    FileNotFoundError
-        If the directory lacks a file.
-    ConnectionError
-        If a file cannot be downloaded.
+    FileNotFoundError, ConnectionError
+        If the directory lacks a file, or a file cannot be downloaded.
 
     References
     ----------
@@ -67,10 +61,8 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
     names = [sections] if isinstance(sections, str) else list(sections)
     unknown = [name for name in names if name not in section_files()]
     if unknown or not names:
-        raise ValueError(
-            f"unknown sections: {_validate.listing(unknown)}. Available are "
-            f"{_validate.listing(section_files(), most=36)}"
-        )
+        absent, available = _validate.listing(unknown), ", ".join(section_files())
+        raise ValueError(f"unknown sections: {absent}. Available are {available}")
     _validate.unique_names(names, what="sections")
     directory = directory or os.environ.get("STPREDICT_HER2ST")
     # all files are checked before the first is read
@@ -108,18 +100,14 @@ def _blob_id(path: Path) -> str:
 
 
 def _check(path: Path, name: str) -> None:
-    blob_id, expected = _blob_id(path), _blob_ids()[name]
-    if blob_id != expected:
-        raise ValueError(
-            f"{path} differs from the original file: its git blob id is {blob_id}, not {expected}"
-        )
+    blob_id = _blob_id(path)
+    if blob_id != _blob_ids()[name]:
+        raise ValueError(f"{path} differs from the original file: its git blob id is {blob_id}")
 
 
 def _local(directory: str | Path, name: str) -> Path:
-    path = require_file(
-        Path(directory) / name,
-        hint="directory= must be a copy of the folder data of github.com/almaan/her2st",
-    )
+    hint = "directory= must be a copy of the folder data of github.com/almaan/her2st"
+    path = require_file(Path(directory) / name, hint=hint)
     _check(path, name)
     return path
 
@@ -128,19 +116,15 @@ def _download(name: str) -> Path:
     import pooch
 
     path = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st" / name
-    if path.is_file():
-        if _blob_id(path) == _blob_ids()[name]:
-            return path
-        path.unlink()  # damaged, so that pooch downloads it again
+    if path.is_file() and _blob_id(path) == _blob_ids()[name]:
+        return path
+    path.unlink(missing_ok=True)  # damaged; pooch would keep it
     try:
         pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
-    except OSError as error:  # the base class of requests' errors
-        raise ConnectionError(
-            f"{URL + name} could not be downloaded ({error}). Without a network, set directory= or "
-            "STPREDICT_HER2ST to a copy of the original data folder"
-        ) from error
-    try:
         _check(path, name)
+    except OSError as error:  # the base class of requests' errors
+        problem = f"{URL + name} could not be downloaded ({error})"
+        raise ConnectionError(f"{problem}. Set directory= or STPREDICT_HER2ST") from error
     except ValueError:
         path.unlink()  # so that the next call downloads it again
         raise

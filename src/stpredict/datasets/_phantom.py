@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
-from stpredict import _keys
+from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
-from stpredict.datasets._phantom_parts import _expression
-from stpredict.datasets._phantom_parts._design import Design, check_integer
+from stpredict.datasets._phantom_parts import _expression, _spots
+from stpredict.datasets._phantom_parts._design import Design
 from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
 from stpredict.datasets._phantom_parts._maps import REGIONS
-from stpredict.datasets._phantom_parts._morphology import (
-    MORPHOLOGY,
-    measure_morphology,
-    neighborhood_morphology,
-)
-from stpredict.datasets._phantom_parts._spots import place_spots, recorded_positions
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 # Independent random streams of a section, so that an option changes only what it is for.
 _STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
@@ -53,18 +45,10 @@ def phantom(
     Four kinds of tissue differ in the number, size and shape of their nuclei and in eosin. Inside
     them, patches of the size of a spot vary the same properties. `nuclear_density`, `nuclear_size`
     and `eosin` are measured in each spot's tile as drawn, and standardised. Genes are of three
-    kinds, all with negative-binomial counts:
-
-    morphology
-        The log expectation is a weighted sum of the spot's own morphology.
-    neighborhood
-        The same for the morphology of the neighbouring spots (the average of their mean and
-        maximum) that the spot's own morphology does not explain.
-    null
-        Varies as much, at random.
-
-    All sections share the genes' weights; each has its own tissue. Section ``"S2"`` is the same
-    for any `n_sections`.
+    kinds, all with negative-binomial counts. The log expectation of a *morphology* gene is a
+    weighted sum of the spot's own morphology; of a *neighborhood* gene, of the part of the
+    neighbouring spots' morphology (the average of mean and maximum) that the spot's own does not
+    explain; of a *null* gene, random. Sections share the weights; each has its own tissue.
 
     Parameters
     ----------
@@ -81,26 +65,22 @@ def phantom(
         Distance between neighbouring spots in µm, which is also the size of the tissue's patches;
         for cells it is only the latter. Spots are 0.55 pitches wide, cells 8 µm.
     tile_um
-        Side in µm of the tile in which morphology is measured. The size of a cell's nucleus is
-        that of its own nucleus. Default: the pitch, for cells half of it.
+        Side in µm of the tile in which morphology is measured. Default: the pitch, for cells half.
     n_morphology, n_neighborhood, n_null
         Number of genes of each kind.
     counts_per_spot
         Mean total counts of a spot or cell.
     stain_variation
-        Strength of differences in hue and intensity between sections; 0: all have the same stain,
-        1: strong differences.
+        Strength of differences in hue and intensity between sections; 0: none, 1: strong.
     off_tissue
-        Number of spots per section placed off the tissue. They have 3 % of the counts, with the
-        section's mean composition.
+        Number of spots per section off the tissue, with 3 % of the counts in mean composition.
     misalignment_um, misalignment_deg
         Shift (x, y) in µm of the recorded positions from the true ones, after a rotation around
         the image's centre in degrees, from x towards y.
     n_patients
-        Number of patients ``"P1"``, ``"P2"``, …, to which sections are assigned in turn. Default:
-        one per section.
+        Number of patients ``"P1"``, …, assigned to sections in turn. Default: one per section.
     seed
-        Random seed. The same seed gives the same data.
+        Random seed.
 
     Returns
     -------
@@ -111,39 +91,30 @@ def phantom(
         - ``layers["expected"]``: float32, (n_obs, n_genes), the planted expectation in the unit of
           ``layers["log1p"]`` (log1p of counts per 10,000);
         - ``obsm["truth_morphology"]``, ``obsm["truth_neighborhood"]``: float32, (n_obs, 3), what
-          the genes depend on (neighborhood is 0 off the tissue);
-        - ``obsm["spatial_true"]``: float64, (n_obs, 2), true positions x, y in pixels;
+          the genes depend on; ``obsm["spatial_true"]``: float64, (n_obs, 2), x, y in pixels;
         - ``obs["on_tissue"]``: bool; ``obs["region_truth"]``: kind of tissue or ``"glass"``;
-          ``obs["patient"]``;
-        - ``var["planted"]``: ``"morphology"``, ``"neighborhood"`` or ``"null"``; ``var["share"]``:
-          mean share of the counts; ``var["weight_<morphology>"]``: the three weights;
+        - ``var["planted"]``: kind of gene; ``var["share"]``: mean share of the counts;
+          ``var["weight_<morphology>"]``: the three weights;
         - ``uns["stpredict"]["phantom"]``: parameters; ``["misalignment"][<section>]`` is the affine
           (3, 3) from true to recorded positions in µm.
 
     Raises
     ------
     ValueError
-        If an option is out of range, no spot or not all off-tissue spots fit the image, or the
-        misalignment moves spots out of it.
+        If an option is out of range, or spots do not fit the image.
 
     Notes
     -----
-    The defaults have Visium's geometry and suit those of :func:`stpredict.pp.embed`. An embedding
-    whose tiles are about `tile_um` wide covers what was measured; much wider tiles include the
-    neighbours and blur the spot. For many spots on a small image use, for instance, ``mpp=0.5,
-    pitch_um=40`` with ``pp.embed(..., tile_um=40, n_subtiles=1)``.
+    The defaults have Visium's geometry and suit those of :func:`stpredict.pp.embed`; embed tiles
+    of about `tile_um`, because wider ones include the neighbours. For many spots on a small image
+    use ``mpp=0.5, pitch_um=40`` with ``pp.embed(..., tile_um=40, n_subtiles=1)``.
 
     Examples
     --------
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(2, size_px=800, n_morphology=3, n_neighborhood=3, n_null=4)
-    >>> sorted(sdata.shapes)
-    ['S1', 'S2']
-    >>> table = sdata.tables["table"]
-    >>> table.n_vars, table.layers["expected"].shape == table.shape
-    (10, True)
-    >>> table.var["planted"].value_counts()["null"].item()
-    4
+    >>> list(sdata.shapes), sdata.tables["table"].n_vars
+    (['S1', 'S2'], 10)
     """
     n_patients = n_sections if n_patients is None else n_patients
     n_genes = {"morphology": n_morphology, "neighborhood": n_neighborhood, "null": n_null}
@@ -151,7 +122,7 @@ def phantom(
     design = Design(
         size_px=size_px,
         mpp=mpp,
-        layout=spots,
+        spots=spots,
         pitch_um=pitch_um,
         tile_um=pitch_um / (2 if spots == "cells" else 1) if tile_um is None else tile_um,
         counts_per_spot=counts_per_spot,
@@ -171,7 +142,7 @@ def phantom(
         "phantom",
         n_sections=int(n_sections),
         n_patients=int(n_patients),
-        morphology=np.array(MORPHOLOGY),
+        morphology=np.array(_spots.MORPHOLOGY),
         misalignment=dict.fromkeys(sdata.shapes, design.misalignment),
         **design.parameters(),
     )
@@ -179,15 +150,12 @@ def phantom(
 
 
 def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -> None:
-    check_integer("n_sections", n_sections, at_least=1)
-    check_integer("n_patients", n_patients, at_least=1)
+    _validate.whole_number("n_sections", n_sections)
+    _validate.whole_number("n_patients", n_patients)
     if n_patients > n_sections:
-        raise ValueError(
-            f"n_patients={n_patients} is more than n_sections={n_sections}, but every patient "
-            "needs a section"
-        )
+        raise ValueError(f"{n_patients=} is more than {n_sections=}, every patient needs a section")
     for kind, n in n_genes.items():
-        check_integer(f"n_{kind}", n, at_least=0)
+        _validate.whole_number(f"n_{kind}", n, at_least=0)
     if sum(n_genes.values()) == 0:
         raise ValueError("no genes: n_morphology, n_neighborhood and n_null are all 0")
 
@@ -195,27 +163,16 @@ def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -
 def _section(
     design: Design, program: _expression.GeneProgram, index: int, patient: str
 ) -> SpatialData:
-    section = f"S{index + 1}"
-    rng = {
-        stream: np.random.default_rng([design.seed, index + 1, i])
-        for i, stream in enumerate(_STREAMS)
-    }
-    tissue = draw_tissue(
-        rng["tissue"],
-        rng["stain"],
-        shape=design.shape,
-        mpp=design.mpp,
-        grain_um=design.pitch_um,
-        stain_variation=design.stain_variation,
-    )
-    spots = place_spots(design, rng["spots"], tissue, section)
+    section, seed = f"S{index + 1}", [design.seed, index + 1]
+    rng = {stream: np.random.default_rng([*seed, i]) for i, stream in enumerate(_STREAMS)}
+    tissue = draw_tissue(rng["tissue"], rng["stain"], design)
+    spots = _spots.place_spots(design, rng["spots"], tissue, section)
     on = spots.on_tissue
-    morphology = measure_morphology(design, tissue, spots)
+    morphology = _spots.in_tiles(design, tissue, spots)
     neighborhood = np.zeros_like(morphology)
-    neighborhood[on] = neighborhood_morphology(design, morphology[on], spots.xy[on])
-    shares = _expression.expected_shares(
-        rng["expression"], program, morphology[on], neighborhood[on]
-    )
+    neighborhood[on] = _spots.in_neighborhood(design, morphology[on], spots.xy[on])
+    sources = {"morphology": morphology[on], "neighborhood": neighborhood[on]}
+    shares = _expression.expected_shares(rng["expression"], program, sources)
     # off the tissue: diluted RNA of the whole section
     ambient = np.broadcast_to(shares.mean(axis=0), (int((~on).sum()), shares.shape[1]))
     depth = design.counts_per_spot
@@ -223,26 +180,23 @@ def _section(
         _expression.sample_counts(rng["counts"], shares, depth),
         _expression.sample_counts(rng["ambient"], ambient, depth * _expression.AMBIENT),
     ]
+    names = [f"{i:05d}" for i in range(len(on))]
+    regions = pd.Categorical.from_codes(spots.region, [*REGIONS, "glass"])
     sdata = assemble_section(
         section,
         image=tissue.image,
         counts=np.vstack(counts),
-        obs_names=[f"{i:05d}" for i in range(len(on))],
-        var_names=program.genes,
-        positions=recorded_positions(design, spots.xy, section),
+        positions=_spots.recorded_positions(design, spots.xy, section),
         mpp=design.mpp,
         diameter_um=design.diameter_um,
         patient=patient,
-        obs=pd.DataFrame(
-            {
-                "on_tissue": on,
-                "region_truth": pd.Categorical.from_codes(spots.region, [*REGIONS, "glass"]),
-            }
-        ),
+        obs=pd.DataFrame({"on_tissue": on, "region_truth": regions}, index=names),
         var=program.columns(),
     )
     table = sdata.tables["table"]
-    table.layers["expected"] = _expression.log1p_cp10k(np.vstack([shares, ambient]))
+    expected = np.vstack([shares, ambient])
+    expected = np.log1p(1e4 * expected / expected.sum(axis=1, keepdims=True))  # as layers["log1p"]
+    table.layers["expected"] = expected.astype(np.float32)
     table.obsm["truth_morphology"] = morphology.astype(np.float32)
     table.obsm["truth_neighborhood"] = neighborhood.astype(np.float32)
     table.obsm["spatial_true"] = spots.xy

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import spatialdata as sd
+from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
 from stpredict._sdata import _provenance
 from stpredict._sdata._spot_table import open_table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spatialdata import SpatialData
 
 
 def concat(
@@ -30,8 +27,7 @@ def concat(
         Objects as the readers return them. Section names must differ.
     join
         ``"inner"`` keeps the genes that all sections have. ``"outer"`` keeps every gene, with
-        count 0 where a section does not list it. This is right for whole-transcriptome data whose
-        files omit genes without counts, and wrong for gene panels.
+        count 0 where a section does not list it, which is wrong for gene panels.
     table_name
         Name of the table in each object.
 
@@ -42,10 +38,8 @@ def concat(
 
     Raises
     ------
-    KeyError
-        If an object has no such table.
-    ValueError
-        If `sdatas` is empty, or sections share a name or have no gene in common.
+    KeyError, ValueError
+        If an object has no such table, `sdatas` is empty, or sections share a name or no gene.
 
     Examples
     --------
@@ -63,9 +57,8 @@ def concat(
     sdatas = list(sdatas)
     if not sdatas:
         raise ValueError("no sections to combine: the list is empty")
-    _validate.unique_names(
-        [name for sdata in sdatas for name in sdata.shapes], what="section names"
-    )
+    names = [name for sdata in sdatas for name in sdata.shapes]
+    _validate.unique_names(names, what="section names")
     if len(sdatas) == 1:
         return sdatas[0]
     tables = [open_table(sdata, table_name).table for sdata in sdatas]
@@ -77,30 +70,21 @@ def concat(
         combined.tables[table_name].uns[_keys.UNS] = steps
     n_genes = {table.n_vars for table in tables}
     if 0 in n_genes and len(n_genes) > 1 and join == "inner":
-        raise ValueError(
-            "some sections have a table without genes (slides to predict), others have genes. Keep "
-            "them in two objects"
-        )
+        raise ValueError("some sections have a table without genes. Combine them separately")
     if n_genes != {0} and combined.tables[table_name].n_vars == 0:
-        raise ValueError(
-            "the sections have no gene in common. If some are indexed by Ensembl id and others by "
-            "symbol, read them with the same gene_names="
-        )
+        hint = "Index all by Ensembl id, or all by symbol, with gene_names="
+        raise ValueError(f"the sections have no gene in common. {hint}")
     return combined
 
 
 def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Recorded steps that also hold for the combined table."""
     first, *others = steps
-    shared = {
-        step: parameters
-        for step, parameters in first.items()
-        if all(other.get(step) == parameters for other in others)
-    }
+    shared = {key: x for key, x in first.items() if all(other.get(key) == x for other in others)}
     # realignment is recorded by section, so that the records combine
-    motions = {
-        name: motion for each in steps for name, motion in each.get(_keys.REALIGN, {}).items()
-    }
+    motions: dict[str, Any] = {}
+    for each in steps:
+        motions |= each.get(_keys.REALIGN, {})
     if motions:
         shared[_keys.REALIGN] = motions
     return shared | _shared_stain([each.get("normalize_stain") for each in steps])
@@ -109,10 +93,8 @@ def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def _shared_stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
     """Record of stain normalisation, if all sections were normalised to the same reference."""
     normalized = [record for record in records if record]
-    if len(normalized) < len(records):
-        return {}
-    first = normalized[0]
-    if any(record["reference"] != first["reference"] for record in normalized):
+    first = normalized[0] if normalized else {}
+    if any(not record or record["reference"] != first["reference"] for record in records):
         return {}
     stains = {name: stain for record in normalized for name, stain in record["stains"].items()}
     skipped = [name for record in normalized for name in record["skipped"]]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
 from stpredict.io._shared._assemble import assemble_section
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import dask.array as da
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
+from stpredict.io._shared._files import require_entries
 
 
 def read_h5ad(
@@ -41,15 +39,11 @@ def read_h5ad(
         H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
     section
         Name of the section.
-    mpp
-        µm per pixel of the image.
-    diameter_um
-        Diameter of the spots or cells in µm.
+    mpp, diameter_um
+        µm per pixel of the image, and diameter of the spots or cells in µm.
     x, y
         Columns of ``obs`` with the position along the width and the height of the image, in
-        pixels. By default ``obsm["spatial"]``, whose first column is x. Some files call the *row*
-        ``x_pixel``. Positions outside the image raise an error, which reveals swapped columns
-        unless the image is much larger than the tissue.
+        pixels; by default ``obsm["spatial"]``. Some files call the *row* ``x_pixel``.
     patient
         Name of the patient, for ``obs["patient"]``.
 
@@ -61,13 +55,11 @@ def read_h5ad(
 
     Raises
     ------
-    FileNotFoundError
-        If a file does not exist.
-    KeyError
-        If a column or ``obsm["spatial"]`` does not exist.
+    FileNotFoundError, KeyError
+        If a file, a column or ``obsm["spatial"]`` does not exist.
     ValueError
-        If counts are negative or NaN, ids are not unique, positions lie outside the image, or the
-        image is not 8-bit RGB.
+        If counts are negative or NaN, ids are not unique, positions lie outside the image (often
+        because x and y are swapped), or the image is not 8-bit RGB.
 
     References
     ----------
@@ -88,8 +80,6 @@ def read_h5ad(
         section,
         image=image,
         counts=table.X,
-        obs_names=table.obs_names,
-        var_names=table.var_names,
         positions=_positions(table, x, y),
         mpp=mpp,
         diameter_um=diameter_um,
@@ -102,12 +92,10 @@ def read_h5ad(
 def _positions(table: ad.AnnData, x: str | None, y: str | None) -> NDArray[np.float64]:
     if (x is None) != (y is None):
         raise ValueError(f"set both x= and y=, or neither: x={x!r}, y={y!r}")
-    columns = _validate.listing(table.obs.columns, most=20)
-    if x is None or y is None:
-        if _keys.SPATIAL not in table.obsm:
-            raise KeyError(f"no obsm[{_keys.SPATIAL!r}]. Set x= and y=, columns of obs: {columns}")
-        return np.asarray(table.obsm[_keys.SPATIAL], dtype=float)[:, :2]
-    for name in (x, y):
-        if name not in table.obs:
-            raise KeyError(f"no column {name!r} in obs; columns: {columns}")
-    return table.obs[[x, y]].to_numpy(dtype=float)
+    if x is not None:
+        require_entries("obs", table.obs, [x, y], error=KeyError)
+        return table.obs[[x, y]].to_numpy(dtype=float)
+    if _keys.SPATIAL not in table.obsm:
+        columns = _validate.listing(table.obs.columns, most=20)
+        raise KeyError(f"no obsm[{_keys.SPATIAL!r}]. Set x= and y=, columns of obs: {columns}")
+    return np.asarray(table.obsm[_keys.SPATIAL], dtype=float)[:, :2]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
 from stpredict._log import info
@@ -18,15 +22,8 @@ from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import require_entries, require_file
 from stpredict.io._shared._image import open_hdf5
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-
-#: Relative standard deviation of the distance between neighbours above which spots are not a grid;
-#: rounding to whole pixels gives 0.03 at a pitch of 14 px.
+# Relative standard deviation of the distance between neighbours above which spots are not a grid;
+# rounding to whole pixels gives 0.03 at a pitch of 14 px.
 _SCATTER = 0.1
 
 
@@ -42,11 +39,9 @@ def read_hackathon(
 ) -> SpatialData:
     r"""Read slides of the EL Hackathon's HDF5 file: H&E images and cell-type abundances.
 
-    Training and test slides are read separately, because the test slides have no measurements:
-    their table has no columns, which is enough for :func:`stpredict.tl.predict`.
-
-    Abundances are not counts. Train on ``layer="abundance"``, without
-    :func:`stpredict.pp.normalize`, and filter spots with ``min_counts=0``.
+    Test slides have no measurements: their table has no columns, which is enough for
+    :func:`stpredict.tl.predict`. Abundances are not counts. Train on ``layer="abundance"``, and
+    filter spots with ``min_counts=0``.
 
     Parameters
     ----------
@@ -59,34 +54,26 @@ def read_hackathon(
     slides
         Names of slides, such as ``["S_1", "S_3"]``. By default all of the split.
     mpp
-        µm per pixel of the images. The file does not store it; by default it is derived for each
-        slide from the distance between neighbouring spots.
-    pitch_um
-        Distance between the centres of neighbouring spots in µm, used if ``mpp`` is None.
-    diameter_um
-        Diameter of the spots in µm.
+        µm per pixel. By default it is derived for each slide from the spots' grid.
+    pitch_um, diameter_um
+        Distance between the centres of neighbouring spots, and their diameter, in µm.
     patients
-        Patient of each slide, for ``obs["patient"]``. A slide that is not listed is its own
-        patient.
+        Patient of each slide, for ``obs["patient"]``. Other slides are their own patient.
 
     Returns
     -------
     SpatialData
         For each slide ``images["S_1_image"]`` (3, y, x) uint8, lazy, and ``shapes["S_1"]``
         circles; one ``tables["table"]`` n_spots × n_cell_types float32, and the same as
-        ``layers["abundance"]``, rows in the order of the file. Further fields, such as
-        ``Test_Set``, are columns of ``obs``.
+        ``layers["abundance"]``. Further fields are columns of ``obs``.
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    KeyError
-        If the file has no such slide.
+    FileNotFoundError, KeyError
+        If the file does not exist, or has no such slide.
     ValueError
         If the file is not HDF5, lacks a group or a field, an image is not 8-bit RGB, spots lie
-        outside it or not on a grid, abundances are negative or NaN, or slides differ in their cell
-        types.
+        outside it or not on a grid, or abundances are negative, NaN or of different cell types.
 
     References
     ----------
@@ -94,8 +81,6 @@ def read_hackathon(
 
     Examples
     --------
-    A file with one slide and one cell type:
-
     >>> import h5py, numpy as np, stpredict as stp
     >>> from tempfile import mkdtemp
     >>> path = f"{mkdtemp()}/slides.h5"
@@ -109,8 +94,6 @@ def read_hackathon(
     (144, 1)
     """
     _validate.one_of("split", split, ["train", "test"])
-    if mpp is not None:
-        _validate.positive("mpp", mpp, unit="µm per pixel")
     _validate.positive("pitch_um", pitch_um, unit="µm")
     path = require_file(path)
     if not h5py.is_hdf5(path):
@@ -119,109 +102,81 @@ def read_hackathon(
     with h5py.File(path, "r") as file:
         names = _slides(file, group, slides)
         spots = {slide: _read_spots(file, f"spots/{group}/{slide}") for slide in names}
-    unknown = sorted(set(patients or {}) - set(names))
-    if unknown:
-        raise KeyError(
-            f"patients= names {_validate.listing(unknown)}; slides: {_validate.listing(names)}"
-        )
-    cell_types = {
-        slide: [name for name in fields if re.fullmatch(r"C\d+", name)]
-        for slide, fields in spots.items()
-    }
-    _check_cell_types(cell_types, split)
+    require_entries("slides (for patients=)", names, patients or (), error=KeyError)
     sections = []
     for slide, fields in spots.items():
-        pixels = open_hdf5(path, f"images/{group}/{slide}")
+        cell_types = _cell_types(fields)
+        if split == "train" and not cell_types:
+            raise ValueError(f"slide {slide!r} has no abundances C1, C2, …")
+        # slides are combined on the cell types that all have, so none may be missing
+        different = sorted(set(cell_types) ^ set(_cell_types(spots[names[0]])))
+        if different:
+            both = f"slides {names[0]!r} and {slide!r}"
+            raise ValueError(f"{both} differ in their cell types: {_validate.listing(different)}")
         positions = fields[["x", "y"]].to_numpy(dtype=float)
-        # checked before the µm per pixel are derived from them
-        _validate.not_empty(slide, len(positions))
-        _validate.inside_image(positions, pixels.shape[1:], section=slide)
-        section = assemble_section(
-            slide,
-            image=pixels,
-            counts=sp.csr_matrix(fields[cell_types[slide]].to_numpy(dtype=np.float32)),
-            obs_names=range(len(fields)),
-            var_names=cell_types[slide],
-            positions=positions,
-            mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
-            diameter_um=diameter_um,
-            patient=None if patients is None else patients.get(slide, slide),
-            obs=fields.drop(columns=["x", "y", *cell_types[slide]]),
+        sections.append(
+            assemble_section(
+                slide,
+                image=open_hdf5(path, f"images/{group}/{slide}"),
+                counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
+                var_names=cell_types,
+                positions=positions,
+                mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
+                diameter_um=diameter_um,
+                patient=None if patients is None else patients.get(slide, slide),
+                obs=fields.drop(columns=["x", "y", *cell_types]),
+            )
         )
-        sections.append(section)
     sdata = concat(sections)
     table = sdata.tables["table"]
     table.layers[_keys.ABUNDANCE] = table.X.copy()
     return sdata
 
 
-def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> list[str]:
+def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> Sequence[str]:
     """Names of the slides to read, which must have spots and an image."""
     if isinstance(slides, str):
         raise ValueError(f"slides={slides!r} is one name; pass a list: [{slides!r}]")
-    names = None if slides is None else list(slides)
     for folder in (f"spots/{group}", f"images/{group}"):
-        if not isinstance(file.get(folder), h5py.Group):
+        if folder not in file:
             raise ValueError(f"{file.filename} has no group {folder!r}")
         # shorter names first, so that S_2 is before S_10
         available = sorted(file[folder], key=lambda name: (len(name), name))
-        names = available if names is None else names
-        absent = [name for name in names if name not in available]
-        if absent:
-            raise KeyError(
-                f"{folder} has no {_validate.listing(absent)}; it has "
-                f"{_validate.listing(available)}"
-            )
-    if not names:
+        slides = available if slides is None else slides
+        require_entries(folder, available, slides, error=KeyError)
+    if not slides:
         raise ValueError(f"no slides to read from {file.filename}")
-    _validate.unique_names(names, what="slides")
-    return names
+    _validate.unique_names(slides, what="slides")
+    return slides
 
 
 def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:
-    spots = file[name]
-    fields = (spots.dtype.names or ()) if isinstance(spots, h5py.Dataset) else ()
-    require_entries(name, fields, ["x", "y"])
-    values = spots[:]
-    return pd.DataFrame(
-        {f: values[f].astype(str) if values[f].dtype.kind == "S" else values[f] for f in fields}
-    )
+    values = file[name][()]
+    columns = {field: values[field] for field in values.dtype.names or ()}
+    require_entries(name, columns, ["x", "y"])
+    text = {field: x.astype(str) for field, x in columns.items() if x.dtype.kind == "S"}  # bytes
+    return pd.DataFrame({**columns, **text})
 
 
-def _check_cell_types(cell_types: dict[str, list[str]], split: str) -> None:
-    """Require the same cell types on all slides, and at least one for training."""
-    first = next(iter(cell_types))
-    for slide, names in cell_types.items():
-        if split == "train" and not names:
-            raise ValueError(f"slide {slide!r} has no abundances C1, C2, …")
-        different = set(names) ^ set(cell_types[first])
-        if different:
-            raise ValueError(
-                f"slides {first!r} and {slide!r} differ in their cell types: "
-                f"{_validate.listing(sorted(different))}"
-            )
+def _cell_types(fields: pd.DataFrame) -> list[str]:
+    return [name for name in fields if re.fullmatch(r"C\d+", name)]
 
 
 def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
     """Derive the µm per pixel from the mean distance between neighbours on the grid."""
-    tree = cKDTree(np.unique(positions, axis=0))
+    _validate.not_empty(slide, len(positions))
+    tree = cKDTree(np.unique(positions[np.isfinite(positions).all(axis=1)], axis=0))
     if tree.n < 3:
-        raise ValueError(
-            f"slide {slide!r} has {tree.n} spots, too few to derive the µm per pixel. Set mpp="
-        )
+        raise ValueError(f"slide {slide!r} has {tree.n} spots, too few to derive mpp. Set mpp=")
     nearest = np.median(tree.query(tree.data, k=2)[0][:, 1])
     # the second-nearest distance is 1.73 pitches on a hexagonal grid, 1.41 on a square one
     first, second = tree.query_pairs(1.25 * nearest, output_type="ndarray").T
     distances = np.linalg.norm(tree.data[first] - tree.data[second], axis=1)
     mean, deviation = distances.mean(), distances.std()
     if deviation > _SCATTER * mean:
-        raise ValueError(
-            f"spots of slide {slide!r} are not on a grid: neighbours are {mean:.1f} ± "
-            f"{deviation:.1f} px apart. Set mpp="
-        )
+        apart = f"neighbours are {mean:.1f} ± {deviation:.1f} px apart"
+        raise ValueError(f"spots of slide {slide!r} are not on a grid: {apart}. Set mpp=")
     mpp = float(pitch_um / mean)
-    info(
-        f"{slide}: neighbouring spots are {mean:.1f} px apart; at {pitch_um:g} µm that is "
-        f"{mpp:.3g} µm per pixel"
-    )
+    apart = f"neighbouring spots are {mean:.1f} px apart; at {pitch_um:g} µm"
+    info(f"{slide}: {apart} that is {mpp:.3g} µm per pixel")
     return mpp

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.stats import theilslopes
+from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._log import info
-from stpredict.io._shared._assemble import assemble_section
+from stpredict.io._shared._assemble import assemble_section, log_left_out
 from stpredict.io._shared._files import require_entries
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import dask.array as da
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-
-#: Relative difference between the pitch in x and in y above which a message is logged.
-_PITCH_TOLERANCE = 0.02
+_PITCH_TOLERANCE = 0.02  # relative difference between x and y above which a message is logged
 
 
 def read_st(
@@ -51,21 +47,16 @@ def read_st(
         Tab-separated spot file with the columns ``x``, ``y`` (array), ``pixel_x``,
         ``pixel_y``, and optionally ``new_x``, ``new_y`` (adjusted array positions) and
         ``selected`` (0: not on tissue, left out).
-    section
-        Name of the section.
-    patient
-        Name of the patient, for ``obs["patient"]``.
-    pitch_um
-        Distance between the centres of neighbouring spots in µm.
-    diameter_um
-        Diameter of the spots in µm.
+    section, patient
+        Name of the section, and of the patient for ``obs["patient"]``.
+    pitch_um, diameter_um
+        Distance between the centres of neighbouring spots, and their diameter, in µm.
 
     Returns
     -------
     SpatialData
         ``images[f"{section}_image"]`` (3, y, x) uint8, ``shapes[section]`` circles,
         ``tables["table"]`` n_spots × n_genes counts with ``obs["array_x"]``, ``obs["array_y"]``.
-        The µm per pixel are stored as transformations to ``f"{section}_um"``.
 
     Raises
     ------
@@ -82,8 +73,6 @@ def read_st(
 
     Examples
     --------
-    Four spots, 20 px apart:
-
     >>> import numpy as np, pandas as pd, stpredict as stp
     >>> from tempfile import mkdtemp
     >>> folder = mkdtemp()
@@ -99,29 +88,27 @@ def read_st(
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
     table = pd.read_csv(counts, sep="\t", index_col=0, low_memory=False)
-    positions = _read_spots(spots)
+    positions = pd.read_csv(spots, sep="\t")
+    require_entries(spots, positions, ["x", "y", "pixel_x", "pixel_y"])
+    positions.index = pd.Index(positions["x"].astype(str) + "x" + positions["y"].astype(str))
+    _validate.unique_names(positions.index, what=f"spot ids in {spots}")
     mpp = _mpp(positions, pitch_um, section)
     if "selected" in positions:
         positions = positions[positions["selected"] == 1]
     has_position = table.index.isin(positions.index)
     if not has_position.any():
+        ids = (_validate.listing(index, most=2) for index in (table.index, positions.index))
         raise ValueError(
             f"section {section!r}: no spot of {counts} has a selected position in {spots}. Spot "
-            f"ids are {_validate.listing(table.index, most=2)} and "
-            f"{_validate.listing(positions.index, most=2)}"
+            f"ids are {' and '.join(ids)}"
         )
-    if not has_position.all():
-        info(
-            f"{section}: {(~has_position).sum()} of {len(table)} spots have no selected position "
-            "and are left out"
-        )
+    log_left_out(section, ~has_position, "spots have no selected position")
     table = table[has_position]
     positions = positions.loc[table.index]
     return assemble_section(
         section,
         image=image,
         counts=sp.csr_matrix(table.to_numpy(dtype=np.float32)),
-        obs_names=table.index,
         var_names=table.columns,
         positions=positions[["pixel_x", "pixel_y"]].to_numpy(dtype=float),
         mpp=mpp,
@@ -131,15 +118,6 @@ def read_st(
     )
 
 
-def _read_spots(path: str | Path) -> pd.DataFrame:
-    """Read the spot file, indexed by spot id."""
-    spots = pd.read_csv(path, sep="\t")
-    require_entries(path, spots, ["x", "y", "pixel_x", "pixel_y"])
-    spots.index = pd.Index(spots["x"].astype(str) + "x" + spots["y"].astype(str))
-    _validate.unique_names(spots.index, what=f"spot ids in {path}")
-    return spots
-
-
 def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
     pitches = []
     for axis in ("x", "y"):
@@ -147,10 +125,8 @@ def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
         pixel = spots[f"pixel_{axis}"]
         usable = array.notna() & pixel.notna()
         if array[usable].nunique() < 2:
-            raise ValueError(
-                f"section {section!r}: the spot file has fewer than two array positions in "
-                f"{axis}, so the µm per pixel cannot be derived"
-            )
+            few = f"the spot file has fewer than two array positions in {axis}"
+            raise ValueError(f"section {section!r}: {few}, µm per pixel need at least two")
         pitches.append(theilslopes(pixel[usable], array[usable]).slope)
     pitch_x, pitch_y = np.abs(pitches)
     if abs(pitch_x - pitch_y) > _PITCH_TOLERANCE * max(pitch_x, pitch_y):

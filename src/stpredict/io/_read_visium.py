@@ -1,70 +1,54 @@
-"""Read 10x Visium, through spatialdata-io."""
+"""Read 10x Visium."""
 
 from __future__ import annotations
 
 import json
-import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Literal
 
-import h5py
 import numpy as np
+import pandas as pd
+from spatialdata import SpatialData
 
-from stpredict import _keys, _validate
-from stpredict.io._shared._assemble import assemble_section
-from stpredict.io._shared._files import require_entries, require_file, require_folder
-from stpredict.io._shared._genes import name_genes
-from stpredict.io._shared._space_ranger import HIRES, choose_image, to_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from anndata import AnnData
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
+from stpredict import _validate
+from stpredict.io._shared import _space_ranger
+from stpredict.io._shared._files import require_file, require_folder
 
 # Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics).
 _PITCH_UM = 100.0
 _DIAMETER_UM = 55.0
-# Space Ranger before version 2, and from version 2.
-_POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")
+_POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # before and from version 2
 
 
 def read_visium(
     path: str | Path,
     *,
     section: str,
+    patient: str | None = None,
     fullres_image: str | Path | None = None,
     counts_file: str = "filtered_feature_bc_matrix.h5",
     gene_names: Literal["symbols", "ids"] = "symbols",
-    patient: str | None = None,
 ) -> SpatialData:
     """Read a Visium section from Space Ranger's output folder, of any version.
 
-    The µm per pixel are derived from the array, whose spots are printed 100 µm apart on a
-    hexagonal grid. Spots are circles of 55 µm, as on the slide. Space Ranger's
-    ``spot_diameter_fullres`` is not used, because it covers 65 µm in many versions.
+    The µm per pixel are derived from the array, whose spots are printed 100 µm apart. Spots are
+    circles of 55 µm; Space Ranger's ``spot_diameter_fullres`` covers 65 µm in many versions.
 
     Parameters
     ----------
     path
         Space Ranger's ``outs`` folder, with the counts and in ``spatial`` the scale factors, the
-        positions (``tissue_positions.csv``, or ``tissue_positions_list.csv`` with or without a
-        header) and the image.
-    section
-        Name of the section.
+        positions and the image.
+    section, patient
+        Name of the section, and of the patient for ``obs["patient"]``.
     fullres_image
-        Full-resolution image that was used as input of Space Ranger. By default the section is
-        placed on ``tissue_hires_image.png``, whose pixels of several µm are too coarse for most
-        encoders.
+        Full-resolution image that was used as input of Space Ranger. The default,
+        ``tissue_hires_image.png``, is too coarse for most encoders.
     counts_file
-        Name of the counts file in the folder, without its prefix if it has one. Alternatives are
-        ``"raw_feature_bc_matrix.h5"``, which includes spots off the tissue, and
-        ``"filtered_feature_bc_matrix/matrix.mtx.gz"``.
+        Name of the counts file, without its prefix. ``"raw_feature_bc_matrix.h5"`` includes spots
+        off the tissue; ``"filtered_feature_bc_matrix/matrix.mtx.gz"`` is another format.
     gene_names
-        Index of the genes. ``var["gene_symbols"]`` and ``var["gene_ids"]`` (Ensembl) keep both.
-        Repeated symbols are made unique.
-    patient
-        Name of the patient, for ``obs["patient"]``.
+        Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
 
     Returns
     -------
@@ -74,70 +58,47 @@ def read_visium(
 
     Raises
     ------
-    FileNotFoundError
-        If the folder, the image or another file does not exist.
+    FileNotFoundError, KeyError
+        If the folder or a file does not exist, or the counts file has no Ensembl ids to index by.
     ValueError
         If the image is not 8-bit RGB or does not match the hires image, spots lie outside it, or
         some have counts but no position.
-    KeyError
-        If ``gene_names="ids"`` and the counts file has no Ensembl ids.
 
     References
     ----------
-    https://spatialdata.scverse.org/projects/io/
+    https://www.10xgenomics.com/support/software/space-ranger/latest/analysis/outputs/output-overview
 
     Examples
     --------
     >>> import stpredict as stp
     >>> sdata = stp.io.read_visium("outs", section="V1", fullres_image="V1.tif")  # doctest: +SKIP
     """
-    import spatialdata_io
-
     # check everything before reading anything
     path = require_folder(path)
     _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     counts = _counts(path, counts_file)
     spatial = path / "spatial"
-    if not any((spatial / name).is_file() for name in _POSITIONS):
+    position_files = [spatial / name for name in _POSITIONS if (spatial / name).is_file()]
+    if not position_files:
         raise FileNotFoundError(f"{spatial} has neither {' nor '.join(_POSITIONS)}")
     scales = json.loads(require_file(spatial / "scalefactors_json.json").read_bytes())
-    hires = spatial / HIRES
-    image = choose_image(fullres_image, hires)
+    hires = spatial / _space_ranger.HIRES
+    image = require_file(fullres_image or hires, hint=_space_ranger.HINT)
 
-    # ids as the index of a .mtx.gz file: its symbols then stay as written, in a column
-    is_mtx = counts.name.endswith(".mtx.gz")
-    options: dict[str, Any] = {"var_names": "gene_ids"} if is_mtx else {}
-    with warnings.catch_warnings():
-        # about spatialdata-io's own table, which is not kept
-        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        warnings.filterwarnings("ignore", "Converting `region_key", UserWarning)
-        table = spatialdata_io.visium(
-            path, dataset_id=section, counts_file=counts_file, **options
-        ).tables["table"]
-    if is_mtx:
-        table.var[_keys.GENE_IDS] = table.var_names
-    var = name_genes(table.var, _symbols(counts, table), gene_names)
-    positions = np.asarray(table.obsm["spatial"], dtype=float)
-    positions, mpp = to_image(
-        positions,
-        _mpp(positions, table),
+    table = _space_ranger.read_counts(counts)
+    spots = _read_positions(position_files[0]).dropna()
+    spots = _space_ranger.select_positions(spots, table.obs_names, what="spots")
+    return _space_ranger.assemble_spots(
+        section,
+        table,
+        spots,
         image=image,
         hires=hires,
         scale=scales["tissue_hires_scalef"],
-        section=section,
-    )
-    return assemble_section(
-        section,
-        image=image,
-        counts=table.X,
-        obs_names=table.obs_names,
-        var_names=var.index,
-        positions=positions,
-        mpp=mpp,
+        mpp=_mpp(spots),
         diameter_um=_DIAMETER_UM,
+        gene_names=gene_names,
         patient=patient,
-        obs=table.obs.drop(columns=["region", "spot_id"]),
-        var=var,
     )
 
 
@@ -147,44 +108,28 @@ def _counts(path: Path, counts_file: str) -> Path:
         return path / counts_file
     prefixed = sorted(path.glob(f"*_{counts_file}"))
     if len(prefixed) != 1:
+        number = f"{len(prefixed)} files *_{counts_file}"
         files = _validate.listing(sorted(file.name for file in path.iterdir()))
-        raise FileNotFoundError(
-            f"{path} has {len(prefixed)} files *_{counts_file}; it has {files}. Set counts_file="
-        )
+        raise FileNotFoundError(f"{path} has {number}; it has {files}. Set counts_file=")
     return prefixed[0]
 
 
-def _symbols(counts: Path, table: AnnData) -> list[str]:
-    """Gene symbols as written in the file; spatialdata-io makes them unique."""
-    if _keys.GENE_SYMBOLS in table.var:
-        return list(table.var[_keys.GENE_SYMBOLS])
-    if counts.suffix == ".h5" and _keys.GENE_IDS in table.var:
-        with h5py.File(counts, "r") as file:
-            features = file.get("matrix/features", {})  # absent before Cell Ranger 3
-            if {"id", "name"} <= set(features):
-                ids, names = (features[key].asstr()[:] for key in ("id", "name"))
-                symbol_of = dict(zip(ids, names, strict=True))
-                return [symbol_of[gene] for gene in table.var[_keys.GENE_IDS]]
-    return list(table.var_names)
+def _read_positions(file: Path) -> pd.DataFrame:
+    """Read the positions, indexed by barcode; files before version 2 may have no header."""
+    with file.open() as lines:
+        n_header = int("in_tissue" in next(lines, ""))
+    names = ["barcode", "in_tissue", *_space_ranger.ARRAY, *reversed(_space_ranger.PIXELS)]
+    return pd.read_csv(file, names=names, skiprows=n_header, index_col="barcode")
 
 
-def _mpp(positions: NDArray[np.float64], table: AnnData) -> float:
+def _mpp(spots: pd.DataFrame) -> float:
     """Derive µm per pixel from an affine fit of pixel positions to the printed array."""
-    has_position = np.isfinite(positions).all(axis=1)
-    if not has_position.all():
-        raise ValueError(
-            f"{(~has_position).sum()} of {len(positions)} spots have counts but no position, such "
-            f"as {table.obs_names[~has_position][0]}. Check that counts and positions belong to "
-            "the same section"
-        )
-    require_entries("the positions file", table.obs, ["array_col", "array_row"])
-    array = table.obs[["array_col", "array_row"]].to_numpy(dtype=float)
+    positions = spots[_space_ranger.PIXELS].to_numpy(dtype=float)
     # columns of one row are two apart; rows are closer by the height of the triangle
-    array_um = array * (_PITCH_UM / 2, _PITCH_UM * np.sqrt(3) / 2)
+    steps_um = (_PITCH_UM / 2, _PITCH_UM * np.sqrt(3) / 2)
+    array_um = spots[["array_col", "array_row"]].to_numpy(dtype=float) * steps_um
     design = np.column_stack([array_um, np.ones(len(array_um))])
     affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
     if rank < 3:
-        raise ValueError(
-            f"the µm per pixel cannot be derived from {len(positions)} spots that lie in one line"
-        )
+        raise ValueError(f"no µm per pixel can be derived: {len(positions)} spots lie in one line")
     return float(1 / np.sqrt(abs(np.linalg.det(affine[:2]))))

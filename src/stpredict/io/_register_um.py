@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from spatialdata import SpatialData
 from spatialdata.transformations import (
     Scale,
     Sequence,
@@ -14,9 +13,6 @@ from spatialdata.transformations import (
 )
 
 from stpredict import _keys, _validate
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
@@ -30,27 +26,23 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     sdata
         Object with the image and, if they exist, the shapes in a common coordinate system.
     section
-        Name of the shapes element. For an image without spots, a name for its future section,
-        usually that of the image without ``"_image"``.
-    image
-        Name of the image element.
-    mpp
-        µm per pixel of the full-resolution image.
+        Name of the shapes element; for an image without spots, of its future section, usually that
+        of the image without ``"_image"``.
+    image, mpp
+        Name of the image element, and µm per pixel of its full resolution.
 
     Returns
     -------
     None
-        Sets the transformations of both elements, or of the image alone, to the coordinate
-        system ``f"{section}_um"``.
+        Sets the transformations of the elements to the coordinate system ``f"{section}_um"``.
 
     Raises
     ------
     KeyError
-        If the image does not exist, or the section does not exist and other shapes lie on the
-        image.
+        If the image does not exist, or the section does not and other shapes lie on the image.
     ValueError
-        If ``mpp`` is not a positive number, or image and shapes share no coordinate system, or
-        share several that place the shapes differently on the image.
+        If ``mpp`` is not positive, or image and shapes share no coordinate system or several that
+        disagree.
 
     Examples
     --------
@@ -61,8 +53,12 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     if image not in sdata.images:
         raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
     has_shapes = section in sdata.shapes
-    if not has_shapes and not _may_get_spots(sdata, section, image):
-        raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
+    if not has_shapes and section != _keys.section_of(image):
+        # a name without shapes is misspelt if other shapes lie on the image
+        systems = get_transformation(sdata.images[image], get_all=True).keys()
+        others = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
+        if not all(systems.isdisjoint(other) for other in others):
+            raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
     _validate.positive("mpp", mpp, unit="µm per pixel")
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
@@ -76,15 +72,6 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
             set_transformation(element, to_um, to_coordinate_system=um)
         elif um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
-
-
-def _may_get_spots(sdata: SpatialData, section: str, image: str) -> bool:
-    """Whether a section without shapes is a future one, not a misspelt name."""
-    if section == _keys.section_of(image):
-        return True
-    systems = set(get_transformation(sdata.images[image], get_all=True))
-    shapes_systems = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
-    return all(systems.isdisjoint(other) for other in shapes_systems)
 
 
 def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
@@ -105,7 +92,6 @@ def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
         if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
             raise ValueError(
                 f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
-                f"differently on images[{image!r}]. Remove the wrong one with "
-                "spatialdata.transformations.remove_transformation"
+                f"differently on images[{image!r}]. Remove the wrong one (remove_transformation)"
             )
     return paths[0]

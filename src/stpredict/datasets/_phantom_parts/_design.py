@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpredict import _validate
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _DIAMETER = 0.55  # of the pitch, as on Visium: 55 µm spots, 100 µm apart
 _CELL_UM = 8.0
@@ -23,7 +21,7 @@ class Design:
 
     size_px: int | tuple[int, int]
     mpp: float
-    layout: str
+    spots: str
     pitch_um: float
     tile_um: float
     counts_per_spot: float
@@ -34,29 +32,24 @@ class Design:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check every option."""
         if isinstance(self.size_px, tuple) and len(self.size_px) != 2:
             raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
         for side in self.shape:
-            check_integer("size_px", side, at_least=1)
-        _validate.one_of("spots", self.layout, ["hexagonal", "square", "cells"])
+            _validate.whole_number("size_px", side)
+        _validate.one_of("spots", self.spots, ["hexagonal", "square", "cells"])
         for name in ("off_tissue", "seed"):
-            check_integer(name, getattr(self, name), at_least=0)
+            _validate.whole_number(name, getattr(self, name), at_least=0)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
             _validate.positive(name, getattr(self, name))
         if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
             raise ValueError(f"stain_variation must be 0 or more: {self.stain_variation!r}")
         if self.pitch_px < _MIN_PITCH_PX:
-            raise ValueError(
-                f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}. "
-                f"At least {_MIN_PITCH_PX} px are needed"
-            )
+            pitch = f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}"
+            raise ValueError(f"{pitch}. At least {_MIN_PITCH_PX} px are needed")
         shift = np.asarray(self.misalignment_um, dtype=float)
         if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
-            raise ValueError(
-                "misalignment_um must be two finite numbers (x, y) and misalignment_deg one: "
-                f"{self.misalignment_um!r}, {self.misalignment_deg!r}"
-            )
+            values = f"{self.misalignment_um}, {self.misalignment_deg}"
+            raise ValueError(f"misalignment_um must be two finite numbers, the angle one: {values}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +64,7 @@ class Design:
     @property
     def diameter_um(self) -> float:
         """Diameter of a spot or cell in µm."""
-        return _CELL_UM if self.layout == "cells" else _DIAMETER * self.pitch_um
+        return _CELL_UM if self.spots == "cells" else _DIAMETER * self.pitch_um
 
     @property
     def misalignment(self) -> NDArray[np.float64]:
@@ -86,22 +79,5 @@ class Design:
 
     def parameters(self) -> dict[str, Any]:
         """Options in types that a table's ``uns`` can store."""
-        return {
-            "size_px": np.array(self.shape),
-            "mpp": float(self.mpp),
-            "spots": self.layout,
-            "pitch_um": float(self.pitch_um),
-            "tile_um": float(self.tile_um),
-            "counts_per_spot": float(self.counts_per_spot),
-            "stain_variation": float(self.stain_variation),
-            "off_tissue": int(self.off_tissue),
-            "misalignment_um": np.array(self.misalignment_um, dtype=float),
-            "misalignment_deg": float(self.misalignment_deg),
-            "seed": int(self.seed),
-        }
-
-
-def check_integer(name: str, value: object, *, at_least: int) -> None:
-    """Require an integer of at least a number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}: {value!r}")
+        shift = np.array(self.misalignment_um, dtype=float)
+        return {**vars(self), "size_px": np.array(self.shape), "misalignment_um": shift}

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from stpredict.datasets._phantom_parts._maps import (
-    DARKNESS,
-    FIBRES,
-    ROUNDNESS,
-    draw_maps,
-    nearest,
-    upsample,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stpredict.datasets._phantom_parts._maps import TissueMaps
-
-    FloatArray = NDArray[np.float32]
+from stpredict.datasets._phantom_parts import _maps
+from stpredict.datasets._phantom_parts._design import Design
+from stpredict.datasets._phantom_parts._maps import Doubles, FloatArray, Shape, TissueMaps
 
 # Absorption of red, green and blue by the two dyes: Ruifrok & Johnston, Anal. Quant. Cytol.
 # Histol. 23:291 (2001). Their eosin, (0.07, 0.99, 0.11), looks magenta; it is changed to the
@@ -41,28 +30,21 @@ class DrawnTissue:
     eosin: FloatArray  # (y, x): eosin concentration
     mask: FloatArray  # (y, x): 1 on tissue, 0 on glass, smooth in between
     region: NDArray[np.int8]  # (y, x): index into `REGIONS`, also defined on glass
-    nuclei: NDArray[np.float64]  # (n, 2): x, y of the nuclei in pixels
+    nuclei: Doubles  # (n, 2): x, y of the nuclei in pixels
     radii_um: FloatArray  # (n,): geometric mean of a nucleus' half axes
 
 
 def draw_tissue(
-    rng: np.random.Generator,
-    stain_rng: np.random.Generator,
-    *,
-    shape: tuple[int, int],
-    mpp: float,
-    grain_um: float,
-    stain_variation: float,
+    rng: Generator,
+    stain_rng: Generator,  # separate, so that a tissue can be stained differently
+    design: Design,
 ) -> DrawnTissue:
-    """Draw one section, with patches of the size ``grain_um`` inside its regions.
-
-    The tissue and its staining have separate random generators, so that the same tissue can be
-    stained differently.
-    """
-    maps = draw_maps(rng, shape, grain_um / mpp)
+    """Draw one section, with patches of the size of the pitch inside its regions."""
+    shape, mpp = design.shape, design.mpp
+    maps = _maps.draw_maps(rng, shape, design.pitch_px)
     nuclei, radii_um = _place_nuclei(rng, maps, shape, mpp)
     nuclear = _stamp(rng, maps, nuclei, radii_um / mpp, shape)
-    mask = np.clip(upsample(maps.outline, shape, maps.step) / 3.0 + 0.5, 0.0, 1.0)
+    mask = np.clip(_maps.upsample(maps.outline, shape, maps.step) / 3.0 + 0.5, 0.0, 1.0)
     grainy = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.2, truncate=2.0)
 
     eosin = _eosin_texture(maps, shape, mpp)
@@ -72,14 +54,15 @@ def draw_tissue(
     haematoxylin = nuclear * (1.0 + 0.45 * grainy)  # chromatin is not smooth
     haematoxylin += mask * (0.05 + 0.22 * _halo(nuclear, shape, 2.5 / mpp))
 
-    image = _beer_lambert(stain_rng, haematoxylin, eosin, stain_variation)
-    region = nearest(maps.region, shape, maps.step)
+    image = _beer_lambert(stain_rng, haematoxylin, eosin, design.stain_variation)
+    rows, columns = (np.rint(np.arange(side) / maps.step).astype(np.intp) for side in shape)
+    region = maps.region[np.ix_(rows, columns)]
     return DrawnTissue(image, eosin, mask, region, nuclei, radii_um)
 
 
 def _place_nuclei(
-    rng: np.random.Generator, maps: TissueMaps, shape: tuple[int, int], mpp: float
-) -> tuple[NDArray[np.float64], FloatArray]:
+    rng: Generator, maps: TissueMaps, shape: Shape, mpp: float
+) -> tuple[Doubles, FloatArray]:
     """Thin a Poisson process by the density map, then remove overlapping nuclei."""
     height, width = shape
     highest = float(maps.density.max())
@@ -101,20 +84,18 @@ def _place_nuclei(
 
 
 def _stamp(
-    rng: np.random.Generator,
-    maps: TissueMaps,
-    xy: NDArray[np.float64],
-    radii_px: FloatArray,
-    shape: tuple[int, int],
+    rng: Generator, maps: TissueMaps, xy: Doubles, radii_px: FloatArray, shape: Shape
 ) -> FloatArray:
     """Haematoxylin of all nuclei: ellipses with soft edges, slightly darker at the rim."""
     kind = maps.at("region", xy).astype(np.intp)
     n = len(xy)
-    roundness = (ROUNDNESS[kind] * rng.uniform(0.8, 1.1, n)).clip(0.3, 1.0)
+    roundness = (_maps.ROUNDNESS[kind] * rng.uniform(0.8, 1.1, n)).clip(0.3, 1.0)
     long, short = radii_px / np.sqrt(roundness), radii_px * np.sqrt(roundness)
     # nuclei are aligned with the fibres, which run from upper left to lower right
-    angle = rng.normal(0, 0.35, n) + np.where(FIBRES[kind] > 0.3, np.pi / 4, rng.uniform(0, 7, n))
-    darkness = DARKNESS[kind] * np.exp(rng.normal(0, 0.10, n))
+    angle = rng.normal(0, 0.35, n) + np.where(
+        _maps.FIBRES[kind] > 0.3, np.pi / 4, rng.uniform(0, 7, n)
+    )
+    darkness = _maps.DARKNESS[kind] * np.exp(rng.normal(0, 0.10, n))
     values = np.stack([long, short, np.cos(angle), np.sin(angle), darkness], axis=1)
     values = values.astype(np.float32)
 
@@ -128,7 +109,7 @@ def _stamp(
     return canvas[pad:-pad, pad:-pad]
 
 
-def _stamp_batch(canvas: FloatArray, xy: NDArray[np.float64], values: FloatArray) -> None:
+def _stamp_batch(canvas: FloatArray, xy: Doubles, values: FloatArray) -> None:
     long, short, cos, sin, darkness = (column[:, None, None] for column in values.T)
     half = int(np.ceil(long.max())) + 1
     reach = np.arange(-half, half + 1)
@@ -146,31 +127,31 @@ def _stamp_batch(canvas: FloatArray, xy: NDArray[np.float64], values: FloatArray
     np.maximum.at(canvas.reshape(-1), index[visible], stamp[visible])
 
 
-def _eosin_texture(maps: TissueMaps, shape: tuple[int, int], mpp: float) -> FloatArray:
+def _eosin_texture(maps: TissueMaps, shape: Shape, mpp: float) -> FloatArray:
     """Eosin concentration, with wavy stripes of about 8 µm where the tissue is fibrous."""
     step = maps.step
     y = (np.arange(shape[0], dtype=np.float32) * mpp)[:, None]
     x = (np.arange(shape[1], dtype=np.float32) * mpp)[None, :]
-    phase = upsample(maps.bend, shape, step)
+    phase = _maps.upsample(maps.bend, shape, step)
     phase += np.float32(2 * np.pi / 8 * np.sqrt(0.5)) * (y - x)
     stripes = np.sin(phase, out=phase)
-    stripes *= upsample(maps.fibres, shape, step)
+    stripes *= _maps.upsample(maps.fibres, shape, step)
     stripes += 1.0
-    stripes *= upsample(maps.eosin, shape, step)
+    stripes *= _maps.upsample(maps.eosin, shape, step)
     return stripes
 
 
-def _halo(nuclear: FloatArray, shape: tuple[int, int], sigma: float) -> FloatArray:
+def _halo(nuclear: FloatArray, shape: Shape, sigma: float) -> FloatArray:
     """Blurred nuclei: cytoplasm is slightly basophilic where nuclei are dense."""
     step = max(1, int(sigma))
     coarse = np.zeros((shape[0] // step + 2, shape[1] // step + 2), dtype=np.float32)
     sampled = nuclear[::step, ::step]
     coarse[: sampled.shape[0], : sampled.shape[1]] = sampled
-    return upsample(gaussian_filter(coarse, 1.5), shape, step)
+    return _maps.upsample(gaussian_filter(coarse, 1.5), shape, step)
 
 
 def _beer_lambert(
-    rng: np.random.Generator, haematoxylin: FloatArray, eosin: FloatArray, variation: float
+    rng: Generator, haematoxylin: FloatArray, eosin: FloatArray, variation: float
 ) -> NDArray[np.uint8]:
     """Light transmitted by both dyes (Beer-Lambert), with camera noise, uint8 ``(3, y, x)``."""
     dyes = np.stack([HAEMATOXYLIN, EOSIN])

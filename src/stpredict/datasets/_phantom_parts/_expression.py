@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
+from numpy.typing import NDArray
 
-from stpredict.datasets._phantom_parts._morphology import MORPHOLOGY
+from stpredict.datasets._phantom_parts._spots import MORPHOLOGY
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 PLANTED = ("morphology", "neighborhood", "null")
 
@@ -38,10 +36,10 @@ class GeneProgram:
         """Columns of the table's ``var``."""
         columns = {"planted": pd.Categorical(self.planted, PLANTED), "share": self.share}
         weights = {f"weight_{n}": w for n, w in zip(MORPHOLOGY, self.weights.T, strict=True)}
-        return pd.DataFrame({**columns, **weights})
+        return pd.DataFrame({**columns, **weights}, index=self.genes)
 
 
-def gene_program(rng: np.random.Generator, n_genes: dict[str, int]) -> GeneProgram:
+def gene_program(rng: Generator, n_genes: dict[str, int]) -> GeneProgram:
     """Draw weights and mean expression for ``n_genes`` of each kind of `PLANTED`."""
     planted = np.repeat(list(n_genes), list(n_genes.values()))
     weights = rng.normal(0, 1, (len(planted), len(MORPHOLOGY)))
@@ -54,38 +52,28 @@ def gene_program(rng: np.random.Generator, n_genes: dict[str, int]) -> GeneProgr
 
 
 def expected_shares(
-    rng: np.random.Generator, program: GeneProgram, morphology: FloatArray, neighborhood: FloatArray
+    rng: Generator,
+    program: GeneProgram,
+    sources: dict[str, FloatArray],  # (n, 3) by kind of gene, what the log expectation depends on
 ) -> FloatArray:
-    """Share of each gene in each spot's RNA, ``(n, n_genes)``, rows sum to 1.
-
-    Each kind of gene has the same share of the total in every spot, so that normalising a spot to
-    its total leaks nothing from one kind to another. Null genes vary as much as the others, but at
-    random.
-    """
-    log = rng.normal(0, _EFFECT, (len(morphology), len(program.genes)))
+    """Share of each gene in each spot's RNA, ``(n, n_genes)``, rows sum to 1."""
+    log = rng.normal(0, _EFFECT, (len(sources["morphology"]), len(program.genes)))
     shares = np.empty_like(log)
     for kind in PLANTED:
         genes = program.planted == kind
-        if kind != "null":
-            source = morphology if kind == "morphology" else neighborhood
-            log[:, genes] = source @ program.weights[genes].T
+        if kind in sources:  # null genes vary as much as the others, but at random
+            log[:, genes] = sources[kind] @ program.weights[genes].T
         raw = program.share[genes] * np.exp(log[:, genes])
+        # each kind has the same share of every spot: normalisation leaks nothing between kinds
         part = program.share[genes].sum()
         shares[:, genes] = raw * (part / raw.sum(axis=1, keepdims=True)) if genes.any() else raw
     return shares
 
 
-def sample_counts(
-    rng: np.random.Generator, shares: FloatArray, counts_per_spot: float
-) -> NDArray[np.int64]:
+def sample_counts(rng: Generator, shares: FloatArray, depth: float) -> NDArray[np.int64]:
     """Negative-binomial counts around ``shares``, with a random total per spot."""
     n = len(shares)
-    total = counts_per_spot * np.exp(rng.normal(-(_LIBRARY_SD**2) / 2, _LIBRARY_SD, n))
+    total = depth * np.exp(rng.normal(-(_LIBRARY_SD**2) / 2, _LIBRARY_SD, n))
     # a Poisson variable with a gamma-distributed rate is negative binomial
     rate = shares * total[:, None] * rng.gamma(1 / _DISPERSION, _DISPERSION, shares.shape)
     return rng.poisson(rate)
-
-
-def log1p_cp10k(shares: FloatArray) -> NDArray[np.float32]:
-    """Planted expectation in the unit of ``layers["log1p"]``."""
-    return np.log1p(1e4 * shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Shape = tuple[int, int]
 
 #: Kinds of tissue; the arrays below have one value for each.
 REGIONS = ("tumour", "stroma", "immune", "epithelium")
@@ -41,20 +42,20 @@ class TissueMaps:
     fibres: FloatArray
     bend: FloatArray  # phase of the fibres, which makes them wavy
 
-    def at(self, name: str, xy: NDArray[np.float64]) -> Any:
+    def at(self, name: str, xy: Doubles) -> Any:
         """Nearest value of a map at pixel positions x, y."""
         values = getattr(self, name)
         column, row = np.rint(xy / self.step).astype(np.intp).T
         return values[row.clip(0, values.shape[0] - 1), column.clip(0, values.shape[1] - 1)]
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> FloatArray:
+def _smooth_noise(rng: Generator, shape: Shape, sigma: float) -> FloatArray:
     """Gaussian random field of mean 0 and standard deviation 1."""
     noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
     return (noise - noise.mean()) / max(float(noise.std()), 1e-6)
 
 
-def draw_maps(rng: np.random.Generator, shape: tuple[int, int], grain_px: float) -> TissueMaps:
+def draw_maps(rng: Generator, shape: Shape, grain_px: float) -> TissueMaps:
     """Draw the tissue of a section: outline, regions, and patches of `grain_px` inside them."""
     height, width = shape
     step = int(np.clip(grain_px / 8, 1, 16))
@@ -85,9 +86,7 @@ def draw_maps(rng: np.random.Generator, shape: tuple[int, int], grain_px: float)
     )
 
 
-def _outline(
-    rng: np.random.Generator, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _outline(rng: Generator, x: Doubles, y: Doubles) -> Doubles:
     """Distance to a lobed outline between an ellipse and a rectangle, positive inside."""
     angle = np.arctan2(y, x)
     radius = np.full(angle.shape, 0.88)
@@ -99,9 +98,7 @@ def _outline(
     return radius - (np.abs(x) ** 2.6 + np.abs(y) ** 2.6) ** (1 / 2.6)
 
 
-def _regions(
-    rng: np.random.Generator, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.int8]:
+def _regions(rng: Generator, x: Doubles, y: Doubles) -> NDArray[np.int8]:
     """Voronoi cells with wavy borders; each kind of tissue occurs."""
     shape = (y.shape[0], x.shape[1])
     kinds = np.concatenate([rng.permutation(len(REGIONS)), rng.integers(0, len(REGIONS), 5)])
@@ -111,7 +108,7 @@ def _regions(
     return kinds[cKDTree(seeds).query(points)[1]].astype(np.int8)
 
 
-def upsample(values: FloatArray, shape: tuple[int, int], step: int) -> FloatArray:
+def upsample(values: FloatArray, shape: Shape, step: int) -> FloatArray:
     """Linear interpolation of a coarse map, whose node ``i`` lies at pixel ``i * step``."""
     for axis in range(2):
         position = np.arange(shape[axis], dtype=np.float32) / np.float32(step)
@@ -122,15 +119,7 @@ def upsample(values: FloatArray, shape: tuple[int, int], step: int) -> FloatArra
     return values
 
 
-def nearest(values: NDArray[np.int8], shape: tuple[int, int], step: int) -> NDArray[np.int8]:
-    """Nearest value of a coarse map at every pixel."""
-    rows, columns = (np.rint(np.arange(side) / step).astype(np.intp) for side in shape)
-    return values[np.ix_(rows, columns)]
-
-
-def tile_means(
-    values: NDArray[np.floating], xy: NDArray[np.float64], tile_px: float
-) -> NDArray[np.float64]:
+def tile_means(values: NDArray[np.floating], xy: Doubles, tile_px: float) -> Doubles:
     """Mean of a map of pixels over the square tile around each position, cut at the border."""
     height, width = values.shape
     # a summed-area table: any tile is four look-ups

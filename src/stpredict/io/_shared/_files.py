@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stpredict import _validate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from stpredict._validate import listing
 
 
 def require_folder(folder: str | Path) -> Path:
@@ -20,18 +17,18 @@ def require_folder(folder: str | Path) -> Path:
 
 
 def require_file(file: str | Path, *, hint: str = "") -> Path:
-    """Require an existing file; the hint says what to do without it."""
+    """Require an existing file."""
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}" + (f". {hint}" if hint else ""))
     return path
 
 
-def require_entries(source: object, entries: Iterable[str], required: Iterable[str]) -> None:
+def require_entries(
+    source: object, entries: Iterable[str], required: Iterable[str], *, error: type = ValueError
+) -> None:
     """Require columns of a table, or keys of a dictionary, that was read from a source."""
     entries = list(entries)
     missing = [name for name in required if name not in entries]
     if missing:
-        raise ValueError(
-            f"{source} has no {_validate.listing(missing)}; it has {_validate.listing(entries)}"
-        )
+        raise error(f"{source} has no {listing(missing)}; it has {listing(entries)}")

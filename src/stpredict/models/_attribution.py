@@ -33,23 +33,14 @@ _ROUNDING = 1e-5
 
 
 class Attributed(NamedTuple):
-    """Contributions to the predictions of one gene, in the units of the prediction.
+    """Contributions to the predictions of one gene, in the units of the prediction."""
 
-    Attributes
-    ----------
-    rows
-        (n,) int, rows of the table.
-    shares
-        For embeddings, contributions of the spot's own tile (n,), its sub-tiles (n, s) and its
-        neighbours (n, k), as far as the network reads them; for tiles, of their pixels (n, h, w).
-    predicted, baseline
-        (n,) predictions from the inputs, and from the baseline.
-    """
-
-    rows: NDArray[np.intp]
+    rows: NDArray[np.intp]  # (n,) rows of the table
+    # embeddings: of the spot's own tile (n,), its sub-tiles (n, s) and its neighbours (n, k), as
+    # far as the network reads them; tiles: of their pixels (n, h, w)
     shares: tuple[NDArray[np.float32], ...]
-    predicted: NDArray[np.float32]
-    baseline: NDArray[np.float32]
+    predicted: NDArray[np.float32]  # (n,) from the inputs
+    baseline: NDArray[np.float32]  # (n,) from the baseline
 
     @property
     def total(self) -> NDArray[np.float32]:
@@ -62,9 +53,8 @@ def require_captum() -> None:
     try:
         import captum.attr  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            'stp.tl.attribute needs captum: pip install "stpredict[explain]"'
-        ) from error
+        message = 'stp.tl.attribute needs captum: pip install "stpredict[explain]"'
+        raise ImportError(message) from error
 
 
 def check(model: Model, gene: str) -> int:
@@ -80,9 +70,8 @@ def check(model: Model, gene: str) -> int:
             f"predictions of {model.method!r} have no gradient, those of {differentiable} have one"
         )
     if gene not in model.genes:
-        raise KeyError(
-            f"the model does not predict {gene!r}; genes: {_validate.listing(model.genes)}"
-        )
+        genes = _validate.listing(model.genes)
+        raise KeyError(f"the model does not predict {gene!r}; genes: {genes}")
     index = model.genes.index(gene)
     if model.targets.constant[index]:
         raise ValueError(
@@ -103,8 +92,7 @@ def of_embeddings(
 ) -> Iterator[Attributed]:
     """Attribute a gene to the context of some spots, in batches.
 
-    The path starts at the mean training embedding, which is 0 after scaling, for the tile, all
-    sub-tiles and all neighbours at once.
+    The path starts at the mean training embedding, which is 0 after scaling.
     """
     torch_device = _runtime.resolve_device(device)
     network = _frozen(model, torch_device)
@@ -171,10 +159,10 @@ def of_tiles(
 
 
 def largest_gap(parts: list[Attributed], *, spread: float) -> float:
-    """Largest difference between the sum of the contributions and prediction minus baseline.
+    """Largest relative difference between the sum of contributions and prediction minus baseline.
 
-    It is relative to prediction minus baseline, or to the spread of the gene's predictions where
-    that is larger: predictions close to the baseline would otherwise have very large gaps.
+    It is relative to the spread of predictions where that is larger: spots close to the baseline
+    would otherwise have very large gaps.
     """
     predicted, baseline, total = (
         np.concatenate([getattr(part, name) for part in parts]).astype(np.float64)

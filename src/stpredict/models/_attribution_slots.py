@@ -17,16 +17,10 @@ def pixel_slot(parts: list[Attributed], n_obs: int) -> sp.csr_matrix:
     """Attributions to the pixels of some rows, (n_obs, h × w)."""
     rows = np.concatenate([part.rows for part in parts])
     values = np.concatenate([part.shares[0].reshape(len(part.rows), -1) for part in parts])
-    n, n_pixels = values.shape
-    n_stored = np.zeros(n_obs, dtype=np.int64)
-    n_stored[rows] = n_pixels
+    n_pixels = values.shape[1]
+    pixels = np.tile(np.arange(n_pixels), len(rows))
     return sp.csr_matrix(
-        (
-            values[np.argsort(rows)].ravel(),
-            np.tile(np.arange(n_pixels), n),
-            np.concatenate([[0], np.cumsum(n_stored)]),
-        ),
-        shape=(n_obs, n_pixels),
+        (values.ravel(), (np.repeat(rows, n_pixels), pixels)), shape=(n_obs, n_pixels)
     )
 
 

@@ -35,10 +35,10 @@ _SCORES = (
 def summary(model: ModelState) -> str:
     """Describe a model in about ten lines."""
     lines = [f"Model {_title(model)}"]
-    facts = [*_outputs(model), *_inputs(model), *_training(model.training), *_uncertainty(model)]
-    for label, text in facts:
+    for label, text in (fact for facts in _chapters(model).values() for fact in facts):
         line = f"  {label}: {text}"
-        lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
+        if label not in ("seed", "versions"):
+            lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
     if model.calibration is None:
         lines.append("  calibration: none")
     return "\n".join(lines)
@@ -46,7 +46,8 @@ def summary(model: ModelState) -> str:
 
 def card(model: ModelState) -> str:
     """Describe a model in Markdown: its predictions, its inputs, and its training."""
-    parts = [f"# {_title(model)}", f"Made with stpredict {_version(model)}.", _USAGE]
+    version = model.training.versions.get("stpredict", "")
+    parts = [f"# {_title(model)}", f"Made with stpredict {version}.", _USAGE]
     for title, facts in _chapters(model).items():
         parts += [f"## {title}", "\n".join(f"- {label}: {text}" for label, text in facts)]
     return "\n\n".join([*parts, _SCORES, "## Paper", METHODS[model.method].paper]) + "\n"
@@ -67,27 +68,16 @@ def _title(model: ModelState) -> str:
     return f"{model.method}: {len(model.genes)} genes from H&E"
 
 
-def _version(model: ModelState) -> str:
-    return model.training.versions.get("stpredict", "")
-
-
 def _chapters(model: ModelState) -> dict[str, list[Fact]]:
     training = model.training
+    versions = ", ".join(f"{name} {each}" for name, each in training.versions.items())
     chapters = {
-        "Predictions": _outputs(model),
+        "Predictions": [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)],
         "Inputs": _inputs(model),
-        "Training": [
-            *_training(training),
-            ("seed", str(training.seed)),
-            ("versions", ", ".join(f"{name} {each}" for name, each in training.versions.items())),
-        ],
+        "Training": [*_training(training), ("seed", str(training.seed)), ("versions", versions)],
         "Uncertainty": _uncertainty(model),
     }
     return {title: facts for title, facts in chapters.items() if facts}
-
-
-def _outputs(model: ModelState) -> list[Fact]:
-    return [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)]
 
 
 def _inputs(model: ModelState) -> list[Fact]:
@@ -105,10 +95,9 @@ def _inputs(model: ModelState) -> list[Fact]:
     # a published release does not report its tiles
     if embed is None or embed.tile_um is None:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
-    n = embed.n_subtiles
     return [
         ("encoder", str(embed.encoder)),
-        ("tiles", f"{embed.tile_um:g} µm, {n} × {n} sub-tiles"),
+        ("tiles", f"{embed.tile_um:g} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"),
         ("stain", _stain(recipe.stain)),
         context,
     ]
@@ -142,29 +131,21 @@ def _uncertainty(model: ModelState) -> list[Fact]:
     calibration = model.calibration
     if calibration is None:
         return []
-    coverage = ", ".join(
-        f"{group} {_percent(share)}" for group, share in calibration.coverage_of_groups.items()
-    )
+    coverage = calibration.coverage_of_groups.items()
     reliable = f"{int(calibration.reliable.sum())} of {len(model.genes)}"
+    nulls = "better than the training mean and the spatial null on left-out groups"
     return [
-        ("intervals", f"{_percent(calibration.level)} of measured values"),
-        ("coverage on left-out groups", coverage),
-        (
-            "reliable genes",
-            f"{reliable}, better than the training mean and the spatial null on left-out groups",
-        ),
+        ("intervals", f"{100 * calibration.level:.0f} % of measured values"),
+        ("coverage on left-out groups", ", ".join(f"{k} {100 * v:.0f} %" for k, v in coverage)),
+        ("reliable genes", f"{reliable}, {nulls}"),
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _rule(step: NeighborsStep | None) -> str:
     if step is None:
         return "none"
-    rule = step.to_plain()
-    return ", ".join(f"{name} {value}" for name, value in rule.items()) or "not reported"
+    # published releases have a graph, but do not report its rule
+    return ", ".join(f"{k} {v}" for k, v in step.to_plain().items()) or "not reported"
 
 
 def _stain(reference: ReferenceStain | None) -> str:

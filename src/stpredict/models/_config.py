@@ -21,23 +21,13 @@ if TYPE_CHECKING:
 FORMAT = "stpredict model"
 #: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model.
 VERSION, OLDEST = 4, 2
+#: Fields that a model and its configuration share.
+SHARED = ("method", "context", "units", "genes", "hyperparameters", "recipe", "training")
 
 
 @dataclass(frozen=True)
 class Config(Record):
-    """Everything about a model that is not an array.
-
-    Attributes
-    ----------
-    format, format_version, stpredict_version
-        What kind of file this is, and what wrote it.
-    method, context, units, genes, hyperparameters, recipe, training
-        Fields of the model.
-    bases
-        Names of a stack's bases, in order; the n-th is saved in the folder ``base_<n>``.
-    targets, calibration
-        Configuration of the targets, and of the calibration of a calibrated model.
-    """
+    """Everything about a model that is not an array."""
 
     format: str
     format_version: int
@@ -46,7 +36,7 @@ class Config(Record):
     context: str
     units: str
     genes: Annotated[tuple[str, ...], Field(min_length=1)]
-    bases: tuple[str, ...]
+    bases: tuple[str, ...]  # names of a stack's bases; the n-th is saved in the folder base_<n>
     targets: dict[str, Any]
     hyperparameters: Hyperparameters
     recipe: Recipe
@@ -62,21 +52,16 @@ class Config(Record):
             format=FORMAT,
             format_version=VERSION,
             stpredict_version=__version__,
-            method=model.method,
-            context=model.context,
-            units=model.units,
-            genes=model.genes,
             bases=tuple(model.bases),
             targets=model.targets.state()[0],
-            hyperparameters=model.hyperparameters,
-            recipe=model.recipe,
-            training=model.training,
-            calibration=None if model.calibration is None else model.calibration.state()[0],
+            calibration=model.calibration and model.calibration.state()[0],
+            **{name: getattr(model, name) for name in SHARED},
         )
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration in types that JSON can hold; fields that are None are left out."""
-        return {**asdict(self, dict_factory=_without_none), "recipe": self.recipe.to_plain()}
+        plain = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+        return {**plain, "recipe": self.recipe.to_plain()}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Config:
@@ -91,7 +76,7 @@ class Config(Record):
         if isinstance(values.get("recipe"), dict):
             typed["recipe"] = Recipe.from_plain(values["recipe"])
         config: Config = parse(cls, typed)
-        _check_recipe(config)
+        _check_recipe(config, method)
         return config
 
 
@@ -105,16 +90,11 @@ def _with_network(values: dict[str, Any], method: Method) -> dict[str, Any]:
     return {**values, "network": parse(method.options, values["network"])}
 
 
-def _check_recipe(config: Config) -> None:
+def _check_recipe(config: Config, method: Method) -> None:
     """Require the steps that a method cannot do without."""
-    method = METHODS[config.method]
     steps = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}[method.inputs]
     if method.contexts[config.context][1]:
         steps.append("neighbors")
     missing = [step for step in steps if getattr(config.recipe, step) is None]
     if missing:
         raise ValueError(f"the recipe lacks {', '.join(missing)}")
-
-
-def _without_none(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if value is not None}

@@ -28,10 +28,7 @@ def fit_linear(
     *,
     seed: int,
 ) -> RidgeOptions:
-    """Fill a linear network by ridge regression; returns the options with the alpha used.
-
-    The solution does not depend on the seed.
-    """
+    """Fill a linear network by ridge regression; returns the options with the alpha used."""
     n_components = options.n_components
     if n_components is not None:
         _check_components(n_components, features, groups, tuned=options.alpha == "tuned")

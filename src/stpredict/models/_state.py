@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ModelState:
-    """Fields of a fitted model; `Model` documents them, and adds prediction and saving.
-
-    The card and the files of a saved model are written from this class, so that they need not
-    import `Model`.
-    """
+    """Fields of a fitted model, from which its card and files are written; see `Model`."""
 
     method: str
     network: nn.Module
@@ -42,6 +38,7 @@ class ModelState:
     bases: dict[str, Self] = field(default_factory=dict)
     calibration: Calibration | None = None
 
+    # methods are looked up by name, as only the name is saved
     @property
     def uses_subtiles(self) -> bool:
         """Whether the network takes sub-tiles."""

@@ -24,26 +24,14 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over rows. Sums without some rows are the difference of two sums.
+    """Sums over rows. Sums without some rows are the difference of two sums."""
 
-    Attributes
-    ----------
-    n
-        Number of rows.
-    x, y
-        Sums of features (n_features,) and targets (n_targets,).
-    xx, xy
-        Sums of products, (n_features, n_features) and (n_features, n_targets).
-    yy
-        Sum of all squared targets.
-    """
-
-    n: int
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    xx: NDArray[np.float64]
-    xy: NDArray[np.float64]
-    yy: float
+    n: int  # rows
+    x: NDArray[np.float64]  # (n_features,) sums of features
+    y: NDArray[np.float64]  # (n_targets,) sums of targets
+    xx: NDArray[np.float64]  # (n_features, n_features) sums of products
+    xy: NDArray[np.float64]  # (n_features, n_targets) sums of products
+    yy: float  # sum of all squared targets
 
     def __sub__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, name) - getattr(other, name) for name in vars(self)))
@@ -53,10 +41,8 @@ class Sums:
         x, y = self.x / self.n, self.y / self.n
         # in the basis of the eigenvectors, the principal components, ridge is a division
         variances, components = np.linalg.eigh(self.xx - self.n * np.outer(x, x))
-        variances, components = (
-            variances[::-1][:n_components],
-            components[:, ::-1][:, :n_components],
-        )
+        variances = variances[::-1][:n_components]
+        components = components[:, ::-1][:, :n_components]
         covariances = components.T @ (self.xy - self.n * np.outer(x, y))
         for alpha in alphas:
             # rounding can make a variance of 0 negative
@@ -74,22 +60,13 @@ class Sums:
 
 @dataclass(frozen=True)
 class Rows:
-    """Features and targets, centred and converted to float64 block by block.
+    """Features and targets, centred and converted to float64 block by block."""
 
-    Attributes
-    ----------
-    features, targets
-        (n, n_features) and (n, n_targets).
-    means
-        Means of both.
-    basis
-        (n, n_features) basis of the centred features if there are fewer rows than features, so
-        that sums are taken in fewer dimensions; else None.
-    """
-
-    features: NDArray[np.floating]
-    targets: NDArray[np.floating]
-    means: tuple[NDArray[np.float64], NDArray[np.float64]]
+    features: NDArray[np.floating]  # (n, n_features)
+    targets: NDArray[np.floating]  # (n, n_targets)
+    means: tuple[NDArray[np.float64], NDArray[np.float64]]  # of features and targets
+    # (n, n_features) basis of the centred features if they are more than the rows, so that sums
+    # are taken in fewer dimensions
     basis: NDArray[np.float64] | None
 
     @classmethod
@@ -152,19 +129,13 @@ def tune_ridge(
     """Tune ridge's alpha by leaving out one group at a time, then fit all rows.
 
     Returns coefficients (n_targets, n_features), intercept (n_targets,) and the alpha with the
-    lowest mean squared error, averaged over the groups. Principal components are refitted on the
-    rows of each split. The result equals that of scikit-learn's ``GridSearchCV``, which would fit
-    13 times as often and copy the rows each time.
-
-    Raises
-    ------
-    ValueError
-        If all rows belong to one group.
+    lowest mean squared error, averaged over the groups. Principal components are refitted in each
+    split. The result equals scikit-learn's ``GridSearchCV``, which would fit 13 times as often.
     """
     names = np.unique(groups)
     if len(names) < 2:
         raise ValueError(
-            f"alpha is tuned by leaving out one group at a time, but all rows belong to "
+            "alpha is tuned by leaving out one group at a time, but all rows belong to "
             f"{str(names[0])!r}: give alpha a number"
         )
     rows = Rows.of(features, targets)

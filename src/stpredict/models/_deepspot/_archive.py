@@ -18,14 +18,13 @@ _PICKLE = "/data.pkl"
 
 #: Errors that zipfile raises for damaged archives.
 _DAMAGE = (
-    zipfile.BadZipFile,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
+    *(zipfile.BadZipFile, struct.error, EOFError),
+    *(OSError, OverflowError, RuntimeError, ValueError),
+)
+
+_NO_ZIP = (
+    "it is not a zip archive, the format of torch.save since torch 1.6. If you trust the file, you "
+    "can convert it where DeepSpot is installed: load it there and torch.save it again"
 )
 
 #: Types of storages, by their names in torch.
@@ -44,20 +43,10 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 class Archive:
-    """A file written by `torch.save`, opened without torch.
+    """A file written by `torch.save`, opened without torch; ValueError if it is not one.
 
     torch stores records uncompressed, so compressed, repeated and overlapping records are refused.
     The memory that a file takes is therefore bounded by its size.
-
-    Parameters
-    ----------
-    path
-        Path of the file.
-
-    Raises
-    ------
-    ValueError
-        If it is not such an archive, is damaged, or claims more bytes than it has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +54,10 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(path)
         except _DAMAGE as error:
-            raise ValueError(_not_a_zip(path, error)) from error
+            with path.open("rb") as file:
+                is_zip = file.read(2) == b"PK"
+            damaged = f"it is a damaged or truncated zip archive ({error})"
+            raise ValueError(damaged if is_zip else _NO_ZIP) from error
         try:
             self._root = self._check(path.stat().st_size)
         except BaseException:
@@ -105,8 +97,7 @@ class Archive:
         folders = [name.removesuffix(_PICKLE) for name in names if name.endswith(_PICKLE)]
         if len(folders) != 1 or "/" in folders[0]:
             raise ValueError(
-                f"it is a zip archive, but not of torch.save: {len(folders)} records are named "
-                f"<name>{_PICKLE}"
+                f"it is a zip archive not of torch.save: {len(folders)} records are <name>{_PICKLE}"
             )
         mark = f"{folders[0]}/byteorder"
         byte_order = self._read(mark) if mark in names else b""
@@ -126,17 +117,11 @@ class Archive:
         return self._read(self._root + _PICKLE)
 
     def storage(self, kind: str, key: Any, n_elements: Any) -> Tensor:
-        """Read a storage as a tensor (n_elements,).
-
-        Raises
-        ------
-        ValueError
-            If the record is missing, has another size, or was read before: as each is read at
-            most once, tensors take no more memory than the file has bytes.
-        """
+        """Read a storage as a tensor (n_elements,)."""
         name = f"{self._root}/data/{key}" if isinstance(key, str) else ""
         if name not in self._zip.NameToInfo:
             raise ValueError(f"the archive has no storage {key!r:.80}")
+        # as each is read at most once, tensors take no more memory than the file has bytes
         if name in self._read_storages:
             raise ValueError(f"storage {key!r:.80} is used by two tensors")
         self._read_storages.add(name)
@@ -156,15 +141,3 @@ class Archive:
             return self._zip.read(name)
         except _DAMAGE as error:
             raise ValueError(f"record {name!r:.80} is damaged ({error})") from error
-
-
-def _not_a_zip(path: Path, error: Exception) -> str:
-    """Message for a file that zipfile cannot open."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        return f"it is a damaged or truncated zip archive ({error})"
-    return (
-        "it is not a zip archive, the format of torch.save since torch 1.6. If you trust the file, "
-        "you can convert it where DeepSpot is installed: load it there and torch.save it again"
-    )

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stpredict.models._deepspot._inert import Foreign
+from stpredict.nn import from_published_state
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Structure of a published class."""
-
-    method: str
-    phi: str
-    context_key: str
-    contexts: tuple[str, ...]
-
-
-LAYOUTS = {
-    "DeepSpot": Layout(
-        "deepspot",
-        "phi_spot",
-        "spot_context",
-        ("spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"),
-    ),
-    "DeepCell": Layout("deepcell", "phi_cell", "cell_context", ("cell", "cell_neighbors")),
-}
 _PHI = ("Linear", "Dropout", "ReLU")
 _RHO = ("Dropout", "ReLU", "Linear", "Dropout")
 
@@ -62,16 +42,16 @@ def _layers(module: Foreign, part: str) -> dict[str, dict[str, Foreign]]:
     return members
 
 
-def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
-    """Weights by their published names."""
+def state_of(module: Foreign, phi: str) -> dict[str, Tensor]:
+    """Weights as `DeepSets` names them."""
     parts = set(_children(module, "model"))
-    if parts != {layout.phi, "rho"}:
+    if parts != {phi, "rho"}:
         raise ValueError(
             f"the {module.name.name} has the parts {', '.join(sorted(parts))[:200]}, expected "
-            f"{layout.phi}, rho: this is another version of it"
+            f"{phi}, rho: this is another version of it"
         )
     state: dict[str, Tensor] = {}
-    for part, position in ((layout.phi, "0"), ("rho", "2")):
+    for part, position in ((phi, "0"), ("rho", "2")):
         for number, layers in _layers(module, part).items():
             state_of_layer = layers[position].state.get("_parameters")
             parameters = state_of_layer if type(state_of_layer) is dict else {}
@@ -85,32 +65,28 @@ def state_of(module: Foreign, layout: Layout) -> dict[str, Tensor]:
     # the archive reads each storage once, so sharing can only come from the memo
     if len({id(value) for value in state.values()}) < len(state):
         raise ValueError(f"members of the {module.name.name} share weights")
-    return {name: value.float().contiguous() for name, value in state.items()}
+    return from_published_state({name: value.float() for name, value in state.items()})
 
 
-def sizes_of(state: Mapping[str, Tensor], layout: Layout, context: str) -> dict[str, int]:
+def sizes_of(state: Mapping[str, Tensor], context: str) -> dict[str, int]:
     """Sizes of the network, from weights that agree with each other and with the context."""
-    shapes = {
-        part: {name: tuple(t.shape) for name, t in state.items() if name.startswith(part)}
-        for part in (layout.phi, "rho")
-    }
-    for part, named in shapes.items():
-        weights = {shape for name, shape in named.items() if name.endswith("weight")}
-        biases = {shape for name, shape in named.items() if name.endswith("bias")}
-        if len(weights) != 1 or biases != {shape[:1] for shape in weights}:
-            raise ValueError(f"members of {part} have no weights, or of different shapes")
-    (n_hidden, n_features) = state[f"{layout.phi}.0.model.0.weight"].shape
-    (n_targets, n_in) = state["rho.0.model.2.weight"].shape
+    n_phi, n_hidden, n_features = state["phi.weight"].shape
+    n_rho, n_targets, n_inputs = state["rho.weight"].shape
+    biases = (n_phi, n_hidden), (n_rho, n_targets)
+    if (state["phi.bias"].shape, state["rho.bias"].shape) != biases:
+        raise ValueError("its weights and biases differ in number or width")
     # rho reads the concatenated embeddings of the tile, its sub-tiles and its neighbours
     parts = 1 + ("subspot" in context) + ("neighbors" in context)
-    if n_in != parts * n_hidden:
-        raise ValueError(f"rho has {n_in} inputs, context {context!r} gives {parts} × {n_hidden}")
+    if n_inputs != parts * n_hidden:
+        raise ValueError(
+            f"rho has {n_inputs} inputs, context {context!r} gives {parts} × {n_hidden}"
+        )
     return {
         "n_features": n_features,
         "n_targets": n_targets,
         "n_hidden": n_hidden,
-        "n_phi": len(shapes[layout.phi]) // 2,
-        "n_rho": len(shapes["rho"]) // 2,
+        "n_phi": n_phi,
+        "n_rho": n_rho,
     }
 
 

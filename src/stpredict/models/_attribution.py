@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from stpredict import _runtime, _validate
@@ -50,11 +53,8 @@ class Attributed(NamedTuple):
 
 def require_captum() -> None:
     """Raise unless captum is installed."""
-    try:
-        import captum.attr  # noqa: F401
-    except ImportError as error:
-        message = 'stp.tl.attribute needs captum: pip install "stpredict[explain]"'
-        raise ImportError(message) from error
+    if find_spec("captum") is None:
+        raise ImportError('stp.tl.attribute needs captum: pip install "stpredict[explain]"')
 
 
 def check(model: Model, gene: str) -> int:
@@ -114,12 +114,11 @@ def of_embeddings(
         if inputs.neighbors is not None:
             embeddings.append(inputs.tiles(inputs.neighbors[batch].clip(min=0)))
             mask.append(torch.from_numpy(inputs.neighbors[batch] >= 0).to(torch_device))
-        tensors = tuple(tensor.to(torch_device) for tensor in embeddings)
         yield _integrate(
             predict,
             batch,
-            tensors,
-            tuple(torch.zeros_like(tensor) for tensor in tensors),
+            tuple(tensor.to(torch_device) for tensor in embeddings),
+            0.0,
             fixed=tuple(mask),
             sum_over=-1,
             n_steps=n_steps,
@@ -151,7 +150,7 @@ def of_tiles(
             predict,
             rows,
             (pixels,),
-            (torch.full_like(pixels, _WHITE),),
+            _WHITE,
             sum_over=1,
             n_steps=n_steps,
             batch_size=max(1, _PIXELS // (len(turns) * batch.shape[-1] ** 2)),
@@ -182,16 +181,17 @@ def _integrate(
     predict: Callable[..., torch.Tensor],
     rows: NDArray[np.intp],
     tensors: tuple[torch.Tensor, ...],
-    baselines: tuple[torch.Tensor, ...],
+    start: float,
     *,
     fixed: tuple[torch.Tensor, ...] = (),
     sum_over: int,
     n_steps: int,
     batch_size: int,
 ) -> Attributed:
-    """Integrate gradients from baselines to inputs, and sum them over one dimension."""
+    """Integrate gradients from one value to the inputs, and sum them over one dimension."""
     from captum.attr import IntegratedGradients
 
+    baselines = tuple(torch.full_like(tensor, start) for tensor in tensors)
     with torch.no_grad():
         predicted, baseline = (predict(*end, *fixed) for end in (tensors, baselines))
     # captum is not typed
@@ -204,3 +204,35 @@ def _integrate(
     )
     shares = tuple(part.detach().sum(sum_over).float().cpu().numpy() for part in gradients)
     return Attributed(rows, shares, predicted.cpu().numpy(), baseline.cpu().numpy())
+
+
+def pixel_slot(parts: list[Attributed], n_obs: int) -> sp.csr_matrix:
+    """Attributions to the pixels of some rows, (n_obs, h × w)."""
+    rows = np.concatenate([part.rows for part in parts])
+    values = np.concatenate([part.shares[0].reshape(len(part.rows), -1) for part in parts])
+    n_pixels = values.shape[1]
+    pixels = np.tile(np.arange(n_pixels), len(rows))
+    return sp.csr_matrix(
+        (values.ravel(), (np.repeat(rows, n_pixels), pixels)), shape=(n_obs, n_pixels)
+    )
+
+
+def context_slots(parts: list[Attributed], names: pd.Index, inputs: Inputs) -> dict[str, Any]:
+    """Attributions to tile, sub-tiles and neighbours, and to each neighbour."""
+    rows = np.concatenate([part.rows for part in parts])
+    shares = [np.concatenate(share) for share in zip(*(part.shares for part in parts), strict=True)]
+    columns = {"spot": shares[0]}
+    if inputs.subtiles is not None:
+        columns |= {f"subtile_{i}": share for i, share in enumerate(shares[1].T, start=1)}
+    slots: dict[str, Any] = {}
+    if inputs.neighbors is not None:
+        columns["neighbors"] = shares[-1].sum(axis=1)
+        is_neighbor = inputs.neighbors[rows] >= 0
+        links = np.repeat(rows, is_neighbor.sum(axis=1)), inputs.neighbors[rows][is_neighbor]
+        slots["obsp"] = sp.csr_matrix(
+            (shares[-1][is_neighbor], links), shape=(len(names), len(names))
+        )
+    values = np.full((len(names), len(columns)), np.nan, dtype=np.float32)
+    values[rows] = np.column_stack(list(columns.values()))
+    frame = pd.DataFrame(values, index=names, columns=list(columns))
+    return {"obsm": frame, **slots}

@@ -9,9 +9,8 @@ from stpredict import _validate
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
-    from stpredict._sdata._steps import NeighborsStep, ReferenceStain
+    from stpredict.models._config import ModelState
     from stpredict.models._records import TrainingRecord
-    from stpredict.models._state import ModelState
 
     #: Label and text.
     Fact = tuple[str, str]
@@ -86,27 +85,29 @@ def _inputs(model: ModelState) -> list[Fact]:
             (f"base {name}", "; ".join([base.method, *map(" ".join, _inputs(base))]))
             for name, base in model.bases.items()
         ]
-    recipe = model.recipe
+    recipe, stain, rule = model.recipe, "as scanned", "none"
+    if recipe.stain is not None:
+        stain = f"normalised to the reference in config.json ({recipe.stain.method})"
     if recipe.tiles is not None:
         tiles = f"{recipe.tiles.tile_um:g} µm at {recipe.tiles.tile_px} px"
-        return [("tiles", f"pixels of {tiles}"), ("stain", _stain(recipe.stain))]
-    context = ("context", f"{model.context}, neighbours: {_rule(recipe.neighbors)}")
+        return [("tiles", f"pixels of {tiles}"), ("stain", stain)]
+    if recipe.neighbors is not None:
+        # published releases have a graph, but do not report its rule
+        step = recipe.neighbors.to_plain().items()
+        rule = ", ".join(f"{name} {value}" for name, value in step) or "not reported"
+    context = ("context", f"{model.context}, neighbours: {rule}")
     embed = recipe.embed
-    # a published release does not report its tiles
+    # nor do they report their tiles
     if embed is None or embed.tile_um is None:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
-    return [
-        ("encoder", str(embed.encoder)),
-        ("tiles", f"{embed.tile_um:g} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"),
-        ("stain", _stain(recipe.stain)),
-        context,
-    ]
+    tiles = f"{embed.tile_um:g} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
+    return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), context]
 
 
 def _training(training: TrainingRecord) -> list[Fact]:
-    if not training.sections:
-        return [("sections", "weights as published, the release does not report its sections")]
     facts = _sections(training)
+    if not training.sections:
+        return facts
     held_out = training.held_out
     if training.n_held_out:
         held_out += f" ({training.n_held_out} spots), best epoch {training.best_epoch}"
@@ -122,7 +123,7 @@ def _sections(training: TrainingRecord) -> list[Fact]:
         finetuned_on = f"{', '.join(training.finetuned_on)} ({training.n_spots} spots)"
         return [*_sections(training.before), ("finetuned on", finetuned_on)]
     if not training.sections:
-        return [("sections", "weights as published")]
+        return [("sections", "weights as published, the release does not report its sections")]
     return [("sections", f"{', '.join(training.sections)} ({training.n_spots} spots)")]
 
 
@@ -139,16 +140,3 @@ def _uncertainty(model: ModelState) -> list[Fact]:
         ("coverage on left-out groups", ", ".join(f"{k} {100 * v:.0f} %" for k, v in coverage)),
         ("reliable genes", f"{reliable}, {nulls}"),
     ]
-
-
-def _rule(step: NeighborsStep | None) -> str:
-    if step is None:
-        return "none"
-    # published releases have a graph, but do not report its rule
-    return ", ".join(f"{k} {v}" for k, v in step.to_plain().items()) or "not reported"
-
-
-def _stain(reference: ReferenceStain | None) -> str:
-    if reference is None:
-        return "as scanned"
-    return f"normalised to the reference in config.json ({reference.method})"

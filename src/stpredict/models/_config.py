@@ -1,8 +1,8 @@
-"""Contents of a saved model's ``config.json``, typed and checked."""
+"""What a fitted model consists of, and its ``config.json``, typed and checked."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -14,15 +14,56 @@ from stpredict.models._records import Hyperparameters, Record, TrainingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
+
+    import pandas as pd
+    from torch import nn
 
     from stpredict.models._methods import Method
-    from stpredict.models._state import ModelState
+    from stpredict.targets import Standard, Targets
+    from stpredict.uncertainty import Calibration
 
 FORMAT = "stpredict model"
 #: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model.
 VERSION, OLDEST = 4, 2
 #: Fields that a model and its configuration share.
 SHARED = ("method", "context", "units", "genes", "hyperparameters", "recipe", "training")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelState:
+    """Fields of a fitted model, from which its card and files are written; see `Model`."""
+
+    method: str
+    network: nn.Module
+    genes: tuple[str, ...]
+    context: str
+    hyperparameters: Hyperparameters
+    recipe: Recipe
+    training: TrainingRecord
+    units: str
+    targets: Targets
+    history: pd.DataFrame
+    inputs: Standard | None = None
+    subtiles: Standard | None = None
+    bases: dict[str, Self] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    # methods are looked up by name, as only the name is saved
+    @property
+    def uses_subtiles(self) -> bool:
+        """Whether the network takes sub-tiles."""
+        return METHODS[self.method].contexts[self.context][0]
+
+    @property
+    def uses_neighbors(self) -> bool:
+        """Whether the network takes neighbours."""
+        return METHODS[self.method].contexts[self.context][1]
+
+    @property
+    def uses_pixels(self) -> bool:
+        """Whether the network takes the pixels of tiles."""
+        return METHODS[self.method].inputs == "pixels"
 
 
 @dataclass(frozen=True)

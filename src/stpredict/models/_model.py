@@ -10,8 +10,8 @@ import torch
 
 from stpredict import _runtime
 from stpredict.models._card import card_html, summary
+from stpredict.models._config import ModelState
 from stpredict.models._save import save
-from stpredict.models._state import ModelState
 from stpredict.training import Pixels, TileStream, row_batches
 
 if TYPE_CHECKING:

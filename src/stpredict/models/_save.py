@@ -17,7 +17,7 @@ from stpredict.models._config import FORMAT, Config
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stpredict.models._state import ModelState
+    from stpredict.models._config import ModelState
 
 CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")

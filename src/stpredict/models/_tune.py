@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Matrix = NDArray[np.floating]
     #: Coefficients (n_features, n_targets) and intercept (n_targets,).
     Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -62,15 +63,15 @@ class Sums:
 class Rows:
     """Features and targets, centred and converted to float64 block by block."""
 
-    features: NDArray[np.floating]  # (n, n_features)
-    targets: NDArray[np.floating]  # (n, n_targets)
+    features: Matrix  # (n, n_features)
+    targets: Matrix  # (n, n_targets)
     means: tuple[NDArray[np.float64], NDArray[np.float64]]  # of features and targets
     # (n, n_features) basis of the centred features if they are more than the rows, so that sums
     # are taken in fewer dimensions
     basis: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, features: NDArray[np.floating], targets: NDArray[np.floating]) -> Rows:
+    def of(cls, features: Matrix, targets: Matrix) -> Rows:
         """Compute the means, and the basis if there are fewer rows than features."""
         x, y = (values.mean(axis=0, dtype=np.float64) for values in (features, targets))
         is_wide = len(features) < len(x)
@@ -107,11 +108,7 @@ class Rows:
 
 
 def fit_ridge(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    *,
-    alpha: float,
-    n_components: int | None = None,
+    features: Matrix, targets: Matrix, *, alpha: float, n_components: int | None = None
 ) -> Linear:
     """Fit all rows; returns coefficients (n_targets, n_features) and intercept (n_targets,)."""
     rows = Rows.of(features, targets)
@@ -120,11 +117,7 @@ def fit_ridge(
 
 
 def tune_ridge(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    groups: NDArray[np.str_],
-    *,
-    n_components: int | None = None,
+    features: Matrix, targets: Matrix, groups: NDArray[np.str_], *, n_components: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Tune ridge's alpha by leaving out one group at a time, then fit all rows.
 

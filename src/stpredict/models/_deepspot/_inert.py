@@ -45,14 +45,9 @@ class Foreign:
 
 @dataclass(eq=False)
 class DType:
-    """A dtype of numpy: kind and size; the byte order is set by its state."""
+    """A dtype of numpy, never that of objects; the byte order is set by its state."""
 
-    code: str
-    order: str = "="
-
-    def numpy(self) -> np.dtype[Any]:
-        """The dtype, which is never that of objects."""
-        return np.dtype(self.order + self.code)
+    numpy: np.dtype[Any]
 
 
 @dataclass(eq=False)
@@ -119,13 +114,13 @@ def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DType:
     if code not in kinds:
         shown = repr(code)[:40] if type(code) is str else type(code).__name__
         raise ValueError(f"numpy.dtype({shown}) is refused: numbers are read, objects never")
-    return DType(code)
+    return DType(np.dtype(code))
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
     require(isinstance(dtype, DType) and type(data) is bytes, "a scalar of numpy")
-    require(len(data) == dtype.numpy().itemsize, "a scalar of numpy")
-    return np.frombuffer(data, dtype.numpy())[0].item()
+    require(len(data) == dtype.numpy.itemsize, "a scalar of numpy")
+    return np.frombuffer(data, dtype.numpy)[0].item()
 
 
 def _array(kind: Any, _shape: Any, _code: Any) -> Array:
@@ -139,9 +134,9 @@ def fill_array(array: Array, state: Any) -> None:
     _, shape, dtype, is_fortran, data = state
     is_plain = _is_size(shape) and isinstance(dtype, DType) and type(data) is bytes
     require(is_plain, "an array of numpy")
-    if math.prod(shape) * dtype.numpy().itemsize != len(data):
+    if math.prod(shape) * dtype.numpy.itemsize != len(data):
         raise ValueError(f"an array of numpy claims the shape {shape} for {len(data)} bytes")
-    flat = np.frombuffer(data, dtype.numpy())
+    flat = np.frombuffer(data, dtype.numpy)
     array.values = flat.reshape(shape, order="F" if is_fortran is True else "C")
 
 
@@ -149,7 +144,7 @@ def fill_dtype(dtype: DType, state: Any) -> None:
     """Set the byte order of a dtype from ``(version, order, None, None, None, -1, -1, 0)``."""
     require(type(state) is tuple and len(state) >= 5, "numpy.dtype")
     require(state[1] in ("<", ">", "|", "=") and state[2:5] == (None, None, None), "numpy.dtype")
-    dtype.order = state[1]
+    dtype.numpy = dtype.numpy.newbyteorder(state[1])
 
 
 def _ordered_dict(*items: Any) -> OrderedDict[Any, Any]:

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stpredict.models._deepspot._files import find, flat_values, read_genes, read_hyperparameters
 from stpredict.models._deepspot._inert import Array, Foreign
-from stpredict.models._deepspot._network import dropout_of, sizes_of, state_of
 from stpredict.models._deepspot._restricted import read_module
 from stpredict.models._methods import METHODS
 from stpredict.models._records import DeepCellNetwork, DeepSpotNetwork
+from stpredict.nn import from_published_state
 from stpredict.targets import Standard
 
 #: Word in the names of a class's parts, hyperparameters and contexts.
 _KINDS = {"DeepSpot": "spot", "DeepCell": "cell"}
 _AGGREGATIONS = ("max", "mean", "sum")
+
+# types of the layers of a member of each ensemble
+_PHI = ("Linear", "Dropout", "ReLU")
+_RHO = ("Dropout", "ReLU", "Linear", "Dropout")
 
 #: For each scaler: attribute of its centre, and the flags for centring and scaling.
 _SCALERS = {
@@ -61,29 +66,36 @@ def read_release(
     in_file = read_hyperparameters(files.hyperparameters) if files.hyperparameters else {}
     published = {**in_pickle, **in_file}
     context = _context(module, f"{kind}_context", METHODS[method].contexts, published)
-    state = state_of(module, f"phi_{kind}")
-    sizes = sizes_of(state, context)
-    n_features, n_targets = sizes.pop("n_features"), sizes.pop("n_targets")
+    state = _state(module, f"phi_{kind}", context)
+    n_phi, n_hidden, n_features = state["phi.weight"].shape
+    n_rho, n_targets, _ = state["rho.weight"].shape
     aggregation = module.state.get("agg_neighbors", "max")
     if aggregation not in _AGGREGATIONS:
         raise ValueError(f"{files.weights} aggregates neighbours in an unknown way")
-    expected = {"input_size": n_features, "output_size": n_targets, f"{kind}_context": context}
-    pooling = {"aggregation": aggregation} if method == "deepcell" else {}
-    if pooling:
-        expected["agg_neighbors"] = aggregation
+    expected = {
+        "input_size": n_features,
+        "output_size": n_targets,
+        "phi2rho_size": n_hidden,
+        "n_ensemble_phi": n_phi,
+        "n_ensemble_rho": n_rho,
+        f"{kind}_context": context,
+        **({"agg_neighbors": aggregation} if kind == "cell" else {}),
+    }
     for source, reported in (("the pickle", in_pickle), (str(files.hyperparameters), in_file)):
-        _check_agreement(expected, sizes, reported, source=source, weights=files.weights)
-    # the number of outputs is known only from the weights
-    names = read_genes(files.genes, n_outputs=n_targets, weights=files.weights)
+        _check_agreement(expected, reported, source=source, weights=files.weights)
+    dropout = _dropout(module, f"phi_{kind}", "1")
+    options = DeepSpotNetwork(n_hidden, n_phi, n_rho, dropout)
+    if kind == "cell":
+        options = DeepCellNetwork(**vars(options), aggregation=aggregation)
     targets, knows_mean = _targets(module.state.get("scaler"), n_targets)
-    options = DeepCellNetwork if method == "deepcell" else DeepSpotNetwork
     return Release(
         method=method,
         context=context,
         n_features=n_features,
-        options=options(**sizes, **pooling, dropout=dropout_of(module, f"phi_{kind}", "1")),
-        output_dropout=dropout_of(module, "rho", "3"),
-        genes=names,
+        options=options,
+        output_dropout=_dropout(module, "rho", "3"),
+        # the number of outputs is known only from the weights
+        genes=read_genes(files.genes, n_outputs=n_targets, weights=files.weights),
         targets=targets,
         knows_mean=knows_mean,
         encoder=published.get("image_feature_model"),
@@ -104,25 +116,90 @@ def _context(
     return str(context)
 
 
+def _children(module: Any, name: str) -> dict[str, Foreign]:
+    """Submodules of a module."""
+    children = module.state.get("_modules") if isinstance(module, Foreign) else None
+    if type(children) is not dict or not all(isinstance(c, Foreign) for c in children.values()):
+        raise ValueError(f"the module {name} is not as torch saves modules")
+    return children
+
+
+def _layers(module: Foreign, part: str) -> dict[str, dict[str, Foreign]]:
+    """Layers of every member of phi or rho, which must be those of the published network."""
+    kinds = _RHO if part == "rho" else _PHI
+    members = {}
+    for number, member in _children(_children(module, "model")[part], part).items():
+        name = f"{part}.{number}"
+        layers = _children(_children(member, name).get("model"), f"{name}.model")
+        layer_kinds = tuple(layer.name.name for layer in layers.values())
+        if layer_kinds != kinds or list(layers) != [str(i) for i in range(len(kinds))]:
+            raise ValueError(
+                f"{name} has the layers {', '.join(layer_kinds[:12])}, expected "
+                f"{', '.join(kinds)}: this is another version of {module.name.name}"
+            )
+        members[number] = layers
+    if list(members) != [str(i) for i in range(len(members))]:
+        raise ValueError(f"{part} has members {', '.join(members)[:80]} instead of 0, 1, …")
+    return members
+
+
+def _state(module: Foreign, phi: str, context: str) -> dict[str, Tensor]:
+    """Weights as `DeepSets` names them, which agree with each other and with the context."""
+    parts = set(_children(module, "model"))
+    if parts != {phi, "rho"}:
+        raise ValueError(
+            f"the {module.name.name} has the parts {', '.join(sorted(parts))[:200]}, expected "
+            f"{phi}, rho: this is another version of it"
+        )
+    state: dict[str, Tensor] = {}
+    for part, position in ((phi, "0"), ("rho", "2")):
+        for number, layers in _layers(module, part).items():
+            state_of_layer = layers[position].state.get("_parameters")
+            parameters = state_of_layer if type(state_of_layer) is dict else {}
+            for kind, ndim in (("weight", 2), ("bias", 1)):
+                name, value = f"{part}.{number}.model.{position}.{kind}", parameters.get(kind)
+                if not isinstance(value, Tensor) or value.ndim != ndim:
+                    raise ValueError(f"{name} is missing, or does not have {ndim} dimensions")
+                if not value.is_floating_point() or not torch.isfinite(value).all():
+                    raise ValueError(f"{name} has values that are not finite")
+                state[name] = value
+    # the archive reads each storage once, so sharing can only come from the memo
+    if len({id(value) for value in state.values()}) < len(state):
+        raise ValueError(f"members of the {module.name.name} share weights")
+    stacked = from_published_state({name: value.float() for name, value in state.items()})
+    n_phi, n_hidden, _ = stacked["phi.weight"].shape
+    n_rho, n_targets, n_inputs = stacked["rho.weight"].shape
+    biases = (n_phi, n_hidden), (n_rho, n_targets)
+    if (stacked["phi.bias"].shape, stacked["rho.bias"].shape) != biases:
+        raise ValueError("its weights and biases differ in number or width")
+    # rho reads the concatenated embeddings of the tile, its sub-tiles and its neighbours
+    parts = 1 + ("subspot" in context) + ("neighbors" in context)
+    if n_inputs != parts * n_hidden:
+        raise ValueError(
+            f"rho has {n_inputs} inputs, context {context!r} gives {parts} × {n_hidden}"
+        )
+    return stacked
+
+
+def _dropout(module: Foreign, part: str, position: str) -> float:
+    """Dropout rate of a layer of phi or rho."""
+    p = _layers(module, part)["0"][position].state.get("p")
+    if not isinstance(p, int | float) or not 0 <= p < 1:
+        raise ValueError(f"{part}.0.model.{position} has no dropout rate between 0 and 1")
+    return float(p)
+
+
 def _check_agreement(
-    expected: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    reported: Mapping[str, Any],
-    *,
-    source: str,
-    weights: Path,
+    expected: Mapping[str, Any], reported: Mapping[str, Any], *, source: str, weights: Path
 ) -> None:
     """Require published hyperparameters that agree with the weights."""
-    expected = {**expected, "phi2rho_size": sizes["n_hidden"]}
-    for part in ("phi", "rho"):
+    different = []
+    for name, value in expected.items():
         # releases report one size for both ensembles, or one for each
-        is_separate = reported.get(f"n_ensemble_{part}") is not None
-        expected[f"n_ensemble_{part}" if is_separate else "n_ensemble"] = sizes[f"n_{part}"]
-    different = [
-        f"{name} is {reported[name]!r:.60} but {value!r} in the weights"
-        for name, value in expected.items()
-        if reported.get(name) is not None and reported[name] != value
-    ]
+        is_shared = name.startswith("n_ensemble") and reported.get(name) is None
+        key = "n_ensemble" if is_shared else name
+        if reported.get(key) not in (None, value):
+            different.append(f"{key} is {reported[key]!r:.60} but {value!r} in the weights")
     if different:
         raise ValueError(
             f"the hyperparameters of {source} are not those of {weights} "
@@ -132,20 +209,17 @@ def _check_agreement(
 
 def _targets(scaler: Any, n_targets: int) -> tuple[Standard, bool]:
     """Scaling of a fitted scaler of scikit-learn, and whether it is centred on the mean."""
-    mean, scale = np.zeros(n_targets), np.ones(n_targets)
-    is_standard = False
+    mean, scale, knows_mean = np.zeros(n_targets), np.ones(n_targets), False
     if scaler is not None:
         if not isinstance(scaler, Foreign) or scaler.name.name not in _SCALERS:
             raise ValueError(f"its scaler is not one of {', '.join(_SCALERS)}")
         center, shifts, scales = _SCALERS[scaler.name.name]
-        is_standard = scaler.name.name == "StandardScaler"
         # StandardScaler has a mean_ even if with_mean is False
-        if is_centred := scaler.state.get(shifts) is True:
-            mean = _vector(scaler, center, n_targets)
+        if scaler.state.get(shifts) is True:
+            mean, knows_mean = _vector(scaler, center, n_targets), center == "mean_"
         if scaler.state.get(scales) is True:
             scale = _vector(scaler, "scale_", n_targets)
-        is_standard = is_standard and is_centred
-    return Standard(mean.astype(np.float32), scale.astype(np.float32)), is_standard
+    return Standard(mean.astype(np.float32), scale.astype(np.float32)), knows_mean
 
 
 def _vector(scaler: Foreign, name: str, n_targets: int) -> np.ndarray[Any, Any]:

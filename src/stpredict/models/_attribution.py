@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 #: networks of the default width.
 _EMBEDDINGS, _PIXELS = 1 << 14, 1 << 19
 
-#: Value of glass, the baseline of tiles.
-_WHITE = 1.0
-
 #: Relative error of a prediction due to rounding in float32.
 _ROUNDING = 1e-5
 
@@ -60,10 +57,8 @@ def require_captum() -> None:
 def check(model: Model, gene: str) -> int:
     """Require predictions with a gradient, of a gene that varies; returns the gene's index."""
     if model.bases:
-        raise ValueError(
-            "a stack has no inputs of its own: attribute one of its bases, "
-            f"model.bases[name] ({', '.join(model.bases)}), after stp.tl.predict with it"
-        )
+        bases = ", ".join(model.bases)
+        raise ValueError(f"a stack cannot be attributed: use one of model.bases[name] ({bases})")
     if not METHODS[model.method].has_gradient:
         differentiable = ", ".join(name for name, each in METHODS.items() if each.has_gradient)
         raise ValueError(
@@ -74,26 +69,14 @@ def check(model: Model, gene: str) -> int:
         raise KeyError(f"the model does not predict {gene!r}; genes: {genes}")
     index = model.genes.index(gene)
     if model.targets.constant[index]:
-        raise ValueError(
-            f"{gene!r} was constant in training and is always predicted as "
-            f"{model.targets.mean[index]:g}: it cannot be attributed"
-        )
+        raise ValueError(f"{gene!r} was constant in training and cannot be attributed")
     return index
 
 
 def of_embeddings(
-    model: Model,
-    inputs: Inputs,
-    rows: NDArray[np.intp],
-    *,
-    place: int,
-    n_steps: int,
-    device: str,
+    model: Model, inputs: Inputs, rows: NDArray[np.intp], *, place: int, n_steps: int, device: str
 ) -> Iterator[Attributed]:
-    """Attribute a gene to the context of some spots, in batches.
-
-    The path starts at the mean training embedding, which is 0 after scaling.
-    """
+    """Attribute a gene to the context of some spots, in batches, from the mean embedding."""
     torch_device = _runtime.resolve_device(device)
     network = _frozen(model, torch_device)
     names = ["center"]
@@ -118,7 +101,7 @@ def of_embeddings(
             predict,
             batch,
             tuple(tensor.to(torch_device) for tensor in embeddings),
-            0.0,
+            0.0,  # the mean training embedding, after scaling
             fixed=tuple(mask),
             sum_over=-1,
             n_steps=n_steps,
@@ -150,7 +133,7 @@ def of_tiles(
             predict,
             rows,
             (pixels,),
-            _WHITE,
+            1.0,  # white glass
             sum_over=1,
             n_steps=n_steps,
             batch_size=max(1, _PIXELS // (len(turns) * batch.shape[-1] ** 2)),
@@ -234,5 +217,4 @@ def context_slots(parts: list[Attributed], names: pd.Index, inputs: Inputs) -> d
         )
     values = np.full((len(names), len(columns)), np.nan, dtype=np.float32)
     values[rows] = np.column_stack(list(columns.values()))
-    frame = pd.DataFrame(values, index=names, columns=list(columns))
-    return {"obsm": frame, **slots}
+    return {"obsm": pd.DataFrame(values, index=names, columns=list(columns)), **slots}

@@ -133,10 +133,9 @@ def _uncertainty(model: ModelState) -> list[Fact]:
     if calibration is None:
         return []
     coverage = calibration.coverage_of_groups.items()
-    reliable = f"{int(calibration.reliable.sum())} of {len(model.genes)}"
     nulls = "better than the training mean and the spatial null on left-out groups"
     return [
         ("intervals", f"{100 * calibration.level:.0f} % of measured values"),
         ("coverage on left-out groups", ", ".join(f"{k} {100 * v:.0f} %" for k, v in coverage)),
-        ("reliable genes", f"{reliable}, {nulls}"),
+        ("reliable genes", f"{int(calibration.reliable.sum())} of {len(model.genes)}, {nulls}"),
     ]

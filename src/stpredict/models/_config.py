@@ -117,7 +117,12 @@ class Config(Record):
         if isinstance(values.get("recipe"), dict):
             typed["recipe"] = Recipe.from_plain(values["recipe"])
         config: Config = parse(cls, typed)
-        _check_recipe(config, method)
+        # steps that a method cannot do without
+        required = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}
+        steps = required[method.inputs] + ["neighbors"] * method.contexts[config.context][1]
+        missing = [step for step in steps if getattr(config.recipe, step) is None]
+        if missing:
+            raise ValueError(f"the recipe lacks {', '.join(missing)}")
         return config
 
 
@@ -129,13 +134,3 @@ def _with_network(values: dict[str, Any], method: Method) -> dict[str, Any]:
     if method.options is None:
         return values
     return {**values, "network": parse(method.options, values["network"])}
-
-
-def _check_recipe(config: Config, method: Method) -> None:
-    """Require the steps that a method cannot do without."""
-    steps = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}[method.inputs]
-    if method.contexts[config.context][1]:
-        steps.append("neighbors")
-    missing = [step for step in steps if getattr(config.recipe, step) is None]
-    if missing:
-        raise ValueError(f"the recipe lacks {', '.join(missing)}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Tensors = Mapping[str, NDArray[Any]]
+
 
 def load(path: str | Path) -> Model:
     """Load a model saved with :meth:`stpredict.models.Model.save`.
@@ -82,14 +84,13 @@ def load(path: str | Path) -> Model:
 def _read_config(path: Path) -> Config:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
     version = config.get("format_version")
     if not isinstance(version, int) or not OLDEST <= version <= VERSION:
-        is_old = isinstance(version, int) and version < OLDEST
-        remedy = "fit it again" if is_old else "upgrade"
+        remedy = "fit it again" if version in range(OLDEST) else "upgrade"
         raise ValueError(
             f"its format version is {version!r}, this stpredict reads {OLDEST} to {VERSION}. It "
             f"was written by stpredict {config.get('stpredict_version')}: {remedy}"
@@ -101,10 +102,7 @@ def _read_config(path: Path) -> Config:
 
 
 def _assemble(
-    config: Config,
-    tensors: dict[str, NDArray[Any]],
-    history: pd.DataFrame,
-    bases: dict[str, Model],
+    config: Config, tensors: Tensors, history: pd.DataFrame, bases: dict[str, Model]
 ) -> Model:
     if tuple(history.columns) != HISTORY_COLUMNS:
         raise ValueError(f"{HISTORY} needs the columns {', '.join(HISTORY_COLUMNS)}")
@@ -139,13 +137,13 @@ def _assemble(
     return model
 
 
-def _part(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+def _part(tensors: Tensors, part: str) -> dict[str, NDArray[Any]]:
     """Tensors of one part of a model, by their names in it."""
     prefix = f"{part}."
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _scaling(tensors: Mapping[str, NDArray[Any]], part: str, *, needed: bool) -> Standard | None:
+def _scaling(tensors: Tensors, part: str, *, needed: bool) -> Standard | None:
     if not needed and f"{part}.mean" not in tensors:
         return None
     return Standard(tensors[f"{part}.mean"], tensors[f"{part}.scale"])

@@ -42,14 +42,12 @@ class Model(ModelState):
 
     Attributes
     ----------
-    method
-        Name of the method.
+    method, context
+        Name of the method, and what the network reads next to the spot's own tile.
     network
         The plain torch module, on the CPU, in evaluation mode. Its inputs and outputs are scaled.
     genes
         Names of the predicted genes, in order.
-    context
-        What the network reads next to the spot's own tile.
     hyperparameters
         Options of the network, the schedule, the loss and the augmentation.
     recipe

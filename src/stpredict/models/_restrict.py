@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 
 def restrict(model: Model, genes: Sequence[str]) -> Model:
-    """Restrict a model to some of its genes, in this order, with unchanged predictions.
-
-    A network that predicts genes is sliced; one that predicts factors is copied, and fewer genes
-    are computed from the factors.
-    """
+    """Restrict a model to some of its genes, in this order, with unchanged predictions."""
     gene_index = [model.genes.index(gene) for gene in genes]
+    # a network of factors is copied, and fewer genes are computed from the factors
     predicts_genes = model.targets.outputs is None
     return replace(
         model,

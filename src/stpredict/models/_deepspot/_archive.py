@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -17,10 +17,7 @@ MAX_PICKLE = 8 << 20
 _PICKLE = "/data.pkl"
 
 #: Errors that zipfile raises for damaged archives.
-_DAMAGE = (
-    *(zipfile.BadZipFile, struct.error, EOFError),
-    *(OSError, OverflowError, RuntimeError, ValueError),
-)
+_DAMAGE = (BadZipFile, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
 _NO_ZIP = (
     "it is not a zip archive, the format of torch.save since torch 1.6. If you trust the file, you "
@@ -42,7 +39,7 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
-class Archive:
+class Archive(ZipFile):
     """A file written by `torch.save`, opened without torch; ValueError if it is not one.
 
     torch stores records uncompressed, so compressed, repeated and overlapping records are refused.
@@ -52,7 +49,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._read_storages: set[str] = set()
         try:
-            self._zip = zipfile.ZipFile(path)
+            super().__init__(path)
         except _DAMAGE as error:
             with path.open("rb") as file:
                 is_zip = file.read(2) == b"PK"
@@ -61,25 +58,19 @@ class Archive:
         try:
             self._root = self._check(path.stat().st_size)
         except BaseException:
-            self._zip.close()
+            self.close()
             raise
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
 
     def _check(self, n_bytes: int) -> str:
         """Check the records against the size of the file; returns their folder in the archive."""
-        records = self._zip.infolist()
+        records = self.infolist()
         names = [record.filename for record in records]
         repeated = len(names) - len(set(names))
         if repeated:
             raise ValueError(f"{repeated} records of the archive are repeated")
         for record in records:
             if (
-                record.compress_type != zipfile.ZIP_STORED
+                record.compress_type != ZIP_STORED
                 or record.file_size != record.compress_size
                 or record.flag_bits & 1
             ):
@@ -106,7 +97,7 @@ class Archive:
 
     def pickle(self) -> bytes:
         """Bytes of the pickle, which is not interpreted."""
-        size = self._zip.getinfo(self._root + _PICKLE).file_size
+        size = self.getinfo(self._root + _PICKLE).file_size
         if size > MAX_PICKLE:
             raise ValueError(f"its pickle has {size:,} bytes, the limit is {MAX_PICKLE:,}")
         return self._read(self._root + _PICKLE)
@@ -114,7 +105,7 @@ class Archive:
     def storage(self, kind: str, key: Any, n_elements: Any) -> Tensor:
         """Read a storage as a tensor (n_elements,)."""
         name = f"{self._root}/data/{key}" if isinstance(key, str) else ""
-        if name not in self._zip.NameToInfo:
+        if name not in self.NameToInfo:
             raise ValueError(f"the archive has no storage {key!r:.80}")
         # as each is read at most once, tensors take no more memory than the file has bytes
         if name in self._read_storages:
@@ -122,17 +113,15 @@ class Archive:
         self._read_storages.add(name)
         # the size is compared before anything is allocated
         dtype = DTYPES[kind]
-        size = self._zip.getinfo(name).file_size
+        size = self.getinfo(name).file_size
         if not size or size != n_elements * dtype.itemsize:
-            raise ValueError(
-                f"storage {key!r:.80} claims {n_elements!r:.40} elements of {dtype}, its record "
-                f"has {size:,} bytes"
-            )
+            claim = f"{n_elements!r:.40} elements of {dtype}"
+            raise ValueError(f"storage {key!r:.80} claims {claim}, its record has {size:,} bytes")
         # a copy, as the bytes themselves are read-only
         return torch.frombuffer(bytearray(self._read(name)), dtype=dtype)
 
     def _read(self, name: str) -> bytes:
         try:
-            return self._zip.read(name)
+            return self.read(name)
         except _DAMAGE as error:
             raise ValueError(f"record {name!r:.80} is damaged ({error})") from error

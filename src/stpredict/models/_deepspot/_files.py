@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -15,23 +15,15 @@ from stpredict import _validate
 WEIGHTS, HYPERPARAMETERS = "final_model.pkl", "top_param_overall.yaml"
 GENES = "info_highly_variable_genes.csv"
 _NAME, _PREDICTED = "gene_name", "isPredicted"
-_MAX_YAML = 1 << 20
+_MAX_YAML = 1 << 20  # published files have less than 1 kB
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
-
-
-class Files(NamedTuple):
-    """Paths of the parts of a release; genes may also be given by name."""
-
-    weights: Path
-    hyperparameters: Path | None
-    genes: Path | tuple[str, ...]
 
 
 def find(
     weights: str | Path,
     hyperparameters: str | Path | None,
     genes: str | Path | Sequence[str] | None,
-) -> Files:
+) -> tuple[Path, Path | None, Path | tuple[str, ...]]:
     """Find the files of a release; those not given are looked for next to the weights."""
     path = Path(weights)
     if path.is_dir():
@@ -40,29 +32,29 @@ def find(
             files = _validate.listing(file.name for file in sorted(path.iterdir()))
             raise ValueError(f"{path} has {len(pickles)} files *.pkl, pass one of them: {files}")
         (path,) = pickles
-    _require_file(path, "weights")
+    path = _existing(path, "weights")
     settings = _file_of(path, hyperparameters, HYPERPARAMETERS, "hyperparameters")
     if genes is not None and not isinstance(genes, str | Path):
-        return Files(path, settings, tuple(genes))
+        return path, settings, tuple(genes)
     table = _file_of(path, genes, GENES, "genes")
     if table is None:
         raise ValueError(
             f"no table of genes was found next to {path}: pass genes=, the release's {GENES} "
             f"(columns {_NAME}, {_PREDICTED}) or the names in the order of the outputs"
         )
-    return Files(path, settings, table)
+    return path, settings, table
 
 
-def _require_file(path: Path, argument: str) -> None:
-    if not path.is_file():
+def _existing(path: str | Path, argument: str) -> Path:
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{argument}= is not a file: {path}")
+    return Path(path)
 
 
 def _file_of(weights: Path, path: str | Path | None, published: str, argument: str) -> Path | None:
     """Path of a part of a release: as passed, else found next to the weights."""
     if path is not None:
-        _require_file(Path(path), argument)
-        return Path(path)
+        return _existing(path, argument)
     prefix = weights.name.removesuffix(WEIGHTS) if weights.name.endswith(WEIGHTS) else ""
     for name in (prefix + published, published):
         if (weights.parent / name).is_file():
@@ -107,10 +99,8 @@ def read_genes(genes: Path | tuple[str, ...], *, n_outputs: int, weights: Path) 
     source = genes if isinstance(genes, Path) else "genes="
     names = _predicted(genes) if isinstance(genes, Path) else tuple(str(gene) for gene in genes)
     if len(names) != n_outputs:
-        raise ValueError(
-            f"{source} has {len(names)} genes, {weights} predicts {n_outputs}: pass genes= of the "
-            "same release"
-        )
+        message = f"{source} has {len(names)} genes, {weights} predicts {n_outputs}"
+        raise ValueError(f"{message}: pass genes= of the same release")
     _validate.unique_names(names, what=f"genes of {source}")
     return names
 

@@ -55,16 +55,16 @@ def from_deepspot(
     Returns
     -------
     Model
-        A model that predicts in the units of its training data, and can be saved and loaded. It
-        has no history, and the means of its training data only if its scaler has them.
+        A model that predicts in the units of its training data. It has no history, and the means of
+        its training data only if its scaler has them.
 
     Raises
     ------
     FileNotFoundError
         If a file does not exist.
     ValueError
-        If the file contains anything but such a model, is damaged, or its parts disagree; if no
-        genes are found; if the encoder is unknown and ``embedding`` is not given.
+        If the file contains anything but such a model, is damaged, or its parts disagree; if genes
+        are missing; if the encoder is unknown and ``embedding`` is not given.
 
     References
     ----------
@@ -75,15 +75,13 @@ def from_deepspot(
     --------
     >>> import stpredict as stp
     >>> model = stp.models.from_deepspot("COAD_hest_uni/final_model.pkl")  # doctest: +SKIP
-    >>> stp.pp.embed(sdata, "uni", tile_um=55, n_subtiles=3)  # doctest: +SKIP
-    >>> stp.pp.neighbors(sdata)  # doctest: +SKIP
     >>> stp.tl.predict(sdata, model)  # doctest: +SKIP
     """
     release = read_release(weights, hyperparameters, genes)
     encoder, slot = _encoder(release, embedding)
     method = METHODS[release.method]
     uses_subtiles, uses_neighbors = method.contexts[release.context]
-    n_features, n_genes = release.n_features, len(release.genes)
+    n_features, n_genes = release.state["phi.weight"].shape[2], len(release.genes)
     network = method.build(
         n_features,
         n_genes,

@@ -103,10 +103,9 @@ def _tensor(
     return storage.as_strided(size, stride, offset)
 
 
-def _parameter(data: Any, _grad: Any, _hooks: Any) -> Tensor:
+def _parameter(data: Any, _grad: Any, _hooks: Any) -> Any:
     require(isinstance(data, Tensor), "torch._utils._rebuild_parameter")
-    tensor: Tensor = data
-    return tensor
+    return data
 
 
 def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DType:
@@ -132,8 +131,8 @@ def fill_array(array: Array, state: Any) -> None:
     """Set the values of an array from ``(version, shape, dtype, is_fortran, bytes)``."""
     require(type(state) is tuple and len(state) == 5, "an array of numpy")
     _, shape, dtype, is_fortran, data = state
-    is_plain = _is_size(shape) and isinstance(dtype, DType) and type(data) is bytes
-    require(is_plain, "an array of numpy")
+    require(_is_size(shape) and type(data) is bytes, "an array of numpy")
+    require(isinstance(dtype, DType), "an array of numpy")
     if math.prod(shape) * dtype.numpy.itemsize != len(data):
         raise ValueError(f"an array of numpy claims the shape {shape} for {len(data)} bytes")
     flat = np.frombuffer(data, dtype.numpy)

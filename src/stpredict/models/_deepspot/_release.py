@@ -21,7 +21,6 @@ from stpredict.targets import Standard
 
 #: Word in the names of a class's parts, hyperparameters and contexts.
 _KINDS = {"DeepSpot": "spot", "DeepCell": "cell"}
-_AGGREGATIONS = ("max", "mean", "sum")
 
 # types of the layers of a member of each ensemble
 _PHI = ("Linear", "Dropout", "ReLU")
@@ -40,7 +39,6 @@ class Release:
 
     method: str
     context: str
-    n_features: int
     options: DeepSpotNetwork | DeepCellNetwork
     output_dropout: float
     genes: tuple[str, ...]  # in the order of the outputs
@@ -57,21 +55,21 @@ def read_release(
     genes: str | Path | Sequence[str] | None = None,
 ) -> Release:
     """Read a published model without executing it; see :func:`stpredict.models.from_deepspot`."""
-    files = find(weights, hyperparameters, genes)
-    module = read_module(files.weights)
+    path, settings, gene_source = find(weights, hyperparameters, genes)
+    module = read_module(path)
     if module.name.name not in _KINDS:
-        raise ValueError(f"{files.weights} holds {module.name}, expected DeepSpot or DeepCell")
+        raise ValueError(f"{path} holds {module.name}, expected DeepSpot or DeepCell")
     kind, method = _KINDS[module.name.name], module.name.name.lower()
     in_pickle = flat_values(module.state.get("_hparams"))
-    in_file = read_hyperparameters(files.hyperparameters) if files.hyperparameters else {}
+    in_file = read_hyperparameters(settings) if settings else {}
     published = {**in_pickle, **in_file}
     context = _context(module, f"{kind}_context", METHODS[method].contexts, published)
     state = _state(module, f"phi_{kind}", context)
     n_phi, n_hidden, n_features = state["phi.weight"].shape
     n_rho, n_targets, _ = state["rho.weight"].shape
     aggregation = module.state.get("agg_neighbors", "max")
-    if aggregation not in _AGGREGATIONS:
-        raise ValueError(f"{files.weights} aggregates neighbours in an unknown way")
+    if aggregation not in ("max", "mean", "sum"):
+        raise ValueError(f"{path} aggregates neighbours in an unknown way")
     expected = {
         "input_size": n_features,
         "output_size": n_targets,
@@ -81,8 +79,8 @@ def read_release(
         f"{kind}_context": context,
         **({"agg_neighbors": aggregation} if kind == "cell" else {}),
     }
-    for source, reported in (("the pickle", in_pickle), (str(files.hyperparameters), in_file)):
-        _check_agreement(expected, reported, source=source, weights=files.weights)
+    for source, reported in (("the pickle", in_pickle), (str(settings), in_file)):
+        _check_agreement(expected, reported, source=source, weights=path)
     dropout = _dropout(module, f"phi_{kind}", "1")
     options = DeepSpotNetwork(n_hidden, n_phi, n_rho, dropout)
     if kind == "cell":
@@ -91,11 +89,10 @@ def read_release(
     return Release(
         method=method,
         context=context,
-        n_features=n_features,
         options=options,
         output_dropout=_dropout(module, "rho", "3"),
         # the number of outputs is known only from the weights
-        genes=read_genes(files.genes, n_outputs=n_targets, weights=files.weights),
+        genes=read_genes(gene_source, n_outputs=n_targets, weights=path),
         targets=targets,
         knows_mean=knows_mean,
         encoder=published.get("image_feature_model"),
@@ -111,8 +108,8 @@ def _context(
     forward, reported = module.state.get("_forward_fn"), published.get(key)
     context = forward.removeprefix("_forward_") if isinstance(forward, str) else reported
     if context not in contexts:
-        shown = repr(context)[:60] if isinstance(context, str) else "no name"
-        raise ValueError(f"the context of {module.name.name} is {shown}: {', '.join(contexts)}")
+        choices = ", ".join(contexts)
+        raise ValueError(f"the context of {module.name.name} is {context!r:.60}, known: {choices}")
     return str(context)
 
 

@@ -1,8 +1,7 @@
 """Read a pickled torch module without unpickling it.
 
-Python's unpickler is not used. A small stack machine walks the opcodes and makes plain data only:
-names are compared with a list (`_inert`) and never imported, and only the functions of that list
-can be called.
+Python's unpickler is not used. A stack machine walks the opcodes and makes plain data: names are
+compared with a list (`_inert`) and never imported, and only that list's functions are called.
 """
 
 from __future__ import annotations
@@ -46,10 +45,7 @@ def read_module(path: Path) -> Foreign:
         with Archive(path) as archive:
             module = _Machine(archive).run(archive.pickle())
     except ValueError as error:
-        raise ValueError(
-            f"{path} was refused, nothing in it was executed: {error}. Only published DeepSpot and "
-            "DeepCell models are read"
-        ) from error
+        raise ValueError(f"{path} was refused, nothing in it was executed: {error}") from error
     if not isinstance(module, Foreign):
         raise ValueError(f"{path} holds a {type(module).__name__}, expected a module of DeepSpot")
     return module
@@ -105,10 +101,12 @@ class _Machine:
             self.marks.append(self.stack)
             self.stack = []
         elif name == "TUPLE":
-            items = tuple(self._pop_mark())
-            self.stack.append(items)
+            items = self._pop_mark()
+            self.stack.append(tuple(items))
         elif name in ("APPEND", "APPENDS"):
-            self._extend(self._pop(1) if name == "APPEND" else self._pop_mark())
+            items = self._pop(1) if name == "APPEND" else self._pop_mark()
+            require(type(self.stack[-1]) is list, "APPEND")
+            self.stack[-1].extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             self._update(self._pop(2) if name == "SETITEM" else self._pop_mark())
         elif name in ("GLOBAL", "STACK_GLOBAL"):
@@ -119,11 +117,8 @@ class _Machine:
             _STEPS[name](self)
 
     def _pop(self, n: int) -> list[Any]:
-        if len(self.stack) < n:
-            raise IndexError("stack")
-        popped = self.stack[-n:]
-        del self.stack[-n:]
-        return popped
+        # pop raises IndexError where slices would be too short
+        return [self.stack.pop() for _ in range(n)][::-1]
 
     def _spend(self, *values: Any) -> None:
         """Count copied items: through the memo, a few bytes can copy an object many times."""
@@ -133,10 +128,6 @@ class _Machine:
     def _pop_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
         return items
-
-    def _extend(self, items: list[Any]) -> None:
-        require(type(self.stack[-1]) is list, "APPEND")
-        self.stack[-1].extend(items)
 
     def additems(self) -> None:
         items = self._pop_mark()
@@ -165,8 +156,7 @@ class _Machine:
             raise ValueError(f"it calls {shown!r}, unlike published models")
         require(type(arguments) is tuple, str(function))
         # the functions copy their arguments, and what these contain
-        self._spend(arguments)
-        self._spend(*arguments)
+        self._spend(arguments, *arguments)
         self.stack.append(_inert.CALLS[function](*arguments))
 
     def newobj(self) -> None:

@@ -191,7 +191,7 @@ def test_hyperparameters_default_to_those_in_the_pickle(packages, tmp_path):
     folder = saved(tmp_path, network_of(packages, "spot_neighbors", forward=False))
     (folder / "top_param_overall.yaml").unlink()
     release = read_release(folder, genes=GENES)
-    assert (release.context, release.encoder, release.n_phi) == ("spot_neighbors", None, 3)
+    assert (release.context, release.encoder, release.options.n_phi) == ("spot_neighbors", None, 3)
     with pytest.raises(ValueError, match=r"names no encoder.*give embedding="):
         from_deepspot(folder, genes=GENES)
     assert from_deepspot(folder, genes=GENES, embedding="X_mine").context == "spot_neighbors"

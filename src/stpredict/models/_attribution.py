@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from stpredict import _runtime, _validate
@@ -25,31 +28,19 @@ if TYPE_CHECKING:
 #: networks of the default width.
 _EMBEDDINGS, _PIXELS = 1 << 14, 1 << 19
 
-#: Value of glass, the baseline of tiles.
-_WHITE = 1.0
-
 #: Relative error of a prediction due to rounding in float32.
 _ROUNDING = 1e-5
 
 
 class Attributed(NamedTuple):
-    """Contributions to the predictions of one gene, in the units of the prediction.
+    """Contributions to the predictions of one gene, in the units of the prediction."""
 
-    Attributes
-    ----------
-    rows
-        (n,) int, rows of the table.
-    shares
-        For embeddings, contributions of the spot's own tile (n,), its sub-tiles (n, s) and its
-        neighbours (n, k), as far as the network reads them; for tiles, of their pixels (n, h, w).
-    predicted, baseline
-        (n,) predictions from the inputs, and from the baseline.
-    """
-
-    rows: NDArray[np.intp]
+    rows: NDArray[np.intp]  # (n,) rows of the table
+    # embeddings: of the spot's own tile (n,), its sub-tiles (n, s) and its neighbours (n, k), as
+    # far as the network reads them; tiles: of their pixels (n, h, w)
     shares: tuple[NDArray[np.float32], ...]
-    predicted: NDArray[np.float32]
-    baseline: NDArray[np.float32]
+    predicted: NDArray[np.float32]  # (n,) from the inputs
+    baseline: NDArray[np.float32]  # (n,) from the baseline
 
     @property
     def total(self) -> NDArray[np.float32]:
@@ -59,53 +50,33 @@ class Attributed(NamedTuple):
 
 def require_captum() -> None:
     """Raise unless captum is installed."""
-    try:
-        import captum.attr  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'stp.tl.attribute needs captum: pip install "stpredict[explain]"'
-        ) from error
+    if find_spec("captum") is None:
+        raise ImportError('stp.tl.attribute needs captum: pip install "stpredict[explain]"')
 
 
 def check(model: Model, gene: str) -> int:
     """Require predictions with a gradient, of a gene that varies; returns the gene's index."""
     if model.bases:
-        raise ValueError(
-            "a stack has no inputs of its own: attribute one of its bases, "
-            f"model.bases[name] ({', '.join(model.bases)}), after stp.tl.predict with it"
-        )
+        bases = ", ".join(model.bases)
+        raise ValueError(f"a stack cannot be attributed: use one of model.bases[name] ({bases})")
     if not METHODS[model.method].has_gradient:
         differentiable = ", ".join(name for name, each in METHODS.items() if each.has_gradient)
         raise ValueError(
             f"predictions of {model.method!r} have no gradient, those of {differentiable} have one"
         )
     if gene not in model.genes:
-        raise KeyError(
-            f"the model does not predict {gene!r}; genes: {_validate.listing(model.genes)}"
-        )
+        genes = _validate.listing(model.genes)
+        raise KeyError(f"the model does not predict {gene!r}; genes: {genes}")
     index = model.genes.index(gene)
     if model.targets.constant[index]:
-        raise ValueError(
-            f"{gene!r} was constant in training and is always predicted as "
-            f"{model.targets.mean[index]:g}: it cannot be attributed"
-        )
+        raise ValueError(f"{gene!r} was constant in training and cannot be attributed")
     return index
 
 
 def of_embeddings(
-    model: Model,
-    inputs: Inputs,
-    rows: NDArray[np.intp],
-    *,
-    place: int,
-    n_steps: int,
-    device: str,
+    model: Model, inputs: Inputs, rows: NDArray[np.intp], *, place: int, n_steps: int, device: str
 ) -> Iterator[Attributed]:
-    """Attribute a gene to the context of some spots, in batches.
-
-    The path starts at the mean training embedding, which is 0 after scaling, for the tile, all
-    sub-tiles and all neighbours at once.
-    """
+    """Attribute a gene to the context of some spots, in batches, from the mean embedding."""
     torch_device = _runtime.resolve_device(device)
     network = _frozen(model, torch_device)
     names = ["center"]
@@ -126,12 +97,11 @@ def of_embeddings(
         if inputs.neighbors is not None:
             embeddings.append(inputs.tiles(inputs.neighbors[batch].clip(min=0)))
             mask.append(torch.from_numpy(inputs.neighbors[batch] >= 0).to(torch_device))
-        tensors = tuple(tensor.to(torch_device) for tensor in embeddings)
         yield _integrate(
             predict,
             batch,
-            tensors,
-            tuple(torch.zeros_like(tensor) for tensor in tensors),
+            tuple(tensor.to(torch_device) for tensor in embeddings),
+            0.0,  # the mean training embedding, after scaling
             fixed=tuple(mask),
             sum_over=-1,
             n_steps=n_steps,
@@ -163,7 +133,7 @@ def of_tiles(
             predict,
             rows,
             (pixels,),
-            (torch.full_like(pixels, _WHITE),),
+            1.0,  # white glass
             sum_over=1,
             n_steps=n_steps,
             batch_size=max(1, _PIXELS // (len(turns) * batch.shape[-1] ** 2)),
@@ -171,10 +141,10 @@ def of_tiles(
 
 
 def largest_gap(parts: list[Attributed], *, spread: float) -> float:
-    """Largest difference between the sum of the contributions and prediction minus baseline.
+    """Largest relative difference between the sum of contributions and prediction minus baseline.
 
-    It is relative to prediction minus baseline, or to the spread of the gene's predictions where
-    that is larger: predictions close to the baseline would otherwise have very large gaps.
+    It is relative to the spread of predictions where that is larger: spots close to the baseline
+    would otherwise have very large gaps.
     """
     predicted, baseline, total = (
         np.concatenate([getattr(part, name) for part in parts]).astype(np.float64)
@@ -194,16 +164,17 @@ def _integrate(
     predict: Callable[..., torch.Tensor],
     rows: NDArray[np.intp],
     tensors: tuple[torch.Tensor, ...],
-    baselines: tuple[torch.Tensor, ...],
+    start: float,
     *,
     fixed: tuple[torch.Tensor, ...] = (),
     sum_over: int,
     n_steps: int,
     batch_size: int,
 ) -> Attributed:
-    """Integrate gradients from baselines to inputs, and sum them over one dimension."""
+    """Integrate gradients from one value to the inputs, and sum them over one dimension."""
     from captum.attr import IntegratedGradients
 
+    baselines = tuple(torch.full_like(tensor, start) for tensor in tensors)
     with torch.no_grad():
         predicted, baseline = (predict(*end, *fixed) for end in (tensors, baselines))
     # captum is not typed
@@ -216,3 +187,34 @@ def _integrate(
     )
     shares = tuple(part.detach().sum(sum_over).float().cpu().numpy() for part in gradients)
     return Attributed(rows, shares, predicted.cpu().numpy(), baseline.cpu().numpy())
+
+
+def pixel_slot(parts: list[Attributed], n_obs: int) -> sp.csr_matrix:
+    """Attributions to the pixels of some rows, (n_obs, h × w)."""
+    rows = np.concatenate([part.rows for part in parts])
+    values = np.concatenate([part.shares[0].reshape(len(part.rows), -1) for part in parts])
+    n_pixels = values.shape[1]
+    pixels = np.tile(np.arange(n_pixels), len(rows))
+    return sp.csr_matrix(
+        (values.ravel(), (np.repeat(rows, n_pixels), pixels)), shape=(n_obs, n_pixels)
+    )
+
+
+def context_slots(parts: list[Attributed], names: pd.Index, inputs: Inputs) -> dict[str, Any]:
+    """Attributions to tile, sub-tiles and neighbours, and to each neighbour."""
+    rows = np.concatenate([part.rows for part in parts])
+    shares = [np.concatenate(share) for share in zip(*(part.shares for part in parts), strict=True)]
+    columns = {"spot": shares[0]}
+    if inputs.subtiles is not None:
+        columns |= {f"subtile_{i}": share for i, share in enumerate(shares[1].T, start=1)}
+    slots: dict[str, Any] = {}
+    if inputs.neighbors is not None:
+        columns["neighbors"] = shares[-1].sum(axis=1)
+        is_neighbor = inputs.neighbors[rows] >= 0
+        links = np.repeat(rows, is_neighbor.sum(axis=1)), inputs.neighbors[rows][is_neighbor]
+        slots["obsp"] = sp.csr_matrix(
+            (shares[-1][is_neighbor], links), shape=(len(names), len(names))
+        )
+    values = np.full((len(names), len(columns)), np.nan, dtype=np.float32)
+    values[rows] = np.column_stack(list(columns.values()))
+    return {"obsm": pd.DataFrame(values, index=names, columns=list(columns)), **slots}

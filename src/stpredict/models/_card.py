@@ -9,9 +9,8 @@ from stpredict import _validate
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
-    from stpredict._sdata._steps import NeighborsStep, ReferenceStain
+    from stpredict.models._config import ModelState
     from stpredict.models._records import TrainingRecord
-    from stpredict.models._state import ModelState
 
     #: Label and text.
     Fact = tuple[str, str]
@@ -35,10 +34,10 @@ _SCORES = (
 def summary(model: ModelState) -> str:
     """Describe a model in about ten lines."""
     lines = [f"Model {_title(model)}"]
-    facts = [*_outputs(model), *_inputs(model), *_training(model.training), *_uncertainty(model)]
-    for label, text in facts:
+    for label, text in (fact for facts in _chapters(model).values() for fact in facts):
         line = f"  {label}: {text}"
-        lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
+        if label not in ("seed", "versions"):
+            lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
     if model.calibration is None:
         lines.append("  calibration: none")
     return "\n".join(lines)
@@ -46,7 +45,8 @@ def summary(model: ModelState) -> str:
 
 def card(model: ModelState) -> str:
     """Describe a model in Markdown: its predictions, its inputs, and its training."""
-    parts = [f"# {_title(model)}", f"Made with stpredict {_version(model)}.", _USAGE]
+    version = model.training.versions.get("stpredict", "")
+    parts = [f"# {_title(model)}", f"Made with stpredict {version}.", _USAGE]
     for title, facts in _chapters(model).items():
         parts += [f"## {title}", "\n".join(f"- {label}: {text}" for label, text in facts)]
     return "\n\n".join([*parts, _SCORES, "## Paper", METHODS[model.method].paper]) + "\n"
@@ -67,27 +67,16 @@ def _title(model: ModelState) -> str:
     return f"{model.method}: {len(model.genes)} genes from H&E"
 
 
-def _version(model: ModelState) -> str:
-    return model.training.versions.get("stpredict", "")
-
-
 def _chapters(model: ModelState) -> dict[str, list[Fact]]:
     training = model.training
+    versions = ", ".join(f"{name} {each}" for name, each in training.versions.items())
     chapters = {
-        "Predictions": _outputs(model),
+        "Predictions": [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)],
         "Inputs": _inputs(model),
-        "Training": [
-            *_training(training),
-            ("seed", str(training.seed)),
-            ("versions", ", ".join(f"{name} {each}" for name, each in training.versions.items())),
-        ],
+        "Training": [*_training(training), ("seed", str(training.seed)), ("versions", versions)],
         "Uncertainty": _uncertainty(model),
     }
     return {title: facts for title, facts in chapters.items() if facts}
-
-
-def _outputs(model: ModelState) -> list[Fact]:
-    return [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)]
 
 
 def _inputs(model: ModelState) -> list[Fact]:
@@ -96,28 +85,29 @@ def _inputs(model: ModelState) -> list[Fact]:
             (f"base {name}", "; ".join([base.method, *map(" ".join, _inputs(base))]))
             for name, base in model.bases.items()
         ]
-    recipe = model.recipe
+    recipe, stain, rule = model.recipe, "as scanned", "none"
+    if recipe.stain is not None:
+        stain = f"normalised to the reference in config.json ({recipe.stain.method})"
     if recipe.tiles is not None:
         tiles = f"{recipe.tiles.tile_um:g} µm at {recipe.tiles.tile_px} px"
-        return [("tiles", f"pixels of {tiles}"), ("stain", _stain(recipe.stain))]
-    context = ("context", f"{model.context}, neighbours: {_rule(recipe.neighbors)}")
+        return [("tiles", f"pixels of {tiles}"), ("stain", stain)]
+    if recipe.neighbors is not None:
+        # published releases have a graph, but do not report its rule
+        step = recipe.neighbors.to_plain().items()
+        rule = ", ".join(f"{name} {value}" for name, value in step) or "not reported"
+    context = ("context", f"{model.context}, neighbours: {rule}")
     embed = recipe.embed
-    # a published release does not report its tiles
+    # nor do they report their tiles
     if embed is None or embed.tile_um is None:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
-    n = embed.n_subtiles
-    return [
-        ("encoder", str(embed.encoder)),
-        ("tiles", f"{embed.tile_um:g} µm, {n} × {n} sub-tiles"),
-        ("stain", _stain(recipe.stain)),
-        context,
-    ]
+    tiles = f"{embed.tile_um:g} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
+    return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), context]
 
 
 def _training(training: TrainingRecord) -> list[Fact]:
-    if not training.sections:
-        return [("sections", "weights as published, the release does not report its sections")]
     facts = _sections(training)
+    if not training.sections:
+        return facts
     held_out = training.held_out
     if training.n_held_out:
         held_out += f" ({training.n_held_out} spots), best epoch {training.best_epoch}"
@@ -133,7 +123,7 @@ def _sections(training: TrainingRecord) -> list[Fact]:
         finetuned_on = f"{', '.join(training.finetuned_on)} ({training.n_spots} spots)"
         return [*_sections(training.before), ("finetuned on", finetuned_on)]
     if not training.sections:
-        return [("sections", "weights as published")]
+        return [("sections", "weights as published, the release does not report its sections")]
     return [("sections", f"{', '.join(training.sections)} ({training.n_spots} spots)")]
 
 
@@ -142,32 +132,10 @@ def _uncertainty(model: ModelState) -> list[Fact]:
     calibration = model.calibration
     if calibration is None:
         return []
-    coverage = ", ".join(
-        f"{group} {_percent(share)}" for group, share in calibration.coverage_of_groups.items()
-    )
-    reliable = f"{int(calibration.reliable.sum())} of {len(model.genes)}"
+    coverage = calibration.coverage_of_groups.items()
+    nulls = "better than the training mean and the spatial null on left-out groups"
     return [
-        ("intervals", f"{_percent(calibration.level)} of measured values"),
-        ("coverage on left-out groups", coverage),
-        (
-            "reliable genes",
-            f"{reliable}, better than the training mean and the spatial null on left-out groups",
-        ),
+        ("intervals", f"{100 * calibration.level:.0f} % of measured values"),
+        ("coverage on left-out groups", ", ".join(f"{k} {100 * v:.0f} %" for k, v in coverage)),
+        ("reliable genes", f"{int(calibration.reliable.sum())} of {len(model.genes)}, {nulls}"),
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _rule(step: NeighborsStep | None) -> str:
-    if step is None:
-        return "none"
-    rule = step.to_plain()
-    return ", ".join(f"{name} {value}" for name, value in rule.items()) or "not reported"
-
-
-def _stain(reference: ReferenceStain | None) -> str:
-    if reference is None:
-        return "as scanned"
-    return f"normalised to the reference in config.json ({reference.method})"

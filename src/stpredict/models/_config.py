@@ -1,8 +1,8 @@
-"""Contents of a saved model's ``config.json``, typed and checked."""
+"""What a fitted model consists of, and its ``config.json``, typed and checked."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -15,30 +15,61 @@ from stpredict.models._records import Hyperparameters, Record, TrainingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
+
+    import pandas as pd
+    from torch import nn
 
     from stpredict.models._methods import Method
-    from stpredict.models._state import ModelState
+    from stpredict.targets import Standard, Targets
+    from stpredict.uncertainty import Calibration
 
 FORMAT = "stpredict model"
 #: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model.
 VERSION, OLDEST = 4, 2
+#: Fields that a model and its configuration share.
+SHARED = ("method", "context", "units", "genes", "hyperparameters", "recipe", "training")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelState:
+    """Fields of a fitted model, from which its card and files are written; see `Model`."""
+
+    method: str
+    network: nn.Module
+    genes: tuple[str, ...]
+    context: str
+    hyperparameters: Hyperparameters
+    recipe: Recipe
+    training: TrainingRecord
+    units: str
+    targets: Targets
+    history: pd.DataFrame
+    inputs: Standard | None = None
+    subtiles: Standard | None = None
+    bases: dict[str, Self] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    # methods are looked up by name, as only the name is saved
+    @property
+    def uses_subtiles(self) -> bool:
+        """Whether the network takes sub-tiles."""
+        return METHODS[self.method].contexts[self.context][0]
+
+    @property
+    def uses_neighbors(self) -> bool:
+        """Whether the network takes neighbours."""
+        return METHODS[self.method].contexts[self.context][1]
+
+    @property
+    def uses_pixels(self) -> bool:
+        """Whether the network takes the pixels of tiles."""
+        return METHODS[self.method].inputs == "pixels"
 
 
 @dataclass(frozen=True)
 class Config(Record):
-    """Everything about a model that is not an array.
-
-    Attributes
-    ----------
-    format, format_version, stpredict_version
-        What kind of file this is, and what wrote it.
-    method, context, units, genes, hyperparameters, recipe, training
-        Fields of the model.
-    bases
-        Names of a stack's bases, in order; the n-th is saved in the folder ``base_<n>``.
-    targets, calibration
-        Configuration of the targets, and of the calibration of a calibrated model.
-    """
+    """Everything about a model that is not an array."""
 
     format: str
     format_version: int
@@ -47,7 +78,7 @@ class Config(Record):
     context: str
     units: str
     genes: Annotated[tuple[str, ...], Field(min_length=1)]
-    bases: tuple[str, ...]
+    bases: tuple[str, ...]  # names of a stack's bases; the n-th is saved in the folder base_<n>
     targets: dict[str, Any]
     hyperparameters: Hyperparameters
     recipe: Recipe
@@ -63,21 +94,16 @@ class Config(Record):
             format=FORMAT,
             format_version=VERSION,
             stpredict_version=__version__,
-            method=model.method,
-            context=model.context,
-            units=model.units,
-            genes=model.genes,
             bases=tuple(model.bases),
             targets=model.targets.state()[0],
-            hyperparameters=model.hyperparameters,
-            recipe=model.recipe,
-            training=model.training,
-            calibration=None if model.calibration is None else model.calibration.state()[0],
+            calibration=model.calibration and model.calibration.state()[0],
+            **{name: getattr(model, name) for name in SHARED},
         )
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration in types that JSON can hold; fields that are None are left out."""
-        return {**asdict(self, dict_factory=_without_none), "recipe": self.recipe.to_plain()}
+        plain = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+        return {**plain, "recipe": self.recipe.to_plain()}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Config:
@@ -92,7 +118,12 @@ class Config(Record):
         if isinstance(values.get("recipe"), dict):
             typed["recipe"] = Recipe.from_plain(values["recipe"])
         config: Config = parse(cls, typed)
-        _check_recipe(config)
+        # steps that a method cannot do without
+        required = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}
+        steps = required[method.inputs] + ["neighbors"] * method.contexts[config.context][1]
+        missing = [step for step in steps if getattr(config.recipe, step) is None]
+        if missing:
+            raise ValueError(f"the recipe lacks {', '.join(missing)}")
         return config
 
 
@@ -104,18 +135,3 @@ def _with_network(values: dict[str, Any], method: Method) -> dict[str, Any]:
     if method.options is None:
         return values
     return {**values, "network": parse(method.options, values["network"])}
-
-
-def _check_recipe(config: Config) -> None:
-    """Require the steps that a method cannot do without."""
-    method = METHODS[config.method]
-    steps = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}[method.inputs]
-    if method.contexts[config.context][1]:
-        steps.append("neighbors")
-    missing = [step for step in steps if getattr(config.recipe, step) is None]
-    if missing:
-        raise ValueError(f"the recipe lacks {', '.join(missing)}")
-
-
-def _without_none(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if value is not None}

@@ -28,19 +28,24 @@ def fit_linear(
     *,
     seed: int,
 ) -> RidgeOptions:
-    """Fill a linear network by ridge regression; returns the options with the alpha used.
-
-    The solution does not depend on the seed.
-    """
+    """Fill a linear network by ridge regression; returns the options with the alpha used."""
     n_components = options.n_components
-    if n_components is not None:
-        _check_components(n_components, features, groups, tuned=options.alpha == "tuned")
+    (n_rows, n_features), left_out = features.shape, ""
+    if options.alpha == "tuned":
+        n_rows -= int(np.unique(groups, return_counts=True)[1].max())
+        left_out = " without the largest group, which is left out to tune alpha"
+    # there are no more principal components than rows
+    if n_components is not None and not 1 <= n_components <= min(n_rows, n_features):
+        raise ValueError(
+            f"n_components={n_components} must be 1 to {min(n_rows, n_features)}: there are "
+            f"{n_features} features, and {n_rows} training rows{left_out}"
+        )
     if options.alpha == "tuned":
         coefficients, intercept, alpha = tune_ridge(
             features, targets, groups, n_components=n_components
         )
     else:
-        n_inputs = features.shape[1] if n_components is None else n_components
+        n_inputs = n_features if n_components is None else n_components
         # HEST-bench sets alpha from the size of the problem instead of tuning it
         hest = 100 / (n_inputs * targets.shape[1])
         alpha = hest if options.alpha == "hest" else float(options.alpha)
@@ -51,22 +56,6 @@ def fit_linear(
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))
     return replace(options, alpha=alpha)
-
-
-def _check_components(
-    n_components: int, features: NDArray[np.float32], groups: NDArray[np.str_], *, tuned: bool
-) -> None:
-    """Require enough features and rows for the principal components."""
-    n_rows, n_features = features.shape
-    left_out = ""
-    if tuned:
-        n_rows -= int(np.unique(groups, return_counts=True)[1].max())
-        left_out = " without the largest group, which is left out to tune alpha"
-    if not 1 <= n_components <= min(n_rows, n_features):
-        raise ValueError(
-            f"n_components={n_components} must be 1 to {min(n_rows, n_features)}: there are "
-            f"{n_features} features, and {n_rows} training rows{left_out}"
-        )
 
 
 def fit_forest(

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from stpredict import _validate
-from stpredict.models._config import FORMAT, OLDEST, VERSION, Config
+from stpredict.models._config import FORMAT, OLDEST, SHARED, VERSION, Config
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
-from stpredict.models._save import CONFIG, HISTORY, HISTORY_COLUMNS, WEIGHTS, base_folder
+from stpredict.models._save import BASE, CONFIG, HISTORY, HISTORY_COLUMNS, WEIGHTS
 from stpredict.models._stack import check_bases, first_base
 from stpredict.models._upgrade import upgrade
 from stpredict.targets import Standard, from_state
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    Tensors = Mapping[str, NDArray[Any]]
 
 
 def load(path: str | Path) -> Model:
@@ -65,17 +67,15 @@ def load(path: str | Path) -> Model:
     if not path.exists():
         raise FileNotFoundError(f"there is no model at {path}")
     if not path.is_dir():
-        raise ValueError(
-            f"{path} is a file; a model is a folder that Model.save wrote (pickled models are "
-            "never opened)"
-        )
+        raise ValueError(f"{path} is a file, not a model's folder: pickled models are never opened")
     missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not (path / name).is_file()]
     if missing:
         raise ValueError(f"{path} is not a complete model: it lacks {', '.join(missing)}")
     try:
         config = _read_config(path)
-        bases = {name: load(path / base_folder(n)) for n, name in enumerate(config.bases)}
-        return _assemble(config, load_file(path / WEIGHTS), _read_history(path), bases)
+        bases = {name: load(path / BASE.format(n)) for n, name in enumerate(config.bases)}
+        history = pd.read_csv(path / HISTORY)
+        return _assemble(config, load_file(path / WEIGHTS), history, bases)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"the model at {path} cannot be read: {reason}") from error
@@ -84,17 +84,16 @@ def load(path: str | Path) -> Model:
 def _read_config(path: Path) -> Config:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
     version = config.get("format_version")
     if not isinstance(version, int) or not OLDEST <= version <= VERSION:
-        is_old = isinstance(version, int) and version < OLDEST
+        remedy = "fit it again" if version in range(OLDEST) else "upgrade"
         raise ValueError(
             f"its format version is {version!r}, this stpredict reads {OLDEST} to {VERSION}. It "
-            f"was written by stpredict {config.get('stpredict_version')}: "
-            + ("fit it again" if is_old else "upgrade to read it")
+            f"was written by stpredict {config.get('stpredict_version')}: {remedy}"
         )
     if version < VERSION:
         _validate.one_of("method", config.get("method"), METHODS)
@@ -102,22 +101,11 @@ def _read_config(path: Path) -> Config:
     return Config.from_plain(config)
 
 
-def _read_history(path: Path) -> pd.DataFrame:
-    history = pd.read_csv(path / HISTORY)
-    if list(history.columns) != list(HISTORY_COLUMNS):
-        raise ValueError(
-            f"{HISTORY} has the columns {', '.join(history.columns)}, expected "
-            f"{', '.join(HISTORY_COLUMNS)}"
-        )
-    return history
-
-
 def _assemble(
-    config: Config,
-    tensors: dict[str, NDArray[Any]],
-    history: pd.DataFrame,
-    bases: dict[str, Model],
+    config: Config, tensors: Tensors, history: pd.DataFrame, bases: dict[str, Model]
 ) -> Model:
+    if tuple(history.columns) != HISTORY_COLUMNS:
+        raise ValueError(f"{HISTORY} needs the columns {', '.join(HISTORY_COLUMNS)}")
     method = METHODS[config.method]
     targets = from_state(config.targets, _part(tensors, "targets"))
     # networks on pixels need no scaling of embeddings
@@ -130,21 +118,18 @@ def _assemble(
     )
     weights = _part(tensors, "network")
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
+    errors = _part(tensors, "calibration")
+    if errors and config.calibration is None:
+        raise ValueError(f"{CONFIG} lacks calibration, but its arrays are saved")
     model = Model(
-        method=config.method,
         network=network.eval(),
-        genes=config.genes,
-        context=config.context,
-        hyperparameters=config.hyperparameters,
-        recipe=config.recipe,
-        training=config.training,
-        units=config.units,
         targets=targets,
         history=history,
         inputs=inputs,
         subtiles=_scaling(tensors, "subtiles", needed=method.contexts[config.context][0]),
         bases=bases,
-        calibration=_calibration(config.calibration, _part(tensors, "calibration")),
+        calibration=config.calibration and Calibration.from_state(config.calibration, errors),
+        **{name: getattr(config, name) for name in SHARED},
     )
     # load_state_dict has compared the network's weights with its inputs and outputs
     _check_shapes(model)
@@ -152,42 +137,31 @@ def _assemble(
     return model
 
 
-def _part(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+def _part(tensors: Tensors, part: str) -> dict[str, NDArray[Any]]:
     """Tensors of one part of a model, by their names in it."""
     prefix = f"{part}."
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _scaling(tensors: Mapping[str, NDArray[Any]], part: str, *, needed: bool) -> Standard | None:
+def _scaling(tensors: Tensors, part: str, *, needed: bool) -> Standard | None:
     if not needed and f"{part}.mean" not in tensors:
         return None
     return Standard(tensors[f"{part}.mean"], tensors[f"{part}.scale"])
 
 
-def _calibration(
-    config: dict[str, Any] | None, tensors: dict[str, NDArray[Any]]
-) -> Calibration | None:
-    if config is None:
-        if tensors:
-            raise ValueError(f"{CONFIG} lacks calibration, but its arrays are saved")
-        return None
-    return Calibration.from_state(config, tensors)
-
-
 def _check_shapes(model: Model) -> None:
     """Require arrays that fit the genes and the embedding."""
-    n_genes, inputs = len(model.genes), first_base(model).inputs
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-        "targets.mean": (model.targets.mean.shape, (n_genes,))
-    }
-    if model.subtiles is not None and inputs is not None:
-        shapes["subtiles.mean"] = (model.subtiles.mean.shape, inputs.mean.shape)
-    if model.calibration is not None:
-        edges = model.calibration.intervals.edges.shape
-        shapes["calibration.intervals.edges"] = (edges, (n_genes, 2))
-        if inputs is not None:
-            width = model.calibration.familiarity.mean.shape
-            shapes["calibration.familiarity.mean"] = (width, inputs.mean.shape)
-    for name, (shape, expected) in shapes.items():
-        if shape != expected:
-            raise ValueError(f"{name} has shape {shape}, expected {expected}")
+    n_genes, inputs, calibration = len(model.genes), first_base(model).inputs, model.calibration
+    shapes = [("targets.mean", model.targets.mean, (n_genes,))]
+    if calibration is not None:
+        shapes += [("calibration.intervals.edges", calibration.intervals.edges, (n_genes, 2))]
+    if inputs is not None:
+        # sub-tiles and familiarity are measured in the same embedding as the inputs
+        if model.subtiles is not None:
+            shapes += [("subtiles.mean", model.subtiles.mean, inputs.mean.shape)]
+        if calibration is not None:
+            mean = calibration.familiarity.mean
+            shapes += [("calibration.familiarity.mean", mean, inputs.mean.shape)]
+    for name, array, expected in shapes:
+        if array.shape != expected:
+            raise ValueError(f"{name} has shape {array.shape}, expected {expected}")

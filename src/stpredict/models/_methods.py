@@ -30,48 +30,25 @@ _DEEPSPOT_PAPER = (
     "Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial "
     "transcriptomics prediction from H&E images, medRxiv 2025"
 )
+_HEVISUM = "Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum"
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its network or estimator, and what it reads.
+    """One method: its network or estimator, and what it reads."""
 
-    Attributes
-    ----------
-    name
-        Name, as in ``fit_<name>``.
-    network
-        Builds the network from ``n_features``, ``n_targets``, ``context=`` and its options.
-    contexts
-        For each context, whether it takes sub-tiles, and whether neighbours.
-    options
-        Dataclass of the network's options; None if it has none.
-    inputs
-        What the network reads: embeddings, the pixels of tiles, or the predictions of other models.
-    paper
-        Reference to cite.
-    estimate
-        Fills the network from all training rows at once, for methods that are not trained step by
-        step: called with the network, pooled inputs (n, n_pooled), scaled targets (n, n_targets),
-        groups (n,), its options and ``seed=``; returns the options used.
-    estimator_options
-        Dataclass of the options of ``estimate``.
-    head
-        Part of the network that can be trained alone; empty if it has none.
-    has_gradient
-        Whether predictions change smoothly with the inputs, as attribution needs.
-    """
-
-    name: str
-    network: Callable[..., nn.Module]
-    contexts: dict[str, tuple[bool, bool]]
-    options: type[NetworkOptions] | None = None
-    inputs: Literal["embedding", "pixels", "models"] = "embedding"
+    name: str  # as in ``fit_<name>``
+    network: Callable[..., nn.Module]  # called with n_features, n_targets, context= and options
+    contexts: dict[str, tuple[bool, bool]]  # whether each takes sub-tiles, and neighbours
+    options: type[NetworkOptions] | None = None  # of the network
+    inputs: Literal["embedding", "pixels", "models"] = "embedding"  # models: their predictions
     paper: str = ""
+    # fits all rows at once: called with the network, pooled inputs (n, n_pooled), scaled targets
+    # (n, n_targets), groups (n,), its options and seed=; returns the options used
     estimate: Callable[..., EstimatorOptions] | None = None
     estimator_options: type[EstimatorOptions] | None = None
-    head: str = ""
-    has_gradient: bool = True
+    head: str = ""  # part of the network that can be trained alone
+    has_gradient: bool = True  # whether predictions change smoothly, as attribution needs
 
     def build(
         self,
@@ -97,25 +74,15 @@ def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 
 DEEPSPOT = Method(
-    name="deepspot",
-    network=DeepSets,
-    contexts=CONTEXTS,
-    options=DeepSpotNetwork,
-    paper=_DEEPSPOT_PAPER,
-    head="rho",
+    "deepspot", DeepSets, CONTEXTS, DeepSpotNetwork, paper=_DEEPSPOT_PAPER, head="rho"
 )
 DEEPCELL = Method(
-    name="deepcell",
-    network=DeepCell,
-    contexts=CELL_CONTEXTS,
-    options=DeepCellNetwork,
-    paper=_DEEPSPOT_PAPER,
-    head="rho",
+    "deepcell", DeepCell, CELL_CONTEXTS, DeepCellNetwork, paper=_DEEPSPOT_PAPER, head="rho"
 )
 RIDGE = Method(
-    name="ridge",
-    network=LinearSets,
-    contexts=CONTEXTS,
+    "ridge",
+    LinearSets,
+    CONTEXTS,
     paper=(
         "Jaume et al., HEST-1k: a dataset for spatial transcriptomics and histology image "
         "analysis, NeurIPS 2024"
@@ -124,9 +91,9 @@ RIDGE = Method(
     estimator_options=RidgeOptions,
 )
 TREES = Method(
-    name="trees",
-    network=ForestSets,
-    contexts=CONTEXTS,
+    "trees",
+    ForestSets,
+    CONTEXTS,
     paper="Geurts, Ernst and Wehenkel, Extremely randomized trees, Machine Learning 2006",
     estimate=fit_forest,
     estimator_options=TreesOptions,
@@ -134,10 +101,10 @@ TREES = Method(
 )
 
 CNN = Method(
-    name="cnn",
-    network=on_pixels(TileCNN),
-    contexts={"spot": (False, False)},
-    options=CNNNetwork,
+    "cnn",
+    on_pixels(TileCNN),
+    SPOT,
+    CNNNetwork,
     paper=(
         "He et al., Integrating spatial gene expression and breast tumour morphology via deep "
         "learning, Nature Biomedical Engineering 2020; Rubin et al., STDL: Spatial "
@@ -147,24 +114,16 @@ CNN = Method(
     head="head",
 )
 MULTISCALE = Method(
-    name="multiscale",
-    network=on_pixels(MultiScale),
-    contexts={"spot": (False, False)},
-    options=MultiScaleNetwork,
-    paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
+    "multiscale",
+    on_pixels(MultiScale),
+    SPOT,
+    MultiScaleNetwork,
+    paper=_HEVISUM,
     inputs="pixels",
     head="decoder",
 )
 
-STACKING = Method(
-    name="stacking",
-    network=stacking_network,
-    contexts=SPOT,
-    options=StackNetwork,
-    paper="Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum",
-    inputs="models",
-)
+STACKING = Method("stacking", stacking_network, SPOT, StackNetwork, paper=_HEVISUM, inputs="models")
 
-METHODS = {
-    method.name: method for method in (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES, STACKING)
-}
+_ALL = (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES, STACKING)
+METHODS = {method.name: method for method in _ALL}

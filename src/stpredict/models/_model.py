@@ -10,8 +10,8 @@ import torch
 
 from stpredict import _runtime
 from stpredict.models._card import card_html, summary
+from stpredict.models._config import ModelState
 from stpredict.models._save import save
-from stpredict.models._state import ModelState
 from stpredict.training import Pixels, TileStream, row_batches
 
 if TYPE_CHECKING:
@@ -42,19 +42,17 @@ class Model(ModelState):
 
     Attributes
     ----------
-    method
-        Name of the method.
+    method, context
+        Name of the method, and what the network reads next to the spot's own tile.
     network
         The plain torch module, on the CPU, in evaluation mode. Its inputs and outputs are scaled.
     genes
         Names of the predicted genes, in order.
-    context
-        What the network reads next to the spot's own tile.
     hyperparameters
         Options of the network, the schedule, the loss and the augmentation.
     recipe
-        Steps that make the inputs and the predicted layer, as they were recorded for the training
-        data. A stack has only the steps of the layer; each of its bases has its own recipe.
+        Recorded steps that make the inputs and the predicted layer. A stack has only those of the
+        layer; each of its bases has its own recipe.
     training
         Training sections and groups, what was held out, best epoch, seed, package versions.
     units
@@ -66,8 +64,8 @@ class Model(ModelState):
         for methods that are fitted in one go.
     inputs
         Scaling of the embeddings, fitted on training rows; for stacks, of the bases' predictions.
-        For models on pixels, None until :func:`stpredict.tl.calibrate` sets the scaling of the
-        texture embedding by which familiarity is measured.
+        For models on pixels, None until :func:`stpredict.tl.calibrate` sets that of the texture
+        embedding, by which familiarity is measured.
     subtiles
         Scaling of the sub-tiles' embeddings, if the context has them.
     bases
@@ -95,14 +93,13 @@ class Model(ModelState):
     def save(self, path: str | Path) -> None:
         """Save to a folder, which :func:`stpredict.models.load` reads.
 
-        The folder is written under a temporary name and then moved, so that a folder of this name
-        is always complete. A model at that path is replaced, any other folder is not.
+        The folder is written under a temporary name and then moved, so it is always complete.
 
         Parameters
         ----------
         path
             Folder to write: ``config.json``, ``model.safetensors``, ``history.csv`` and a model
-            card ``README.md``.
+            card ``README.md``. An older model at that path is replaced.
 
         Raises
         ------
@@ -148,17 +145,24 @@ class Model(ModelState):
         """
         if self.bases:
             raise ValueError(
-                "a stack has no embeddings of its own: predict with "
-                "model.bases[name].predict_array, or with the whole stack in stp.tl.predict"
+                "a stack has no embeddings of its own: use model.bases[name].predict_array, or "
+                "stp.tl.predict with the whole stack"
             )
         if self.uses_pixels:
-            return self._predict_tiles(center, device=device)
+            pixels = Pixels(np.asarray(center))
+            stream = TileStream(
+                ((rows, pixels.read(rows)) for rows in row_batches(len(pixels), _BATCH)),
+                n_tiles=len(pixels),
+                symmetries=self.hyperparameters.average_symmetries,
+            )
+            return self.predict_inputs(stream, device=device)[0]
         embeddings = {"center": center, "subtiles": subtiles, "neighbors": neighbors}
         tensors = {
             name: self._scaled(name, np.asarray(values))
             for name, values in embeddings.items()
             if values is not None
         }
+        # without a mask, the network uses all rows of neighbours
         if neighbor_mask is not None:
             tensors["neighbor_mask"] = torch.from_numpy(np.asarray(neighbor_mask, dtype=bool))
         for name, tensor in tensors.items():
@@ -198,9 +202,8 @@ class Model(ModelState):
 
         Returns
         -------
-        (n, n_genes) float32, in the units of the training layer, and the standard deviation over
-        the members of the network's ensemble, of the same shape; None if it is not an ensemble.
-        For factors, (n, n_factors).
+        (n, n_genes) or (n, n_factors) float32, in the units of the training layer, and the standard
+        deviation over the members of an ensemble, of the same shape; None for other networks.
         """
         invert = self.targets.inverse if space == "genes" else self.targets.factors
         torch_device = _runtime.resolve_device(device)
@@ -217,15 +220,6 @@ class Model(ModelState):
         order = np.argsort(np.concatenate(batch_rows))  # tiles are read in spatial order
         predicted = np.concatenate(values)[order]
         return predicted, np.concatenate(deviations)[order] if deviations else None
-
-    def _predict_tiles(self, tiles: NDArray[Any], *, device: str) -> NDArray[np.float32]:
-        pixels = Pixels(np.asarray(tiles))
-        stream = TileStream(
-            ((rows, pixels.read(rows)) for rows in row_batches(len(pixels), _BATCH)),
-            n_tiles=len(pixels),
-            symmetries=self.hyperparameters.average_symmetries,
-        )
-        return self.predict_inputs(stream, device=device)[0]
 
     def _scaled(self, name: str, values: NDArray[Any]) -> torch.Tensor:
         """Scale embeddings, checked."""

@@ -38,24 +38,16 @@ class DeepSpotNetwork(Record):
 
 
 @dataclass(frozen=True)
-class DeepCellNetwork(Record):
-    """Sizes of DeepCell's network.
+class DeepCellNetwork(DeepSpotNetwork):
+    """Sizes of DeepCell's network: those of :class:`DeepSpotNetwork`, and a pooling.
 
     Attributes
     ----------
-    n_hidden
-        Width of φ.
-    n_phi, n_rho
-        Number of networks in the ensembles φ and ρ.
-    dropout
-        Dropout rate in φ and at the input of ρ.
     aggregation
         Pooling of the neighbours' embeddings.
     """
 
     n_hidden: int = 1024
-    n_phi: int = 10
-    n_rho: int = 10
     dropout: float = 0.2
     aggregation: Literal["max", "mean", "sum"] = "max"
 
@@ -138,98 +130,46 @@ EstimatorOptions = RidgeOptions | TreesOptions
 
 @dataclass(frozen=True)
 class Hyperparameters(Record):
-    """Options of a model's network and of its training.
+    """Options of a model's network and of its training."""
 
-    Attributes
-    ----------
-    network
-        Options of the network; None for methods whose network has none.
-    estimator
-        Options of a method that is fitted in one go, as they were used; None for others.
-    schedule
-        Training schedule; None for methods that are fitted in one go.
-    loss
-        Name of the loss, or the repr of the user's own module.
-    augmentation, average_symmetries, pretrained
-        For models on pixels: changes of tiles in training, whether predictions are averaged over
-        flips and turns, and whether training started from published weights.
-    finetuned
-        Part of the network that `tl.finetune` trained last; None if it was not run.
-    published
-        For released weights: the published hyperparameters.
-    """
-
-    network: NetworkOptions | None = None
-    estimator: EstimatorOptions | None = None
-    schedule: Schedule | None = None
-    loss: str | None = None
+    network: NetworkOptions | None = None  # None for methods whose network has no options
+    estimator: EstimatorOptions | None = None  # as used, for methods that are fitted in one go
+    schedule: Schedule | None = None  # None for methods that are fitted in one go
+    loss: str | None = None  # name of the loss, or the repr of the user's own module
+    # the next three are for models on pixels
     augmentation: Augmentation | None = None
-    average_symmetries: bool = False
-    pretrained: bool = False
-    finetuned: Literal["all", "head"] | None = None
-    published: dict[str, Any] = field(default_factory=dict)
+    average_symmetries: bool = False  # whether predictions are averaged over flips and turns
+    pretrained: bool = False  # whether training started from published weights
+    finetuned: Literal["all", "head"] | None = None  # part that `tl.finetune` trained last
+    published: dict[str, Any] = field(default_factory=dict)  # those of released weights
 
 
 @dataclass(frozen=True)
 class SampleWeight(Record):
-    """Sampling weights of training spots.
+    """Sampling weights of training spots."""
 
-    Attributes
-    ----------
-    column
-        Column of ``obs`` that held them.
-    balanced_by
-        Columns whose groups `pp.balance` gave equal weight; empty for expression clusters, None if
-        the weights are the user's own.
-    """
-
-    column: str
+    column: str  # column of obs that held them
+    # columns whose groups `pp.balance` gave equal weight: empty for expression clusters, None if
+    # the weights are the user's own
     balanced_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class TrainingRecord(Record):
-    """Data that a model was trained on, and what was held out.
-
-    Attributes
-    ----------
-    sections, groups
-        Names of the training sections, and of their groups (patients or sections).
-    held_out
-        Rows that early stopping used, in words.
-    n_spots, n_held_out
-        Number of training rows, and of rows held out for early stopping.
-    best_epoch
-        Epoch of the saved weights; 0 for methods that are fitted in one go.
-    seed
-        Random seed.
-    versions
-        Package versions.
-    sample_weight
-        Sampling weights of training spots; None for equal weights.
-    target_genes
-        For models of factors: the genes that the factors were fitted on.
-    knows_mean
-        Whether the mean expression of the training rows is known; some releases do not report it.
-    tuned
-        For `tl.fit_tuned`: mean PCC of each candidate on the groups left out, best first.
-    finetuned_on
-        Sections that the model was finetuned on.
-    before
-        Record of the model before it was finetuned.
-    """
+    """Data that a model was trained on, and what was held out."""
 
     sections: tuple[str, ...]
-    groups: tuple[str, ...]
-    held_out: str
-    n_spots: int
-    n_held_out: int
-    best_epoch: int
+    groups: tuple[str, ...]  # patients or sections
+    held_out: str  # rows that early stopping used, in words
+    n_spots: int  # training rows
+    n_held_out: int  # rows held out for early stopping
+    best_epoch: int  # epoch of the saved weights; 0 for methods that are fitted in one go
     seed: int
     versions: dict[str, str]
-    sample_weight: SampleWeight | None = None
-    target_genes: tuple[str, ...] | None = None
-    knows_mean: bool = True
+    sample_weight: SampleWeight | None = None  # None for equal weights
+    target_genes: tuple[str, ...] | None = None  # genes that the factors were fitted on
+    knows_mean: bool = True  # some releases do not report the mean of the training rows
+    # for `tl.fit_tuned`: mean PCC of each candidate on the groups left out, best first
     tuned: dict[str, float] | None = None
-    finetuned_on: tuple[str, ...] = ()
-    before: TrainingRecord | None = None
+    finetuned_on: tuple[str, ...] = ()  # sections
+    before: TrainingRecord | None = None  # record of the model before it was finetuned

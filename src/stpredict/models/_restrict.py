@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 
 def restrict(model: Model, genes: Sequence[str]) -> Model:
-    """Restrict a model to some of its genes, in this order, with unchanged predictions.
-
-    A network that predicts genes is sliced; one that predicts factors is copied, and fewer genes
-    are computed from the factors.
-    """
+    """Restrict a model to some of its genes, in this order, with unchanged predictions."""
     gene_index = [model.genes.index(gene) for gene in genes]
+    # a network of factors is copied, and fewer genes are computed from the factors
     predicts_genes = model.targets.outputs is None
     return replace(
         model,
@@ -43,15 +40,12 @@ def _sliced(model: Model, gene_index: list[int]) -> nn.Module:
         name: tensor.index_select(axes[name], index) if name in axes else tensor
         for name, tensor in model.network.state_dict().items()
     }
-    method = METHODS[model.method]
     n_features = 0 if model.inputs is None else len(model.inputs.mean)
+    options = model.hyperparameters.network
     # building draws initial weights, which load_state_dict replaces
     with torch.random.fork_rng(devices=[]):
-        network = method.build(
-            n_features,
-            len(gene_index),
-            context=model.context,
-            options=model.hyperparameters.network,
+        network = METHODS[model.method].build(
+            n_features, len(gene_index), context=model.context, options=options
         )
     network.load_state_dict(state)
     return network.eval()

@@ -17,10 +17,12 @@ from stpredict.models._config import FORMAT, Config
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stpredict.models._state import ModelState
+    from stpredict.models._config import ModelState
 
 CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
+#: Folders of a stack's bases are numbered, as the bases' own names may not be valid paths.
+BASE = "base_{}"
 
 
 def save(model: ModelState, path: str | Path) -> None:
@@ -39,11 +41,6 @@ def save(model: ModelState, path: str | Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def base_folder(number: int) -> str:
-    """Name of the folder of one of a stack's bases, whose own names may not be valid paths."""
-    return f"base_{number}"
-
-
 def _write(model: ModelState, folder: Path) -> None:
     text = json.dumps(Config.of(model).to_plain(), indent=2)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -51,7 +48,7 @@ def _write(model: ModelState, folder: Path) -> None:
     model.history.to_csv(folder / HISTORY, index=False)
     (folder / CARD).write_text(card(model), encoding="utf-8")
     for number, base in enumerate(model.bases.values()):
-        subfolder = folder / base_folder(number)
+        subfolder = folder / BASE.format(number)
         subfolder.mkdir()
         _write(base, subfolder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from stpredict.models._methods import STACKING
-from stpredict.models._records import StackNetwork
 from stpredict.targets import Standard
 from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from stpredict.models._model import Model, RowInputs
+    from stpredict.models._records import StackNetwork
 
 #: Spots predicted at a time by the network on top.
 _BATCH = 1024
@@ -25,21 +25,11 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class StackInputs:
-    """Inputs of all bases of a stack, with the same rows.
-
-    Attributes
-    ----------
-    stack
-        The stack.
-    bases
-        Inputs of each of its bases, by name.
-    sections
-        (n,) section of each row, within which ranks are taken.
-    """
+    """Inputs of all bases of a stack, with the same rows."""
 
     stack: Model
-    bases: dict[str, RowInputs]
-    sections: NDArray[np.str_]
+    bases: dict[str, RowInputs]  # by name
+    sections: NDArray[np.str_]  # (n,) section of each row, within which ranks are taken
 
     def __len__(self) -> int:
         return len(self.sections)
@@ -48,11 +38,7 @@ class StackInputs:
     def walk(
         self, network: Any, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
-        """Predict all rows with every base, then, in batches, with the network on top.
-
-        Yields the rows, the network's predictions (n, g), and with ``members`` those of each
-        base, (bases, n, g), scaled as the network's output.
-        """
+        """Predict all rows with every base, then, in batches, with the network on top."""
         by_base = np.stack(
             [
                 base.predict_inputs(self.bases[name], spread=False, device=str(device))[0]
@@ -60,16 +46,15 @@ class StackInputs:
             ]
         )
         # predictions of the bases are in units of genes, the network reads scaled ones
-        scaler = _scaler(self.stack)
-        meta = _network(self.stack).meta
-        features = torch.from_numpy(
-            scaler.transform(features_of(by_base, self.sections, meta=meta))
-        )
+        scaler = cast("Standard", self.stack.inputs)
+        values = features_of(by_base, self.sections, meta=_meta(self.stack))
+        features = torch.from_numpy(scaler.transform(values))
         n_genes = len(self.stack.genes)
         # the scaling repeats that of the genes for each base
         by_base = Standard(scaler.mean[:n_genes], scaler.scale[:n_genes]).transform(by_base)
         for rows in row_batches(len(self), _BATCH):
             pooled = network.pool(network.encode(features[rows].to(device)))
+            # members of a stack are the predictions of its bases, (bases, n, g)
             each = torch.from_numpy(by_base[:, rows]) if members else None
             yield rows, network.head(pooled), each
 
@@ -77,11 +62,7 @@ class StackInputs:
 def features_of(
     predicted: NDArray[np.float32], sections: NDArray[np.str_], *, meta: str
 ) -> NDArray[np.float32]:
-    """Inputs of the network on top, from the predictions of all bases (bases, n, g).
-
-    The predictions of all bases are concatenated to (n, bases × g); for ``"rank_mean"`` their
-    ranks are averaged, (n, g).
-    """
+    """Inputs of the network on top: (bases, n, g) to (n, bases × g), or to mean ranks (n, g)."""
     if meta == "rank_mean":
         return rank_mean(predicted, sections)
     return np.concatenate(list(predicted), axis=1)
@@ -90,17 +71,8 @@ def features_of(
 def rank_mean(predicted: NDArray[np.float32], sections: NDArray[np.str_]) -> NDArray[np.float32]:
     """Order the spots of each section by their mean rank over the bases, gene by gene.
 
-    Parameters
-    ----------
-    predicted
-        (bases, n, g).
-    sections
-        (n,).
-
-    Returns
-    -------
-    (n, g) float32: within a section, the values of the mean prediction, in the order of the mean
-    ranks. Spots with equal mean ranks share a value.
+    (bases, n, g) become (n, g): the values of the mean prediction, in the order of the mean ranks.
+    Spots with equal mean ranks share a value.
     """
     mean = predicted.mean(axis=0)
     result = np.empty_like(mean)
@@ -136,24 +108,13 @@ def check_bases(model: Model) -> None:
     for name, base in model.bases.items():
         if base.genes != model.genes or base.units != model.units:
             raise ValueError(f"base {name!r} predicts other genes or units than the stack")
-    n_inputs = len(_scaler(model).mean)
-    n_predictions = len(model.genes)
-    if _network(model).meta != "rank_mean":
-        n_predictions *= len(model.bases)
+    n_inputs = len(cast("Standard", model.inputs).mean)
+    n_predictions = len(model.genes) * (1 if _meta(model) == "rank_mean" else len(model.bases))
     if n_inputs != n_predictions:
         raise ValueError(
             f"the network of the stack takes {n_inputs} predictions, its bases make {n_predictions}"
         )
 
 
-def _scaler(model: Model) -> Standard:
-    if model.inputs is None:
-        raise ValueError(f"the model of {model.method} has no scaling of its inputs")
-    return model.inputs
-
-
-def _network(model: Model) -> StackNetwork:
-    options = model.hyperparameters.network
-    if not isinstance(options, StackNetwork):
-        raise TypeError(f"a stack's network options are StackNetwork, not {options!r}")
-    return options
+def _meta(stack: Model) -> str:
+    return cast("StackNetwork", stack.hyperparameters.network).meta

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Matrix = NDArray[np.floating]
     #: Coefficients (n_features, n_targets) and intercept (n_targets,).
     Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -24,26 +25,14 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over rows. Sums without some rows are the difference of two sums.
+    """Sums over rows. Sums without some rows are the difference of two sums."""
 
-    Attributes
-    ----------
-    n
-        Number of rows.
-    x, y
-        Sums of features (n_features,) and targets (n_targets,).
-    xx, xy
-        Sums of products, (n_features, n_features) and (n_features, n_targets).
-    yy
-        Sum of all squared targets.
-    """
-
-    n: int
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    xx: NDArray[np.float64]
-    xy: NDArray[np.float64]
-    yy: float
+    n: int  # rows
+    x: NDArray[np.float64]  # (n_features,) sums of features
+    y: NDArray[np.float64]  # (n_targets,) sums of targets
+    xx: NDArray[np.float64]  # (n_features, n_features) sums of products
+    xy: NDArray[np.float64]  # (n_features, n_targets) sums of products
+    yy: float  # sum of all squared targets
 
     def __sub__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, name) - getattr(other, name) for name in vars(self)))
@@ -53,10 +42,8 @@ class Sums:
         x, y = self.x / self.n, self.y / self.n
         # in the basis of the eigenvectors, the principal components, ridge is a division
         variances, components = np.linalg.eigh(self.xx - self.n * np.outer(x, x))
-        variances, components = (
-            variances[::-1][:n_components],
-            components[:, ::-1][:, :n_components],
-        )
+        variances = variances[::-1][:n_components]
+        components = components[:, ::-1][:, :n_components]
         covariances = components.T @ (self.xy - self.n * np.outer(x, y))
         for alpha in alphas:
             # rounding can make a variance of 0 negative
@@ -74,26 +61,17 @@ class Sums:
 
 @dataclass(frozen=True)
 class Rows:
-    """Features and targets, centred and converted to float64 block by block.
+    """Features and targets, centred and converted to float64 block by block."""
 
-    Attributes
-    ----------
-    features, targets
-        (n, n_features) and (n, n_targets).
-    means
-        Means of both.
-    basis
-        (n, n_features) basis of the centred features if there are fewer rows than features, so
-        that sums are taken in fewer dimensions; else None.
-    """
-
-    features: NDArray[np.floating]
-    targets: NDArray[np.floating]
-    means: tuple[NDArray[np.float64], NDArray[np.float64]]
+    features: Matrix  # (n, n_features)
+    targets: Matrix  # (n, n_targets)
+    means: tuple[NDArray[np.float64], NDArray[np.float64]]  # of features and targets
+    # (n, n_features) basis of the centred features if they are more than the rows, so that sums
+    # are taken in fewer dimensions
     basis: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, features: NDArray[np.floating], targets: NDArray[np.floating]) -> Rows:
+    def of(cls, features: Matrix, targets: Matrix) -> Rows:
         """Compute the means, and the basis if there are fewer rows than features."""
         x, y = (values.mean(axis=0, dtype=np.float64) for values in (features, targets))
         is_wide = len(features) < len(x)
@@ -130,11 +108,7 @@ class Rows:
 
 
 def fit_ridge(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    *,
-    alpha: float,
-    n_components: int | None = None,
+    features: Matrix, targets: Matrix, *, alpha: float, n_components: int | None = None
 ) -> Linear:
     """Fit all rows; returns coefficients (n_targets, n_features) and intercept (n_targets,)."""
     rows = Rows.of(features, targets)
@@ -143,28 +117,18 @@ def fit_ridge(
 
 
 def tune_ridge(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    groups: NDArray[np.str_],
-    *,
-    n_components: int | None = None,
+    features: Matrix, targets: Matrix, groups: NDArray[np.str_], *, n_components: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Tune ridge's alpha by leaving out one group at a time, then fit all rows.
 
     Returns coefficients (n_targets, n_features), intercept (n_targets,) and the alpha with the
-    lowest mean squared error, averaged over the groups. Principal components are refitted on the
-    rows of each split. The result equals that of scikit-learn's ``GridSearchCV``, which would fit
-    13 times as often and copy the rows each time.
-
-    Raises
-    ------
-    ValueError
-        If all rows belong to one group.
+    lowest mean squared error, averaged over the groups. Principal components are refitted in each
+    split. The result equals scikit-learn's ``GridSearchCV``, which would fit 13 times as often.
     """
     names = np.unique(groups)
     if len(names) < 2:
         raise ValueError(
-            f"alpha is tuned by leaving out one group at a time, but all rows belong to "
+            "alpha is tuned by leaving out one group at a time, but all rows belong to "
             f"{str(names[0])!r}: give alpha a number"
         )
     rows = Rows.of(features, targets)

@@ -39,15 +39,14 @@ def upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
 def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     method = METHODS[name]
     hyperparameters = _fields_of(Hyperparameters, options)
-    if method.options is not None:
-        hyperparameters["network"] = _fields_of(method.options, options)
-    # stacks with meta="ridge" have the options of ridge regression as well
-    estimator = method.estimator_options or (RidgeOptions if "alpha" in options else None)
-    if estimator is not None:
-        hyperparameters["estimator"] = _fields_of(estimator, options)
-    # methods that are fitted in one go have no schedule
-    if "max_epochs" in options:
-        hyperparameters["schedule"] = _fields_of(Schedule, options)
+    kinds: dict[str, type | None] = {
+        "network": method.options,
+        # stacks with meta="ridge" have the options of ridge regression as well
+        "estimator": method.estimator_options or (RidgeOptions if "alpha" in options else None),
+        # methods that are fitted in one go have no schedule
+        "schedule": Schedule if "max_epochs" in options else None,
+    }
+    hyperparameters |= {part: _fields_of(kind, options) for part, kind in kinds.items() if kind}
     if "train" in options:
         hyperparameters["finetuned"] = options["train"]
     return hyperparameters

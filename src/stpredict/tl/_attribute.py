@@ -13,7 +13,6 @@ from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.models import _attribution
-from stpredict.models._attribution_slots import context_slots, pixel_slot
 from stpredict.tl._fitting._inputs import embedding_inputs
 
 if TYPE_CHECKING:
@@ -151,12 +150,12 @@ def attribute(
             batch_size=_BATCH_TILES,
         )
         parts = list(_attribution.of_tiles(model, tiles, **options))
-        slots = {"obsm": pixel_slot(parts, len(predicted))}
+        slots = {"obsm": _attribution.pixel_slot(parts, len(predicted))}
     else:
         inputs = embedding_inputs(opened, model)
         batches = _attribution.of_embeddings(model, inputs, rows, **options)
         parts = _with_progress(batches, len(rows))
-        slots = context_slots(parts, predicted.obs_names, inputs)
+        slots = _attribution.context_slots(parts, predicted.obs_names, inputs)
     values = np.asarray(predicted.X[:, predicted.var_names.get_loc(gene)])
     _check_same(parts, values, model, key)
     gap = _check_complete(parts, int(n_steps), spread=float(values.std()))

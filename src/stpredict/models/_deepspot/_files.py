@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,85 +12,58 @@ import yaml
 from stpredict import _validate
 
 #: Names of DeepSpot's published files; they may have a prefix.
-WEIGHTS, HYPERPARAMETERS, GENES = (
-    "final_model.pkl",
-    "top_param_overall.yaml",
-    "info_highly_variable_genes.csv",
-)
+WEIGHTS, HYPERPARAMETERS = "final_model.pkl", "top_param_overall.yaml"
+GENES = "info_highly_variable_genes.csv"
 _NAME, _PREDICTED = "gene_name", "isPredicted"
-_MAX_YAML = 1 << 20
+_MAX_YAML = 1 << 20  # published files have less than 1 kB
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
-
-
-@dataclass(frozen=True)
-class Files:
-    """Paths of the parts of a release; genes may also be given by name."""
-
-    weights: Path
-    hyperparameters: Path | None
-    genes: Path | tuple[str, ...]
 
 
 def find(
     weights: str | Path,
     hyperparameters: str | Path | None,
     genes: str | Path | Sequence[str] | None,
-) -> Files:
-    """Find the files of a release; those not given are looked for next to the weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a given file does not exist.
-    ValueError
-        If several files match, or none has the genes.
-    """
+) -> tuple[Path, Path | None, Path | tuple[str, ...]]:
+    """Find the files of a release; those not given are looked for next to the weights."""
     path = Path(weights)
     if path.is_dir():
-        path = _only_weights(path)
-    _require_file(path, "weights")
+        pickles = sorted(path.glob("*.pkl"))
+        if len(pickles) != 1:
+            files = _validate.listing(file.name for file in sorted(path.iterdir()))
+            raise ValueError(f"{path} has {len(pickles)} files *.pkl, pass one of them: {files}")
+        (path,) = pickles
+    path = _existing(path, "weights")
     settings = _file_of(path, hyperparameters, HYPERPARAMETERS, "hyperparameters")
     if genes is not None and not isinstance(genes, str | Path):
-        return Files(path, settings, tuple(genes))
+        return path, settings, tuple(genes)
     table = _file_of(path, genes, GENES, "genes")
     if table is None:
         raise ValueError(
             f"no table of genes was found next to {path}: pass genes=, the release's {GENES} "
             f"(columns {_NAME}, {_PREDICTED}) or the names in the order of the outputs"
         )
-    return Files(path, settings, table)
+    return path, settings, table
 
 
-def _only_weights(folder: Path) -> Path:
-    pickles = sorted(folder.glob("*.pkl"))
-    if len(pickles) != 1:
-        files = _validate.listing(file.name for file in sorted(folder.iterdir()))
-        raise ValueError(
-            f"{folder} has {len(pickles)} files *.pkl, a release has one: pass the path of the "
-            f"file itself. Files: {files}"
-        )
-    return pickles[0]
-
-
-def _require_file(path: Path, argument: str) -> None:
-    if not path.is_file():
+def _existing(path: str | Path, argument: str) -> Path:
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{argument}= is not a file: {path}")
+    return Path(path)
 
 
 def _file_of(weights: Path, path: str | Path | None, published: str, argument: str) -> Path | None:
     """Path of a part of a release: as passed, else found next to the weights."""
     if path is not None:
-        _require_file(Path(path), argument)
-        return Path(path)
+        return _existing(path, argument)
     prefix = weights.name.removesuffix(WEIGHTS) if weights.name.endswith(WEIGHTS) else ""
     for name in (prefix + published, published):
         if (weights.parent / name).is_file():
             return weights.parent / name
     candidates = sorted(weights.parent.glob(f"*{Path(published).suffix}"))
     if len(candidates) > 1:
+        names = _validate.listing(file.name for file in candidates)
         raise ValueError(
-            f"several files next to {weights} may be its {argument}: "
-            f"{_validate.listing(file.name for file in candidates)}; pass {argument}="
+            f"several files next to {weights} may be its {argument}: {names}; pass {argument}="
         )
     return candidates[0] if candidates else None
 
@@ -124,15 +96,11 @@ def flat_values(values: Any) -> dict[str, Any]:
 
 def read_genes(genes: Path | tuple[str, ...], *, n_outputs: int, weights: Path) -> tuple[str, ...]:
     """Read the names of the outputs: the predicted genes of a table, in its order."""
-    if isinstance(genes, Path):
-        names, source = _predicted(genes), str(genes)
-    else:
-        names, source = tuple(str(gene) for gene in genes), "genes="
+    source = genes if isinstance(genes, Path) else "genes="
+    names = _predicted(genes) if isinstance(genes, Path) else tuple(str(gene) for gene in genes)
     if len(names) != n_outputs:
-        raise ValueError(
-            f"{source} has {len(names)} genes, {weights} predicts {n_outputs}: pass genes= of the "
-            "same release"
-        )
+        message = f"{source} has {len(names)} genes, {weights} predicts {n_outputs}"
+        raise ValueError(f"{message}: pass genes= of the same release")
     _validate.unique_names(names, what=f"genes of {source}")
     return names
 
@@ -140,18 +108,15 @@ def read_genes(genes: Path | tuple[str, ...], *, n_outputs: int, weights: Path) 
 def _predicted(path: Path) -> tuple[str, ...]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a table of genes ({error})") from error
     missing = [name for name in (_NAME, _PREDICTED) if name not in table]
     if missing:
-        raise ValueError(
-            f"the table of genes {path} lacks {', '.join(missing)}; it has "
-            f"{_validate.listing(table.columns)}"
-        )
+        columns = _validate.listing(table.columns)
+        raise ValueError(f"the table of genes {path} lacks {', '.join(missing)}; it has {columns}")
     flags = table[_PREDICTED].str.strip().str.lower()
     unknown = sorted(set(flags) - {*_TRUE, *_FALSE})
     if unknown:
-        raise ValueError(
-            f"{_PREDICTED} of {path} must be True or False: {_validate.listing(unknown)}"
-        )
+        values = _validate.listing(unknown)
+        raise ValueError(f"{_PREDICTED} of {path} must be True or False: {values}")
     return tuple(table.loc[flags.isin(_TRUE), _NAME])

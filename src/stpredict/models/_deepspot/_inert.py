@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,19 +20,8 @@ from stpredict.models._deepspot._archive import DTYPES
 
 #: Modules of DeepSpot's classes, from the newest to the oldest version.
 _PACKAGES = ("deepspot.spot", "deepspot.cell", "deepspot")
-_NETWORKS = ("DeepSpot", "DeepCell", "Phi", "Rho")
-_LOSSES = (
-    "mse",
-    "l1",
-    "huber",
-    "cosine",
-    "pearson",
-    "poisson",
-    "mse_pearson",
-    "mse_cosine",
-    "l1_cosine",
-    "huber_cosine",
-)
+_LOSSES = ("mse", "l1", "huber", "cosine", "pearson", "poisson")
+_SUMS_OF_LOSSES = ("mse_pearson", "mse_cosine", "l1_cosine", "huber_cosine")
 
 
 @dataclass(frozen=True)
@@ -56,14 +45,9 @@ class Foreign:
 
 @dataclass(eq=False)
 class DType:
-    """A dtype of numpy: kind and size; the byte order is set by its state."""
+    """A dtype of numpy, never that of objects; the byte order is set by its state."""
 
-    code: str
-    order: str = "="
-
-    def numpy(self) -> np.dtype[Any]:
-        """The dtype, which is never that of objects."""
-        return np.dtype(self.order + self.code)
+    numpy: np.dtype[Any]
 
 
 @dataclass(eq=False)
@@ -71,10 +55,6 @@ class Array:
     """An array of numpy, whose values are set by its state."""
 
     values: NDArray[Any] | None = None
-
-
-def _only(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: type(value) in kinds
 
 
 def require(condition: bool, what: str) -> None:
@@ -89,7 +69,8 @@ def _is_size(value: Any) -> bool:
 
 
 def _set(items: Any = ()) -> set[Any]:
-    require(type(items) in (list, tuple) and all(map(_only(str, int), items)), "set")
+    is_plain = type(items) in (list, tuple) and all(type(item) in (str, int) for item in items)
+    require(is_plain, "set")
     return set(items)
 
 
@@ -122,10 +103,9 @@ def _tensor(
     return storage.as_strided(size, stride, offset)
 
 
-def _parameter(data: Any, _grad: Any, _hooks: Any) -> Tensor:
+def _parameter(data: Any, _grad: Any, _hooks: Any) -> Any:
     require(isinstance(data, Tensor), "torch._utils._rebuild_parameter")
-    tensor: Tensor = data
-    return tensor
+    return data
 
 
 def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DType:
@@ -133,13 +113,13 @@ def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DType:
     if code not in kinds:
         shown = repr(code)[:40] if type(code) is str else type(code).__name__
         raise ValueError(f"numpy.dtype({shown}) is refused: numbers are read, objects never")
-    return DType(code)
+    return DType(np.dtype(code))
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
     require(isinstance(dtype, DType) and type(data) is bytes, "a scalar of numpy")
-    require(len(data) == dtype.numpy().itemsize, "a scalar of numpy")
-    return np.frombuffer(data, dtype.numpy())[0].item()
+    require(len(data) == dtype.numpy.itemsize, "a scalar of numpy")
+    return np.frombuffer(data, dtype.numpy)[0].item()
 
 
 def _array(kind: Any, _shape: Any, _code: Any) -> Array:
@@ -151,11 +131,11 @@ def fill_array(array: Array, state: Any) -> None:
     """Set the values of an array from ``(version, shape, dtype, is_fortran, bytes)``."""
     require(type(state) is tuple and len(state) == 5, "an array of numpy")
     _, shape, dtype, is_fortran, data = state
-    is_plain = _is_size(shape) and isinstance(dtype, DType) and type(data) is bytes
-    require(is_plain, "an array of numpy")
-    if math.prod(shape) * dtype.numpy().itemsize != len(data):
+    require(_is_size(shape) and type(data) is bytes, "an array of numpy")
+    require(isinstance(dtype, DType), "an array of numpy")
+    if math.prod(shape) * dtype.numpy.itemsize != len(data):
         raise ValueError(f"an array of numpy claims the shape {shape} for {len(data)} bytes")
-    flat = np.frombuffer(data, dtype.numpy())
+    flat = np.frombuffer(data, dtype.numpy)
     array.values = flat.reshape(shape, order="F" if is_fortran is True else "C")
 
 
@@ -163,17 +143,17 @@ def fill_dtype(dtype: DType, state: Any) -> None:
     """Set the byte order of a dtype from ``(version, order, None, None, None, -1, -1, 0)``."""
     require(type(state) is tuple and len(state) >= 5, "numpy.dtype")
     require(state[1] in ("<", ">", "|", "=") and state[2:5] == (None, None, None), "numpy.dtype")
-    dtype.order = state[1]
+    dtype.numpy = dtype.numpy.newbyteorder(state[1])
 
 
-def _empty(kind: Callable[[], Any], name: str) -> Callable[..., Any]:
-    """Constructor that takes no arguments."""
+def _ordered_dict(*items: Any) -> OrderedDict[Any, Any]:
+    require(not items, "collections.OrderedDict")
+    return OrderedDict()
 
-    def make(*arguments: Any) -> Any:
-        require(not arguments, name)
-        return kind()
 
-    return make
+def _bytes(*values: Any) -> bytes:
+    require(not values, "bytes")
+    return b""
 
 
 def _operation(value: Any) -> str:
@@ -185,65 +165,57 @@ def _device(*_: Any) -> None:
     """Devices are ignored: weights are read to the CPU."""
 
 
+def _names(modules: Iterable[str], *names: str) -> frozenset[Name]:
+    return frozenset(Name(module, name) for module in modules for name in names)
+
+
+# packages moved these modules between versions
 _NUMPY_CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_BUILTINS = ("builtins", "__builtin__")
+_MODELS = tuple(f"{package}.model" for package in _PACKAGES)
+_SCALERS = ("sklearn.preprocessing._data", "sklearn.preprocessing.data")
 
 #: Functions that replace the calls in a pickle.
 CALLS: dict[Name, Callable[..., Any]] = {
-    Name("collections", "OrderedDict"): _empty(OrderedDict, "collections.OrderedDict"),
+    Name("collections", "OrderedDict"): _ordered_dict,
     Name("_codecs", "encode"): _encode,
     Name("torch", "device"): _device,
     Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Name("torch._utils", "_rebuild_parameter"): _parameter,
     Name("numpy", "dtype"): _dtype,
-    **{Name(core, "scalar"): _scalar for core in _NUMPY_CORES},
-    **{Name(core, "_reconstruct"): _array for core in _NUMPY_CORES},
-    **{Name(python, "set"): _set for python in ("builtins", "__builtin__")},
-    **{Name(python, "bytes"): _empty(bytes, "bytes") for python in ("builtins", "__builtin__")},
-    **{Name(python, "getattr"): _getattr for python in ("builtins", "__builtin__")},
-    **{Name(f"{package}.model", "Operation"): _operation for package in _PACKAGES},
+    **dict.fromkeys(_names(_NUMPY_CORES, "scalar"), _scalar),
+    **dict.fromkeys(_names(_NUMPY_CORES, "_reconstruct"), _array),
+    **dict.fromkeys(_names(_BUILTINS, "set"), _set),
+    **dict.fromkeys(_names(_BUILTINS, "bytes"), _bytes),
+    **dict.fromkeys(_names(_BUILTINS, "getattr"), _getattr),
+    **dict.fromkeys(_names(_MODELS, "Operation"), _operation),
 }
 
 #: Classes whose objects are read as `Foreign`.
-CLASSES: frozenset[Name] = frozenset(
-    [Name(f"{package}.model", name) for package in _PACKAGES for name in _NETWORKS]
-    + [
-        Name(f"torch.nn.modules.{module}", name)
-        for module, name in (
-            ("container", "ModuleList"),
-            ("container", "Sequential"),
-            ("linear", "Linear"),
-            ("dropout", "Dropout"),
-            ("activation", "ReLU"),
-        )
-    ]
-    + [
-        Name(f"sklearn.preprocessing.{module}", name)
-        for module in ("_data", "data")
-        for name in ("StandardScaler", "RobustScaler")
-    ]
+CLASSES: frozenset[Name] = frozenset().union(
+    _names(_MODELS, "DeepSpot", "DeepCell", "Phi", "Rho"),
+    _names(_SCALERS, "StandardScaler", "RobustScaler"),
+    _names(["torch.nn.modules.container"], "ModuleList", "Sequential"),
+    _names(["torch.nn.modules.linear"], "Linear"),
+    _names(["torch.nn.modules.dropout"], "Dropout"),
+    _names(["torch.nn.modules.activation"], "ReLU"),
 )
 
 #: Subclasses of dict, which are read as plain dictionaries.
-MAPPINGS: frozenset[Name] = frozenset(
-    Name(module, "AttributeDict")
-    for module in (
-        "lightning.fabric.utilities.data",
-        "lightning_fabric.utilities.data",
-        "lightning.pytorch.utilities.parsing",
-        "pytorch_lightning.utilities.parsing",
-    )
+MAPPINGS = _names(
+    [f"{package}.utilities.data" for package in ("lightning.fabric", "lightning_fabric")]
+    + [f"{package}.utilities.parsing" for package in ("lightning.pytorch", "pytorch_lightning")],
+    "AttributeDict",
 )
 
 #: Names that occur as values only, and are never called.
-MENTIONED: frozenset[Name] = frozenset(
-    [Name("numpy", "ndarray")]
-    + [Name("torch", name) for name in DTYPES]
-    + [Name("torch", str(dtype).removeprefix("torch.")) for dtype in DTYPES.values()]
-    + [
-        Name(f"{package}.loss", f"loss_{loss}_function")
-        for package in _PACKAGES
-        for loss in _LOSSES
-    ]
+MENTIONED: frozenset[Name] = frozenset().union(
+    _names(["numpy"], "ndarray"),
+    _names(["torch"], *DTYPES, *(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())),
+    _names(
+        [f"{package}.loss" for package in _PACKAGES],
+        *(f"loss_{loss}_function" for loss in (*_LOSSES, *_SUMS_OF_LOSSES)),
+    ),
 )
 
 ALLOWED = frozenset(CALLS) | CLASSES | MAPPINGS | MENTIONED

@@ -1,8 +1,7 @@
 """Read a pickled torch module without unpickling it.
 
-Python's unpickler is not used. A small stack machine walks the opcodes and makes plain data only:
-names are compared with a list (`_inert`) and never imported, and only the functions of that list
-can be called.
+Python's unpickler is not used. A stack machine walks the opcodes and makes plain data: names are
+compared with a list (`_inert`) and never imported, and only that list's functions are called.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from stpredict.models._deepspot import _inert
 from stpredict.models._deepspot._archive import DTYPES, Archive
@@ -40,37 +37,17 @@ _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
 def read_module(path: Path) -> Foreign:
-    """Read a pickled module without executing it.
+    """Read a pickled module as nested plain data with real tensors, without executing it.
 
-    Parameters
-    ----------
-    path
-        Path of a file written by ``torch.save(module, path)``.
-
-    Returns
-    -------
-    Foreign
-        The module as nested plain data, with real tensors on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a zip archive of torch, is damaged, claims more bytes than it has, or
-        contains a name that published models do not have.
+    Anything but a file of torch with the names that published models have raises ValueError.
     """
     try:
         with Archive(path) as archive:
             module = _Machine(archive).run(archive.pickle())
     except ValueError as error:
-        raise ValueError(
-            f"{path} was refused, nothing in it was executed: {error}. Only published DeepSpot and "
-            "DeepCell models are read"
-        ) from error
+        raise ValueError(f"{path} was refused, nothing in it was executed: {error}") from error
     if not isinstance(module, Foreign):
-        raise ValueError(
-            f"{path} holds a {type(module).__name__}, expected a module as in the published "
-            "final_model.pkl"
-        )
+        raise ValueError(f"{path} holds a {type(module).__name__}, expected a module of DeepSpot")
     return module
 
 
@@ -104,9 +81,8 @@ class _Machine:
             try:
                 self._step(opcode.name, argument)
             except (IndexError, KeyError, TypeError, OverflowError) as error:
-                raise ValueError(
-                    f"its pickle is damaged at byte {position} ({opcode.name})"
-                ) from error
+                message = f"its pickle is damaged at byte {position} ({opcode.name})"
+                raise ValueError(message) from error
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _NUMBERS | _TEXTS:
@@ -121,24 +97,28 @@ class _Machine:
             self.stack.append(self.memo[argument])
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self.stack[-1]
+        elif name == "MARK":
+            self.marks.append(self.stack)
+            self.stack = []
         elif name == "TUPLE":
-            items = tuple(self._pop_mark())
-            self.stack.append(items)
+            items = self._pop_mark()
+            self.stack.append(tuple(items))
         elif name in ("APPEND", "APPENDS"):
-            self._extend(self._pop(1) if name == "APPEND" else self._pop_mark())
+            items = self._pop(1) if name == "APPEND" else self._pop_mark()
+            require(type(self.stack[-1]) is list, "APPEND")
+            self.stack[-1].extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             self._update(self._pop(2) if name == "SETITEM" else self._pop_mark())
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            self._name(*(argument.split(" ", 1) if name == "GLOBAL" else self._pop(2)))
         elif name not in _IGNORED:
             if name not in _STEPS:
                 raise ValueError(f"its pickle has the opcode {name}, which torch does not write")
-            _STEPS[name](self, argument)
+            _STEPS[name](self)
 
     def _pop(self, n: int) -> list[Any]:
-        if len(self.stack) < n:
-            raise IndexError("stack")
-        popped = self.stack[-n:]
-        del self.stack[-n:]
-        return popped
+        # pop raises IndexError where slices would be too short
+        return [self.stack.pop() for _ in range(n)][::-1]
 
     def _spend(self, *values: Any) -> None:
         """Count copied items: through the memo, a few bytes can copy an object many times."""
@@ -149,15 +129,7 @@ class _Machine:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def mark(self, _: Any) -> None:
-        self.marks.append(self.stack)
-        self.stack = []
-
-    def _extend(self, items: list[Any]) -> None:
-        require(type(self.stack[-1]) is list, "APPEND")
-        self.stack[-1].extend(items)
-
-    def additems(self, _: Any) -> None:
+    def additems(self) -> None:
         items = self._pop_mark()
         require(type(self.stack[-1]) is set, "ADDITEMS")
         require(all(type(item) in (str, int) for item in items), "a set")
@@ -170,32 +142,24 @@ class _Machine:
         require(all(type(key) in (str, int) for key in keys), "the key of a dictionary")
         self.stack[-1].update(zip(keys, values, strict=True))
 
-    def global_(self, argument: str) -> None:
-        self._name(*argument.split(" ", 1))
-
-    def stack_global(self, _: Any) -> None:
-        module, name = self._pop(2)
+    def _name(self, module: Any, name: Any) -> None:
         require(type(module) is str and type(name) is str, "STACK_GLOBAL")
-        self._name(module, name)
-
-    def _name(self, module: str, name: str) -> None:
         global_name = Name(module, name)
         if global_name not in _inert.ALLOWED:
             raise ValueError(f"it names {str(global_name)[:200]!r}, unlike published models")
         self.stack.append(global_name)
 
-    def reduce(self, _: Any) -> None:
+    def reduce(self) -> None:
         function, arguments = self._pop(2)
         if not isinstance(function, Name) or function not in _inert.CALLS:
             shown = str(function) if isinstance(function, Name) else type(function).__name__
             raise ValueError(f"it calls {shown!r}, unlike published models")
         require(type(arguments) is tuple, str(function))
         # the functions copy their arguments, and what these contain
-        self._spend(arguments)
-        self._spend(*arguments)
+        self._spend(arguments, *arguments)
         self.stack.append(_inert.CALLS[function](*arguments))
 
-    def newobj(self, _: Any) -> None:
+    def newobj(self) -> None:
         kind, arguments = self._pop(2)
         require(isinstance(kind, Name) and arguments == (), "an object")
         if kind in _inert.MAPPINGS:
@@ -205,7 +169,7 @@ class _Machine:
         else:
             raise ValueError(f"it makes an object of {kind}, unlike published models")
 
-    def build(self, _: Any) -> None:
+    def build(self) -> None:
         (state,) = self._pop(1)
         built = self.stack[-1]
         if isinstance(built, DType):
@@ -220,22 +184,18 @@ class _Machine:
             require(is_new and is_plain, "the state of an object")
             built.state = state
 
-    def persistent(self, _: Any) -> None:
+    def persistent(self) -> None:
         (storage,) = self._pop(1)
         require(type(storage) is tuple and len(storage) == 5, "a storage")
         tag, kind, key, _location, n_elements = storage
         is_plain = type(tag) is str and tag == "storage" and isinstance(kind, Name)
         require(is_plain and type(n_elements) is int, "a storage")
         require(kind.module == "torch" and kind.name in DTYPES, "a storage")
-        tensor: Tensor = self.archive.storage(kind.name, key, n_elements)
-        self.stack.append(tensor)
+        self.stack.append(self.archive.storage(kind.name, key, n_elements))
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine.mark,
+_STEPS: dict[str, Callable[[_Machine], None]] = {
     "ADDITEMS": _Machine.additems,
-    "GLOBAL": _Machine.global_,
-    "STACK_GLOBAL": _Machine.stack_global,
     "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.newobj,
     "BUILD": _Machine.build,

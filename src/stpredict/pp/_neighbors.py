@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
@@ -48,8 +49,8 @@ def neighbors(
 ) -> SpatialData | None:
     """Build the spatial neighbourhood graph of every section, with squidpy.
 
-    One of three rules applies: rings on a grid (the default; the layout is detected from the
-    positions), the k nearest spots, or all spots within a radius. Sections are never linked.
+    One of three rules applies: rings on a grid (the default), the k nearest spots, or all spots
+    within a radius. Sections are never linked.
 
     Parameters
     ----------
@@ -60,17 +61,11 @@ def neighbors(
         8 neighbours). Detected by default.
     n_rings
         Number of rings on the grid.
-    n_neighbors
-        Number of nearest neighbours, instead of a grid.
-    radius_um
-        Radius in µm within which all spots are neighbours, instead of a grid.
-    table_name
-        Name of the table.
-    key_added
-        Prefix of the slots. Models read the graph of the default prefix, and only that graph is
-        recorded as a step that :func:`stpredict.pp.prepare` repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    n_neighbors, radius_um
+        Number of nearest neighbours, or their maximum distance in µm, instead of a grid.
+    table_name, key_added, copy
+        Name of the table; prefix of the slots, of which models read the default, and only that one
+        is recorded as a step; and whether to change and return a copy.
 
     Returns
     -------
@@ -87,7 +82,7 @@ def neighbors(
 
     References
     ----------
-    Palla et al., Squidpy: a scalable framework for spatial omics analysis, Nature Methods 2022.
+    Palla et al., Squidpy, Nature Methods 2022.
 
     Examples
     --------
@@ -114,7 +109,7 @@ def link_neighbors(
     for section in spots.sections:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
     # a recorded step has its layout, so that new sections get the same one
-    if step.n_neighbors is None and step.radius_um is None and step.grid is None:
+    if step.n_neighbors is step.radius_um is step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
     connectivities, distances = _graph(spots, step)
     slots = {slot: f"{key_added}_{slot}" for slot in ("connectivities", "distances")}
@@ -150,12 +145,9 @@ def _checked_rule(step: NeighborsStep) -> NeighborsStep:
 
 
 def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
-    """Hexagonal or square, from the directions in which neighbouring spots lie.
-
-    The mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
-    near 0 for the other k, and near 0 for random points. Unlike the number of neighbours, it does
-    not depend on edges and holes.
-    """
+    """Hexagonal or square, from the directions in which neighbouring spots lie."""
+    # the mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
+    # else near 0; unlike the number of neighbours, it does not depend on edges and holes
     angles = [_directions(section.centers_um) for section in sections]
     n_pairs = sum(map(len, angles))
     order = {
@@ -165,9 +157,8 @@ def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
     fitting = [grid for grid, value in order.items() if value > _LEAST_ORDER]
     if n_pairs < _LEAST_PAIRS or len(fitting) != 1:
         raise ValueError(
-            "the spots lie on no hexagonal or square grid (order of directions over "
-            f"{n_pairs} pairs of neighbours: hexagonal {order['hexagonal']:.2f}, square "
-            f"{order['square']:.2f}, near 1 on a grid): give n_neighbors=, radius_um= or grid="
+            f"the spots lie on no hexagonal or square grid (order of directions, near 1 on a grid: "
+            f"{order}, {n_pairs} pairs): give n_neighbors=, radius_um= or grid="
         )
     return fitting[0]
 
@@ -177,8 +168,7 @@ def _directions(centers_um: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(centers_um) < 3:
         return np.zeros(0)
     tree = cKDTree(centers_um)
-    # on either grid the second nearest lies at the pitch, also at the edge, and scatters less than
-    # the nearest where spots are slightly displaced
+    # the second nearest lies at the pitch, also at the edge, and scatters less than the nearest
     pitch = float(np.median(tree.query(centers_um, k=3)[0][:, -1]))
     first, second = tree.query_pairs(1.25 * pitch, output_type="ndarray").reshape(-1, 2).T
     x, y = (centers_um[second] - centers_um[first]).T
@@ -198,9 +188,8 @@ def _graph(spots: SpotTable, step: NeighborsStep) -> tuple[sp.csr_matrix, sp.csr
             )
     positions = spots.positions_um
     # squidpy gets a table with positions in µm only, whatever the user's obsm holds
-    bare = AnnData(obs=spots.table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
-    bare.obs["library"] = spots.section_of_row
-    bare.obs["library"] = bare.obs["library"].astype("category")
+    library = pd.DataFrame({"library": pd.Categorical(spots.section_of_row)}, spots.table.obs_names)
+    bare = AnnData(obs=library, obsm={_keys.SPATIAL: positions})
     options: dict[str, Any] = {"library_key": "library", "copy": True}
     with quiet(SPATIALDATA):
         if step.grid:

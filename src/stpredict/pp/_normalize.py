@@ -36,13 +36,9 @@ def normalize(
         Sections with a table of counts.
     target_sum
         Total count per spot after scaling.
-    table_name
-        Name of the table.
-    key_added
-        Name of the new layer. Only ``"log1p"`` is recorded as a step that
-        :func:`stpredict.pp.prepare` repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    table_name, key_added, copy
+        Names of the table and of the new layer, of which only ``"log1p"`` is recorded as a step
+        that :func:`stpredict.pp.prepare` repeats; and whether to change and return a copy.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from stpredict import _keys, _validate
-from stpredict.pp._expression._pca import variance
+from stpredict.pp._expression._pca import canonical, variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +62,10 @@ def _by_dispersion(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
     values = spots.layer(_keys.LOG1P)
     scores = []
     for rows in spots.section_rows.values():
-        dispersions = sc.pp.highly_variable_genes(
-            _bare(values, rows), flavor="seurat", inplace=False
-        )
-        scores.append(dispersions["dispersions_norm"].to_numpy(dtype=float))
+        bare = _bare(values, rows)
+        sc.pp.highly_variable_genes(bare, flavor="seurat")
+        # float32, so that genes alone or in pairs in their bin (1 and ±0.7071) tie exactly
+        scores.append(bare.var["dispersions_norm"].to_numpy(dtype=np.float32))
     return _combine(scores, n_top_genes)
 
 
@@ -81,15 +81,11 @@ def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
         score = np.full(spots.table.n_vars, np.nan)
         varying = np.flatnonzero(variance(bare.X) > 0)  # Moran's I of a constant gene is 0 / 0
         if len(varying):
+            genes = bare.var_names[varying].tolist()
+            # without tests of significance, of which only the ranks would remain
+            options = {"corr_method": None, "n_jobs": 1, "show_progress_bar": False}
             result = gr.spatial_autocorr(
-                bare,
-                connectivity_key=_keys.CONNECTIVITIES,
-                mode="moran",
-                genes=bare.var_names[varying].tolist(),
-                corr_method=None,
-                n_jobs=1,
-                show_progress_bar=False,
-                copy=True,
+                bare, _keys.CONNECTIVITIES, genes=genes, mode="moran", copy=True, **options
             )
             score[result.index.astype(int)] = result["I"].to_numpy()
         scores.append(score)
@@ -107,23 +103,13 @@ FLAVORS: dict[str, Callable[[SpotTable, int], NDArray[np.intp]]] = {
 
 
 def _bare(values: Any, rows: NDArray[np.intp]) -> AnnData:
-    """Table of some rows of a layer only, with columns named by their number."""
-    expression = values[rows]
-    if sp.issparse(expression):
-        # a copy: scipy sorts indices in place, and scanpy fails on sparse arrays
-        expression = sp.csr_matrix(expression, copy=True)
-        expression.sum_duplicates()
-    return AnnData(
-        expression,
-        obs=pd.DataFrame(index=np.arange(len(rows)).astype(str)),
-        var=pd.DataFrame(index=np.arange(expression.shape[1]).astype(str)),
-    )
+    """Table of some rows of a layer only; AnnData names the columns by their number."""
+    return AnnData(canonical(values[rows]))
 
 
 def _combine(scores: list[NDArray[np.float64]], n_top_genes: int) -> NDArray[np.intp]:
-    """Genes by their mean rank over the sections, the highest score first.
-
-    A gene without a score (NaN) is last in that section. Of tied genes, the first is selected.
-    """
+    """Genes by their mean rank over the sections, the highest score first."""
+    # a gene without a score (NaN) is last in that section
     ranks = [rankdata(-np.where(np.isnan(score), -np.inf, score)) for score in scores]
+    # stable: of tied genes, the first is selected
     return np.asarray(np.argsort(np.mean(ranks, axis=0), kind="stable")[:n_top_genes])

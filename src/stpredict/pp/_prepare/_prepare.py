@@ -6,20 +6,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stpredict import _validate
+from stpredict._log import info
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, ReferenceStain
-from stpredict.pp._prepare._layer import make_layer
+from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, NormalizeStep
 from stpredict.pp._prepare._replay import load_encoder, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import torch
     from spatialdata import SpatialData
 
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
 
 
@@ -36,12 +37,10 @@ def prepare(
 ) -> SpatialData | None:
     """Compute a model's inputs on new sections, by the steps it was trained with.
 
-    The model's recipe is repeated: the stain is normalised to the model's reference, tiles are
-    embedded and the neighbourhood graph is built. If the new sections have counts, the layer that
-    the model was trained on is computed too, so that predictions can be compared with it; if that
-    is impossible, for example because the ranked genes differ, the reason is logged. No spot is
-    removed. Models on pixels read the tiles themselves and need the stain and the layer only. For a
-    stack, the inputs of every base are computed, and shared inputs once.
+    The stain is normalised to the model's reference, tiles are embedded and the neighbourhood graph
+    is built; a model on pixels needs the stain only. If the new sections have counts, the layer
+    that the model was trained on is computed too, for comparison with predictions; if that is
+    impossible, the reason is logged. For a stack, the inputs of every base are computed.
 
     Parameters
     ----------
@@ -54,48 +53,39 @@ def prepare(
         embeddings are then prepared base by base.
     weights
         Local file with the encoder's weights, instead of the hub.
-    batch_size
-        Tiles at a time.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    batch_size, device
+        Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Writes what :func:`stpredict.pp.normalize_stain`, :func:`stpredict.pp.embed`,
-        :func:`stpredict.pp.neighbors`, :func:`stpredict.pp.normalize`,
-        :func:`stpredict.pp.smooth` and :func:`stpredict.pp.rank_expression` write. Nothing is
+        Writes what the functions of ``stp.pp`` write that made the model's inputs. Nothing is
         written if a step fails.
 
     Raises
     ------
     ValueError
-        If the encoder or its weights are not the model's, a step cannot be run, or features that
-        were registered for the model are missing on the new sections.
+        If the encoder's weights are not the model's, a step cannot be run, or registered features
+        are missing on the new sections.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
 
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> training, new = stp.datasets.phantom(), stp.datasets.phantom(seed=1)
     >>> stp.pp.normalize(training)
-    >>> stp.pp.select_genes(training, n_top_genes=5)
     >>> stp.pp.embed(training)
     >>> model = stp.tl.fit_ridge(training, context="spot")
     >>> stp.pp.prepare(new, model)
     >>> "X_texture" in new.tables["table"].obsm
     True
-    >>> stp.settings.verbosity = 1
     """
     # on a copy, so that a failing step leaves nothing behind
     spots = open_table(sdata, table_name, copy=True)
-    bases = list(_leaves(model))
+    bases = _leaves(model)
     embeddings = _embeddings(bases)
     if len(embeddings) > 1 and (encoder is not None or weights is not None):
         raise ValueError(
@@ -104,41 +94,43 @@ def prepare(
             "stp.pp.prepare(sdata, model.bases[name], encoder=…)"
         )
     # models on pixels have no embedding; their images only need the stain
-    for base in bases:
-        if base.uses_pixels:
-            _normalize_stain(spots, base.recipe.stain)
+    for stain in [base.recipe.stain for base in bases if base.uses_pixels]:
+        if stain is not None:
+            replay(spots, NormalizeStainStep(reference=stain))
     for slot, step in embeddings.items():
-        _normalize_stain(spots, step.stain)
-        if step.registered:
+        # each embedding right after its stain, as bases may differ in the reference
+        if step.stain is not None:
+            replay(spots, NormalizeStainStep(reference=step.stain))
+        if not step.registered:
+            loaded = load_encoder(_complete(step, slot), encoder, weights=weights)
+            replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
+        else:
             _require_registered(spots, slot, step)
-            continue
-        _require_complete(slot, step)
-        loaded = load_encoder(step, encoder, weights=weights)
-        replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
     # equal steps of several bases are run once
-    rules = dict.fromkeys(base.recipe.neighbors for base in bases)
-    for rule in rules:
+    for rule in dict.fromkeys(base.recipe.neighbors for base in bases):
         if rule is not None:
             replay(spots, rule)
     if spots.table.n_vars:  # a grid on a slide has no measured expression
         for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
-            make_layer(spots, steps)
+            _replay_layer(spots, steps)
     # bases of a stack may have been trained on different inputs in one slot
     for base in bases:
         if not base.uses_pixels:
             check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
     if copy:
         return spots.sdata
-    _write_back(sdata, spots)
+    for name, image in spots.sdata.images.items():
+        if name not in sdata.images or sdata.images[name] is not image:
+            sdata.images.pop(name, None)  # normalised to another reference
+            sdata.images[name] = image
+    sdata.tables[spots.name] = spots.table
     return None
 
 
-def _leaves(model: Model) -> Iterator[Model]:
+def _leaves(model: Model) -> list[Model]:
     """The model itself, or the bases of a stack."""
-    if not model.bases:
-        yield model
-    for base in model.bases.values():
-        yield from _leaves(base)
+    bases = [leaf for base in model.bases.values() for leaf in _leaves(base)]
+    return bases or [model]
 
 
 def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
@@ -152,10 +144,17 @@ def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
     return embeddings
 
 
-def _normalize_stain(spots: SpotTable, reference: ReferenceStain | None) -> None:
-    """Normalise the stain, for a model that was trained on normalised images."""
-    if reference is not None:
-        replay(spots, NormalizeStainStep(reference=reference))
+def _replay_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
+    """Repeat the steps of a layer; log why, if the measured data do not allow one of them."""
+    for step in steps:
+        try:
+            replay(spots, step)
+        except (KeyError, ValueError) as error:
+            if isinstance(step, NormalizeStep):  # invalid counts
+                raise
+            reason = error.args[0]  # a KeyError would be printed in quotes
+            info(f"prepare: the layer that the model predicts is not computed: {reason}")
+            return
 
 
 def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
@@ -175,19 +174,12 @@ def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
     )
 
 
-def _require_complete(slot: str, step: EmbedStep) -> None:
+def _complete(step: EmbedStep, slot: str) -> EmbedStep:
+    """Require a step whose parameters are all reported."""
     if not step.is_complete:
         raise ValueError(
             "a published release does not report how its inputs were computed: run "
             f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
             f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
         )
-
-
-def _write_back(sdata: SpatialData, spots: SpotTable) -> None:
-    """Take over the table and the normalised images from the prepared copy."""
-    for name, image in spots.sdata.images.items():
-        if name not in sdata.images or sdata.images[name] is not image:
-            sdata.images.pop(name, None)  # normalised to another reference
-            sdata.images[name] = image
-    sdata.tables[spots.name] = spots.table
+    return step

@@ -44,11 +44,7 @@ def replay(
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
-    """Run a recorded step on an opened table, under the default names of its slots.
-
-    The options are those of an `EmbedStep`: the slot in ``obsm``, and the encoder, by default
-    loaded by its recorded name.
-    """
+    """Run a recorded step on an opened table; the options are those of an `EmbedStep`."""
     if isinstance(step, EmbedStep):
         loaded = encoder or load_encoder(step)
         embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
@@ -62,23 +58,16 @@ def load_encoder(
     *,
     weights: str | Path | None = None,
 ) -> encoders.Encoder:
-    """Load the encoder of a step by its name, or wrap the given one; its weights must match.
-
-    Raises
-    ------
-    KeyError
-        If the name is unknown, because the encoder is a module or function of the user.
-    ValueError
-        If the weights are not those of the step.
-    """
+    """Load the encoder of a step by its name, or wrap the given one; its weights must match."""
     name = str(step.encoder)
-    if encoder is not None:
-        loaded = encoders.load(encoder, weights=weights, name=name)
-    else:
-        try:
-            loaded = encoders.load(name, weights=weights)
-        except KeyError as error:
-            raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+    try:
+        loaded = encoders.load(
+            name if encoder is None else encoder,
+            weights=weights,
+            name=None if encoder is None else name,
+        )
+    except KeyError as error:  # the name of a module or function of the user
+        raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
     # the same name with other weights would give silently wrong predictions
     if loaded.weights_hash != step.weights_hash:
         raise ValueError(
@@ -97,12 +86,8 @@ def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
     except ValueError:  # only some images are normalised: normalise all of them again
         pass
     method = step.reference.method
-    map_sections(
-        spots,
-        method=method,
-        reference=to_stain(step.reference, method),
-        skip=bool(step.skipped),
-    )
+    reference = to_stain(step.reference, method)
+    map_sections(spots, method=method, reference=reference, skip=bool(step.skipped))
 
 
 #: Function that runs each kind of step, apart from `EmbedStep`, which takes an encoder.

@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy import ndimage
 
 from stpredict.alignment import Evidence, pitch_of, rim_of
+from stpredict.tiles import pick_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,17 +32,7 @@ _N_COMPONENTS = 3
 
 
 def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
-    """Collect the evidence of one section.
-
-    Parameters
-    ----------
-    section
-        Section to align.
-    counts
-        Counts at its spots, (n, g), not negative.
-    tissue
-        Tissue mask of its image.
-    """
+    """Collect the evidence of one section; counts at its spots are (n, g), not negative."""
     centers = section.centers_um
     pitch = pitch_of(centers)
     height, width = section.shape_yx
@@ -66,13 +57,9 @@ def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
 
 def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.float32], float]:
     """Optical density of the channels and its local deviation, (4, h, w), and µm per pixel."""
-    level, mpp = section.levels[0], section.mpp
     # at least three pixels per pixel of the map, to measure the deviation
-    for coarser in section.levels[1:]:
-        coarser_mpp = section.mpp * section.shape_yx[1] / coarser.shape[2]
-        if coarser_mpp > um_per_px / 3:
-            break
-        level, mpp = coarser, coarser_mpp
+    level, downsampling = pick_level(section.levels, um_per_px / 3 / section.mpp)
+    mpp = section.mpp * downsampling
     factor = max(1, round(um_per_px / mpp))
     height, width = (size // factor * factor for size in level.shape[1:])
     density = -da.log((level[:, :height, :width].astype(np.float32) + 1) / 256)
@@ -86,21 +73,18 @@ def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.flo
 
 def _expression(counts: Any) -> NDArray[np.float64]:
     """Logarithm of the total counts, and leading components of expression, (n, k)."""
-    total = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).ravel()
-    n = counts.shape[0]
+    values = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1)
     mean = np.asarray(counts.mean(axis=0)).ravel()
     top = np.sort(np.argsort(-mean, kind="stable")[:_N_GENES])
     table = AnnData(sp.csr_matrix(counts, dtype=np.float32)[:, top])
-    n_components = min(_N_COMPONENTS, n - 1, len(top) - 1)
-    columns = [total[:, None]]
+    n_components = min(_N_COMPONENTS, counts.shape[0] - 1, len(top) - 1)
     if n_components > 0:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Some cells have zero counts")
             sc.pp.normalize_total(table, target_sum=1e4)
         sc.pp.log1p(table)
         sc.pp.pca(table, n_comps=n_components, random_state=0)
-        columns.append(table.obsm["X_pca"])
-    values = np.column_stack(columns).astype(np.float64)
+        values = np.column_stack([values, table.obsm["X_pca"]]).astype(np.float64)
     # outliers, such as spots without counts, must not decide: clip at three standard deviations,
     # estimated as 1.4826 times the median absolute deviation
     median = np.median(values, axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
 from stpredict.pp._realign._evidence_maps import evidence_of
 from stpredict.pp._realign._moved import drop_outdated, move_shapes
@@ -27,8 +27,6 @@ Motion = Literal["translation", "rigid", "similarity"]
 
 #: Fewer spots give neither a tissue outline nor a regression.
 _LEAST_SPOTS = 20
-#: Maximum shift by default, in distances between neighbouring spots.
-_REACH_PITCHES = 2.0
 
 
 def realign(
@@ -45,16 +43,14 @@ def realign(
 ) -> SpatialData | None:
     """Move spots that are misaligned with the tissue they were measured on.
 
-    The motion of each section is estimated from two signals. The tissue contrast: spots lie on
-    tissue and end where it ends, so the signal is the tissue under the outermost spots minus the
-    tissue one pitch outside them. And the explained variance: the variance of total counts and of
-    three principal components that a linear regression on optical densities around the spots
-    explains. The score is half the first plus the second, and is searched coarse to fine. A signal
-    without information, such as uniform tissue, is flat, and the other one decides.
+    The motion of each section is estimated from two signals: the tissue contrast, the tissue under
+    the outermost spots minus the tissue one pitch outside them; and the explained variance, that of
+    total counts and of three principal components in a linear regression on optical densities
+    around the spots. The score is half the first plus the second, and is searched coarse to fine.
 
     A section is left unchanged unless the score increases by more than 0.03 (aligned sections gain
-    up to 0.02) and by more than chance: the largest increase of the explained variance when the
-    same search is given the section's expression rotated and mirrored in seven ways.
+    up to 0.02) and by more than chance: the largest increase of the explained variance for the
+    section's expression rotated and mirrored in seven ways.
 
     Parameters
     ----------
@@ -67,32 +63,28 @@ def realign(
         Names of the sections to move; all by default.
     max_shift_um
         Maximum shift in x and in y, by default twice the distance between neighbouring spots.
-    shift_um
-        Shift (x, y) in µm to apply instead of estimating one; or the shift of each section by name.
-    transform
-        Affine matrix (3, 3) from µm to µm, x before y, to apply; or the matrix of each section.
+    shift_um, transform
+        Shift (x, y) in µm, or affine matrix (3, 3) from µm to µm, to apply instead of estimating a
+        motion; or a mapping from each section to its own.
     undo
         Whether to undo an earlier realignment.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Changes the transformations of ``shapes[<section>]``, never the coordinates. Writes
-        ``uns["stpredict"]["realign"][<section>]`` of ``tables[table_name]``: ``matrix`` (3, 3) in
-        µm, ``moved``, and, if the motion was estimated, both signals before and after, ``gain``,
-        ``noise`` (the gain by chance), ``required`` (the minimum gain), and the ``surface`` of the
-        score over ``shifts_um``. Drops embeddings and ``obs["tissue_fraction"]``, which were
-        computed at the old positions, if a section moves.
+        Changes the transformations of ``shapes[<section>]``, never the coordinates, and drops
+        embeddings and ``obs["tissue_fraction"]`` if a section moves. Writes
+        ``uns["stpredict"]["realign"][<section>]``: ``matrix`` (3, 3) in µm, ``moved``, and, if the
+        motion was estimated, both signals before and after, ``gain``, ``noise`` (the gain by
+        chance), ``required`` (the minimum gain), and the ``surface`` over ``shifts_um``.
 
     Raises
     ------
     ValueError
-        If a section is realigned already, or is to be undone and was not; if a matrix cannot be
-        inverted; if a section has fewer than 20 spots, or spots outside the image.
+        If a section is realigned already, or was not but is to be undone, a matrix cannot be
+        inverted, or a section has fewer than 20 spots, or spots outside the image.
     KeyError
         If there is no section of that name.
 
@@ -122,12 +114,12 @@ def realign(
                     f"section {section.name!r} is realigned already: undo that first with "
                     f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
                 )
-        if shift_um is not None or transform is not None:
-            records = {each.name: _from_user(each.name, shift_um, transform) for each in selected}
-        else:
-            records = {
-                each.name: _estimated(spots, each, motion, max_shift_um) for each in selected
-            }
+        records = {
+            section.name: _estimated(spots, section, motion, max_shift_um)
+            if shift_um is transform is None
+            else _from_user(section.name, shift_um, transform)
+            for section in selected
+        }
     # all checks have passed: write
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:
@@ -158,12 +150,9 @@ def _selected_sections(
     elif isinstance(names, str):
         names = [names]
     for name in names:
-        if name not in by_name:
-            raise KeyError(f"no section {name!r}; sections: {_validate.listing(by_name)}")
-        if isinstance(motions, Mapping) and name not in motions:
-            raise KeyError(
-                f"no motion is given for section {name!r}, only for: {_validate.listing(motions)}"
-            )
+        require_key(name, by_name, what="the list of sections")
+        if isinstance(motions, Mapping):
+            require_key(name, motions, what="the mapping from sections to motions")
     _validate.unique_names(names, what="sections")
     return [by_name[name] for name in names]
 
@@ -188,14 +177,11 @@ def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
     else:
         values = transform[section] if isinstance(transform, Mapping) else transform
         matrix = np.asarray(values, dtype=float)
+        rows = matrix.tolist()
         if matrix.shape != (3, 3) or not np.allclose(matrix[2], (0, 0, 1)):
-            raise ValueError(
-                f"transform must be an affine matrix (3, 3), its last row 0 0 1: {matrix.tolist()}"
-            )
+            raise ValueError(f"transform must be an affine matrix (3, 3), last row 0 0 1: {rows}")
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:2, :2])) < 1e-9:
-            raise ValueError(
-                f"the transform of section {section!r} cannot be inverted: {matrix.tolist()}"
-            )
+            raise ValueError(f"the transform of section {section!r} cannot be inverted: {rows}")
     return {"matrix": matrix, "moved": True}
 
 
@@ -206,12 +192,12 @@ def _estimated(
     _validate.inside_image(section.centers, section.shape_yx, section=section.name)
     if len(section.rows) < _LEAST_SPOTS:
         raise ValueError(
-            f"section {section.name!r} has {len(section.rows)} spots; at least {_LEAST_SPOTS} are "
-            "needed to estimate a motion: give shift_um= or transform="
+            f"section {section.name!r} has {len(section.rows)} spots; estimating a motion needs at "
+            f"least {_LEAST_SPOTS}: give shift_um= or transform="
         )
     counts = spots.table.X[section.rows]
     _validate.counts(counts, what=f"counts of section {section.name!r}")
-    reach = max_shift_um or _REACH_PITCHES * pitch_of(section.centers_um)
+    reach = max_shift_um or 2 * pitch_of(section.centers_um)
     evidence = evidence_of(section, counts, tissue_mask(spots.sdata, section.image))
     best = estimate_motion(evidence, kind=motion, max_shift=reach)
     signals = {
@@ -223,12 +209,9 @@ def _estimated(
         "matrix": best.matrix if best.is_better else np.eye(3),
         "moved": best.is_better,
         "motion": motion,
-        "gain": best.gain,
-        "noise": best.noise,
-        "required": best.required,
+        **{name: getattr(best, name) for name in ("gain", "noise", "required", "surface")},
         **signals,
         "shifts_um": best.shifts,
-        "surface": best.surface,
     }
 
 

@@ -36,28 +36,14 @@ _FIELDS = ("stain_matrix", "max_concentrations", "white_point", "mu", "sigma")
 
 @dataclass(frozen=True)
 class SectionStain:
-    """Stain of one section.
+    """Stain of one section."""
 
-    Attributes
-    ----------
-    white
-        Colour of its glass, (3,) in 0 to 255.
-    stain
-        Its stain, fitted after the glass was made white.
-    """
-
-    white: NDArray[np.float64]
-    stain: StainReference
+    white: NDArray[np.float64]  # colour of its glass, (3,) in 0 to 255
+    stain: StainReference  # fitted after the glass was made white
 
 
 def fit_section(section: Section, tissue: TissueMask, method: Method) -> SectionStain:
-    """Fit the stain of a section to a sample of its tissue.
-
-    Raises
-    ------
-    DegenerateError
-        If it has almost no tissue, or not two stains.
-    """
+    """Fit the stain of a section to a sample of its tissue."""
     pixels, white = tissue_pixels(section, tissue)
     chroma = pixels.max(axis=0).astype(int) - pixels.min(axis=0)
     if np.percentile(chroma, 95) < _GREY:
@@ -67,12 +53,10 @@ def fit_section(section: Section, tissue: TissueMask, method: Method) -> Section
     haematoxylin, eosin = dyes.stain_matrix[:, :2].T
     angle = np.degrees(np.arccos(np.clip(haematoxylin @ eosin, -1, 1)))
     if angle < _LEAST_ANGLE:
-        raise DegenerateError(
-            section, f"it is stained with one dye only (all hues within {angle:.1f} degrees)"
-        )
-    return SectionStain(
-        white, dyes if method == "macenko" else _fit_pixels(pixels, method, section)
-    )
+        reason = f"it is stained with one dye only (all hues within {angle:.1f} degrees)"
+        raise DegenerateError(section, reason)
+    stain = dyes if method == "macenko" else _fit_pixels(pixels, method, section)
+    return SectionStain(white, stain)
 
 
 def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> StainReference:
@@ -80,21 +64,15 @@ def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> 
     from squidpy.experimental.im import fit_stain_reference
 
     # squidpy fits to an image and its tissue: one row of pixels, all of them tissue
-    row = SpatialData(
-        images={"row": Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))},
-        labels={
-            "row_tissue": Labels2DModel.parse(
-                np.ones((1, pixels.shape[1]), dtype=np.uint8), dims=("y", "x")
-            )
-        },
-    )
+    image = Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))
+    tissue = Labels2DModel.parse(np.ones_like(pixels[:1]), dims=("y", "x"))
+    row = SpatialData(images={"row": image}, labels={"row_tissue": tissue})
     with quiet(SPATIALDATA), warnings.catch_warnings():
         # Vahadane's factors converge long before the error of the factorisation does
         warnings.filterwarnings("ignore", "Maximum number of iterations")
+        parameters = _PARAMETERS.get(method)
         try:
-            return fit_stain_reference(
-                row, "row", method=method, method_params=_PARAMETERS.get(method)
-            )
+            return fit_stain_reference(row, "row", method=method, method_params=parameters)
         except (RuntimeError, ValueError) as error:  # squidpy's StainFittingError is the former
             raise DegenerateError(section, str(error).removeprefix("[row] ").rstrip(".")) from error
 
@@ -143,8 +121,7 @@ def to_stain(
             reference = StainReference(method=values.get("method"), **arrays)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"reference= is not a fitted stain ({error}): give model.recipe.stain, or what "
-                'stp.pp.normalize_stain recorded in uns["stpredict"]["normalize_stain"]'
+                f"reference= is not a fitted stain ({error}): give model.recipe.stain"
             ) from error
     if reference.method != method:
         raise ValueError(

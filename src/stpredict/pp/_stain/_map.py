@@ -26,13 +26,9 @@ _LMS_TO_LAB = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6],
 
 def map_image(level: da.Array, source: SectionStain, reference: StainReference) -> da.Array:
     """Map an image (3, y, x) uint8 to the reference, lazily."""
-    return level.rechunk({0: -1}).map_blocks(
-        _map_chunk,
-        source=source,
-        reference=reference,
-        dtype=np.uint8,
-        meta=np.empty((0,) * 3, np.uint8),
-    )
+    meta = np.empty((0, 0, 0), np.uint8)
+    options = {"source": source, "reference": reference, "dtype": np.uint8, "meta": meta}
+    return level.rechunk({0: -1}).map_blocks(_map_chunk, **options)  # all channels in a chunk
 
 
 def _map_chunk(

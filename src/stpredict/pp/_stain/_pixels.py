@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import dask
 import numpy as np
 
-from stpredict.tiles import WHITE
+from stpredict.tiles import WHITE, pick_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,18 +43,8 @@ class DegenerateError(ValueError):
 def tissue_pixels(
     section: Section, tissue: TissueMask
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Sample pixels of stained tissue, (3, n), on white glass; and the colour of the glass, (3,).
-
-    Raises
-    ------
-    DegenerateError
-        If the section has almost no tissue.
-    """
-    # the coarsest level that still shows nuclei
-    level = section.levels[0]
-    for coarser in section.levels[1:]:
-        if section.mpp * section.shape_yx[1] / coarser.shape[2] <= _FIT_MPP:
-            level = coarser
+    """Sample pixels of stained tissue, (3, n), on white glass; and the colour of the glass, (3,)."""
+    level, _ = pick_level(section.levels, _FIT_MPP / section.mpp)
     step = int(np.ceil(np.sqrt(level.shape[1] * level.shape[2] / _MOST_PIXELS)))
     last = section.levels[-1]
     skip = int(np.ceil(max(last.shape[1:]) / _COARSE_PX))

@@ -11,7 +11,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table, require_key
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import BalanceStep
 from stpredict.pp._expression._pca import section_pca
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def balance(

@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _runtime, _validate, encoders
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep
 from stpredict.encoders._embed import embed_section, tile_side_px
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import torch
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 #: 224 px at 0.5 µm per pixel, the training scale of most pathology encoders.
 DEFAULT_TILE_UM = 112.0

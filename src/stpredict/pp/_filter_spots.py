@@ -10,14 +10,13 @@ from spatialdata.models import get_table_keys
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._tissue import TissueMask
 
 

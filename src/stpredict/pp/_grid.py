@@ -15,7 +15,7 @@ from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._images import require_images, without_spots
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
+from stpredict._sdata._spot_table import SpotTable, copy_of, open_table, require_spatialdata
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
 
 #: More spots than this suggest that the pitch is in the wrong unit.
 _MOST_SPOTS = 5_000_000
@@ -69,8 +68,8 @@ def grid(
     SpatialData | None
         Writes ``shapes[section]``, circles in all coordinate systems of the image, and to
         ``tables[table_name]``: one row per spot and no genes, ``obs["tissue_fraction"]``,
-        ``obsm["spatial"]`` (n_obs, 2), x and y in pixels, and ``uns["stpredict"]["grid"][section]``.
-        Drops embeddings and graphs of existing rows, as they do not cover the new ones.
+        ``obsm["spatial"]`` (n_obs, 2), x and y in pixels, and
+        ``uns["stpredict"]["grid"][section]``. Drops embeddings and graphs of existing rows.
 
     Raises
     ------
@@ -156,8 +155,8 @@ def _check_new_section(sdata: SpatialData, section: str, previous: SpotTable | N
         return
     if previous.table.n_vars:
         raise ValueError(
-            f"tables[{previous.name!r}] has counts of {previous.table.n_vars} genes. Place the grid "
-            "in a separate object: slide = sdata.subset([image]); stp.pp.grid(slide, image)"
+            f"tables[{previous.name!r}] has counts of {previous.table.n_vars} genes: use a "
+            "separate object, slide = sdata.subset([image]); stp.pp.grid(slide, image)"
         )
     if section in previous.section_names:
         raise ValueError(f"tables[{previous.name!r}] has rows of a section {section!r} already")

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from stpredict import _keys, _validate
 from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NeighborsStep
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
 
 #: Neighbours in the first ring.
 _RING = {"hexagonal": 6, "square": 8}
@@ -109,7 +108,7 @@ def link_neighbors(
     for section in spots.sections:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
     # a recorded step has its layout, so that new sections get the same one
-    if step.n_neighbors is step.radius_um is step.grid is None:
+    if step.n_neighbors is None and step.radius_um is None and step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
     connectivities, distances = _graph(spots, step)
     slots = {slot: f"{key_added}_{slot}" for slot in ("connectivities", "distances")}
@@ -131,13 +130,12 @@ def _checked_rule(step: NeighborsStep) -> NeighborsStep:
     if len(options) > 1:
         raise ValueError(f"give one rule for neighbours, not {len(options)}: {options}")
     _validate.whole_number("n_rings", step.n_rings)
-    if step.grid is not None:
-        _validate.one_of("grid", step.grid, _RING)
+    _validate.one_of("grid", step.grid, [None, *_RING])
     if step.n_neighbors is not None:
         _validate.whole_number("n_neighbors", step.n_neighbors)
-    if step.radius_um is not None:
+    elif step.radius_um is not None:
         _validate.positive("radius_um", step.radius_um, unit="µm")
-    if step.n_neighbors is None and step.radius_um is None:
+    else:
         return step
     if step.n_rings != 1:
         raise ValueError(f"n_rings={step.n_rings} applies to grids, not to {options}")

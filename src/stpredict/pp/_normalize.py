@@ -11,13 +11,11 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._sdata._layer_steps import forget_layer_steps
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NormalizeStep
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def normalize(

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import RankStep
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 #: Values ranked at a time; a few times as many float64 are in memory in addition to the result.
 _BLOCK = 2**21

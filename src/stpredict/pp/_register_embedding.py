@@ -8,14 +8,12 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table, require_key
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import EmbedStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def register_embedding(

@@ -8,7 +8,7 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SelectGenesStep
 from stpredict.pp._expression._gene_scores import FLAVORS
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def select_genes(

@@ -11,14 +11,12 @@ from sklearn.preprocessing import normalize
 
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
 from stpredict.pp._expression._pca import section_pca
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def smooth(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from stpredict import _validate
 from stpredict._log import info
 from stpredict._sdata._inputs import check_recipe
-from stpredict._sdata._spot_table import open_table
-from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, NormalizeStep
+from stpredict._sdata._spot_table import SpotTable, open_table
+from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep
 from stpredict.pp._prepare._replay import load_encoder, replay
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from spatialdata import SpatialData
 
-    from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
 
 

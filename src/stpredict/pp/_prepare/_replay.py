@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stpredict import encoders
-from stpredict._sdata._steps import (
-    BalanceStep,
-    EmbedStep,
-    NeighborsStep,
-    NormalizeStainStep,
-    NormalizeStep,
-    RankStep,
-    SelectGenesStep,
-    SmoothStep,
-)
+from stpredict._sdata._steps import EmbedStep, NormalizeStainStep, Step
 from stpredict.pp._balance import weight_spots
 from stpredict.pp._embed import embed_tiles
 from stpredict.pp._neighbors import link_neighbors
@@ -32,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import Step
 
 
 def replay(
@@ -49,7 +39,7 @@ def replay(
         loaded = encoder or load_encoder(step)
         embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
     else:
-        _RUN[type(step)](spots, step)
+        _RUN[step.name](spots, step)
 
 
 def load_encoder(
@@ -90,13 +80,13 @@ def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
     map_sections(spots, method=method, reference=reference, skip=bool(step.skipped))
 
 
-#: Function that runs each kind of step, apart from `EmbedStep`, which takes an encoder.
-_RUN: dict[type[Step], Callable[[SpotTable, Any], None]] = {
-    NormalizeStainStep: _replay_stain,
-    NeighborsStep: link_neighbors,
-    NormalizeStep: normalize_counts,
-    SmoothStep: smooth_layer,
-    RankStep: rank_layer,
-    SelectGenesStep: mark_genes,
-    BalanceStep: weight_spots,
+#: Function that runs each step by its name, apart from `EmbedStep`, which takes an encoder.
+_RUN: dict[str, Callable[[SpotTable, Any], None]] = {
+    "normalize_stain": _replay_stain,
+    "neighbors": link_neighbors,
+    "normalize": normalize_counts,
+    "smooth": smooth_layer,
+    "rank_expression": rank_layer,
+    "select_genes": mark_genes,
+    "balance": weight_spots,
 }

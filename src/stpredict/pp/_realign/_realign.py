@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import open_table, require_key
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
 from stpredict.pp._realign._evidence_maps import evidence_of
 from stpredict.pp._realign._moved import drop_outdated, move_shapes
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
-
-Motion = Literal["translation", "rigid", "similarity"]
 
 #: Fewer spots give neither a tissue outline nor a regression.
 _LEAST_SPOTS = 20
@@ -105,21 +102,20 @@ def realign(
     spots = open_table(sdata, table_name, copy=copy)
     selected = _selected_sections(spots, sections, shift_um if transform is None else transform)
     previous = recorded(spots.table, _keys.REALIGN)
-    if undo:
-        records = {section.name: _undone(section.name, previous) for section in selected}
-    else:
-        for section in selected:
-            if previous.get(section.name, {}).get("moved"):
-                raise ValueError(
-                    f"section {section.name!r} is realigned already: undo that first with "
-                    f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
-                )
-        records = {
-            section.name: _estimated(spots, section, motion, max_shift_um)
-            if shift_um is transform is None
-            else _from_user(section.name, shift_um, transform)
-            for section in selected
-        }
+    records: dict[str, dict[str, Any]] = {}
+    for section in selected:
+        earlier = previous.get(section.name)
+        if undo:
+            records[section.name] = _undone(section.name, earlier)
+        elif earlier and earlier["moved"]:
+            raise ValueError(
+                f"section {section.name!r} is realigned already: undo that first with "
+                f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
+            )
+        elif shift_um is None and transform is None:
+            records[section.name] = _estimated(spots, section, motion, max_shift_um)
+        else:
+            records[section.name] = _from_user(section.name, shift_um, transform)
     # all checks have passed: write
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:
@@ -157,12 +153,12 @@ def _selected_sections(
     return [by_name[name] for name in names]
 
 
-def _undone(section: str, previous: dict[str, Any]) -> dict[str, Any]:
+def _undone(section: str, earlier: dict[str, Any] | None) -> dict[str, Any]:
     """Record of the inverse motion."""
-    if section not in previous:
+    if earlier is None:
         raise ValueError(f"section {section!r} was not realigned, so nothing can be undone")
-    matrix = np.linalg.inv(np.asarray(previous[section]["matrix"], dtype=float))
-    return {"matrix": matrix, "moved": bool(previous[section]["moved"])}
+    matrix = np.linalg.inv(np.asarray(earlier["matrix"], dtype=float))
+    return {"matrix": matrix, "moved": bool(earlier["moved"])}
 
 
 def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
@@ -186,7 +182,7 @@ def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
 
 
 def _estimated(
-    spots: SpotTable, section: Section, motion: Motion, max_shift_um: float | None
+    spots: SpotTable, section: Section, motion: Any, max_shift_um: float | None
 ) -> dict[str, Any]:
     """Record of an estimated motion and its evidence."""
     _validate.inside_image(section.centers, section.shape_yx, section=section.name)
@@ -200,19 +196,12 @@ def _estimated(
     reach = max_shift_um or 2 * pitch_of(section.centers_um)
     evidence = evidence_of(section, counts, tissue_mask(spots.sdata, section.image))
     best = estimate_motion(evidence, kind=motion, max_shift=reach)
-    signals = {
-        f"{signal}_{when}": value
-        for when, values in (("before", best.before), ("after", best.after))
-        for signal, value in zip(("tissue_contrast", "explained_variance"), values, strict=True)
-    }
-    return {
-        "matrix": best.matrix if best.is_better else np.eye(3),
-        "moved": best.is_better,
-        "motion": motion,
-        **{name: getattr(best, name) for name in ("gain", "noise", "required", "surface")},
-        **signals,
-        "shifts_um": best.shifts,
-    }
+    values = {name: getattr(best, name) for name in ("gain", "noise", "required", "surface")}
+    for time, signals in (("before", best.before), ("after", best.after)):
+        values[f"tissue_contrast_{time}"], values[f"explained_variance_{time}"] = signals
+    matrix = best.matrix if best.is_better else np.eye(3)
+    moved = {"matrix": matrix, "moved": best.is_better, "motion": motion}
+    return {**moved, **values, "shifts_um": best.shifts}
 
 
 def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
@@ -220,10 +209,8 @@ def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
         return "undone" if motion["moved"] else "had not been moved"
     evidence = ""
     if "gain" in motion:
-        evidence = (
-            f" (score {motion['gain']:+.3f}, required: {motion['required']:.3f}; by chance up to "
-            f"{motion['noise']:.3f})"
-        )
+        text = " (score {gain:+.3f}, required: {required:.3f}; by chance up to {noise:.3f})"
+        evidence = text.format(**motion)
     if not motion["moved"]:
         return f"left unchanged{evidence}"
     center = section.centers_um.mean(axis=0, keepdims=True)

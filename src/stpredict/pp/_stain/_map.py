@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict.pp._stain._pixels import LEAST_DENSITY, white_balance
+from stpredict.pp._stain._fit import LEAST_DENSITY, SectionStain, white_balance
 from stpredict.tiles import WHITE
 
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
     from squidpy.experimental.im import StainReference
-
-    from stpredict.pp._stain._fit import SectionStain
 
 #: RGB to the cone responses LMS, and their logarithm to lαβ: Reinhard et al., IEEE Comput. Graph.
 #: Appl. 21 (2001), 34, equations 4 and 6, after Ruderman et al., J. Opt. Soc. Am. A 15 (1998).

@@ -13,9 +13,10 @@ from xarray import DataArray, DataTree
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table, require_key
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain, parse
 from stpredict.pp._stain._fit import (
+    DegenerateError,
     Method,
     SectionStain,
     average_stain,
@@ -24,7 +25,6 @@ from stpredict.pp._stain._fit import (
     to_stain,
 )
 from stpredict.pp._stain._map import map_image
-from stpredict.pp._stain._pixels import DegenerateError
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
     from squidpy.experimental.im import StainReference
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def normalize_stain(

@@ -93,8 +93,8 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     for slot, embed_step in _stained_embeddings(training.table).items():
         encoder = load_encoder(embed_step)
         for part in (training, test):
-            step = replace(embed_step, stain=fitted.reference)
-            replay(part, step, slot=slot, encoder=encoder, device=device)
+            refitted = replace(embed_step, stain=fitted.reference)
+            replay(part, refitted, slot=slot, encoder=encoder, device=device)
 
 
 def _refit_genes(training: SpotTable, test: SpotTable) -> None:

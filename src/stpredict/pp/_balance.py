@@ -13,7 +13,7 @@ from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import BalanceStep
-from stpredict.pp._expression._pca import section_pca
+from stpredict.pp._gene_scores import section_pca
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,10 +45,8 @@ def balance(
     by
         Column of ``obs`` whose groups get equal weight instead of clusters, such as ``"region"``
         for sections; or several columns, whose combinations are the groups.
-    resolution
-        Resolution of Leiden clustering; higher gives more clusters.
-    seed
-        Random seed of the components, the graph and the clustering.
+    resolution, seed
+        Resolution of Leiden clustering (higher gives more clusters), and random seed.
     table_name, key_added, copy
         Name of the table; column of ``obs`` to write, of which only the default is recorded as a
         step that cross-validation repeats; and whether to change and return a copy.
@@ -64,8 +62,7 @@ def balance(
     KeyError
         If ``layers["log1p"]`` or a column is missing.
     ValueError
-        If there is a single cluster in a section, or a single group; spots have no group; or the
-        layer has NaN.
+        If a section has a single cluster, there is a single group, or groups or values are missing.
 
     References
     ----------
@@ -77,18 +74,13 @@ def balance(
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.balance(sdata, by="region_truth")
     balance: 4 groups of region_truth, weights from ... to ...
-    >>> by_region = sdata.tables["table"].obs.groupby("region_truth", observed=True)
-    >>> bool(by_region["sampling_weight"].sum().std() < 1e-6)
-    True
     """
     _validate.positive("resolution", resolution)
-    columns = None
+    step = BalanceStep(resolution=float(resolution), seed=seed)
     if by is not None:
-        columns = tuple(_validate.name_list("by", [by] if isinstance(by, str) else by))
+        columns = _validate.name_list("by", [by] if isinstance(by, str) else by)
+        step = BalanceStep(by=tuple(columns))
     spots = open_table(sdata, table_name, copy=copy)
-    step = BalanceStep(by=columns)
-    if columns is None:
-        step = BalanceStep(resolution=float(resolution), seed=seed)
     weight_spots(spots, step, key_added=key_added)
     return spots.sdata if copy else None
 

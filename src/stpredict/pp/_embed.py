@@ -52,13 +52,10 @@ def embed(
     sdata
         Sections with images, shapes and a table.
     encoder
-        ``"texture"`` (no weights needed), a name of :func:`stpredict.encoders.names`,
-        ``"timm:<name>"``, a module, or any callable from float32 tiles (b, 3, h, w) in [0, 1] to
-        (b, d).
-    tile_um
-        Side of a tile in µm.
-    n_subtiles
-        Number of sub-tiles along each side of a tile; contexts with ``subspot`` need at least 2.
+        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, module, or any callable from
+        float32 tiles (b, 3, h, w) in [0, 1] to (b, d).
+    tile_um, n_subtiles
+        Side of a tile in µm, and number of sub-tiles along it.
     weights
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
     batch_size, device
@@ -77,8 +74,7 @@ def embed(
     Raises
     ------
     ValueError
-        If a section has no image or µm per pixel, spots or tiles do not fit into the image, or only
-        some sections have a normalised stain.
+        If an image or its µm per pixel are missing, or spots or tiles do not fit into it.
     KeyError
         If there is no such encoder.
 
@@ -98,12 +94,8 @@ def embed(
     # a module of the user is known by the name of its slot
     name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
     loaded = encoders.load(encoder, weights=weights, name=name)
-    step = EmbedStep(
-        encoder=encoder if isinstance(encoder, str) else loaded.name,
-        tile_um=float(tile_um),
-        n_subtiles=n_subtiles,
-        stain=spots.stain,
-    )
+    recorded = encoder if isinstance(encoder, str) else loaded.name
+    step = EmbedStep(recorded, tile_um=float(tile_um), n_subtiles=n_subtiles, stain=spots.stain)
     slot = key_added or _keys.embedding(loaded.name)
     embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
     return spots.sdata if copy else None

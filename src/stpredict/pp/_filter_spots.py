@@ -66,7 +66,6 @@ def filter_spots(
     spots = open_table(sdata, table_name, copy=copy)
     table = spots.table
     _validate.counts(table.X, what="counts in X")
-
     total = np.asarray(table.X.sum(axis=1)).ravel()
     inside = np.zeros(table.n_obs, dtype=bool)
     for section in spots.sections:

@@ -47,16 +47,14 @@ def grid(
 
     Parameters
     ----------
-    sdata
-        Object with the image, whose µm per pixel are known (:func:`stpredict.io.register_um`).
-    image
-        Name of the image.
+    sdata, image
+        Object, and name of an image with known µm per pixel (:func:`stpredict.io.register_um`).
     pitch_um, diameter_um
         Distance between neighbouring spots, and diameter of a spot, in µm.
     layout
         Layout of the spots.
     section
-        Name of the new section. Default: the name of the image without ``"_image"``.
+        Name of the new section, by default that of the image without ``"_image"``.
     min_tissue_fraction
         Minimum share of a spot's area that is tissue (:func:`stpredict.pp.detect_tissue`, which is
         run if needed). Spots without any tissue are left out even at 0.
@@ -85,8 +83,6 @@ def grid(
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
     >>> stp.pp.grid(slide, "S1_image", pitch_um=100)  # doctest: +ELLIPSIS
     grid: ... spots on the tissue of S1_image
-    >>> slide.tables["table"].n_vars
-    0
     """
     require_spatialdata(sdata)
     _validate.positive("pitch_um", pitch_um, unit="µm")
@@ -100,7 +96,6 @@ def grid(
     # slides are added one by one to the same table
     previous = open_table(sdata, table_name) if table_name in sdata.tables else None
     _check_new_section(sdata, name, previous)
-
     index, centers = _lattice(slide, pitch_um, layout)
     radius = np.full(len(centers), diameter_um / slide.mpp / 2)
     fraction = tissue_mask(sdata, image).fraction(centers, radius)
@@ -127,7 +122,12 @@ def grid(
     table = _rows(obs, centers[keep])
     records: dict[str, Any] = {}
     if previous is not None:
-        table = _append(previous, table)
+        _, region_key, instance_key = get_table_keys(previous.table)
+        names = {region_key: _keys.REGION, instance_key: _keys.INSTANCE}
+        positions = previous.table.obsm.get(_keys.SPATIAL)
+        existing = _rows(previous.table.obs.rename(columns=names), positions)
+        table = ad.concat([existing, table], join="outer")
+        table.obs[_keys.REGION] = table.obs[_keys.REGION].astype("category")
         records = recorded(previous.table, "grid")
         del sdata.tables[table_name]  # SpatialData warns if an element is overwritten
     sdata.shapes[name] = shapes
@@ -135,13 +135,9 @@ def grid(
     sdata.tables[table_name] = TableModel.parse(
         table, region=regions, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )
-    records[name] = {
-        "image": image,
-        "pitch_um": float(pitch_um),
-        "diameter_um": float(diameter_um),
-        "layout": layout,
-        "min_tissue_fraction": float(min_tissue_fraction),
-    }
+    lengths = {"pitch_um": float(pitch_um), "diameter_um": float(diameter_um)}
+    options = {"layout": layout, "min_tissue_fraction": float(min_tissue_fraction)}
+    records[name] = {"image": image, **lengths, **options}
     record(sdata.tables[table_name], "grid", **records)
     info(f"grid: {int(keep.sum())} spots on the tissue of {image}")
     return sdata if copy else None
@@ -151,14 +147,12 @@ def _check_new_section(sdata: SpatialData, section: str, previous: SpotTable | N
     """Require that a section of this name and without counts can be added."""
     if section in sdata:
         raise ValueError(f"the object has an element {section!r} already: give another section=")
-    if previous is None:
-        return
-    if previous.table.n_vars:
+    if previous is not None and previous.table.n_vars:
         raise ValueError(
             f"tables[{previous.name!r}] has counts of {previous.table.n_vars} genes: use a "
             "separate object, slide = sdata.subset([image]); stp.pp.grid(slide, image)"
         )
-    if section in previous.section_names:
+    if previous is not None and section in previous.section_names:
         raise ValueError(f"tables[{previous.name!r}] has rows of a section {section!r} already")
 
 
@@ -191,14 +185,3 @@ def _rows(obs: pd.DataFrame, positions: Any) -> ad.AnnData:
     counts = sp.csr_matrix((len(obs), 0), dtype=np.float32)
     obsm = {} if positions is None else {_keys.SPATIAL: positions}
     return ad.AnnData(counts, obs=obs, obsm=obsm)
-
-
-def _append(previous: SpotTable, rows: ad.AnnData) -> ad.AnnData:
-    """Existing rows, with their positions, and the new ones."""
-    table = previous.table
-    _, region_key, instance_key = get_table_keys(table)
-    names = {region_key: _keys.REGION, instance_key: _keys.INSTANCE}
-    existing = _rows(table.obs.rename(columns=names), table.obsm.get(_keys.SPATIAL))
-    combined = ad.concat([existing, rows], join="outer")
-    combined.obs[_keys.REGION] = combined.obs[_keys.REGION].astype("category")
-    return combined

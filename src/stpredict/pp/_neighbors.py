@@ -56,15 +56,15 @@ def neighbors(
     sdata
         Sections with shapes and a table.
     grid
-        Layout of the spots: ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST; the first ring has
-        8 neighbours). Detected by default.
+        Layout of the spots: ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST, with 8 neighbours
+        in the first ring); detected by default.
     n_rings
         Number of rings on the grid.
     n_neighbors, radius_um
         Number of nearest neighbours, or their maximum distance in µm, instead of a grid.
     table_name, key_added, copy
-        Name of the table; prefix of the slots, of which models read the default, and only that one
-        is recorded as a step; and whether to change and return a copy.
+        Name of the table; prefix of the slots (models read the default, which alone is recorded as
+        a step); and whether to change and return a copy.
 
     Returns
     -------
@@ -88,15 +88,25 @@ def neighbors(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.neighbors(sdata)
-    >>> table = sdata.tables["table"]
-    >>> table.obsp["spatial_connectivities"].shape == (table.n_obs, table.n_obs)
-    True
+    >>> int(sdata.tables["table"].obsp["spatial_connectivities"].sum(axis=1).max())
+    6
     """
     spots = open_table(sdata, table_name, copy=copy)
-    step = _checked_rule(
-        NeighborsStep(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
-    )
-    link_neighbors(spots, step, key_added=key_added)
+    rules = {"grid": grid, "n_neighbors": n_neighbors, "radius_um": radius_um}
+    rule: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
+    if len(rule) > 1:
+        raise ValueError(f"give one rule for neighbours, not {len(rule)}: {rule}")
+    _validate.whole_number("n_rings", n_rings)
+    _validate.one_of("grid", grid, [None, *_RING])
+    if n_neighbors is not None:
+        _validate.whole_number("n_neighbors", n_neighbors)
+    if radius_um is not None:
+        _validate.positive("radius_um", radius_um, unit="µm")
+    if not rule or grid is not None:
+        rule["n_rings"] = n_rings
+    elif n_rings != 1:
+        raise ValueError(f"n_rings={n_rings} applies to grids, not to {rule}")
+    link_neighbors(spots, NeighborsStep(**rule), key_added=key_added)
     return spots.sdata if copy else None
 
 
@@ -110,36 +120,14 @@ def link_neighbors(
     # a recorded step has its layout, so that new sections get the same one
     if step.n_neighbors is None and step.radius_um is None and step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
-    connectivities, distances = _graph(spots, step)
-    slots = {slot: f"{key_added}_{slot}" for slot in ("connectivities", "distances")}
-    spots.table.obsp[slots["connectivities"]] = connectivities
-    spots.table.obsp[slots["distances"]] = distances
+    slots = {kind: f"{key_added}_{kind}" for kind in ("connectivities", "distances")}
+    spots.table.obsp.update(zip(slots.values(), _graph(spots, step), strict=True))
     # squidpy's and scanpy's tools find a graph by this record
-    spots.table.uns[f"{key_added}_neighbors"] = {
-        **{f"{slot}_key": name for slot, name in slots.items()},
-        "params": step.to_plain(),
-    }
+    keys = {f"{kind}_key": slot for kind, slot in slots.items()}
+    spots.table.uns[f"{key_added}_neighbors"] = {**keys, "params": step.to_plain()}
     # there is one record, which describes the graph that models read
     if key_added == _keys.SPATIAL:
         record_step(spots.table, step)
-
-
-def _checked_rule(step: NeighborsStep) -> NeighborsStep:
-    """Require at most one rule; rings belong to grids only."""
-    options = {name: value for name, value in step.to_plain().items() if name != "n_rings"}
-    if len(options) > 1:
-        raise ValueError(f"give one rule for neighbours, not {len(options)}: {options}")
-    _validate.whole_number("n_rings", step.n_rings)
-    _validate.one_of("grid", step.grid, [None, *_RING])
-    if step.n_neighbors is not None:
-        _validate.whole_number("n_neighbors", step.n_neighbors)
-    elif step.radius_um is not None:
-        _validate.positive("radius_um", step.radius_um, unit="µm")
-    else:
-        return step
-    if step.n_rings != 1:
-        raise ValueError(f"n_rings={step.n_rings} applies to grids, not to {options}")
-    return replace(step, n_rings=None)
 
 
 def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
@@ -155,8 +143,8 @@ def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
     fitting = [grid for grid, value in order.items() if value > _LEAST_ORDER]
     if n_pairs < _LEAST_PAIRS or len(fitting) != 1:
         raise ValueError(
-            f"the spots lie on no hexagonal or square grid (order of directions, near 1 on a grid: "
-            f"{order}, {n_pairs} pairs): give n_neighbors=, radius_um= or grid="
+            f"the spots lie on no hexagonal or square grid (order of directions {order}, near 1 on a "
+            f"grid, over {n_pairs} pairs): give n_neighbors=, radius_um= or grid="
         )
     return fitting[0]
 

@@ -68,13 +68,11 @@ def rank_expression(
 
     Raises
     ------
-    KeyError
-        If the layer or a gene is missing.
+    KeyError, TypeError
+        If the layer or a gene is missing, or ``genes`` is a single name.
     ValueError
         If the layer has NaN or no columns, a parameter is invalid, or ``key_added`` would overwrite
         the layer that is ranked.
-    TypeError
-        If ``genes`` is a single name.
 
     Examples
     --------
@@ -82,8 +80,7 @@ def rank_expression(
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.rank_expression(sdata)
-    >>> ranks = sdata.tables["table"].layers["ranks"]
-    >>> float(ranks[0].sum()) == 80 * 81 / 2
+    >>> float(sdata.tables["table"].layers["ranks"][0].sum()) == 80 * 81 / 2
     True
     """
     _validate.one_of("method", method, ["average", "ordinal"])
@@ -91,10 +88,8 @@ def rank_expression(
     check_new_layer(key_added, layer)
     names = None if genes is None else tuple(_validate.name_list("genes", genes))
     spots = open_table(sdata, table_name, copy=copy)
-    rank_layer(
-        spots,
-        RankStep(key_added=key_added, layer=layer, method=method, normalize=normalize, genes=names),
-    )
+    step = RankStep(key_added, layer=layer, method=method, normalize=normalize, genes=names)
+    rank_layer(spots, step)
     return spots.sdata if copy else None
 
 
@@ -107,8 +102,8 @@ def rank_layer(spots: SpotTable, step: RankStep) -> None:
     columns = np.arange(table.n_vars)
     if step.genes is None and step.n_genes not in (0, table.n_vars):  # 0: not a recorded step
         raise ValueError(
-            f"training ranked {step.n_genes} columns, the table has {table.n_vars}. To compare "
-            "ranks, give genes= that both have to stp.pp.rank_expression before fitting"
+            f"training ranked {step.n_genes} columns, the table has {table.n_vars}: give "
+            "stp.pp.rank_expression the genes= that both have before fitting"
         )
     if step.genes is not None:
         _validate.present(step.genes, table.var_names)

@@ -35,10 +35,8 @@ def register_embedding(
 
     Parameters
     ----------
-    sdata
-        Sections with a table.
-    key
-        Slot in ``obsm`` with one row of features per spot, (n_obs, d).
+    sdata, key
+        Sections with a table, and the slot in its ``obsm`` with the features, (n_obs, d).
     encoder
         Name of the encoder, by which different features are distinguished.
     tile_um, mpp
@@ -58,12 +56,10 @@ def register_embedding(
 
     Raises
     ------
-    KeyError
-        If ``obsm`` has no such slot.
+    KeyError, TypeError
+        If ``obsm`` has no such slot, or it does not hold floating-point numbers.
     ValueError
         If features are not finite or have another shape, or a parameter is out of range.
-    TypeError
-        If the features are not floating-point numbers.
 
     Examples
     --------
@@ -71,10 +67,8 @@ def register_embedding(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> table = sdata.tables["table"]
-    >>> table.obsm["my_features"] = np.random.default_rng(0).normal(size=(table.n_obs, 16))
+    >>> table.obsm["my_features"] = np.ones((table.n_obs, 16))
     >>> stp.pp.register_embedding(sdata, "my_features", encoder="my_model", tile_um=112)
-    >>> table.obsm["my_features"].dtype
-    dtype('float32')
     """
     _validate.positive("tile_um", tile_um, unit="µm")
     if mpp is not None:

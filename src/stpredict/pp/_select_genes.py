@@ -10,7 +10,7 @@ from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SelectGenesStep
-from stpredict.pp._expression._gene_scores import FLAVORS
+from stpredict.pp._gene_scores import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,23 +38,20 @@ def select_genes(
     ----------
     sdata
         Training sections.
-    genes
-        Names of genes.
-    n_top_genes
-        Number of genes to select, instead of a list.
+    genes, n_top_genes
+        Names of genes, or the number of genes to select instead.
     flavor
         Criterion by which ``n_top_genes`` genes are selected.
 
-        - ``"pearson_residuals"``: variance of counts beyond counting noise, among the
-          ``4 * n_top_genes`` most expressed genes, such as ERBB2 in HER2-positive tumours
-          (:func:`scanpy.experimental.pp.highly_variable_genes`, with sections as batches).
-        - ``"variance"``: variance of ``layers["log1p"]`` over all spots, as in most published
-          benchmarks; much of it is noise of weakly expressed genes.
+        - ``"pearson_residuals"``: variance of counts beyond counting noise, in the ``4 *
+          n_top_genes`` most expressed genes (:func:`scanpy.experimental.pp.highly_variable_genes`).
+        - ``"variance"``: variance of ``layers["log1p"]``, as in most published benchmarks; much of
+          it is noise of weakly expressed genes.
         - ``"expression"``: mean counts.
         - ``"hvg"``: normalised dispersion of ``layers["log1p"]``
           (:func:`scanpy.pp.highly_variable_genes`, flavour ``"seurat"``).
-        - ``"moran"``: Moran's I of ``layers["log1p"]`` (:func:`squidpy.gr.spatial_autocorr`) on the
-          graph of :func:`stpredict.pp.neighbors`, which prefers genes that vary between regions.
+        - ``"moran"``: Moran's I of ``layers["log1p"]`` on the graph of
+          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`).
 
         The last three use the mean of the ranks within each section.
     table_name, key_added, copy
@@ -69,13 +66,11 @@ def select_genes(
 
     Raises
     ------
-    KeyError
-        If a gene is not in the table, or ``layers["log1p"]`` or the spatial graph is missing.
+    KeyError, TypeError
+        If a gene, ``layers["log1p"]`` or the graph is missing, or ``genes`` is a single name.
     ValueError
         If neither or both of ``genes`` and ``n_top_genes`` are given, one of them is invalid, or
         counts are negative or NaN.
-    TypeError
-        If ``genes`` is a single name.
 
     References
     ----------
@@ -90,9 +85,7 @@ def select_genes(
     10
     """
     if (genes is None) == (n_top_genes is None):
-        raise ValueError(
-            f"give either genes= or n_top_genes=: genes={genes!r}, n_top_genes={n_top_genes!r}"
-        )
+        raise ValueError(f"give either genes= or n_top_genes=: {genes=}, {n_top_genes=}")
     names = None if genes is None else _validate.name_list("genes", genes)
     spots = open_table(sdata, table_name, copy=copy)
     step = SelectGenesStep(n_top_genes, None if n_top_genes is None else flavor)

@@ -13,7 +13,7 @@ from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
-from stpredict.pp._expression._pca import section_pca
+from stpredict.pp._gene_scores import section_pca
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -32,8 +32,7 @@ def smooth(
     """Replace every value by the mean over the spot and its neighbours.
 
     This removes counting noise from the training data. Scores against smoothed values are higher
-    than, and not comparable with, scores against measured values
-    (``stp.tl.evaluate(sdata, layer="log1p")``).
+    than those against measured values (``stp.tl.evaluate(sdata, layer="log1p")``).
 
     Parameters
     ----------

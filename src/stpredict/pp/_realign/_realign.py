@@ -6,24 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from stpredict import _keys, _validate
 from stpredict._log import info
-from stpredict._sdata._provenance import record, recorded
+from stpredict._sdata._elements import matrix_of
+from stpredict._sdata._provenance import read_steps, record, recorded
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
-from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
-from stpredict.pp._realign._evidence_maps import evidence_of
-from stpredict.pp._realign._moved import drop_outdated, move_shapes
-from stpredict.pp._tissue._find import tissue_mask
+from stpredict._sdata._steps import EmbedStep
+from stpredict.alignment import MOTIONS, move_points
+from stpredict.pp._realign._estimate import estimated
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-
-#: Fewer spots give neither a tissue outline nor a regression.
-_LEAST_SPOTS = 20
 
 
 def realign(
@@ -40,13 +39,10 @@ def realign(
 ) -> SpatialData | None:
     """Move spots that are misaligned with the tissue they were measured on.
 
-    The motion of each section is estimated from two signals: the tissue contrast, the tissue under
-    the outermost spots minus the tissue one pitch outside them; and the explained variance, that of
-    total counts and of three principal components in a linear regression on optical densities
-    around the spots. The score is half the first plus the second, and is searched coarse to fine.
-
-    A section is left unchanged unless the score increases by more than 0.03 (aligned sections gain
-    up to 0.02) and by more than chance: the largest increase of the explained variance for the
+    The score is half the tissue contrast (under the outermost spots minus one pitch outside them)
+    plus the explained variance (of total counts and three principal components in a regression on
+    optical densities around the spots). A section is left unchanged unless the score increases by
+    more than 0.03 and by more than chance: the largest increase of the explained variance for the
     section's expression rotated and mirrored in seven ways.
 
     Parameters
@@ -54,8 +50,8 @@ def realign(
     sdata
         Sections with images, shapes and a table of counts.
     motion
-        Kind of motion: ``"translation"``; ``"rigid"``, which also rotates by up to 5° about the
-        centre of the spots; ``"similarity"``, which also scales by up to 5 %.
+        Kind of motion; ``"rigid"`` also rotates by up to 5° about the centre of the spots, and
+        ``"similarity"`` also scales by up to 5 %.
     sections
         Names of the sections to move; all by default.
     max_shift_um
@@ -80,8 +76,8 @@ def realign(
     Raises
     ------
     ValueError
-        If a section is realigned already, or was not but is to be undone, a matrix cannot be
-        inverted, or a section has fewer than 20 spots, or spots outside the image.
+        If a section is realigned already, or was not but is to be undone, has fewer than 20 spots,
+        or spots outside the image; or if a matrix cannot be inverted.
     KeyError
         If there is no section of that name.
 
@@ -113,7 +109,7 @@ def realign(
                 f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
             )
         elif shift_um is None and transform is None:
-            records[section.name] = _estimated(spots, section, motion, max_shift_um)
+            records[section.name] = estimated(spots, section, motion, max_shift_um)
         else:
             records[section.name] = _from_user(section.name, shift_um, transform)
     # all checks have passed: write
@@ -121,7 +117,7 @@ def realign(
     for section in moved:
         move_shapes(spots.sdata, section, records[section.name]["matrix"])
     if moved:
-        drop_outdated(spots.table)
+        _drop_outdated(spots.table)
     motions = {
         name: values
         for name, values in {**previous, **records}.items()
@@ -181,27 +177,34 @@ def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
     return {"matrix": matrix, "moved": True}
 
 
-def _estimated(
-    spots: SpotTable, section: Section, motion: Any, max_shift_um: float | None
-) -> dict[str, Any]:
-    """Record of an estimated motion and its evidence."""
-    _validate.inside_image(section.centers, section.shape_yx, section=section.name)
-    if len(section.rows) < _LEAST_SPOTS:
-        raise ValueError(
-            f"section {section.name!r} has {len(section.rows)} spots; estimating a motion needs at "
-            f"least {_LEAST_SPOTS}: give shift_um= or transform="
-        )
-    counts = spots.table.X[section.rows]
-    _validate.counts(counts, what=f"counts of section {section.name!r}")
-    reach = max_shift_um or 2 * pitch_of(section.centers_um)
-    evidence = evidence_of(section, counts, tissue_mask(spots.sdata, section.image))
-    best = estimate_motion(evidence, kind=motion, max_shift=reach)
-    values = {name: getattr(best, name) for name in ("gain", "noise", "required", "surface")}
-    for time, signals in (("before", best.before), ("after", best.after)):
-        values[f"tissue_contrast_{time}"], values[f"explained_variance_{time}"] = signals
-    matrix = best.matrix if best.is_better else np.eye(3)
-    moved = {"matrix": matrix, "moved": best.is_better, "motion": motion}
-    return {**moved, **values, "shifts_um": best.shifts}
+def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64]) -> None:
+    """Move the shapes in every coordinate system they share with the image."""
+    shapes = sdata.shapes[section.name]
+    shape_systems = get_transformation(shapes, get_all=True)
+    image_systems = get_transformation(sdata.images[section.image], get_all=True)
+    from_um = np.linalg.inv(matrix_of(image_systems[_keys.um(section.name)]))
+    for system in shape_systems.keys() & image_systems.keys():
+        # the motion is in µm: express it in the coordinates of this system
+        um_to_system = matrix_of(image_systems[system]) @ from_um
+        motion = um_to_system @ matrix @ np.linalg.inv(um_to_system)
+        moved = Affine(motion @ matrix_of(shape_systems[system]), ("x", "y"), ("x", "y"))
+        set_transformation(shapes, moved, to_coordinate_system=system)
+
+
+def _drop_outdated(table: AnnData) -> None:
+    """Drop embeddings and tissue fractions, which were computed at the old positions."""
+    dropped = []
+    for slot in read_steps(table).embed:
+        table.obsm.pop(_keys.subtiles(slot), None)
+        if table.obsm.pop(slot, None) is not None:
+            dropped.append(f"obsm[{slot!r}]")
+    # the record goes with the embeddings, so that models do not accept them
+    table.uns.get(_keys.UNS, {}).pop(EmbedStep.name, None)
+    if _keys.TISSUE_FRACTION in table.obs:
+        del table.obs[_keys.TISSUE_FRACTION]
+        dropped.append(f"obs[{_keys.TISSUE_FRACTION!r}]")
+    if dropped:
+        info(f"realign: dropped {', '.join(dropped)}, computed at the old positions")
 
 
 def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:

@@ -15,15 +15,7 @@ from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain, parse
-from stpredict.pp._stain._fit import (
-    DegenerateError,
-    Method,
-    SectionStain,
-    average_stain,
-    fit_section,
-    to_plain,
-    to_stain,
-)
+from stpredict.pp._stain import _fit
 from stpredict.pp._stain._map import map_image
 from stpredict.pp._tissue._find import tissue_mask
 
@@ -61,9 +53,9 @@ def normalize_stain(
     sdata
         Sections with images, shapes and a table.
     method
-        ``"macenko"``: colour and strength of haematoxylin and eosin, from the extreme hues;
-        ``"vahadane"``: the same, from a sparse non-negative factorisation; ``"reinhard"``: means
-        and deviations of the colours, which confuses many nuclei with strong haematoxylin.
+        Colour and strength of haematoxylin and eosin from the extreme hues (``"macenko"``) or a
+        sparse factorisation (``"vahadane"``), or means and deviations of the colours
+        (``"reinhard"``), which confuse many nuclei with strong haematoxylin.
     reference
         Target stain: that of a section, the average over several sections (default: all), or one
         fitted before by the same method: a squidpy ``StainReference``, ``model.recipe.stain``, or
@@ -105,43 +97,40 @@ def normalize_stain(
     >>> sorted(sdata.images)
     ['S1_image', 'S1_image_normalized', 'S2_image', 'S2_image_normalized']
     """
-    _validate.one_of("method", method, get_args(Method))
+    _validate.one_of("method", method, get_args(_fit.Method))
     _validate.one_of("degenerate", degenerate, ("error", "skip"))
     spots = open_table(sdata, table_name, copy=copy)
     sections, stain = _parse_reference(reference, spots.section_names, method)
-    map_sections(
-        spots, method=method, sections=sections, reference=stain, skip=degenerate == "skip"
-    )
+    skip = degenerate == "skip"
+    map_sections(spots, method=method, sections=sections, reference=stain, skip=skip)
     return spots.sdata if copy else None
 
 
 def map_sections(
     spots: SpotTable,
     *,
-    method: Method,
+    method: _fit.Method,
     sections: Sequence[str] = (),
     reference: StainReference | None = None,
     skip: bool = False,
 ) -> None:
     """Map an opened table's images to a stain: ``reference``, or the average of some sections."""
-    stains: dict[str, SectionStain] = {}
+    stains: dict[str, _fit.SectionStain] = {}
     skipped: dict[str, str] = {}
     for section in spots.sections:
         try:
-            tissue_pixels = tissue_mask(spots.sdata, section.image)
-            stains[section.name] = fit_section(section, tissue_pixels, method)
-        except DegenerateError as error:
+            tissue = tissue_mask(spots.sdata, section.image)
+            stains[section.name] = _fit.fit_section(section, tissue, method)
+        except _fit.DegenerateError as error:
             if not skip:
                 raise
             skipped[section.name] = error.reason
     reference_sections = [name for name in sections if name in stains]
     if reference is None:
         if not reference_sections:
-            raise ValueError(
-                "the stain of no reference section can be estimated: "
-                f"{_reasons({name: skipped[name] for name in sections})}"
-            )
-        reference = average_stain([stains[name].stain for name in reference_sections])
+            reasons = _reasons({name: skipped[name] for name in sections})
+            raise ValueError(f"the stain of no reference section can be estimated: {reasons}")
+        reference = _fit.average_stain([stains[name].stain for name in reference_sections])
     elements, labels = spots.sdata.images, spots.sdata.labels
     records = {}
     # all checks have passed: write
@@ -151,11 +140,11 @@ def map_sections(
         if section.name in stains:
             fitted = stains[section.name]
             elements[key] = _normalized_image(elements[section.image], fitted, reference)
-            tissue = "stored" if _keys.tissue(section.image) in labels else "detected"
-            plain = to_plain(fitted.stain)
-            records[section.name] = {**plain, "glass": fitted.white.tolist(), "tissue": tissue}
+            origin = "stored" if _keys.tissue(section.image) in labels else "detected"
+            plain = _fit.to_plain(fitted.stain)
+            records[section.name] = {**plain, "glass": fitted.white.tolist(), "tissue": origin}
     step = NormalizeStainStep(
-        reference=parse(ReferenceStain, to_plain(reference)),
+        reference=parse(ReferenceStain, _fit.to_plain(reference)),
         reference_sections=tuple(reference_sections) or None,
         skipped=tuple(skipped),
     )
@@ -177,7 +166,7 @@ def _parse_reference(
     from squidpy.experimental.im import StainReference
 
     if isinstance(reference, Mapping | ReferenceStain | StainReference):
-        return [], to_stain(reference, method)
+        return [], _fit.to_stain(reference, method)
     if reference is None:
         return available, None
     if not isinstance(reference, Iterable):
@@ -191,7 +180,7 @@ def _parse_reference(
 
 
 def _normalized_image(
-    image: DataArray | DataTree, stain: SectionStain, reference: StainReference
+    image: DataArray | DataTree, stain: _fit.SectionStain, reference: StainReference
 ) -> DataArray | DataTree:
     """The normalised image, level by level, so that a coarse level can be read alone."""
 

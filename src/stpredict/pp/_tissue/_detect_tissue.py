@@ -21,7 +21,6 @@ from stpredict.pp._tissue._find import METHODS, detect_mask
 if TYPE_CHECKING:
     from collections import abc
 
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
@@ -50,10 +49,9 @@ def detect_tissue(
     images
         Names of the images; by default those of the table's sections, or all without a table.
     method
-        ``"otsu"``: a threshold on brightness; takes a second. ``"felzenszwalb"``: a threshold on
-        superpixels, with smoother outlines; ten times slower. ``"weka"``: a random forest on
-        textures; it detects the palest tissue, but also stain spilled on the glass, and is the
-        slowest.
+        Threshold on brightness (``"otsu"``) or on superpixels (``"felzenszwalb"``: smoother, ten
+        times slower), or random forest on textures (``"weka"``: finds the palest tissue, but also
+        spilled stain; the slowest).
     table_name, copy
         Name of the table, which may be missing, and whether to change and return a copy.
 
@@ -70,7 +68,7 @@ def detect_tissue(
     KeyError
         If there is no such image.
     ValueError
-        If an image is not 8-bit RGB or has no tissue, or the method is unknown.
+        If an image is not 8-bit RGB or has no tissue.
 
     Examples
     --------
@@ -97,7 +95,13 @@ def detect_tissue(
                 f"images[{name!r}] has no tissue: nothing is clearly darker than its corners "
                 f"(method={method!r}). Omit it with images=, or try another method"
             )
-        labels[_keys.tissue(name)] = _labels(sdata.images[name], pieces, masks[name].scale)
+        # the labels have all coordinate systems of the image
+        to_image = Scale(list(masks[name].scale), axes=("x", "y"))
+        systems = get_transformation(sdata.images[name], get_all=True)
+        systems = {system: Sequence([to_image, path]) for system, path in systems.items()}
+        labels[_keys.tissue(name)] = Labels2DModel.parse(
+            pieces, dims=("y", "x"), transformations=systems
+        )
         info(f"detect_tissue: {name}: {100 * masks[name].mask.mean():.0f} % tissue")
     for key, element in labels.items():
         sdata.labels.pop(key, None)  # SpatialData warns if an element is overwritten
@@ -131,13 +135,3 @@ def _image_names(
         if key in sdata and key not in sdata.labels:
             raise ValueError(f"the name {key!r} of the labels is used by another element")
     return names
-
-
-def _labels(image: Any, pieces: NDArray[np.int32], scale: tuple[float, float]) -> Any:
-    """Labels aligned with the image in all its coordinate systems."""
-    to_image = Scale(list(scale), axes=("x", "y"))
-    systems = {
-        system: Sequence([to_image, transformation])
-        for system, transformation in get_transformation(image, get_all=True).items()
-    }
-    return Labels2DModel.parse(pieces, dims=("y", "x"), transformations=systems)

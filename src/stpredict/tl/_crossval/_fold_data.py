@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys
 from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._steps import EmbedStep
-from stpredict.pp._prepare._replay import load_encoder, replay
+from stpredict.pp._prepare import load_encoder, replay
 from stpredict.pp._stain._fit import to_stain
 from stpredict.pp._stain._normalize_stain import map_sections
 

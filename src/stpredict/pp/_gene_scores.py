@@ -1,4 +1,4 @@
-"""Order genes by how informative they are within each section, combined over sections."""
+"""Scores of genes within sections, and principal components of the expression of a section."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import rankdata
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from stpredict import _keys, _validate
-from stpredict.pp._expression._pca import canonical, variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from stpredict._sdata._spot_table import SpotTable
 
 #: Residuals of barely expressed genes vary by single counts, which cannot be predicted. Only this
 #: many times ``n_top_genes`` of the most expressed genes are considered.
 _EXPRESSED = 4
+#: Number of components, as scanpy's default.
+_N_COMPONENTS = 50
 
 
 def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
@@ -113,3 +115,35 @@ def _combine(scores: list[NDArray[np.float64]], n_top_genes: int) -> NDArray[np.
     ranks = [rankdata(-np.where(np.isnan(score), -np.inf, score)) for score in scores]
     # stable: of tied genes, the first is selected
     return np.asarray(np.argsort(np.mean(ranks, axis=0), kind="stable")[:n_top_genes])
+
+
+def section_pca(
+    values: Any, rows: NDArray[np.intp], *, section: str, seed: int
+) -> NDArray[np.float32]:
+    """Principal components of a section's rows (n,) of a finite layer, (n, d), d at most 50."""
+    expression = canonical(values[rows], np.float32)
+    n_components = min(_N_COMPONENTS, min(expression.shape) - 1)  # the most that arpack computes
+    n_varying = int(np.count_nonzero(variance(expression)))
+    if n_components < 1 or not n_varying:
+        raise ValueError(
+            f"section {section!r} has no expression to compare: of {expression.shape[1]} genes in "
+            f"{len(rows)} spots, {n_varying} vary"
+        )
+    return np.asarray(sc.pp.pca(expression, n_comps=n_components, random_state=seed))
+
+
+def variance(values: Any) -> NDArray[np.float64]:
+    """Variance of every column, (n_vars,)."""
+    if not sp.issparse(values):
+        return np.asarray(values).var(axis=0, dtype=np.float64)
+    return np.asarray(mean_variance_axis(canonical(values, np.float64), axis=0)[1])
+
+
+def canonical(values: Any, dtype: DTypeLike = None) -> Any:
+    """A copy as CSR matrix, sorted and without duplicates, if sparse; else an array."""
+    if not sp.issparse(values):
+        return np.asarray(values, dtype=dtype)
+    # a matrix, as scanpy 1.11 fails on sparse arrays; a copy, as scipy sorts indices in place
+    matrix = sp.csr_matrix(values, dtype=dtype, copy=True)
+    matrix.sum_duplicates()
+    return matrix

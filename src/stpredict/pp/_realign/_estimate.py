@@ -1,4 +1,4 @@
-"""Maps of image features and expression, from which a misalignment is estimated."""
+"""Estimate the motion of a section from maps of image features, tissue and expression."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy import ndimage
 
-from stpredict.alignment import Evidence, pitch_of, rim_of
+from stpredict import _validate
+from stpredict.alignment import Evidence, estimate_motion, pitch_of, rim_of
+from stpredict.pp._tissue._find import tissue_mask
 from stpredict.tiles import pick_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._tissue import TissueMask
 
+#: Fewer spots give neither a tissue outline nor a regression.
+_LEAST_SPOTS = 20
 #: Pixels of the maps per pitch, and their maximum number.
 _PX_PER_PITCH = 10
 _MOST_PX = 4_000_000
@@ -31,7 +36,30 @@ _N_GENES = 1000
 _N_COMPONENTS = 3
 
 
-def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
+def estimated(
+    spots: SpotTable, section: Section, motion: Any, max_shift_um: float | None
+) -> dict[str, Any]:
+    """Record of an estimated motion and its evidence."""
+    _validate.inside_image(section.centers, section.shape_yx, section=section.name)
+    if len(section.rows) < _LEAST_SPOTS:
+        raise ValueError(
+            f"section {section.name!r} has {len(section.rows)} spots; estimating a motion needs at "
+            f"least {_LEAST_SPOTS}: give shift_um= or transform="
+        )
+    counts = spots.table.X[section.rows]
+    _validate.counts(counts, what=f"counts of section {section.name!r}")
+    reach = max_shift_um or 2 * pitch_of(section.centers_um)
+    evidence = _evidence(section, counts, tissue_mask(spots.sdata, section.image))
+    best = estimate_motion(evidence, kind=motion, max_shift=reach)
+    values = {name: getattr(best, name) for name in ("gain", "noise", "required", "surface")}
+    for time, signals in (("before", best.before), ("after", best.after)):
+        values[f"tissue_contrast_{time}"], values[f"explained_variance_{time}"] = signals
+    matrix = best.matrix if best.is_better else np.eye(3)
+    moved = {"matrix": matrix, "moved": best.is_better, "motion": motion}
+    return {**moved, **values, "shifts_um": best.shifts}
+
+
+def _evidence(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
     """Collect the evidence of one section; counts at its spots are (n, g), not negative."""
     centers = section.centers_um
     pitch = pitch_of(centers)

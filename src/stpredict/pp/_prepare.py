@@ -1,16 +1,24 @@
-"""Repeat the steps that a model was trained with on new sections."""
+"""Repeat recorded steps, such as those that a model was trained with."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stpredict import _validate
+from stpredict import _validate, encoders
 from stpredict._log import info
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
-from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep
-from stpredict.pp._prepare._replay import load_encoder, replay
+from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep, Step
+from stpredict.pp._balance import weight_spots
+from stpredict.pp._embed import embed_tiles
+from stpredict.pp._neighbors import link_neighbors
+from stpredict.pp._normalize import normalize_counts
+from stpredict.pp._rank_expression import rank_layer
+from stpredict.pp._select_genes import mark_genes
+from stpredict.pp._smooth import smooth_layer
+from stpredict.pp._stain._fit import to_stain
+from stpredict.pp._stain._normalize_stain import map_sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,15 +50,11 @@ def prepare(
 
     Parameters
     ----------
-    sdata
-        New sections.
-    model
-        Fitted model.
-    encoder
-        Encoder, if the model was trained with a module or function of your own. Stacks on several
-        embeddings are then prepared base by base.
-    weights
-        Local file with the encoder's weights, instead of the hub.
+    sdata, model
+        New sections, and a fitted model.
+    encoder, weights
+        Encoder, if the model was trained with a module or function of your own; local file with its
+        weights, instead of the hub. Stacks on several embeddings are then prepared base by base.
     batch_size, device
         Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
     table_name, copy
@@ -87,9 +91,8 @@ def prepare(
     embeddings = _embeddings(bases)
     if len(embeddings) > 1 and (encoder is not None or weights is not None):
         raise ValueError(
-            f"the bases of the stack use several embeddings ({_validate.listing(embeddings)}), but "
-            "encoder= and weights= apply to one: prepare base by base, "
-            "stp.pp.prepare(sdata, model.bases[name], encoder=…)"
+            f"encoder= and weights= apply to one embedding, not {_validate.listing(embeddings)}: "
+            "prepare base by base, stp.pp.prepare(sdata, model.bases[name], encoder=…)"
         )
     # models on pixels have no embedding; their images only need the stain
     for stain in [base.recipe.stain for base in bases if base.uses_pixels]:
@@ -100,7 +103,8 @@ def prepare(
         if step.stain is not None:
             replay(spots, NormalizeStainStep(reference=step.stain))
         if not step.registered:
-            loaded = load_encoder(_complete(step, slot), encoder, weights=weights)
+            _require_complete(slot, step)
+            loaded = load_encoder(step, encoder, weights=weights)
             replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
         else:
             _require_registered(spots, slot, step)
@@ -158,21 +162,19 @@ def _replay_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
 def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
     """Require features that cannot be computed here to be registered with the same parameters."""
     recorded = spots.steps.embed.get(slot)
-    if slot not in spots.table.obsm or recorded is None:
-        problem = "is not registered"
-    else:
-        differences = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
-        if not differences:
-            return
-        problem = f"differs: {'; '.join(differences)}"
+    problems = ["it is not registered"]
+    if slot in spots.table.obsm and recorded is not None:
+        problems = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
+    if not problems:
+        return
     raise ValueError(
-        f"the model uses features that were computed elsewhere, but obsm[{slot!r}] {problem}. "
-        f"Compute it and run stp.pp.register_embedding(sdata, {slot!r}, "
-        f"encoder={step.encoder!r}, tile_um={step.tile_um:g})"
+        f"obsm[{slot!r}] must hold the model's features, but {'; '.join(problems)}: run "
+        f"stp.pp.register_embedding(sdata, {slot!r}, encoder={step.encoder!r}, "
+        f"tile_um={step.tile_um:g})"
     )
 
 
-def _complete(step: EmbedStep, slot: str) -> EmbedStep:
+def _require_complete(slot: str, step: EmbedStep) -> None:
     """Require a step whose parameters are all reported."""
     if not step.is_complete:
         raise ValueError(
@@ -180,4 +182,69 @@ def _complete(step: EmbedStep, slot: str) -> EmbedStep:
             f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
             f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
         )
-    return step
+
+
+def replay(
+    spots: SpotTable,
+    step: Step,
+    *,
+    slot: str | None = None,
+    encoder: encoders.Encoder | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Run a recorded step on an opened table; the options are those of an `EmbedStep`."""
+    if isinstance(step, EmbedStep):
+        loaded = encoder or load_encoder(step)
+        embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
+    else:
+        _RUN[step.name](spots, step)
+
+
+def load_encoder(
+    step: EmbedStep,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    *,
+    weights: str | Path | None = None,
+) -> encoders.Encoder:
+    """Load the encoder of a step by its name, or wrap the given one; its weights must match."""
+    name = str(step.encoder)
+    try:
+        loaded = encoders.load(
+            name if encoder is None else encoder,
+            weights=weights,
+            name=None if encoder is None else name,
+        )
+    except KeyError as error:  # the name of a module or function of the user
+        raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+    # the same name with other weights would give silently wrong predictions
+    if loaded.weights_hash != step.weights_hash:
+        raise ValueError(
+            f"the encoder {loaded.name!r} has other weights than recorded "
+            f"({loaded.weights_hash[:12]}… instead of {str(step.weights_hash)[:12]}…): give the "
+            "same file as weights="
+        )
+    return loaded
+
+
+def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
+    """Normalise to the recorded reference, unless the images are normalised to it already."""
+    try:
+        if spots.stain == step.reference:
+            return
+    except ValueError:  # only some images are normalised: normalise all of them again
+        pass
+    reference = to_stain(step.reference, step.reference.method)
+    map_sections(spots, method=reference.method, reference=reference, skip=bool(step.skipped))
+
+
+#: Function that runs each step by its name, apart from `EmbedStep`, which takes an encoder.
+_RUN: dict[str, Callable[[SpotTable, Any], None]] = {
+    "normalize_stain": _replay_stain,
+    "neighbors": link_neighbors,
+    "normalize": normalize_counts,
+    "smooth": smooth_layer,
+    "rank_expression": rank_layer,
+    "select_genes": mark_genes,
+    "balance": weight_spots,
+}

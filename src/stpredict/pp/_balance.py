@@ -43,8 +43,7 @@ def balance(
     sdata
         Training sections.
     by
-        Column of ``obs`` whose groups get equal weight instead of clusters, such as ``"region"``
-        for sections; or several columns, whose combinations are the groups.
+        Column of ``obs``, or several, whose groups get equal weight, such as ``"region"``.
     resolution, seed
         Resolution of Leiden clustering (higher gives more clusters), and random seed.
     table_name, key_added, copy

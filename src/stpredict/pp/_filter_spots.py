@@ -79,12 +79,11 @@ def filter_spots(
     # checked for all sections before anything is removed
     for section in spots.sections:
         if not keep[section.rows].any():
+            n_spots = [int(passed[section.rows].sum()) for passed in (inside, enough, on_tissue)]
             raise ValueError(
                 f"no spot of section {section.name!r} would be left: of {len(section.rows)}, "
-                f"{int(inside[section.rows].sum())} lie in the image, "
-                f"{int(enough[section.rows].sum())} have at least {min_counts} counts and "
-                f"{int(on_tissue[section.rows].sum())} lie on tissue (min_tissue_fraction="
-                f"{min_tissue_fraction:g})"
+                f"{n_spots[0]} lie in the image, {n_spots[1]} have at least {min_counts} counts "
+                f"and {n_spots[2]} lie on tissue (min_tissue_fraction={min_tissue_fraction:g})"
             )
     table.obs["total_counts"] = total
     table.obs[_keys.TISSUE_FRACTION] = fraction

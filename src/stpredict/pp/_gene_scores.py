@@ -84,7 +84,7 @@ def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
         varying = np.flatnonzero(variance(bare.X) > 0)  # Moran's I of a constant gene is 0 / 0
         if len(varying):
             genes = bare.var_names[varying].tolist()
-            # without tests of significance, of which only the ranks would remain
+            # no correction of p values, which are not used
             options = {"corr_method": None, "n_jobs": 1, "show_progress_bar": False}
             result = gr.spatial_autocorr(
                 bare, _keys.CONNECTIVITIES, genes=genes, mode="moran", copy=True, **options

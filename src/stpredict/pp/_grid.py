@@ -74,8 +74,7 @@ def grid(
     KeyError
         If there is no such image.
     ValueError
-        If the µm per pixel are unknown, the section exists already, the table has genes, no spot
-        would lie on tissue, or an option is out of range.
+        If the µm per pixel are unknown, the section exists, the table has genes, or no spot fits.
 
     Examples
     --------
@@ -166,8 +165,8 @@ def _lattice(
     n_columns, n_rows = int(width // pitch) + 1, int(height // row_pitch) + 1
     if n_columns * n_rows > _MOST_SPOTS:
         raise ValueError(
-            f"pitch_um={pitch_um:g} would place {n_columns} × {n_rows} spots (x × y); the maximum "
-            f"is {_MOST_SPOTS:,}"
+            f"pitch_um={pitch_um:g} would place {n_columns} × {n_rows} spots on "
+            f"{width * slide.mpp:.0f} × {height * slide.mpp:.0f} µm; the maximum is {_MOST_SPOTS:,}"
         )
     row, column = (axis.ravel() for axis in np.mgrid[:n_rows, :n_columns])
     x, y = column * pitch, row * row_pitch

@@ -143,8 +143,8 @@ def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
     fitting = [grid for grid, value in order.items() if value > _LEAST_ORDER]
     if n_pairs < _LEAST_PAIRS or len(fitting) != 1:
         raise ValueError(
-            f"the spots lie on no hexagonal or square grid (order of directions {order}, near 1 on a "
-            f"grid, over {n_pairs} pairs): give n_neighbors=, radius_um= or grid="
+            f"the spots lie on no hexagonal or square grid (order of directions over {n_pairs} "
+            f"pairs: {order}): give n_neighbors=, radius_um= or grid="
         )
     return fitting[0]
 

@@ -69,8 +69,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If the encoder's weights are not the model's, a step cannot be run, or registered features
-        are missing on the new sections.
+        If the encoder's weights are not the model's, or a step cannot be run.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
 

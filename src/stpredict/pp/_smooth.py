@@ -13,7 +13,7 @@ from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
-from stpredict.pp._gene_scores import section_pca
+from stpredict.pp._gene_scores import canonical, section_pca
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -102,11 +102,7 @@ def smooth_layer(spots: SpotTable, step: SmoothStep) -> None:
         graph = _expression_links(spots, values, step.n_neighbors)
     # the identity adds the spot itself, with the weight of one neighbour
     weights = normalize(graph + sp.eye(graph.shape[0]), norm="l1").astype(np.float32)
-    if sp.issparse(values):  # a copy: scipy sorts indices in place
-        smoothed = sp.csr_matrix(weights @ sp.csr_matrix(values, dtype=np.float32, copy=True))
-    else:
-        smoothed = np.asarray(weights @ np.asarray(values, dtype=np.float32))
-    spots.table.layers[step.key_added] = smoothed
+    spots.table.layers[step.key_added] = weights @ canonical(values, np.float32)
     record_layer_step(spots.table, step)
 
 

@@ -57,8 +57,7 @@ def realign(
     max_shift_um
         Maximum shift in x and in y, by default twice the distance between neighbouring spots.
     shift_um, transform
-        Shift (x, y) in µm, or affine matrix (3, 3) from µm to µm, to apply instead of estimating a
-        motion; or a mapping from each section to its own.
+        Shift (x, y) in µm or affine matrix (3, 3) to apply, or one for each section by name.
     undo
         Whether to undo an earlier realignment.
     table_name, copy

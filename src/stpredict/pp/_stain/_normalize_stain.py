@@ -69,17 +69,15 @@ def normalize_stain(
     Returns
     -------
     SpatialData | None
-        Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and the
-        transformations of the original, and ``uns["stpredict"]["normalize_stain"]``:
-        ``reference``, ``reference_sections`` (unless a fitted reference was given), ``stains`` (of
-        each section, with the colour of its ``glass`` and whether its ``tissue`` was ``"stored"``
-        or ``"detected"``) and ``skipped`` sections.
+        Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and
+        transformations of the original, and ``uns["stpredict"]["normalize_stain"]``: ``reference``,
+        ``reference_sections`` (if it was fitted), ``stains`` (of each section, with the colour of
+        its ``glass`` and the origin of its ``tissue`` mask) and ``skipped`` sections.
 
     Raises
     ------
     ValueError
-        If the stain of a section or of the reference cannot be estimated, the reference was fitted
-        by another method, or tissue labels are not aligned with their image.
+        If a stain cannot be estimated or is of another method, or tissue labels are not aligned.
     KeyError, TypeError
         If there is no such section, or ``reference`` has another type.
 

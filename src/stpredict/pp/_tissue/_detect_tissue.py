@@ -49,9 +49,8 @@ def detect_tissue(
     images
         Names of the images; by default those of the table's sections, or all without a table.
     method
-        Threshold on brightness (``"otsu"``) or on superpixels (``"felzenszwalb"``: smoother, ten
-        times slower), or random forest on textures (``"weka"``: finds the palest tissue, but also
-        spilled stain; the slowest).
+        Threshold on brightness (``"otsu"``) or superpixels (``"felzenszwalb"``: smoother, slower),
+        or random forest on textures (``"weka"``: finds the palest tissue and spilled stain).
     table_name, copy
         Name of the table, which may be missing, and whether to change and return a copy.
 

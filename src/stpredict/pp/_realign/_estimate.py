@@ -36,8 +36,8 @@ _N_GENES = 1000
 _N_COMPONENTS = 3
 
 
-def estimated(
-    spots: SpotTable, section: Section, motion: Any, max_shift_um: float | None
+def estimate_record(
+    spots: SpotTable, section: Section, motion: str, max_shift_um: float | None
 ) -> dict[str, Any]:
     """Record of an estimated motion and its evidence."""
     _validate.inside_image(section.centers, section.shape_yx, section=section.name)

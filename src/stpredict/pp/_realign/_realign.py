@@ -15,7 +15,7 @@ from stpredict._sdata._provenance import read_steps, record, recorded
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import EmbedStep
 from stpredict.alignment import MOTIONS, move_points
-from stpredict.pp._realign._estimate import estimated
+from stpredict.pp._realign._estimate import estimate_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +108,7 @@ def realign(
                 f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
             )
         elif shift_um is None and transform is None:
-            records[section.name] = estimated(spots, section, motion, max_shift_um)
+            records[section.name] = estimate_record(spots, section, motion, max_shift_um)
         else:
             records[section.name] = _from_user(section.name, shift_um, transform)
     # all checks have passed: write

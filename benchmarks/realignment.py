@@ -24,7 +24,7 @@ from methods import LOCAL, SECTIONS
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.alignment import motion_matrix, pitch_of
-from stpredict.pp._realign._moved import move_shapes
+from stpredict.pp._realign._realign import move_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

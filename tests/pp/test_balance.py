@@ -136,15 +136,15 @@ def unchanged(sdata):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"by": "cluster"}, KeyError, "obs has no column 'cluster' .*region"),
+        ({"by": "cluster"}, KeyError, "obs has no 'cluster'; available: .*region"),
         ({"by": []}, ValueError, "by= is empty"),
-        ({"by": "one"}, ValueError, "a single group by 'one', so that nothing"),
+        ({"by": "one"}, ValueError, "all rows are in a single group by one"),
         ({"by": ["region", "lost"]}, ValueError, r"4 rows have no group in obs\['lost'\]"),
         ({"resolution": 0}, ValueError, "resolution must be a number above 0: 0"),
         (
             {"resolution": 1e-6},
             ValueError,
-            "spots of section 'S1' form a single cluster at resolution=1e-06.*by=\"region\"",
+            "section 'S1' forms a single cluster at resolution=1e-06.*or by=",
         ),
     ],
 )

@@ -255,7 +255,7 @@ def test_the_number_of_spots_is_logged(capsys, monkeypatch):
         ({"min_tissue_fraction": 1.5}, ValueError, "min_tissue_fraction must lie between 0 and 1"),
         ({"section": "S2"}, ValueError, r"no coordinate system 'S2_um'\): .*register_um\("),
         ({"pitch_um": 0.01}, ValueError, r"pitch_um=0.01 would place .* 640 × 480 µm"),
-        ({"diameter_um": 900}, ValueError, r"no spot of 900 µm .*most in one spot: 0\."),
+        ({"diameter_um": 900}, ValueError, r"no spot of 900 µm .*the maximum share is 0\."),
     ],
 )  # fmt: skip
 def test_bad_options(options, error, message):

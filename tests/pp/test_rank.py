@@ -356,7 +356,7 @@ def test_ranks_among_some_genes_are_repeated_among_the_same(monkeypatch, capsys)
     lacking = fewer_genes(phantom(seed=1), 5)
     stp.pp.prepare(lacking, model, encoder=colour)
     said = capsys.readouterr().out
-    assert f"1 of the 3 ranked genes are not in the table ({names[2]})" in said
+    assert f"1 of 3 genes are not in the table: {names[2]}" in said
     assert "ranks" not in lacking.tables["table"].layers
 
 
@@ -378,4 +378,4 @@ def test_counts_are_not_needed_where_the_layer_has_another_source(monkeypatch, c
     del new.tables["table"].layers["expected"]
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     stp.pp.prepare(new, model, encoder=colour)
-    assert "the table has no layers['expected']" in capsys.readouterr().out
+    assert "layers has no 'expected'" in capsys.readouterr().out

@@ -233,9 +233,13 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
     ("call", "error", "message"),
     [
         ({"motion": "affine"}, ValueError, "motion='affine' is not one of"),
-        ({"sections": ["S9"]}, KeyError, "no section 'S9'"),
-        ({"shift_um": {"S9": (1, 1)}}, KeyError, "no section 'S9'"),
-        ({"shift_um": {"S1": (1, 1)}, "sections": ["S2"]}, KeyError, "no motion is given"),
+        ({"sections": ["S9"]}, KeyError, "the list of sections has no 'S9'"),
+        ({"shift_um": {"S9": (1, 1)}}, KeyError, "the list of sections has no 'S9'"),
+        (
+            {"shift_um": {"S1": (1, 1)}, "sections": ["S2"]},
+            KeyError,
+            "the mapping from sections to motions has no 'S2'",
+        ),
         ({"shift_um": (1, 1), "undo": True}, ValueError, "one of shift_um="),
         ({"shift_um": (1, np.nan)}, ValueError, "two numbers"),
         ({"shift_um": (1, 2, 3)}, ValueError, "two numbers"),

@@ -258,7 +258,7 @@ def test_prepare_logs_that_it_cannot_smooth(sdata, monkeypatch, capsys):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     new = stp.datasets.phantom(2, **SMALL, n_null=8, seed=1)
     stp.pp.prepare(new, model, encoder=colour)
-    assert "it needs a neighbourhood graph, run stp.pp.neighbors" in capsys.readouterr().out
+    assert "has no neighbourhood graph" in capsys.readouterr().out
     assert "smoothed" not in new.tables["table"].layers
     stp.pp.smooth(sdata, by="expression", n_neighbors=50)
     model = fit(sdata, "smoothed", "spot")
@@ -267,4 +267,4 @@ def test_prepare_logs_that_it_cannot_smooth(sdata, monkeypatch, capsys):
         (np.arange(table.n_obs) < 40) | (table.obs["region"] == "S2")
     ].copy()
     stp.pp.prepare(new, model, encoder=colour)
-    assert "too few spots for 50 neighbours in S1" in capsys.readouterr().out
+    assert "'S1' has 40 spots, too few for 50 neighbours" in capsys.readouterr().out

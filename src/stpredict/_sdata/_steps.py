@@ -1,6 +1,6 @@
 """The steps that made a model's inputs and its layer, as data: compared, stored, and repeated.
 
-`stpredict.pp._prepare._replay` runs them.
+`stpredict.pp._prepare` runs them.
 """
 
 from __future__ import annotations

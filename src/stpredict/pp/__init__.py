@@ -8,7 +8,7 @@ from stpredict.pp._filter_spots import filter_spots
 from stpredict.pp._grid import grid
 from stpredict.pp._neighbors import neighbors
 from stpredict.pp._normalize import normalize
-from stpredict.pp._prepare._prepare import prepare
+from stpredict.pp._prepare import prepare
 from stpredict.pp._rank_expression import rank_expression
 from stpredict.pp._realign._realign import realign
 from stpredict.pp._register_embedding import register_embedding

@@ -5,27 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import BalanceStep
-from stpredict.pp._expression._pca import section_pca
+from stpredict.pp._gene_scores import section_pca
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
-
-#: Neighbours in the graph that is clustered, as scanpy's default.
-_N_NEIGHBORS = 15
 
 
 def balance(
@@ -40,29 +34,21 @@ def balance(
 ) -> SpatialData | None:
     """Weight spots so that training samples rare kinds of tissue as often as common ones.
 
-    No spot is removed or repeated: the weights go to ``stp.tl.fit_*(sample_weight=…)``, which
-    samples training rows by them. By default, the spots of each section are clustered by expression
-    (Leiden on the first 50 principal components of ``layers["log1p"]``, with scanpy). Clusters of a
-    section get equal weight, and the weight of a section is proportional to its number of spots.
+    ``stp.tl.fit_*(sample_weight=…)`` samples training rows by the weights. By default, the spots of
+    each section are clustered by expression (Leiden on the first 50 principal components of
+    ``layers["log1p"]``, with scanpy), and the clusters of a section get equal weight.
 
     Parameters
     ----------
     sdata
         Training sections.
     by
-        Column of ``obs`` whose groups get equal weight, such as ``"region"`` for sections, instead
-        of clusters; or several columns, whose combinations are the groups.
-    resolution
-        Resolution of Leiden clustering; higher gives more clusters.
-    seed
-        Random seed of the components, the graph and the clustering. Same seed, same weights.
-    table_name
-        Name of the table.
-    key_added
-        Column of ``obs`` to write. Only the default is recorded as a step that cross-validation
-        repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        Column of ``obs``, or several, whose groups get equal weight, such as ``"region"``.
+    resolution, seed
+        Resolution of Leiden clustering (higher gives more clusters), and random seed.
+    table_name, key_added, copy
+        Name of the table; column of ``obs`` to write, of which only the default is recorded as a
+        step that cross-validation repeats; and whether to change and return a copy.
 
     Returns
     -------
@@ -75,13 +61,11 @@ def balance(
     KeyError
         If ``layers["log1p"]`` or a column is missing.
     ValueError
-        If there is a single cluster in a section, or a single group; spots have no group; or the
-        layer has NaN.
+        If a section has a single cluster, there is a single group, or groups or values are missing.
 
     References
     ----------
-    Traag et al., From Louvain to Leiden: guaranteeing well-connected communities, Scientific
-    Reports 2019.
+    Traag et al., From Louvain to Leiden, Scientific Reports 2019.
 
     Examples
     --------
@@ -89,21 +73,13 @@ def balance(
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.balance(sdata, by="region_truth")
     balance: 4 groups of region_truth, weights from ... to ...
-    >>> weight = sdata.tables["table"].obs["sampling_weight"]
-    >>> by_region = weight.groupby(sdata.tables["table"].obs["region_truth"], observed=True).sum()
-    >>> bool(by_region.std() < 1e-6)
-    True
     """
     _validate.positive("resolution", resolution)
-    columns = None
+    step = BalanceStep(resolution=float(resolution), seed=seed)
     if by is not None:
-        columns = tuple(_validate.name_list("by", [by] if isinstance(by, str) else by))
+        columns = _validate.name_list("by", [by] if isinstance(by, str) else by)
+        step = BalanceStep(by=tuple(columns))
     spots = open_table(sdata, table_name, copy=copy)
-    step = (
-        BalanceStep(resolution=float(resolution), seed=seed)
-        if columns is None
-        else BalanceStep(by=columns)
-    )
     weight_spots(spots, step, key_added=key_added)
     return spots.sdata if copy else None
 
@@ -146,9 +122,8 @@ def _cluster_weights(spots: SpotTable, step: BalanceStep) -> tuple[NDArray[np.fl
         labels = _leiden(components, resolution=step.resolution or 1.0, seed=seed)
         if labels.max() == 0:
             raise ValueError(
-                f"the {len(rows)} spots of section {section!r} form a single cluster at "
-                f"resolution={step.resolution:g}. Give a higher resolution=, or a column of obs, "
-                'for instance by="region" for sections'
+                f"section {section!r} forms a single cluster at resolution={step.resolution:g}: "
+                "give a higher resolution=, or by= with a column of obs"
             )
         # mean 1 within the section, so that its total weight is its number of spots
         weight[rows] = _equal_weights(labels)
@@ -158,43 +133,24 @@ def _cluster_weights(spots: SpotTable, step: BalanceStep) -> tuple[NDArray[np.fl
 
 def _leiden(components: NDArray[np.float32], *, resolution: float, seed: int) -> NDArray[np.intp]:
     """Leiden clusters, counted from 0."""
-    bare = AnnData(obs=pd.DataFrame(index=np.arange(len(components)).astype(str)))
-    bare.obsm["X_pca"] = components
-    sc.pp.neighbors(
-        bare,
-        n_neighbors=min(_N_NEIGHBORS, len(components) - 1),
-        use_rep="X_pca",
-        random_state=seed,
-    )
+    bare = AnnData(components)
+    n_neighbors = min(15, len(components) - 1)  # scanpy's default
+    sc.pp.neighbors(bare, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
     # igraph with two iterations: scanpy's recommended, faster backend
-    sc.tl.leiden(
-        bare,
-        resolution=resolution,
-        flavor="igraph",
-        n_iterations=2,
-        directed=False,
-        random_state=seed,
-    )
+    backend = {"flavor": "igraph", "n_iterations": 2, "directed": False}
+    sc.tl.leiden(bare, resolution=resolution, random_state=seed, **backend)
     return np.asarray(bare.obs["leiden"].cat.codes, dtype=np.intp)
 
 
 def _group_labels(table: AnnData, columns: list[str]) -> NDArray[np.intp]:
     """Group of every row by some columns, counted from 0."""
-    absent = [column for column in columns if column not in table.obs]
-    if absent:
-        raise KeyError(
-            f"obs has no column {_validate.listing(map(repr, absent))} (by=); columns: "
-            f"{_validate.listing(table.obs.columns)}"
-        )
     for column in columns:
+        require_key(column, table.obs.columns, what="obs")
         n_missing = int(table.obs[column].isna().sum())
         if n_missing:
             raise ValueError(f"{n_missing} rows have no group in obs[{column!r}]")
-    grouped = table.obs.groupby(columns, observed=True, sort=False)
-    labels = grouped.ngroup().to_numpy().astype(np.intp)
+    groups = table.obs.groupby(columns, observed=True, sort=False)
+    labels = groups.ngroup().to_numpy(dtype=np.intp)
     if labels.max() == 0:
-        raise ValueError(
-            f"all rows are in a single group by {_validate.listing(map(repr, columns))}, so that "
-            "nothing can be balanced"
-        )
+        raise ValueError(f"all rows are in a single group by {_validate.listing(columns)}")
     return labels

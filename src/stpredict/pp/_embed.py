@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _runtime, _validate, encoders
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep
 from stpredict.encoders._embed import embed_section, tile_side_px
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import torch
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 #: 224 px at 0.5 µm per pixel, the training scale of most pathology encoders.
 DEFAULT_TILE_UM = 112.0
@@ -45,50 +43,38 @@ def embed(
 ) -> SpatialData | None:
     """Embed the tile around every spot, and its sub-tiles, with a frozen encoder.
 
-    Tiles are squares centred on the spots. Their side is in µm, so that sections of different
-    resolution are seen at the same scale: a tile is resized to the encoder's input size, or, for
-    encoders of any input size (``"texture"``), read at 0.5 µm per pixel. Each tile is read once,
-    from the closest level of the pyramid. Area outside the image is white. If
-    :func:`stpredict.pp.normalize_stain` was run, its images are embedded.
+    Tiles are squares centred on the spots, with the side in µm. A tile is resized to the encoder's
+    input size, or, for encoders of any input size (``"texture"``), read at 0.5 µm per pixel. Area
+    outside the image is white. Images of :func:`stpredict.pp.normalize_stain` are preferred.
 
     Parameters
     ----------
     sdata
         Sections with images, shapes and a table.
     encoder
-        ``"texture"`` (no weights needed), a name of :func:`stpredict.encoders.names`,
-        ``"timm:<name>"``, a module, or any callable from float32 tiles (b, 3, h, w) in [0, 1] to
-        (b, d).
-    tile_um
-        Side of a tile in µm.
-    n_subtiles
-        Number of sub-tiles along each side of a tile; 1 for none. Contexts with ``subspot`` need at
-        least 2; DeepSpot uses 3.
+        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, module, or any callable from
+        float32 tiles (b, 3, h, w) in [0, 1] to (b, d).
+    tile_um, n_subtiles
+        Side of a tile in µm, and number of sub-tiles along it.
     weights
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
-    batch_size
-        Tiles at a time.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
-    key_added
-        Slot in ``obsm``, by default ``X_<encoder>``.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    batch_size, device
+        Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+    table_name, key_added, copy
+        Name of the table; slot in ``obsm``, by default ``X_<encoder>``; and whether to change and
+        return a copy.
 
     Returns
     -------
     SpatialData | None
-        Writes to ``tables[table_name]``: ``obsm["X_<encoder>"]`` (n_obs, d) float32, and
-        ``uns["stpredict"]["embed"]``. With sub-tiles, also ``obsm["X_<encoder>_subtiles"]``
-        (n_obs, n_subtiles², d) float32, row by row from the upper left.
+        Writes to ``tables[table_name]``: ``obsm["X_<encoder>"]`` (n_obs, d) float32, with sub-tiles
+        ``obsm["X_<encoder>_subtiles"]`` (n_obs, n_subtiles², d) float32, row by row from the upper
+        left, and ``uns["stpredict"]["embed"]``.
 
     Raises
     ------
     ValueError
-        If a section has no image or µm per pixel, spots lie outside the image, or a tile is
-        larger than it; or if only some sections have a normalised stain.
+        If an image or its µm per pixel are missing, or spots or tiles do not fit into it.
     KeyError
         If there is no such encoder.
 
@@ -108,20 +94,10 @@ def embed(
     # a module of the user is known by the name of its slot
     name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
     loaded = encoders.load(encoder, weights=weights, name=name)
-    step = EmbedStep(
-        encoder=encoder if isinstance(encoder, str) else loaded.name,
-        tile_um=float(tile_um),
-        n_subtiles=n_subtiles,
-        stain=spots.stain,
-    )
-    embed_tiles(
-        spots,
-        step,
-        loaded,
-        slot=key_added or _keys.embedding(loaded.name),
-        batch_size=batch_size,
-        device=device,
-    )
+    recorded = encoder if isinstance(encoder, str) else loaded.name
+    step = EmbedStep(recorded, tile_um=float(tile_um), n_subtiles=n_subtiles, stain=spots.stain)
+    slot = key_added or _keys.embedding(loaded.name)
+    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
     return spots.sdata if copy else None
 
 

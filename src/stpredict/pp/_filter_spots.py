@@ -10,15 +10,13 @@ from spatialdata.models import get_table_keys
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._tissue import TissueMask
 
 
@@ -32,8 +30,7 @@ def filter_spots(
 ) -> SpatialData | None:
     """Remove spots without a position in the image, with too few counts, or off the tissue.
 
-    The number of spots removed for each reason is logged; a spot counts under the first reason
-    that applies.
+    The number of spots removed for each reason, the first that applies, is logged.
 
     Parameters
     ----------
@@ -42,20 +39,16 @@ def filter_spots(
     min_counts
         Minimum total counts of a spot.
     min_tissue_fraction
-        Minimum share of a spot's area that is tissue, from ``obs["tissue_fraction"]`` if it exists,
-        else from ``labels["<image>_tissue"]``, else detected as
-        :func:`stpredict.pp.detect_tissue` does, without storing labels.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        Minimum share of a spot's area that is tissue, from ``obs["tissue_fraction"]``, else from
+        ``labels["<image>_tissue"]``, else detected as :func:`stpredict.pp.detect_tissue` does.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Removes rows of ``tables[table_name]`` and the shapes they annotate; writes
-        ``obs["tissue_fraction"]``, ``obs["total_counts"]`` and
-        ``uns["stpredict"]["filter_spots"]``.
+        Removes rows and the shapes they annotate; writes ``obs["tissue_fraction"]``,
+        ``obs["total_counts"]`` and ``uns["stpredict"]["filter_spots"]``.
 
     Raises
     ------
@@ -73,25 +66,24 @@ def filter_spots(
     spots = open_table(sdata, table_name, copy=copy)
     table = spots.table
     _validate.counts(table.X, what="counts in X")
-
     total = np.asarray(table.X.sum(axis=1)).ravel()
     inside = np.zeros(table.n_obs, dtype=bool)
     for section in spots.sections:
-        inside[section.rows] = _inside_image(section)
+        height, width = section.shape_yx
+        within = (section.centers >= 0) & (section.centers <= (width, height))  # NaN: False
+        inside[section.rows] = within.all(axis=1)
     fraction = _tissue_fraction(spots)
-
     enough = total >= min_counts
     on_tissue = fraction >= min_tissue_fraction
     keep = inside & enough & on_tissue
     # checked for all sections before anything is removed
     for section in spots.sections:
         if not keep[section.rows].any():
+            n_spots = [int(passed[section.rows].sum()) for passed in (inside, enough, on_tissue)]
             raise ValueError(
                 f"no spot of section {section.name!r} would be left: of {len(section.rows)}, "
-                f"{int(inside[section.rows].sum())} lie in the image, "
-                f"{int(enough[section.rows].sum())} have at least {min_counts} counts and "
-                f"{int(on_tissue[section.rows].sum())} lie on tissue (min_tissue_fraction="
-                f"{min_tissue_fraction:g})"
+                f"{n_spots[0]} lie in the image, {n_spots[1]} have at least {min_counts} counts "
+                f"and {n_spots[2]} lie on tissue (min_tissue_fraction={min_tissue_fraction:g})"
             )
     table.obs["total_counts"] = total
     table.obs[_keys.TISSUE_FRACTION] = fraction
@@ -100,13 +92,8 @@ def filter_spots(
         "too_few_counts": int((inside & ~enough).sum()),
         "off_tissue": int((inside & enough & ~on_tissue).sum()),
     }
-    record(
-        table,
-        "filter_spots",
-        min_counts=min_counts,
-        min_tissue_fraction=min_tissue_fraction,
-        removed=removed,
-    )
+    thresholds = {"min_counts": min_counts, "min_tissue_fraction": min_tissue_fraction}
+    record(table, "filter_spots", **thresholds, removed=removed)
     _remove_spots(spots, keep)
     info(
         f"filter_spots: {int(keep.sum())} of {len(keep)} spots kept; removed: "
@@ -120,9 +107,7 @@ def filter_spots(
 def _tissue_fraction(spots: SpotTable) -> NDArray[np.float64]:
     """Share of every spot that is tissue: from ``obs`` where it is known, else from the images."""
     obs = spots.table.obs
-    fraction = np.full(len(obs), np.nan)
-    if _keys.TISSUE_FRACTION in obs:
-        fraction = obs[_keys.TISSUE_FRACTION].to_numpy(dtype=float, copy=True)
+    fraction = np.full(len(obs), obs.get(_keys.TISSUE_FRACTION, np.nan), dtype=float)
     masks: dict[str, TissueMask] = {}  # several sections may share an image
     for section in spots.sections:
         unknown = np.isnan(fraction[section.rows])
@@ -132,12 +117,6 @@ def _tissue_fraction(spots: SpotTable) -> NDArray[np.float64]:
             measured = masks[section.image].spot_fraction(section)
             fraction[section.rows[unknown]] = measured[unknown]
     return fraction
-
-
-def _inside_image(section: Section) -> NDArray[np.bool_]:
-    height, width = section.shape_yx
-    inside = (section.centers >= 0) & (section.centers <= (width, height))  # NaN: False
-    return np.asarray(inside.all(axis=1))
 
 
 def _remove_spots(spots: SpotTable, keep: NDArray[np.bool_]) -> None:

@@ -15,18 +15,15 @@ from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._images import require_images, without_spots
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
+from stpredict._sdata._spot_table import SpotTable, copy_of, open_table, require_spatialdata
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
 
-LAYOUTS = ("hexagonal", "square")
 #: More spots than this suggest that the pitch is in the wrong unit.
 _MOST_SPOTS = 5_000_000
 
@@ -45,49 +42,39 @@ def grid(
 ) -> SpatialData | None:
     """Place spots on the tissue of a slide without spots, so that a model can predict them.
 
-    The defaults are Visium's geometry; legacy ST is ``pitch_um=200, diameter_um=100,
-    layout="square"``. Use the geometry of the training data, so that neighbours have the distance
-    that the model was trained on.
+    Use the geometry of the training data. The defaults are Visium's; legacy ST is ``pitch_um=200,
+    diameter_um=100, layout="square"``.
 
     Parameters
     ----------
-    sdata
-        Object with the image, whose µm per pixel are known (:func:`stpredict.io.register_um`).
-    image
-        Name of the image.
-    pitch_um
-        Distance between neighbouring spots in µm.
-    diameter_um
-        Diameter of a spot in µm.
+    sdata, image
+        Object, and name of an image with known µm per pixel (:func:`stpredict.io.register_um`).
+    pitch_um, diameter_um
+        Distance between neighbouring spots, and diameter of a spot, in µm.
     layout
-        Layout of the spots, ``"hexagonal"`` or ``"square"``.
+        Layout of the spots.
     section
-        Name of the new section. Default: the name of the image without ``"_image"``.
+        Name of the new section, by default that of the image without ``"_image"``.
     min_tissue_fraction
-        Minimum share of a spot's area that is tissue, from ``labels["<image>_tissue"]`` if they
-        exist, else detected as :func:`stpredict.pp.detect_tissue` does. Spots without any tissue
-        are left out even at 0.
-    table_name
-        Name of the table, which is created if it is missing.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        Minimum share of a spot's area that is tissue (:func:`stpredict.pp.detect_tissue`, which is
+        run if needed). Spots without any tissue are left out even at 0.
+    table_name, copy
+        Name of the table, which is created if needed, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Writes ``shapes[section]``: circles aligned with the image in every coordinate system of
-        it; and to ``tables[table_name]``: one row per spot and no genes,
-        ``obs["tissue_fraction"]``, ``obsm["spatial"]`` (n_obs, 2), x and y in pixels, and
-        ``uns["stpredict"]["grid"][section]``. Embeddings and graphs of existing rows are dropped,
-        as they do not cover the new ones.
+        Writes ``shapes[section]``, circles in all coordinate systems of the image, and to
+        ``tables[table_name]``: one row per spot and no genes, ``obs["tissue_fraction"]``,
+        ``obsm["spatial"]`` (n_obs, 2), x and y in pixels, and
+        ``uns["stpredict"]["grid"][section]``. Drops embeddings and graphs of existing rows.
 
     Raises
     ------
     KeyError
         If there is no such image.
     ValueError
-        If the µm per pixel are unknown, the section exists already, the table has genes, no spot
-        would lie on tissue, or an option is out of range.
+        If the µm per pixel are unknown, the section exists, the table has genes, or no spot fits.
 
     Examples
     --------
@@ -95,13 +82,11 @@ def grid(
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
     >>> stp.pp.grid(slide, "S1_image", pitch_um=100)  # doctest: +ELLIPSIS
     grid: ... spots on the tissue of S1_image
-    >>> slide.tables["table"].n_vars
-    0
     """
     require_spatialdata(sdata)
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")
-    _validate.one_of("layout", layout, LAYOUTS)
+    _validate.one_of("layout", layout, ("hexagonal", "square"))
     _validate.share("min_tissue_fraction", min_tissue_fraction)
     require_images(sdata, [image])
     sdata = copy_of(sdata) if copy else sdata
@@ -110,7 +95,6 @@ def grid(
     # slides are added one by one to the same table
     previous = open_table(sdata, table_name) if table_name in sdata.tables else None
     _check_new_section(sdata, name, previous)
-
     index, centers = _lattice(slide, pitch_um, layout)
     radius = np.full(len(centers), diameter_um / slide.mpp / 2)
     fraction = tissue_mask(sdata, image).fraction(centers, radius)
@@ -119,37 +103,40 @@ def grid(
     if not keep.any():
         raise ValueError(
             f"no spot of {diameter_um:g} µm every {pitch_um:g} µm would lie on the tissue of "
-            f"images[{image!r}] (min_tissue_fraction={min_tissue_fraction:g}; most in one spot: "
-            f"{fraction.max(initial=0):.2f}). Check the tissue with stp.pp.detect_tissue and "
-            "stp.pl.tissue"
+            f"images[{image!r}]; the maximum share is {fraction.max(initial=0):.2f}. Check it with "
+            "stp.pp.detect_tissue and stp.pl.tissue"
         )
+    instances = [f"{column}x{row}" for column, row in index[keep]]
     shapes = ShapesModel.parse(
         centers[keep],
         geometry=0,
         radius=radius[keep],
-        index=pd.Index([f"{column}x{row}" for column, row in index[keep]]),
+        index=pd.Index(instances),
         transformations=get_transformation(sdata.images[image], get_all=True),
     )
-    table = _new_rows(name, shapes, centers[keep], fraction[keep])
+    obs = pd.DataFrame(index=[f"{name}_{instance}" for instance in instances])
+    obs[_keys.REGION] = pd.Categorical([name] * len(obs))
+    obs[_keys.INSTANCE] = instances
+    obs[_keys.TISSUE_FRACTION] = fraction[keep]
+    table = _rows(obs, centers[keep])
     records: dict[str, Any] = {}
     if previous is not None:
-        table = _append(previous, table)
+        _, region_key, instance_key = get_table_keys(previous.table)
+        names = {region_key: _keys.REGION, instance_key: _keys.INSTANCE}
+        positions = previous.table.obsm.get(_keys.SPATIAL)
+        existing = _rows(previous.table.obs.rename(columns=names), positions)
+        table = ad.concat([existing, table], join="outer")
+        table.obs[_keys.REGION] = table.obs[_keys.REGION].astype("category")
         records = recorded(previous.table, "grid")
         del sdata.tables[table_name]  # SpatialData warns if an element is overwritten
     sdata.shapes[name] = shapes
+    regions = list(table.obs[_keys.REGION].cat.categories)
     sdata.tables[table_name] = TableModel.parse(
-        table,
-        region=list(table.obs[_keys.REGION].cat.categories),
-        region_key=_keys.REGION,
-        instance_key=_keys.INSTANCE,
+        table, region=regions, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )
-    records[name] = {
-        "image": image,
-        "pitch_um": float(pitch_um),
-        "diameter_um": float(diameter_um),
-        "layout": layout,
-        "min_tissue_fraction": float(min_tissue_fraction),
-    }
+    lengths = {"pitch_um": float(pitch_um), "diameter_um": float(diameter_um)}
+    options = {"layout": layout, "min_tissue_fraction": float(min_tissue_fraction)}
+    records[name] = {"image": image, **lengths, **options}
     record(sdata.tables[table_name], "grid", **records)
     info(f"grid: {int(keep.sum())} spots on the tissue of {image}")
     return sdata if copy else None
@@ -158,19 +145,13 @@ def grid(
 def _check_new_section(sdata: SpatialData, section: str, previous: SpotTable | None) -> None:
     """Require that a section of this name and without counts can be added."""
     if section in sdata:
+        raise ValueError(f"the object has an element {section!r} already: give another section=")
+    if previous is not None and previous.table.n_vars:
         raise ValueError(
-            f"the object has an element {section!r} already: give the new section another name "
-            f"with section=, or remove the old one with del sdata[{section!r}]"
+            f"tables[{previous.name!r}] has counts of {previous.table.n_vars} genes: use a "
+            "separate object, slide = sdata.subset([image]); stp.pp.grid(slide, image)"
         )
-    if previous is None:
-        return
-    if previous.table.n_vars:
-        raise ValueError(
-            f"tables[{previous.name!r}] has counts of {previous.table.n_vars} genes, which the "
-            "spots of a grid do not have. Place the grid in a separate object: "
-            "slide = sdata.subset([image]); stp.pp.grid(slide, image)"
-        )
-    if section in previous.section_names:
+    if previous is not None and section in previous.section_names:
         raise ValueError(f"tables[{previous.name!r}] has rows of a section {section!r} already")
 
 
@@ -184,9 +165,8 @@ def _lattice(
     n_columns, n_rows = int(width // pitch) + 1, int(height // row_pitch) + 1
     if n_columns * n_rows > _MOST_SPOTS:
         raise ValueError(
-            f"pitch_um={pitch_um:g} would place {n_columns} × {n_rows} spots on an image of "
-            f"{width * slide.mpp:.0f} × {height * slide.mpp:.0f} µm (x × y); the maximum is "
-            f"{_MOST_SPOTS:,}"
+            f"pitch_um={pitch_um:g} would place {n_columns} × {n_rows} spots on "
+            f"{width * slide.mpp:.0f} × {height * slide.mpp:.0f} µm; the maximum is {_MOST_SPOTS:,}"
         )
     row, column = (axis.ravel() for axis in np.mgrid[:n_rows, :n_columns])
     x, y = column * pitch, row * row_pitch
@@ -199,34 +179,8 @@ def _lattice(
     return np.column_stack([column, row])[inside], np.column_stack([x, y])[inside]
 
 
-def _new_rows(
-    section: str,
-    shapes: GeoDataFrame,
-    centers: NDArray[np.float64],
-    fraction: NDArray[np.float64],
-) -> ad.AnnData:
-    """Rows of the new section, without genes."""
-    obs = pd.DataFrame(index=pd.Index([f"{section}_{spot}" for spot in shapes.index]))
-    obs[_keys.REGION] = pd.Categorical([section] * len(shapes))
-    obs[_keys.INSTANCE] = list(shapes.index)
-    obs[_keys.TISSUE_FRACTION] = fraction
-    return ad.AnnData(
-        X=sp.csr_matrix((len(shapes), 0), dtype=np.float32),
-        obs=obs,
-        obsm={_keys.SPATIAL: centers},
-    )
-
-
-def _append(previous: SpotTable, rows: ad.AnnData) -> ad.AnnData:
-    """Existing rows, with their positions, and the new ones."""
-    table = previous.table
-    _, region_key, instance_key = get_table_keys(table)
-    names = {region_key: _keys.REGION, instance_key: _keys.INSTANCE}
-    existing = ad.AnnData(
-        X=sp.csr_matrix((table.n_obs, 0), dtype=np.float32),
-        obs=table.obs.rename(columns=names),
-        obsm={key: table.obsm[key] for key in (_keys.SPATIAL,) if key in table.obsm},
-    )
-    combined = ad.concat([existing, rows], join="outer")
-    combined.obs[_keys.REGION] = combined.obs[_keys.REGION].astype("category")
-    return combined
+def _rows(obs: pd.DataFrame, positions: Any) -> ad.AnnData:
+    """Rows without genes."""
+    counts = sp.csr_matrix((len(obs), 0), dtype=np.float32)
+    obsm = {} if positions is None else {_keys.SPATIAL: positions}
+    return ad.AnnData(counts, obs=obs, obsm=obsm)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
@@ -13,7 +14,7 @@ from scipy.spatial import cKDTree
 from stpredict import _keys, _validate
 from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NeighborsStep
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
 
 #: Neighbours in the first ring.
 _RING = {"hexagonal": 6, "square": 8}
@@ -48,29 +48,23 @@ def neighbors(
 ) -> SpatialData | None:
     """Build the spatial neighbourhood graph of every section, with squidpy.
 
-    One of three rules applies: rings on a grid (the default; the layout is detected from the
-    positions), the k nearest spots, or all spots within a radius. Sections are never linked.
+    One of three rules applies: rings on a grid (the default), the k nearest spots, or all spots
+    within a radius. Sections are never linked.
 
     Parameters
     ----------
     sdata
         Sections with shapes and a table.
     grid
-        Layout of the spots: ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST; the first ring has
-        8 neighbours). Detected by default.
+        Layout of the spots: ``"hexagonal"`` (Visium) or ``"square"`` (legacy ST, with 8 neighbours
+        in the first ring); detected by default.
     n_rings
         Number of rings on the grid.
-    n_neighbors
-        Number of nearest neighbours, instead of a grid.
-    radius_um
-        Radius in µm within which all spots are neighbours, instead of a grid.
-    table_name
-        Name of the table.
-    key_added
-        Prefix of the slots. Models read the graph of the default prefix, and only that graph is
-        recorded as a step that :func:`stpredict.pp.prepare` repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    n_neighbors, radius_um
+        Number of nearest neighbours, or their maximum distance in µm, instead of a grid.
+    table_name, key_added, copy
+        Name of the table; prefix of the slots (models read the default, which alone is recorded as
+        a step); and whether to change and return a copy.
 
     Returns
     -------
@@ -87,22 +81,32 @@ def neighbors(
 
     References
     ----------
-    Palla et al., Squidpy: a scalable framework for spatial omics analysis, Nature Methods 2022.
+    Palla et al., Squidpy, Nature Methods 2022.
 
     Examples
     --------
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.neighbors(sdata)
-    >>> table = sdata.tables["table"]
-    >>> table.obsp["spatial_connectivities"].shape == (table.n_obs, table.n_obs)
-    True
+    >>> int(sdata.tables["table"].obsp["spatial_connectivities"].sum(axis=1).max())
+    6
     """
     spots = open_table(sdata, table_name, copy=copy)
-    step = _checked_rule(
-        NeighborsStep(grid=grid, n_rings=n_rings, n_neighbors=n_neighbors, radius_um=radius_um)
-    )
-    link_neighbors(spots, step, key_added=key_added)
+    rules = {"grid": grid, "n_neighbors": n_neighbors, "radius_um": radius_um}
+    rule: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
+    if len(rule) > 1:
+        raise ValueError(f"give one rule for neighbours, not {len(rule)}: {rule}")
+    _validate.whole_number("n_rings", n_rings)
+    _validate.one_of("grid", grid, [None, *_RING])
+    if n_neighbors is not None:
+        _validate.whole_number("n_neighbors", n_neighbors)
+    if radius_um is not None:
+        _validate.positive("radius_um", radius_um, unit="µm")
+    if not rule or grid is not None:
+        rule["n_rings"] = n_rings
+    elif n_rings != 1:
+        raise ValueError(f"n_rings={n_rings} applies to grids, not to {rule}")
+    link_neighbors(spots, NeighborsStep(**rule), key_added=key_added)
     return spots.sdata if copy else None
 
 
@@ -116,46 +120,20 @@ def link_neighbors(
     # a recorded step has its layout, so that new sections get the same one
     if step.n_neighbors is None and step.radius_um is None and step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
-    connectivities, distances = _graph(spots, step)
-    slots = {slot: f"{key_added}_{slot}" for slot in ("connectivities", "distances")}
-    spots.table.obsp[slots["connectivities"]] = connectivities
-    spots.table.obsp[slots["distances"]] = distances
+    slots = {kind: f"{key_added}_{kind}" for kind in ("connectivities", "distances")}
+    spots.table.obsp.update(zip(slots.values(), _graph(spots, step), strict=True))
     # squidpy's and scanpy's tools find a graph by this record
-    spots.table.uns[f"{key_added}_neighbors"] = {
-        **{f"{slot}_key": name for slot, name in slots.items()},
-        "params": step.to_plain(),
-    }
+    keys = {f"{kind}_key": slot for kind, slot in slots.items()}
+    spots.table.uns[f"{key_added}_neighbors"] = {**keys, "params": step.to_plain()}
     # there is one record, which describes the graph that models read
     if key_added == _keys.SPATIAL:
         record_step(spots.table, step)
 
 
-def _checked_rule(step: NeighborsStep) -> NeighborsStep:
-    """Require at most one rule; rings belong to grids only."""
-    options = {name: value for name, value in step.to_plain().items() if name != "n_rings"}
-    if len(options) > 1:
-        raise ValueError(f"give one rule for neighbours, not {len(options)}: {options}")
-    _validate.whole_number("n_rings", step.n_rings)
-    if step.grid is not None:
-        _validate.one_of("grid", step.grid, _RING)
-    if step.n_neighbors is not None:
-        _validate.whole_number("n_neighbors", step.n_neighbors)
-    if step.radius_um is not None:
-        _validate.positive("radius_um", step.radius_um, unit="µm")
-    if step.n_neighbors is None and step.radius_um is None:
-        return step
-    if step.n_rings != 1:
-        raise ValueError(f"n_rings={step.n_rings} applies to grids, not to {options}")
-    return replace(step, n_rings=None)
-
-
 def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
-    """Hexagonal or square, from the directions in which neighbouring spots lie.
-
-    The mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
-    near 0 for the other k, and near 0 for random points. Unlike the number of neighbours, it does
-    not depend on edges and holes.
-    """
+    """Hexagonal or square, from the directions in which neighbouring spots lie."""
+    # the mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,
+    # else near 0; unlike the number of neighbours, it does not depend on edges and holes
     angles = [_directions(section.centers_um) for section in sections]
     n_pairs = sum(map(len, angles))
     order = {
@@ -165,9 +143,8 @@ def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:
     fitting = [grid for grid, value in order.items() if value > _LEAST_ORDER]
     if n_pairs < _LEAST_PAIRS or len(fitting) != 1:
         raise ValueError(
-            "the spots lie on no hexagonal or square grid (order of directions over "
-            f"{n_pairs} pairs of neighbours: hexagonal {order['hexagonal']:.2f}, square "
-            f"{order['square']:.2f}, near 1 on a grid): give n_neighbors=, radius_um= or grid="
+            f"the spots lie on no hexagonal or square grid (order of directions over {n_pairs} "
+            f"pairs: {order}): give n_neighbors=, radius_um= or grid="
         )
     return fitting[0]
 
@@ -177,8 +154,7 @@ def _directions(centers_um: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(centers_um) < 3:
         return np.zeros(0)
     tree = cKDTree(centers_um)
-    # on either grid the second nearest lies at the pitch, also at the edge, and scatters less than
-    # the nearest where spots are slightly displaced
+    # the second nearest lies at the pitch, also at the edge, and scatters less than the nearest
     pitch = float(np.median(tree.query(centers_um, k=3)[0][:, -1]))
     first, second = tree.query_pairs(1.25 * pitch, output_type="ndarray").reshape(-1, 2).T
     x, y = (centers_um[second] - centers_um[first]).T
@@ -198,9 +174,8 @@ def _graph(spots: SpotTable, step: NeighborsStep) -> tuple[sp.csr_matrix, sp.csr
             )
     positions = spots.positions_um
     # squidpy gets a table with positions in µm only, whatever the user's obsm holds
-    bare = AnnData(obs=spots.table.obs[[]].copy(), obsm={_keys.SPATIAL: positions})
-    bare.obs["library"] = spots.section_of_row
-    bare.obs["library"] = bare.obs["library"].astype("category")
+    library = pd.DataFrame({"library": pd.Categorical(spots.section_of_row)}, spots.table.obs_names)
+    bare = AnnData(obs=library, obsm={_keys.SPATIAL: positions})
     options: dict[str, Any] = {"library_key": "library", "copy": True}
     with quiet(SPATIALDATA):
         if step.grid:

@@ -11,13 +11,11 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._sdata._layer_steps import forget_layer_steps
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NormalizeStep
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def normalize(
@@ -32,17 +30,11 @@ def normalize(
 
     Parameters
     ----------
-    sdata
-        Sections with a table of counts.
-    target_sum
-        Total count per spot after scaling.
-    table_name
-        Name of the table.
-    key_added
-        Name of the new layer. Only ``"log1p"`` is recorded as a step that
-        :func:`stpredict.pp.prepare` repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    sdata, target_sum
+        Sections with a table of counts, and the total count per spot after scaling.
+    table_name, key_added, copy
+        Names of the table and of the new layer, of which only ``"log1p"`` is recorded as a step
+        that :func:`stpredict.pp.prepare` repeats; and whether to change and return a copy.
 
     Returns
     -------

@@ -8,14 +8,12 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import EmbedStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def register_embedding(
@@ -32,48 +30,36 @@ def register_embedding(
 ) -> SpatialData | None:
     """Make features that were computed elsewhere usable by every ``fit_*`` and by ``predict``.
 
-    The features may come from your own model or from another tool, such as LazySlide. The
-    parameters are recorded as :func:`stpredict.pp.embed` does, and :func:`stpredict.tl.predict`
-    requires the same for new sections. :func:`stpredict.pp.prepare` cannot compute such features:
-    register them on new sections with the same parameters before calling it.
+    The features may come from your own model or from another tool, such as LazySlide. Register them
+    on new sections with the same parameters, before :func:`stpredict.pp.prepare`.
 
     Parameters
     ----------
-    sdata
-        Sections with a table.
-    key
-        Slot in ``obsm`` with one row of features per spot, (n_obs, d).
+    sdata, key
+        Sections with a table, and the slot in its ``obsm`` with the features, (n_obs, d).
     encoder
         Name of the encoder, by which different features are distinguished.
-    tile_um
-        Side of a tile in µm.
-    mpp
-        µm per pixel at which the encoder saw the tiles, if known.
+    tile_um, mpp
+        Side of a tile in µm, and µm per pixel at which the encoder saw it, if known.
     n_subtiles
         Number of sub-tiles along each side of a tile; if it is not 1, ``obsm["<key>_subtiles"]``
         must hold their features, (n_obs, n_subtiles², d), row by row from the upper left.
     weights_hash
         Any string that identifies the weights, if they should be compared.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Writes ``uns["stpredict"]["embed"][key]`` of ``tables[table_name]``, and stores
-        ``obsm[key]`` as float32.
+        Writes ``uns["stpredict"]["embed"][key]`` and ``obsm[key]`` as float32.
 
     Raises
     ------
-    KeyError
-        If ``obsm`` has no such slot.
+    KeyError, TypeError
+        If ``obsm`` has no such slot, or it does not hold floating-point numbers.
     ValueError
-        If the features are not two-dimensional and finite, sub-tiles do not match them, or a
-        parameter is out of range.
-    TypeError
-        If the features are not floating-point numbers.
+        If features are not finite or have another shape, or a parameter is out of range.
 
     Examples
     --------
@@ -81,10 +67,8 @@ def register_embedding(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> table = sdata.tables["table"]
-    >>> table.obsm["my_features"] = np.random.default_rng(0).normal(size=(table.n_obs, 16))
+    >>> table.obsm["my_features"] = np.ones((table.n_obs, 16))
     >>> stp.pp.register_embedding(sdata, "my_features", encoder="my_model", tile_um=112)
-    >>> table.obsm["my_features"].dtype
-    dtype('float32')
     """
     _validate.positive("tile_um", tile_um, unit="µm")
     if mpp is not None:
@@ -94,13 +78,9 @@ def register_embedding(
         raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
     spots = open_table(sdata, table_name, copy=copy)
     features = {key: _features(spots, key)}
-    # at least one feature; anything but two dimensions fails the comparison
-    n_obs, dimension = spots.table.n_obs, max(1, features[key].shape[-1])
-    _require_shape(key, features[key], (n_obs, dimension))
     if n_subtiles > 1:
         slot = _keys.subtiles(key)
-        features[slot] = _features(spots, slot)
-        _require_shape(slot, features[slot], (n_obs, n_subtiles**2, dimension))
+        features[slot] = _features(spots, slot, n_subtiles**2, features[key].shape[-1])
     spots.table.obsm.update(features)
     step = EmbedStep(
         encoder=encoder,
@@ -114,21 +94,16 @@ def register_embedding(
     return spots.sdata if copy else None
 
 
-def _features(spots: SpotTable, slot: str) -> NDArray[np.float32]:
-    """Features of a slot as float32, finite."""
-    if slot not in spots.table.obsm:
-        raise KeyError(
-            f"obsm has no {slot!r}; slots: {_validate.listing(spots.table.obsm)}. Store the "
-            "features in this slot first"
-        )
+def _features(spots: SpotTable, slot: str, *shape: int) -> NDArray[np.float32]:
+    """Features of a slot as float32, finite, and of a shape after the rows; default: any width."""
+    require_key(slot, spots.table.obsm, what="obsm")
     values = np.asarray(spots.table.obsm[slot])
     if not np.issubdtype(values.dtype, np.floating):
         raise TypeError(f"obsm[{slot!r}] must be floating-point numbers, not {values.dtype}")
     features = values.astype(np.float32)
     _validate.finite(features, what=f"obsm[{slot!r}]")  # also where float32 overflows
+    # at least one feature; anything but two dimensions fails the comparison
+    required = (len(features), *(shape or (max(1, features.shape[-1]),)))
+    if features.shape != required:
+        raise ValueError(f"obsm[{slot!r}] has the shape {features.shape}; it must be {required}")
     return features
-
-
-def _require_shape(slot: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> None:
-    if values.shape != shape:
-        raise ValueError(f"obsm[{slot!r}] has the shape {values.shape}; it must be {shape}")

@@ -8,16 +8,14 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SelectGenesStep
-from stpredict.pp._expression._gene_scores import FLAVORS
+from stpredict.pp._gene_scores import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def select_genes(
@@ -34,42 +32,31 @@ def select_genes(
 ) -> SpatialData | None:
     """Mark the genes to predict: a given list, or the most informative ones.
 
-    Select on training sections only. Genes that were selected with the test sections included make
-    scores too optimistic.
+    Select on training sections only: genes selected on test sections make scores too optimistic.
 
     Parameters
     ----------
     sdata
         Training sections.
-    genes
-        Names of genes.
-    n_top_genes
-        Number of genes to select, instead of a list.
+    genes, n_top_genes
+        Names of genes, or the number of genes to select instead.
     flavor
-        Criterion by which ``n_top_genes`` genes are selected, always on the rows of the table.
+        Criterion by which ``n_top_genes`` genes are selected.
 
-        - ``"pearson_residuals"``: among the ``4 * n_top_genes`` most expressed genes, by the
-          variance of the counts that counting noise does not explain, ranked within each section
-          and combined (:func:`scanpy.experimental.pp.highly_variable_genes`). It selects strongly
-          expressed genes whose logarithm varies little, such as ERBB2 in HER2-positive tumours.
-        - ``"variance"``: by the variance of ``layers["log1p"]`` over all spots, as most published
-          benchmarks do; much of it is noise of weakly expressed genes.
-        - ``"expression"``: by the mean counts.
-        - ``"hvg"``: by the normalised dispersion of ``layers["log1p"]``
+        - ``"pearson_residuals"``: variance of counts beyond counting noise, in the ``4 *
+          n_top_genes`` most expressed genes (:func:`scanpy.experimental.pp.highly_variable_genes`).
+        - ``"variance"``: variance of ``layers["log1p"]``, as in most published benchmarks; much of
+          it is noise of weakly expressed genes.
+        - ``"expression"``: mean counts.
+        - ``"hvg"``: normalised dispersion of ``layers["log1p"]``
           (:func:`scanpy.pp.highly_variable_genes`, flavour ``"seurat"``).
-        - ``"moran"``: by Moran's I of ``layers["log1p"]`` on the spatial graph of
-          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`), which prefers genes
-          that vary between regions over genes that vary between neighbouring spots.
+        - ``"moran"``: Moran's I of ``layers["log1p"]`` on the graph of
+          :func:`stpredict.pp.neighbors` (:func:`squidpy.gr.spatial_autocorr`).
 
-        The last three rank genes within each section and use the mean rank, so that sections count
-        equally and differences between sections do not count.
-    table_name
-        Name of the table.
-    key_added
-        Column of ``var`` to write. Models read the default, and only the default is recorded as a
-        step that cross-validation repeats.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        The last three use the mean of the ranks within each section.
+    table_name, key_added, copy
+        Name of the table; column of ``var`` to write, of which only the default is read by models
+        and recorded as a step; and whether to change and return a copy.
 
     Returns
     -------
@@ -79,18 +66,15 @@ def select_genes(
 
     Raises
     ------
-    KeyError
-        If a gene is not in the table, or ``layers["log1p"]`` or the spatial graph is missing.
+    KeyError, TypeError
+        If a gene, ``layers["log1p"]`` or the graph is missing, or ``genes`` is a single name.
     ValueError
-        If neither or both of ``genes`` and ``n_top_genes`` are given, ``genes`` is empty or repeats
-        a name, ``n_top_genes`` exceeds the number of genes, or counts are negative or NaN.
-    TypeError
-        If ``genes`` is a single name.
+        If neither or both of ``genes`` and ``n_top_genes`` are given, one of them is invalid, or
+        counts are negative or NaN.
 
     References
     ----------
-    Lause et al., Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data,
-    Genome Biology 2021. Moran, Notes on continuous stochastic phenomena, Biometrika 1950.
+    Lause et al., Genome Biology 2021 (Pearson residuals). Moran, Biometrika 1950 (Moran's I).
 
     Examples
     --------
@@ -101,9 +85,7 @@ def select_genes(
     10
     """
     if (genes is None) == (n_top_genes is None):
-        raise ValueError(
-            f"give either genes= or n_top_genes=: genes={genes!r}, n_top_genes={n_top_genes!r}"
-        )
+        raise ValueError(f"give either genes= or n_top_genes=: {genes=}, {n_top_genes=}")
     names = None if genes is None else _validate.name_list("genes", genes)
     spots = open_table(sdata, table_name, copy=copy)
     step = SelectGenesStep(n_top_genes, None if n_top_genes is None else flavor)
@@ -120,8 +102,8 @@ def mark_genes(
 ) -> None:
     """Mark named genes, or those that a step selects, in an opened table."""
     table = spots.table
+    selected = np.zeros(table.n_vars, dtype=bool)
     if names is None:
-        selected = np.zeros(table.n_vars, dtype=bool)
         _validate.one_of("flavor", step.flavor, FLAVORS)
         if not isinstance(step.n_top_genes, int) or not 0 < step.n_top_genes <= table.n_vars:
             raise ValueError(
@@ -131,7 +113,7 @@ def mark_genes(
         selected[FLAVORS[str(step.flavor)](spots, step.n_top_genes)] = True
     else:
         _validate.present(names, table.var_names)
-        selected = np.asarray(table.var_names.isin(names))
+        selected[table.var_names.isin(names)] = True
     table.var[key_added] = selected
     # there is one record, which describes the genes that models read
     if key_added == _keys.SELECTED:

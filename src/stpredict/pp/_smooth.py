@@ -6,23 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
-from stpredict.pp._expression._pca import section_pca
+from stpredict.pp._gene_scores import canonical, section_pca
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
-
-#: Default number of neighbours in expression.
-_N_NEIGHBORS = 10
 
 
 def smooth(
@@ -37,9 +31,8 @@ def smooth(
 ) -> SpatialData | None:
     """Replace every value by the mean over the spot and its neighbours.
 
-    This removes counting noise from the training data. Neighbours belong to the same section.
-    Scores against smoothed values are higher than scores against measured values and cannot be
-    compared with them; ``stp.tl.evaluate(sdata, layer="log1p")`` gives the latter.
+    This removes counting noise from the training data. Scores against smoothed values are higher
+    than those against measured values (``stp.tl.evaluate(sdata, layer="log1p")``).
 
     Parameters
     ----------
@@ -48,19 +41,13 @@ def smooth(
     layer
         Layer to smooth; None for ``X``.
     by
-        Kind of neighbours. ``"space"``: those of the spatial graph
-        (:func:`stpredict.pp.neighbors`). ``"expression"``: the nearest in the first 50 principal
-        components of the layer within the section, which keeps tissue borders sharp, as DeepSpot is
-        trained.
+        Kind of neighbours within the section. ``"space"``: those in the graph of
+        :func:`stpredict.pp.neighbors`. ``"expression"``: the nearest in the first 50 principal
+        components, which keeps tissue borders sharp, as DeepSpot is trained.
     n_neighbors
-        Number of neighbours by expression, without the spot itself; 10 by default. Not allowed with
-        ``by="space"``, where the graph defines them.
-    table_name
-        Name of the table.
-    key_added
-        Name of the new layer.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        Number of neighbours by expression, without the spot itself; 10 by default.
+    table_name, key_added, copy
+        Names of the table and of the new layer, and whether to change and return a copy.
 
     Returns
     -------
@@ -73,14 +60,12 @@ def smooth(
     KeyError
         If the layer, or for ``by="space"`` the graph, is missing.
     ValueError
-        If the layer has NaN, ``n_neighbors`` is given for ``by="space"`` or exceeds the other
-        spots of a section, expression does not vary within a section, or ``key_added`` would
-        overwrite the layer that is smoothed.
+        If the layer has NaN or does not vary, ``n_neighbors`` is given for ``by="space"`` or too
+        large for a section, or ``key_added`` would overwrite the layer that is smoothed.
 
     References
     ----------
-    Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial transcriptomics
-    prediction from H&E images, medRxiv 2025.
+    Nonchev et al., DeepSpot, medRxiv 2025.
 
     Examples
     --------
@@ -100,12 +85,11 @@ def smooth(
             "stp.pp.neighbors defines the neighbours"
         )
     if by == "expression":
-        n_neighbors = _N_NEIGHBORS if n_neighbors is None else n_neighbors
+        n_neighbors = 10 if n_neighbors is None else n_neighbors
         _validate.whole_number("n_neighbors", n_neighbors)
     spots = open_table(sdata, table_name, copy=copy)
-    smooth_layer(
-        spots, SmoothStep(key_added=key_added, layer=layer, by=by, n_neighbors=n_neighbors)
-    )
+    step = SmoothStep(key_added=key_added, layer=layer, by=by, n_neighbors=n_neighbors)
+    smooth_layer(spots, step)
     return spots.sdata if copy else None
 
 
@@ -116,7 +100,9 @@ def smooth_layer(spots: SpotTable, step: SmoothStep) -> None:
         graph = _spatial_links(spots)
     else:
         graph = _expression_links(spots, values, step.n_neighbors)
-    spots.table.layers[step.key_added] = _mean(values, graph)
+    # the identity adds the spot itself, with the weight of one neighbour
+    weights = normalize(graph + sp.eye(graph.shape[0]), norm="l1").astype(np.float32)
+    spots.table.layers[step.key_added] = weights @ canonical(values, np.float32)
     record_layer_step(spots.table, step)
 
 
@@ -132,8 +118,8 @@ def _spatial_links(spots: SpotTable) -> sp.csr_matrix:
 
 
 def _expression_links(spots: SpotTable, values: Any, n_neighbors: int) -> sp.csr_matrix:
-    """Links to the spots of the section that are nearest in expression, (n_obs, n_obs)."""
-    first, second = [], []
+    """Links to the nearest spots of the section in expression, (n_obs, n_obs)."""
+    blocks = []
     for section, rows in spots.section_rows.items():
         if len(rows) <= n_neighbors:
             raise ValueError(
@@ -142,19 +128,7 @@ def _expression_links(spots: SpotTable, values: Any, n_neighbors: int) -> sp.csr
             )
         # a fixed seed: the same layer gives the same neighbours
         components = section_pca(values, rows, section=section, seed=0)
-        tree = NearestNeighbors(n_neighbors=n_neighbors).fit(components)
-        nearest = tree.kneighbors(return_distance=False)  # without the spot itself
-        first.append(np.repeat(rows, n_neighbors))
-        second.append(rows[nearest.ravel()])
-    links = np.concatenate(first), np.concatenate(second)
-    n_obs = spots.table.n_obs
-    return sp.csr_matrix((np.ones(len(links[0])), links), shape=(n_obs, n_obs))
-
-
-def _mean(values: Any, graph: sp.csr_matrix) -> NDArray[np.float32] | sp.csr_matrix:
-    """Mean of every row and the rows it links to."""
-    # the identity adds the spot itself, with the weight of one neighbour
-    weights = normalize(graph + sp.eye(graph.shape[0]), norm="l1").astype(np.float32)
-    if sp.issparse(values):  # a copy: scipy sorts indices in place
-        return sp.csr_matrix(weights @ sp.csr_matrix(values, dtype=np.float32, copy=True))
-    return np.asarray(weights @ np.asarray(values, dtype=np.float32))
+        blocks.append(kneighbors_graph(components, n_neighbors))  # without the spot itself
+    graph = sp.block_diag(blocks, format="coo")
+    order = np.concatenate(list(spots.section_rows.values()))
+    return sp.csr_matrix((graph.data, (order[graph.row], order[graph.col])), shape=graph.shape)

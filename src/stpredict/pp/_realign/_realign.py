@@ -6,29 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from stpredict import _keys, _validate
 from stpredict._log import info
-from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import open_table
-from stpredict.alignment import MOTIONS, estimate_motion, move_points, pitch_of
-from stpredict.pp._realign._evidence_maps import evidence_of
-from stpredict.pp._realign._moved import drop_outdated, move_shapes
-from stpredict.pp._tissue._find import tissue_mask
+from stpredict._sdata._elements import matrix_of
+from stpredict._sdata._provenance import read_steps, record, recorded
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
+from stpredict._sdata._steps import EmbedStep
+from stpredict.alignment import MOTIONS, move_points
+from stpredict.pp._realign._estimate import estimate_record
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-    from stpredict._sdata._spot_table import SpotTable
-
-Motion = Literal["translation", "rigid", "similarity"]
-
-#: Fewer spots give neither a tissue outline nor a regression.
-_LEAST_SPOTS = 20
-#: Maximum shift by default, in distances between neighbouring spots.
-_REACH_PITCHES = 2.0
 
 
 def realign(
@@ -45,54 +39,44 @@ def realign(
 ) -> SpatialData | None:
     """Move spots that are misaligned with the tissue they were measured on.
 
-    The motion of each section is estimated from two signals. The tissue contrast: spots lie on
-    tissue and end where it ends, so the signal is the tissue under the outermost spots minus the
-    tissue one pitch outside them. And the explained variance: the variance of total counts and of
-    three principal components that a linear regression on optical densities around the spots
-    explains. The score is half the first plus the second, and is searched coarse to fine. A signal
-    without information, such as uniform tissue, is flat, and the other one decides.
-
-    A section is left unchanged unless the score increases by more than 0.03 (aligned sections gain
-    up to 0.02) and by more than chance: the largest increase of the explained variance when the
-    same search is given the section's expression rotated and mirrored in seven ways.
+    The score is half the tissue contrast (under the outermost spots minus one pitch outside them)
+    plus the explained variance (of total counts and three principal components in a regression on
+    optical densities around the spots). A section is left unchanged unless the score increases by
+    more than 0.03 and by more than chance: the largest increase of the explained variance for the
+    section's expression rotated and mirrored in seven ways.
 
     Parameters
     ----------
     sdata
         Sections with images, shapes and a table of counts.
     motion
-        Kind of motion: ``"translation"``; ``"rigid"``, which also rotates by up to 5° about the
-        centre of the spots; ``"similarity"``, which also scales by up to 5 %.
+        Kind of motion; ``"rigid"`` also rotates by up to 5° about the centre of the spots, and
+        ``"similarity"`` also scales by up to 5 %.
     sections
         Names of the sections to move; all by default.
     max_shift_um
         Maximum shift in x and in y, by default twice the distance between neighbouring spots.
-    shift_um
-        Shift (x, y) in µm to apply instead of estimating one; or the shift of each section by name.
-    transform
-        Affine matrix (3, 3) from µm to µm, x before y, to apply; or the matrix of each section.
+    shift_um, transform
+        Shift (x, y) in µm or affine matrix (3, 3) to apply, or one for each section by name.
     undo
         Whether to undo an earlier realignment.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Changes the transformations of ``shapes[<section>]``, never the coordinates. Writes
-        ``uns["stpredict"]["realign"][<section>]`` of ``tables[table_name]``: ``matrix`` (3, 3) in
-        µm, ``moved``, and, if the motion was estimated, both signals before and after, ``gain``,
-        ``noise`` (the gain by chance), ``required`` (the minimum gain), and the ``surface`` of the
-        score over ``shifts_um``. Drops embeddings and ``obs["tissue_fraction"]``, which were
-        computed at the old positions, if a section moves.
+        Changes the transformations of ``shapes[<section>]``, never the coordinates, and drops
+        embeddings and ``obs["tissue_fraction"]`` if a section moves. Writes
+        ``uns["stpredict"]["realign"][<section>]``: ``matrix`` (3, 3) in µm, ``moved``, and, if the
+        motion was estimated, both signals before and after, ``gain``, ``noise`` (the gain by
+        chance), ``required`` (the minimum gain), and the ``surface`` over ``shifts_um``.
 
     Raises
     ------
     ValueError
-        If a section is realigned already, or is to be undone and was not; if a matrix cannot be
-        inverted; if a section has fewer than 20 spots, or spots outside the image.
+        If a section is realigned already, or was not but is to be undone, has fewer than 20 spots,
+        or spots outside the image; or if a matrix cannot be inverted.
     KeyError
         If there is no section of that name.
 
@@ -113,27 +97,26 @@ def realign(
     spots = open_table(sdata, table_name, copy=copy)
     selected = _selected_sections(spots, sections, shift_um if transform is None else transform)
     previous = recorded(spots.table, _keys.REALIGN)
-    if undo:
-        records = {section.name: _undone(section.name, previous) for section in selected}
-    else:
-        for section in selected:
-            if previous.get(section.name, {}).get("moved"):
-                raise ValueError(
-                    f"section {section.name!r} is realigned already: undo that first with "
-                    f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
-                )
-        if shift_um is not None or transform is not None:
-            records = {each.name: _from_user(each.name, shift_um, transform) for each in selected}
+    records: dict[str, dict[str, Any]] = {}
+    for section in selected:
+        earlier = previous.get(section.name)
+        if undo:
+            records[section.name] = _undone(section.name, earlier)
+        elif earlier and earlier["moved"]:
+            raise ValueError(
+                f"section {section.name!r} is realigned already: undo that first with "
+                f"stp.pp.realign(sdata, sections=[{section.name!r}], undo=True)"
+            )
+        elif shift_um is None and transform is None:
+            records[section.name] = estimate_record(spots, section, motion, max_shift_um)
         else:
-            records = {
-                each.name: _estimated(spots, each, motion, max_shift_um) for each in selected
-            }
+            records[section.name] = _from_user(section.name, shift_um, transform)
     # all checks have passed: write
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:
         move_shapes(spots.sdata, section, records[section.name]["matrix"])
     if moved:
-        drop_outdated(spots.table)
+        _drop_outdated(spots.table)
     motions = {
         name: values
         for name, values in {**previous, **records}.items()
@@ -158,22 +141,19 @@ def _selected_sections(
     elif isinstance(names, str):
         names = [names]
     for name in names:
-        if name not in by_name:
-            raise KeyError(f"no section {name!r}; sections: {_validate.listing(by_name)}")
-        if isinstance(motions, Mapping) and name not in motions:
-            raise KeyError(
-                f"no motion is given for section {name!r}, only for: {_validate.listing(motions)}"
-            )
+        require_key(name, by_name, what="the list of sections")
+        if isinstance(motions, Mapping):
+            require_key(name, motions, what="the mapping from sections to motions")
     _validate.unique_names(names, what="sections")
     return [by_name[name] for name in names]
 
 
-def _undone(section: str, previous: dict[str, Any]) -> dict[str, Any]:
+def _undone(section: str, earlier: dict[str, Any] | None) -> dict[str, Any]:
     """Record of the inverse motion."""
-    if section not in previous:
+    if earlier is None:
         raise ValueError(f"section {section!r} was not realigned, so nothing can be undone")
-    matrix = np.linalg.inv(np.asarray(previous[section]["matrix"], dtype=float))
-    return {"matrix": matrix, "moved": bool(previous[section]["moved"])}
+    matrix = np.linalg.inv(np.asarray(earlier["matrix"], dtype=float))
+    return {"matrix": matrix, "moved": bool(earlier["moved"])}
 
 
 def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
@@ -188,48 +168,42 @@ def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
     else:
         values = transform[section] if isinstance(transform, Mapping) else transform
         matrix = np.asarray(values, dtype=float)
+        rows = matrix.tolist()
         if matrix.shape != (3, 3) or not np.allclose(matrix[2], (0, 0, 1)):
-            raise ValueError(
-                f"transform must be an affine matrix (3, 3), its last row 0 0 1: {matrix.tolist()}"
-            )
+            raise ValueError(f"transform must be an affine matrix (3, 3), last row 0 0 1: {rows}")
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:2, :2])) < 1e-9:
-            raise ValueError(
-                f"the transform of section {section!r} cannot be inverted: {matrix.tolist()}"
-            )
+            raise ValueError(f"the transform of section {section!r} cannot be inverted: {rows}")
     return {"matrix": matrix, "moved": True}
 
 
-def _estimated(
-    spots: SpotTable, section: Section, motion: Motion, max_shift_um: float | None
-) -> dict[str, Any]:
-    """Record of an estimated motion and its evidence."""
-    _validate.inside_image(section.centers, section.shape_yx, section=section.name)
-    if len(section.rows) < _LEAST_SPOTS:
-        raise ValueError(
-            f"section {section.name!r} has {len(section.rows)} spots; at least {_LEAST_SPOTS} are "
-            "needed to estimate a motion: give shift_um= or transform="
-        )
-    counts = spots.table.X[section.rows]
-    _validate.counts(counts, what=f"counts of section {section.name!r}")
-    reach = max_shift_um or _REACH_PITCHES * pitch_of(section.centers_um)
-    evidence = evidence_of(section, counts, tissue_mask(spots.sdata, section.image))
-    best = estimate_motion(evidence, kind=motion, max_shift=reach)
-    signals = {
-        f"{signal}_{when}": value
-        for when, values in (("before", best.before), ("after", best.after))
-        for signal, value in zip(("tissue_contrast", "explained_variance"), values, strict=True)
-    }
-    return {
-        "matrix": best.matrix if best.is_better else np.eye(3),
-        "moved": best.is_better,
-        "motion": motion,
-        "gain": best.gain,
-        "noise": best.noise,
-        "required": best.required,
-        **signals,
-        "shifts_um": best.shifts,
-        "surface": best.surface,
-    }
+def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64]) -> None:
+    """Move the shapes in every coordinate system they share with the image."""
+    shapes = sdata.shapes[section.name]
+    shape_systems = get_transformation(shapes, get_all=True)
+    image_systems = get_transformation(sdata.images[section.image], get_all=True)
+    from_um = np.linalg.inv(matrix_of(image_systems[_keys.um(section.name)]))
+    for system in shape_systems.keys() & image_systems.keys():
+        # the motion is in µm: express it in the coordinates of this system
+        um_to_system = matrix_of(image_systems[system]) @ from_um
+        motion = um_to_system @ matrix @ np.linalg.inv(um_to_system)
+        moved = Affine(motion @ matrix_of(shape_systems[system]), ("x", "y"), ("x", "y"))
+        set_transformation(shapes, moved, to_coordinate_system=system)
+
+
+def _drop_outdated(table: AnnData) -> None:
+    """Drop embeddings and tissue fractions, which were computed at the old positions."""
+    dropped = []
+    for slot in read_steps(table).embed:
+        table.obsm.pop(_keys.subtiles(slot), None)
+        if table.obsm.pop(slot, None) is not None:
+            dropped.append(f"obsm[{slot!r}]")
+    # the record goes with the embeddings, so that models do not accept them
+    table.uns.get(_keys.UNS, {}).pop(EmbedStep.name, None)
+    if _keys.TISSUE_FRACTION in table.obs:
+        del table.obs[_keys.TISSUE_FRACTION]
+        dropped.append(f"obs[{_keys.TISSUE_FRACTION!r}]")
+    if dropped:
+        info(f"realign: dropped {', '.join(dropped)}, computed at the old positions")
 
 
 def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
@@ -237,10 +211,8 @@ def _summary(section: Section, motion: dict[str, Any], *, undo: bool) -> str:
         return "undone" if motion["moved"] else "had not been moved"
     evidence = ""
     if "gain" in motion:
-        evidence = (
-            f" (score {motion['gain']:+.3f}, required: {motion['required']:.3f}; by chance up to "
-            f"{motion['noise']:.3f})"
-        )
+        text = " (score {gain:+.3f}, required: {required:.3f}; by chance up to {noise:.3f})"
+        evidence = text.format(**motion)
     if not motion["moved"]:
         return f"left unchanged{evidence}"
     center = section.centers_um.mean(axis=0, keepdims=True)

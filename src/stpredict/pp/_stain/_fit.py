@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask
 import numpy as np
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 
 from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._steps import ReferenceStain
-from stpredict.pp._stain._pixels import DegenerateError, tissue_pixels
+from stpredict.tiles import WHITE, pick_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 
 Method = Literal["macenko", "vahadane", "reinhard"]
 
+#: Mean optical density of the least stained tissue: Macenko et al., ISBI (2009), 1107.
+LEAST_DENSITY = 0.15
+#: µm per pixel at which a nucleus is still several pixels wide.
+_FIT_MPP = 2.0
+#: Pixels that are read, and pixels of tissue that a stain is fitted to.
+_MOST_PIXELS, _MOST_FITTED = 2_000_000, 100_000
+#: Side of the image in which the colour of the glass is measured.
+_COARSE_PX = 2000
+#: Minimum number of tissue pixels for a fit, and their minimum share of the image.
+_LEAST_PIXELS, _LEAST_SHARE = 200, 0.001
+#: Background darker than this (mean of the 8-bit channels) is not glass.
+_GLASS = 200
 #: Range of the channels (of 255) that 95 % of the pixels of a greyscale image stay below.
 _GREY = 10
 #: Minimum angle between two stains in degrees; Ruifrok's vectors are 40 degrees apart.
@@ -34,31 +47,28 @@ _PARAMETERS: dict[str, dict[str, float]] = {"vahadane": {"lambda1": 0.01}}
 _FIELDS = ("stain_matrix", "max_concentrations", "white_point", "mu", "sigma")
 
 
+class DegenerateError(ValueError):
+    """The stain of a section cannot be estimated."""
+
+    def __init__(self, section: Section, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the stain of section {section.name!r} cannot be estimated: {reason}. To leave such "
+            'sections unchanged: stp.pp.normalize_stain(..., degenerate="skip")'
+        )
+
+
 @dataclass(frozen=True)
 class SectionStain:
-    """Stain of one section.
+    """Stain of one section."""
 
-    Attributes
-    ----------
-    white
-        Colour of its glass, (3,) in 0 to 255.
-    stain
-        Its stain, fitted after the glass was made white.
-    """
-
-    white: NDArray[np.float64]
-    stain: StainReference
+    white: NDArray[np.float64]  # colour of its glass, (3,) in 0 to 255
+    stain: StainReference  # fitted after the glass was made white
 
 
 def fit_section(section: Section, tissue: TissueMask, method: Method) -> SectionStain:
-    """Fit the stain of a section to a sample of its tissue.
-
-    Raises
-    ------
-    DegenerateError
-        If it has almost no tissue, or not two stains.
-    """
-    pixels, white = tissue_pixels(section, tissue)
+    """Fit the stain of a section to a sample of its tissue."""
+    pixels, white = _tissue_pixels(section, tissue)
     chroma = pixels.max(axis=0).astype(int) - pixels.min(axis=0)
     if np.percentile(chroma, 95) < _GREY:
         raise DegenerateError(section, "its image is greyscale, saved as RGB")
@@ -67,12 +77,56 @@ def fit_section(section: Section, tissue: TissueMask, method: Method) -> Section
     haematoxylin, eosin = dyes.stain_matrix[:, :2].T
     angle = np.degrees(np.arccos(np.clip(haematoxylin @ eosin, -1, 1)))
     if angle < _LEAST_ANGLE:
-        raise DegenerateError(
-            section, f"it is stained with one dye only (all hues within {angle:.1f} degrees)"
-        )
-    return SectionStain(
-        white, dyes if method == "macenko" else _fit_pixels(pixels, method, section)
+        reason = f"it is stained with one dye only (all hues within {angle:.1f} degrees)"
+        raise DegenerateError(section, reason)
+    stain = dyes if method == "macenko" else _fit_pixels(pixels, method, section)
+    return SectionStain(white, stain)
+
+
+def _tissue_pixels(
+    section: Section, tissue: TissueMask
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Sample pixels of stained tissue, (3, n), on white glass; and the glass's colour, (3,)."""
+    level, _ = pick_level(section.levels, _FIT_MPP / section.mpp)
+    step = int(np.ceil(np.sqrt(level.shape[1] * level.shape[2] / _MOST_PIXELS)))
+    last = section.levels[-1]
+    skip = int(np.ceil(max(last.shape[1:]) / _COARSE_PX))
+    sample, coarse = dask.compute(level[:, ::step, ::step], last[:, ::skip, ::skip])
+    # tissue at the pixels of the coarse image, by their position in the finest level
+    spacing = skip * section.shape_yx[1] / last.shape[2]
+    ys, xs = (np.arange(size) * spacing for size in coarse.shape[1:])
+    mask = tissue.contains(np.stack(np.meshgrid(xs, ys), axis=-1))
+    white = _glass_colour(coarse, mask)  # a coarse level averages the camera's noise
+    balanced = np.rint(white_balance(sample, white)).astype(np.uint8)
+    density = np.log(256 / (np.arange(256, dtype=np.float32) + 1))[balanced].mean(axis=0)
+    # pixels of the coarse mask that the sampled pixels lie in
+    rows, columns = (
+        ((np.arange(n) + 0.5) * m / n).astype(int)
+        for n, m in zip(sample.shape[1:], mask.shape, strict=True)
     )
+    stained = mask[np.ix_(rows, columns)] & (density > LEAST_DENSITY)
+    pixels = balanced[:, stained]
+    n = pixels.shape[1]
+    if n < max(_LEAST_PIXELS, _LEAST_SHARE * stained.size):
+        share = n / stained.size
+        raise DegenerateError(section, f"only {share:.2%} of its image is stained tissue")
+    # evenly over the section, so that the sample is the same in every call
+    return pixels[:, np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int)], white
+
+
+def _glass_colour(image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Colour of the glass, (3,); white if the image shows almost none."""
+    glass = ~tissue & (image.mean(axis=0) >= _GLASS)
+    if np.count_nonzero(glass) < _LEAST_PIXELS:
+        return np.full(3, float(WHITE))
+    return np.asarray(np.median(image[:, glass], axis=1), dtype=np.float64)
+
+
+def white_balance(image: NDArray[np.uint8], white: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Scale the channels so that glass, and whatever is brighter, becomes white."""
+    values = (np.arange(256, dtype=np.float64) + 1) * (WHITE + 1) / (white[:, None] + 1) - 1
+    table = np.minimum(values, WHITE).astype(np.float32)
+    return np.stack([table[c][image[c]] for c in range(3)])
 
 
 def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> StainReference:
@@ -80,21 +134,15 @@ def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> 
     from squidpy.experimental.im import fit_stain_reference
 
     # squidpy fits to an image and its tissue: one row of pixels, all of them tissue
-    row = SpatialData(
-        images={"row": Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))},
-        labels={
-            "row_tissue": Labels2DModel.parse(
-                np.ones((1, pixels.shape[1]), dtype=np.uint8), dims=("y", "x")
-            )
-        },
-    )
+    image = Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))
+    tissue = Labels2DModel.parse(np.ones_like(pixels[:1]), dims=("y", "x"))
+    row = SpatialData(images={"row": image}, labels={"row_tissue": tissue})
     with quiet(SPATIALDATA), warnings.catch_warnings():
         # Vahadane's factors converge long before the error of the factorisation does
         warnings.filterwarnings("ignore", "Maximum number of iterations")
+        parameters = _PARAMETERS.get(method)
         try:
-            return fit_stain_reference(
-                row, "row", method=method, method_params=_PARAMETERS.get(method)
-            )
+            return fit_stain_reference(row, "row", method=method, method_params=parameters)
         except (RuntimeError, ValueError) as error:  # squidpy's StainFittingError is the former
             raise DegenerateError(section, str(error).removeprefix("[row] ").rstrip(".")) from error
 
@@ -143,8 +191,7 @@ def to_stain(
             reference = StainReference(method=values.get("method"), **arrays)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"reference= is not a fitted stain ({error}): give model.recipe.stain, or what "
-                'stp.pp.normalize_stain recorded in uns["stpredict"]["normalize_stain"]'
+                f"reference= is not a fitted stain ({error}): give model.recipe.stain"
             ) from error
     if reference.method != method:
         raise ValueError(

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict.pp._stain._pixels import LEAST_DENSITY, white_balance
+from stpredict.pp._stain._fit import LEAST_DENSITY, SectionStain, white_balance
 from stpredict.tiles import WHITE
 
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
     from squidpy.experimental.im import StainReference
-
-    from stpredict.pp._stain._fit import SectionStain
 
 #: RGB to the cone responses LMS, and their logarithm to lαβ: Reinhard et al., IEEE Comput. Graph.
 #: Appl. 21 (2001), 34, equations 4 and 6, after Ruderman et al., J. Opt. Soc. Am. A 15 (1998).
@@ -26,13 +24,9 @@ _LMS_TO_LAB = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6],
 
 def map_image(level: da.Array, source: SectionStain, reference: StainReference) -> da.Array:
     """Map an image (3, y, x) uint8 to the reference, lazily."""
-    return level.rechunk({0: -1}).map_blocks(
-        _map_chunk,
-        source=source,
-        reference=reference,
-        dtype=np.uint8,
-        meta=np.empty((0,) * 3, np.uint8),
-    )
+    meta = np.empty((0, 0, 0), np.uint8)
+    options = {"source": source, "reference": reference, "dtype": np.uint8, "meta": meta}
+    return level.rechunk({0: -1}).map_blocks(_map_chunk, **options)  # all channels in a chunk
 
 
 def _map_chunk(

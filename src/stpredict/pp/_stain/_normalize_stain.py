@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spatialdata.models import Image2DModel
@@ -13,18 +13,10 @@ from xarray import DataArray, DataTree
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain, parse
-from stpredict.pp._stain._fit import (
-    Method,
-    SectionStain,
-    average_stain,
-    fit_section,
-    to_plain,
-    to_stain,
-)
+from stpredict.pp._stain import _fit
 from stpredict.pp._stain._map import map_image
-from stpredict.pp._stain._pixels import DegenerateError
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
@@ -32,8 +24,6 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
     from squidpy.experimental.im import StainReference
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 def normalize_stain(
@@ -52,12 +42,10 @@ def normalize_stain(
 ) -> SpatialData | None:
     """Give the H&E images of all sections the same stain.
 
-    The stain of each section is estimated from a sample of its tissue at about 2 µm per pixel, and
-    mapped to the reference lazily, when the image is read. Tissue is taken from
-    ``labels["<image>_tissue"]`` if they exist, else detected as :func:`stpredict.pp.detect_tissue`
-    does. The glass of every section becomes white. :func:`stpredict.pp.embed` then reads the
-    normalised images, and :func:`stpredict.pp.prepare` normalises new sections to the reference of
-    a model that was trained on them. To return to the raw images, delete the normalised ones:
+    The stain of each section is estimated from a sample of its tissue
+    (:func:`stpredict.pp.detect_tissue`, which is run if needed) at about 2 µm per pixel, and mapped
+    to the reference lazily, when the image is read. The glass of every section becomes white.
+    :func:`stpredict.pp.embed` then reads the normalised images, unless they are deleted:
     ``del sdata.images["…_normalized"]``.
 
     Parameters
@@ -65,47 +53,38 @@ def normalize_stain(
     sdata
         Sections with images, shapes and a table.
     method
-        ``"macenko"``: colour and strength of haematoxylin and eosin, from the extreme hues;
-        ``"vahadane"``: the same, from a sparse non-negative factorisation; ``"reinhard"``: means
-        and deviations of the colours, which confuses many nuclei with strong haematoxylin.
+        Colour and strength of haematoxylin and eosin from the extreme hues (``"macenko"``) or a
+        sparse factorisation (``"vahadane"``), or means and deviations of the colours
+        (``"reinhard"``), which confuse many nuclei with strong haematoxylin.
     reference
-        Target stain: that of a section, the average over several sections (default: all), or a
-        stain fitted before by the same method: a squidpy ``StainReference``,
-        ``model.recipe.stain``, or the record in
-        ``uns["stpredict"]["normalize_stain"]["reference"]``.
+        Target stain: that of a section, the average over several sections (default: all), or one
+        fitted before by the same method: a squidpy ``StainReference``, ``model.recipe.stain``, or
+        the record in ``uns["stpredict"]["normalize_stain"]["reference"]``.
     degenerate
-        Action if the stain of a section cannot be estimated (almost no tissue, one dye only,
-        greyscale): ``"error"``, or ``"skip"`` to leave its image unchanged.
-    table_name
-        Name of the table.
-    copy
-        Return a changed copy instead of changing ``sdata``.
+        ``"error"``, or ``"skip"`` to leave sections unchanged whose stain cannot be estimated
+        (almost no tissue, one dye only, greyscale).
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
 
     Returns
     -------
     SpatialData | None
-        Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and the
-        transformations of the original, and ``uns["stpredict"]["normalize_stain"]`` of
-        ``tables[table_name]``: ``reference`` (the stain, in lists), ``reference_sections`` (unless
-        a fitted reference was given), ``stains`` (of each section, with the colour of its ``glass``
-        and whether its ``tissue`` was ``"stored"`` or ``"detected"``) and ``skipped`` sections.
+        Writes ``images["<image>_normalized"]`` (c, y, x) uint8, lazy, with the levels and
+        transformations of the original, and ``uns["stpredict"]["normalize_stain"]``: ``reference``,
+        ``reference_sections`` (if it was fitted), ``stains`` (of each section, with the colour of
+        its ``glass`` and the origin of its ``tissue`` mask) and ``skipped`` sections.
 
     Raises
     ------
     ValueError
-        If the stain of a section, or of all reference sections, cannot be estimated, the reference
-        was fitted by another method, or tissue labels are not aligned with their image.
-    KeyError
-        If there is no such section.
-    TypeError
-        If ``reference`` has another type.
+        If a stain cannot be estimated or is of another method, or tissue labels are not aligned.
+    KeyError, TypeError
+        If there is no such section, or ``reference`` has another type.
 
     References
     ----------
-    Macenko et al., *A method for normalizing histology slides for quantitative analysis*, ISBI
-    (2009), 1107. Vahadane et al., *Structure-preserving color normalization and sparse stain
-    separation for histological images*, IEEE Trans. Med. Imaging 35 (2016), 1962. Reinhard et al.,
-    *Color transfer between images*, IEEE Comput. Graph. Appl. 21 (2001), 34.
+    Macenko et al., ISBI (2009), 1107. Vahadane et al., IEEE Trans. Med. Imaging 35 (2016), 1962.
+    Reinhard et al., IEEE Comput. Graph. Appl. 21 (2001), 34.
 
     Examples
     --------
@@ -116,81 +95,62 @@ def normalize_stain(
     >>> sorted(sdata.images)
     ['S1_image', 'S1_image_normalized', 'S2_image', 'S2_image_normalized']
     """
-    _validate.one_of("method", method, get_args(Method))
+    _validate.one_of("method", method, get_args(_fit.Method))
     _validate.one_of("degenerate", degenerate, ("error", "skip"))
     spots = open_table(sdata, table_name, copy=copy)
     sections, stain = _parse_reference(reference, spots.section_names, method)
-    map_sections(
-        spots, method=method, sections=sections, reference=stain, skip=degenerate == "skip"
-    )
+    skip = degenerate == "skip"
+    map_sections(spots, method=method, sections=sections, reference=stain, skip=skip)
     return spots.sdata if copy else None
 
 
 def map_sections(
     spots: SpotTable,
     *,
-    method: Method,
+    method: _fit.Method,
     sections: Sequence[str] = (),
     reference: StainReference | None = None,
     skip: bool = False,
 ) -> None:
     """Map an opened table's images to a stain: ``reference``, or the average of some sections."""
-    stains, skipped = _fit_sections(spots, method, skip=skip)
+    stains: dict[str, _fit.SectionStain] = {}
+    skipped: dict[str, str] = {}
+    for section in spots.sections:
+        try:
+            tissue = tissue_mask(spots.sdata, section.image)
+            stains[section.name] = _fit.fit_section(section, tissue, method)
+        except _fit.DegenerateError as error:
+            if not skip:
+                raise
+            skipped[section.name] = error.reason
     reference_sections = [name for name in sections if name in stains]
     if reference is None:
         if not reference_sections:
-            raise ValueError(
-                "the stain of no reference section can be estimated: "
-                f"{_reasons({name: skipped[name] for name in sections})}"
-            )
-        reference = average_stain([stains[name].stain for name in reference_sections])
+            reasons = _reasons({name: skipped[name] for name in sections})
+            raise ValueError(f"the stain of no reference section can be estimated: {reasons}")
+        reference = _fit.average_stain([stains[name].stain for name in reference_sections])
     elements, labels = spots.sdata.images, spots.sdata.labels
+    records = {}
     # all checks have passed: write
     for section in spots.sections:
         key = _keys.normalized(section.image)
         elements.pop(key, None)  # of an earlier call
         if section.name in stains:
-            elements[key] = _normalized_image(
-                elements[section.image], stains[section.name], reference
-            )
-    record_step(
-        spots.table,
-        NormalizeStainStep(
-            reference=parse(ReferenceStain, to_plain(reference)),
-            reference_sections=tuple(reference_sections) or None,
-            skipped=tuple(skipped),
-        ),
-        stains={
-            section.name: {
-                **to_plain(stains[section.name].stain),
-                "glass": stains[section.name].white.tolist(),
-                "tissue": "stored" if _keys.tissue(section.image) in labels else "detected",
-            }
-            for section in spots.sections
-            if section.name in stains
-        },
+            fitted = stains[section.name]
+            elements[key] = _normalized_image(elements[section.image], fitted, reference)
+            origin = "stored" if _keys.tissue(section.image) in labels else "detected"
+            plain = _fit.to_plain(fitted.stain)
+            records[section.name] = {**plain, "glass": fitted.white.tolist(), "tissue": origin}
+    step = NormalizeStainStep(
+        reference=parse(ReferenceStain, _fit.to_plain(reference)),
+        reference_sections=tuple(reference_sections) or None,
+        skipped=tuple(skipped),
     )
+    record_step(spots.table, step, stains=records)
     target = _validate.listing(sections) if sections else "the given reference"
     info(f"normalize_stain: {len(stains)} sections to the stain of {target} ({method})")
     if skipped:
         info(f"normalize_stain: left unchanged: {_reasons(skipped)}")
-
-
-def _fit_sections(
-    spots: SpotTable, method: Method, *, skip: bool
-) -> tuple[dict[str, SectionStain], dict[str, str]]:
-    """Stains of the sections, and why the stain of others could not be estimated."""
-    stains: dict[str, SectionStain] = {}
-    skipped: dict[str, str] = {}
-    for section in spots.sections:
-        try:
-            tissue = tissue_mask(spots.sdata, section.image)
-            stains[section.name] = fit_section(section, tissue, method)
-        except DegenerateError as error:
-            if not skip:
-                raise
-            skipped[section.name] = error.reason
-    return stains, skipped
 
 
 def _reasons(skipped: dict[str, str]) -> str:
@@ -204,29 +164,21 @@ def _parse_reference(
     from squidpy.experimental.im import StainReference
 
     if isinstance(reference, Mapping | ReferenceStain | StainReference):
-        return [], to_stain(reference, method)
+        return [], _fit.to_stain(reference, method)
     if reference is None:
         return available, None
-    try:
-        names = [reference] if isinstance(reference, str) else list(reference)  # type: ignore[call-overload]
-    except TypeError:
-        raise TypeError(
-            "reference= must be a section, a list of sections, or a fitted stain, not "
-            f"{type(reference).__name__}"
-        ) from None
+    if not isinstance(reference, Iterable):
+        raise TypeError(f"reference= must be sections or a fitted stain: {reference!r}")
+    names = list(dict.fromkeys([reference] if isinstance(reference, str) else reference))
     if not names:
         raise ValueError("reference= is empty")
-    absent = [name for name in names if name not in available]
-    if absent:
-        raise KeyError(
-            f"no section {_validate.listing(map(repr, absent))}; sections: "
-            f"{_validate.listing(available)}"
-        )
-    return list(dict.fromkeys(names)), None
+    for name in names:
+        require_key(name, available, what="the list of sections")
+    return names, None
 
 
 def _normalized_image(
-    image: DataArray | DataTree, stain: SectionStain, reference: StainReference
+    image: DataArray | DataTree, stain: _fit.SectionStain, reference: StainReference
 ) -> DataArray | DataTree:
     """The normalised image, level by level, so that a coarse level can be read alone."""
 
@@ -244,7 +196,7 @@ def _normalized_image(
         normalized: DataArray | DataTree = DataTree.from_dict(levels)
     else:
         normalized = mapped(image)
-    transformations = get_transformation(image, get_all=True)
-    set_transformation(normalized, copying.deepcopy(transformations), set_all=True)
+    systems = copying.deepcopy(get_transformation(image, get_all=True))
+    set_transformation(normalized, systems, set_all=True)
     Image2DModel().validate(normalized)
     return normalized

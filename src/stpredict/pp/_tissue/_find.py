@@ -16,6 +16,7 @@ from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of
 from stpredict._sdata._tissue import MOST_PX, TissueMask, stored_tissue_mask
+from stpredict.tiles import pick_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,40 +44,30 @@ _CONTRAST = 20
 _HOLE_UM2, _HOLE_SHARE = 50_000, 0.001
 #: Smaller pieces are debris: the area of twelve Visium spots, at most a share of the image.
 _PIECE_UM2, _PIECE_SHARE = 100_000, 0.01
-#: Cycles of smoothing, which close clefts narrower than about 10 pixels.
-_SMOOTHING = 1
 
 
 def tissue_mask(sdata: SpatialData, image: str) -> TissueMask:
     """Tissue mask of an image: the stored one, else detected now and not stored."""
+    _, *shape_yx = levels_of(sdata, image)[0].shape
+    return stored_tissue_mask(sdata, image, tuple(shape_yx)) or detect_mask(sdata, image)[0]
+
+
+def detect_mask(
+    sdata: SpatialData, image: str, *, method: str = "otsu"
+) -> tuple[TissueMask, NDArray[np.int32]]:
+    """Tissue mask of an image, and the number of the piece in each of its pixels."""
     levels = levels_of(sdata, image)
-    shape_yx = levels[0].shape[1], levels[0].shape[2]
-    stored = stored_tissue_mask(sdata, image, shape_yx)
-    if stored is not None:
-        return stored
-    pieces, scale = find_tissue(levels, mpp=mpp_of(sdata, image))
-    return TissueMask(mask=pieces > 0, scale=scale, shape_yx=shape_yx)
+    pieces, scale = find_tissue(levels, mpp=mpp_of(sdata, image), method=method)
+    _, height, width = levels[0].shape
+    return TissueMask(mask=pieces > 0, scale=scale, shape_yx=(height, width)), pieces
 
 
 def find_tissue(
     levels: Sequence[da.Array], *, mpp: float | None, method: str = "otsu"
 ) -> tuple[NDArray[np.int32], tuple[float, float]]:
-    """Find the pieces of tissue in an image.
+    """Number of the piece of tissue in each coarse pixel, (y, x), 0 for glass; and their scale.
 
-    Parameters
-    ----------
-    levels
-        Image pyramid, finest first, each lazy (3, y, x) uint8.
-    mpp
-        µm per pixel of the finest level, if known.
-    method
-        One of `METHODS`.
-
-    Returns
-    -------
-    tuple
-        Number of the piece in each coarse pixel, 0 for glass, (y, x); and pixels of the finest
-        level per coarse pixel, x and y. An image without glass in any corner is one piece.
+    The scale is the pixels of the finest level per coarse pixel, x and y.
     """
     image, scale = _coarse(levels, mpp)
     corners = _corners(image)
@@ -100,13 +91,9 @@ def _coarse(
     target = np.sqrt(height * width / _WORKING_PX) if mpp is None else _WORKING_UM / mpp
     target = max(target, np.sqrt(height * width / MOST_PX))
     target = max(1.0, min(target, max(height, width) / _LEAST_SIDE))
-    level = levels[0]
-    for coarser in levels[1:]:
-        if width / coarser.shape[2] > target * np.sqrt(2):
-            break
-        level = coarser
-    factor = max(1, round(target / (width / level.shape[2])))
-    scale = width / level.shape[2] * factor, height / level.shape[1] * factor
+    level, downsampling = pick_level(levels, target * np.sqrt(2))
+    factor = max(1, round(target / downsampling))
+    scale = downsampling * factor, height / level.shape[1] * factor
     if factor > 1:  # lazily, so that the level is read chunk by chunk
         level = da.coarsen(np.mean, level, {1: factor, 2: factor}, trim_excess=True)
         level = level.round().astype(np.uint8)
@@ -114,7 +101,7 @@ def _coarse(
 
 
 def _corners(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Brightness of the four corners: upper left, upper right, lower left, lower right."""
+    """Brightness of the upper left, upper right, lower left and lower right corner."""
     h, w = (max(1, round(size * _CORNER)) for size in image.shape[1:])
     rows, columns = (slice(h), slice(-h, None)), (slice(w), slice(-w, None))
     return np.array([image[:, ys, xs].mean() for ys in rows for xs in columns])
@@ -128,20 +115,16 @@ def _segment(
     # without corners, squidpy's thresholds assume bright glass; with corners, they infer it from
     # pixels that vignetting may have darkened
     corners = glass if method == "weka" else np.zeros(4, dtype=bool)
-    upper_left, upper_right, lower_left, lower_right = map(bool, corners)
+    names = ("ymin_xmin_is_bg", "ymin_xmax_is_bg", "ymax_xmin_is_bg", "ymax_xmax_is_bg")
+    background = BackgroundDetectionParams(**dict(zip(names, map(bool, corners), strict=True)))
     options: dict[str, Any] = {
         "method": method,
-        "background_detection_params": BackgroundDetectionParams(
-            ymin_xmin_is_bg=upper_left,
-            ymin_xmax_is_bg=upper_right,
-            ymax_xmin_is_bg=lower_left,
-            ymax_xmax_is_bg=lower_right,
-        ),
+        "background_detection_params": background,
         "close_holes_smaller_than_frac": _share(_HOLE_UM2, area_um2, _HOLE_SHARE),
         "min_specimen_area_frac": _share(_PIECE_UM2, area_um2, _PIECE_SHARE),
         # by default squidpy drops the smaller of several pieces
         "n_samples": image[0].size,
-        "mask_smoothing_cycles": _SMOOTHING,
+        "mask_smoothing_cycles": 1,  # closes clefts narrower than about 10 pixels
         "auto_max_pixels": image[0].size,
     }
     # squidpy writes labels at full resolution, so it gets an object with the coarse image only

@@ -9,10 +9,8 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict._sdata._provenance import read_steps
-from stpredict._sdata._steps import (
-    EmbedStep,
-)
-from stpredict.pp._prepare._replay import load_encoder, replay
+from stpredict._sdata._steps import EmbedStep
+from stpredict.pp._prepare import load_encoder, replay
 from stpredict.pp._stain._fit import to_stain
 from stpredict.pp._stain._normalize_stain import map_sections
 
@@ -63,12 +61,6 @@ def check_repeatable(spots: SpotTable, folds: Folds) -> None:
             ) from error
 
 
-def genes_are_preselected(table: AnnData) -> bool:
-    """Whether the selected genes were given by name, not selected by their values."""
-    step = read_steps(table).select_genes
-    return step is None or step.n_top_genes is None
-
-
 def _reference_changes(table: AnnData, test: Iterable[str], training: Iterable[str]) -> bool:
     """Whether held-out sections contributed to the reference stain."""
     step = read_steps(table).normalize_stain
@@ -101,13 +93,8 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     for slot, embed_step in _stained_embeddings(training.table).items():
         encoder = load_encoder(embed_step)
         for part in (training, test):
-            replay(
-                part,
-                replace(embed_step, stain=fitted.reference),
-                slot=slot,
-                encoder=encoder,
-                device=device,
-            )
+            refitted = replace(embed_step, stain=fitted.reference)
+            replay(part, refitted, slot=slot, encoder=encoder, device=device)
 
 
 def _refit_genes(training: SpotTable, test: SpotTable) -> None:

@@ -1,4 +1,4 @@
-"""Order genes by how informative they are within each section, combined over sections."""
+"""Scores of genes within sections, and principal components of the expression of a section."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import rankdata
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from stpredict import _keys, _validate
-from stpredict.pp._expression._pca import variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from stpredict._sdata._spot_table import SpotTable
 
 #: Residuals of barely expressed genes vary by single counts, which cannot be predicted. Only this
 #: many times ``n_top_genes`` of the most expressed genes are considered.
 _EXPRESSED = 4
+#: Number of components, as scanpy's default.
+_N_COMPONENTS = 50
 
 
 def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
@@ -62,10 +64,10 @@ def _by_dispersion(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
     values = spots.layer(_keys.LOG1P)
     scores = []
     for rows in spots.section_rows.values():
-        dispersions = sc.pp.highly_variable_genes(
-            _bare(values, rows), flavor="seurat", inplace=False
-        )
-        scores.append(dispersions["dispersions_norm"].to_numpy(dtype=float))
+        bare = _bare(values, rows)
+        sc.pp.highly_variable_genes(bare, flavor="seurat")
+        # float32, so that genes alone or in pairs in their bin (1 and ±0.7071) tie exactly
+        scores.append(bare.var["dispersions_norm"].to_numpy(dtype=np.float32))
     return _combine(scores, n_top_genes)
 
 
@@ -81,15 +83,11 @@ def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
         score = np.full(spots.table.n_vars, np.nan)
         varying = np.flatnonzero(variance(bare.X) > 0)  # Moran's I of a constant gene is 0 / 0
         if len(varying):
+            genes = bare.var_names[varying].tolist()
+            # no correction of p values, which are not used
+            options = {"corr_method": None, "n_jobs": 1, "show_progress_bar": False}
             result = gr.spatial_autocorr(
-                bare,
-                connectivity_key=_keys.CONNECTIVITIES,
-                mode="moran",
-                genes=bare.var_names[varying].tolist(),
-                corr_method=None,
-                n_jobs=1,
-                show_progress_bar=False,
-                copy=True,
+                bare, _keys.CONNECTIVITIES, genes=genes, mode="moran", copy=True, **options
             )
             score[result.index.astype(int)] = result["I"].to_numpy()
         scores.append(score)
@@ -107,23 +105,45 @@ FLAVORS: dict[str, Callable[[SpotTable, int], NDArray[np.intp]]] = {
 
 
 def _bare(values: Any, rows: NDArray[np.intp]) -> AnnData:
-    """Table of some rows of a layer only, with columns named by their number."""
-    expression = values[rows]
-    if sp.issparse(expression):
-        # a copy: scipy sorts indices in place, and scanpy fails on sparse arrays
-        expression = sp.csr_matrix(expression, copy=True)
-        expression.sum_duplicates()
-    return AnnData(
-        expression,
-        obs=pd.DataFrame(index=np.arange(len(rows)).astype(str)),
-        var=pd.DataFrame(index=np.arange(expression.shape[1]).astype(str)),
-    )
+    """Table of some rows of a layer only; AnnData names the columns by their number."""
+    return AnnData(canonical(values[rows]))
 
 
 def _combine(scores: list[NDArray[np.float64]], n_top_genes: int) -> NDArray[np.intp]:
-    """Genes by their mean rank over the sections, the highest score first.
-
-    A gene without a score (NaN) is last in that section. Of tied genes, the first is selected.
-    """
+    """Genes by their mean rank over the sections, the highest score first."""
+    # a gene without a score (NaN) is last in that section
     ranks = [rankdata(-np.where(np.isnan(score), -np.inf, score)) for score in scores]
+    # stable: of tied genes, the first is selected
     return np.asarray(np.argsort(np.mean(ranks, axis=0), kind="stable")[:n_top_genes])
+
+
+def section_pca(
+    values: Any, rows: NDArray[np.intp], *, section: str, seed: int
+) -> NDArray[np.float32]:
+    """Principal components of a section's rows (n,) of a finite layer, (n, d), d at most 50."""
+    expression = canonical(values[rows], np.float32)
+    n_components = min(_N_COMPONENTS, min(expression.shape) - 1)  # the most that arpack computes
+    n_varying = int(np.count_nonzero(variance(expression)))
+    if n_components < 1 or not n_varying:
+        raise ValueError(
+            f"section {section!r} has no expression to compare: of {expression.shape[1]} genes in "
+            f"{len(rows)} spots, {n_varying} vary"
+        )
+    return np.asarray(sc.pp.pca(expression, n_comps=n_components, random_state=seed))
+
+
+def variance(values: Any) -> NDArray[np.float64]:
+    """Variance of every column, (n_vars,)."""
+    if not sp.issparse(values):
+        return np.asarray(values).var(axis=0, dtype=np.float64)
+    return np.asarray(mean_variance_axis(canonical(values, np.float64), axis=0)[1])
+
+
+def canonical(values: Any, dtype: DTypeLike = None) -> Any:
+    """A copy as CSR matrix, sorted and without duplicates, if sparse; else an array."""
+    if not sp.issparse(values):
+        return np.asarray(values, dtype=dtype)
+    # a matrix, as scanpy 1.11 fails on sparse arrays; a copy, as scipy sorts indices in place
+    matrix = sp.csr_matrix(values, dtype=dtype, copy=True)
+    matrix.sum_duplicates()
+    return matrix

@@ -1,4 +1,4 @@
-"""Maps of image features and expression, from which a misalignment is estimated."""
+"""Estimate the motion of a section from maps of image features, tissue and expression."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy import ndimage
 
-from stpredict.alignment import Evidence, pitch_of, rim_of
+from stpredict import _validate
+from stpredict.alignment import Evidence, estimate_motion, pitch_of, rim_of
+from stpredict.pp._tissue._find import tissue_mask
+from stpredict.tiles import pick_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._sections import Section
+    from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._tissue import TissueMask
 
+#: Fewer spots give neither a tissue outline nor a regression.
+_LEAST_SPOTS = 20
 #: Pixels of the maps per pitch, and their maximum number.
 _PX_PER_PITCH = 10
 _MOST_PX = 4_000_000
@@ -30,18 +36,31 @@ _N_GENES = 1000
 _N_COMPONENTS = 3
 
 
-def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
-    """Collect the evidence of one section.
+def estimate_record(
+    spots: SpotTable, section: Section, motion: str, max_shift_um: float | None
+) -> dict[str, Any]:
+    """Record of an estimated motion and its evidence."""
+    _validate.inside_image(section.centers, section.shape_yx, section=section.name)
+    if len(section.rows) < _LEAST_SPOTS:
+        raise ValueError(
+            f"section {section.name!r} has {len(section.rows)} spots; estimating a motion needs at "
+            f"least {_LEAST_SPOTS}: give shift_um= or transform="
+        )
+    counts = spots.table.X[section.rows]
+    _validate.counts(counts, what=f"counts of section {section.name!r}")
+    reach = max_shift_um or 2 * pitch_of(section.centers_um)
+    evidence = _evidence(section, counts, tissue_mask(spots.sdata, section.image))
+    best = estimate_motion(evidence, kind=motion, max_shift=reach)
+    values = {name: getattr(best, name) for name in ("gain", "noise", "required", "surface")}
+    for time, signals in (("before", best.before), ("after", best.after)):
+        values[f"tissue_contrast_{time}"], values[f"explained_variance_{time}"] = signals
+    matrix = best.matrix if best.is_better else np.eye(3)
+    moved = {"matrix": matrix, "moved": best.is_better, "motion": motion}
+    return {**moved, **values, "shifts_um": best.shifts}
 
-    Parameters
-    ----------
-    section
-        Section to align.
-    counts
-        Counts at its spots, (n, g), not negative.
-    tissue
-        Tissue mask of its image.
-    """
+
+def _evidence(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
+    """Collect the evidence of one section; counts at its spots are (n, g), not negative."""
     centers = section.centers_um
     pitch = pitch_of(centers)
     height, width = section.shape_yx
@@ -66,13 +85,9 @@ def evidence_of(section: Section, counts: Any, tissue: TissueMask) -> Evidence:
 
 def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.float32], float]:
     """Optical density of the channels and its local deviation, (4, h, w), and µm per pixel."""
-    level, mpp = section.levels[0], section.mpp
     # at least three pixels per pixel of the map, to measure the deviation
-    for coarser in section.levels[1:]:
-        coarser_mpp = section.mpp * section.shape_yx[1] / coarser.shape[2]
-        if coarser_mpp > um_per_px / 3:
-            break
-        level, mpp = coarser, coarser_mpp
+    level, downsampling = pick_level(section.levels, um_per_px / 3 / section.mpp)
+    mpp = section.mpp * downsampling
     factor = max(1, round(um_per_px / mpp))
     height, width = (size // factor * factor for size in level.shape[1:])
     density = -da.log((level[:, :height, :width].astype(np.float32) + 1) / 256)
@@ -86,21 +101,18 @@ def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.flo
 
 def _expression(counts: Any) -> NDArray[np.float64]:
     """Logarithm of the total counts, and leading components of expression, (n, k)."""
-    total = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).ravel()
-    n = counts.shape[0]
+    values = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1)
     mean = np.asarray(counts.mean(axis=0)).ravel()
     top = np.sort(np.argsort(-mean, kind="stable")[:_N_GENES])
     table = AnnData(sp.csr_matrix(counts, dtype=np.float32)[:, top])
-    n_components = min(_N_COMPONENTS, n - 1, len(top) - 1)
-    columns = [total[:, None]]
+    n_components = min(_N_COMPONENTS, counts.shape[0] - 1, len(top) - 1)
     if n_components > 0:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Some cells have zero counts")
             sc.pp.normalize_total(table, target_sum=1e4)
         sc.pp.log1p(table)
         sc.pp.pca(table, n_comps=n_components, random_state=0)
-        columns.append(table.obsm["X_pca"])
-    values = np.column_stack(columns).astype(np.float64)
+        values = np.column_stack([values, table.obsm["X_pca"]]).astype(np.float64)
     # outliers, such as spots without counts, must not decide: clip at three standard deviations,
     # estimated as 1.4826 times the median absolute deviation
     median = np.median(values, axis=0)

@@ -1,1 +1,0 @@
-"""Gene variability and principal components of expression."""

@@ -1,0 +1,249 @@
+"""Repeat recorded steps, such as those that a model was trained with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from stpredict import _validate, encoders
+from stpredict._log import info
+from stpredict._sdata._inputs import check_recipe
+from stpredict._sdata._spot_table import SpotTable, open_table
+from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep, Step
+from stpredict.pp._balance import weight_spots
+from stpredict.pp._embed import embed_tiles
+from stpredict.pp._neighbors import link_neighbors
+from stpredict.pp._normalize import normalize_counts
+from stpredict.pp._rank_expression import rank_layer
+from stpredict.pp._select_genes import mark_genes
+from stpredict.pp._smooth import smooth_layer
+from stpredict.pp._stain._fit import to_stain
+from stpredict.pp._stain._normalize_stain import map_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import torch
+    from spatialdata import SpatialData
+
+    from stpredict.models import Model
+
+
+def prepare(
+    sdata: SpatialData,
+    model: Model,
+    *,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    weights: str | Path | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    table_name: str = "table",
+    copy: bool = False,
+) -> SpatialData | None:
+    """Compute a model's inputs on new sections, by the steps it was trained with.
+
+    The stain is normalised to the model's reference, tiles are embedded and the neighbourhood graph
+    is built; a model on pixels needs the stain only. If the new sections have counts, the layer
+    that the model was trained on is computed too, for comparison with predictions; if that is
+    impossible, the reason is logged. For a stack, the inputs of every base are computed.
+
+    Parameters
+    ----------
+    sdata, model
+        New sections, and a fitted model.
+    encoder, weights
+        Encoder, if the model was trained with a module or function of your own; local file with its
+        weights, instead of the hub. Stacks on several embeddings are then prepared base by base.
+    batch_size, device
+        Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+    table_name, copy
+        Name of the table, and whether to change and return a copy.
+
+    Returns
+    -------
+    SpatialData | None
+        Writes what the functions of ``stp.pp`` write that made the model's inputs. Nothing is
+        written if a step fails.
+
+    Raises
+    ------
+    ValueError
+        If the encoder's weights are not the model's, or a step cannot be run.
+    KeyError
+        If the model was trained with a module or function of your own, and ``encoder`` is missing.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> training, new = stp.datasets.phantom(), stp.datasets.phantom(seed=1)
+    >>> stp.pp.normalize(training)
+    >>> stp.pp.embed(training)
+    >>> model = stp.tl.fit_ridge(training, context="spot")
+    >>> stp.pp.prepare(new, model)
+    >>> "X_texture" in new.tables["table"].obsm
+    True
+    """
+    # on a copy, so that a failing step leaves nothing behind
+    spots = open_table(sdata, table_name, copy=True)
+    bases = _leaves(model)
+    embeddings = _embeddings(bases)
+    if len(embeddings) > 1 and (encoder is not None or weights is not None):
+        raise ValueError(
+            f"encoder= and weights= apply to one embedding, not {_validate.listing(embeddings)}: "
+            "prepare base by base, stp.pp.prepare(sdata, model.bases[name], encoder=…)"
+        )
+    # models on pixels have no embedding; their images only need the stain
+    for stain in [base.recipe.stain for base in bases if base.uses_pixels]:
+        if stain is not None:
+            replay(spots, NormalizeStainStep(reference=stain))
+    for slot, step in embeddings.items():
+        # each embedding right after its stain, as bases may differ in the reference
+        if step.stain is not None:
+            replay(spots, NormalizeStainStep(reference=step.stain))
+        if not step.registered:
+            _require_complete(slot, step)
+            loaded = load_encoder(step, encoder, weights=weights)
+            replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
+        else:
+            _require_registered(spots, slot, step)
+    # equal steps of several bases are run once
+    for rule in dict.fromkeys(base.recipe.neighbors for base in bases):
+        if rule is not None:
+            replay(spots, rule)
+    if spots.table.n_vars:  # a grid on a slide has no measured expression
+        for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
+            _replay_layer(spots, steps)
+    # bases of a stack may have been trained on different inputs in one slot
+    for base in bases:
+        if not base.uses_pixels:
+            check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
+    if copy:
+        return spots.sdata
+    for name, image in spots.sdata.images.items():
+        if name not in sdata.images or sdata.images[name] is not image:
+            sdata.images.pop(name, None)  # normalised to another reference
+            sdata.images[name] = image
+    sdata.tables[spots.name] = spots.table
+    return None
+
+
+def _leaves(model: Model) -> list[Model]:
+    """The model itself, or the bases of a stack."""
+    bases = [leaf for base in model.bases.values() for leaf in _leaves(base)]
+    return bases or [model]
+
+
+def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
+    """Step of each embedding, with sub-tiles if any model uses them."""
+    embeddings: dict[str, EmbedStep] = {}
+    # bases with sub-tiles come last, so that their step replaces one without
+    for base in sorted(bases, key=lambda base: base.uses_subtiles):
+        slot, step = base.recipe.embedding, base.recipe.embed
+        if slot is not None and step is not None:
+            embeddings[slot] = step if base.uses_subtiles else replace(step, n_subtiles=1)
+    return embeddings
+
+
+def _replay_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
+    """Repeat the steps of a layer; log why, if the measured data do not allow one of them."""
+    for step in steps:
+        try:
+            replay(spots, step)
+        except (KeyError, ValueError) as error:
+            if isinstance(step, NormalizeStep):  # invalid counts
+                raise
+            reason = error.args[0]  # a KeyError would be printed in quotes
+            info(f"prepare: the layer that the model predicts is not computed: {reason}")
+            return
+
+
+def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
+    """Require features that cannot be computed here to be registered with the same parameters."""
+    recorded = spots.steps.embed.get(slot)
+    problems = ["it is not registered"]
+    if slot in spots.table.obsm and recorded is not None:
+        problems = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
+    if not problems:
+        return
+    raise ValueError(
+        f"obsm[{slot!r}] must hold the model's features, but {'; '.join(problems)}: run "
+        f"stp.pp.register_embedding(sdata, {slot!r}, encoder={step.encoder!r}, "
+        f"tile_um={step.tile_um:g})"
+    )
+
+
+def _require_complete(slot: str, step: EmbedStep) -> None:
+    """Require a step whose parameters are all reported."""
+    if not step.is_complete:
+        raise ValueError(
+            "a published release does not report how its inputs were computed: run "
+            f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
+            f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
+        )
+
+
+def replay(
+    spots: SpotTable,
+    step: Step,
+    *,
+    slot: str | None = None,
+    encoder: encoders.Encoder | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Run a recorded step on an opened table; the options are those of an `EmbedStep`."""
+    if isinstance(step, EmbedStep):
+        loaded = encoder or load_encoder(step)
+        embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
+    else:
+        _RUN[step.name](spots, step)
+
+
+def load_encoder(
+    step: EmbedStep,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    *,
+    weights: str | Path | None = None,
+) -> encoders.Encoder:
+    """Load the encoder of a step by its name, or wrap the given one; its weights must match."""
+    name = str(step.encoder)
+    try:
+        loaded = encoders.load(
+            name if encoder is None else encoder,
+            weights=weights,
+            name=None if encoder is None else name,
+        )
+    except KeyError as error:  # the name of a module or function of the user
+        raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+    # the same name with other weights would give silently wrong predictions
+    if loaded.weights_hash != step.weights_hash:
+        raise ValueError(
+            f"the encoder {loaded.name!r} has other weights than recorded "
+            f"({loaded.weights_hash[:12]}… instead of {str(step.weights_hash)[:12]}…): give the "
+            "same file as weights="
+        )
+    return loaded
+
+
+def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
+    """Normalise to the recorded reference, unless the images are normalised to it already."""
+    try:
+        if spots.stain == step.reference:
+            return
+    except ValueError:  # only some images are normalised: normalise all of them again
+        pass
+    reference = to_stain(step.reference, step.reference.method)
+    map_sections(spots, method=reference.method, reference=reference, skip=bool(step.skipped))
+
+
+#: Function that runs each step by its name, apart from `EmbedStep`, which takes an encoder.
+_RUN: dict[str, Callable[[SpotTable, Any], None]] = {
+    "normalize_stain": _replay_stain,
+    "neighbors": link_neighbors,
+    "normalize": normalize_counts,
+    "smooth": smooth_layer,
+    "rank_expression": rank_layer,
+    "select_genes": mark_genes,
+    "balance": weight_spots,
+}

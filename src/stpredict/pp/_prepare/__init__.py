@@ -1,1 +1,0 @@
-"""Replay the steps a model was trained with."""

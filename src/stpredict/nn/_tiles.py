@@ -6,34 +6,19 @@ import torch
 from torch import Tensor, nn
 
 N_SYMMETRIES = 8
+Channels = tuple[float, float, float]
 
 
 class Normalize(nn.Module):
-    """Scale tiles to [0, 1] and normalise each channel; the constants are saved as buffers.
+    """Scale tiles to [0, 1] and normalise each channel; the constants are saved as buffers."""
 
-    Parameters
-    ----------
-    mean, std
-        Mean and standard deviation per channel, on [0, 1].
-    least_px
-        Side in pixels of the smallest tile that the network takes.
-    name
-        Name of the network in error messages.
-    """
-
-    mean: Tensor
+    mean: Tensor  # per channel, on [0, 1]
     std: Tensor
 
-    def __init__(
-        self,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        *,
-        least_px: int,
-        name: str,
-    ) -> None:
+    def __init__(self, mean: Channels, std: Channels, *, least_px: int, name: str) -> None:
         super().__init__()
-        self.least_px, self.name = least_px, name
+        self.least_px = least_px  # side of the smallest tile that the network takes
+        self.name = name  # name of the network in error messages
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
@@ -45,6 +30,14 @@ class Normalize(nn.Module):
         if tiles.dtype == torch.uint8:
             tiles = tiles.to(self.mean.dtype) / 255
         return (tiles - self.mean) / self.std
+
+
+def zero_linear(n_in: int, n_out: int) -> nn.Linear:
+    """Linear layer whose first prediction is 0, the mean of standardised targets."""
+    layer = nn.Linear(n_in, n_out)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def check_tiles(tiles: Tensor) -> None:
@@ -59,7 +52,7 @@ def check_px(side: int, least: int, *, name: str) -> None:
     """Raise unless a tile is large enough for a network."""
     if side < least:
         raise ValueError(
-            f"A tile of {side} px is too small for {name}, which needs at least {least} px. Pass "
+            f"A tile of {side} px is too small for {name}, which needs at least {least} px: pass "
             f"tile_px={least} or more."
         )
 
@@ -79,10 +72,7 @@ def split_tiles(tiles: Tensor, n: int) -> Tensor:
 
 
 def center_of(tiles: Tensor, n: int) -> Tensor:
-    """Crop the middle of tiles (b, c, h, w) to an n-th of their side.
-
-    For odd n, this is the sub-tile in the middle.
-    """
+    """Crop the middle of tiles (b, c, h, w) to an n-th of their side."""
     px, side = tiles.shape[-1], tiles.shape[-1] // n
     # an odd split has a middle sub-tile, which may lie off the exact middle by rounding
     start = (px - side) // 2 if n % 2 == 0 else (px - side * n) // 2 + n // 2 * side

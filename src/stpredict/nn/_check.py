@@ -37,9 +37,8 @@ def check_dtype(value: Tensor, expected: torch.dtype) -> None:
     """Raise unless embeddings have the type of the weights, or autocast converts them."""
     casts = torch.is_autocast_enabled(value.device.type) and value.is_floating_point()
     if value.dtype != expected and not casts:
-        raise ValueError(
-            f"Embeddings are {value.dtype}, the weights {expected}; call .to({expected}) on them."
-        )
+        remedy = f"call .to({expected}) on them"
+        raise ValueError(f"Embeddings are {value.dtype}, the weights {expected}; {remedy}.")
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:

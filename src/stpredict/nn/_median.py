@@ -83,14 +83,8 @@ class MedianReLULinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, winner = ctx.saved_tensors
         backward = _backward_sparse if x.device.type == "cpu" else _backward_dense
-        grads = backward(
-            x.to(ctx.dtype),
-            weight,
-            winner,
-            grad / (1 - ctx.p),
-            ctx.needs_input_grad[0],
-            any(ctx.needs_input_grad[1:3]),
-        )
+        needs = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        grads = backward(x.to(ctx.dtype), weight, winner, grad / (1 - ctx.p), *needs)
         # no gradients for p, dtype and with_grad
         return *grads, None, None, None
 

@@ -131,12 +131,7 @@ class SetNetwork(nn.Module):
         Returns
         -------
         Tensor
-            ``(n, n_targets)``.
-
-        Raises
-        ------
-        ValueError
-            If an input is missing, unused or of the wrong shape, or a row is out of range.
+            ``(n, n_targets)``. Errors are those of `forward`, and rows out of range.
         """
         check_shape("center", center, (None,))
         check_index("center", center, len(tiles))

@@ -51,18 +51,14 @@ def check_tiles(tiles: Tensor) -> None:
 def check_px(side: int, least: int, *, name: str) -> None:
     """Raise unless a tile is large enough for a network."""
     if side < least:
-        raise ValueError(
-            f"A tile of {side} px is too small for {name}, which needs at least {least} px: pass "
-            f"tile_px={least} or more."
-        )
+        needs = f"which needs at least {least} px: pass tile_px={least} or more"
+        raise ValueError(f"A tile of {side} px is too small for {name}, {needs}.")
 
 
 def split_tiles(tiles: Tensor, n: int) -> Tensor:
-    """Split square tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
-
-    Pixels that remain after the division are cropped evenly at the borders.
-    """
+    """Split square tiles (b, c, h, w) by rows to (b, n², c, h // n, w // n)."""
     side = tiles.shape[-1] // n
+    # pixels that remain after the division are cropped evenly at the borders
     start = (tiles.shape[-1] - side * n) // 2
     inner = tiles[..., start : start + side * n, start : start + side * n]
     b, c = tiles.shape[:2]

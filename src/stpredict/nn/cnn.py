@@ -91,9 +91,8 @@ class TileCNN(nn.Module):
         """
         x = self.normalize(tiles)
         if self.fixed and x.shape[-2:] != (self.tile_px, self.tile_px):
-            raise ValueError(
-                f"Tiles are {tuple(x.shape[-2:])} px, {self.name!r} was built for {self.tile_px}."
-            )
+            built = f"{self.name!r} was built for {self.tile_px}"
+            raise ValueError(f"Tiles are {tuple(x.shape[-2:])} px, {built}.")
         # A single tile has no batch statistics; with last maps of one pixel, batch norm would fail.
         is_single = self.training and len(x) == 1
         if is_single:

@@ -18,10 +18,7 @@ CONTEXTS = {
     "spot_neighbors": (False, True),
     "spot_subspot_neighbors": (True, True),
 }
-CELL_CONTEXTS = {
-    "cell": (False, False),
-    "cell_neighbors": (False, True),
-}
+CELL_CONTEXTS = {"cell": (False, False), "cell_neighbors": (False, True)}
 
 
 class DeepSets(SetNetwork):
@@ -123,8 +120,7 @@ class DeepCell(DeepSets):
     context
         Inputs of the network: the cell alone, or the cell and its neighbours.
     **options
-        Further parameters of `DeepSets`: ``n_phi``, ``n_rho``, ``output_dropout``,
-        ``aggregation``.
+        ``n_phi``, ``n_rho``, ``output_dropout`` and ``aggregation`` of `DeepSets`.
 
     Examples
     --------

@@ -26,8 +26,8 @@ class MultiScale(nn.Module):
     layers. All sub-tiles share weights, and their averages are averaged before the head. The three
     vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero.
 
-    This is ``VisionMLP_MultiTask`` of HEVisum [1]_, which has tiles of 78 px and sub-tiles of 26,
-    heads of two layers on sub-tiles, and LeakyReLU in the heads and the decoder.
+    ``VisionMLP_MultiTask`` of HEVisum [1]_ also has heads of two layers on sub-tiles, and LeakyReLU
+    in the heads and the decoder.
 
     Parameters
     ----------

@@ -78,14 +78,10 @@ class MeanOfModels(UnencodedSets):
     Parameters
     ----------
     n_features, n_targets
-        Number of models times number of targets, and number of targets.
+        Number of models times number of targets, and number of targets. A ValueError is raised
+        unless the former is a multiple of the latter.
     context
         Inputs of the network: the predictions of the spot.
-
-    Raises
-    ------
-    ValueError
-        If ``n_features`` is not a multiple of ``n_targets``.
 
     Examples
     --------

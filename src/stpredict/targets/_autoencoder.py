@@ -99,7 +99,8 @@ class Latent(FactorTargets):
 def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Autoencoder:
     """Train on most rows, and return the weights with the lowest loss on the others."""
     order = np.random.default_rng(seed).permutation(values.shape[0])
-    held_out, rows = np.split(order, [max(1, round(_HELD_OUT * len(order)))])
+    n_held_out = max(1, round(_HELD_OUT * len(order)))
+    held_out, rows = values[order[:n_held_out]], order[n_held_out:]
     shuffle = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators too
@@ -115,7 +116,7 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
             optimizer.zero_grad()
             F.mse_loss(network(batch), batch).backward()
             optimizer.step()
-        loss = _loss(values, genes, held_out, network)
+        loss = _loss(held_out, genes, network)
         n_waited += 1
         if loss < lowest:
             lowest, n_waited = loss, 0
@@ -128,24 +129,22 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
     return network.eval().requires_grad_(False)
 
 
-def _loss(
-    values: Matrix, genes: Standard, rows: NDArray[np.intp], network: nn.Autoencoder
-) -> float:
-    """Mean squared error of the reconstruction of some rows."""
+@torch.no_grad()
+def _loss(values: Matrix, genes: Standard, network: nn.Autoencoder) -> float:
+    """Mean squared error of the reconstruction."""
     total = 0.0
-    with torch.no_grad():
-        for block in _row_blocks(len(rows)):
-            batch = _scaled(values, genes, rows[block])
-            total += float(F.mse_loss(network(batch), batch)) * len(batch)
-    return total / len(rows)
+    for rows in _row_blocks(values.shape[0]):
+        batch = _scaled(values, genes, rows)
+        total += float(F.mse_loss(network(batch), batch)) * len(batch)
+    return total / values.shape[0]
 
 
+@torch.no_grad()
 def _codes(values: Matrix, genes: Standard, network: nn.Autoencoder) -> NDArray[np.float32]:
     """Codes in their own units, (n, n_factors)."""
     codes = np.empty((values.shape[0], network.n_factors), dtype=np.float32)
-    with torch.no_grad():
-        for rows in _row_blocks(len(codes)):
-            codes[rows] = network.encode(_scaled(values, genes, rows)).numpy()
+    for rows in _row_blocks(len(codes)):
+        codes[rows] = network.encode(_scaled(values, genes, rows)).numpy()
     return codes
 
 

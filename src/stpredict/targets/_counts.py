@@ -99,7 +99,7 @@ def _check_library(library: ArrayLike, values: Matrix) -> NDArray[np.float64]:
         raise ValueError(f"{problem}: remove empty spots with stp.pp.filter_spots")
     fit_totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
     # tolerate rounding of totals that were summed in float32
-    n_small = int(np.count_nonzero(totals < fit_totals * (1 - 1e-6)))
+    n_small = int((totals < fit_totals * (1 - 1e-6)).sum())
     if n_small:
         problem = "less than the counts of the row's fit genes"
         raise ValueError(f"library must be the total of each row, but {n_small} are {problem}")

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stpredict.targets._base import State, Targets
-from stpredict.targets._matrix import Matrix
-from stpredict.targets._saved import SavedTargets, SharedFields
+from stpredict.targets._saved import SavedTargets
 from stpredict.targets._scaling import SCALINGS, ColumnStatistics
 from stpredict.targets._standard import Standard
-
-
-class FactorFields(SharedFields):
-    """Fields of all kinds of factors."""
-
-    genes: Standard
-    scores: Standard
-    scaling: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +23,6 @@ class FactorTargets(Targets):
     genes: Standard  # scaling of the fit genes, scale 0 for a gene that is not used
     scores: Standard  # scaling of the factors, scale 0 for a factor without variance
     scaling: str  # name of the scaling of the genes
-
-    @classmethod
-    @abstractmethod
-    def fit(
-        cls, values: Matrix, columns: NDArray[np.int64], *, n_factors: int, scaling: str, seed: int
-    ) -> Self:
-        """Fit on training rows, (n_rows, n_fit_genes)."""
 
     @staticmethod
     def _shared(
@@ -91,7 +75,7 @@ class FactorTargets(Targets):
         }
 
     @classmethod
-    def _read_factors(cls, saved: SavedTargets) -> FactorFields:
+    def _read_factors(cls, saved: SavedTargets) -> dict[str, Any]:
         """Read the fields of all kinds of factors."""
         shared, n_factors = saved.shared(), saved.whole_number("n_factors")
         return {

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from stpredict import _validate
 from stpredict.targets._autoencoder import Latent
 from stpredict.targets._base import Targets
+from stpredict.targets._components import ComponentTargets
 from stpredict.targets._counts import Counts
-from stpredict.targets._factors import FactorTargets
 from stpredict.targets._genes import Genes
 from stpredict.targets._matrix import Matrix, as_matrix
 from stpredict.targets._nmf import Nmf
@@ -20,7 +20,8 @@ from stpredict.targets._saved import SavedTargets, check_columns
 from stpredict.targets._scaling import SCALINGS
 from stpredict.targets._svd import Svd
 
-_FACTORS: dict[str, type[FactorTargets]] = {"svd": Svd, "nmf": Nmf, "autoencoder": Latent}
+_FactorKind = type[ComponentTargets | Latent]
+_FACTORS: dict[str, _FactorKind] = {"svd": Svd, "nmf": Nmf, "autoencoder": Latent}
 
 _KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS, "counts": Counts}
 
@@ -48,11 +49,10 @@ def fit(
         - ``"genes"``: the model's genes.
         - ``"svd"``: the first principal components of all fit genes.
         - ``"nmf"``: non-negative factors of all fit genes [1]_, whose values must be at least 0.
-        - ``"autoencoder"``: the code of STDL's autoencoder [2]_ of all fit genes, trained with a
-          tenth of the training rows held out for early stopping.
-        - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses. The
-          network predicts the logarithm of a gene's share of the spot's counts, relative to
-          training; genes are predicted as expected counts per 10,000.
+        - ``"autoencoder"``: the code of STDL's autoencoder [2]_ of all fit genes, which holds a
+          tenth of the training rows out for early stopping.
+        - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses;
+          genes are predicted as expected counts per 10,000.
     values
         (n_rows, n_fit_genes), training rows of all fit genes, dense or sparse.
     columns
@@ -76,14 +76,12 @@ def fit(
     Returns
     -------
     Targets
-        Fitted targets. Genes that are constant in training are excluded from factors, and are
-        always predicted as their constant.
+        Fitted targets. Genes that are constant in training are always predicted as their constant.
 
     Raises
     ------
     ValueError
-        If a name is unknown, values are NaN, infinite, negative (``"nmf"``, ``"counts"``) or
-        fractions (``"counts"``), columns are invalid, or ``n_factors`` is too large for the data.
+        If a name is unknown, values or columns are invalid, or ``n_factors`` is too large.
 
     Notes
     -----

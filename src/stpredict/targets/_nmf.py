@@ -51,11 +51,8 @@ class Nmf(ComponentTargets):
     def _scores(
         values: Matrix, genes: Standard, components: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """Non-negative least squares of each row on the components, (n, n_factors).
-
-        ``min |x - w H|`` has the solutions of ``min |r - R w|`` with ``R.T R = H H.T`` and
-        ``R.T r = H x``: one equation per factor instead of one per gene.
-        """
+        # min |x - w H| has the solutions of min |r - R w| with R.T R = H H.T and R.T r = H x: one
+        # equation per factor instead of one per gene
         _validate.counts(values, what='values for targets="nmf"')
         components = components.astype(np.float64)
         products = project(values, components.T * reciprocal(genes.scale)[:, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,15 +12,6 @@ from numpy.typing import DTypeLike, NDArray
 from stpredict import _validate
 from stpredict.nn._check import check_shape
 from stpredict.targets._standard import Standard
-
-
-class SharedFields(TypedDict):
-    """Fields of all kinds of targets."""
-
-    columns: NDArray[np.int64]
-    n_fit_genes: int
-    mean: NDArray[np.float32]
-    constant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class SavedTargets:
             raise ValueError(f"{scale} of the saved targets has negative values")
         return Standard(self.array(mean, (n,)), scales)
 
-    def shared(self) -> SharedFields:
+    def shared(self) -> dict[str, Any]:
         """Fields of all kinds of targets."""
         n_fit_genes = self.whole_number("n_fit_genes")
         columns = self.array("columns", (None,), np.int64)

@@ -167,8 +167,8 @@ def test_tiles_below_the_least_size_are_refused(backbone, least):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n_targets": 0}, ValueError, "n_targets must be a whole number of at least 1: 0"),
-        ({"tile_px": 0}, ValueError, "tile_px must be a whole number of at least 1: 0"),
+        ({"n_targets": 0}, ValueError, "n_targets=0 must be at least 1"),
+        ({"tile_px": 0}, ValueError, "tile_px=0 must be at least 1"),
         ({"trainable": -1}, ValueError, "trainable=-1 must be 0 to 4"),
         ({"trainable": 5}, ValueError, "trainable=5 must be 0 to 4, the number of blocks"),
         ({"backbone": "resnet18x"}, KeyError, "Did you mean .*'resnet18'"),

@@ -421,7 +421,7 @@ def test_an_empty_batch_gives_an_empty_prediction():
     [
         ({"context": "spots"}, r"context='spots' is not one of 'spot', 'spot_subspot"),
         ({"aggregation": "min"}, r"aggregation='min' is not one of 'max', 'mean', 'sum'"),
-        ({"n_hidden": 0}, r"n_hidden must be a whole number of at least 1: 0"),
+        ({"n_hidden": 0}, r"n_hidden=0 must be at least 1"),
         ({"n_phi": 256}, r"n_phi=256 must be 1 to 255"),
         ({"n_rho": 0}, r"n_rho=0 must be 1 to 255"),
         ({"dropout": 1.0}, r"dropout=1.0 must be at least 0 and below 1"),

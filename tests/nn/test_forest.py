@@ -132,5 +132,5 @@ def test_missing_tables_are_named():
 def test_invalid_options_are_refused(network):
     with pytest.raises(ValueError, match=r"context='cell' is not one of 'spot'"):
         network(2, 1, context="cell")
-    with pytest.raises(ValueError, match=r"n_targets must be a whole number of at least 1: 0"):
+    with pytest.raises(ValueError, match=r"n_targets=0 must be at least 1"):
         network(2, 0)

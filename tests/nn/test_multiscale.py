@@ -135,8 +135,8 @@ def test_the_state_dict_restores_the_predictions(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_targets": 0}, "n_targets must be a whole number of at least 1: 0"),
-        ({"n_tile": 0}, "n_tile must be a whole number of at least 1: 0"),
+        ({"n_targets": 0}, "n_targets=0 must be at least 1"),
+        ({"n_tile": 0}, "n_tile=0 must be at least 1"),
         ({"n_subtiles": 1}, "n_subtiles=1 must be at least 2"),
         ({"widths": (8, 8)}, r"widths=\(8, 8\) must be at least three"),
         ({"widths": (8, 0, 8)}, r"widths=\(8, 0, 8\) must be"),

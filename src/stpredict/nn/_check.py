@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stpredict import _validate
-
 
 def check_sizes(**sizes: int) -> None:
-    """Raise unless all sizes are whole numbers of at least 1."""
+    """Raise unless all sizes are at least 1."""
     for name, size in sizes.items():
-        _validate.whole_number(name, size)
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1.")
 
 
 def check_probabilities(**probabilities: float) -> None:
@@ -21,6 +21,12 @@ def check_probabilities(**probabilities: float) -> None:
     for name, p in probabilities.items():
         if not 0 <= p < 1:
             raise ValueError(f"{name}={p} must be at least 0 and below 1.")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}.")
 
 
 def check_shape(name: str, value: Any, shape: tuple[int | None, ...]) -> None:

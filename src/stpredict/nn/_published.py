@@ -54,7 +54,7 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shapes = {tuple(value.shape) for value in members.values()}
         if not members or sorted(members) != list(range(len(members))) or len(shapes) != 1:
             raise ValueError(
-                f"{name} needs members 0, 1, … of one shape, but the published state has members "
+                f"{name} needs members 0, 1, … of one shape, but the state has members "
                 f"{sorted(members)} with shapes {sorted(shapes)}."
             )
         stacked[name] = torch.stack([members[i] for i in range(len(members))])

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpredict import _validate
-from stpredict.nn._check import check_dtype, check_index, check_mask, check_shape, check_sizes
+from stpredict.nn._check import (
+    check_choice,
+    check_dtype,
+    check_index,
+    check_mask,
+    check_shape,
+    check_sizes,
+)
 
 
 class SetNetwork(nn.Module):
@@ -58,8 +64,8 @@ class SetNetwork(nn.Module):
         aggregation: Literal["max", "mean", "sum"],
     ) -> None:
         super().__init__()
-        _validate.one_of("context", context, self.contexts)
-        _validate.one_of("aggregation", aggregation, ("max", "mean", "sum"))
+        check_choice("context", context, self.contexts)
+        check_choice("aggregation", aggregation, ("max", "mean", "sum"))
         check_sizes(n_features=n_features, n_targets=n_targets)
         self.context, self.aggregation = context, aggregation
         self.uses_subtiles, self.uses_neighbors = self.contexts[context]

@@ -53,8 +53,7 @@ class TileCNN(nn.Module):
     --------
     >>> import torch
     >>> from stpredict.nn import TileCNN
-    >>> network = TileCNN(250, tile_px=64).eval()
-    >>> network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape
+    >>> TileCNN(250, tile_px=64)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape
     torch.Size([2, 250])
     """
 

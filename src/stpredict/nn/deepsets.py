@@ -126,8 +126,7 @@ class DeepCell(DeepSets):
     --------
     >>> import torch
     >>> from stpredict.nn import DeepCell
-    >>> network = DeepCell(84, 338, context="cell", n_hidden=32).eval()
-    >>> network(torch.rand(5, 84)).shape
+    >>> DeepCell(84, 338, context="cell", n_hidden=32)(torch.rand(5, 84)).shape
     torch.Size([5, 338])
     """
 

@@ -59,8 +59,7 @@ class MultiScale(nn.Module):
     --------
     >>> import torch
     >>> from stpredict.nn import MultiScale
-    >>> network = MultiScale(35, tile_px=78).eval()
-    >>> network(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
+    >>> MultiScale(35, tile_px=78)(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
     torch.Size([2, 35])
     """
 

@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpredict import _validate
-from stpredict.nn._check import check_probabilities
+from stpredict.nn._check import check_choice, check_probabilities
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.linear import LinearSets, UnencodedSets
 
@@ -113,7 +112,7 @@ def stacking_network(
     **options: Any,
 ) -> SetNetwork:
     """Make the network of a stack; ``options`` are those of `StackingMLP`."""
-    _validate.one_of("meta", meta, ("mlp", "ridge", "mean", "rank_mean"))
+    check_choice("meta", meta, ("mlp", "ridge", "mean", "rank_mean"))
     if meta == "mlp":
         return StackingMLP(n_features, n_targets, context=context, **options)
     kind = LinearSets if meta == "ridge" else MeanOfModels

@@ -32,8 +32,6 @@ class Loss(nn.Module):
     >>> import torch
     >>> from stpredict.nn import losses
     >>> class Worst(losses.Loss):
-    ...     name = "worst"
-    ...
     ...     def compute(self, predicted, target, log_library):
     ...         return (predicted - target).abs().amax(1).mean()
     >>> Worst()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))

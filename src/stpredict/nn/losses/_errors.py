@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stpredict import _validate
 from stpredict.nn.losses._base import Loss
 
 # Vectors with no larger value are zero: their direction would be noise with a huge gradient.
@@ -53,7 +52,8 @@ class Huber(Loss):
 
     def __init__(self, *, delta: float = 1.0) -> None:
         super().__init__()
-        _validate.positive("delta", delta)
+        if not 0 < delta < float("inf"):
+            raise ValueError(f"{delta=} must be a finite number above 0.")
         self.delta = delta
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:

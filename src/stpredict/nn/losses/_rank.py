@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from stpredict import _validate
+from stpredict.nn._check import check_choice
 from stpredict.nn.losses._base import Loss
 
 # Pairs per chunk: few enough for the cache of a CPU, enough to use an accelerator fully.
@@ -131,12 +131,7 @@ class HybridRank(Loss):
         ``a (b / a)^p``; ``"log"``, ``a + (b - a) log2(1 + p)``.
     initial, final
         Weight of the rank loss at the start and at the end, in [0, 1]; above 0 for the
-        exponential schedule.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown or a weight out of its range.
+        exponential schedule. Other values raise a ValueError.
 
     Examples
     --------
@@ -160,8 +155,8 @@ class HybridRank(Loss):
     ) -> None:
         super().__init__()
         rank_losses = {"pairwise_hinge": PairwiseHinge, "pairwise_logistic": PairwiseLogistic}
-        _validate.one_of("rank", rank, rank_losses)
-        _validate.one_of("schedule", schedule, ("linear", "cosine", "exponential", "log"))
+        check_choice("rank", rank, rank_losses)
+        check_choice("schedule", schedule, ("linear", "cosine", "exponential", "log"))
         for name, weight in {"initial": initial, "final": final}.items():
             # the exponential schedule divides by the initial weight
             if not 0 <= weight <= 1 or (schedule == "exponential" and weight == 0):

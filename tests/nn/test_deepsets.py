@@ -419,8 +419,8 @@ def test_an_empty_batch_gives_an_empty_prediction():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context": "spots"}, r"context='spots' is unknown; choose one of spot, spot_subspot"),
-        ({"aggregation": "min"}, r"aggregation='min' is unknown; choose one of max, mean, sum"),
+        ({"context": "spots"}, r"context='spots' is not one of 'spot', 'spot_subspot"),
+        ({"aggregation": "min"}, r"aggregation='min' is not one of 'max', 'mean', 'sum'"),
         ({"n_hidden": 0}, r"n_hidden=0 must be at least 1"),
         ({"n_phi": 256}, r"n_phi=256 must be 1 to 255"),
         ({"n_rho": 0}, r"n_rho=0 must be 1 to 255"),
@@ -436,11 +436,15 @@ def test_invalid_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("context", "change", "message"),
     [
-        (FULL, {"subtiles": None}, r"needs subtiles, which are missing; pass subtiles="),
-        (FULL, {"neighbors": None}, r"needs neighbors, which are missing"),
-        ("spot", {"subtiles": torch.zeros(8, S, D)}, r"context='spot' takes no subtiles"),
-        ("spot", {"neighbors": torch.zeros(8, K, D)}, r"takes no neighbors; leave neighbors="),
-        ("spot", {"neighbor_mask": torch.ones(8, K).bool()}, r"leave neighbor_mask= out"),
+        (FULL, {"subtiles": None}, r"needs subtiles: pass subtiles="),
+        (FULL, {"neighbors": None}, r"needs neighbors: pass"),
+        ("spot", {"subtiles": torch.zeros(8, S, D).double()}, r"context='spot' takes no subtiles"),
+        (
+            "spot",
+            {"neighbors": torch.zeros(8, K, D).double()},
+            r"takes no neighbors: omit",
+        ),
+        ("spot", {"neighbor_mask": torch.ones(8, K).bool()}, r"omit neighbor_mask="),
         (FULL, {"center": torch.zeros(8, 2)}, r"center has shape \(8, 2\), but \(any, 6\)"),
         (FULL, {"center": torch.zeros(8, 1, D)}, r"center has shape \(8, 1, 6\)"),
         (FULL, {"center": torch.zeros(8, D)}, r"Embeddings are torch.float32, the weights"),
@@ -458,7 +462,7 @@ def test_invalid_inputs_are_refused(context, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"center": torch.tensor([0, 12])}, r"center holds rows 0 to 12, but tiles has 0 to 11"),
+        ({"center": torch.tensor([0, 12])}, r"center holds rows 0 to 12, tiles has 0 to 11"),
         ({"center": torch.tensor([0, -1])}, r"center holds rows -1 to 0"),
         ({"center": torch.tensor([0.0, 1.0])}, r"center is torch.float32, .* call .long\(\)"),
         ({"neighbors": torch.full((2, K), 99)}, r"neighbors holds rows 99 to 99"),

@@ -103,7 +103,7 @@ def small():
             "a child, or splits on a feature, out",
         ),
         ("feature", [2, -1, -1], "a child, or splits on a feature, out"),
-        ("feature", [1, -1], "2 nodes have thresholds, branches and values of the shapes"),
+        ("feature", [1, -1], "2 nodes have thresholds, branches, values of shapes"),
         ("roots", [3], "a child, or splits on a feature, out"),
         ("roots", [-1], "a child, or splits on a feature, out"),
         ("value", [[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]], "3 nodes have thresholds"),
@@ -130,7 +130,7 @@ def test_missing_tables_are_named():
 
 @pytest.mark.parametrize("network", [LinearSets, ForestSets])
 def test_invalid_options_are_refused(network):
-    with pytest.raises(ValueError, match=r"context='cell' is unknown; choose one of spot"):
+    with pytest.raises(ValueError, match=r"context='cell' is not one of 'spot'"):
         network(2, 1, context="cell")
     with pytest.raises(ValueError, match=r"n_targets=0 must be at least 1"):
         network(2, 0)

@@ -543,18 +543,18 @@ def test_a_module_is_used_as_it_is():
         (
             {"loss": "hybrid_rank", "rank": "pearson"},
             ValueError,
-            "rank='pearson' is unknown; choose one of pairwise_hinge",
+            "rank='pearson' is not one of 'pairwise_hinge'",
         ),
         (
             {"loss": "hybrid_rank", "schedule": "step"},
             ValueError,
-            "schedule='step' is unknown.*linear, cosine",
+            "schedule='step' is not one of 'linear', 'cosine'",
         ),
         ({"loss": "hybrid_rank", "final": 1.1}, ValueError, r"final=1.1 must be in \[0, 1\]"),
         (
             {"loss": "hybrid_rank", "schedule": "exponential", "initial": 0},
             ValueError,
-            "initial=0 must be above 0 and at most 1 for the exponential schedule",
+            "initial=0 must be above 0 and at most 1: exponential schedule",
         ),
     ],
 )

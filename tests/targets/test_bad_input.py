@@ -34,7 +34,7 @@ def fit(kind="genes", data=None, **changes):
         ({"columns": [[0]]}, r"int64 of shape \(1, 1\)"),
         ({"columns": [0.5]}, "whole numbers.* not float64"),
         ({"columns": [True, False]}, "whole numbers.* not bool"),
-        ({"columns": [0, 6]}, "from 0 to 6, but fit genes from 0 to 5"),
+        ({"columns": [0, 6]}, "from 0 to 6, fit genes from 0 to 5"),
         ({"columns": [-1]}, "from -1 to -1"),
         ({"columns": [1, 1]}, "more than once"),
         ({"n_factors": 3}, "n_factors=3 is only for targets='svd', 'nmf', 'autoencoder'"),
@@ -75,7 +75,7 @@ def test_other_numbers_of_genes_and_outputs_are_refused(kind):
     with pytest.raises(ValueError, match=r"have 5 genes, the targets were fitted on 6"):
         fitted.transform(values()[:, :5])
     for outputs in (np.zeros((3, 3)), np.zeros(2)):
-        with pytest.raises(ValueError, match=r"outputs have the shape .* but \(n, 2\) is needed"):
+        with pytest.raises(ValueError, match=r"outputs has shape .* but \(any, 2\) is needed"):
             fitted.inverse(outputs)
 
 

@@ -62,7 +62,7 @@ def test_arrays_of_another_shape_or_type_and_nan_are_refused(kind):
     for name, tensor in tensors.items():
         wrong = {
             "is float16, but": tensor.astype(np.float16),
-            "has the shape": np.stack([tensor, tensor]),
+            "has shape": np.stack([tensor, tensor]),
         }
         if tensor.dtype == np.float32:
             wrong["NaN"] = np.full_like(tensor, np.nan)
@@ -74,14 +74,14 @@ def test_arrays_of_another_shape_or_type_and_nan_are_refused(kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "pickle"}, "the kind of the saved targets='pickle' is not one of"),
+        ({"kind": "pickle"}, "kind of the saved targets='pickle' is not one of"),
         ({"kind": ["svd"]}, "is not one of"),
-        ({"n_fit_genes": 8}, "columns go from 1 to 8, but fit genes from 0 to 7"),
+        ({"n_fit_genes": 8}, "columns go from 1 to 8, fit genes from 0 to 7"),
         ({"n_fit_genes": "9"}, "whole number of at least 1: '9'"),
-        ({"n_fit_genes": 10**12}, "has the shape"),
-        ({"n_factors": 3}, r"has the shape \(2,\), but \(3\)"),
+        ({"n_fit_genes": 10**12}, "has shape"),
+        ({"n_factors": 3}, r"has shape \(2,\), but \(3\)"),
         ({"n_factors": 2.0}, r"whole number of at least 1: 2\.0"),
-        ({"scaling": "other"}, "scaling='other' is not one of"),
+        ({"scaling": "other"}, "scaling of the saved targets='other' is not one of"),
     ],
 )
 def test_a_damaged_configuration_is_refused(changes, message):
@@ -94,7 +94,7 @@ def test_a_damaged_configuration_is_refused(changes, message):
     ("name", "damaged", "message"),
     [
         ("columns", np.array([8, 8, 1]), "more than once"),
-        ("columns", np.array([8, 9, 1]), "from 1 to 9, but fit genes from 0 to 8"),
+        ("columns", np.array([8, 9, 1]), "from 1 to 9, fit genes from 0 to 8"),
         ("genes.scale", np.full(9, -1, np.float32), "negative"),
         ("components", np.full((2, 9), -1, np.float32), "18 are negative"),
     ],

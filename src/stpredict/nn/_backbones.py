@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Channels = tuple[float, float, float]
+from stpredict.nn._tiles import Channels
 
 SMALL = "small"
 # Convolutions and fully connected layers of STDL's small network, as in its settings file.
@@ -44,54 +43,31 @@ class SmallCNN(nn.Module):
         # global average pooling, so that any size of tile fits
         x = x.mean((-2, -1))
         for layer in self.hidden:
-            x = F.relu(layer(x))
+            x = layer(x).relu()
         return x
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Properties of a backbone, available before it is built.
-
-    Attributes
-    ----------
-    build
-        Function that builds the network.
-    fixed
-        Whether the network takes one size of tile only.
-    n_features
-        Width of the output.
-    least_px
-        Side of the smallest tile.
-    blocks
-        Names of the parameters of each block, from input to output.
-    statistics
-        Mean and standard deviation of the channels in pretraining.
-    """
+    """Properties of a backbone, available before it is built."""
 
     build: Callable[..., nn.Module]
-    fixed: bool
-    n_features: int
-    least_px: int
-    blocks: list[list[str]]
-    statistics: tuple[Channels, Channels]
+    fixed: bool  # whether the network takes one size of tile only
+    n_features: int  # width of the output
+    least_px: int  # side of the smallest tile
+    blocks: list[list[str]]  # names of the parameters of each block, from input to output
+    statistics: tuple[Channels, Channels]  # mean and standard deviation in pretraining
 
 
 def find_backbone(name: str) -> Backbone:
     """Read the properties of a backbone from a copy on the meta device, without memory."""
     if name == SMALL:
-        small = SmallCNN()
         blocks = [
             [f"blocks.{i}.{parameter}" for parameter, _ in block.named_parameters()]
-            for i, block in enumerate(small.blocks)
+            for i, block in enumerate(SmallCNN().blocks)
         ]
-        return Backbone(
-            build=SmallCNN,
-            fixed=False,
-            n_features=_HIDDEN[-1],
-            least_px=2 ** len(_CHANNELS),
-            blocks=blocks,
-            statistics=(_HALF, _HALF),
-        )
+        # each block halves the side
+        return Backbone(SmallCNN, False, _HIDDEN[-1], 2 ** len(_CHANNELS), blocks, (_HALF, _HALF))
     # timm takes long to import, and the small network does not need it
     import timm
     from timm.models import group_parameters
@@ -113,7 +89,7 @@ def find_backbone(name: str) -> Backbone:
         least_px=reduction if fixed else _least_px(network, reduction, pretrained_px),
         # the last group holds the layers between features and classes: the head
         blocks=[list(groups[key]) for key in sorted(groups)[:-1]],
-        statistics=(_channels(config.mean), _channels(config.std)),
+        statistics=(config.mean, config.std),
     )
 
 
@@ -133,15 +109,9 @@ def _pretrained_config(name: str) -> Any:
     return config
 
 
-def _channels(values: Any) -> Channels:
-    r, g, b = values
-    return float(r), float(g), float(b)
-
-
 def _dry_run(network: nn.Module, side: int) -> Tensor:
     with torch.no_grad():
-        features: Tensor = network(torch.zeros(1, 3, side, side, device="meta"))
-    return features
+        return network(torch.zeros(1, 3, side, side, device="meta"))
 
 
 def _least_px(network: nn.Module, reduction: int, pretrained_px: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,15 +23,14 @@ def check_probabilities(**probabilities: float) -> None:
             raise ValueError(f"{name}={p} must be at least 0 and below 1.")
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise unless the value is one of the choices."""
-    choices = list(choices)
     if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}.")
 
 
-def check_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
-    """Raise unless a tensor has this shape; None matches any size."""
+def check_shape(name: str, value: Any, shape: tuple[int | None, ...]) -> None:
+    """Raise unless a tensor or an array has this shape; None matches any size."""
     fits = value.ndim == len(shape) and all(
         expected in (None, size) for expected, size in zip(shape, value.shape, strict=True)
     )
@@ -43,9 +43,8 @@ def check_dtype(value: Tensor, expected: torch.dtype) -> None:
     """Raise unless embeddings have the type of the weights, or autocast converts them."""
     casts = torch.is_autocast_enabled(value.device.type) and value.is_floating_point()
     if value.dtype != expected and not casts:
-        raise ValueError(
-            f"Embeddings are {value.dtype}, the weights {expected}; call .to({expected}) on them."
-        )
+        remedy = f"call .to({expected}) on them"
+        raise ValueError(f"Embeddings are {value.dtype}, the weights {expected}; {remedy}.")
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
@@ -58,31 +57,9 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
 def check_index(name: str, index: Tensor, n_tiles: int) -> None:
     """Raise unless an index holds rows of the tiles."""
     if index.dtype != torch.int64:
-        raise ValueError(
-            f"{name} is {index.dtype}, but rows of tiles are torch.int64; call .long()."
-        )
+        raise ValueError(f"{name} is {index.dtype}, but torch.int64 is needed; call .long().")
     # reading the values on an accelerator would block until its queue is empty
     if index.device.type == "cpu" and index.numel():
-        low, high = index.aminmax()
+        low, high = map(int, index.aminmax())
         if low < 0 or high >= n_tiles:
-            raise ValueError(
-                f"{name} holds rows {int(low)} to {int(high)}, but tiles has 0 to {n_tiles - 1}."
-            )
-
-
-def check_inputs(
-    context: str,
-    uses: tuple[bool, bool],
-    subtiles: Tensor | None,
-    neighbors: Tensor | None,
-    neighbor_mask: Tensor | None,
-) -> None:
-    """Raise unless exactly the inputs that the context uses are passed."""
-    inputs = {"subtiles": subtiles, "neighbors": neighbors}
-    for (name, value), used in zip(inputs.items(), uses, strict=True):
-        if used and value is None:
-            raise ValueError(f"context={context!r} needs {name}, which are missing; pass {name}=.")
-        if not used and value is not None:
-            raise ValueError(f"context={context!r} takes no {name}; leave {name}= out.")
-    if neighbor_mask is not None and neighbors is None:
-        raise ValueError(f"context={context!r} takes no neighbors; leave neighbor_mask= out.")
+            raise ValueError(f"{name} holds rows {low} to {high}, tiles has 0 to {n_tiles - 1}.")

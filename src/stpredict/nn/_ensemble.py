@@ -1,8 +1,4 @@
-"""Ensembles of linear layers as batched matrix products.
-
-A published phi or rho is a list of small networks whose outputs are stacked and reduced. Stored
-as one weight ``(members, out, in)``, they need one matrix product.
-"""
+"""Ensembles of linear layers with one weight ``(members, out, in)``, as one matrix product."""
 
 from __future__ import annotations
 
@@ -19,11 +15,7 @@ from stpredict.nn._median import MedianReLULinear
 
 
 class _MeanLinear(torch.autograd.Function):
-    """``mean_e(dropout(dropout(x) @ W_e.T + b_e))`` in training, keeping only the two masks.
-
-    Chunks of rows bound the ``(members, rows, in)`` and ``(members, rows, out)`` transients for
-    any size of batch.
-    """
+    """``mean_e(dropout(dropout(x) @ W_e.T + b_e))`` in training, keeping only the two masks."""
 
     @staticmethod
     def forward(
@@ -42,6 +34,7 @@ class _MeanLinear(torch.autograd.Function):
         keep_in = keep_mask((members, len(x), n_in), p=p_in, device=x.device)
         keep_out = keep_mask((members, len(x), n_out), p=p_out, device=x.device)
         out = x.new_empty((len(x), n_out), dtype=dtype)
+        # chunks bound the (members, rows, width) transients for any size of batch
         for rows in row_chunks(len(x), members * max(n_in, n_out), device=x.device):
             z = torch.baddbmm(offset, scaled[rows] * keep_in[:, rows], columns)
             out[rows] = z.mul_(keep_out[:, rows]).sum(0)
@@ -80,21 +73,11 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class LinearEnsemble(nn.Module):
-    """Weights of an ensemble of linear layers, initialised like `torch.nn.Linear`.
-
-    Parameters
-    ----------
-    n_in, n_out
-        Width of the input and of the output.
-    n_members
-        Number of linear layers.
-    dropout
-        Dropout probability of the input or output of a member, in [0, 1).
-    """
+    """Weights of an ensemble of linear layers, initialised like `torch.nn.Linear`."""
 
     def __init__(self, n_in: int, n_out: int, *, n_members: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout = dropout  # of the input or the output of a member
         self.weight = nn.Parameter(torch.empty(n_members, n_out, n_in))
         self.bias = nn.Parameter(torch.empty(n_members, n_out))
         self.reset_parameters()
@@ -121,8 +104,7 @@ class MedianEnsemble(LinearEnsemble):
         with_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         # the function converts to this type itself
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = MedianReLULinear.apply(x, self.weight, self.bias, p, dtype, with_grad)
-        return out
+            return MedianReLULinear.apply(x, self.weight, self.bias, p, dtype, with_grad)
 
 
 class MeanEnsemble(LinearEnsemble):
@@ -141,12 +123,9 @@ class MeanEnsemble(LinearEnsemble):
         if not self.training or not (self.dropout or self.output_dropout):
             # Without dropout, the mean of linear layers is one linear layer with mean weights.
             return F.linear(x, self.weight.mean(0), self.bias.mean(0))
-        dtype = _compute_dtype(x)
+        dtype, dropouts = _compute_dtype(x), (self.dropout, self.output_dropout)
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = _MeanLinear.apply(
-                x, self.weight, self.bias, self.dropout, self.output_dropout, dtype
-            )
-        return out
+            return _MeanLinear.apply(x, self.weight, self.bias, *dropouts, dtype)
 
     def members(self, x: Tensor) -> Tensor:
         """Output of each member without dropout: ``(n, n_in)`` to ``(members, n, n_out)``."""

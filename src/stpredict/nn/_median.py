@@ -1,13 +1,12 @@
 """The median of an ensemble of linear layers, with a cheap gradient.
 
-Only the member that *is* the median receives a gradient. The forward pass therefore stores only
-its number (one byte per output), and the gradient of the weight is a sparse product with at most
-one non-zero entry in ``members``.
+Only the member that is the median receives a gradient, so the forward pass stores its number only,
+one byte per output, and the gradient of the weight is a sparse product.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import functools
 from typing import Any
 
 import torch
@@ -25,58 +24,25 @@ MAX_MEMBERS = _NO_WINNER
 _BACKWARD_ROWS_CPU = 2048
 
 
-@lru_cache
-def _selection_network(n: int, rank: int) -> tuple[tuple[int, int, bool, bool], ...]:
-    """Compare-exchanges ``(i, j, keep_min, keep_max)`` that leave the rank-th smallest at ``rank``.
-
-    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M) without the steps that do not affect the
-    output at ``rank``.
-    """
-    pairs = []
-    top = 1 << max(0, (n - 1).bit_length() - 1)
-    p = top
-    while n > 1 and p:
-        q, r, distance = top, 0, p
-        while True:
-            pairs += [(i, i + distance) for i in range(n - distance) if i & p == r]
-            if q == p:
-                break
-            distance, q, r = q - p, q // 2, p
-        p //= 2
-    # walk backwards from the output, keeping only the exchanges that feed it
-    needed = {rank}
-    exchanges = []
-    for i, j in reversed(pairs):
-        if i in needed or j in needed:
-            exchanges.append((i, j, i in needed, j in needed))
-            needed |= {i, j}
-    return tuple(reversed(exchanges))
-
-
 def lower_median(planes: Tensor) -> Tensor:
     """Median over the first dimension, the lower one for even numbers, as in `torch.median`.
 
-    Takes elementwise minima and maxima of whole planes. `torch.median` sorts each column
-    separately, which is about six times slower for ten members. NaN if a member is NaN.
+    NaN if a member is NaN.
     """
-    # comparisons replace planes in this list, so the input does not change
+    # Minima and maxima of whole planes: `torch.median` sorts each column separately, with which a
+    # step of DeepSets (10 members, 512 units, 2000 rows) takes 1.6 to 1.8 times as long on a CPU.
     column = list(planes.unbind(0))
     rank = (len(column) - 1) // 2
-    for i, j, keep_min, keep_max in _selection_network(len(column), rank):
-        low, high = column[i], column[j]
-        if keep_min:
-            column[i] = torch.minimum(low, high)
-        if keep_max:
-            column[j] = torch.maximum(low, high)
-    return column[rank]
+    # a bubble sort that ends at the median
+    for place in range(rank):
+        for i in range(len(column) - 1, place, -1):
+            low, high = column[i - 1], column[i]
+            column[i - 1], column[i] = torch.minimum(low, high), torch.maximum(low, high)
+    return functools.reduce(torch.minimum, column[rank:])
 
 
 class MedianReLULinear(torch.autograd.Function):
-    """``relu(median_e(dropout(x @ W_e.T + b_e)))``, storing only which member won.
-
-    ReLU is monotone, so it is applied once, after the median. Chunks of rows bound the
-    ``(members, rows, out)`` transient for any size of batch.
-    """
+    """``relu(median_e(dropout(x @ W_e.T + b_e)))``, storing only which member won."""
 
     @staticmethod
     def forward(
@@ -93,6 +59,7 @@ class MedianReLULinear(torch.autograd.Function):
         offset = bias.to(dtype).unsqueeze(1)
         out = x.new_empty((len(x), n_out), dtype=dtype)
         winner = x.new_empty((len(x) if with_grad else 0, n_out), dtype=torch.uint8)
+        # chunks bound the (members, rows, out) transient for any size of batch
         for rows in row_chunks(len(x), members * n_out, device=x.device):
             # expand, not copy: all members see the same rows
             part = x_cast[rows]
@@ -103,6 +70,7 @@ class MedianReLULinear(torch.autograd.Function):
             median = lower_median(z)
             if with_grad:
                 winner[rows] = _find_winner(z, median)
+            # ReLU is monotone, so it is applied once, after the median
             out[rows] = median.relu()
         # Dropout's factor is positive and common to all members: it commutes with median and ReLU.
         out /= 1 - p
@@ -115,14 +83,8 @@ class MedianReLULinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, winner = ctx.saved_tensors
         backward = _backward_sparse if x.device.type == "cpu" else _backward_dense
-        grads = backward(
-            x.to(ctx.dtype),
-            weight,
-            winner,
-            grad=grad / (1 - ctx.p),
-            with_input=ctx.needs_input_grad[0],
-            with_weight=any(ctx.needs_input_grad[1:3]),
-        )
+        needs = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        grads = backward(x.to(ctx.dtype), weight, winner, grad / (1 - ctx.p), *needs)
         # no gradients for p, dtype and with_grad
         return *grads, None, None, None
 
@@ -140,23 +102,15 @@ def _member_numbers(n: int, device: torch.device) -> Tensor:
 
 
 def _sum_bags(bag: Tensor, row: Tensor, value: Tensor, *, table: Tensor, n_bags: int) -> Tensor:
-    """Sum ``value * table[row]`` per sorted bag: a sparse matrix times a dense one.
-
-    `embedding_bag` has the fastest kernel on a CPU; torch's sparse tensors are still a beta.
-    """
+    """Sum ``value * table[row]`` per sorted bag: a sparse matrix times a dense one."""
+    # embedding_bag has the fastest kernel on a CPU; torch's sparse tensors are still a beta
     count = torch.bincount(bag, minlength=n_bags)
     offset = count.cumsum(0) - count
     return F.embedding_bag(row, table, offset, mode="sum", per_sample_weights=value)
 
 
 def _backward_sparse(
-    x: Tensor,
-    weight: Tensor,
-    winner: Tensor,
-    *,
-    grad: Tensor,
-    with_input: bool,
-    with_weight: bool,
+    x: Tensor, weight: Tensor, winner: Tensor, grad: Tensor, with_input: bool, with_weight: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of input, weight and bias from the non-zero entries only."""
     members, n_out, n_in = weight.shape
@@ -183,13 +137,7 @@ def _backward_sparse(
 
 
 def _backward_dense(
-    x: Tensor,
-    weight: Tensor,
-    winner: Tensor,
-    *,
-    grad: Tensor,
-    with_input: bool,
-    with_weight: bool,
+    x: Tensor, weight: Tensor, winner: Tensor, grad: Tensor, with_input: bool, with_weight: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of input, weight and bias by dense products, fastest on accelerators."""
     members, n_out, _ = weight.shape

@@ -17,14 +17,12 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Parameters
     ----------
     state
-        Published state dict, one entry per member: ``phi_spot.<i>.model.0.weight``
-        (or ``phi_cell``), ``rho.<i>.model.2.weight``, and the biases.
+        Published weights and biases of each member, such as ``phi_spot.<i>.model.0.weight``.
 
     Returns
     -------
     dict
-        ``phi.weight`` (members, n_hidden, n_features), ``phi.bias``, ``rho.weight`` and
-        ``rho.bias``, for `torch.nn.Module.load_state_dict`.
+        ``phi.weight``, ``phi.bias``, ``rho.weight`` and ``rho.bias``, stacked by member.
 
     Raises
     ------
@@ -46,10 +44,7 @@ def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         match = _PUBLISHED.fullmatch(name)
         if match is None:
-            raise ValueError(
-                f"{name!r} is not a weight of a published DeepSpot network. Names look like "
-                "'phi_spot.0.model.0.weight' and 'rho.0.model.2.weight'."
-            )
+            raise ValueError(f"{name!r} is not a weight of a published DeepSpot network.")
         part, member, kind = match.groups()
         # phi_spot and phi_cell are both phi here
         tensors.setdefault(f"{part.split('_')[0]}.{kind}", {})[int(member)] = value

@@ -6,34 +6,19 @@ import torch
 from torch import Tensor, nn
 
 N_SYMMETRIES = 8
+Channels = tuple[float, float, float]
 
 
 class Normalize(nn.Module):
-    """Scale tiles to [0, 1] and normalise each channel; the constants are saved as buffers.
+    """Scale tiles to [0, 1] and normalise each channel; the constants are saved as buffers."""
 
-    Parameters
-    ----------
-    mean, std
-        Mean and standard deviation per channel, on [0, 1].
-    least_px
-        Side in pixels of the smallest tile that the network takes.
-    name
-        Name of the network in error messages.
-    """
-
-    mean: Tensor
+    mean: Tensor  # per channel, on [0, 1]
     std: Tensor
 
-    def __init__(
-        self,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        *,
-        least_px: int,
-        name: str,
-    ) -> None:
+    def __init__(self, mean: Channels, std: Channels, *, least_px: int, name: str) -> None:
         super().__init__()
-        self.least_px, self.name = least_px, name
+        self.least_px = least_px  # side of the smallest tile that the network takes
+        self.name = name  # name of the network in error messages
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
@@ -47,6 +32,14 @@ class Normalize(nn.Module):
         return (tiles - self.mean) / self.std
 
 
+def zero_linear(n_in: int, n_out: int) -> nn.Linear:
+    """Linear layer whose first prediction is 0, the mean of standardised targets."""
+    layer = nn.Linear(n_in, n_out)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def check_tiles(tiles: Tensor) -> None:
     """Raise unless these are RGB tiles, uint8 or float."""
     if tiles.dtype != torch.uint8 and not tiles.is_floating_point():
@@ -58,18 +51,14 @@ def check_tiles(tiles: Tensor) -> None:
 def check_px(side: int, least: int, *, name: str) -> None:
     """Raise unless a tile is large enough for a network."""
     if side < least:
-        raise ValueError(
-            f"A tile of {side} px is too small for {name}, which needs at least {least} px. Pass "
-            f"tile_px={least} or more."
-        )
+        needs = f"which needs at least {least} px: pass tile_px={least} or more"
+        raise ValueError(f"A tile of {side} px is too small for {name}, {needs}.")
 
 
 def split_tiles(tiles: Tensor, n: int) -> Tensor:
-    """Split square tiles (b, c, h, w) into n × n sub-tiles, row by row, (b, n², c, h // n, w // n).
-
-    Pixels that remain after the division are cropped evenly at the borders.
-    """
+    """Split square tiles (b, c, h, w) by rows to (b, n², c, h // n, w // n)."""
     side = tiles.shape[-1] // n
+    # pixels that remain after the division are cropped evenly at the borders
     start = (tiles.shape[-1] - side * n) // 2
     inner = tiles[..., start : start + side * n, start : start + side * n]
     b, c = tiles.shape[:2]
@@ -79,10 +68,7 @@ def split_tiles(tiles: Tensor, n: int) -> Tensor:
 
 
 def center_of(tiles: Tensor, n: int) -> Tensor:
-    """Crop the middle of tiles (b, c, h, w) to an n-th of their side.
-
-    For odd n, this is the sub-tile in the middle.
-    """
+    """Crop the middle of tiles (b, c, h, w) to an n-th of their side."""
     px, side = tiles.shape[-1], tiles.shape[-1] // n
     # an odd split has a middle sub-tile, which may lie off the exact middle by rounding
     start = (px - side) // 2 if n % 2 == 0 else (px - side * n) // 2 + n // 2 * side

@@ -11,24 +11,15 @@ from stpredict.nn._check import check_dtype, check_shape
 
 
 class Autoencoder(nn.Module):
-    """Two mirrored stacks of linear layers with ReLU between them, and a code in the middle.
-
-    The code and the reconstruction are linear, so they may have any sign. This is the
-    autoencoder of STDL [1]_.
+    """Two mirrored stacks of linear layers with ReLU between them, and a linear code; STDL [1]_.
 
     Parameters
     ----------
-    n_genes
-        Width of input and reconstruction.
-    n_factors
-        Width of the code.
+    n_genes, n_factors
+        Width of input and reconstruction, and of the code.
     hidden
         Widths of the layers between genes and code; STDL's are 100, 10 and 5 times ``n_factors``.
-
-    Raises
-    ------
-    ValueError
-        If a width is below 1.
+        All widths must be at least 1, else a ValueError is raised.
 
     References
     ----------
@@ -57,14 +48,12 @@ class Autoencoder(nn.Module):
     def encode(self, genes: Tensor) -> Tensor:
         """Map ``(n, n_genes)`` to codes ``(n, n_factors)``."""
         self._check("genes", genes, self.n_genes)
-        code: Tensor = self.encoder(genes)
-        return code
+        return self.encoder(genes)
 
     def decode(self, code: Tensor) -> Tensor:
         """Map codes ``(n, n_factors)`` to ``(n, n_genes)``."""
         self._check("code", code, self.n_factors)
-        genes: Tensor = self.decoder(code)
-        return genes
+        return self.decoder(code)
 
     def forward(self, genes: Tensor) -> Tensor:
         """Reconstruct ``(n, n_genes)``."""

@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from stpredict.nn._backbones import find_backbone
 from stpredict.nn._check import check_sizes
-from stpredict.nn._tiles import Normalize, check_px
+from stpredict.nn._tiles import Normalize, check_px, zero_linear
 
 
 class TileCNN(nn.Module):
     """A convolutional network from the pixels of a tile to the targets, trained end to end.
 
     The backbone gives one vector per tile, and a linear layer maps it to the targets. That layer
-    starts at zero, as in ST-Net [1]_ and STDL [2]_, so that the first prediction of standardised
-    targets is their mean. The network normalises pixels itself, with the mean and standard
-    deviation of the backbone's pretraining, so that a saved network is complete.
+    starts at zero, as in ST-Net [1]_ and STDL [2]_. The network normalises pixels itself, with the
+    statistics of the backbone's pretraining, so that a saved network is complete.
 
     ``"small"`` is STDL's ConvNet: four convolutions (3 × 3; 32, 32, 64, 64 channels; batch norm,
     ReLU), two fully connected layers of 100. STDL runs it without pooling and flattens 64 maps of
@@ -35,16 +34,13 @@ class TileCNN(nn.Module):
         transformer is built for this one.
     trainable
         Number of the backbone's last blocks to train, in addition to the head. Blocks are timm's
-        coarse groups: the stages of a ResNet, the dense blocks of a DenseNet, the layers of a
-        transformer, and the stem. Frozen blocks stay in evaluation mode, so that their batch norm
-        keeps its statistics. ``None`` trains the whole network.
+        coarse groups, such as the stages of a ResNet, and the stem. Frozen blocks stay in
+        evaluation mode. ``None`` trains the whole network.
 
     Raises
     ------
-    KeyError
-        If the backbone is not a timm model.
-    ValueError
-        If a number is out of its range, or a tile is too small for the backbone.
+    KeyError, ValueError
+        If timm has no such backbone, a number is out of its range, or a tile is too small.
 
     References
     ----------
@@ -57,8 +53,7 @@ class TileCNN(nn.Module):
     --------
     >>> import torch
     >>> from stpredict.nn import TileCNN
-    >>> network = TileCNN(250, tile_px=64).eval()
-    >>> network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape
+    >>> TileCNN(250, tile_px=64)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape
     torch.Size([2, 250])
     """
 
@@ -79,42 +74,24 @@ class TileCNN(nn.Module):
         spec = find_backbone(backbone)
         check_px(tile_px, spec.least_px, name=repr(backbone))
         if trainable is not None and not 0 <= trainable <= len(spec.blocks):
-            raise ValueError(
-                f"trainable={trainable} must be 0 to {len(spec.blocks)}, the number of blocks of "
-                f"{backbone!r}, or None for the whole network."
-            )
+            most = f"{len(spec.blocks)}, the number of blocks"
+            raise ValueError(f"trainable={trainable} must be 0 to {most} of {backbone!r}, or None.")
         self.normalize = Normalize(*spec.statistics, least_px=spec.least_px, name=repr(backbone))
         self.fixed = spec.fixed
         self.backbone = spec.build(img_size=tile_px) if spec.fixed else spec.build()
-        self.head = nn.Linear(spec.n_features, n_targets)
-        # first prediction 0, the mean of standardised targets
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(spec.n_features, n_targets)
         self._freeze(spec.blocks)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Predict the targets of tiles.
 
-        Parameters
-        ----------
-        tiles
-            ``(n, 3, h, w)``, uint8, or floats in [0, 1].
-
-        Returns
-        -------
-        Tensor
-            ``(n, n_targets)``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If tiles have another type or shape, or are too small for the backbone.
+        ``tiles`` are ``(n, 3, h, w)``, uint8, or floats in [0, 1]; the result is
+        ``(n, n_targets)``. Other types, shapes and sizes raise a TypeError or a ValueError.
         """
         x = self.normalize(tiles)
         if self.fixed and x.shape[-2:] != (self.tile_px, self.tile_px):
-            raise ValueError(
-                f"Tiles are {tuple(x.shape[-2:])} px, {self.name!r} was built for {self.tile_px}."
-            )
+            built = f"{self.name!r} was built for {self.tile_px}"
+            raise ValueError(f"Tiles are {tuple(x.shape[-2:])} px, {built}.")
         # A single tile has no batch statistics; with last maps of one pixel, batch norm would fail.
         is_single = self.training and len(x) == 1
         if is_single:

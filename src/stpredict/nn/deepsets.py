@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -12,42 +12,34 @@ from stpredict.nn._median import MAX_MEMBERS
 from stpredict.nn._sets import SetNetwork
 
 #: For each context, whether it uses sub-tiles and whether it uses neighbours.
-CONTEXTS: dict[str, tuple[bool, bool]] = {
+CONTEXTS = {
     "spot": (False, False),
     "spot_subspot": (True, False),
     "spot_neighbors": (False, True),
     "spot_subspot_neighbors": (True, True),
 }
-CELL_CONTEXTS: dict[str, tuple[bool, bool]] = {
-    "cell": (False, False),
-    "cell_neighbors": (False, True),
-}
+CELL_CONTEXTS = {"cell": (False, False), "cell_neighbors": (False, True)}
 
 
 class DeepSets(SetNetwork):
     """Deep sets over the embeddings of a spot, its sub-tiles and its neighbours.
 
-    phi (linear, dropout, ReLU; the median of an ensemble) maps each embedding; sub-tiles are
-    summed, neighbours reduced to their maximum; rho (dropout, ReLU, linear, dropout; the mean of
-    an ensemble) maps the concatenation ``[spot, sub-tiles, neighbours]`` to the targets. This is
-    the network of DeepSpot [1]_.
+    The network of DeepSpot [1]_: phi (linear, dropout, ReLU; the median of an ensemble) maps each
+    embedding; sub-tiles are summed, neighbours reduced to their maximum; rho (dropout, ReLU,
+    linear, dropout; the mean of an ensemble) maps ``[spot, sub-tiles, neighbours]`` to the targets.
 
     Parameters
     ----------
-    n_features
-        Width of an embedding.
-    n_targets
-        Number of targets, usually genes.
+    n_features, n_targets
+        Width of an embedding, and number of targets, usually genes.
     context
         Inputs of the network: the spot, its sub-tiles (``"subspot"``), its neighbours.
     n_hidden
         Width of the output of phi.
     n_phi, n_rho
         Number of members of the two ensembles, 1 to 255.
-    dropout
-        Dropout probability in phi and at the input of rho, in [0, 1).
-    output_dropout
-        Dropout probability at the output of each member of rho, in [0, 1).
+    dropout, output_dropout
+        Dropout probability, in [0, 1): in phi and at the input of rho; at the output of rho.
     aggregation
         Reduction of neighbours.
 
@@ -98,59 +90,43 @@ class DeepSets(SetNetwork):
             # the number of the winning member is stored in one byte
             if not 1 <= n_members <= MAX_MEMBERS:
                 raise ValueError(f"{name}={n_members} must be 1 to {MAX_MEMBERS}.")
-        check_probabilities(dropout=dropout, output_dropout=output_dropout)
+        dropouts = {"dropout": dropout, "output_dropout": output_dropout}
+        check_probabilities(**dropouts)
         self.phi = MedianEnsemble(n_features, n_hidden, n_members=n_phi, dropout=dropout)
-        self.rho = MeanEnsemble(
-            self.n_pooled,
-            n_targets,
-            n_members=n_rho,
-            dropout=dropout,
-            output_dropout=output_dropout,
-        )
+        self.rho = MeanEnsemble(self.n_pooled, n_targets, n_members=n_rho, **dropouts)
 
     def head(self, pooled: Tensor) -> Tensor:
         """Run rho: ``(n, n_pooled)`` to ``(n, n_targets)``."""
-        predicted: Tensor = self.rho(pooled)
-        return predicted
+        return self.rho(pooled)
 
     def member_heads(self, pooled: Tensor) -> Tensor:
         """Prediction of each member of rho, ``(n_rho, n, n_targets)``."""
         return self.rho.members(pooled)
 
     def _encode(self, tiles: Tensor) -> Tensor:
-        encoded: Tensor = self.phi(tiles)
-        return encoded
+        return self.phi(tiles)
 
 
 class DeepCell(DeepSets):
     """Deep sets over the embeddings of a cell and its neighbours.
 
-    The network of DeepCell is that of DeepSpot [1]_ for single cells: without sub-tiles, wider,
-    with less dropout, and with a choice of how neighbours are reduced.
+    The network of DeepCell is that of DeepSpot, see `DeepSets`, for single cells: without
+    sub-tiles, wider, with less dropout, and with a choice of how neighbours are reduced.
 
     Parameters
     ----------
-    n_features, n_targets, n_hidden, n_phi, n_rho, dropout, output_dropout, aggregation
+    n_features, n_targets, n_hidden, dropout
         Parameters of `DeepSets`.
     context
         Inputs of the network: the cell alone, or the cell and its neighbours.
-
-    Raises
-    ------
-    ValueError
-        If the context or the aggregation is unknown or a size or probability is out of its range.
-
-    References
-    ----------
-    .. [1] Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial
-       transcriptomics prediction from H&E images, medRxiv 2025, doi:10.1101/2025.02.09.25321567.
+    **options
+        ``n_phi``, ``n_rho``, ``output_dropout`` and ``aggregation`` of `DeepSets`.
 
     Examples
     --------
     >>> import torch
     >>> from stpredict.nn import DeepCell
-    >>> network = DeepCell(84, 338, context="cell", n_hidden=32).eval()
-    >>> network(torch.rand(5, 84)).shape
+    >>> DeepCell(84, 338, context="cell", n_hidden=32)(torch.rand(5, 84)).shape
     torch.Size([5, 338])
     """
 
@@ -163,20 +139,8 @@ class DeepCell(DeepSets):
         *,
         context: Literal["cell", "cell_neighbors"] = "cell_neighbors",
         n_hidden: int = 1024,
-        n_phi: int = 10,
-        n_rho: int = 10,
         dropout: float = 0.2,
-        output_dropout: float = 0.1,
-        aggregation: Literal["max", "mean", "sum"] = "max",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            n_features,
-            n_targets,
-            context=context,  # type: ignore[arg-type]  # its contexts are others
-            n_hidden=n_hidden,
-            n_phi=n_phi,
-            n_rho=n_rho,
-            dropout=dropout,
-            output_dropout=output_dropout,
-            aggregation=aggregation,
-        )
+        options |= {"context": context, "n_hidden": n_hidden, "dropout": dropout}
+        super().__init__(n_features, n_targets, **options)

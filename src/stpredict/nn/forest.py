@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,22 +16,15 @@ _CHUNK = 1 << 24
 class ForestSets(UnencodedSets):
     """Trees over the embeddings of a spot, and the means of its sub-tiles and neighbours.
 
-    One table holds the nodes of all trees. It is empty until it is filled by `grow` or by
-    ``load_state_dict``, which takes any number of nodes and checks them.
+    One table holds the nodes of all trees. It is filled by `grow` or ``load_state_dict``, which
+    takes any number of nodes and checks them.
 
     Parameters
     ----------
-    n_features
-        Width of an embedding.
-    n_targets
-        Number of targets.
+    n_features, n_targets
+        Width of an embedding, and number of targets.
     context
         Inputs of the network, as in `DeepSets`.
-
-    Raises
-    ------
-    ValueError
-        If the context is unknown or a size is below 1.
 
     Examples
     --------
@@ -45,34 +38,25 @@ class ForestSets(UnencodedSets):
     ...     value=torch.tensor([[0.0], [3.0], [4.0]]),
     ...     roots=torch.tensor([0]),
     ... )
-    >>> forest(torch.tensor([[9.0, 0.2], [9.0, 0.7]]))
-    tensor([[3.],
-            [4.]])
+    >>> forest(torch.tensor([[9.0, 0.7]]))
+    tensor([[4.]])
     """
 
     output_axes: ClassVar = {"value": 1}
 
+    # the table of nodes, see `grow`
     feature: Tensor
     threshold: Tensor
     branches: Tensor
     value: Tensor
     roots: Tensor
 
-    def __init__(
-        self,
-        n_features: int,
-        n_targets: int,
-        *,
-        context: Literal[
-            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
-        ] = "spot",
-    ) -> None:
-        super().__init__(n_features, n_targets, context=context)
+    def _build(self) -> None:
         self.register_buffer("feature", torch.empty(0, dtype=torch.int64))
         # scikit-learn's thresholds are doubles; rounded, they would send other rows to the left
         self.register_buffer("threshold", torch.empty(0, dtype=torch.float64))
         self.register_buffer("branches", torch.empty((0, 2), dtype=torch.int64))
-        self.register_buffer("value", torch.empty((0, n_targets)))
+        self.register_buffer("value", torch.empty((0, self.n_targets)))
         self.register_buffer("roots", torch.empty(0, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_resize_buffers)
 
@@ -84,8 +68,7 @@ class ForestSets(UnencodedSets):
         Parameters
         ----------
         feature
-            ``(n_nodes,)`` int64, column of the output of ``pool`` that a node splits on; -1 for a
-            leaf.
+            ``(n_nodes,)`` int64, column of the output of ``pool`` to split on; -1 for a leaf.
         threshold
             ``(n_nodes,)`` float64, largest value that goes to the first child.
         branches
@@ -144,9 +127,7 @@ def _resize_buffers(forest: ForestSets, state: dict[str, Any], prefix: str, *_: 
     n_nodes = len(feature)
     shapes = (threshold.shape, branches.shape, value.shape)
     if shapes != ((n_nodes,), (n_nodes, 2), (n_nodes, forest.n_targets)):
-        raise ValueError(
-            f"{n_nodes} nodes have thresholds, branches and values of the shapes {shapes}."
-        )
+        raise ValueError(f"{n_nodes} nodes have thresholds, branches, values of shapes {shapes}.")
     is_inner = feature >= 0
     # children further down the table cannot form a cycle, in which prediction would never end
     is_further_down = branches[is_inner] > torch.arange(n_nodes)[is_inner].unsqueeze(1)

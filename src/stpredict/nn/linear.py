@@ -15,10 +15,22 @@ class UnencodedSets(SetNetwork):
 
     contexts = CONTEXTS
 
-    def __init__(self, n_features: int, n_targets: int, *, context: str = "spot") -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_targets: int,
+        *,
+        context: Literal[
+            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
+        ] = "spot",
+    ) -> None:
         super().__init__(
             n_features, n_targets, n_encoded=n_features, context=context, aggregation="mean"
         )
+        self._build()
+
+    def _build(self) -> None:
+        """Add the layers."""
 
     def _encode(self, tiles: Tensor) -> Tensor:
         return tiles
@@ -29,17 +41,10 @@ class LinearSets(UnencodedSets):
 
     Parameters
     ----------
-    n_features
-        Width of an embedding.
-    n_targets
-        Number of targets.
+    n_features, n_targets
+        Width of an embedding, and number of targets.
     context
         Inputs of the network, as in `DeepSets`.
-
-    Raises
-    ------
-    ValueError
-        If the context is unknown or a size is below 1.
 
     Examples
     --------
@@ -51,19 +56,9 @@ class LinearSets(UnencodedSets):
 
     output_axes: ClassVar = {"linear.weight": 0, "linear.bias": 0}
 
-    def __init__(
-        self,
-        n_features: int,
-        n_targets: int,
-        *,
-        context: Literal[
-            "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
-        ] = "spot",
-    ) -> None:
-        super().__init__(n_features, n_targets, context=context)
-        self.linear = nn.Linear(self.n_pooled, n_targets)
+    def _build(self) -> None:
+        self.linear = nn.Linear(self.n_pooled, self.n_targets)
 
     def head(self, pooled: Tensor) -> Tensor:
         """Map ``(n, n_pooled)`` to ``(n, n_targets)``."""
-        predicted: Tensor = self.linear(pooled)
-        return predicted
+        return self.linear(pooled)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stpredict.nn._check import check_probabilities, check_sizes
-from stpredict.nn._tiles import Normalize, center_of, check_px, split_tiles
+from stpredict.nn._tiles import Normalize, center_of, check_px, split_tiles, zero_linear
 
 _HALF = (0.5, 0.5, 0.5)
 _DECODER = (256, 128, 64)
@@ -24,20 +24,17 @@ class MultiScale(nn.Module):
     Each encoder is a convolution and residual blocks (3 × 3, batch norm, SiLU), two of each width,
     max pooling between the widths; then averages over grids of several sides, and a head of three
     layers. All sub-tiles share weights, and their averages are averaged before the head. The three
-    vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero, so
-    that the first prediction of standardised targets is their mean. The input is the tile only;
-    the network splits it into sub-tiles.
+    vectors are concatenated into a decoder (256, 128, 64), whose last layer starts at zero.
 
-    This is ``VisionMLP_MultiTask`` of HEVisum [1]_, which has tiles of 78 px and sub-tiles of 26,
-    heads of two layers on sub-tiles, and LeakyReLU in the heads and the decoder.
+    ``VisionMLP_MultiTask`` of HEVisum [1]_ also has heads of two layers on sub-tiles, and LeakyReLU
+    in the heads and the decoder.
 
     Parameters
     ----------
     n_targets
         Number of targets.
     n_subtiles
-        Number n of an n × n split into sub-tiles. For even n, a region of the size of a sub-tile
-        is cropped from the middle.
+        Number n of an n × n split into sub-tiles. For even n, the middle is a crop of their size.
     tile_px
         Side of the tiles in pixels; the network also takes other sizes.
     widths
@@ -62,8 +59,7 @@ class MultiScale(nn.Module):
     --------
     >>> import torch
     >>> from stpredict.nn import MultiScale
-    >>> network = MultiScale(35, tile_px=78).eval()
-    >>> network(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
+    >>> MultiScale(35, tile_px=78)(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
     torch.Size([2, 35])
     """
 
@@ -87,36 +83,27 @@ class MultiScale(nn.Module):
         if n_subtiles < 2:
             raise ValueError(f"n_subtiles={n_subtiles} must be at least 2.")
         if len(widths) < 3 or min(widths) < 1:
-            raise ValueError(
-                f"widths={tuple(widths)} must be at least three numbers of at least 1."
-            )
+            raise ValueError(f"widths={tuple(widths)} must be at least three numbers above 0.")
         self.n_targets, self.n_subtiles, self.tile_px = n_targets, n_subtiles, tile_px
-        least_px = _least_px(len(widths), n_subtiles)
+        # the last maps, of the tile and of sub-tiles, need a pixel for each cell of the grids
+        tile_least = max(_TILE_POOLS) * 2 ** (len(widths) - 1)
+        least_px = max(tile_least, n_subtiles * max(_SUBTILE_POOLS) * 2 ** (len(widths) - 2))
         name = f"{n_subtiles} × {n_subtiles} sub-tiles and {len(widths)} widths"
         check_px(tile_px, least_px, name=name)
         self.normalize = Normalize(_HALF, _HALF, least_px=least_px, name=name)
         self.tile = _Encoder(widths, _TILE_POOLS, n_tile, dropout)
         self.subtiles = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
         self.center = _Encoder(widths[:-1], _SUBTILE_POOLS, n_subtile, dropout)
-        self.decoder = _decoder(n_tile + 2 * n_subtile, n_targets, dropout)
+        last = zero_linear(_DECODER[-1], n_targets)
+        hidden = list(_head((n_tile + 2 * n_subtile, *_DECODER), dropout))
+        # the heads before the decoder end without dropout, and so does its input
+        self.decoder = nn.Sequential(*hidden[1:], nn.Dropout(dropout), last)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Predict the targets of tiles.
 
-        Parameters
-        ----------
-        tiles
-            ``(n, 3, h, w)``, square, uint8, or floats in [0, 1].
-
-        Returns
-        -------
-        Tensor
-            ``(n, n_targets)``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If tiles have another type or shape, or are too small to be split.
+        ``tiles`` are ``(n, 3, h, w)``, square, uint8, or floats in [0, 1]; the result is
+        ``(n, n_targets)``. Other types, shapes and sizes raise a TypeError or a ValueError.
         """
         x = self.normalize(tiles)
         if x.shape[-1] != x.shape[-2]:
@@ -129,8 +116,7 @@ class MultiScale(nn.Module):
             self.subtiles.head(pooled.mean(1)),
             self.center.head(self.center.pool(center_of(x, self.n_subtiles))),
         ]
-        predicted: Tensor = self.decoder(torch.cat(vectors, dim=1))
-        return predicted
+        return self.decoder(torch.cat(vectors, dim=1))
 
 
 class _Encoder(nn.Module):
@@ -140,17 +126,9 @@ class _Encoder(nn.Module):
         self, widths: Sequence[int], pools: Sequence[int], n_out: int, dropout: float
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, widths[0], 3, padding=1),
-            nn.BatchNorm2d(widths[0]),
-            nn.SiLU(),
-        ]
-        for n_in, n_out_maps in itertools.pairwise(widths):
-            layers += [
-                nn.MaxPool2d(2),
-                _Residual(n_in, n_out_maps),
-                _Residual(n_out_maps, n_out_maps),
-            ]
+        layers = _convolution(3, widths[0])
+        for n_in, n_maps in itertools.pairwise(widths):
+            layers += [nn.MaxPool2d(2), _Residual(n_in, n_maps), _Residual(n_maps, n_maps)]
         self.maps = nn.Sequential(*layers)
         self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(side) for side in pools)
         n_pooled = widths[-1] * sum(side**2 for side in pools)
@@ -167,22 +145,18 @@ class _Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, padding=1),
-            nn.BatchNorm2d(n_out),
-            nn.SiLU(),
-            nn.Conv2d(n_out, n_out, 3, padding=1),
-            nn.BatchNorm2d(n_out),
-            nn.SiLU(),
-        )
+        self.convolutions = nn.Sequential(*_convolution(n_in, n_out), *_convolution(n_out, n_out))
         # the shortcut needs a projection only if the width changes
         self.shortcut: nn.Module = nn.Identity()
         if n_in != n_out:
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1), nn.BatchNorm2d(n_out))
 
     def forward(self, maps: Tensor) -> Tensor:
-        summed: Tensor = self.convolutions(maps) + self.shortcut(maps)
-        return summed
+        return self.convolutions(maps) + self.shortcut(maps)
+
+
+def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
+    return [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.SiLU()]
 
 
 def _head(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -191,20 +165,3 @@ def _head(widths: Sequence[int], dropout: float) -> nn.Sequential:
     for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.SiLU()]
     return nn.Sequential(*layers)
-
-
-def _decoder(n_in: int, n_targets: int, dropout: float) -> nn.Sequential:
-    last = nn.Linear(_DECODER[-1], n_targets)
-    # first prediction 0, the mean of standardised targets
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    hidden = _head((n_in, *_DECODER), dropout)
-    # the heads before the decoder end without dropout, and so does its input
-    return nn.Sequential(*list(hidden)[1:], nn.Dropout(dropout), last)
-
-
-def _least_px(n_widths: int, n_subtiles: int) -> int:
-    """Side of the smallest tile with a pixel per grid cell, also in the maps of sub-tiles."""
-    tile = max(_TILE_POOLS) * 2 ** (n_widths - 1)
-    subtile = max(_SUBTILE_POOLS) * 2 ** (n_widths - 2)
-    return max(tile, subtile * n_subtiles)

@@ -11,25 +11,19 @@ from stpredict.nn._check import check_choice, check_probabilities
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.linear import LinearSets, UnencodedSets
 
-Meta = Literal["mlp", "ridge", "mean", "rank_mean"]
-METAS: tuple[Meta, ...] = ("mlp", "ridge", "mean", "rank_mean")
-
-#: A stack sees the predictions of a spot only.
+# a stack sees the predictions of a spot only
 SPOT = {"spot": (False, False)}
 
 
 class StackingMLP(UnencodedSets):
-    """Two hidden layers over the concatenated predictions of other models.
+    """Two hidden layers over the concatenated predictions of other models, as in HEVisum [1]_.
 
-    Each layer is linear, LeakyReLU, batch norm, dropout; the second has half the width of the
-    first. The defaults are the layers of HEVisum's ``StackingMLP``.
+    Each is linear, LeakyReLU, batch norm, dropout; the second has half the width of the first.
 
     Parameters
     ----------
-    n_features
-        Number of models times number of targets.
-    n_targets
-        Number of targets.
+    n_features, n_targets
+        Number of models times number of targets, and number of targets.
     context
         Inputs of the network: the predictions of the spot.
     n_hidden
@@ -37,14 +31,9 @@ class StackingMLP(UnencodedSets):
     dropout
         Dropout probability after each hidden layer, in [0, 1).
 
-    Raises
-    ------
-    ValueError
-        If a size or the probability is out of its range.
-
     References
     ----------
-    Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum.
+    .. [1] Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum.
 
     Examples
     --------
@@ -79,8 +68,7 @@ class StackingMLP(UnencodedSets):
 
     def head(self, pooled: Tensor) -> Tensor:
         """Map ``(n, n_features)`` to ``(n, n_targets)``."""
-        predicted: Tensor = self.layers(pooled)
-        return predicted
+        return self.layers(pooled)
 
 
 class MeanOfModels(UnencodedSets):
@@ -88,17 +76,11 @@ class MeanOfModels(UnencodedSets):
 
     Parameters
     ----------
-    n_features
-        Number of models times number of targets.
-    n_targets
-        Number of targets.
+    n_features, n_targets
+        Number of models times number of targets, and number of targets. A ValueError is raised
+        unless the former is a multiple of the latter.
     context
         Inputs of the network: the predictions of the spot.
-
-    Raises
-    ------
-    ValueError
-        If ``n_features`` is not a multiple of ``n_targets``.
 
     Examples
     --------
@@ -111,14 +93,10 @@ class MeanOfModels(UnencodedSets):
     contexts = SPOT
     output_axes: ClassVar = {}
 
-    def __init__(
-        self, n_features: int, n_targets: int, *, context: Literal["spot"] = "spot"
-    ) -> None:
-        super().__init__(n_features, n_targets, context=context)
-        if n_features % n_targets:
-            raise ValueError(
-                f"n_features={n_features} must be a multiple of n_targets={n_targets}."
-            )
+    def _build(self) -> None:
+        if self.n_features % self.n_targets:
+            remedy = f"must be a multiple of n_targets={self.n_targets}"
+            raise ValueError(f"n_features={self.n_features} {remedy}.")
 
     def head(self, pooled: Tensor) -> Tensor:
         """Map ``(n, n_features)`` to ``(n, n_targets)``."""
@@ -134,7 +112,7 @@ def stacking_network(
     **options: Any,
 ) -> SetNetwork:
     """Make the network of a stack; ``options`` are those of `StackingMLP`."""
-    check_choice("meta", meta, METAS)
+    check_choice("meta", meta, ("mlp", "ridge", "mean", "rank_mean"))
     if meta == "mlp":
         return StackingMLP(n_features, n_targets, context=context, **options)
     kind = LinearSets if meta == "ridge" else MeanOfModels

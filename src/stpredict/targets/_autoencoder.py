@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -16,25 +18,16 @@ from stpredict._settings import settings
 from stpredict.targets._base import State
 from stpredict.targets._factors import FactorTargets, check_n_factors, standard_scores
 from stpredict.targets._matrix import Matrix, dense
+from stpredict.targets._saved import SavedTargets
 from stpredict.targets._scaling import describe_columns
 from stpredict.targets._standard import Standard
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from stpredict.targets._saved import SavedTargets
-
 # Widths of STDL's hidden layers, as multiples of the number of factors.
 _HIDDEN = (100, 10, 5)
-
 # Maximum width, so that 20,000 genes need at most 40 million weights. Not in STDL.
 _MAX_WIDTH = 1024
-
 # Fraction of the training rows that is held out for early stopping.
 _HELD_OUT = 0.1
-
 # STDL trains for three epochs of single rows at a rate of 1e-4.
 _BATCH = 64
 _LEARNING_RATE = 1e-3
@@ -44,37 +37,24 @@ _PATIENCE = 15
 
 @dataclass(frozen=True, eq=False)
 class Latent(FactorTargets):
-    """Codes of an autoencoder, which is trained first, on the scaled genes.
+    """Codes of an autoencoder, which is trained first, on the scaled genes."""
 
-    Attributes
-    ----------
-    network
-        The autoencoder, whose decoder converts predicted codes to genes.
-    """
-
-    network: nn.Autoencoder
+    network: nn.Autoencoder  # its decoder converts predicted codes to genes
 
     kind: ClassVar[str] = "autoencoder"
 
     @classmethod
     def fit(
         cls, values: Matrix, columns: NDArray[np.int64], *, n_factors: int, scaling: str, seed: int
-    ) -> Latent:
+    ) -> Self:
         """Fit on training rows, (n_rows, n_fit_genes)."""
         statistics = describe_columns(values, scaling)
-        check_n_factors(n_factors, values.shape[0], statistics.constant)
+        check_n_factors(n_factors, values.shape[0], statistics)
         genes = Standard(statistics.scaling.mean, statistics.varying_scale)
         network = _train(values, genes, n_factors, seed)
-        return cls(
-            columns=columns,
-            n_fit_genes=values.shape[1],
-            mean=statistics.mean[columns],
-            constant=statistics.constant[columns],
-            genes=genes,
-            scores=standard_scores(_codes(values, genes, network).astype(np.float64)),
-            scaling=scaling,
-            network=network,
-        )
+        scores = standard_scores(_codes(values, genes, network).astype(np.float64))
+        shared = cls._shared(statistics, columns, scaling)
+        return cls(**shared, genes=genes, scores=scores, network=network)
 
     def transform(self, values: Matrix) -> NDArray[np.float32]:
         """Standardised codes of all fit genes, (n, n_fit_genes) to (n, n_factors)."""
@@ -88,14 +68,11 @@ class Latent(FactorTargets):
             # decoding gives all fit genes, so only some rows at a time
             for rows in _row_blocks(len(codes)):
                 scaled[rows] = self.network.decode(codes[rows]).numpy()[:, self.columns]
-        center, scale = self.genes.mean[self.columns], self.genes.scale[self.columns]
-        return self._with_constants(scaled * scale + center)
+        return self._unscaled(scaled)
 
-    def _gene(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
-        column = self.columns[index]
+    def _scaled_gene(self, outputs: torch.Tensor, column: int) -> torch.Tensor:
         codes = self._factors(outputs).cpu()  # the device of the decoder
-        scaled = self.network.decode(codes)[:, column].to(outputs.device)
-        return scaled * float(self.genes.scale[column]) + float(self.genes.mean[column])
+        return self.network.decode(codes)[:, column].to(outputs.device)
 
     def _state(self) -> State:
         config, arrays = super()._state()
@@ -103,12 +80,11 @@ class Latent(FactorTargets):
         return config, arrays | {f"network.{k}": weight.numpy() for k, weight in weights.items()}
 
     @classmethod
-    def _read(cls, saved: SavedTargets) -> Latent:
+    def _read(cls, saved: SavedTargets) -> Self:
         fields = cls._read_factors(saved)
         # read widths from the arrays, so that a damaged configuration cannot allocate memory
-        hidden = [
-            len(saved.array(f"network.encoder.{2 * i}.bias", (None,))) for i in range(len(_HIDDEN))
-        ]
+        biases = [f"network.encoder.{2 * i}.bias" for i in range(len(_HIDDEN))]
+        hidden = [len(saved.array(name, (None,))) for name in biases]
         n_factors = len(fields["scores"].mean)
         with torch.device("meta"):
             network = nn.Autoencoder(fields["n_fit_genes"], n_factors, hidden=hidden)
@@ -123,7 +99,8 @@ class Latent(FactorTargets):
 def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Autoencoder:
     """Train on most rows, and return the weights with the lowest loss on the others."""
     order = np.random.default_rng(seed).permutation(values.shape[0])
-    held_out, rows = np.split(order, [max(1, round(_HELD_OUT * len(order)))])
+    n_held_out = max(1, round(_HELD_OUT * len(order)))
+    held_out, rows = values[order[:n_held_out]], order[n_held_out:]
     shuffle = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators too
@@ -132,15 +109,14 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
     # a fused step is faster for small networks
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, fused=True)
     lowest, n_waited, best = math.inf, 0, None
-    for _ in tqdm(
-        range(_MAX_EPOCHS), desc="autoencoder", unit="epoch", disable=settings.verbosity < 1
-    ):
+    is_silent = settings.verbosity < 1
+    for _ in tqdm(range(_MAX_EPOCHS), desc="autoencoder", unit="epoch", disable=is_silent):
         for index in torch.randperm(len(rows), generator=shuffle).split(_BATCH):
             batch = _scaled(values, genes, rows[index.numpy()])
             optimizer.zero_grad()
             F.mse_loss(network(batch), batch).backward()
             optimizer.step()
-        loss = _loss(values, genes, held_out, network)
+        loss = _loss(held_out, genes, network)
         n_waited += 1
         if loss < lowest:
             lowest, n_waited = loss, 0
@@ -148,32 +124,27 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
         if n_waited == _PATIENCE or not math.isfinite(loss):
             break
     if best is None:
-        raise ValueError(
-            "the loss of the autoencoder was never finite: if values are extreme, use "
-            'scaling="standard"'
-        )
+        raise ValueError('the autoencoder\'s loss was never finite: use scaling="standard"')
     network.load_state_dict(best)
     return network.eval().requires_grad_(False)
 
 
-def _loss(
-    values: Matrix, genes: Standard, rows: NDArray[np.intp], network: nn.Autoencoder
-) -> float:
-    """Mean squared error of the reconstruction of some rows."""
+@torch.no_grad()
+def _loss(values: Matrix, genes: Standard, network: nn.Autoencoder) -> float:
+    """Mean squared error of the reconstruction."""
     total = 0.0
-    with torch.no_grad():
-        for block in _row_blocks(len(rows)):
-            batch = _scaled(values, genes, rows[block])
-            total += float(F.mse_loss(network(batch), batch)) * len(batch)
-    return total / len(rows)
+    for rows in _row_blocks(values.shape[0]):
+        batch = _scaled(values, genes, rows)
+        total += float(F.mse_loss(network(batch), batch)) * len(batch)
+    return total / values.shape[0]
 
 
+@torch.no_grad()
 def _codes(values: Matrix, genes: Standard, network: nn.Autoencoder) -> NDArray[np.float32]:
     """Codes in their own units, (n, n_factors)."""
     codes = np.empty((values.shape[0], network.n_factors), dtype=np.float32)
-    with torch.no_grad():
-        for rows in _row_blocks(len(codes)):
-            codes[rows] = network.encode(_scaled(values, genes, rows)).numpy()
+    for rows in _row_blocks(len(codes)):
+        codes[rows] = network.encode(_scaled(values, genes, rows)).numpy()
     return codes
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from stpredict import _validate
+from stpredict.nn._check import check_shape
 from stpredict.targets._matrix import Matrix, as_matrix, dense
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-    from numpy.typing import NDArray
-
-    from stpredict.targets._saved import SavedTargets
+from stpredict.targets._saved import SavedTargets
 
 State = tuple[dict[str, str | int], dict[str, "NDArray[Any]"]]
 
@@ -52,9 +49,9 @@ class Targets(ABC):
     kind: ClassVar[str]
 
     @property
-    @abstractmethod
     def n_outputs(self) -> int:
         """Number of outputs of the network."""
+        return len(self.columns)
 
     @property
     def outputs(self) -> tuple[str, ...] | None:
@@ -63,21 +60,10 @@ class Targets(ABC):
 
     @abstractmethod
     def transform(self, values: Matrix) -> NDArray[np.float32]:
-        """Convert measured values to targets.
+        """Convert measured values, (n, n_fit_genes), to targets, (n, n_outputs) float32.
 
-        Parameters
-        ----------
-        values
-            (n, n_fit_genes), dense or sparse, finite.
-
-        Returns
-        -------
-        (n, n_outputs) float32, the targets of a network.
-
-        Raises
-        ------
-        ValueError
-            If the number of genes differs, or values are NaN or infinite.
+        Values are dense or sparse. A ValueError is raised if the number of genes differs, or
+        values are NaN or infinite.
         """
 
     @abstractmethod
@@ -87,16 +73,7 @@ class Targets(ABC):
     def gene(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
         """Convert outputs to one gene as `inverse` does, but differentiably in torch.
 
-        Parameters
-        ----------
-        outputs
-            (n, n_outputs) float32, on any device.
-        index
-            Index of the gene in the model's genes.
-
-        Returns
-        -------
-        (n,) float32.
+        From (n, n_outputs) float32, on any device, to (n,); ``index`` is that of the model's genes.
         """
         if self.constant[index]:
             return outputs.new_full((len(outputs),), float(self.mean[index]))
@@ -107,35 +84,18 @@ class Targets(ABC):
         """Convert outputs to one gene that is not constant, (n,)."""
 
     def factors(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Convert outputs to the units of the factors, (n, n_outputs) float32.
+        """Convert outputs to the units of the factors, (n, n_outputs), unless they are genes."""
+        remedy = 'use targets="svd", "nmf" or "autoencoder"'
+        raise ValueError(f"targets={self.kind!r} have no factors: {remedy}")
 
-        Raises
-        ------
-        ValueError
-            If the outputs are genes.
-        """
-        raise ValueError(
-            f"targets={self.kind!r} have no factors, their outputs are genes: fit a model with "
-            'targets="svd", "nmf" or "autoencoder"'
-        )
-
-    def subset(self, genes: Sequence[int]) -> Targets:
+    def subset(self, genes: Sequence[int]) -> Self:
         """Targets for some of the model's genes, by index; factors do not change."""
         index = np.asarray(genes, dtype=np.int64)
-        return replace(
-            self,
-            columns=self.columns[index],
-            mean=self.mean[index],
-            constant=self.constant[index],
-        )
+        columns, mean, constant = self.columns[index], self.mean[index], self.constant[index]
+        return replace(self, columns=columns, mean=mean, constant=constant)
 
     def state(self) -> State:
-        """State for :func:`stpredict.targets.from_state`.
-
-        Returns
-        -------
-        A configuration for JSON, and arrays for safetensors.
-        """
+        """Configuration for JSON and arrays for safetensors, as `from_state` takes them."""
         config, arrays = self._state()
         arrays = {"columns": self.columns, "mean": self.mean, "constant": self.constant, **arrays}
         return (
@@ -149,26 +109,21 @@ class Targets(ABC):
 
     @classmethod
     @abstractmethod
-    def _read(cls, saved: SavedTargets) -> Targets:
+    def _read(cls, saved: SavedTargets) -> Self:
         """Read saved targets."""
 
     def _checked(self, values: Matrix) -> Matrix:
         """Values as an array or CSR, or an error."""
         values = as_matrix(values)
         if values.shape[1] != self.n_fit_genes:
-            raise ValueError(
-                f"values have {values.shape[1]} genes, the targets were fitted on "
-                f"{self.n_fit_genes}: pass the same genes in the same order"
-            )
+            fitted = f"the targets were fitted on {self.n_fit_genes}: pass the same genes"
+            raise ValueError(f"values have {values.shape[1]} genes, {fitted}")
         _validate.finite(values, what="the matrix of values")
         return values
 
     def _checked_outputs(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         outputs = np.asarray(outputs, dtype=np.float32)
-        if outputs.ndim != 2 or outputs.shape[1] != self.n_outputs:
-            raise ValueError(
-                f"outputs have the shape {outputs.shape}, but (n, {self.n_outputs}) is needed"
-            )
+        check_shape("outputs", outputs, (None, self.n_outputs))
         return outputs
 
     def _model_genes(self, values: Matrix) -> NDArray[np.float32]:

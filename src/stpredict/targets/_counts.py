@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike, NDArray
 
 from stpredict import _validate
 from stpredict.targets._base import State, Targets
 from stpredict.targets._matrix import Matrix, dense
+from stpredict.targets._saved import SavedTargets
 from stpredict.targets._standard import Standard
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-    from numpy.typing import ArrayLike, NDArray
-
-    from stpredict.targets._saved import SavedTargets
 
 #: Total counts to which expression is normalised, the default of ``pp.normalize``.
 TARGET_SUM = 1e4
@@ -34,25 +30,19 @@ class Counts(Targets):
     """Counts of the model's genes.
 
     The network predicts the logarithm of the ratio between a gene's expected counts and those
-    expected from the training mean for a spot of the same total. ``inverse`` returns expected
-    counts per 10,000.
+    expected from the training mean for a spot of the same total.
     """
 
     kind: ClassVar[str] = "counts"
 
     @classmethod
-    def fit(cls, values: Matrix, columns: NDArray[np.int64], *, library: ArrayLike) -> Counts:
+    def fit(cls, values: Matrix, columns: NDArray[np.int64], *, library: ArrayLike) -> Self:
         """Fit on counts of training rows, (n_rows, n_fit_genes), and their totals."""
         _check_counts(values)
         totals = _check_library(library, values)
         # mean and constancy of the shares are needed, not their scale
         shares = Standard.fit(dense(values[:, columns]) / totals[:, None] * TARGET_SUM)
         return cls(columns, values.shape[1], shares.mean, shares.constant)
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of genes."""
-        return len(self.columns)
 
     def transform(self, values: Matrix) -> NDArray[np.float32]:
         """Select the counts of the model's genes, (n, n_fit_genes) to (n, n_genes)."""
@@ -75,17 +65,15 @@ class Counts(Targets):
         share = np.maximum(self.mean / TARGET_SUM, np.finfo(np.float32).tiny)
         return np.asarray(np.log(share), dtype=np.float32)
 
-    def subset(self, genes: Sequence[int]) -> Counts:
+    def subset(self, genes: Sequence[int]) -> Self:
         """Targets for some of the genes, by index; they also become the fit genes."""
-        index = np.asarray(genes, dtype=np.int64)
-        n = len(index)
-        return Counts(np.arange(n), n, self.mean[index], self.constant[index])
+        return replace(super().subset(genes), columns=np.arange(len(genes)), n_fit_genes=len(genes))
 
     def _state(self) -> State:
         return {}, {}
 
     @classmethod
-    def _read(cls, saved: SavedTargets) -> Counts:
+    def _read(cls, saved: SavedTargets) -> Self:
         return cls(**saved.shared())
 
 
@@ -95,32 +83,24 @@ def _check_counts(values: Matrix) -> None:
     stored = values.data if sp.issparse(values) else values
     n_fractions = int(np.count_nonzero(stored != np.rint(stored)))
     if n_fractions:
-        raise ValueError(
-            f'targets="counts" need whole numbers, but {n_fractions} values are not: use the '
-            "layer of raw counts"
-        )
+        problem = f"need whole numbers, but {n_fractions} values are not"
+        raise ValueError(f'targets="counts" {problem}: use the layer of raw counts')
 
 
 def _check_library(library: ArrayLike, values: Matrix) -> NDArray[np.float64]:
     """Require the total counts of each row."""
     totals = np.asarray(library, dtype=np.float64)
     if totals.shape != (values.shape[0],):
-        raise ValueError(
-            f"library has the shape {totals.shape}, but one total for each of the "
-            f"{values.shape[0]} rows is needed"
-        )
+        needed = f"one total for each of the {values.shape[0]} rows"
+        raise ValueError(f"library has shape {totals.shape}, but {needed} is needed")
     n_empty = int(np.count_nonzero(~(np.isfinite(totals) & (totals > 0))))
     if n_empty:
-        raise ValueError(
-            f"library must be total counts above 0, but {n_empty} are not: remove empty spots with "
-            "stp.pp.filter_spots"
-        )
+        problem = f"library must be total counts above 0, but {n_empty} are not"
+        raise ValueError(f"{problem}: remove empty spots with stp.pp.filter_spots")
     fit_totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
     # tolerate rounding of totals that were summed in float32
-    n_small = int(np.count_nonzero(totals < fit_totals * (1 - 1e-6)))
+    n_small = int((totals < fit_totals * (1 - 1e-6)).sum())
     if n_small:
-        raise ValueError(
-            f"library must be the total counts of each row, but {n_small} are less than the counts "
-            "of the row's fit genes"
-        )
+        problem = "less than the counts of the row's fit genes"
+        raise ValueError(f"library must be the total of each row, but {n_small} are {problem}")
     return totals

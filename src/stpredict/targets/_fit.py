@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from stpredict import _validate
 from stpredict.targets._autoencoder import Latent
 from stpredict.targets._base import Targets
+from stpredict.targets._components import ComponentTargets
 from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
 from stpredict.targets._matrix import Matrix, as_matrix
@@ -17,16 +20,8 @@ from stpredict.targets._saved import SavedTargets, check_columns
 from stpredict.targets._scaling import SCALINGS
 from stpredict.targets._svd import Svd
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import ArrayLike, NDArray
-
-_FACTORS: dict[str, type[Svd] | type[Nmf] | type[Latent]] = {
-    "svd": Svd,
-    "nmf": Nmf,
-    "autoencoder": Latent,
-}
+_FactorKind = type[ComponentTargets | Latent]
+_FACTORS: dict[str, _FactorKind] = {"svd": Svd, "nmf": Nmf, "autoencoder": Latent}
 
 _KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS, "counts": Counts}
 
@@ -54,11 +49,10 @@ def fit(
         - ``"genes"``: the model's genes.
         - ``"svd"``: the first principal components of all fit genes.
         - ``"nmf"``: non-negative factors of all fit genes [1]_, whose values must be at least 0.
-        - ``"autoencoder"``: the code of STDL's autoencoder [2]_ of all fit genes, trained with a
-          tenth of the training rows held out for early stopping.
-        - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses. The
-          network predicts the logarithm of a gene's share of the spot's counts, relative to
-          training; genes are predicted as expected counts per 10,000.
+        - ``"autoencoder"``: the code of STDL's autoencoder [2]_ of all fit genes, which holds a
+          tenth of the training rows out for early stopping.
+        - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses;
+          genes are predicted as expected counts per 10,000.
     values
         (n_rows, n_fit_genes), training rows of all fit genes, dense or sparse.
     columns
@@ -70,8 +64,7 @@ def fit(
 
         - ``"standard"``: mean and standard deviation of each gene.
         - ``"robust"``: median, and interquartile range over 1.349, as in scikit-learn's
-          ``RobustScaler(unit_variance=True)``. A gene detected in less than a quarter of the spots
-          has a range of 0 and is divided by its standard deviation instead.
+          ``RobustScaler(unit_variance=True)``; the standard deviation if the range is 0.
         - ``"none"``: no scaling.
 
         ``"svd"`` always centres on the mean, ``"nmf"`` never centres.
@@ -83,24 +76,19 @@ def fit(
     Returns
     -------
     Targets
-        Fitted targets. Genes that are constant in training are excluded from factors, and are
-        always predicted as their constant.
+        Fitted targets. Genes that are constant in training are always predicted as their constant.
 
     Raises
     ------
     ValueError
-        If a name is unknown, values are NaN, infinite, negative (``"nmf"``, ``"counts"``) or
-        fractions (``"counts"``), columns are invalid, or ``n_factors`` is too large for the data.
+        If a name is unknown, values or columns are invalid, or ``n_factors`` is too large.
 
     Notes
     -----
     On HER2ST, fitted on sections C2 to C4, 8 factors of the 1,000 most expressed genes reproduce
     the measured genes of C5 with a mean correlation of .37 (``"svd"``, ``"nmf"``) and .35
-    (``"autoencoder"``, also with three other training settings).
-
-    For 10,000 rows by 20,000 genes, a tenth of them non-zero, 20 factors take seconds to half a
-    minute (``"svd"``) and minutes (``"nmf"``) on one core, and less than 1 GB. The encoder and the
-    decoder of an autoencoder each have about 100 × factors × genes weights, at most 1,024 × genes.
+    (``"autoencoder"``). For 10,000 rows by 20,000 genes, a tenth of them non-zero, 20 factors take
+    seconds to half a minute (``"svd"``) and minutes (``"nmf"``) on one core, and less than 1 GB.
 
     References
     ----------
@@ -134,15 +122,11 @@ def fit(
     columns = columns.astype(np.int64)
     # required for counts, refused for other kinds
     if (library is None) == (kind == "counts"):
-        raise ValueError(
-            f"targets={kind!r} {'need' if library is None else 'take no'} library=, the total "
-            "counts of each training row"
-        )
+        need = "need" if library is None else "take no"
+        raise ValueError(f"targets={kind!r} {need} library=, the totals of the training rows")
     if n_factors is not None and kind not in _FACTORS:
-        raise ValueError(
-            f"n_factors={n_factors!r} is only for targets="
-            f"{_validate.listing(map(repr, _FACTORS))}, not for {kind!r}"
-        )
+        kinds = _validate.listing(map(repr, _FACTORS))
+        raise ValueError(f"n_factors={n_factors!r} is only for targets={kinds}, not for {kind!r}")
     if library is not None:
         return Counts.fit(values, columns, library=library)
     if kind == "genes":
@@ -184,6 +168,4 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
     array([[6.]], dtype=float32)
     """
     saved = SavedTargets(config, tensors)
-    kind = saved.value("kind")
-    _validate.one_of("the kind of the saved targets", kind, KINDS)
-    return _KINDS[kind]._read(saved)
+    return _KINDS[saved.one_of("kind", KINDS)]._read(saved)

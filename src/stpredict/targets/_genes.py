@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from stpredict.targets._base import State, Targets
 from stpredict.targets._matrix import Matrix
-from stpredict.targets._scaling import describe_columns
+from stpredict.targets._saved import SavedTargets
+from stpredict.targets._scaling import SCALINGS, describe_columns
 from stpredict.targets._standard import Standard
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-    from numpy.typing import NDArray
-
-    from stpredict.targets._saved import SavedTargets
 
 
 @dataclass(frozen=True, eq=False)
 class Genes(Targets):
-    """The model's genes, scaled separately.
-
-    Attributes
-    ----------
-    standard
-        Centre and scale of the model's genes.
-    scaling
-        Name of the scaling.
-    """
+    """The model's genes, scaled separately."""
 
     standard: Standard
-    scaling: str
+    scaling: str  # name of the scaling
 
     kind: ClassVar[str] = "genes"
 
     @classmethod
-    def fit(cls, values: Matrix, columns: NDArray[np.int64], *, scaling: str) -> Genes:
+    def fit(cls, values: Matrix, columns: NDArray[np.int64], *, scaling: str) -> Self:
         """Fit on training rows, (n_rows, n_fit_genes)."""
         genes = describe_columns(values[:, columns], scaling)
         return cls(columns, values.shape[1], genes.mean, genes.constant, genes.scaling, scaling)
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of genes."""
-        return len(self.columns)
 
     def transform(self, values: Matrix) -> NDArray[np.float32]:
         """Scale the model's genes, (n, n_fit_genes) to (n, n_genes)."""
@@ -61,18 +44,13 @@ class Genes(Targets):
         scale, mean = float(self.standard.scale[index]), float(self.standard.mean[index])
         return outputs[:, index] * scale + mean
 
-    def subset(self, genes: Sequence[int]) -> Genes:
+    def subset(self, genes: Sequence[int]) -> Self:
         """Targets for some of the genes, by index; they also become the fit genes."""
         index = np.asarray(genes, dtype=np.int64)
-        return replace(
-            self,
-            # no other genes are needed to compute targets
-            columns=np.arange(len(index)),
-            n_fit_genes=len(index),
-            mean=self.mean[index],
-            constant=self.constant[index],
-            standard=Standard(self.standard.mean[index], self.standard.scale[index]),
-        )
+        standard = Standard(self.standard.mean[index], self.standard.scale[index])
+        # no other genes are needed to compute targets
+        columns = {"columns": np.arange(len(index)), "n_fit_genes": len(index)}
+        return replace(super().subset(genes), **columns, standard=standard)
 
     def _state(self) -> State:
         return {"scaling": self.scaling}, {
@@ -81,7 +59,7 @@ class Genes(Targets):
         }
 
     @classmethod
-    def _read(cls, saved: SavedTargets) -> Genes:
+    def _read(cls, saved: SavedTargets) -> Self:
         shared = saved.shared()
         standard = saved.standard("center", "scale", len(shared["columns"]))
-        return cls(**shared, standard=standard, scaling=saved.scaling())
+        return cls(**shared, standard=standard, scaling=saved.one_of("scaling", SCALINGS))

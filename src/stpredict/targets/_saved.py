@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from stpredict import _validate
-from stpredict.targets._scaling import SCALINGS
+from stpredict.nn._check import check_shape
 from stpredict.targets._standard import Standard
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import DTypeLike, NDArray
-
-
-class SharedFields(TypedDict):
-    """Fields of all kinds of targets."""
-
-    columns: NDArray[np.int64]
-    n_fit_genes: int
-    mean: NDArray[np.float32]
-    constant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class SavedTargets:
-    """Configuration and arrays of saved targets; each part is checked when it is read.
-
-    All checks raise a ValueError.
-    """
+    """Configuration and arrays of saved targets; each part is checked when it is read."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, NDArray[Any]]
@@ -48,10 +33,10 @@ class SavedTargets:
         _validate.whole_number(f"{name} of the saved targets", value)
         return int(value)
 
-    def scaling(self) -> str:
-        """Name of a scaling."""
-        value = self.value("scaling")
-        _validate.one_of("scaling", value, SCALINGS)
+    def one_of(self, name: str, choices: Iterable[str]) -> str:
+        """One of some names."""
+        value = self.value(name)
+        _validate.one_of(f"{name} of the saved targets", value, choices)
         return str(value)
 
     def array(
@@ -62,18 +47,8 @@ class SavedTargets:
             raise ValueError(f"the saved targets lack the array {name}")
         array = self.tensors[name]
         if array.dtype != dtype:
-            raise ValueError(
-                f"{name} of the saved targets is {array.dtype}, but {np.dtype(dtype)} is needed"
-            )
-        fits = len(array.shape) == len(shape) and all(
-            expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
-        )
-        if not fits:
-            expected = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ValueError(
-                f"{name} of the saved targets has the shape {array.shape}, but ({expected}) is "
-                "needed"
-            )
+            raise ValueError(f"{name} is {array.dtype}, but {np.dtype(dtype)} is needed")
+        check_shape(f"{name} of the saved targets", array, shape)
         _validate.finite(array, what=f"{name} of the saved targets")
         return array
 
@@ -84,7 +59,7 @@ class SavedTargets:
             raise ValueError(f"{scale} of the saved targets has negative values")
         return Standard(self.array(mean, (n,)), scales)
 
-    def shared(self) -> SharedFields:
+    def shared(self) -> dict[str, Any]:
         """Fields of all kinds of targets."""
         n_fit_genes = self.whole_number("n_fit_genes")
         columns = self.array("columns", (None,), np.int64)
@@ -100,14 +75,10 @@ class SavedTargets:
 def check_columns(columns: NDArray[Any], n_fit_genes: int) -> None:
     """Require distinct columns of the fit genes."""
     if columns.ndim != 1 or not len(columns) or columns.dtype.kind not in "iu":
-        raise ValueError(
-            "columns must be a non-empty vector of whole numbers, indices of the fit genes, not "
-            f"{columns.dtype} of shape {columns.shape}"
-        )
+        kind = f"{columns.dtype} of shape {columns.shape}"
+        raise ValueError(f"columns must be a non-empty vector of whole numbers, not {kind}")
     low, high = int(columns.min()), int(columns.max())
     if low < 0 or high >= n_fit_genes:
-        raise ValueError(
-            f"columns go from {low} to {high}, but fit genes from 0 to {n_fit_genes - 1}"
-        )
+        raise ValueError(f"columns go from {low} to {high}, fit genes from 0 to {n_fit_genes - 1}")
     if len(np.unique(columns)) < len(columns):
         raise ValueError("columns contain a gene more than once")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpredict.targets._matrix import Matrix, column_blocks
 from stpredict.targets._standard import Standard
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Names of the scalings of genes.
 SCALINGS = ("standard", "robust", "none")
@@ -22,17 +20,7 @@ _NORMAL_IQR = 1.3489795
 
 @dataclass(frozen=True, eq=False)
 class ColumnStatistics:
-    """Statistics of columns in training.
-
-    Attributes
-    ----------
-    mean
-        (n_columns,) float32.
-    constant
-        (n_columns,) bool.
-    scaling
-        Centre and scale of each column.
-    """
+    """Statistics of columns in training."""
 
     mean: NDArray[np.float32]
     constant: NDArray[np.bool_]
@@ -45,42 +33,27 @@ class ColumnStatistics:
 
 
 def describe_columns(values: Matrix, scaling: str) -> ColumnStatistics:
-    """Compute the statistics of columns.
+    """Statistics of columns (n_rows, n_columns); see `fit` for the scalings.
 
-    Parameters
-    ----------
-    values
-        (n_rows, n_columns), dense or CSR.
-    scaling
-        ``"standard"``: mean and standard deviation. ``"robust"``: median, and interquartile range
-        over 1.349, which equals the standard deviation for a normal distribution; the standard
-        deviation if the range is 0. ``"none"``: 0 and 1. The scale of a constant column is 0,
-        except with ``"none"``.
+    The scale of a constant column is 0, except with ``"none"``.
     """
     # percentiles need dense columns
     parts = [_describe_block(block, scaling) for block in column_blocks(values)]
-    return ColumnStatistics(
-        mean=np.concatenate([part.mean for part in parts]),
-        constant=np.concatenate([part.constant for part in parts]),
-        scaling=Standard(
-            np.concatenate([part.scaling.mean for part in parts]),
-            np.concatenate([part.scaling.scale for part in parts]),
-        ),
-    )
+    mean, constant, center, scale = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ColumnStatistics(mean, constant, Standard(center, scale))
 
 
-def _describe_block(block: NDArray[np.float32], scaling: str) -> ColumnStatistics:
+def _describe_block(block: NDArray[np.float32], scaling: str) -> tuple[NDArray[Any], ...]:
+    """Mean, constancy, centre and scale of each column."""
     standard = Standard.fit(block)
-    result = standard
+    center, scale = standard.mean, standard.scale
     if scaling == "robust":
         low, median, high = np.percentile(block.astype(np.float64), [25, 50, 75], axis=0)
-        scale = (high - low) / _NORMAL_IQR
+        spread = (high - low) / _NORMAL_IQR
         # the range is 0, up to rounding, for a gene detected in less than a quarter of the spots
-        scale = np.where(scale <= 1e-6 * standard.scale, standard.scale, scale)
-        result = Standard(
-            np.where(standard.constant, standard.mean, median).astype(np.float32),
-            np.where(standard.constant, 0, scale).astype(np.float32),
-        )
+        spread = np.where(spread <= 1e-6 * scale, scale, spread)
+        center = np.where(standard.constant, center, median).astype(np.float32)
+        scale = np.where(standard.constant, 0, spread).astype(np.float32)
     elif scaling == "none":
-        result = Standard(np.zeros_like(standard.mean), np.ones_like(standard.scale))
-    return ColumnStatistics(mean=standard.mean, constant=standard.constant, scaling=result)
+        center, scale = np.zeros_like(center), np.ones_like(scale)
+    return standard.mean, standard.constant, center, scale

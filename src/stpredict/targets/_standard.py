@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpredict.targets._matrix import BLOCK
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,8 @@ class Standard:
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
-            raise ValueError(
-                f"mean and scale must be vectors of one length, not {self.mean.shape} and "
-                f"{self.scale.shape}"
-            )
+            shapes = f"{self.mean.shape} and {self.scale.shape}"
+            raise ValueError(f"mean and scale must be vectors of one length, not {shapes}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all()):
             raise ValueError("mean and scale must be finite")
 
@@ -59,10 +54,8 @@ class Standard:
         # std copies the values as float64, so it takes blocks of columns
         step = max(1, BLOCK // max(1, len(values)))
         starts = range(0, values.shape[1], step)
-        scale = np.concatenate(
-            [np.zeros(0)]
-            + [values[:, start : start + step].std(axis=0, dtype=np.float64) for start in starts]
-        )
+        blocks = (values[:, start : start + step] for start in starts)
+        scale = np.concatenate([np.zeros(0), *(block.std(0, np.float64) for block in blocks)])
         # rounding can give a constant column a standard deviation slightly above 0
         constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         return cls(mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32))

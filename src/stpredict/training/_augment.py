@@ -20,9 +20,7 @@ _GREY = (0.2989, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random augmentation of training tiles, drawn independently for each tile.
-
-    By default, tiles are not changed.
+    """Random augmentation of training tiles, drawn for each tile; by default, none.
 
     Attributes
     ----------
@@ -42,10 +40,8 @@ class Augmentation:
 
     Raises
     ------
-    TypeError
-        If ``flip`` or ``rotate`` is not a bool.
-    ValueError
-        If a strength is out of its range.
+    TypeError, ValueError
+        If ``flip`` or ``rotate`` is not a bool, or a strength is out of its range.
 
     References
     ----------
@@ -86,24 +82,10 @@ class Augmentation:
         return self == Augmentation()
 
     def __call__(self, tiles: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Augment tiles.
+        """Augment ``(n, 3, h, w)``, uint8, or floats in [0, 1]; square for ``rotate``.
 
-        Parameters
-        ----------
-        tiles
-            ``(n, 3, h, w)``, uint8, or floats in [0, 1]; square for ``rotate``.
-        generator
-            Generator of random numbers, on the CPU; by default torch's global one.
-
-        Returns
-        -------
-        Tensor
-            Augmented tiles of the same shape, type and range.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If tiles have another type or shape.
+        Numbers are drawn by a generator on the CPU, by default torch's global one. Other types
+        and shapes raise a TypeError or a ValueError.
         """
         check_tiles(tiles)
         if self.rotate and tiles.shape[-1] != tiles.shape[-2]:
@@ -121,7 +103,8 @@ class Augmentation:
         if self.blur:
             # drawn on the CPU, so that a seed gives the same values on all devices
             sigma = self.blur * torch.rand(len(x), generator=generator)
-            x = blur(x, sigma.to(x.device), reach=_reach(self.blur))
+            # at three standard deviations, a Gaussian has fallen to a hundredth
+            x = blur(x, sigma.to(x.device), reach=max(1, round(3 * self.blur)))
         if tiles.dtype == torch.uint8:
             return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
         return x.clamp_(0, 1).to(tiles.dtype)
@@ -191,8 +174,3 @@ def blur(tiles: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
     flat = F.conv2d(flat, kernel, groups=n * channels)
     flat = F.conv2d(flat, kernel.transpose(-2, -1), groups=n * channels)
     return flat[0].unflatten(0, (n, channels))
-
-
-def _reach(sigma: float) -> int:
-    """Three standard deviations, at which a Gaussian has fallen to a hundredth."""
-    return max(1, round(3 * sigma))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -17,11 +17,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stpredict.training._data import Batch, Inputs, Measured
-    from stpredict.training._pixels import Pixels, TileBatch
+from stpredict.training._data import Batch, Inputs, Measured
+from stpredict.training._pixels import Pixels, TileBatch
 
 
 class RowDataset(Dataset["Batch | TileBatch"]):

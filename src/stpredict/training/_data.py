@@ -16,25 +16,17 @@ from torch.nn import functional as F
 from stpredict.nn import SetNetwork
 from stpredict.targets import Standard
 
-#: Spots per batch in prediction; their sub-tiles pass through the network together.
+# Spots per batch in prediction; their sub-tiles pass through the network together.
 _BATCH = 256
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Measured targets of all spots.
+    """Measured targets of all spots."""
 
-    Attributes
-    ----------
-    targets
-        (n, g) float32, scaled; or counts.
-    log_library
-        (n,) float32, logarithm of the spots' total counts, for losses on counts.
-    log_share
-        (g,) float32, logarithm of each gene's share of the counts in training.
-    """
-
-    targets: NDArray[np.float32]
+    targets: NDArray[np.float32]  # (n, g), scaled; or counts
+    # for losses on counts: logarithms of the spots' totals, (n,), and of the genes' shares of the
+    # counts in training, (g,)
     log_library: NDArray[np.float32] | None = None
     log_share: NDArray[np.float32] | None = None
 
@@ -47,32 +39,15 @@ class Measured:
 
 
 class Batch(NamedTuple):
-    """Inputs and targets of some spots.
+    """Inputs and targets of some spots."""
 
-    Attributes
-    ----------
-    tiles
-        (m, d) float32, embeddings of the distinct tiles of the spots and their neighbours.
-    center
-        (n,) int64, rows of ``tiles``.
-    subtiles
-        (n, s, d) float32.
-    neighbors
-        (n, k) int64, rows of ``tiles``.
-    neighbor_mask
-        (n, k) bool.
-    targets
-        (n, g) float32, scaled.
-    log_expected
-        (n, g) float32, offset of the network's output for losses on counts.
-    """
-
-    tiles: torch.Tensor
-    center: torch.Tensor
-    subtiles: torch.Tensor | None
-    neighbors: torch.Tensor | None
-    neighbor_mask: torch.Tensor | None
-    targets: torch.Tensor
+    tiles: torch.Tensor  # (m, d) float32, the distinct tiles of the spots and their neighbours
+    center: torch.Tensor  # (n,) int64, rows of `tiles`
+    subtiles: torch.Tensor | None  # (n, s, d) float32
+    neighbors: torch.Tensor | None  # (n, k) int64, rows of `tiles`
+    neighbor_mask: torch.Tensor | None  # (n, k) bool
+    targets: torch.Tensor  # (n, g) float32, scaled
+    # (n, g) float32, offset of the network's output for losses on counts
     log_expected: torch.Tensor | None = None
 
     def predict(self, network: nn.Module) -> torch.Tensor:
@@ -88,29 +63,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Embeddings of all spots, and their neighbours.
+    """Embeddings of all spots, and their neighbours."""
 
-    Attributes
-    ----------
-    center
-        (n, d) float32, in memory or memory-mapped.
-    scaler
-        Scaling, fitted on the embeddings of training rows.
-    subtiles
-        (n, s, d) float32.
-    subtile_scaler
-        Scaling, fitted on the sub-tiles of training rows; required with ``subtiles``.
-    neighbors
-        (n, k) int64, rows of the neighbours; -1 if a spot has fewer than k.
-    order
-        (n,) int64, all rows, ordered so that close spots are close; required for patches.
-    """
-
-    center: NDArray[np.float32]
-    scaler: Standard
-    subtiles: NDArray[np.float32] | None = None
-    subtile_scaler: Standard | None = None
-    neighbors: NDArray[np.int64] | None = None
+    center: NDArray[np.float32]  # (n, d), in memory or memory-mapped
+    scaler: Standard  # fitted on the embeddings of training rows
+    subtiles: NDArray[np.float32] | None = None  # (n, s, d)
+    subtile_scaler: Standard | None = None  # fitted on training rows; required with `subtiles`
+    neighbors: NDArray[np.int64] | None = None  # (n, k), rows; -1 if a spot has fewer than k
+    # (n,), all rows, ordered so that close spots are close; required for patches
     order: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -163,11 +123,7 @@ class Inputs:
     def walk(
         self, network: nn.Module, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
-        """Predict all rows in batches.
-
-        Yields rows, their predictions (n, t), and for an ensemble, unless ``members`` is False,
-        the predictions of its members (n_members, n, t).
-        """
+        """Yield rows, their predictions (n, t), and those of members (n_members, n, t), if any."""
         sets = cast(SetNetwork, network)
         for rows, pooled in self.pooled(network, device):
             if members:
@@ -193,16 +149,9 @@ def row_batches(n: int, batch_size: int) -> Iterator[NDArray[np.intp]]:
 
 
 def pad_neighbors(graph: sp.csr_matrix) -> NDArray[np.int64]:
-    """Convert a graph to a padded table of neighbours.
+    """Convert a graph (n, n) to a table of neighbours (n, k), padded with -1.
 
-    Parameters
-    ----------
-    graph
-        (n, n) CSR; links of a spot to itself are ignored.
-
-    Returns
-    -------
-    (n, k) int64, neighbours of each row, padded with -1.
+    Links of a spot to itself are ignored.
     """
     graph = sp.coo_matrix(graph)
     is_link = (graph.data != 0) & (graph.row != graph.col)

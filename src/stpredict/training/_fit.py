@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import lightning as L
+import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
 
 from stpredict import _runtime
 from stpredict._log import info, quiet
 from stpredict._settings import settings
 from stpredict.training._batches import training_loader, validation_loader
-from stpredict.training._module import BestWeights, History, NotFiniteError, Regression
-from stpredict.training._schedule import MONITORS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-    from torch import nn
-    from torch.utils.data import DataLoader
-
-    from stpredict.training._data import Batch, Inputs, Measured
-    from stpredict.training._module import LossFunction
-    from stpredict.training._pixels import Pixels, TileBatch
-    from stpredict.training._schedule import Schedule
+from stpredict.training._data import Batch, Inputs, Measured
+from stpredict.training._module import (
+    BestWeights,
+    History,
+    LossFunction,
+    NotFiniteError,
+    Regression,
+)
+from stpredict.training._pixels import Pixels, TileBatch
+from stpredict.training._schedule import MONITORS, Schedule
 
 
 @dataclass(frozen=True)
@@ -44,61 +43,26 @@ class Fitted:
 
 
 def fit_network(
-    build: Callable[[], nn.Module],
-    inputs: Inputs | Pixels,
+    build: Callable[[], nn.Module],  # called after seeding
+    inputs: Inputs | Pixels,  # all rows, as are those of measured and weights
     measured: Measured,
     *,
     training: NDArray[np.intp],
-    validation: NDArray[np.intp],
-    loss: LossFunction,
+    validation: NDArray[np.intp],  # rows for early stopping
+    loss: LossFunction,  # its parameters are trained in a copy
     schedule: Schedule,
-    seed: int,
+    seed: int,  # of the weights, the order of batches and dropout; torch's state is restored
     device: str,
-    weights: NDArray[np.float64] | None = None,
+    weights: NDArray[np.float64] | None = None,  # of sampling with replacement
 ) -> Fitted:
     """Train a network on some rows, with early stopping on others.
 
-    Parameters
-    ----------
-    build
-        Function that builds the network, called after seeding.
-    inputs
-        Embeddings or tiles of all rows.
-    measured
-        Targets of all rows.
-    training, validation
-        Rows for training and for early stopping.
-    loss
-        Function of predicted and measured scaled targets, such as from `stpredict.nn.losses.make`.
-        Its parameters are trained in a copy.
-    schedule
-        Length, step size and early stopping of the training.
-    seed
-        Random seed for the weights, the order of batches and dropout. The global state of torch's
-        random numbers is restored afterwards.
-    device
-        Torch device; ``"auto"`` is cuda, mps or cpu, whichever is available first.
-    weights
-        (n,) sampling weights of all rows. As many training rows are drawn per epoch, with
-        replacement. By default, each training row is used once.
-
-    Returns
-    -------
-    Fitted
-        Network with the weights of the best epoch. If a loss is not finite, training ends early,
-        which is logged.
-
-    Raises
-    ------
-    ValueError
-        If no validation was finite.
+    If a loss is not finite, training ends early, which is logged; a ValueError is raised if no
+    validation was finite.
     """
     torch_device = _runtime.resolve_device(device)
     if schedule.monitor == "spearman" and measured.targets.shape[1] < 2:
-        raise ValueError(
-            "monitor='spearman' ranks the targets of a spot, but there is only one target: use "
-            "monitor='loss' or 'pearson'"
-        )
+        raise ValueError("monitor='spearman' with only one target: use monitor='loss' or 'pearson'")
     name, mode = MONITORS[schedule.monitor]
     best, history = BestWeights(name, mode), History()
     # fork_rng with CUDA devices initialises CUDA, so none for a CPU
@@ -124,7 +88,7 @@ def fit_network(
         )
         held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
         early_stopping = EarlyStopping(name, patience=schedule.patience, mode=mode)
-        trainer = _trainer(torch_device, schedule, callbacks=[best, history, early_stopping])
+        trainer = _trainer(torch_device, schedule, [best, history, early_stopping])
         failure = _run(trainer, module, shuffled, held_out, history)
     if not best.state:
         raise ValueError(
@@ -157,7 +121,7 @@ def _run(
     return f"the validation loss was {loss} after step {step}, in epoch {epoch}"
 
 
-def _trainer(device: torch.device, schedule: Schedule, *, callbacks: list[L.Callback]) -> L.Trainer:
+def _trainer(device: torch.device, schedule: Schedule, callbacks: list[L.Callback]) -> L.Trainer:
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and device.type == "cuda" else 1,

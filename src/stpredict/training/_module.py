@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import nn
 
@@ -44,10 +45,8 @@ class Regression(L.LightningModule):
         self.network = network
         # training changes the progress and parameters of a loss: do not change the caller's
         self.loss = copy.deepcopy(loss)
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.cosine_epochs = cosine_epochs
-        self.monitor = monitor
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.cosine_epochs, self.monitor = cosine_epochs, monitor
         self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -113,23 +112,27 @@ def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:
     Factors are thereby weighted by the variance they explain, standardised genes about equally.
     """
     arrays = [values.double().cpu().numpy() for values in (predicted, targets)]
-    centred = [values - values.mean(axis=0) for values in arrays]
-    norms = [np.sqrt((values**2).sum(axis=0)) for values in centred]
-    product, norm = (centred[0] * centred[1]).sum(axis=0), norms[0] * norms[1]
-    # NaN differs from 0, so it is divided and stays NaN
-    pcc = np.divide(product, norm, out=np.zeros_like(product), where=norm != 0)
-    weights = norms[1] ** 2
+    pcc, norms = _correlation(*arrays)
+    weights = norms**2
     return float((pcc * weights).sum() / max(weights.sum(), np.finfo(float).tiny))
 
 
 def spearman_per_spot(predicted: torch.Tensor, targets: torch.Tensor) -> float:
     """Mean over spots of the rank correlation over targets, 0 if one side is constant."""
     # average ranks for ties, as in scipy.stats.spearmanr
-    ranks = [rankdata(values.float().cpu().numpy(), axis=1) for values in (predicted, targets)]
-    centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
-    norm = np.sqrt(np.prod([(values**2).sum(axis=1) for values in centred], axis=0))
-    product = (centred[0] * centred[1]).sum(axis=1)
-    return float(np.divide(product, norm, out=np.zeros_like(product), where=norm > 0).mean())
+    ranks = [rankdata(values.float().cpu().numpy(), axis=1).T for values in (predicted, targets)]
+    return float(_correlation(*ranks)[0].mean())
+
+
+def _correlation(
+    predicted: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlation of each column, 0 if one side is constant, and the norms of the targets."""
+    centred = [values - values.mean(axis=0) for values in (predicted, targets)]
+    norms = [np.sqrt((values**2).sum(axis=0)) for values in centred]
+    product, norm = (centred[0] * centred[1]).sum(axis=0), norms[0] * norms[1]
+    # NaN differs from 0, so it is divided and stays NaN
+    return np.divide(product, norm, out=np.zeros_like(product), where=norm != 0), norms[1]
 
 
 class BestWeights(L.Callback):

@@ -18,52 +18,28 @@ from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training._augment import Augmentation
 from stpredict.training._data import Measured
 
-#: Batches of rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
+# Batches of rows, (b,) int, and their tiles, (b, 3, h, w) uint8.
 Tiles = Iterable[tuple[NDArray[np.intp], torch.Tensor]]
 
 
 class TileBatch(NamedTuple):
-    """Tiles and targets of some spots.
+    """Tiles and targets of some spots."""
 
-    Attributes
-    ----------
-    tiles
-        (n, 3, h, w) uint8.
-    targets
-        (n, g) float32, scaled.
-    log_expected
-        (n, g) float32, offset of the network's output for losses on counts.
-    """
-
-    tiles: torch.Tensor
-    targets: torch.Tensor
-    log_expected: torch.Tensor | None = None
+    tiles: torch.Tensor  # (n, 3, h, w) uint8
+    targets: torch.Tensor  # (n, g) float32, scaled
+    log_expected: torch.Tensor | None = None  # as in `Batch`
 
     def predict(self, network: nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
-        predicted: torch.Tensor = network(self.tiles)
-        return predicted
+        return network(self.tiles)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Tiles of all spots, the counterpart of `Inputs` for networks on pixels.
+    """Tiles of all spots, the counterpart of `Inputs` for networks on pixels."""
 
-    Attributes
-    ----------
-    tiles
-        (n, 3, h, w) uint8, in memory or memory-mapped.
-    augmentation
-        Augmentation of training batches; by default none.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the tiles have another type or shape.
-    """
-
-    tiles: NDArray[np.uint8]
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    tiles: NDArray[np.uint8]  # (n, 3, h, w), in memory or memory-mapped
+    augmentation: Augmentation = field(default_factory=Augmentation)  # of training batches
     order: None = field(default=None, init=False)  # patches would save nothing
 
     def __post_init__(self) -> None:
@@ -78,11 +54,9 @@ class Pixels:
     def batch(
         self, rows: NDArray[np.intp], measured: Measured, *, training: bool = False
     ) -> TileBatch:
-        """Tiles and targets of some rows; augmented in training.
-
-        The augmentation uses torch's global generator, which `fit_network` seeds.
-        """
+        """Tiles and targets of some rows; augmented in training."""
         tiles = self.read(rows)
+        # the augmentation uses torch's global generator, which `fit_network` seeds
         return TileBatch(
             tiles=self.augmentation(tiles) if training else tiles,
             targets=torch.from_numpy(measured.targets[rows]),
@@ -97,29 +71,16 @@ class Pixels:
 
 @dataclass(frozen=True)
 class TileStream:
-    """Tiles of all spots, predicted once while they are read.
+    """Tiles of all spots, predicted once while they are read."""
 
-    Attributes
-    ----------
-    tiles
-        Batches of rows and tiles, in any order.
-    n_tiles
-        Number of tiles.
-    symmetries
-        Whether to average predictions over the eight flips and rotations of a tile, as in ST-Net.
-    """
-
-    tiles: Tiles
+    tiles: Tiles  # in any order
     n_tiles: int
-    symmetries: bool = False
+    symmetries: bool = False  # average over the eight flips and rotations of a tile, as in ST-Net
 
     def walk(
         self, network: nn.Module, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, None]]:
-        """Predict tiles in the order of reading, holding one batch in memory.
-
-        Yields rows, their predictions (b, g), and None instead of the members of an ensemble.
-        """
+        """Yield rows, in the order of reading, their predictions (b, g), and None for members."""
         network.eval()
         turns = range(N_SYMMETRIES if self.symmetries else 1)
         for rows, batch in self.tiles:
@@ -131,34 +92,11 @@ class TileStream:
 
 @contextmanager
 def cached(tiles: Tiles, *, n: int, tile_px: int) -> Iterator[NDArray[np.uint8]]:
-    """Write tiles to a temporary file, memory-mapped in the order of their rows.
-
-    Parameters
-    ----------
-    tiles
-        Batches of rows and tiles, in any order; each row once.
-    n
-        Number of rows.
-    tile_px
-        Side of the tiles in pixels.
-
-    Yields
-    ------
-    (n, 3, tile_px, tile_px) uint8, read-only. The file is removed when the context is left.
-
-    Raises
-    ------
-    ValueError
-        If a row is missing, repeated, or out of range.
-    OSError
-        If the disk is full.
-    """
-    shape = (n, 3, tile_px, tile_px)
-    with tempfile.TemporaryDirectory(
-        prefix="stpredict-tiles-", ignore_cleanup_errors=True
-    ) as folder:
+    """Write tiles, each row once, to a temporary file: memory-mapped, (n, 3, px, px) uint8."""
+    prefix = "stpredict-tiles-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "tiles.npy"
-        _write(path, tiles, shape)
+        _write(path, tiles, (n, 3, tile_px, tile_px))
         yield np.load(path, mmap_mode="r")
 
 
@@ -171,7 +109,5 @@ def _write(path: Path, tiles: Tiles, shape: tuple[int, int, int, int]) -> None:
     cache.flush()
     invalid = np.flatnonzero(n_writes != 1)
     if invalid.size:
-        raise ValueError(
-            f"{invalid.size} of {shape[0]} rows were not written exactly once, such as row "
-            f"{invalid[0]}: {n_writes[invalid[0]]} times"
-        )
+        example = f"row {invalid[0]}: {n_writes[invalid[0]]} times"
+        raise ValueError(f"{invalid.size} of {shape[0]} rows not written once, such as {example}")

@@ -27,10 +27,8 @@ class Schedule:
         Number of epochs without a better validation after which training stops.
     batch_size
         Number of spots in a batch.
-    learning_rate
-        Learning rate of AdamW.
-    weight_decay
-        Weight decay of AdamW.
+    learning_rate, weight_decay
+        Learning rate and weight decay of AdamW.
     monitor
         Validation score that selects the best epoch: ``"loss"``; ``"pearson"``, the correlation
         of each target over the held-out spots, averaged with the variances of the targets as

@@ -23,33 +23,24 @@ name                   averaged quantity                                        
 ``hybrid_rank``        (1 - w) mse + w rank loss, with a schedule for w            as the parts
 =====================  ==========================================================  =============
 
-A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, both without gradient. The rank
-losses, the likelihoods and the pointwise losses are means over spots: their mean over batches,
-weighted by the number of spots, is the loss of all spots. ``pearson`` and ``cosine`` compare the
-spots of a batch, so their mean over batches is not that of all spots.
+A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, both without gradient. These two
+compare the spots of a batch, so their mean over batches is not the loss of all spots, unlike that
+of the other losses, which are means over spots.
 
 Published code that computes something else under the same name:
 
-===================  ======================  =====================================================
-published            in                      computes
-===================  ======================  =====================================================
-``mse_pearson``      DeepSpot, spots         cosine + 0.2 mse; here
-                                             ``make("mse_cosine", mse_weight=0.2)``
-``mse_pearson``      DeepSpot, cells         mse + 0.1 cosine; here
-                                             ``make("mse_cosine", cosine_weight=0.1)``
-``pearson``          DeepSpot, spots         correlation over the genes of a spot; here
-                                             ``pearson_spot``. DeepCell's is ``pearson``
-``poisson``          DeepSpot                exp(output) as the log-rate, so a rate of
-                                             exp(exp(output)), no library size, on any targets
-pairwise hinge       HEVisum                 a tie costs the margin; here ties are not pairs
-pairwise logistic    HEVisum                 a tie is ordered by the order of the columns; here
-                                             ties are not pairs
-log schedule         HEVisum                 log2(1 + epoch) / log2(1 + epochs), whose shape
-                                             changes with the number of epochs; here
-                                             log2(1 + progress)
-hybrid loss          HEVisum                 validation with the weight of the epoch; here with
-                                             the final one, so that epochs are comparable
-===================  ======================  =====================================================
+=================  ===============  ===============================================================
+published          in               computes
+=================  ===============  ===============================================================
+``mse_pearson``    DeepSpot, spots  cosine + 0.2 mse; ``make("mse_cosine", mse_weight=0.2)``
+``mse_pearson``    DeepSpot, cells  mse + 0.1 cosine; ``make("mse_cosine", cosine_weight=0.1)``
+``pearson``        DeepSpot, spots  correlation over the genes of a spot, here ``pearson_spot``
+``poisson``        DeepSpot         a rate of exp(exp(output)), no library size, on any targets
+pairwise hinge     HEVisum          a tie costs the margin; here ties are not pairs
+pairwise logistic  HEVisum          a tie is ordered as the columns; here ties are not pairs
+log schedule       HEVisum          log2(1 + epoch) / log2(1 + epochs); here log2(1 + progress)
+hybrid loss        HEVisum          validation with the weight of the epoch; here the final weight
+=================  ===============  ===============================================================
 
 References
 ----------
@@ -61,11 +52,9 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 from __future__ import annotations
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._check import check_counts
-from stpredict.nn.losses._correlation import Cosine, Pearson, PearsonSpot
-from stpredict.nn.losses._counts import NegativeBinomial, Poisson
+from stpredict.nn.losses._counts import NegativeBinomial, Poisson, check_counts
+from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
 from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
-from stpredict.nn.losses._pointwise import L1, MSE, Huber
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
 from stpredict.nn.losses._registry import LOSSES, make
 

@@ -21,21 +21,17 @@ class Loss(nn.Module):
     name
         Name for `make`.
     needs_counts
-        Whether it is a likelihood of untransformed counts. The network's outputs are then
-        logarithms of rates, and the spots' library sizes are needed.
+        Whether it is a likelihood of raw counts; outputs are then logarithms of rates.
     needs_several_targets
         Whether it compares the targets of a spot with each other.
     progress
-        Fraction of the training that is done, 0 to 1, set by the trainer at the start of each
-        epoch. Losses without a schedule ignore it.
+        Fraction of the training that is done, 0 to 1, set at the start of each epoch.
 
     Examples
     --------
     >>> import torch
     >>> from stpredict.nn import losses
     >>> class Worst(losses.Loss):
-    ...     name = "worst"
-    ...
     ...     def compute(self, predicted, target, log_library):
     ...         return (predicted - target).abs().amax(1).mean()
     >>> Worst()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
@@ -62,19 +58,15 @@ class Loss(nn.Module):
 
         Parameters
         ----------
-        predicted
+        predicted, target
             ``(n, g)`` floating point. Half precision, as under autocast, is converted to float32.
-        target
-            ``(n, g)``.
         log_library
-            ``(n,)`` or ``(n, 1)``, logarithm of each spot's library size, for losses that need
-            counts; the others ignore it.
+            ``(n,)`` or ``(n, 1)``, logarithm of each spot's library size, for losses of counts.
 
         Returns
         -------
         Tensor
-            Scalar, float32 or float64: the mean over the spots. For losses that compare spots
-            with each other (``pearson``, ``cosine``), the value of the batch.
+            Scalar, float32 or float64.
 
         Raises
         ------
@@ -84,31 +76,17 @@ class Loss(nn.Module):
         check_shape("predicted", predicted, (None, None))
         check_shape("target", target, tuple(predicted.shape))
         if predicted.numel() == 0:
-            raise ValueError(
-                f"predicted is {tuple(predicted.shape)}: a loss needs a spot and a target."
-            )
+            raise ValueError(f"A loss needs a spot and a target, not {tuple(predicted.shape)}.")
         # half precision is too coarse for sums over a batch
         dtype = torch.promote_types(predicted.dtype, torch.float32)
         offset = predicted.new_zeros(len(predicted), 1)
         if self.needs_counts:
-            offset = _offset(self.name, log_library, len(predicted))
+            if log_library is None:
+                raise ValueError(f"{self.name} needs log_library: pass the sizes, or zeros.")
+            offset = log_library.unsqueeze(1) if log_library.ndim == 1 else log_library
+            check_shape("log_library", offset, (len(predicted), 1))
         return self.compute(predicted.to(dtype), target.to(dtype), offset.to(dtype))
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
-        """Compute the loss of ``(n, g)`` and ``(n, g)`` in float32 or float64.
-
-        ``log_library`` is ``(n, 1)``, zeros unless ``needs_counts``.
-        """
+        """Loss of ``(n, g)`` each; ``log_library`` is ``(n, 1)``, 0 unless ``needs_counts``."""
         raise NotImplementedError
-
-
-def _offset(name: str, log_library: Tensor | None, n: int) -> Tensor:
-    if log_library is None:
-        raise ValueError(
-            f"{name} needs log_library, the logarithm of each spot's library size (zeros if all "
-            "are equal)."
-        )
-    if log_library.ndim == 1:
-        log_library = log_library.unsqueeze(1)
-    check_shape("log_library", log_library, (n, 1))
-    return log_library

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stpredict.nn._check import check_sizes
 from stpredict.nn.losses._base import Loss
 
-#: Dispersions stay between exp(-9) = 0.00012, practically Poisson, and exp(9).
+# Dispersions stay between exp(-9) = 0.00012, practically Poisson, and exp(9).
 _MAX_LOG_DISPERSION = 9.0
 
 
@@ -47,21 +49,7 @@ class NegativeBinomial(Loss):
     Parameters
     ----------
     n_targets
-        Number of genes.
-
-    Raises
-    ------
-    ValueError
-        If ``n_targets`` is below 1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> loss = losses.NegativeBinomial(2)
-    >>> log_rate, counts = torch.tensor([[0.0, 0.0]]), torch.tensor([[0, 0]])
-    >>> loss(log_rate, counts, log_library=torch.tensor([0.0])).detach()
-    tensor(0.6931)
+        Number of genes, at least 1, else a ValueError is raised.
     """
 
     name = "negative_binomial"
@@ -97,3 +85,39 @@ class NegativeBinomial(Loss):
     def extra_repr(self) -> str:
         """Number of genes in the printed module."""
         return f"n_targets={len(self.unbounded)}"
+
+
+def check_counts(loss: Loss, values: NDArray[np.number], *, where: str) -> None:
+    """Require whole counts for a loss that is a likelihood of counts.
+
+    Parameters
+    ----------
+    loss
+        Loss from `make`.
+    values
+        Targets before any scaling, of any shape; for a sparse matrix, its ``data``.
+    where
+        Source of the values, such as ``"layers['log1p']"``, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the loss needs counts, and a value is negative, not whole, or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stpredict.nn import losses
+    >>> losses.check_counts(losses.make("poisson"), np.array([0, 3]), where="X")
+    """
+    if not loss.needs_counts:
+        return
+    values = np.asarray(values)
+    is_wrong = ~(values >= 0) | (values != np.floor(values)) | ~np.isfinite(values)
+    n_wrong = int(np.count_nonzero(is_wrong))
+    if n_wrong:
+        raise ValueError(
+            f"loss={loss.name!r} is a likelihood of counts, but {n_wrong} of {values.size} values "
+            f"of {where} are not whole numbers of at least 0, such as {values[is_wrong][0]:.4g}. "
+            "Pass the raw counts (layer=None if they are in X), or use a loss such as 'mse'."
+        )

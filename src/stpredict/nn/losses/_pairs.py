@@ -7,27 +7,21 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._correlation import Cosine, Pearson
-from stpredict.nn.losses._pointwise import L1, MSE, Huber
+from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson
 
 
 class WeightedPair(Loss):
-    """Weighted sum of two losses.
-
-    A subclass names the two losses in ``kinds``. Its options are their weights,
-    ``<name>_weight``.
+    """Weighted sum of the two losses that a subclass names in ``kinds``.
 
     Parameters
     ----------
     **weights
-        Weight of each loss by its option, 1 by default; at least 0, not both 0.
+        Weight of each loss by its option, ``<name>_weight``, 1 by default; at least 0, not both 0.
 
     Raises
     ------
-    ValueError
-        If a weight is out of its range.
-    TypeError
-        If an option is not a weight of one of the two losses.
+    ValueError, TypeError
+        If a weight is out of its range, or an option is not one of the two weights.
 
     Examples
     --------
@@ -64,8 +58,7 @@ class WeightedPair(Loss):
             weight * part.compute(predicted, target, log_library)  # type: ignore[operator]
             for part, weight in zip(self.parts, self.weights.values(), strict=True)
         )
-        total: Tensor = first + second
-        return total
+        return first + second
 
     def extra_repr(self) -> str:
         """Weights in the printed module."""
@@ -94,10 +87,7 @@ class L1Cosine(WeightedPair):
 
 
 class HuberCosine(WeightedPair):
-    """Sum of `Huber` and `Cosine`, with options ``huber_weight=1.0`` and ``cosine_weight=1.0``.
-
-    The delta of `Huber` is 1.
-    """
+    """Sum of `Huber`, delta 1, and `Cosine`: ``huber_weight=1.0`` and ``cosine_weight=1.0``."""
 
     name = "huber_cosine"
     kinds = (Huber, Cosine)

@@ -19,37 +19,31 @@ _CHUNK_CPU, _CHUNK_ACCELERATOR = 2**17, 2**25
 
 
 class _Pairwise(torch.autograd.Function):
-    """Mean cost of the pairs of each spot, (n,), with the gradient computed on the way.
-
-    For many genes, all g × g differences of a spot do not fit into memory. They are computed in
-    chunks and discarded; only the gradient, (n, g), is stored.
-    """
+    """Mean cost of the pairs of each spot, (n,), with the gradient computed on the way."""
 
     @staticmethod
     def forward(ctx: Any, predicted: Tensor, target: Tensor, margin: float | None) -> Tensor:
         cost, pairs = torch.zeros_like(predicted), torch.zeros_like(predicted)
-        slope = torch.zeros_like(predicted) if ctx.needs_input_grad[0] else None
+        slope = torch.zeros_like(predicted)
+        # all g × g differences of a spot may not fit into memory: only the gradient is stored
         for spots, left in _chunks(*predicted.shape, device=predicted.device):
             # 1 where the left target is measured above the right one, -1 below, 0 for ties
             order = torch.sign(target[spots, left, None] - target[spots, None])
             ahead = (predicted[spots, left, None] - predicted[spots, None]).mul_(order)
             is_pair = order.abs()
             pairs[spots, left] = is_pair.sum(-1)
-            if margin is not None:
-                each = ahead.neg_().add_(margin).clamp_(min=0)
-                falls = (each > 0).to(each.dtype) if slope is not None else None
+            if margin is None:
+                # softplus and its derivative
+                each, falls = F.softplus(-ahead), torch.sigmoid(-ahead)
             else:
-                # derivative of softplus
-                falls = torch.sigmoid(-ahead) if slope is not None else None
-                each = F.softplus(-ahead)
+                each = ahead.neg_().add_(margin).clamp_(min=0)
+                falls = (each > 0).to(each.dtype)
             # ties, and a target with itself, do not count as pairs
             cost[spots, left] = each.mul_(is_pair).sum(-1)
-            if slope is not None and falls is not None:
-                slope[spots, left] = -falls.mul_(order).sum(-1)
+            slope[spots, left] = -falls.mul_(order).sum(-1)
         # each pair was counted twice, once from each side
         twice = pairs.sum(1).clamp(min=1)
-        if slope is not None:
-            ctx.save_for_backward(2 * slope / twice.unsqueeze(1))
+        ctx.save_for_backward(2 * slope / twice.unsqueeze(1))
         return cost.sum(1) / twice
 
     @staticmethod
@@ -72,33 +66,20 @@ def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, sl
 
 
 class PairwiseHinge(Loss):
-    """Hinge loss over the pairs of a spot's targets.
+    """Hinge loss over the pairs of a spot's targets [1]_, as in HEVisum.
 
     A pair costs ``max(0, margin - (p_j - p_k))`` if target j is measured above target k.
-    Averaged over the pairs of a spot, then over spots. Ties are not pairs; a spot with ties only
-    costs 0.
+    Averaged over the pairs of a spot, then over spots. A spot with ties only costs 0.
 
     Parameters
     ----------
     margin
         Difference of two predictions from which a pair costs nothing, in units of the targets.
-
-    Raises
-    ------
-    ValueError
-        If the margin is negative or not finite.
+        Finite and at least 0, else a ValueError is raised.
 
     References
     ----------
-    Herbrich et al., Large margin rank boundaries for ordinal regression, 2000; HEVisum,
-    https://github.com/Dewey-Wang/HEVisum.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> losses.PairwiseHinge()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
-    tensor(0.5000)
+    .. [1] Herbrich et al., Large margin rank boundaries for ordinal regression, 2000.
     """
 
     name = "pairwise_hinge"
@@ -116,23 +97,14 @@ class PairwiseHinge(Loss):
 
 
 class PairwiseLogistic(Loss):
-    """Logistic loss over the pairs of a spot's targets, as in RankNet.
+    """Logistic loss over the pairs of a spot's targets, as in RankNet [1]_ and HEVisum.
 
     A pair costs ``log(1 + exp(-(p_j - p_k)))`` if target j is measured above target k.
-    Averaged over the pairs of a spot, then over spots. Ties are not pairs; a spot with ties only
-    costs 0.
+    Averaged over the pairs of a spot, then over spots. A spot with ties only costs 0.
 
     References
     ----------
-    Burges et al., Learning to rank using gradient descent, ICML 2005; HEVisum,
-    https://github.com/Dewey-Wang/HEVisum.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> losses.PairwiseLogistic()(torch.tensor([[2.0, 1.5]]), torch.tensor([[5.0, 1.0]]))
-    tensor(0.4741)
+    .. [1] Burges et al., Learning to rank using gradient descent, ICML 2005.
     """
 
     name = "pairwise_logistic"
@@ -144,10 +116,10 @@ class PairwiseLogistic(Loss):
 
 
 class HybridRank(Loss):
-    """``(1 - w) MSE + w rank loss``, where w moves from one value to another in training.
+    """``(1 - w) MSE + w rank loss`` of HEVisum, where w moves to another value in training.
 
     In evaluation (`torch.nn.Module.eval`), w is always the final value, so that validation losses
-    of different epochs are comparable and early stopping does not follow the schedule.
+    of different epochs are comparable.
 
     Parameters
     ----------
@@ -159,23 +131,12 @@ class HybridRank(Loss):
         ``a (b / a)^p``; ``"log"``, ``a + (b - a) log2(1 + p)``.
     initial, final
         Weight of the rank loss at the start and at the end, in [0, 1]; above 0 for the
-        exponential schedule.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown or a weight out of its range.
-
-    References
-    ----------
-    HEVisum, https://github.com/Dewey-Wang/HEVisum.
+        exponential schedule. Other values raise a ValueError.
 
     Examples
     --------
     >>> from stpredict.nn import losses
     >>> loss = losses.HybridRank(initial=0.25, final=0.75)
-    >>> loss.weight
-    0.25
     >>> loss.progress = 0.5
     >>> loss.weight
     0.5
@@ -200,9 +161,7 @@ class HybridRank(Loss):
             # the exponential schedule divides by the initial weight
             if not 0 <= weight <= 1 or (schedule == "exponential" and weight == 0):
                 interval = "above 0 and at most 1" if schedule == "exponential" else "in [0, 1]"
-                raise ValueError(
-                    f"{name}={weight!r} must be {interval} for the {schedule} schedule."
-                )
+                raise ValueError(f"{name}={weight!r} must be {interval}: {schedule} schedule.")
         self.rank = rank_losses[rank]()
         self.schedule, self.initial, self.final = schedule, initial, final
 

@@ -10,34 +10,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from stpredict.nn.losses._base import Loss
-from stpredict.nn.losses._correlation import Cosine, Pearson, PearsonSpot
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
+from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
 from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
-from stpredict.nn.losses._pointwise import L1, MSE, Huber
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
+
+_ERRORS: tuple[type[Loss], ...] = (MSE, L1, Huber, Cosine, Pearson, PearsonSpot)
+_COUNTS = (Poisson, NegativeBinomial)
+_PAIRS = (MSEPearson, MSECosine, L1Cosine, HuberCosine)
+_RANKS = (PairwiseHinge, PairwiseLogistic, HybridRank)
 
 #: Class of each named loss.
 LOSSES: Mapping[str, type[Loss]] = MappingProxyType(
-    {
-        loss.name: loss
-        for loss in (
-            MSE,
-            L1,
-            Huber,
-            Cosine,
-            Pearson,
-            PearsonSpot,
-            Poisson,
-            NegativeBinomial,
-            MSEPearson,
-            MSECosine,
-            L1Cosine,
-            HuberCosine,
-            PairwiseHinge,
-            PairwiseLogistic,
-            HybridRank,
-        )
-    }
+    {loss.name: loss for loss in (*_ERRORS, *_COUNTS, *_PAIRS, *_RANKS)}
 )
 
 
@@ -52,8 +37,7 @@ class _ModuleLoss(Loss):
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Call the module."""
-        value: Tensor = self.module(predicted, target)
-        return value
+        return self.module(predicted, target)
 
 
 def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any) -> Loss:
@@ -65,8 +49,8 @@ def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any)
         Name in `LOSSES`, or a module that maps predicted and measured targets, ``(n, g)`` both,
         to a scalar: a custom `Loss`, or for instance `torch.nn.SmoothL1Loss`.
     n_targets
-        Number of targets, required for ``"negative_binomial"``. If passed, a single target is
-        refused for losses that compare targets with each other.
+        Number of targets, required for ``"negative_binomial"``. Losses that compare targets with
+        each other refuse a single one.
     **options
         Options of the named loss.
 
@@ -77,10 +61,8 @@ def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any)
 
     Raises
     ------
-    ValueError
-        If the name is unknown, ``n_targets`` is required and missing, or too small for the loss.
-    TypeError
-        If ``loss`` is neither a name nor a module, or has no such option.
+    ValueError, TypeError
+        If the loss or an option is unknown, or ``n_targets`` is missing or too small.
 
     Examples
     --------
@@ -90,17 +72,11 @@ def make(loss: str | nn.Module, *, n_targets: int | None = None, **options: Any)
     >>> measured = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> loss(measured, measured)
     tensor(0.)
-    >>> losses.make("mse_pearsen")
-    Traceback (most recent call last):
-        ...
-    ValueError: No loss is named 'mse_pearsen': did you mean 'mse_pearson'? Losses: mse, l1, ...
     """
     if isinstance(loss, str):
         loss = _make_named(loss, n_targets, options)
     elif not isinstance(loss, nn.Module):
-        raise TypeError(
-            f"loss must be a name or an nn.Module, not {type(loss).__name__}: {loss!r}."
-        )
+        raise TypeError(f"loss must be a name or an nn.Module, not {type(loss).__name__}.")
     elif options:
         raise TypeError(f"Options {', '.join(options)} need a loss by name; a module has its own.")
     elif not isinstance(loss, Loss):
@@ -120,15 +96,12 @@ def _make_named(name: str, n_targets: int | None, options: dict[str, Any]) -> Lo
         hint = f" did you mean {similar[0]!r}?" if similar else ""
         raise ValueError(f"No loss is named {name!r}:{hint} Losses: {', '.join(LOSSES)}.")
     loss: Callable[..., Loss] = LOSSES[name]
-    has_parameters = "n_targets" in LOSSES[name].options()
     names = [option for option in LOSSES[name].options() if option != "n_targets"]
-    unknown = [option for option in options if option not in names]
-    if unknown:
-        raise TypeError(
-            f"{name} has no option {', '.join(unknown)}; its options are: "
-            f"{', '.join(names) or 'none'}."
-        )
-    if not has_parameters:
+    if unknown := [option for option in options if option not in names]:
+        listed = f"{', '.join(unknown)}; its options are: {', '.join(names) or 'none'}"
+        raise TypeError(f"{name} has no option {listed}.")
+    # losses with a parameter per target take the number of targets
+    if "n_targets" not in LOSSES[name].options():
         return loss(**options)
     if n_targets is None:
         raise ValueError(f"{name} learns a parameter per target: pass n_targets=.")

@@ -151,7 +151,7 @@ def missing(table):
         (too_large, {}, ValueError, r"obsm\['features'\] has 1 values that are NaN or infinite"),
         (stacked, {}, ValueError, r"has the shape \(.*, 2, 2\); it must be \(.*, 2\)"),
         (integers, {}, TypeError, "must be floating-point numbers, not int64"),
-        (missing, {}, KeyError, "obsm has no 'features'; slots: spatial"),
+        (missing, {}, KeyError, "obsm has no 'features'; available: spatial"),
         (None, {"tile_um": 0}, ValueError, "tile_um must be a number above 0"),
         (None, {"mpp": -1}, ValueError, "mpp must be a number above 0"),
         (None, {"n_subtiles": 0}, ValueError, "n_subtiles must be a whole number"),

@@ -13,7 +13,7 @@ from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import BalanceStep
-from stpredict.pp._gene_scores import section_pca
+from stpredict.pp._expression._gene_scores import section_pca
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,7 @@ def balance(
     Returns
     -------
     SpatialData | None
-        Writes ``obs[key_added]`` (float64, mean 1) of ``tables[table_name]`` and
-        ``uns["stpredict"]["balance"]``.
+        Writes ``obs[key_added]`` (float64, mean 1) and ``uns["stpredict"]["balance"]``.
 
     Raises
     ------

@@ -63,8 +63,8 @@ def neighbors(
     n_neighbors, radius_um
         Number of nearest neighbours, or their maximum distance in µm, instead of a grid.
     table_name, key_added, copy
-        Name of the table; prefix of the slots (models read the default, which alone is recorded as
-        a step); and whether to change and return a copy.
+        Name of the table; prefix of the slots, of which models read the default; and whether to
+        change and return a copy.
 
     Returns
     -------
@@ -97,7 +97,8 @@ def neighbors(
     if len(rule) > 1:
         raise ValueError(f"give one rule for neighbours, not {len(rule)}: {rule}")
     _validate.whole_number("n_rings", n_rings)
-    _validate.one_of("grid", grid, [None, *_RING])
+    if grid is not None:
+        _validate.one_of("grid", grid, _RING)
     if n_neighbors is not None:
         _validate.whole_number("n_neighbors", n_neighbors)
     if radius_um is not None:

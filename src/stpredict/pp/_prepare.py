@@ -63,8 +63,7 @@ def prepare(
     Returns
     -------
     SpatialData | None
-        Writes what the functions of ``stp.pp`` write that made the model's inputs. Nothing is
-        written if a step fails.
+        Writes what the repeated functions of ``stp.pp`` write, or nothing if a step fails.
 
     Raises
     ------
@@ -78,6 +77,7 @@ def prepare(
     >>> import stpredict as stp
     >>> training, new = stp.datasets.phantom(), stp.datasets.phantom(seed=1)
     >>> stp.pp.normalize(training)
+    >>> stp.pp.select_genes(training, n_top_genes=5)
     >>> stp.pp.embed(training)
     >>> model = stp.tl.fit_ridge(training, context="spot")
     >>> stp.pp.prepare(new, model)

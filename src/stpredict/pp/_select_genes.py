@@ -10,7 +10,7 @@ from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SelectGenesStep
-from stpredict.pp._gene_scores import FLAVORS
+from stpredict.pp._expression._gene_scores import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,7 @@ def select_genes(
     Returns
     -------
     SpatialData | None
-        Writes ``var[key_added]`` (bool) of ``tables[table_name]`` and
-        ``uns["stpredict"]["select_genes"]``.
+        Writes ``var[key_added]`` (bool) and ``uns["stpredict"]["select_genes"]``.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
-from stpredict.pp._gene_scores import canonical, section_pca
+from stpredict.pp._expression._gene_scores import canonical, section_pca
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

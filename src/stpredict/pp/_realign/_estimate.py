@@ -43,8 +43,8 @@ def estimate_record(
     _validate.inside_image(section.centers, section.shape_yx, section=section.name)
     if len(section.rows) < _LEAST_SPOTS:
         raise ValueError(
-            f"section {section.name!r} has {len(section.rows)} spots; estimating a motion needs at "
-            f"least {_LEAST_SPOTS}: give shift_um= or transform="
+            f"section {section.name!r} has {len(section.rows)} spots; at least {_LEAST_SPOTS} are "
+            "needed to estimate a motion: give shift_um= or transform="
         )
     counts = spots.table.X[section.rows]
     _validate.counts(counts, what=f"counts of section {section.name!r}")

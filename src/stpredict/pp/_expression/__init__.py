@@ -1,0 +1,1 @@
+"""Gene variability and principal components of expression."""

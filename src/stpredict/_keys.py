@@ -33,54 +33,42 @@ TISSUE_FRACTION = "tissue_fraction"
 SAMPLING_WEIGHT = "sampling_weight"
 
 UNS = "stpredict"
-#: Step that is recorded section by section.
-REALIGN = "realign"
+REALIGN = "realign"  # step that is recorded section by section
 
 
-def image(section: str) -> str:
-    """Name of the image element of a section."""
+def image(section: str) -> str:  # image element of a section
     return f"{section}_image"
 
 
-def section_of(image: str) -> str:
-    """Name of the section that an image belongs to by its name."""
+def section_of(image: str) -> str:  # section of an image, by its name
     return image.removesuffix("_image")
 
 
-def tissue(image: str) -> str:
-    """Name of the labels element with the tissue in an image."""
+def tissue(image: str) -> str:  # labels element with the tissue in an image
     return f"{image}_tissue"
 
 
-def normalized(image: str) -> str:
-    """Name of the image element with the normalised stain of an image."""
+def normalized(image: str) -> str:  # image element with the normalised stain of an image
     return f"{image}_normalized"
 
 
-def um(section: str) -> str:
-    """Name of the coordinate system of a section in which lengths are µm."""
+def um(section: str) -> str:  # coordinate system of a section in which lengths are µm
     return f"{section}_um"
 
 
-def section_of_um(system: str) -> str | None:
-    """Name of the section that a coordinate system in µm belongs to; None for other systems."""
+def section_of_um(system: str) -> str | None:  # None for other coordinate systems
     section = system.removesuffix("_um")
     return section if system == um(section) else None
 
 
-def embedding(encoder: str) -> str:
-    """Name of the ``obsm`` slot with the embedding of whole tiles."""
+def embedding(encoder: str) -> str:  # obsm slot with the embedding of whole tiles
     return f"X_{encoder}"
 
 
-def attribution(gene: str) -> str:
-    """Name of the ``obsm`` and ``obsp`` slots with what the prediction of a gene is due to.
-
-    What SpatialData allows in no name becomes an underscore.
-    """
+def attribution(gene: str) -> str:  # obsm and obsp slots with what a prediction is due to
+    # what SpatialData allows in no name becomes an underscore
     return "attribution_" + "".join(c if c.isalnum() or c in "_.-" else "_" for c in gene)
 
 
-def subtiles(embedding: str) -> str:
-    """Name of the ``obsm`` slot with the embeddings of an embedding's sub-tiles."""
+def subtiles(embedding: str) -> str:  # obsm slot with the embeddings of sub-tiles
     return f"{embedding}_subtiles"

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from stpredict._settings import settings
 
-#: squidpy and spatialdata report under this name.
-SPATIALDATA = "spatialdata._logging"
+SPATIALDATA = "spatialdata._logging"  # squidpy reports under this name, too
 
 
 def info(message: str) -> None:

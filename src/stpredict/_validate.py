@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Ensembl's gene ids, of any species, with or without a version.
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")  # of any species, with or without a version
 
 
 def listing(names: Iterable[Any], *, most: int = 8) -> str:
@@ -81,20 +80,18 @@ def counts(matrix: Any, *, what: str) -> None:
     n_nan = int(np.count_nonzero(~np.isfinite(values)))
     n_negative = int(np.count_nonzero(values < 0))
     if n_nan or n_negative:
-        raise ValueError(
-            f"{what} must be finite and not negative, but {n_nan} values are NaN or infinite and "
-            f"{n_negative} are negative"
-        )
+        bad = f"{n_nan} values are NaN or infinite and {n_negative} are negative"
+        raise ValueError(f"{what} must be finite and not negative, but {bad}")
 
 
 def present(genes: Sequence[str], available: Any) -> None:
     """Require genes that are all available."""
     absent = [gene for gene in genes if gene not in available]
     if absent:
+        why = why_absent(absent, available)
         raise KeyError(
             f"{len(absent)} of {len(genes)} genes are not in the table: {listing(absent)}; it has "
-            f"{len(available)} genes, such as {listing(available[:3])}"
-            + why_absent(absent, available)
+            f"{len(available)} genes, such as {listing(available[:3])}{why}"
         )
 
 
@@ -103,17 +100,13 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
     absent, available = [str(gene) for gene in absent], [str(gene) for gene in available]
     ids = [gene for gene in absent if _ENSEMBL.fullmatch(gene)]
     available_ids = [gene for gene in available if _ENSEMBL.fullmatch(gene)]
-    if len(ids) > len(absent) / 2 and len(available_ids) < len(available) / 2:
-        return (
-            f". {len(ids)} of the {len(absent)} absent are Ensembl ids, the table is named by "
-            'symbols: read it with gene_names="ids", or table.var_names = table.var["gene_ids"]'
-        )
-    if len(ids) < len(absent) / 2 and len(available_ids) > len(available) / 2:
-        return (
-            f". The table is named by Ensembl ids, {len(absent) - len(ids)} of the {len(absent)} "
-            'absent are not: read it with gene_names="symbols", or table.var_names = '
-            'table.var["gene_symbols"], made unique'
-        )
+    n_ids, n_absent = len(ids), len(absent)
+    if n_ids > n_absent / 2 and len(available_ids) < len(available) / 2:
+        names = 'the table is named by symbols: read it with gene_names="ids"'
+        return f". {n_ids} of the {n_absent} absent are Ensembl ids, {names}"
+    if n_ids < n_absent / 2 and len(available_ids) > len(available) / 2:
+        names = f'{n_absent - n_ids} of the {n_absent} absent are not: use gene_names="symbols"'
+        return f". The table is named by Ensembl ids, {names}"
     for written, plain in (
         ("with another version of the Ensembl id", lambda gene: _ENSEMBL.sub(r"\1", gene)),
         ("in another case, as in another species", str.upper),
@@ -121,10 +114,8 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
         by_plain_name = {plain(gene): gene for gene in available}
         alike = [gene for gene in absent if plain(gene) in by_plain_name]
         if alike:
-            return (
-                f". {len(alike)} of the {len(absent)} absent genes exist {written}, "
-                f"such as {alike[0]}: {by_plain_name[plain(alike[0])]}"
-            )
+            example = f"{alike[0]}: {by_plain_name[plain(alike[0])]}"
+            return f". {len(alike)} of the {n_absent} absent genes exist {written} ({example})"
     return ""
 
 
@@ -142,12 +133,10 @@ def inside_image(positions: NDArray[np.floating], shape_yx: Sequence[int], *, se
     height, width = shape_yx
     with np.errstate(invalid="ignore"):
         inside = ((positions >= 0) & (positions <= (width, height))).all(axis=1)
-    n_outside = int((~inside).sum())
-    if n_outside:
+    if not inside.all():
         x, y = positions[~inside][0]
         raise ValueError(
-            f"{n_outside} of {len(positions)} spots of section {section!r} have NaN positions or "
-            f"lie outside the image of {width} × {height} px (x × y), the first at x={x:g}, "
-            f"y={y:g}. Are x and y swapped, or positions of another resolution? To drop such "
-            "spots: stp.pp.filter_spots"
+            f"{(~inside).sum()} of {len(positions)} spots of section {section!r} have NaN positions"
+            f" or lie outside the image of {width} × {height} px (x × y), the first at x={x:g}, "
+            f"y={y:g}. Are x and y swapped? To drop such spots: stp.pp.filter_spots"
         )

@@ -16,28 +16,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
     from spatialdata.transformations import BaseTransformation
+    from xarray import DataArray
 
-#: One number of µm per pixel does not describe shear or unequal scales beyond this share.
-_SIMILARITY_TOLERANCE = 0.02
+_SIMILARITY_TOLERANCE = 0.02  # one mpp does not describe shear or unequal scales beyond this
 
 
 def image_name(sdata: SpatialData, section: str) -> str:
-    """Find the one image that shares the section's µm coordinate system.
-
-    An image of `pp.normalize_stain` lies on its original, and is no other image.
-    """
+    """Find the one image that shares the section's µm coordinate system."""
     um = _keys.um(section)
     systems = set(get_transformation(sdata.shapes[section], get_all=True))
+    # an image of pp.normalize_stain lies on its original, and is no other image
     twins = {_keys.normalized(image) for image in sdata.images}
     sharing = {
         image: systems & set(get_transformation(element, get_all=True))
         for image, element in sdata.images.items()
         if image not in twins
     }
-    candidates = [image for image, common in sharing.items() if common]
     in_um = [image for image, common in sharing.items() if um in common]
     if len(in_um) == 1:
         return in_um[0]
+    candidates = in_um or [image for image, common in sharing.items() if common]
     register = f"stp.io.register_um(sdata, {section!r}, image=…, mpp=…)"
     if not candidates:
         raise ValueError(
@@ -45,32 +43,34 @@ def image_name(sdata: SpatialData, section: str) -> str:
             f"no coordinate system with an image; images: {_validate.listing(sdata.images)}: "
             "spatialdata.transformations.set_transformation aligns them"
         )
-    if len(in_um) > 1 or len(candidates) > 1:
+    if len(candidates) > 1:
+        names = _validate.listing(candidates)
         raise ValueError(
-            f"several images could belong to section {section!r}: "
-            f"{_validate.listing(in_um or candidates)}: choose one with {register}"
+            f"several images could belong to section {section!r}: {names}: choose with {register}"
         )
     raise ValueError(
-        f"the µm per pixel of images[{candidates[0]!r}] are not known (there is no coordinate "
-        f"system {um!r}): give them with {register}"
+        f"the µm per pixel of images[{candidates[0]!r}] are not known (no coordinate system "
+        f"{um!r}): give them with {register}"
     )
 
 
 def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
     """Pyramid of an H&E image, finest level first, each lazy (3, y, x) uint8."""
-    element = sdata.images[image]
-    arrays = (
-        [element[scale].ds["image"] for scale in element.children]
-        if isinstance(element, DataTree)
-        else [element]
-    )
-    finest = arrays[0].transpose("c", "y", "x")
-    if finest.shape[0] != 3 or finest.dtype != np.uint8:
+    levels = [array.transpose("c", "y", "x").data for array in pyramid_of(sdata.images[image])]
+    n_channels, dtype = levels[0].shape[0], levels[0].dtype
+    if n_channels != 3 or dtype != np.uint8:
         raise ValueError(
-            f"images[{image!r}] has {finest.shape[0]} channels of {finest.dtype}; an H&E image "
-            "must have 3 channels (RGB) of uint8"
+            f"images[{image!r}] has {n_channels} channels of {dtype}; an H&E image must have "
+            "3 channels (RGB) of uint8"
         )
-    return tuple(array.transpose("c", "y", "x").data for array in arrays)
+    return tuple(levels)
+
+
+def pyramid_of(element: DataArray | DataTree) -> list[DataArray]:
+    """Levels of an image or of labels, finest first."""
+    if isinstance(element, DataTree):
+        return [element[scale].ds["image"] for scale in element.children]
+    return [element]
 
 
 def select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDataFrame:
@@ -80,10 +80,8 @@ def select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDa
     _validate.unique_names(instances, what=f"spot ids of section {section!r} in the table")
     missing = [i for i in instances if i not in shapes.index]
     if missing:
-        raise ValueError(
-            f"{len(missing)} spots of the table are not in shapes[{section!r}]: "
-            f"{_validate.listing(missing)}"
-        )
+        ids = _validate.listing(missing)
+        raise ValueError(f"{len(missing)} spots of the table are not in shapes[{section!r}]: {ids}")
     return shapes.loc[instances]
 
 

@@ -21,19 +21,15 @@ def require_images(sdata: SpatialData, images: Iterable[str]) -> None:
     """Require that there are such images."""
     unknown = [image for image in images if image not in sdata.images]
     if unknown:
-        raise KeyError(
-            f"no image {_validate.listing(map(repr, unknown))}; images: "
-            f"{_validate.listing(sdata.images)}"
-        )
+        names, images = _validate.listing(map(repr, unknown)), _validate.listing(sdata.images)
+        raise KeyError(f"no image {names}; images: {images}")
 
 
 def mpp_of(sdata: SpatialData, image: str) -> float | None:
     """µm per pixel of an image's finest level; None where they are not known."""
-    own = _keys.section_of(image)
     systems = get_transformation(sdata.images[image], get_all=True)
     # an image may be registered for a section of another name
-    sections = [own, *(_keys.section_of_um(system) for system in systems)]
-    for section in sections:
+    for section in [_keys.section_of(image), *map(_keys.section_of_um, systems)]:
         if section is not None and _keys.um(section) in systems:
             return scale_of(affine_to_um(sdata.images[image], section), what=f"images[{image!r}]")
     return None
@@ -46,9 +42,8 @@ def without_spots(sdata: SpatialData, image: str, section: str) -> Section:
     element = sdata.images[image]
     if _keys.um(section) not in get_transformation(element, get_all=True):
         raise ValueError(
-            f"the µm per pixel of images[{image!r}] are not known (there is no coordinate system "
-            f"{_keys.um(section)!r}): give them with stp.io.register_um(sdata, {section!r}, "
-            f"image={image!r}, mpp=…)"
+            f"the µm per pixel of images[{image!r}] are not known: give them with "
+            f"stp.io.register_um(sdata, {section!r}, image={image!r}, mpp=…)"
         )
     return Section(
         name=section,

@@ -40,10 +40,7 @@ def read_embeddings(
     arrays = {}
     for name, slot in slots.items():
         if slot not in spots.table.obsm:
-            raise KeyError(
-                f"obsm has no sub-tiles {slot!r}: run stp.pp.embed with n_subtiles=3, or fit with "
-                'a context without sub-tiles ("spot", "spot_neighbors")'
-            )
+            raise KeyError(f"obsm has no sub-tiles {slot!r}: run stp.pp.embed with n_subtiles=3")
         arrays[name] = np.asarray(spots.table.obsm[slot], dtype=np.float32)
         _validate.finite(arrays[name], what=f"obsm[{slot!r}]")
     return Embeddings(
@@ -61,20 +58,15 @@ def recorded_inputs(
     """How an embedding and the neighbourhood graph were made; both must exist."""
     steps = spots.steps
     if embedding not in spots.table.obsm:
-        available = [slot for slot in steps.embed if slot in spots.table.obsm]
+        slots = _validate.listing(slot for slot in steps.embed if slot in spots.table.obsm)
         raise KeyError(
-            f"obsm has no embedding {embedding!r}; embeddings: {', '.join(available) or 'none'}: "
-            "run stp.pp.embed first"
+            f"obsm has no embedding {embedding!r}; embeddings: {slots}: run stp.pp.embed first"
         )
     if embedding not in steps.embed:
-        raise KeyError(
-            f"obsm[{embedding!r}] has no record of how it was made: register it with "
-            "stp.pp.register_embedding"
-        )
+        raise KeyError(f"obsm[{embedding!r}] has no record: run stp.pp.register_embedding")
     if neighbors and (_keys.CONNECTIVITIES not in spots.table.obsp or steps.neighbors is None):
         raise KeyError(
-            f"obsp has no neighbourhood graph {_keys.CONNECTIVITIES!r}: run stp.pp.neighbors "
-            'first, or fit with context="spot"'
+            f"obsp has no neighbourhood graph {_keys.CONNECTIVITIES!r}: run stp.pp.neighbors first"
         )
     return steps.embed[embedding], steps.neighbors if neighbors else None
 
@@ -83,8 +75,8 @@ def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:
     """Require that a table's embedding and graph were made as a model's were."""
     if recipe.embed is None or recipe.embedding is None:
         return
+    uses_graph = recipe.neighbors is not None
     try:
-        uses_graph = recipe.neighbors is not None
         embed, graph = recorded_inputs(spots, recipe.embedding, neighbors=uses_graph)
     except KeyError as error:
         raise KeyError(f"{error.args[0]}; or {_PREPARE}") from error
@@ -93,6 +85,5 @@ def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:
         differences["neighbors"] = recipe.neighbors.differences(graph)
     for name, different in differences.items():
         if different:
-            raise ValueError(
-                f"the {name} step was run differently: {'; '.join(different)}: {_PREPARE}"
-            )
+            changes = "; ".join(different)
+            raise ValueError(f"the {name} step was run differently: {changes}: {_PREPARE}")

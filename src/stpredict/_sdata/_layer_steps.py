@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._steps import LayerStep
 
-#: Steps that make one layer from another, under a name that the user chooses.
-_DERIVED: tuple[type[RankStep], type[SmoothStep]] = (RankStep, SmoothStep)
-
 
 def check_new_layer(key_added: str, layer: str | None) -> None:
     """Require a name for a new layer that overwrites none that it is computed from."""
@@ -25,8 +22,8 @@ def check_new_layer(key_added: str, layer: str | None) -> None:
         raise ValueError(f"key_added must be the name of a layer: {key_added!r}")
     if key_added in (layer, _keys.LOG1P):
         raise ValueError(
-            f"key_added={key_added!r} would overwrite the layer it is computed from, or the one of "
-            "stp.pp.normalize: choose another name"
+            f"key_added={key_added!r} would overwrite the layer it is computed from or that of "
+            "stp.pp.normalize"
         )
 
 
@@ -38,8 +35,8 @@ def record_layer_step(table: AnnData, step: RankStep | SmoothStep) -> None:
 
 def forget_layer_steps(table: AnnData, layer: str) -> None:
     """Drop the records of a layer that is overwritten."""
-    for kind in _DERIVED:
-        forget_step(table, kind, layer)
+    forget_step(table, RankStep, layer)
+    forget_step(table, SmoothStep, layer)
 
 
 def units_of(layer: str | None, steps: Sequence[LayerStep]) -> str:
@@ -69,6 +66,5 @@ def check_ranked(layer: str | None, steps: Sequence[LayerStep], genes: Sequence[
         if absent:
             raise ValueError(
                 f"{len(absent)} of {len(genes)} genes have no rank in layers[{layer!r}], which "
-                f"ranks {len(step.genes)} genes: {_validate.listing(absent)}. Run "
-                "stp.pp.rank_expression with genes= that include them"
+                f"ranks {len(step.genes)} genes: {_validate.listing(absent)}"
             )

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import TilesStep
 
-#: The texture encoder takes no smaller tiles.
-_TEXTURE_PX = 48
+_TEXTURE_PX = 48  # the texture encoder takes no smaller tiles
 
 
 def check_tiles(sections: Sequence[Section], tile_um: float) -> None:
@@ -46,31 +45,21 @@ def check_tiles(sections: Sequence[Section], tile_um: float) -> None:
 def stream_tiles(
     sections: Sequence[Section], step: TilesStep, *, description: str, batch_size: int = 64
 ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
-    """Read the tiles of all sections, each once, in spatial order.
-
-    Yields rows of the table and their tiles, (b, 3, tile_px, tile_px) uint8.
-    """
+    """Rows of the table and their tiles, (b, 3, tile_px, tile_px) uint8, in spatial order."""
     n_tiles = sum(len(section.rows) for section in sections)
-    hidden = settings.verbosity < 1
-    with tqdm(total=n_tiles, desc=description, unit="tile", disable=hidden) as bar:
+    tile_px, is_silent = step.tile_px, settings.verbosity < 1
+    with tqdm(total=n_tiles, desc=description, unit="tile", disable=is_silent) as bar:
         for section in sections:
-            windows = tile_windows(
-                section.levels,
-                section.centers,
-                side=step.tile_um / section.mpp,
-                tile_px=step.tile_px,
-            )
-            for places, tiles in read_tiles(windows, tile_px=step.tile_px, batch_size=batch_size):
+            side = step.tile_um / section.mpp
+            windows = tile_windows(section.levels, section.centers, side=side, tile_px=tile_px)
+            for places, tiles in read_tiles(windows, tile_px=tile_px, batch_size=batch_size):
                 yield section.rows[places], tiles
                 bar.update(len(places))
 
 
 @contextmanager
 def cached_tiles(sections: Sequence[Section], step: TilesStep) -> Iterator[NDArray[np.uint8]]:
-    """Read the tiles of all sections once into a temporary file, mapped into memory.
-
-    Yields the tiles, (n, 3, tile_px, tile_px).
-    """
+    """All tiles, (n, 3, tile_px, tile_px), in a temporary file that is mapped into memory."""
     n_tiles = sum(len(section.rows) for section in sections)
     tiles = stream_tiles(sections, step, description="read tiles")
     with cached(tiles, n=n_tiles, tile_px=step.tile_px) as cache:
@@ -104,12 +93,7 @@ def restrict_sections(sections: Sequence[Section], rows: NDArray[np.intp]) -> li
     for section in sections:
         selected = np.isin(section.rows, rows)
         if selected.any():
-            restricted.append(
-                replace(
-                    section,
-                    rows=section.rows[selected],
-                    centers=section.centers[selected],
-                    radius_um=section.radius_um[selected],
-                )
-            )
+            names = ("rows", "centers", "radius_um")  # one value per spot
+            parts = {name: getattr(section, name)[selected] for name in names}
+            restricted.append(replace(section, **parts))
     return restricted

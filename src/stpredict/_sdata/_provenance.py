@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys
-from stpredict._sdata._steps import REPEATABLE, RecordedSteps
+from stpredict._sdata._steps import REPEATABLE, RecordedSteps, parse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,11 +28,8 @@ def record(table: AnnData, name: str, /, **parameters: Any) -> None:
 
 
 def record_step(table: AnnData, step: Step, *, slot: str | None = None, **notes: Any) -> None:
-    """Record a step that can be repeated, under its slot where there is one record per slot.
-
-    ``notes`` are stored next to the parameters and never read back.
-    """
-    values = {**step.to_plain(), **notes}
+    """Record a step that can be repeated, under its slot where there is one record per slot."""
+    values = {**step.to_plain(), **notes}  # notes are stored, and never read back
     if step.per_slot:
         others = recorded(table, step.name)
         others.pop(_VERSION, None)
@@ -54,10 +51,9 @@ def read_steps(table: AnnData) -> RecordedSteps:
     return RecordedSteps(**steps)
 
 
-def _read(kind: type[Step], values: dict[str, Any]) -> Step:
+def _read(kind: type[Step], values: dict[str, Any]) -> Any:
     names = {part.name for part in fields(kind)}  # other values are notes
-    step: Step = kind.from_plain({name: x for name, x in values.items() if name in names})
-    return step
+    return parse(kind, {name: x for name, x in values.items() if name in names})
 
 
 def forget_step(table: AnnData, kind: type[Step], slot: str) -> None:
@@ -70,8 +66,7 @@ def forget_step(table: AnnData, kind: type[Step], slot: str) -> None:
 
 def recorded_steps(table: AnnData) -> dict[str, Any]:
     """Read all records, in plain Python types."""
-    steps: dict[str, Any] = _plain(table.uns.get(_keys.UNS, {}))
-    return steps
+    return dict(_plain(table.uns.get(_keys.UNS, {})))
 
 
 def recorded(table: AnnData, name: str) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""The boundary between SpatialData and arrays.
-
-Everything below `pp`, `tl` and `pl` works on `Section` objects: a lazy image pyramid, the centres
-of the spots in its pixels, µm per pixel, and the rows of the table that belong to it.
-"""
+"""The boundary between SpatialData and arrays: all below `pp`, `tl` and `pl` works on `Section`."""
 
 from __future__ import annotations
 
@@ -12,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._sdata._elements import (
-    affine_to_um,
-    image_name,
-    levels_of,
-    radius_of,
-    scale_of,
-    select,
-)
+from stpredict._sdata import _elements
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -58,16 +47,17 @@ def read_section(
 ) -> Section:
     """Read one section: its image, spots and scale; ``instances`` are those of all rows."""
     if name not in sdata.shapes:
+        names = _validate.listing(sdata.shapes)
         raise ValueError(
-            f"the table annotates {name!r}, but there are no such shapes; shapes: "
-            f"{_validate.listing(sdata.shapes)}"
+            f"the table annotates {name!r}, but there are no such shapes; shapes: {names}"
         )
-    image = image_name(sdata, name)
-    levels = levels_of(sdata, image)
-    shapes = select(sdata.shapes[name], instances[rows], name)
-    image_to_um = affine_to_um(sdata.images[image], name)
-    shapes_to_um = affine_to_um(sdata.shapes[name], name)
-    mpp = scale_of(image_to_um, what=f"images[{image!r}]")
+    image = _elements.image_name(sdata, name)
+    levels = _elements.levels_of(sdata, image)
+    shapes = _elements.select(sdata.shapes[name], instances[rows], name)
+    image_to_um = _elements.affine_to_um(sdata.images[image], name)
+    shapes_to_um = _elements.affine_to_um(sdata.shapes[name], name)
+    mpp = _elements.scale_of(image_to_um, what=f"images[{image!r}]")
+    um_per_unit = _elements.scale_of(shapes_to_um, what=f"shapes[{name!r}]")
     centroids = shapes.geometry.centroid
     points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
     centers = points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T
@@ -78,7 +68,7 @@ def read_section(
         mpp=mpp,
         rows=rows,
         centers=np.ascontiguousarray(centers[:, :2]),
-        radius_um=radius_of(shapes) * scale_of(shapes_to_um, what=f"shapes[{name!r}]"),
+        radius_um=_elements.radius_of(shapes) * um_per_unit,
     )
 
 
@@ -100,13 +90,9 @@ def on_normalized_images(
             f"sections {_validate.listing(sorted(missing))} have no normalised image, but "
             f"{_validate.listing(normalized)} have: {remedy} ({images})"
         )
+    levels = {name: _elements.levels_of(sdata, names[name]) for name in normalized}
     return tuple(
-        replace(
-            section,
-            image=names[section.name],
-            levels=levels_of(sdata, names[section.name]),
-            normalized=True,
-        )
+        replace(section, image=names[section.name], levels=levels[section.name], normalized=True)
         if section.name in normalized
         else section
         for section in sections

@@ -37,10 +37,7 @@ _WRITTEN_BY = {
 
 @dataclass(frozen=True, eq=False)
 class SpotTable:
-    """A table of spots or cells, with the sections they lie on.
-
-    Made by `open_table`, once per public function, and passed down.
-    """
+    """A table of spots with its sections; each public function opens one, by `open_table`."""
 
     sdata: SpatialData  # the object that the table belongs to
     name: str
@@ -88,20 +85,17 @@ class SpotTable:
     @property
     def stain(self) -> ReferenceStain | None:
         """Stain that the normalised images were mapped to; None if all images are raw."""
-        if not any(section.normalized for section in self.normalized_sections):
-            return None
         step = self.steps.normalize_stain
-        return None if step is None else step.reference
+        is_normalized = any(section.normalized for section in self.normalized_sections)
+        return step.reference if step is not None and is_normalized else None
 
     @property
     def graph(self) -> sp.csr_matrix:
         """Neighbourhood graph, (n_obs, n_obs) CSR."""
-        if _keys.CONNECTIVITIES not in self.table.obsp:
-            raise KeyError(
-                f"tables[{self.name!r}] has no neighbourhood graph "
-                f"obsp[{_keys.CONNECTIVITIES!r}]: run stp.pp.neighbors first"
-            )
-        return self.table.obsp[_keys.CONNECTIVITIES].tocsr()
+        key = _keys.CONNECTIVITIES
+        if key not in self.table.obsp:
+            raise KeyError(f"no neighbourhood graph obsp[{key!r}]: run stp.pp.neighbors first")
+        return self.table.obsp[key].tocsr()
 
     @cached_property
     def positions_um(self) -> NDArray[np.float64]:
@@ -146,14 +140,11 @@ class SpotTable:
         images = {image_name(self.sdata, name) for name in names}
         images |= {_keys.normalized(image) for image in images}
         labels = {_keys.tissue(image) for image in images}
-        parsed = TableModel.parse(
-            table, region=names, region_key=region_key, instance_key=instance_key
-        )
         elements = {
             **{name: image for name, image in self.sdata.images.items() if name in images},
             **{name: self.sdata.shapes[name].copy() for name in names},
             **{name: label for name, label in self.sdata.labels.items() if name in labels},
-            self.name: parsed,
+            self.name: TableModel.parse(table, names, region_key, instance_key),
         }
         sdata = SpatialData.init_from_elements(elements, attrs=dict(self.sdata.attrs))
         return SpotTable(sdata, self.name, sdata.tables[self.name])
@@ -163,22 +154,14 @@ class SpotTable:
         return open_table(self.sdata, self.name, copy=True)
 
     def add_table(self, name: str, table: AnnData) -> None:
-        """Write a table of the same rows, which annotates the same shapes.
-
-        Positions and the neighbourhood graph are copied to it.
-        """
-        for slots, keys in (
-            ("obsm", [_keys.SPATIAL]),
-            ("obsp", [_keys.CONNECTIVITIES, _keys.DISTANCES]),
-        ):
-            own = getattr(self.table, slots)
-            getattr(table, slots).update({key: own[key].copy() for key in keys if key in own})
+        """Write a table of the same rows and shapes, with positions and neighbourhood graph."""
+        slots = {"obsm": [_keys.SPATIAL], "obsp": [_keys.CONNECTIVITIES, _keys.DISTANCES]}
+        for slot, keys in slots.items():
+            own = getattr(self.table, slot)
+            getattr(table, slot).update({key: own[key].copy() for key in keys if key in own})
         if "spatial_neighbors" in self.table.uns:
             table.uns["spatial_neighbors"] = dict(self.table.uns["spatial_neighbors"])
-        region, region_key, instance_key = get_table_keys(self.table)
-        self.sdata.tables[name] = TableModel.parse(
-            table, region=region, region_key=region_key, instance_key=instance_key
-        )
+        self.sdata.tables[name] = TableModel.parse(table, *get_table_keys(self.table))
 
 
 def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = False) -> SpotTable:
@@ -188,32 +171,27 @@ def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = Fals
     table = sdata.tables[name]
     if TableModel.ATTRS_KEY not in table.uns:
         raise ValueError(
-            f"tables[{name!r}] annotates no shapes: parse it with "
-            "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
+            f"tables[{name!r}] annotates no shapes: use spatialdata.models.TableModel.parse"
         )
     if table.n_obs == 0:
         raise ValueError(f"tables[{name!r}] has no rows")
-    if copy:
-        sdata = copy_of(sdata)
+    sdata = copy_of(sdata) if copy else sdata
     return SpotTable(sdata, name, sdata.tables[name])
 
 
 def require_key(key: str, available: Iterable[str], *, what: str) -> None:
     """Require a table or layer; the message names the function that writes it."""
     available = list(available)
-    if key in available:
-        return
-    writer = _WRITTEN_BY.get(key)
-    remedy = f": run {writer} first" if writer else ""
-    raise KeyError(f"{what} has no {key!r}; available: {_validate.listing(available)}{remedy}")
+    if key not in available:
+        remedy = f": run {_WRITTEN_BY[key]} first" if key in _WRITTEN_BY else ""
+        raise KeyError(f"{what} has no {key!r}; available: {_validate.listing(available)}{remedy}")
 
 
 def require_spatialdata(sdata: object) -> None:
     """Require a SpatialData object."""
     if not isinstance(sdata, SpatialData):
         raise TypeError(
-            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io, or "
-            "combine an AnnData and its image with stp.io.read_h5ad"
+            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io"
         )
 
 

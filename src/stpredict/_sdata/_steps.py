@@ -1,19 +1,15 @@
-"""The steps that made a model's inputs and its layer, as data: compared, stored, and repeated.
-
-`stpredict.pp._prepare` runs them.
-"""
+"""The steps that made a model's inputs and layer, as data; `stpredict.pp._prepare` runs them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stpredict import _keys
 
-#: For pydantic: a name that a dataclass does not have is an error.
-FORBID = ConfigDict(extra="forbid")
+FORBID = ConfigDict(extra="forbid")  # a name that a dataclass does not have is an error
 
 #: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
 Vector = tuple[float, ...]
@@ -38,19 +34,12 @@ class Step:
     """One recorded step; subclasses add its parameters."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    #: Key in ``uns["stpredict"]``, and in a saved model.
-    name: ClassVar[str]
-    #: Whether there is one record for each slot that the step writes.
-    per_slot: ClassVar[bool] = False
+    name: ClassVar[str]  # key in uns["stpredict"], and in a saved model
+    per_slot: ClassVar[bool] = False  # one record for each slot that the step writes
 
     def to_plain(self) -> dict[str, Any]:
         """Parameters that are set, in types that JSON and zarr can hold."""
         return _without_none(asdict(self))
-
-    @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> Any:
-        """Read the parameters back; unknown names and wrong types raise ValueError."""
-        return parse(cls, values)
 
 
 @dataclass(frozen=True)
@@ -59,10 +48,8 @@ class NormalizeStainStep(Step):
 
     name: ClassVar[str] = "normalize_stain"
     reference: ReferenceStain
-    #: Sections that the reference was averaged over; None if it was given.
-    reference_sections: tuple[str, ...] | None = None
-    #: Sections whose stain could not be estimated.
-    skipped: tuple[str, ...] = ()
+    reference_sections: tuple[str, ...] | None = None  # it was averaged over; None if given
+    skipped: tuple[str, ...] = ()  # sections whose stain could not be estimated
 
 
 @dataclass(frozen=True)
@@ -77,8 +64,7 @@ class EmbedStep(Step):
     mpp: float | None = None
     n_subtiles: int | None = None
     stain: ReferenceStain | None = None
-    #: True if the features were computed elsewhere, so that they cannot be computed again.
-    registered: Literal[True] | None = None
+    registered: Literal[True] | None = None  # computed elsewhere, so that it cannot be repeated
 
     @property
     def is_complete(self) -> bool:
@@ -89,10 +75,8 @@ class EmbedStep(Step):
     def differences(self, recorded: EmbedStep, *, subtiles: bool) -> list[str]:
         """In which parameters a recorded step differs from this one, in words."""
         ignored = {"stain", "registered"} if subtiles else {"stain", "registered", "n_subtiles"}
-        return [
-            *_differences(self, recorded, ignored=ignored),
-            *stain_differences(self.stain, recorded.stain),
-        ]
+        stain = stain_differences(self.stain, recorded.stain)
+        return _differences(self, recorded, ignored=ignored) + stain
 
 
 @dataclass(frozen=True)
@@ -151,12 +135,10 @@ class RankStep(Step):
     method: Literal["average", "ordinal"] = "average"
     normalize: bool = False
     n_genes: int = 0
-    #: Genes ranked among each other; None for all columns.
-    genes: tuple[str, ...] | None = None
+    genes: tuple[str, ...] | None = None  # ranked among each other; None for all columns
 
 
-#: Steps that make a layer, in the order in which they can be run.
-LayerStep = NormalizeStep | SmoothStep | RankStep
+LayerStep = NormalizeStep | SmoothStep | RankStep  # in the order in which they can be run
 
 
 @dataclass(frozen=True)
@@ -231,28 +213,19 @@ def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | N
     """How the stain of images differs from the one a model was trained on, in words."""
     if recorded == model:
         return []
-    trained = (
-        "raw images"
-        if model is None
-        else f"images of stp.pp.normalize_stain (method {model.method!r})"
-    )
-    if recorded is None:
-        return [f"the images are raw, the model was trained on {trained}"]
+    trained = "raw images" if model is None else f"normalised images ({model.method!r})"
     reference = "" if model is None else " to another reference"
-    return [
-        f"the images were normalised{reference} (method {recorded.method!r}), the model was "
-        f"trained on {trained}"
-    ]
+    state = "raw" if recorded is None else f"normalised{reference} ({recorded.method!r})"
+    return [f"the images are {state}, the model was trained on {trained}"]
 
 
 def _differences(model: Step, recorded: Step, *, ignored: set[str]) -> list[str]:
+    # None: not reported, or not part of the rule
+    trained = {name: x for name, x in vars(model).items() if name not in ignored and x is not None}
     return [
-        f"{part.name} is {getattr(recorded, part.name)!r}, the model was trained with "
-        f"{getattr(model, part.name)!r}"
-        for part in fields(model)
-        if part.name not in ignored
-        and getattr(model, part.name) is not None  # not reported, or not part of the rule
-        and getattr(model, part.name) != getattr(recorded, part.name)
+        f"{name} is {getattr(recorded, name)!r}, the model was trained with {value!r}"
+        for name, value in trained.items()
+        if value != getattr(recorded, name)
     ]
 
 

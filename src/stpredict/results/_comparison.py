@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _N_BOOTSTRAP = 10_000
-#: A t-test of two differences has one degree of freedom and no power.
-_MIN_GROUPS = 3
+_MIN_GROUPS = 3  # a t-test of two differences has one degree of freedom and no power
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +27,16 @@ class Comparison:
     method, reference, metric
         Names; the difference is ``method - reference``.
     difference
-        Mean over genes, then over groups.
+        Mean over genes, then over groups that both methods were scored on.
     low, high
-        Bounds of the 95 % bootstrap interval over groups; NaN for a single group. With few groups
-        the interval is too narrow, because they show little of how groups vary.
+        95 % bootstrap interval over groups, too narrow for few groups; NaN for a single group.
     p_value
-        Two-sided sign-flip permutation test over groups. With n groups it is at least
-        ``2 / 2 ** n``, .125 for four. NaN for a single group.
+        Two-sided sign-flip permutation test over n groups, at least ``2 / 2 ** n``; NaN for one.
     n_groups, n_genes
         Number of groups and of genes.
     genes
-        One row per gene, by falling ``difference``: ``difference`` (mean over groups),
-        ``n_groups``, ``p_value`` of a paired t-test over groups (NaN for fewer than three) and
-        ``q_value`` (Benjamini-Hochberg).
+        One row per gene, by falling ``difference``, with ``n_groups``, ``p_value`` of a paired
+        t-test over groups (NaN for fewer than three) and ``q_value`` (Benjamini-Hochberg).
     leaky
         Whether a patient or section is both in training and scored.
     """
@@ -65,12 +61,10 @@ class Comparison:
         several = not np.isnan(self.low)
         interval = f" [{self.low:+.3f}, {self.high:+.3f}]" if several else ""
         chance = f" (p = {self.p_value:.2g})" if several else ""
-        groups = "groups" if several else "group"
+        groups, leaky = "groups" if several else "group", "LEAKY: " if self.leaky else ""
         return (
-            ("LEAKY: " if self.leaky else "")
-            + f"{self.method} - {self.reference} = {self.difference:+.3f}{interval} mean "
-            f"{self.metric} over {self.n_groups} {groups} and {self.n_genes} genes"
-            f"{chance}{genes}"
+            f"{leaky}{self.method} - {self.reference} = {self.difference:+.3f}{interval} mean "
+            f"{self.metric} over {self.n_groups} {groups} and {self.n_genes} genes{chance}{genes}"
         )
 
 
@@ -86,7 +80,7 @@ def compare(
     # sections of a group are not independent: each group counts once
     by_section = difference.groupby(["group", "section"], observed=True).mean()
     by_group = by_section.groupby("group", observed=True).mean().to_numpy()
-    low, high = _interval(by_group, seed)
+    low, high, p_value = _test(by_group, seed)
     return Comparison(
         method=method,
         reference=reference,
@@ -94,7 +88,7 @@ def compare(
         difference=float(by_group.mean()),
         low=low,
         high=high,
-        p_value=_signs(by_group, seed),
+        p_value=p_value,
         n_groups=len(by_group),
         n_genes=by_gene.index.get_level_values("gene").nunique(),
         genes=_genes(by_gene.unstack("group")),
@@ -102,33 +96,21 @@ def compare(
     )
 
 
-def _interval(by_group: NDArray[np.float64], seed: int) -> tuple[float, float]:
+def _test(by_group: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
+    """Bounds of the bootstrap interval, and p of the sign-flip test."""
     if len(by_group) < 2:
-        return float("nan"), float("nan")
-    interval = stats.bootstrap(
-        (by_group,), np.mean, n_resamples=_N_BOOTSTRAP, method="percentile", rng=seed
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def _signs(by_group: NDArray[np.float64], seed: int) -> float:
-    if len(by_group) < 2:
-        return float("nan")
-    test = stats.permutation_test(
-        (by_group,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_N_BOOTSTRAP,
-        rng=seed,
-    )
-    return float(test.pvalue)
+        return np.nan, np.nan, np.nan
+    options: Any = {"n_resamples": _N_BOOTSTRAP, "vectorized": True, "rng": seed}
+    interval = stats.bootstrap((by_group,), np.mean, method="percentile", **options)
+    # one sample with permutation_type="samples": the signs are flipped
+    test = stats.permutation_test((by_group,), np.mean, permutation_type="samples", **options)
+    low, high = interval.confidence_interval
+    return float(low), float(high), float(test.pvalue)
 
 
 def _genes(by_group: pd.DataFrame) -> pd.DataFrame:
     """Test every gene over the groups, (n_genes, n_groups)."""
     n_groups = by_group.notna().sum(axis=1)
-    genes = pd.DataFrame({"difference": by_group.mean(axis=1), "n_groups": n_groups})
     values = by_group.to_numpy()
     spread = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
     tested = (n_groups >= _MIN_GROUPS).to_numpy() & (spread > 0)
@@ -136,10 +118,9 @@ def _genes(by_group: pd.DataFrame) -> pd.DataFrame:
     p_value[n_groups < _MIN_GROUPS] = np.nan
     if tested.any():
         p_value[tested] = stats.ttest_1samp(values[tested], 0, axis=1, nan_policy="omit").pvalue
-    genes["p_value"] = p_value
-    genes["q_value"] = np.nan
-    has_p_value = genes["p_value"].notna()
-    if has_p_value.any():
-        p_values = genes.loc[has_p_value, "p_value"]
-        genes.loc[has_p_value, "q_value"] = stats.false_discovery_control(p_values)
+    columns = {"difference": by_group.mean(axis=1), "n_groups": n_groups}
+    genes = pd.DataFrame({**columns, "p_value": p_value, "q_value": np.nan})
+    p_values = genes["p_value"].dropna()
+    if len(p_values):
+        genes.loc[p_values.index, "q_value"] = stats.false_discovery_control(p_values)
     return genes.sort_values("difference", ascending=False, kind="stable")

@@ -14,25 +14,15 @@ class Protocol:
 
     Attributes
     ----------
-    sections
-        Sections that were scored.
-    n_spots
-        Number of spots that were scored.
-    n_patients
-        Number of patients; None if ``obs`` has no patients.
-    n_genes
-        Number of genes of each method.
-    units
-        Units of the measured and predicted values.
-    layer
-        Measured layer; None is ``X``.
-    group_kind
-        What was left out together in a cross-validation: ``"section"`` or a column of ``obs``;
-        None for `tl.evaluate`.
-    folds
-        Groups that each fold of a cross-validation left out, by the name of the fold.
-    gene_selection
-        How the genes were chosen, in words.
+    sections, n_spots, n_patients
+        Sections, spots and patients that were scored; None if ``obs`` has no patients.
+    n_genes, gene_selection
+        Number of genes of each method, and in words how they were selected.
+    units, layer
+        Units of the measured and predicted values, and the measured layer; None is ``X``.
+    group_kind, folds
+        What a cross-validation left out together (``"section"`` or a column of ``obs``), and the
+        groups of each fold, by its name; None and empty for `tl.evaluate`.
     trained_on
         For `tl.evaluate`: the training sections of each table, as far as they are recorded.
     leaking_patients, leaking_sections
@@ -45,10 +35,8 @@ class Protocol:
         Number of fits that failed and are not scored.
     seed
         Random seed of the nulls.
-    date
-        Day on which the scores were computed, as in 2026-01-31.
-    versions
-        Versions of the packages.
+    date, versions
+        Day on which the scores were computed, as in 2026-01-31, and versions of the packages.
     """
 
     sections: tuple[str, ...]
@@ -87,35 +75,27 @@ class Protocol:
         return {**plain, "leaky": self.leaky, "text": str(self)}
 
     def __str__(self) -> str:
+        realigned = "Spots were realigned with the help of their measured expression."
         sentences = (
             self._leaks(),
             self._split(),
             self._genes(),
             "Pearson correlation per gene within each section, mean over genes, then over "
             f"sections; constant genes count as 0. Measured values: {self.units}.",
-            "Spots were realigned with the help of their measured expression."
-            if self.realigned
-            else "",
+            realigned if self.realigned else "",
             f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
             *self.notes,
         )
         return " ".join(sentence for sentence in sentences if sentence)
 
     def _leaks(self) -> str:
-        parts = [
-            f"{what} {_validate.listing(names)}"
-            for what, names in (
-                ("patients", self.leaking_patients),
-                ("sections", self.leaking_sections),
-            )
-            if names
-        ]
+        leaking = {"patients": self.leaking_patients, "sections": self.leaking_sections}
+        parts = [f"{what} {_validate.listing(names)}" for what, names in leaking.items() if names]
         return f"LEAKY: {' and '.join(parts)} are both in training and scored." if parts else ""
 
     def _split(self) -> str:
-        patients = {None: "unknown patients", 1: "one patient"}.get(
-            self.n_patients, f"{self.n_patients} patients"
-        )
+        words = {None: "unknown patients", 1: "one patient"}
+        patients = words.get(self.n_patients, f"{self.n_patients} patients")
         data = f"{self.n_spots} spots of {len(self.sections)} sections of {patients}"
         if self.group_kind is None:
             training = sorted({name for names in self.trained_on.values() for name in names})

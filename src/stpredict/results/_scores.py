@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
 
 from stpredict.results._comparison import Comparison, compare
@@ -14,36 +15,22 @@ if TYPE_CHECKING:
 
     from stpredict.results._protocol import Protocol
 
-#: Columns of the tidy table.
-COLUMNS = ("method", "section", "group", "gene", "metric", "value")
-#: Name of the baseline that `tl.cross_validate` fits.
-TUNED_RIDGE = "tuned_ridge"
+COLUMNS = ("method", "section", "group", "gene", "metric", "value")  # of the tidy table
+TUNED_RIDGE = "tuned_ridge"  # the baseline that tl.cross_validate fits
 #: References that are computed, not fitted; they appear in the column ``method``.
 TRAINING_MEAN, NEIGHBOR_MEAN, NOISE_CEILING = "training_mean", "neighbor_mean", "noise_ceiling"
 REFERENCES = (TRAINING_MEAN, NEIGHBOR_MEAN, NOISE_CEILING)
-#: Nulls of each method; they appear in the column ``metric``.
-PCC_SHUFFLED, PCC_SPATIAL_NULL = "pcc_shuffled", "pcc_spatial_null"
-NULL_METRICS = (PCC_SHUFFLED, PCC_SPATIAL_NULL)
+PCC_SHUFFLED, PCC_SPATIAL_NULL = "pcc_shuffled", "pcc_spatial_null"  # nulls, in `metric`
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A fit that raised.
-
-    Attributes
-    ----------
-    method, fold
-        Which method, and in which fold.
-    error
-        Type and message of the error, in one line.
-    traceback
-        Traceback as Python prints it.
-    """
+    """A fit that raised: method and fold, the error in one line, and its traceback."""
 
     method: str
     fold: str
-    error: str
-    traceback: str = field(repr=False)
+    error: str  # type and message
+    traceback: str = field(repr=False)  # as Python prints it
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +42,14 @@ class Scores:
     Attributes
     ----------
     table
-        One row per method, section, gene and metric, with the columns ``method`` (name of a
-        method, table or reference), ``section``, ``group`` (patient or section), ``gene`` (empty
-        for metrics of a whole section), ``metric`` and ``value``. Besides the methods, ``method``
-        contains the references ``training_mean``, ``neighbor_mean`` and ``noise_ceiling``; besides
-        ``pcc``, ``metric`` contains the nulls ``pcc_shuffled`` and ``pcc_spatial_null``.
-    methods
-        Names of the methods or tables, in the order given.
+        Columns ``method`` (also the references ``training_mean``, ``neighbor_mean`` and
+        ``noise_ceiling``), ``section``, ``group`` (patient or section), ``gene`` (empty for
+        metrics of a whole section), ``metric`` (also the nulls ``pcc_shuffled`` and
+        ``pcc_spatial_null``) and ``value``.
+    methods, baselines
+        Names of the methods or tables, in the order given, and of the baselines fitted with them.
     protocol
         How the scores were obtained.
-    baselines
-        Names of the baselines that were fitted next to the methods.
     failures
         Fits that raised.
     seconds
@@ -85,7 +69,6 @@ class Scores:
     np.True_
     >>> print(scores.compare("ridge", "training_mean"))
     ridge - training_mean = ... mean pcc over 2 groups and ... genes ...
-    >>> stp.settings.verbosity = 1
     """
 
     table: pd.DataFrame
@@ -97,10 +80,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         if tuple(self.table.columns) != COLUMNS:
-            raise ValueError(
-                f"scores must have the columns {', '.join(COLUMNS)}, not "
-                f"{', '.join(map(str, self.table.columns))}"
-            )
+            raise ValueError(f"scores must have the columns {', '.join(COLUMNS)}")
 
     @property
     def leaky(self) -> bool:
@@ -120,8 +100,7 @@ class Scores:
         metric
             Name of a metric.
         methods
-            Methods in the order of the columns; by default all that have the metric: methods,
-            baselines, references.
+            Columns in their order; by default all methods, baselines and references.
 
         Returns
         -------
@@ -140,21 +119,18 @@ class Scores:
         columns = available if methods is None else list(methods)
         absent = [name for name in columns if name not in available]
         if absent:
-            raise KeyError(
-                f"no {metric} of {', '.join(absent)}; methods with it: {', '.join(available)}"
-            )
+            names = ", ".join(available)
+            raise KeyError(f"no {metric} of {', '.join(absent)}; methods with it: {names}")
         index = ["group", "section", "gene"]
-        wide = rows.astype(dict.fromkeys(index, str)).pivot(
-            index=index, columns="method", values="value"
-        )
+        rows = rows.astype(dict.fromkeys(index, str))
+        wide = rows.pivot(index=index, columns="method", values="value")
         wide.columns = pd.Index(wide.columns.astype(str))
         return wide[columns]
 
     def summary(self, by: Literal["section", "group"] | None = None) -> pd.DataFrame:
         """Mean of every metric over genes, then over sections.
 
-        One row per method, with ``by`` also per section or group; one column per metric, and
-        ``n_sections``.
+        One row per method (and section or group), one column per metric, and ``n_sections``.
         """
         keys = ["method"] if by is None else ["method", by]
         columns = list(dict.fromkeys([*keys, "section"]))
@@ -164,12 +140,8 @@ class Scores:
         means.columns = pd.Index(means.columns.astype(str))
         means["n_sections"] = self.table.groupby(keys, observed=True)["section"].nunique()
         order = {name: place for place, name in enumerate(self._in_order(self.table["method"]))}
-        means = means.sort_index(
-            level="method",
-            key=lambda names: names.astype(str).map(order),
-            sort_remaining=False,
-            kind="stable",
-        )
+        places = means.index.get_level_values("method").astype(str).map(order)
+        means = means.iloc[np.argsort(places, kind="stable")]
         if by is None:
             means.index = pd.Index(means.index.astype(str), name="method")
         return means
@@ -177,8 +149,7 @@ class Scores:
     def genes(self, method: str | None = None) -> pd.DataFrame:
         """Scores of single genes for a method (by default the first), mean over sections.
 
-        One row per gene, by falling ``pcc``, and one column per metric. KeyError if there is no
-        such method.
+        One row per gene, by falling ``pcc``, and one column per metric.
         """
         name = self.methods[0] if method is None else method
         rows = self.table[(self.table["method"] == name) & (self.table["gene"] != "")]
@@ -200,10 +171,8 @@ class Scores:
         ----------
         method, reference
             Names; the difference is ``method - reference``.
-        metric
-            Name of a metric.
-        seed
-            Random seed of the bootstrap.
+        metric, seed
+            Name of a metric, and random seed of the bootstrap.
 
         Returns
         -------
@@ -223,9 +192,8 @@ class Scores:
         return compare(wide, method, reference, metric=metric, leaky=self.leaky, seed=seed)
 
     def __repr__(self) -> str:
-        columns = ["pcc", *NULL_METRICS, "spearman", "rmse"]
-        summary = self.summary()
-        shown = summary[[name for name in columns if name in summary]].round(3)
+        columns = ["pcc", PCC_SHUFFLED, PCC_SPATIAL_NULL, "spearman", "rmse"]
+        shown = self.summary().filter(items=columns).round(3)
         return f"{self.protocol}\n{shown}"
 
     def _in_order(self, names: pd.Series) -> list[str]:

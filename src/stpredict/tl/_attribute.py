@@ -131,7 +131,6 @@ def attribute(
     >>> stp.tl.attribute(sdata, model, "morphology_001")
     >>> sdata.tables["predicted"].obsm["attribution_morphology_001"].columns.tolist()
     ['spot', 'neighbors']
-    >>> stp.settings.verbosity = 1
     """
     _attribution.require_captum()
     place = _attribution.check(model, gene)

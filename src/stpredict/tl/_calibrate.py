@@ -98,7 +98,6 @@ def calibrate(
     >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
     >>> sorted(model.calibration.coverage_of_groups)
     ['P1', 'P2', 'P3']
-    >>> stp.settings.verbosity = 1
     """
     n_needed = rows_needed(level)
     spots = open_table(sdata, table_name)

@@ -132,7 +132,6 @@ def cross_validate(
     >>> summary = scores.summary()
     >>> bool(summary.loc["ridge", "pcc"] > summary.loc["ridge", "pcc_spatial_null"] + 0.1)
     True
-    >>> stp.settings.verbosity = 1
     """
     check_functions(methods, what="methods")
     if not methods:

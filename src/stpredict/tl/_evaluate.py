@@ -21,6 +21,7 @@ from stpredict.tl._crossval._scores import (
     score_references,
     scored_sections,
 )
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import package_versions
 from stpredict.tl._fitting._split import group_labels
 from stpredict.tl._fitting._values import library_size
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
 
 
+@shared()
 def evaluate(
     sdata: SpatialData,
     tables: str | Sequence[str] = "predicted",
@@ -87,20 +89,13 @@ def evaluate(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> stp.tl.predict(sdata, stp.tl.fit_ridge(sdata))
     >>> scores = stp.tl.evaluate(sdata)
     >>> scores.leaky  # the model was trained on these sections
     True
     >>> scores.genes().columns[:2].tolist()
     ['pcc', 'spearman']
-    >>> stp.settings.verbosity = 1
     """
     names = _validate.name_list("tables", [tables] if isinstance(tables, str) else tables)
     spots = open_table(sdata, table_name)

@@ -98,13 +98,7 @@ def finetune(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> short = stp.tl.Schedule(max_epochs=2)
     >>> network = stp.tl.DeepSpotNetwork(n_hidden=16)
     >>> model = stp.tl.fit_deepspot(sdata, network=network, schedule=short)
@@ -113,7 +107,6 @@ def finetune(
     >>> tuned = stp.tl.finetune(new, model, train="head", schedule=short)
     >>> tuned.genes == model.genes
     True
-    >>> stp.settings.verbosity = 1
     """
     _check_trainable(model, train)
     start = model if genes is None else restrict(model, _check_genes(model, genes))

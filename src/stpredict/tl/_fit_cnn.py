@@ -122,11 +122,8 @@ def fit_cnn(
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
-        embedding=None,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,

@@ -86,13 +86,7 @@ def fit_deepcell(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_deepcell(
     ...     sdata,
     ...     network=stp.tl.DeepCellNetwork(n_hidden=16),
@@ -100,7 +94,6 @@ def fit_deepcell(
     ... )
     >>> len(model.genes)
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
         embedding=embedding,

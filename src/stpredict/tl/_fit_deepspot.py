@@ -88,13 +88,7 @@ def fit_deepspot(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_deepspot(
     ...     sdata,
     ...     network=stp.tl.DeepSpotNetwork(n_hidden=16),
@@ -102,7 +96,6 @@ def fit_deepspot(
     ... )
     >>> len(model.genes)
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
         embedding=embedding,

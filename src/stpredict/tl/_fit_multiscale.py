@@ -104,11 +104,8 @@ def fit_multiscale(
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
-        embedding=None,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,

@@ -77,12 +77,7 @@ def fit_ridge(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata, targets="svd", n_factors=3)
     >>> model.hyperparameters.estimator.alpha > 0
     True

@@ -129,13 +129,7 @@ def fit_stacking(
     Examples
     --------
     >>> import functools
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> bases = {
     ...     "ridge": stp.tl.fit_ridge,
     ...     "trees": functools.partial(stp.tl.fit_trees, n_trees=20),
@@ -143,7 +137,6 @@ def fit_stacking(
     >>> model = stp.tl.fit_stacking(sdata, bases, meta="ridge")
     >>> list(model.bases)
     ['ridge', 'trees']
-    >>> stp.settings.verbosity = 1
     """
     _validate.one_of("meta", meta, ("mean", "rank_mean", "ridge", "mlp"))
     check_functions(bases, what="bases")

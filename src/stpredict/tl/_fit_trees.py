@@ -77,12 +77,7 @@ def fit_trees(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_trees(sdata, n_trees=20)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].layers["std"].shape == sdata.tables["predicted"].shape
@@ -100,7 +95,6 @@ def fit_trees(
         context=context,
         genes=genes,
         layer=layer,
-        groups=None,
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,

@@ -84,7 +84,6 @@ def fit_tuned(
     >>> model = stp.tl.fit_tuned(sdata, candidates)
     >>> sorted(model.training.tuned)
     ['factors', 'genes']
-    >>> stp.settings.verbosity = 1
     """
     check_functions(candidates, what="candidates")
     if len(candidates) < 2:

@@ -13,6 +13,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import open_table
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _UNFAMILIAR = 0.1
 
 
+@shared()
 def predict(
     sdata: SpatialData,
     model: Model,
@@ -52,8 +54,7 @@ def predict(
     space
         ``"genes"``, or the ``"factors"`` that a model fitted with ``targets="svd"``, ``"nmf"`` or
         ``"autoencoder"`` predicts before they are turned into genes.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+    {device}
     table_name
         Name of the table with the model's inputs.
     key_added
@@ -95,18 +96,11 @@ def predict(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata)
     >>> stp.tl.predict(sdata, model, key_added="ridge")
-    >>> sdata.tables["ridge"].shape == (sdata.tables["table"].n_obs, 5)
+    >>> sdata.tables["ridge"].shape == (sdata.tables["table"].n_obs, 10)
     True
-    >>> stp.settings.verbosity = 1
     """
     _validate.one_of("space", space, ("genes", "factors"))
     spots = open_table(sdata, table_name, copy=copy)

@@ -68,14 +68,11 @@ def _fit_baseline(
 ) -> Model:
     task = Task(
         embedding=embedding,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,
         targets="genes",
-        n_factors=None,
         scaling="standard",
-        seed=0,
         per_10k=per_10k,
     )
     options = Hyperparameters(estimator=RidgeOptions())

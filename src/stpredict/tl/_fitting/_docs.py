@@ -104,6 +104,15 @@ _SHARED = {
     table_name
         Name of the table.
     """,
+    "prepared": """\
+    >>> import stpredict as stp
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=10)
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
+    """,
 }
 
 

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 TargetKind = Literal["genes", "svd", "nmf", "autoencoder"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """Arguments that the ``fit_*`` functions share; their docstrings describe them."""
 
-    embedding: str | None  # None for models on pixels
-    context: str
+    embedding: str | None = None  # None for models on pixels
+    context: str = "spot"
     genes: Sequence[str] | None
     layer: str | None
-    groups: str | None
+    groups: str | None = None
     targets: TargetKind
-    n_factors: int | None
+    n_factors: int | None = None
     scaling: Literal["standard", "robust", "none"] | None
-    seed: int
+    seed: int = 0
     sample_weight: str | None = None
     loss: str | nn.Module = "mse"
     device: str = "cpu"

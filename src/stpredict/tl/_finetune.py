@@ -51,9 +51,8 @@ def finetune(
 ) -> Model:
     """Continue training a fitted or imported model on new sections.
 
-    The scaling of inputs and targets stays the model's, so that its weights keep their meaning;
-    genes that were constant in its training stay constant. One group of the new sections is held
-    out for early stopping.
+    The scaling of inputs and targets stays the model's; genes that were constant in its training
+    stay constant. One group of the new sections is held out for early stopping.
 
     Parameters
     ----------
@@ -69,8 +68,7 @@ def finetune(
         Some of the model's genes, by default all. A model of factors keeps all its factors.
     layer
         Layer to learn, by default the model's own, which must be in the same units. Required for
-        imported models: predictions are then in its units, and `pp.prepare` makes inputs as those
-        of the new sections were made.
+        imported models, which then predict in its units.
     groups
         As in :func:`stpredict.tl.fit_deepspot`.
     loss
@@ -83,18 +81,16 @@ def finetune(
     Returns
     -------
     Model
-        New model; ``model`` and ``sdata`` are not changed. ``training.sections`` has old and new
-        sections, ``training.finetuned_on`` the new ones, and ``training.before`` the record of the
-        model before.
+        New model. ``training.sections`` has old and new sections, ``training.finetuned_on`` the
+        new ones, and ``training.before`` the record of the model before.
 
     Raises
     ------
     KeyError
         If inputs, the layer, a gene or a column does not exist.
     ValueError
-        If the method is not trained step by step, genes are not the model's, inputs or layer were
-        made differently than in training, the loss does not suit the model's targets, or there are
-        too few spots to hold any out.
+        If the method is not trained step by step, genes are not the model's, inputs or layer
+        differ from training, the loss does not suit the targets, or spots are too few.
 
     Examples
     --------
@@ -151,14 +147,10 @@ def finetune(
 def _check_trainable(model: Model, train: str) -> None:
     _validate.one_of("train", train, ("all", "head"))
     if model.bases:
-        raise ValueError(
-            "a stack cannot be finetuned: finetune its bases (model.bases), or stack functions "
-            "that finetune them with stp.tl.fit_stacking"
-        )
+        raise ValueError("a stack cannot be finetuned: finetune its bases (model.bases)")
     if METHODS[model.method].estimate is not None:
         raise ValueError(
-            f"a model of {model.method} is fitted in one go and cannot be finetuned: call "
-            f"stp.tl.fit_{model.method} on all sections together"
+            f"a model of {model.method} is fitted in one go: run fit_{model.method} on all sections"
         )
 
 
@@ -166,25 +158,23 @@ def _check_genes(model: Model, genes: Sequence[str]) -> list[str]:
     names = _validate.name_list("genes", genes)
     absent = [gene for gene in names if gene not in model.genes]
     if absent:
-        raise ValueError(
-            f"{len(absent)} of {len(names)} genes are not among the model's "
-            f"{len(model.genes)}: {_validate.listing(absent)}"
-            + _validate.why_absent(absent, model.genes)
-        )
+        reason = _validate.listing(absent) + _validate.why_absent(absent, model.genes)
+        share = f"{len(absent)} of {len(names)}"
+        raise ValueError(f"{share} genes are not among the model's {len(model.genes)}: {reason}")
     return names
 
 
 def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:
     """The model with the layer it is to learn; its own must be in the units of its predictions."""
     name = model.recipe.layer if layer is None else layer
-    spots.layer(name)
+    spots.layer(name)  # raises if it does not exist
     steps = spots.steps.layer(name)
     units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(name, steps)
     if layer is None and units != model.units:
         label = "X" if name is None else f"layers[{name!r}]"
         raise ValueError(
-            f"{label} holds {units}, the model predicts {model.units}: run "
-            "stp.pp.prepare(sdata, model), or name the layer to learn with layer="
+            f"{label} holds {units}, the model predicts {model.units}: run stp.pp.prepare, or name "
+            "the layer to learn with layer="
         )
     check_ranked(name, steps, model.genes)
     return replace(model, recipe=replace(model.recipe, layer=name, layer_steps=steps), units=units)
@@ -194,14 +184,12 @@ def _make_loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
     trained_with = model.hyperparameters.loss or "mse"
     if loss is None and trained_with not in losses.LOSSES:
         raise ValueError(f"the model was trained with its own loss: give loss= ({trained_with})")
-    objective = losses.make(
-        trained_with if loss is None else loss, n_targets=model.targets.n_outputs
-    )
+    name = trained_with if loss is None else loss
+    objective = losses.make(name, n_targets=model.targets.n_outputs)
     if objective.needs_counts != isinstance(model.targets, Counts):
         verb = "is" if objective.needs_counts else "is not"
         raise ValueError(
-            f"loss={objective.name!r} {verb} a likelihood of counts, but the model predicts "
-            f"{model.units} from targets of kind {model.targets.kind!r}"
+            f"loss={objective.name!r} {verb} a likelihood of counts, but it predicts {model.units}"
         )
     return objective
 

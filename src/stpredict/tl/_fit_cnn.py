@@ -53,22 +53,19 @@ def fit_cnn(
 
     ST-Net [1]_ is ``network=CNNNetwork("densenet121")`` with ``pretrained=True`` and
     ``average_symmetries=True``. STDL [2]_ is the small network
-    (:class:`stpredict.nn.TileCNN` lists the differences), for one gene, several, or all of them
-    through factors. Tiles are read once, into a temporary file; where
-    :func:`stpredict.pp.normalize_stain` was run, its images are read. One group is held out for
-    early stopping, and the weights of its best epoch are kept. `predict` reads the images again, a
-    batch of tiles at a time.
+    (:class:`stpredict.nn.TileCNN` lists the differences). Tiles are read once, into a temporary
+    file, from the images of :func:`stpredict.pp.normalize_stain` where it was run. The weights of
+    the best epoch on a held-out group are kept.
 
     Parameters
     ----------
     {sdata_pixels}
     network
-        Backbone, side of the tiles in pixels, and what is trained
-        (:class:`stpredict.tl.CNNNetwork`). Pretrained networks of pathology expect 0.5 µm per
-        pixel, for which 112 µm are 224 px.
+        Backbone, tile size and trained parts (:class:`stpredict.tl.CNNNetwork`). Pretrained
+        networks of pathology expect 0.5 µm per pixel, for which 112 µm are 224 px.
     pretrained
-        True starts from the published weights of a model of timm, downloaded from its hub; a path
-        is a local file of them. False starts from random weights.
+        True for the published weights of a model of timm, a path for a local file of them, False
+        for random weights.
     tile_um
         Side of a tile in µm.
     {rows}
@@ -90,9 +87,8 @@ def fit_cnn(
     KeyError
         If the layer, a gene or a column does not exist, or timm has no such model.
     ValueError
-        If no genes are selected, the layer contains NaN, a tile is larger than an image or too
-        small for the backbone, spots lie outside their image, weights do not fit, or there are too
-        few spots to hold any out.
+        If no genes are selected, the layer contains NaN, a tile does not fit the image or the
+        backbone, spots lie outside their image, weights do not fit, or spots are too few.
     FileNotFoundError
         If the file of weights does not exist.
     RuntimeError
@@ -153,14 +149,10 @@ def _pretrained_start(
     if pretrained is False:
         if network.trainable is not None:
             raise ValueError(
-                f"trainable={network.trainable} freezes blocks with random weights: give "
-                "pretrained=True or a file, or leave trainable= out"
+                f"trainable={network.trainable} freezes blocks with random weights: set pretrained="
             )
         return None
     if network.backbone == SMALL:
-        raise ValueError(
-            f"backbone={SMALL!r} has no published weights: leave pretrained= out, or name a model "
-            "of timm"
-        )
+        raise ValueError(f"backbone={SMALL!r} has no published weights: name a model of timm")
     fill = published_weights(network.backbone, None if pretrained is True else pretrained)
     return lambda module: fill(module.backbone)  # type: ignore[arg-type]

@@ -43,13 +43,10 @@ def fit_deepcell(
 ) -> Model:
     """Fit DeepCell: DeepSpot for single cells.
 
-    φ (linear, dropout, ReLU; the median of an ensemble) encodes the tile of every cell once, the
-    neighbours are reduced to their maximum, mean or sum, ρ (dropout, ReLU, linear; the mean of an
-    ensemble) predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of
-    predictions. Batches are drawn as compact patches of tissue: their cells share most of their
-    neighbours, so that far fewer tiles are encoded than with cells drawn one by one
-    (``schedule.patch_size``; 1 draws single cells; ignored with ``sample_weight``). Everything else
-    is as in :func:`stpredict.tl.fit_deepspot`.
+    Neighbours are reduced to their maximum, mean or sum. Batches are compact patches of tissue:
+    their cells share most neighbours, so that far fewer tiles are encoded than with cells drawn one
+    by one (``schedule.patch_size``; 1 draws single cells; ignored with ``sample_weight``).
+    Everything else is as in :func:`stpredict.tl.fit_deepspot`.
 
     Parameters
     ----------

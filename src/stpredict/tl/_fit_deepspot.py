@@ -48,14 +48,11 @@ def fit_deepspot(
     φ (linear, dropout, ReLU; the median of an ensemble) encodes every tile, sub-tiles are summed
     and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
     predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of predictions; it
-    shows where the networks disagree and is not an error bar. Embeddings and genes are
-    standardised on the training rows. One group is held out for early stopping, and the weights of
-    its best epoch are kept.
+    is not an error bar. The weights of the best epoch on a held-out group are kept.
 
-    The learning rate, the monitor of early stopping and the number of factors were tuned on four
-    sections of one breast tumour with the texture encoder, on sections left out of the training
-    sections; all other values are as published. There, ``targets="svd"`` predicts better than
-    genes.
+    The learning rate, the monitor and the number of factors were tuned on held-out sections of one
+    breast tumour with the texture encoder, where ``targets="svd"`` predicts better than genes; all
+    other values are as published.
 
     Parameters
     ----------

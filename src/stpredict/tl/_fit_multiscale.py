@@ -47,11 +47,9 @@ def fit_multiscale(
 ) -> Model:
     """Fit HEVisum's network: a tile, its sub-tiles and its centre, each with its own encoder.
 
-    The network is :class:`stpredict.nn.MultiScale`. As in HEVisum, the learning rate follows a
-    cosine, and training stops early by the rank correlation within held-out spots; learning rate,
-    weight decay, batch size and patience are HEVisum's. HEVisum ranks abundances within spots:
-    ``layer="ranks"`` (`pp.rank_expression`). Reading of tiles and held-out rows are as in
-    :func:`stpredict.tl.fit_cnn`.
+    The network is :class:`stpredict.nn.MultiScale`, trained with HEVisum's schedule. HEVisum ranks
+    abundances within spots: ``layer="ranks"`` (`pp.rank_expression`). Reading of tiles and held-out
+    rows are as in :func:`stpredict.tl.fit_cnn`.
 
     Parameters
     ----------
@@ -79,9 +77,9 @@ def fit_multiscale(
     KeyError
         If the layer, a gene or a column does not exist.
     ValueError
-        If no genes are selected, the layer contains NaN, a tile is larger than an image or too
-        small to be split, spots lie outside their image, there are too few spots to hold any out,
-        or a single target is to be ranked.
+        If no genes are selected, the layer contains NaN, a tile does not fit the image or is too
+        small to be split, spots lie outside their image or are too few, or a single target is to
+        be ranked.
     TypeError
         If ``augmentation`` is not an Augmentation.
 

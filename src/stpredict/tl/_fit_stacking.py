@@ -63,44 +63,32 @@ def fit_stacking(
 ) -> Model:
     """Fit a stack: a meta-model on the predictions of several models.
 
-    Every base is fitted once for each group, on all other groups, and predicts the group left out;
-    its scaling, factors and early stopping are refitted each time. The meta-model is trained on
-    these out-of-fold predictions only. (HEVisum's published notebook lets every base predict its
-    own training slides instead, so that its meta-model favours the base that overfits most.) Then
-    the bases are fitted on all sections, and the stack predicts from them.
-
-    The genes are those of ``var["selected"]``, as for single models: selected once, on all the
-    sections given here.
-
-    A stack is one model: ``model.save`` writes one folder, `pp.prepare` makes the inputs of every
-    base, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
+    Every base is fitted once for each group, on all other groups, and predicts the group left out.
+    The meta-model is trained on these out-of-fold predictions only. (HEVisum's notebook lets every
+    base predict its own training slides, so that its meta-model favours the base that overfits
+    most.) Then the bases are fitted on all sections. A stack is one model: it is saved in one
+    folder, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
 
     Parameters
     ----------
     sdata
         Training sections, with everything that the bases read.
     bases
-        Functions by name that take sections and return a fitted model, such as
-        ``{"deepspot": stp.tl.fit_deepspot, "ridge": functools.partial(stp.tl.fit_ridge,
-        targets="svd")}``; at least two. They must predict the same genes in the same units.
+        Functions by name that take sections and return a fitted model; at least two. They must
+        predict the same genes in the same units.
     meta
         ``"mean"``: the mean of the bases; nothing is fitted. ``"rank_mean"``: for each gene and
         section, the values of the mean in the order of the spots' mean ranks, so that the
-        prediction of a spot depends on the others of its section. ``"ridge"``: ridge regression on
-        the predictions of all genes by all bases, with alpha tuned by leaving out one group at a
-        time. ``"mlp"``, as in HEVisum: two layers of ``n_hidden`` and ``n_hidden / 2`` units with
-        batch norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST
-        C2-C5 (leave one section out, 250 genes, texture encoder; bases ridge, ridge and trees on 8
-        factors) it had a mean PCC of 0.378, ``"ridge"`` 0.371, ``"mlp"`` 0.355, the best base
-        0.375.
+        prediction of a spot depends on the others of its section. ``"ridge"``: tuned ridge
+        regression on the predictions of all genes by all bases. ``"mlp"``, as in HEVisum: two
+        layers of ``n_hidden`` and ``n_hidden / 2`` units with batch norm, LeakyReLU and dropout.
+        With few groups the mean is hard to beat.
     groups
-        Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
-        early stopping of the ``"mlp"``; whole sections only. By default the patient if there are
-        several, else the section. The bases have their own ``groups``.
-    n_hidden
-        Width of the first layer of the ``"mlp"``.
-    dropout
-        Dropout rate of the ``"mlp"``.
+        Column of ``obs`` whose groups, whole sections, are left out in turn, and one of which is
+        held out for early stopping of the ``"mlp"``; by default the patient if there are several,
+        else the section. The bases have their own ``groups``.
+    n_hidden, dropout
+        Width of the first layer of the ``"mlp"``, and its dropout rate.
     {schedule}
     {seed}
     {device}
@@ -130,10 +118,8 @@ def fit_stacking(
     --------
     >>> import functools
     {prepared}
-    >>> bases = {
-    ...     "ridge": stp.tl.fit_ridge,
-    ...     "trees": functools.partial(stp.tl.fit_trees, n_trees=20),
-    ... }
+    >>> trees = functools.partial(stp.tl.fit_trees, n_trees=20)
+    >>> bases = {"ridge": stp.tl.fit_ridge, "trees": trees}
     >>> model = stp.tl.fit_stacking(sdata, bases, meta="ridge")
     >>> list(model.bases)
     ['ridge', 'trees']
@@ -147,11 +133,8 @@ def fit_stacking(
     spots = open_table(sdata, table_name)
     folds = leave_groups_out(spots, groups, purpose="stacking")
     if folds.torn_sections:
-        raise ValueError(
-            f"groups={groups!r} splits the sections {_validate.listing(folds.torn_sections)}, but "
-            "stacking leaves out whole sections: give a column such as the patient, or leave "
-            "groups= out"
-        )
+        torn = _validate.listing(folds.torn_sections)
+        raise ValueError(f"groups={groups!r} splits the sections {torn}: leave out whole sections")
     if meta == "mlp":
         rows = hold_out_group(spots, groups=groups, seed=seed)
     else:

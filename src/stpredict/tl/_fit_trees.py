@@ -41,8 +41,7 @@ def fit_trees(
 ) -> Model:
     """Fit extremely randomised trees on the embedding of a spot and the means over its context.
 
-    All training rows are used. The spread over the trees goes to ``layers["std"]`` of
-    predictions.
+    All rows are used. The spread over the trees goes to ``layers["std"]`` of predictions.
 
     Parameters
     ----------
@@ -87,9 +86,7 @@ def fit_trees(
     _validate.whole_number("min_samples_leaf", min_samples_leaf)
     _validate.positive("max_features", max_features)
     if max_features > 1:
-        raise ValueError(
-            f"max_features={max_features!r} is a share of the features, above 0 and up to 1"
-        )
+        raise ValueError(f"max_features={max_features!r} must be a share, above 0 and up to 1")
     task = Task(
         embedding=embedding,
         context=context,

@@ -33,22 +33,19 @@ def fit_tuned(
 ) -> Model:
     """Fit the best of several candidates, chosen by inner cross-validation.
 
-    Every candidate is fitted once for each group, on all other groups, as in `tl.cross_validate`.
-    The one with the highest mean PCC on the groups left out is then fitted to all sections given.
-    As a method of `tl.cross_validate` this is nested cross-validation: the outer test sections do
-    not influence the choice.
+    The candidate with the highest mean PCC on groups left out, as in `tl.cross_validate`, is fitted
+    to all sections. As a method of `tl.cross_validate` this is nested cross-validation: the outer
+    test sections do not influence the choice.
 
     Parameters
     ----------
     sdata
         Training sections, with everything that the candidates read.
     candidates
-        Functions by name that take sections and return a fitted model; for hyperparameters,
-        ``{f"alpha {alpha}": functools.partial(stp.tl.fit_ridge, alpha=alpha) for alpha in
-        (1.0, 100.0)}``.
+        Functions by name that take sections and return a fitted model.
     groups
-        Column of ``obs`` whose groups are left out one at a time; by default the patient if there
-        are several, else the section.
+        Column of ``obs`` whose groups are left out; by default the patient if there are several,
+        else the section.
     device
         Device for predictions: ``"auto"``: cuda, then mps, then cpu.
     table_name
@@ -57,8 +54,7 @@ def fit_tuned(
     Returns
     -------
     Model
-        Best candidate, fitted to all sections; ``sdata`` is not changed. ``model.training.tuned``
-        has the mean PCC of each candidate, best first.
+        Best candidate; ``model.training.tuned`` has the mean PCC of each candidate, best first.
 
     Raises
     ------

@@ -52,8 +52,7 @@ def predict(
     model
         Fitted model.
     space
-        ``"genes"``, or the ``"factors"`` that a model fitted with ``targets="svd"``, ``"nmf"`` or
-        ``"autoencoder"`` predicts before they are turned into genes.
+        ``"genes"``, or the ``"factors"`` that a model of factors turns into genes.
     {device}
     table_name
         Name of the table with the model's inputs.
@@ -91,8 +90,7 @@ def predict(
     KeyError
         If the model's inputs are missing.
     ValueError
-        If the inputs were made differently than in training or contain NaN, or factors are
-        requested from a model that predicts genes.
+        If inputs contain NaN or differ from training, or the model has no factors.
 
     Examples
     --------
@@ -162,9 +160,8 @@ def _add_uncertainty(
             f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
         )
         warnings.warn(
-            f"tiles of {names} look unlike those of the training sections, whose median is "
-            "about 0.5: predictions and intervals may not hold. Compare stain, focus and µm per "
-            "pixel (stp.pl.stain, stp.pl.tiles)",
+            f"tiles of {names} look unlike those of the training sections (median about 0.5): "
+            "compare stain, focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
             UserWarning,
             stacklevel=3,
         )

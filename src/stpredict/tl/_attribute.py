@@ -50,15 +50,13 @@ def attribute(
 ) -> SpatialData | None:
     """Attribute the prediction of a gene to the inputs of the model.
 
-    Integrated gradients [1]_ from a baseline to the inputs. Attributions sum to the difference
-    between the prediction and the prediction for the baseline, in the units of the prediction; this
-    is checked for every spot. An attribution shows what the *model* used, which may be a proxy for
-    something else in the tissue.
+    Integrated gradients [1]_ sum to the difference between the prediction and that for a baseline,
+    in the units of the prediction; this is checked for every spot. An attribution shows what the
+    *model* used, which may be a proxy for something else in the tissue.
 
-    For models on embeddings the baseline is the mean training embedding in place of the spot's
-    tile, its sub-tiles and its neighbours; each of them gets one attribution. For models on pixels
-    it is white glass, and each pixel gets one attribution, summed over its three colours. For
-    models of counts, attributions explain the expected counts per 10,000 and need more steps.
+    For models on embeddings the baseline is the mean training embedding, and the spot's tile, each
+    sub-tile and neighbour gets one attribution. For models on pixels it is white glass, and each
+    pixel gets one attribution, summed over its colours. Models of counts need more steps.
 
     Parameters
     ----------
@@ -80,8 +78,7 @@ def attribute(
     key
         Name of the table with the model's predictions, to which attributions are written.
     key_added
-        Name of the slots, by default ``attribution_<gene>`` (characters that SpatialData does not
-        allow in names become underscores).
+        Name of the slots, by default ``attribution_<gene>``.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -97,21 +94,18 @@ def attribute(
         - for models on pixels, ``obsm[key_added]``, (n_obs, tile_px²) CSR float32, the pixels of
           the tile row by row; empty for other spots;
         - ``uns["stpredict"]["attribute"][key_added]``: gene, method, units, baseline, steps, and
-          ``gap``, the largest relative difference between the sum of the attributions and what
-          they explain.
+          ``gap``, the largest relative error of their sum.
 
     Raises
     ------
     ImportError
         If captum is not installed.
     KeyError
-        If the model does not predict the gene, there is no such section or spot, or the model's
-        inputs or predictions are missing.
+        If the gene, section, spot, or the model's inputs or predictions are missing.
     ValueError
         If the model is a stack or trees, the gene was constant in training, ``section`` and
-        ``spots`` are both given (or neither for a model on pixels), ``tables[key]`` holds other
-        predictions, inputs were made differently than in training, or attributions miss what they
-        explain by more than 5 %, which more steps fix. Nothing is written then.
+        ``spots`` are both given (or neither for a model on pixels), inputs or predictions are not
+        the model's, or attributions miss their sum by more than 5 %, which more steps fix.
 
     References
     ----------
@@ -172,10 +166,7 @@ def _predictions(spots: SpotTable, key: str, gene: str) -> AnnData:
     same_rows = predicted.obs_names.equals(spots.table.obs_names)
     if gene not in predicted.var_names or not same_rows:
         difference = "other spots than the table" if not same_rows else f"no gene {gene!r}"
-        raise ValueError(
-            f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model) with the model "
-            "whose prediction is to be attributed"
-        )
+        raise ValueError(f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model)")
     return predicted
 
 
@@ -191,21 +182,18 @@ def _rows(
         rows = table.obs_names.get_indexer(names)
         absent = [name for name, row in zip(names, rows, strict=True) if row < 0]
         if absent or not names:
-            raise KeyError(
-                f"no spots {_validate.listing(map(repr, absent))}; spots: "
-                f"{_validate.listing(table.obs_names, most=4)}"
-            )
+            examples = _validate.listing(table.obs_names, most=4)
+            raise KeyError(f"no spots {_validate.listing(map(repr, absent))}; spots: {examples}")
         return np.unique(rows)
     if section is not None:
         if section not in opened.section_names:
-            raise KeyError(
-                f"no section {section!r}; sections: {_validate.listing(opened.section_names)}"
-            )
+            listing = _validate.listing(opened.section_names)
+            raise KeyError(f"no section {section!r}; sections: {listing}")
         return np.flatnonzero(opened.section_of_row == section)
     if required:
+        first = str(table.obs_names[0])
         raise ValueError(
-            "a model on pixels needs a choice of spots: "
-            f"spots=[{str(table.obs_names[0])!r}, …], or section="
+            f"a model on pixels needs a choice of spots: spots=[{first!r}, …], or section="
         )
     return np.arange(table.n_obs)
 
@@ -227,8 +215,8 @@ def _check_same(
     difference = np.abs(np.concatenate([part.predicted for part in parts]) - values[rows])
     if not (difference <= _SAME * values.std() + 1e-4 * np.abs(values).max()).all():
         raise ValueError(
-            f"tables[{key!r}] holds other predictions than this model's ({model.method}), or its "
-            "inputs have changed: run stp.tl.predict(sdata, model) first"
+            f"tables[{key!r}] holds other predictions than this model's ({model.method}): run "
+            "stp.tl.predict(sdata, model) first"
         )
 
 
@@ -238,8 +226,7 @@ def _check_complete(parts: list[Attributed], n_steps: int, *, spread: float) -> 
     if not gap <= _TOLERANCE:
         raise ValueError(
             f"with {n_steps} steps, attributions miss the difference from the baseline by up to "
-            f"{gap:.1%}, more than {_TOLERANCE:.0%}: increase n_steps, for example to "
-            f"{4 * n_steps}"
+            f"{gap:.1%}: increase n_steps, for example to {4 * n_steps}"
         )
     return gap
 
@@ -249,8 +236,7 @@ def _record(model: Model, gene: str, n_steps: int, gap: float) -> dict[str, Any]
     step = model.recipe.tiles
     baseline: dict[str, Any] = {"baseline": "mean training embedding"}
     if step is not None:
-        normalized = step.stain is not None
         baseline = {"baseline": "white", "tile_um": step.tile_um, "tile_px": step.tile_px}
-        baseline["normalized"] = normalized
+        baseline["normalized"] = step.stain is not None
     scalars = {"gene": gene, "method": model.method, "units": model.units}
     return {**scalars, "n_steps": int(n_steps), "gap": gap, **baseline}

@@ -44,43 +44,35 @@ def cross_validate(
     """Score methods on groups that they were not fitted on, with baselines, nulls and a ceiling.
 
     Every group is left out in turn. All fitted preprocessing is refitted on the other groups:
-    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top_genes``, the
-    reference of `pp.normalize_stain`, ranks among selected genes, weights of groups), and inside
-    the methods scaling, factors, early stopping and alpha. So run the steps on all sections as if
-    there were no test data. To choose hyperparameters inside the folds, pass `tl.fit_tuned` as a
-    method.
+    steps of `pp` that were run on all sections (selected genes, the reference stain, ranks among
+    selected genes, weights of groups), and the methods' scaling, factors, early stopping and alpha.
+    To choose hyperparameters inside the folds, pass `tl.fit_tuned` as a method. Folds run in
+    parallel on the workers of a `dask.distributed` client, if one is active.
 
-    Ridge regression with tuned alpha on the spot's own embedding is fitted as a baseline,
-    ``tuned_ridge``; if the methods read several embeddings, there is one for each. References are
-    the mean of the training rows and the mean of the *measured* neighbours, which no model is
-    given. Each method is also scored with its predictions shuffled within the section, and moved
-    within it by random rotations and shifts: a model that only predicts smooth maps scores equally
-    well there. The noise ceiling, estimated by thinning the counts, is the score that counting
-    noise would leave to a perfect prediction.
-
-    Folds run in parallel on the workers of a `dask.distributed` client, if one is active.
+    Tuned ridge regression on each embedding that methods read is the baseline, ``tuned_ridge``.
+    References are the mean of the training rows and that of the *measured* neighbours, which no
+    model is given. Each method is also scored with its predictions shuffled, and moved by random
+    rotations and shifts within the section, where a model of smooth maps scores equally well. The
+    noise ceiling is the score that counting noise would leave to a perfect prediction.
 
     Parameters
     ----------
     sdata
         Sections with everything that the methods read.
     methods
-        Functions by name that take sections and return a fitted model, such as
-        ``{"ridge": stp.tl.fit_ridge, "deepspot_svd": functools.partial(stp.tl.fit_deepspot,
-        targets="svd")}``. They must predict in the same units. Names may contain letters, digits,
-        ``_``, ``.`` and ``-``.
+        Functions by name that take sections and return a fitted model, all in the same units, such
+        as ``{"svd": functools.partial(stp.tl.fit_deepspot, targets="svd")}``. Names may contain
+        letters, digits, ``_``, ``.`` and ``-``.
     groups
         Column of ``obs`` whose groups are left out; by default the patient if there are several,
         else the section.
     n_folds
         Number of folds of about equal size; by default one per group.
     folder
-        Folder for finished folds. A second call with the same data, after an interruption or with
-        more methods, runs only what is missing. A function of your own is recognised by its name:
-        after a change of its code, use another folder.
+        Folder for finished folds. A second call with the same data runs only what is missing. A
+        function of your own is recognised by its name: after a change of its code, use another.
     allow_leak
-        Continue when a patient or section is on both sides of a split. The scores are then marked
-        LEAKY wherever they are shown.
+        Continue when a patient or section is on both sides of a split, with scores marked LEAKY.
     seed
         Random seed of shuffles, shifts and thinning. Methods have their own seeds.
     device
@@ -93,13 +85,12 @@ def cross_validate(
     Returns
     -------
     Scores
-        Tidy scores, protocol and failures (:class:`stpredict.results.Scores`). Writes
-        ``tables[key_added]``, which annotates the same shapes, with all genes predicted in any
-        fold: ``X`` (n_obs, n_genes) float32, the measured values in the units of the models;
-        ``layers[<method>]`` and ``layers["tuned_ridge"]``, predictions of models that were not
-        fitted on the row's group. All are NaN for genes not selected in that fold, and a method's
-        are NaN where it failed. ``obs["fold"]`` and ``obs["group"]``; ``var["n_folds"]``, in how
-        many folds a gene was predicted.
+        Tidy scores, protocol and failures. Writes ``tables[key_added]``, which annotates the same
+        shapes, with all genes predicted in any fold: ``X`` (n_obs, n_genes) float32, the measured
+        values in the units of the models; ``layers[<method>]`` and ``layers["tuned_ridge"]``,
+        out-of-fold predictions. All are NaN for genes not selected in that fold, and a method's
+        where it failed. ``obs["fold"]`` and ``obs["group"]``; ``var["n_folds"]``, in how many folds
+        a gene was predicted.
 
     Raises
     ------
@@ -182,8 +173,5 @@ def _succeeded(outcomes: Outcomes) -> list[Outcome]:
         )
     units = {name: outcome.units for (_, name), outcome in finished.items()}
     if len(set(units.values())) > 1:
-        raise ValueError(
-            f"methods must predict in the same units, but predict in {units}: give them the same "
-            "layer= and kind of loss="
-        )
+        raise ValueError(f"methods must predict in the same units, but predict in {units}")
     return list(finished.values())

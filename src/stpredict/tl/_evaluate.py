@@ -48,16 +48,10 @@ def evaluate(
 ) -> results.Scores:
     """Score tables of predictions against measured expression.
 
-    Pearson and Spearman correlation are computed per gene over the spots of each section; a gene
-    that is constant in either scores 0 and is counted. Each table is scored with two nulls:
-    predictions shuffled among the spots of a section, and predictions moved within the section by
-    random rotations and shifts, which keep their spatial pattern (20 draws of each). References are
-    the mean of the training rows and the mean of the *measured* neighbours, which no model is
-    given. The noise ceiling is the score that counting noise would leave to a perfect prediction.
-    A baseline is a table like any other: fit it, for example with :func:`stpredict.tl.fit_ridge`,
-    and predict with ``key_added="ridge"``.
-
-    Rows and genes are matched by name.
+    Correlations are computed per gene over the spots of each section; a gene that is constant in
+    either scores 0 and is counted. Nulls, references and noise ceiling are as in
+    :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
+    with another ``key_added``. Rows and genes are matched by name.
 
     Parameters
     ----------
@@ -66,8 +60,7 @@ def evaluate(
     tables
         Name of a table of predictions, or several to compare.
     layer
-        Measured layer, by default the one that the models were trained on; for models of counts,
-        counts per 10,000.
+        Measured layer, by default that of training; for models of counts, counts per 10,000.
     seed
         Random seed of the nulls.
     table_name
@@ -76,16 +69,15 @@ def evaluate(
     Returns
     -------
     Scores
-        Tidy scores with ``summary()``, ``genes()``, ``compare()`` and the protocol, which is
-        printed (:class:`stpredict.results.Scores`). The tables' names are the methods.
+        Tidy scores and the protocol, which is printed. The tables' names are the methods.
 
     Raises
     ------
     KeyError
         If a table or the layer does not exist.
     ValueError
-        If a table was not written by `predict`, tables are in different units, a table shares no
-        spots or genes with the measured table, a section has a single spot, or predictions are NaN.
+        If a table was not written by `predict`, shares no spots or genes with the measured one, has
+        NaN or other units than another, or a section has a single spot.
 
     Examples
     --------

@@ -189,7 +189,8 @@ def _make_loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
     if objective.needs_counts != isinstance(model.targets, Counts):
         verb = "is" if objective.needs_counts else "is not"
         raise ValueError(
-            f"loss={objective.name!r} {verb} a likelihood of counts, but it predicts {model.units}"
+            f"loss={objective.name!r} {verb} a likelihood of counts, but the model predicts "
+            f"{model.units}"
         )
     return objective
 

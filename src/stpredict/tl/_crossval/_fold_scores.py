@@ -29,10 +29,7 @@ def check_sizes(spots: SpotTable, folds: Folds) -> None:
     for fold in folds:
         names, counts = np.unique(spots.section_of_row[fold.rows], return_counts=True)
         if counts.min() < 2:
-            raise ValueError(
-                f"section {names[counts.argmin()]!r} has a single spot that is left out: a "
-                "correlation needs two"
-            )
+            raise ValueError(f"section {names[counts.argmin()]!r} has a single spot in a fold")
 
 
 def score_outcomes(

@@ -68,9 +68,7 @@ def scored_sections(
             if not len(inside):
                 continue
             if len(inside) < 2:
-                raise ValueError(
-                    f"section {section.name!r} has a single spot to score: a correlation needs two"
-                )
+                raise ValueError(f"section {section.name!r} has a single spot to score")
             yield ScoredSection(
                 section=section.name,
                 group=str(group),
@@ -88,12 +86,9 @@ def score_method(
     genes: NDArray[np.str_],
     *,
     seed: int,
-    variance: NDArray[np.float64] | None = None,
+    variance: NDArray[np.float64] | None = None,  # (n_genes,) of the training rows, if known
 ) -> Iterator[pd.DataFrame]:
-    """Score one method in one section, with its own nulls.
-
-    ``variance``, (n_genes,), is that of the training rows, where it is known.
-    """
+    """Score one method in one section, with its own nulls."""
     scores = _score_genes(scored, measured, predicted)
     scores |= _score_nulls(scored, measured, predicted, seed=seed)
     yield scored.tidy(method, genes, scores)

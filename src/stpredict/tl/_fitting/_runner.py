@@ -41,24 +41,17 @@ _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "
 
 @dataclass(frozen=True)
 class Plan:
-    """A method, what it is to learn, and how: the arguments of a ``fit_*`` function.
-
-    ``start`` fills the network with the weights that training starts from.
-    """
+    """A method, what it is to learn, and how: the arguments of a ``fit_*`` function."""
 
     method: Method
     task: Task
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    start: Callable[[nn.Module], None] | None = None
+    start: Callable[[nn.Module], None] | None = None  # fills in weights to start from
 
     def build(self, n_features: int, n_targets: int) -> nn.Module:
         """Build the network."""
-        network = self.method.build(
-            n_features,
-            n_targets,
-            context=self.task.context,
-            options=self.hyperparameters.network,
-        )
+        context, options = self.task.context, self.hyperparameters.network
+        network = self.method.build(n_features, n_targets, context=context, options=options)
         if self.start is not None:
             self.start(network)
         return network
@@ -191,8 +184,7 @@ def _estimate(
         plan.hyperparameters.estimator,
         seed=plan.task.seed,
     )
-    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    fitted = Fitted(network, history, best_epoch=0)
+    fitted = Fitted(network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), best_epoch=0)
     return fitted, replace(plan.hyperparameters, estimator=options)
 
 
@@ -203,5 +195,4 @@ def _subtile_scaler(
     if subtiles is None:
         return None
     _, n_subtiles, n_features = subtiles.shape
-    each = Standard.fit(subtiles[training].reshape(-1, n_features))
-    return each.times(n_subtiles)
+    return Standard.fit(subtiles[training].reshape(-1, n_features)).times(n_subtiles)

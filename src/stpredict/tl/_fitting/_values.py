@@ -114,8 +114,8 @@ def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     loss = losses.make(task.loss, n_targets=n_targets)
     if loss.needs_counts and (task.targets != "genes" or task.scaling is not None):
         raise ValueError(
-            f"loss={loss.name!r} is a likelihood of counts, which are neither scaled nor replaced "
-            f"by factors: leave out targets={task.targets!r} and scaling={task.scaling!r}"
+            f"loss={loss.name!r} needs counts, which are neither scaled nor replaced by factors: "
+            "leave out targets= and scaling="
         )
     return loss
 
@@ -145,10 +145,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
         default = "standard" if kind == "autoencoder" else "none"
-        options |= {
-            "n_factors": task.n_factors or _N_FACTORS,
-            "scaling": task.scaling or default,
-        }
+        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or default}
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
     if constant:
@@ -176,15 +173,14 @@ def _weights(
         return None
     obs = spots.table.obs
     if column not in obs:
+        columns = _validate.listing(obs.columns)
         raise KeyError(
-            f"obs has no column sample_weight={column!r}; columns: "
-            f"{_validate.listing(obs.columns)}. stp.pp.balance writes "
-            f"obs[{_keys.SAMPLING_WEIGHT!r}]"
+            f"obs has no column sample_weight={column!r}; columns: {columns}: run stp.pp.balance"
         )
     if not is_numeric_dtype(obs[column].dtype):
         raise ValueError(
-            f"obs[{column!r}] holds {obs[column].dtype}, but weights must be numbers; "
-            f"stp.pp.balance(sdata, by={column!r}) computes weights for its groups"
+            f"obs[{column!r}] holds {obs[column].dtype}, but weights must be numbers: run "
+            f"stp.pp.balance(sdata, by={column!r})"
         )
     weights = obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
     _validate.counts(weights, what=f"weights in obs[{column!r}]")
@@ -195,10 +191,7 @@ def _weights(
 def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
     if genes is None:
         if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
-            raise ValueError(
-                "no genes are selected: run stp.pp.select_genes(sdata, n_top_genes=…) first, or "
-                "give genes="
-            )
+            raise ValueError("no genes are selected: run stp.pp.select_genes, or give genes=")
         return table.var_names[table.var[_keys.SELECTED]].tolist()
     names = _validate.name_list("genes", genes)
     _validate.present(names, table.var_names)

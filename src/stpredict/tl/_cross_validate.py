@@ -9,11 +9,14 @@ from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._baselines import ridge_baselines
 from stpredict.tl._crossval._fold_data import check_repeatable
-from stpredict.tl._crossval._fold_scores import check_sizes, score_outcomes
+from stpredict.tl._crossval._fold_scores import (
+    check_sizes,
+    cross_validation_protocol,
+    score_outcomes,
+)
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
 from stpredict.tl._crossval._outcome import Outcome
-from stpredict.tl._crossval._protocol import cross_validation_protocol
 from stpredict.tl._crossval._store import Store, describe_run
 from stpredict.tl._crossval._table import write_out_of_fold
 from stpredict.tl._fitting._bases import check_functions, check_names

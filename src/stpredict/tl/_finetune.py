@@ -11,13 +11,12 @@ from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import METHODS
-from stpredict.models._records import TrainingRecord
 from stpredict.models._restrict import restrict
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, Counts
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group
 from stpredict.tl._fitting._values import measured_targets, target_genes_of_model
 from stpredict.training import Schedule, fit_network
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._recipe import Recipe
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
+    from stpredict.models._records import TrainingRecord
     from stpredict.tl._fitting._split import Split
 
 
@@ -138,7 +138,7 @@ def finetune(
         network=fitted.network,
         hyperparameters=hyperparameters,
         recipe=_complete(spots, start),
-        training=_record(spots, model, rows, best_epoch=fitted.best_epoch, seed=seed),
+        training=_record(model, rows, best_epoch=fitted.best_epoch, seed=seed),
         history=fitted.history,
         calibration=None,  # the errors of the new model are not known
     )
@@ -214,21 +214,14 @@ def _complete(spots: SpotTable, model: Model) -> Recipe:
     return recipe
 
 
-def _record(
-    spots: SpotTable, model: Model, rows: Split, *, best_epoch: int, seed: int
-) -> TrainingRecord:
-    before = model.training
-    return TrainingRecord(
-        sections=tuple(dict.fromkeys([*before.sections, *spots.section_names])),
-        groups=tuple(sorted({*before.groups, *rows.groups.tolist()})),
-        held_out=rows.held_out,
-        n_spots=len(rows.training),
-        n_held_out=len(rows.validation),
-        best_epoch=best_epoch,
-        seed=seed,
-        versions=package_versions(),
+def _record(model: Model, rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
+    before, after = model.training, training_record(rows, best_epoch=best_epoch, seed=seed)
+    return replace(
+        after,
+        sections=tuple(dict.fromkeys([*before.sections, *after.sections])),
+        groups=tuple(sorted({*before.groups, *after.groups})),
         target_genes=before.target_genes,
         knows_mean=before.knows_mean,
-        finetuned_on=tuple(spots.section_names),
+        finetuned_on=after.sections,
         before=replace(before, target_genes=None),
     )

@@ -10,9 +10,8 @@ from stpredict.models._methods import CNN
 from stpredict.models._records import CNNNetwork, Hyperparameters
 from stpredict.nn._backbones import SMALL
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._pixels import fit_pixels
-from stpredict.tl._fitting._runner import Plan
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._runner import Plan, fit_pixels
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Augmentation, Schedule
 
 if TYPE_CHECKING:

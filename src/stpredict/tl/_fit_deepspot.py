@@ -9,7 +9,7 @@ from stpredict.models._methods import DEEPSPOT
 from stpredict.models._records import DeepSpotNetwork, Hyperparameters
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:

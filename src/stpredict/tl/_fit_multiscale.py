@@ -8,9 +8,8 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import MULTISCALE
 from stpredict.models._records import Hyperparameters, MultiScaleNetwork
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._pixels import fit_pixels
-from stpredict.tl._fitting._runner import Plan
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._runner import Plan, fit_pixels
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Augmentation, Schedule
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from stpredict.models._methods import RIDGE
 from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

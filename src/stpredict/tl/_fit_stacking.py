@@ -14,12 +14,7 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models import Model
 from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING
-from stpredict.models._records import (
-    Hyperparameters,
-    RidgeOptions,
-    StackNetwork,
-    TrainingRecord,
-)
+from stpredict.models._records import Hyperparameters, RidgeOptions, StackNetwork
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
 from stpredict.nn import LinearSets, losses
@@ -33,7 +28,7 @@ from stpredict.tl._fitting._bases import (
     predict_out_of_fold,
 )
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import genes_of_model
 from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
@@ -147,14 +142,8 @@ def fit_stacking(
     features = features_of(predicted, spots.section_of_row, meta=meta)
     scaler = _repeat(targets.standard, features.shape[1])
     plan = Hyperparameters(network=network, schedule=schedule)
-    fitted, hyperparameters = _fit_meta(
-        Inputs(center=features, scaler=scaler),
-        targets.transform(measured),
-        rows,
-        plan,
-        seed=seed,
-        device=device,
-    )
+    inputs, scaled = Inputs(center=features, scaler=scaler), targets.transform(measured)
+    fitted, hyperparameters = _fit_meta(inputs, scaled, rows, plan, seed=seed, device=device)
     fitted_bases = {}
     for name, function in bases.items():
         info(f"stacking: {name} on all sections")
@@ -167,16 +156,7 @@ def fit_stacking(
         context="spot",
         hyperparameters=hyperparameters,
         recipe=Recipe(first.recipe.layer, spots.steps.layer(first.recipe.layer)),
-        training=TrainingRecord(
-            sections=tuple(spots.section_names),
-            groups=tuple(sorted(set(folds.labels.tolist()))),
-            held_out=rows.held_out,
-            n_spots=len(rows.training),
-            n_held_out=len(rows.validation),
-            best_epoch=fitted.best_epoch,
-            seed=seed,
-            versions=package_versions(),
-        ),
+        training=training_record(rows, best_epoch=fitted.best_epoch, seed=seed),
         units=first.units,
         inputs=scaler,
         targets=targets,
@@ -217,7 +197,7 @@ def _fit_meta(
         estimator = fit_linear(
             network, features, scaled_targets, rows.groups, RidgeOptions(), seed=seed
         )
-    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))  # no epochs
     return Fitted(network, history, 0), Hyperparameters(network=options, estimator=estimator)
 
 

@@ -12,7 +12,7 @@ from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.results import TUNED_RIDGE
 from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

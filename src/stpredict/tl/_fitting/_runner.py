@@ -12,14 +12,16 @@ import torch
 
 from stpredict import _validate
 from stpredict._sdata._inputs import read_embeddings
+from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import TilesStep
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import fit_targets, read_values
-from stpredict.training import Fitted, Inputs, fit_network
+from stpredict.training import Augmentation, Fitted, Inputs, Pixels, fit_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +33,7 @@ if TYPE_CHECKING:
     from stpredict.models._methods import Method
     from stpredict.models._records import EstimatorOptions
     from stpredict.tl._fitting._split import Split
-    from stpredict.tl._fitting._task import Task
-    from stpredict.tl._fitting._values import TrainingTargets, Values
-    from stpredict.training import Pixels
+    from stpredict.tl._fitting._values import Task, TrainingTargets, Values
 
 #: Packages whose versions a model records.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
@@ -89,6 +89,28 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)
 
 
+def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) -> Model:
+    """Fit a network to the tiles of an opened table."""
+    _validate.positive("tile_um", tile_um, unit="µm")
+    augmentation = plan.hyperparameters.augmentation
+    if not isinstance(augmentation, Augmentation):
+        raise TypeError(
+            f"augmentation must be a stp.tl.Augmentation, Augmentation() for none: {augmentation!r}"
+        )
+    with torch.random.fork_rng(devices=[]):  # bad sizes and weights raise before images are read
+        plan.build(0, 1)
+    sections = spots.normalized_sections
+    check_tiles(sections, tile_um)
+    values = read_values(spots, plan.task)
+    rows = hold_out_group(spots, groups=plan.task.groups, seed=plan.task.seed)
+    targets = fit_targets(values, plan.task, rows.training)
+    step = TilesStep(tile_um=float(tile_um), tile_px=int(tile_px), stain=spots.stain)
+    recipe = Recipe(plan.task.layer, values.layer_steps, tiles=step)
+    with cached_tiles(sections, step) as tiles:
+        inputs = Pixels(tiles, augmentation)
+        return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)
+
+
 def fit_inputs(
     plan: Plan,
     values: Values,
@@ -111,15 +133,8 @@ def fit_inputs(
         context=plan.task.context,
         hyperparameters=hyperparameters,
         recipe=recipe,
-        training=TrainingRecord(
-            sections=rows.sections,
-            groups=tuple(sorted(set(rows.groups.tolist()))),
-            held_out=rows.held_out,
-            n_spots=len(rows.training),
-            n_held_out=len(rows.validation),
-            best_epoch=fitted.best_epoch,
-            seed=plan.task.seed,
-            versions=package_versions(),
+        training=replace(
+            training_record(rows, best_epoch=fitted.best_epoch, seed=plan.task.seed),
             sample_weight=None if values.weights is None else values.weights[1],
             # the factors of new sections are found in the same genes
             target_genes=None if targets.fitted.outputs is None else values.fit_names,
@@ -129,6 +144,20 @@ def fit_inputs(
         targets=targets.fitted,
         history=fitted.history,
         subtiles=None if embeddings is None else embeddings.subtile_scaler,
+    )
+
+
+def training_record(rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
+    """Record what a model was trained on."""
+    return TrainingRecord(
+        sections=rows.sections,
+        groups=tuple(sorted(set(rows.groups.tolist()))),
+        held_out=rows.held_out,
+        n_spots=len(rows.training),
+        n_held_out=len(rows.validation),
+        best_epoch=best_epoch,
+        seed=seed,
+        versions=package_versions(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Measured values: the genes to learn, the targets they become, and the weights of spots."""
+"""What is learnt: the task, measured values, the targets they become, and weights of spots."""
 
 from __future__ import annotations
 
@@ -23,17 +23,36 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from numpy.typing import NDArray
+    from torch import nn
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
     from stpredict.targets import Targets
-    from stpredict.tl._fitting._task import Task
 
 #: Default number of factors. On sections left out of the training sections of HER2ST C2-C5, 5, 8
 #: and 12 predict about equally well, 3 and 20 worse.
 _N_FACTORS = 8
 _TARGET_KINDS = ("genes", "svd", "nmf", "autoencoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Arguments that the ``fit_*`` functions share; their docstrings describe them."""
+
+    embedding: str | None = None  # None for models on pixels
+    context: str = "spot"
+    genes: Sequence[str] | None
+    layer: str | None
+    groups: str | None = None
+    targets: Literal["genes", "svd", "nmf", "autoencoder"]
+    n_factors: int | None = None
+    scaling: Literal["standard", "robust", "none"] | None
+    seed: int = 0
+    sample_weight: str | None = None
+    loss: str | nn.Module = "mse"
+    device: str = "cpu"
+    per_10k: bool = False  # learn counts per 10,000, as models of counts predict
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.models import _attribution
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import embedding_inputs
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _SAME = 0.05
 _BATCH_TILES = 16
 
 
+@shared()
 def attribute(
     sdata: SpatialData,
     model: Model,
@@ -71,8 +73,7 @@ def attribute(
         Models on pixels, which take seconds per tile, need one of the two.
     n_steps
         Number of steps from the baseline to the inputs.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+    {device}
     table_name
         Name of the table with the model's inputs.
     key
@@ -113,17 +114,11 @@ def attribute(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2, size_px=800)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, genes=["morphology_001", "null_001"])
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata)
     >>> stp.tl.predict(sdata, model)
-    >>> stp.tl.attribute(sdata, model, "morphology_001")
-    >>> sdata.tables["predicted"].obsm["attribution_morphology_001"].columns.tolist()
+    >>> stp.tl.attribute(sdata, model, model.genes[0], key_added="attribution")
+    >>> sdata.tables["predicted"].obsm["attribution"].columns.tolist()
     ['spot', 'neighbors']
     """
     _attribution.require_captum()

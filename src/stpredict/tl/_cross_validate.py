@@ -20,6 +20,7 @@ from stpredict.tl._crossval._outcome import Outcome
 from stpredict.tl._crossval._store import Store, describe_run
 from stpredict.tl._crossval._table import write_out_of_fold
 from stpredict.tl._fitting._bases import check_functions, check_names
+from stpredict.tl._fitting._docs import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stpredict.tl._crossval._jobs import Outcomes
 
 
+@shared()
 def cross_validate(
     sdata: SpatialData,
     methods: Mapping[str, Callable[[SpatialData], Model]],
@@ -78,10 +80,8 @@ def cross_validate(
         Continue when a patient or section is on both sides of a split, with scores marked LEAKY.
     seed
         Random seed of shuffles, shifts and thinning. Methods have their own seeds.
-    device
-        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
+    {device}
+    {table_name}
     key_added
         Name of the table with the out-of-fold predictions.
 
@@ -103,8 +103,7 @@ def cross_validate(
         If a method is no function.
     ValueError
         If there is a single group, rows have no group, a patient or section is on both sides of a
-        split, methods predict in different units, or every method failed. Errors in some folds
-        are logged and kept in ``failures``.
+        split, units differ, or every method failed. Other errors are kept in ``failures``.
     FileExistsError
         If ``folder`` holds something else.
 
@@ -115,13 +114,7 @@ def cross_validate(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(3)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> summary = scores.summary()
     >>> bool(summary.loc["ridge", "pcc"] > summary.loc["ridge", "pcc_spatial_null"] + 0.1)
@@ -158,9 +151,7 @@ def cross_validate(
     for (_, name), outcome in finished.items():
         seconds[name] += float(outcome.seconds)
     scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
-    write_out_of_fold(
-        spots, list(methods), list(baselines), folds, outcomes, protocol, key_added=key_added
-    )
+    write_out_of_fold(spots, scores, folds, outcomes, key_added=key_added)
     info(repr(scores))
     return scores
 
@@ -170,10 +161,8 @@ def _succeeded(outcomes: Outcomes) -> list[Outcome]:
     finished = {key: one for key, one in outcomes.items() if isinstance(one, Outcome)}
     if not finished:
         first = next(one for one in outcomes.values() if isinstance(one, results.Failure))
-        raise ValueError(
-            f"every method failed in every fold; {first.method} without {first.fold}:\n"
-            f"{first.traceback}"
-        )
+        where = f"{first.method} without {first.fold}"
+        raise ValueError(f"every method failed in every fold; {where}:\n{first.traceback}")
     units = {name: outcome.units for (_, name), outcome in finished.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"methods must predict in the same units, but predict in {units}")

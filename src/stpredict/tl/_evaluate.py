@@ -93,7 +93,7 @@ def evaluate(
     spots = open_table(sdata, table_name)
     predictions = {name: _predictions(sdata, name) for name in names}
     records = {name: recorded(table, "predict") for name, table in predictions.items()}
-    units = {name: how["units"] for name, how in records.items()}
+    units = {name: step["units"] for name, step in records.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
     first = records[names[0]]
@@ -101,6 +101,7 @@ def evaluate(
     layer = first.get("layer") if layer is None else layer
     measured = as_matrix(spots.layer(layer))
     labels, _ = group_labels(spots, None)
+    ceiling_layer = None if per_10k else layer  # the ceiling is known for log1p only
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
     covered: set[str] = set()  # genes whose references are in the scores already
@@ -113,22 +114,16 @@ def evaluate(
         genes = matched.var_names.to_numpy()
         is_new = np.array([gene not in covered for gene in genes])
         covered |= set(genes)
-        mean = matched.var["training_mean"].to_numpy(dtype=np.float64)
+        reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
+        mean = None if np.isnan(reported).any() else reported  # NaN for some published models
         scored_rows.append(rows)
         order = np.argsort(rows)
         for scored in scored_sections(spots, rows[order], labels):
             places = order[np.searchsorted(rows[order], scored.rows)]
             parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)
-            if is_new.any():
-                parts += score_references(
-                    scored,
-                    spots,
-                    values[places][:, is_new],
-                    genes[is_new],
-                    None if np.isnan(mean).any() else mean[is_new],
-                    layer=None if per_10k else layer,
-                    seed=seed,
-                )
+            parts += score_references(
+                scored, spots, values[places], genes, mean, is_new, layer=ceiling_layer, seed=seed
+            )
     rows = np.unique(np.concatenate(scored_rows))
     words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
@@ -154,10 +149,8 @@ def _match(
     genes = table.var_names.intersection(measured.var_names, sort=False)
     if not len(spots) or not len(genes):
         reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)
-        raise ValueError(
-            f"tables[{name!r}] and the measured table share {len(spots)} spots and {len(genes)} "
-            f"genes{reason}"
-        )
+        shared_rows = f"{len(spots)} spots and {len(genes)} genes"
+        raise ValueError(f"tables[{name!r}] and the measured table share {shared_rows}{reason}")
     rows = measured.obs_names.get_indexer(spots)
     return rows, measured.var_names.get_indexer(genes), table[spots, genes]
 
@@ -173,14 +166,14 @@ def _protocol(
     seed: int,
 ) -> results.Protocol:
     sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
-    trained_on = {name: tuple(how.get("training_sections", ())) for name, how in records.items()}
+    trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
     training = {section for names in trained_on.values() for section in names}
     return results.Protocol(
         sections=sections,
         n_spots=len(rows),
         n_patients=n_patients(spots.table[rows]),
         n_genes={
-            name: len(table.var_names.intersection(spots.table.var_names))
+            name: int(table.var_names.isin(spots.table.var_names).sum())
             for name, table in predictions.items()
         },
         units=units,
@@ -201,7 +194,7 @@ def _notes(
     """What a reader of the scores should know: genes that were not measured, other units."""
     notes = []
     for name, table in predictions.items():
-        n_absent = table.n_vars - len(table.var_names.intersection(spots.table.var_names))
+        n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
         if n_absent:
             notes.append(f"{n_absent} genes of {name!r} were not measured.")
     if units != predicted_units:

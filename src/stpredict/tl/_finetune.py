@@ -125,9 +125,8 @@ def finetune(
             device=device,
         )
     # the network that is returned is frozen where the model's was
-    for parameter, before in zip(
-        fitted.network.parameters(), start.network.parameters(), strict=True
-    ):
+    pairs = zip(fitted.network.parameters(), start.network.parameters(), strict=True)
+    for parameter, before in pairs:
         parameter.requires_grad_(before.requires_grad)
     hyperparameters = replace(model.hyperparameters, schedule=schedule, finetuned=train)
     if loss is not None:

@@ -109,11 +109,8 @@ def fit_cnn(
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> model = stp.tl.fit_cnn(
-    ...     sdata,
-    ...     network=stp.tl.CNNNetwork(tile_px=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=1),
-    ... )
+    >>> network, schedule = stp.tl.CNNNetwork(tile_px=16), stp.tl.Schedule(max_epochs=1)
+    >>> model = stp.tl.fit_cnn(sdata, network=network, schedule=schedule)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10

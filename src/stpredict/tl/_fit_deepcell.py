@@ -84,11 +84,8 @@ def fit_deepcell(
     Examples
     --------
     {prepared}
-    >>> model = stp.tl.fit_deepcell(
-    ...     sdata,
-    ...     network=stp.tl.DeepCellNetwork(n_hidden=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=2),
-    ... )
+    >>> network, schedule = stp.tl.DeepCellNetwork(n_hidden=16), stp.tl.Schedule(max_epochs=2)
+    >>> model = stp.tl.fit_deepcell(sdata, network=network, schedule=schedule)
     >>> len(model.genes)
     10
     """

@@ -86,11 +86,8 @@ def fit_deepspot(
     Examples
     --------
     {prepared}
-    >>> model = stp.tl.fit_deepspot(
-    ...     sdata,
-    ...     network=stp.tl.DeepSpotNetwork(n_hidden=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=2),
-    ... )
+    >>> network, schedule = stp.tl.DeepSpotNetwork(n_hidden=16), stp.tl.Schedule(max_epochs=2)
+    >>> model = stp.tl.fit_deepspot(sdata, network=network, schedule=schedule)
     >>> len(model.genes)
     10
     """

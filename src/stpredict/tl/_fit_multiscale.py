@@ -95,9 +95,8 @@ def fit_multiscale(
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
     >>> network = stp.tl.MultiScaleNetwork(tile_px=36, widths=(4, 4, 8, 8), n_tile=8, n_subtile=8)
-    >>> model = stp.tl.fit_multiscale(
-    ...     sdata, network=network, schedule=stp.tl.Schedule(max_epochs=1)
-    ... )
+    >>> schedule = stp.tl.Schedule(max_epochs=1)
+    >>> model = stp.tl.fit_multiscale(sdata, network=network, schedule=schedule)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10

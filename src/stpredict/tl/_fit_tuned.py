@@ -14,6 +14,7 @@ from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_fold
 from stpredict.tl._crossval._outcome import Outcome
 from stpredict.tl._fitting._bases import call_function, check_functions
+from stpredict.tl._fitting._docs import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@shared()
 def fit_tuned(
     sdata: SpatialData,
     candidates: Mapping[str, Callable[[SpatialData], Model]],
@@ -46,10 +48,8 @@ def fit_tuned(
     groups
         Column of ``obs`` whose groups are left out; by default the patient if there are several,
         else the section.
-    device
-        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
+    {device}
+    {table_name}
 
     Returns
     -------
@@ -69,12 +69,7 @@ def fit_tuned(
     Examples
     --------
     >>> import functools
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
+    {prepared}
     >>> spot = functools.partial(stp.tl.fit_ridge, context="spot")
     >>> candidates = {"genes": spot, "factors": functools.partial(spot, targets="svd")}
     >>> model = stp.tl.fit_tuned(sdata, candidates)

@@ -67,18 +67,15 @@ def predict(
         Writes ``tables[key_added]``, which annotates the same shapes and has the same ``obs``,
         positions and neighbourhood graph:
 
-        - ``X`` (n_obs, n_genes) float32, in the units of the layer that the model was trained on
-          (``log1p`` values can be slightly negative); genes are the model's;
-        - ``layers["std"]``, for ensembles the standard deviation over members, for stacks over
-          bases;
+        - ``X`` (n_obs, n_genes) float32, the model's genes in the units of its layer;
+        - ``layers["std"]``, the standard deviation over members of ensembles and stacks;
         - ``var["training_mean"]``, NaN where a published model does not report it;
         - for calibrated models (:func:`stpredict.tl.calibrate`) ``layers["lower"]`` and
           ``layers["upper"]``, the interval of every value (float32, NaN for genes without one),
           ``var["reliable"]`` (bool) and ``obs["familiarity"]`` (float32, 0 to 1: how similar the
           spot's tile is to those of training).
 
-        With ``space="factors"``, ``X`` is (n_obs, n_factors), and everything but ``std`` is left
-        out.
+        With ``space="factors"``, only ``X`` (n_obs, n_factors) and ``std``.
 
     Warns
     -----

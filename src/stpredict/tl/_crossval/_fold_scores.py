@@ -51,28 +51,18 @@ def score_outcomes(
             inside = np.searchsorted(fold.rows, scored.rows)
             covered: set[str] = set()  # genes whose references are in the scores already
             for method, outcome in by_method.items():
-                measured = outcome.measured[inside]
+                measured, predicted = outcome.measured[inside], outcome.predicted[inside]
+                genes, variance = outcome.genes, outcome.training_variance
+                mean = outcome.training_mean
                 parts += score_method(
-                    scored,
-                    method,
-                    measured,
-                    outcome.predicted[inside],
-                    outcome.genes,
-                    variance=outcome.training_variance,
-                    seed=seed,
+                    scored, method, measured, predicted, genes, variance=variance, seed=seed
                 )
-                is_new = np.array([gene not in covered for gene in outcome.genes])
-                covered |= set(outcome.genes)
-                if is_new.any():
-                    parts += score_references(
-                        scored,
-                        spots,
-                        measured[:, is_new],
-                        outcome.genes[is_new],
-                        outcome.training_mean[is_new],
-                        layer=None if outcome.units == COUNTS_UNITS else outcome.layer or None,
-                        seed=seed,
-                    )
+                is_new = np.array([gene not in covered for gene in genes])
+                covered |= set(genes)
+                layer = None if outcome.units == COUNTS_UNITS else outcome.layer or None
+                parts += score_references(
+                    scored, spots, measured, genes, mean, is_new, layer=layer, seed=seed
+                )
     return as_table(parts)
 
 

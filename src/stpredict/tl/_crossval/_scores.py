@@ -106,14 +106,18 @@ def score_references(
     measured: NDArray[np.floating],
     genes: NDArray[np.str_],
     training_mean: NDArray[np.floating] | None,
+    is_new: NDArray[np.bool_],  # (n_genes,) genes that have no references yet
     *,
     layer: str | None,
     seed: int,
 ) -> Iterator[pd.DataFrame]:
     """Score the training mean and the mean of the measured neighbours; add the noise ceiling."""
+    if not is_new.any():
+        return
+    measured, genes = measured[:, is_new], genes[is_new]
     references = {results.NEIGHBOR_MEAN: metrics.neighbor_mean(measured, scored.graph)}
     if training_mean is not None:
-        constant = np.broadcast_to(training_mean, measured.shape)
+        constant = np.broadcast_to(training_mean[is_new], measured.shape)
         references = {results.TRAINING_MEAN: constant, **references}
     for name, values in references.items():
         yield scored.tidy(name, genes, _score_genes(scored, measured, values))

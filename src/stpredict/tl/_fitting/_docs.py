@@ -62,8 +62,7 @@ _SHARED = {
     n_factors
         Number of factors, by default 8.
     scaling
-        Scaling of the genes before training, or before factors are found: ``"standard"``,
-        ``"robust"`` or ``"none"``. The default is standard for genes and autoencoders, none for
+        Scaling of the genes; by default ``"standard"`` for genes and autoencoders, ``"none"`` for
         SVD, NMF and losses that compare the genes of a spot with each other.
     """,
     "loss": """\
@@ -76,13 +75,11 @@ _SHARED = {
     augmentation
         Random changes of the tiles in training; ``stp.tl.Augmentation()`` for none.
     average_symmetries
-        Predict the mean over the eight flips and right-angle turns of a tile, as ST-Net does;
-        prediction takes eight times as long.
+        Predict the mean over the eight flips and turns of a tile, as ST-Net; eight times slower.
     """,
     "schedule": """\
     schedule
-        Length and speed of training, and the rule for early stopping
-        (:class:`stpredict.tl.Schedule`).
+        Length, speed and early stopping of training (:class:`stpredict.tl.Schedule`).
     """,
     "seed": """\
     seed

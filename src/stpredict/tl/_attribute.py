@@ -122,7 +122,7 @@ def attribute(
     ['spot', 'neighbors']
     """
     _attribution.require_captum()
-    place = _attribution.check(model, gene)
+    place = _attribution.check(model, gene)  # column of the gene
     _validate.whole_number("n_steps", n_steps)
     opened = open_table(sdata, table_name, copy=copy)
     predicted = _predictions(opened, key, gene)
@@ -150,7 +150,7 @@ def attribute(
     name = _keys.attribution(gene) if key_added is None else key_added
     for slot, attributions in slots.items():
         getattr(predicted, slot)[name] = attributions
-    others = recorded(predicted, "attribute")
+    others = recorded(predicted, "attribute")  # of other genes
     record(predicted, "attribute", **{**others, name: _record(model, gene, n_steps, gap)})
     return opened.sdata if copy else None
 
@@ -179,13 +179,13 @@ def _rows(
         if absent or not names:
             examples = _validate.listing(table.obs_names, most=4)
             raise KeyError(f"no spots {_validate.listing(map(repr, absent))}; spots: {examples}")
-        return np.unique(rows)
+        return np.unique(rows)  # ascending, without repetition
     if section is not None:
         if section not in opened.section_names:
             listing = _validate.listing(opened.section_names)
             raise KeyError(f"no section {section!r}; sections: {listing}")
         return np.flatnonzero(opened.section_of_row == section)
-    if required:
+    if required:  # seconds per tile
         first = str(table.obs_names[0])
         raise ValueError(
             f"a model on pixels needs a choice of spots: spots=[{first!r}, …], or section="

@@ -52,7 +52,7 @@ def calibrate(
     model
         Model fitted on all of the sections.
     method
-        Name that the model's method has in the cross-validation: same ``fit_*``, same options.
+        Name of the model's method in the cross-validation: same ``fit_*``, same options.
     level
         Share of the measured values that intervals are to cover.
     table_name
@@ -92,7 +92,7 @@ def calibrate(
     >>> sorted(model.calibration.coverage_of_groups)
     ['P1', 'P2', 'P3']
     """
-    n_needed = rows_needed(level)
+    n_needed = rows_needed(level)  # raises on a bad level
     spots = open_table(sdata, table_name)
     held_out = read_held_out(spots, model, method=method, key=key)
     if len(held_out.predicted) < n_needed:
@@ -104,7 +104,7 @@ def calibrate(
         scaler = Standard.fit(embedding)
         model, embedding = replace(model, inputs=scaler), scaler.transform(embedding)
     errors = (held_out.measured, held_out.predicted, held_out.groups)
-    names, coverage = coverage_by_group(*errors, level=level)
+    names, coverage = coverage_by_group(*errors, level=level)  # by intervals of the other groups
     calibration = Calibration(
         method=method,
         groups=names,

@@ -128,11 +128,13 @@ def cross_validate(
     folds = leave_groups_out(spots, groups, purpose="cross-validation", n_folds=n_folds)
     if not allow_leak:
         folds.refuse_leaks(groups, remedy="; allow_leak=True continues and marks the scores LEAKY")
+    # everything that can be refused is refused before anything slow
     check_repeatable(spots, folds)
     check_sizes(spots, folds)
 
     store = Store(folder, describe_run(spots, methods, folds, device=device) if folder else {})
     outcomes = run_folds(spots, methods, folds, store, device=device)
+    # the baseline reads the embeddings and genes that the methods read
     baselines = ridge_baselines(spots, _succeeded(outcomes), groups=groups)
     store = Store(folder, describe_run(spots, baselines, folds, device=device) if folder else {})
     outcomes |= run_folds(spots, baselines, folds, store, device=device)

@@ -116,8 +116,8 @@ def evaluate(
         covered |= set(genes)
         reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
         mean = None if np.isnan(reported).any() else reported  # NaN for some published models
-        scored_rows.append(rows)
-        order = np.argsort(rows)
+        scored_rows.append(rows)  # tables may cover different spots
+        order = np.argsort(rows)  # sections are found in ascending rows
         for scored in scored_sections(spots, rows[order], labels):
             places = order[np.searchsorted(rows[order], scored.rows)]
             parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)

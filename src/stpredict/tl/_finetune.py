@@ -61,9 +61,8 @@ def finetune(
     model
         Model that was trained step by step.
     train
-        ``"all"`` of the network, or only its ``"head"``: ρ of DeepSpot and DeepCell, the last
-        layer of `fit_cnn`, the decoder of `fit_multiscale`. With few spots, the head is safer.
-        Blocks that ``trainable=`` of `fit_cnn` froze stay frozen.
+        ``"all"`` of the network, or only its ``"head"``, which is safer with few spots: ρ of
+        DeepSpot and DeepCell, the last layer of `fit_cnn`, the decoder of `fit_multiscale`.
     genes
         Some of the model's genes, by default all. A model of factors keeps all its factors.
     layer
@@ -129,7 +128,7 @@ def finetune(
     for parameter, before in pairs:
         parameter.requires_grad_(before.requires_grad)
     hyperparameters = replace(model.hyperparameters, schedule=schedule, finetuned=train)
-    if loss is not None:
+    if loss is not None:  # by default that of training, which is recorded already
         name = loss if isinstance(loss, str) else repr(loss)
         hyperparameters = replace(hyperparameters, loss=name)
     return replace(

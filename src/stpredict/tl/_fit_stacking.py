@@ -102,8 +102,8 @@ def fit_stacking(
     TypeError
         If a base is no function, or returns no model.
     ValueError
-        If there is a single base or a single group, a group is part of a section, the bases
-        predict different genes or units, or one was trained on sections left out.
+        If there is a single base or group, a group is part of a section, the bases predict
+        different genes or units, or one was trained on sections left out.
 
     References
     ----------
@@ -144,7 +144,7 @@ def fit_stacking(
     plan = Hyperparameters(network=network, schedule=schedule)
     inputs, scaled = Inputs(center=features, scaler=scaler), targets.transform(measured)
     fitted, hyperparameters = _fit_meta(inputs, scaled, rows, plan, seed=seed, device=device)
-    fitted_bases = {}
+    fitted_bases = {}  # the stack predicts from bases that know all sections
     for name, function in bases.items():
         info(f"stacking: {name} on all sections")
         fitted_bases[name] = call_function(name, function, spots.copy())

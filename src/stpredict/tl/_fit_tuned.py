@@ -88,7 +88,7 @@ def fit_tuned(
         for name, outcome in run_fold(spots, fold, candidates, (), device=device):
             if not isinstance(outcome, Outcome):
                 raise ValueError(f"{name} failed without {fold.name}:\n{outcome.traceback}")
-            for section in dict.fromkeys(sections):
+            for section in dict.fromkeys(sections):  # as cross_validate scores them
                 inside = sections == section
                 pcc = metrics.pcc(outcome.measured[inside], outcome.predicted[inside])
                 scores[name].append(float(pcc.mean()))
@@ -97,5 +97,5 @@ def fit_tuned(
     best = next(iter(ranked))
     listing = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
     info(f"fit_tuned: {best} (mean PCC on the groups left out: {listing})")
-    model = call_function(best, candidates[best], spots.copy())
+    model = call_function(best, candidates[best], spots.copy())  # which the function may change
     return replace(model, training=replace(model.training, tuned=ranked))

@@ -78,6 +78,7 @@ def cross_validation_protocol(
     first = next(iter(outcomes.values()))
     n_genes: dict[str, int] = {}
     for (_, method), outcome in outcomes.items():
+        # folds may select different genes: the most are reported
         n_genes[method] = max(n_genes.get(method, 0), len(outcome.genes))
     given = sorted({method for (_, method), one in outcomes.items() if not one.selected})
     return Protocol(

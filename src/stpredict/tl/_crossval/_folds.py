@@ -24,7 +24,7 @@ class Fold:
     """One fold: the groups that are left out."""
 
     name: str  # names of the groups, joined for display
-    groups: tuple[str, ...]
+    groups: tuple[str, ...]  # that are left out
     rows: NDArray[np.intp]  # rows of the table, ascending
 
 
@@ -66,7 +66,7 @@ def leave_groups_out(
             f"{purpose} needs several groups, but there is only one {kind}, {names[0]!r}: give "
             "more sections, or groups= with a column of several groups"
         )
-    if n_folds is None:
+    if n_folds is None:  # one per group
         by_fold = [(name,) for name in names]
     else:
         if not isinstance(n_folds, int) or not 2 <= n_folds <= len(names):

@@ -35,8 +35,8 @@ _N_NEIGHBORS = 6
 class ScoredSection:
     """Spots of one section and one group that are scored together."""
 
-    section: str
-    group: str
+    section: str  # name
+    group: str  # that was left out
     rows: NDArray[np.intp]  # (n_spots,) rows of the table
     positions: NDArray[np.float64]  # (n_spots, 2), in µm
     graph: sp.csr_matrix  # (n_spots, n_spots)
@@ -65,7 +65,7 @@ def scored_sections(
     for group in dict.fromkeys(labels[rows]):
         for section in spots.sections:
             inside = rows[np.isin(rows, section.rows) & (labels[rows] == group)]
-            if not len(inside):
+            if not len(inside):  # other groups
                 continue
             if len(inside) < 2:
                 raise ValueError(f"section {section.name!r} has a single spot to score")
@@ -155,7 +155,7 @@ def _score_nulls(
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """PCC of predictions shuffled, and of predictions moved within the section, (n_genes,)."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)  # the same draws for every method
     orders = {
         results.PCC_SHUFFLED: [random.permutation(len(measured)) for _ in range(_N_NULLS)],
         results.PCC_SPATIAL_NULL: [
@@ -174,10 +174,10 @@ def _score_section(
     """Scores of a section as a whole."""
     scores = {}
     n_spots, n_genes = measured.shape
-    if n_genes > 1:
+    if n_genes > 1:  # correlations over genes need two
         scores["pcc_per_spot"] = float(metrics.pcc_per_spot(measured, predicted).mean())
         scores["spearman_per_spot"] = float(metrics.spearman_per_spot(measured, predicted).mean())
-    if n_genes > 2:
+    if n_genes > 2:  # and those over pairs of genes three
         scores["gene_correlation"] = metrics.gene_correlation(measured, predicted)
     if n_spots > _N_CLUSTERS:
         agreement = metrics.cluster_agreement(
@@ -200,7 +200,7 @@ def _noise_ceiling(
     if layer != _keys.LOG1P or any(not isinstance(step, NormalizeStep) for step in steps):
         return None
     counts = sp.csr_matrix(spots.table.X[rows])
-    if (counts.data != np.floor(counts.data)).any():
+    if (counts.data != np.floor(counts.data)).any():  # thinning needs whole counts
         return None
     target_sum = next((step.target_sum for step in steps if isinstance(step, NormalizeStep)), 1e4)
     return metrics.noise_ceiling(
@@ -213,6 +213,6 @@ def _graph(spots: SpotTable) -> sp.csr_matrix:
     if _keys.CONNECTIVITIES in spots.table.obsp:
         return spots.graph
     smallest = int(np.unique(spots.section_of_row, return_counts=True)[1].min())
-    n_neighbors = min(_N_NEIGHBORS, smallest - 1)
+    n_neighbors = min(_N_NEIGHBORS, smallest - 1)  # a tiny section has fewer spots
     copied = neighbors(spots.sdata, n_neighbors=n_neighbors, table_name=spots.name, copy=True)
     return cast("SpatialData", copied).tables[spots.name].obsp[_keys.CONNECTIVITIES].tocsr()

@@ -40,6 +40,7 @@ class Store:
         if file.exists():
             stored = json.loads(file.read_text(encoding="utf-8"))
             _check_same_run(self.folder, stored, json.loads(json.dumps(run)))
+            # methods may be added to a run
             run = {**run, "methods": stored["methods"] | run["methods"]}
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} holds something else: give another folder=")
@@ -129,4 +130,4 @@ def _write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     """Write to a temporary name, then rename."""
     partial_file = file.with_name(f".{file.name}.part")
     write(partial_file)
-    partial_file.replace(file)
+    partial_file.replace(file)  # atomic: an interruption leaves no half file

@@ -113,12 +113,12 @@ def predict_out_of_fold(
         held_out = set(spots.section_of_row[fold.rows])
         for number, (name, function) in enumerate(bases.items()):
             info(f"stacking: {name} without {fold.name}")
-            training = spots.subset(np.delete(all_rows, fold.rows))
+            training = spots.subset(np.delete(all_rows, fold.rows))  # bases may change it
             test = spots.subset(fold.rows)
             model, values = predict_unseen(
                 name, function, training, test, held_out=held_out, device=device
             )
-            if first is None:
+            if first is None:  # the genes are known from the first model on
                 first = model
                 predicted = np.empty((*predicted.shape[:2], len(model.genes)), dtype=np.float32)
             check_alike(name, model, first_name, first)

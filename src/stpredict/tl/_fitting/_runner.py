@@ -43,8 +43,8 @@ _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "
 class Plan:
     """A method, what it is to learn, and how: the arguments of a ``fit_*`` function."""
 
-    method: Method
-    task: Task
+    method: Method  # network, contexts and estimator
+    task: Task  # what to learn
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
     start: Callable[[nn.Module], None] | None = None  # fills in weights to start from
 
@@ -65,7 +65,7 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     embedding = str(task.embedding)
     embeddings = read_embeddings(spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors)
     values = read_values(spots, task)
-    if method.estimate is None:
+    if method.estimate is None:  # only training step by step stops early
         rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
     else:
         rows = use_all_rows(spots, groups=task.groups)
@@ -125,7 +125,7 @@ def fit_inputs(
         fitted, hyperparameters = _train(plan, inputs, values, targets, rows)
     else:
         fitted, hyperparameters = _estimate(plan, inputs, targets, rows)
-    embeddings = inputs if isinstance(inputs, Inputs) else None
+    embeddings = inputs if isinstance(inputs, Inputs) else None  # pixels are not scaled
     return Model(
         method=plan.method.name,
         network=fitted.network,

@@ -25,11 +25,11 @@ _MIN_SPOTS = 10
 class Split:
     """Rows of a table to train on, and rows held out for early stopping."""
 
-    training: NDArray[np.intp]
-    validation: NDArray[np.intp]
+    training: NDArray[np.intp]  # ascending
+    validation: NDArray[np.intp]  # empty for estimators
     groups: NDArray[np.str_]  # (n_obs,) group of each row; alpha of ridge is tuned over them
     held_out: str  # the held-out group, in words
-    sections: tuple[str, ...]
+    sections: tuple[str, ...]  # all of the table
 
 
 def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:

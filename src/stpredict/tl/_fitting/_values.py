@@ -42,13 +42,13 @@ class Task:
 
     embedding: str | None = None  # None for models on pixels
     context: str = "spot"
-    genes: Sequence[str] | None
-    layer: str | None
-    groups: str | None = None
+    genes: Sequence[str] | None  # None: those selected
+    layer: str | None  # None: X
+    groups: str | None = None  # None: patients, else sections
     targets: Literal["genes", "svd", "nmf", "autoencoder"]
     n_factors: int | None = None
     scaling: Literal["standard", "robust", "none"] | None
-    seed: int = 0
+    seed: int = 0  # of the split, the targets and the training
     sample_weight: str | None = None
     loss: str | nn.Module = "mse"
     device: str = "cpu"
@@ -59,10 +59,10 @@ class Task:
 class Values:
     """Measured values of the genes of a model."""
 
-    genes: list[str]
+    genes: list[str]  # of the model
     fit_genes: Any  # (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on
     columns: NDArray[np.intp]  # columns of the model's genes in fit_genes
-    layer_steps: tuple[LayerStep, ...]
+    layer_steps: tuple[LayerStep, ...]  # that made the layer, in order
     units: str  # of the predictions
     library: NDArray[np.float64] | None = None  # (n_obs,) total counts, for losses on counts
     # (n_obs,) weights that training spots are drawn by, and where they came from
@@ -102,9 +102,8 @@ def read_values(spots: SpotTable, task: Task) -> Values:
         fit_names=tuple(spots.table.var_names),
         loss=loss,
     )
-    if not task.per_10k:
-        return values
-    return replace(values, fit_genes=values.dense(), library=None)
+    # a baseline of models of counts learns the units in which they predict
+    return replace(values, fit_genes=values.dense(), library=None) if task.per_10k else values
 
 
 def genes_of_model(spots: SpotTable, model: Model) -> Values:
@@ -143,9 +142,9 @@ def _make_loss(task: Task, n_genes: int) -> losses.Loss:
 class TrainingTargets:
     """What a network learns: fitted targets, their values and the weights of all rows."""
 
-    fitted: Targets
-    measured: Measured
-    weights: NDArray[np.float64] | None
+    fitted: Targets  # on the training rows
+    measured: Measured  # of all rows
+    weights: NDArray[np.float64] | None  # (n_obs,)
 
 
 def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> TrainingTargets:
@@ -155,7 +154,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
     kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"] = task.targets
-    if values.library is not None:
+    if values.library is not None:  # a likelihood of counts takes them as they are
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":
         # a loss that compares the genes of a spot needs them in common units

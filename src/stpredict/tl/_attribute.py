@@ -13,6 +13,7 @@ from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.models import _attribution
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import embedding_inputs
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _SAME = 0.05
 _BATCH_TILES = 16
 
 
+@shared()
 def attribute(
     sdata: SpatialData,
     model: Model,
@@ -50,15 +52,13 @@ def attribute(
 ) -> SpatialData | None:
     """Attribute the prediction of a gene to the inputs of the model.
 
-    Integrated gradients [1]_ from a baseline to the inputs. Attributions sum to the difference
-    between the prediction and the prediction for the baseline, in the units of the prediction; this
-    is checked for every spot. An attribution shows what the *model* used, which may be a proxy for
-    something else in the tissue.
+    Integrated gradients [1]_ sum to the difference between the prediction and that for a baseline,
+    in the units of the prediction; this is checked for every spot. An attribution shows what the
+    *model* used, which may be a proxy for something else in the tissue.
 
-    For models on embeddings the baseline is the mean training embedding in place of the spot's
-    tile, its sub-tiles and its neighbours; each of them gets one attribution. For models on pixels
-    it is white glass, and each pixel gets one attribution, summed over its three colours. For
-    models of counts, attributions explain the expected counts per 10,000 and need more steps.
+    For models on embeddings the baseline is the mean training embedding, and the spot's tile, each
+    sub-tile and neighbour gets one attribution. For models on pixels it is white glass, and each
+    pixel gets one attribution, summed over its colours. Models of counts need more steps.
 
     Parameters
     ----------
@@ -73,15 +73,13 @@ def attribute(
         Models on pixels, which take seconds per tile, need one of the two.
     n_steps
         Number of steps from the baseline to the inputs.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+    {device}
     table_name
         Name of the table with the model's inputs.
     key
         Name of the table with the model's predictions, to which attributions are written.
     key_added
-        Name of the slots, by default ``attribution_<gene>`` (characters that SpatialData does not
-        allow in names become underscores).
+        Name of the slots, by default ``attribution_<gene>``.
     copy
         Return a changed copy instead of changing ``sdata``.
 
@@ -97,21 +95,18 @@ def attribute(
         - for models on pixels, ``obsm[key_added]``, (n_obs, tile_px²) CSR float32, the pixels of
           the tile row by row; empty for other spots;
         - ``uns["stpredict"]["attribute"][key_added]``: gene, method, units, baseline, steps, and
-          ``gap``, the largest relative difference between the sum of the attributions and what
-          they explain.
+          ``gap``, the largest relative error of their sum.
 
     Raises
     ------
     ImportError
         If captum is not installed.
     KeyError
-        If the model does not predict the gene, there is no such section or spot, or the model's
-        inputs or predictions are missing.
+        If the gene, section, spot, or the model's inputs or predictions are missing.
     ValueError
         If the model is a stack or trees, the gene was constant in training, ``section`` and
-        ``spots`` are both given (or neither for a model on pixels), ``tables[key]`` holds other
-        predictions, inputs were made differently than in training, or attributions miss what they
-        explain by more than 5 %, which more steps fix. Nothing is written then.
+        ``spots`` are both given (or neither for a model on pixels), inputs or predictions are not
+        the model's, or attributions miss their sum by more than 5 %, which more steps fix.
 
     References
     ----------
@@ -119,22 +114,15 @@ def attribute(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2, size_px=800)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, genes=["morphology_001", "null_001"])
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata)
     >>> stp.tl.predict(sdata, model)
-    >>> stp.tl.attribute(sdata, model, "morphology_001")
-    >>> sdata.tables["predicted"].obsm["attribution_morphology_001"].columns.tolist()
+    >>> stp.tl.attribute(sdata, model, model.genes[0], key_added="attribution")
+    >>> sdata.tables["predicted"].obsm["attribution"].columns.tolist()
     ['spot', 'neighbors']
-    >>> stp.settings.verbosity = 1
     """
     _attribution.require_captum()
-    place = _attribution.check(model, gene)
+    place = _attribution.check(model, gene)  # column of the gene
     _validate.whole_number("n_steps", n_steps)
     opened = open_table(sdata, table_name, copy=copy)
     predicted = _predictions(opened, key, gene)
@@ -162,7 +150,7 @@ def attribute(
     name = _keys.attribution(gene) if key_added is None else key_added
     for slot, attributions in slots.items():
         getattr(predicted, slot)[name] = attributions
-    others = recorded(predicted, "attribute")
+    others = recorded(predicted, "attribute")  # of other genes
     record(predicted, "attribute", **{**others, name: _record(model, gene, n_steps, gap)})
     return opened.sdata if copy else None
 
@@ -173,10 +161,7 @@ def _predictions(spots: SpotTable, key: str, gene: str) -> AnnData:
     same_rows = predicted.obs_names.equals(spots.table.obs_names)
     if gene not in predicted.var_names or not same_rows:
         difference = "other spots than the table" if not same_rows else f"no gene {gene!r}"
-        raise ValueError(
-            f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model) with the model "
-            "whose prediction is to be attributed"
-        )
+        raise ValueError(f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model)")
     return predicted
 
 
@@ -192,21 +177,18 @@ def _rows(
         rows = table.obs_names.get_indexer(names)
         absent = [name for name, row in zip(names, rows, strict=True) if row < 0]
         if absent or not names:
-            raise KeyError(
-                f"no spots {_validate.listing(map(repr, absent))}; spots: "
-                f"{_validate.listing(table.obs_names, most=4)}"
-            )
-        return np.unique(rows)
+            examples = _validate.listing(table.obs_names, most=4)
+            raise KeyError(f"no spots {_validate.listing(map(repr, absent))}; spots: {examples}")
+        return np.unique(rows)  # ascending, without repetition
     if section is not None:
         if section not in opened.section_names:
-            raise KeyError(
-                f"no section {section!r}; sections: {_validate.listing(opened.section_names)}"
-            )
+            listing = _validate.listing(opened.section_names)
+            raise KeyError(f"no section {section!r}; sections: {listing}")
         return np.flatnonzero(opened.section_of_row == section)
-    if required:
+    if required:  # seconds per tile
+        first = str(table.obs_names[0])
         raise ValueError(
-            "a model on pixels needs a choice of spots: "
-            f"spots=[{str(table.obs_names[0])!r}, …], or section="
+            f"a model on pixels needs a choice of spots: spots=[{first!r}, …], or section="
         )
     return np.arange(table.n_obs)
 
@@ -228,8 +210,8 @@ def _check_same(
     difference = np.abs(np.concatenate([part.predicted for part in parts]) - values[rows])
     if not (difference <= _SAME * values.std() + 1e-4 * np.abs(values).max()).all():
         raise ValueError(
-            f"tables[{key!r}] holds other predictions than this model's ({model.method}), or its "
-            "inputs have changed: run stp.tl.predict(sdata, model) first"
+            f"tables[{key!r}] holds other predictions than this model's ({model.method}): run "
+            "stp.tl.predict(sdata, model) first"
         )
 
 
@@ -239,8 +221,7 @@ def _check_complete(parts: list[Attributed], n_steps: int, *, spread: float) -> 
     if not gap <= _TOLERANCE:
         raise ValueError(
             f"with {n_steps} steps, attributions miss the difference from the baseline by up to "
-            f"{gap:.1%}, more than {_TOLERANCE:.0%}: increase n_steps, for example to "
-            f"{4 * n_steps}"
+            f"{gap:.1%}: increase n_steps, for example to {4 * n_steps}"
         )
     return gap
 
@@ -250,8 +231,7 @@ def _record(model: Model, gene: str, n_steps: int, gap: float) -> dict[str, Any]
     step = model.recipe.tiles
     baseline: dict[str, Any] = {"baseline": "mean training embedding"}
     if step is not None:
-        normalized = step.stain is not None
         baseline = {"baseline": "white", "tile_um": step.tile_um, "tile_px": step.tile_px}
-        baseline["normalized"] = normalized
+        baseline["normalized"] = step.stain is not None
     scalars = {"gene": gene, "method": model.method, "units": model.units}
     return {**scalars, "n_steps": int(n_steps), "gap": gap, **baseline}

@@ -36,27 +36,23 @@ def calibrate(
 ) -> Model:
     """Estimate from a cross-validation how far the predictions of a model can be trusted.
 
-    The errors that the same method made on groups left out give prediction intervals
-    (:func:`stpredict.uncertainty.conformal`) and decide which genes are reliable
-    (:func:`stpredict.uncertainty.reliable`). The distances between tiles of different groups
-    define which tiles are familiar (:class:`stpredict.uncertainty.Familiarity`).
-    :func:`stpredict.tl.predict` writes all three with the predictions of the calibrated model,
-    which is saved and loaded like any other.
+    Errors on groups left out give prediction intervals (:func:`stpredict.uncertainty.conformal`)
+    and decide which genes are reliable (:func:`stpredict.uncertainty.reliable`). Distances between
+    tiles of different groups define which are familiar
+    (:class:`stpredict.uncertainty.Familiarity`). :func:`stpredict.tl.predict` writes all three.
 
-    The models of the folds were fitted on fewer groups than ``model``, so intervals tend to be too
-    wide rather than too narrow. Coverage holds for a new group *like the training groups*: sections
-    of one patient provide no information about other patients. Coverage is measured in every group
-    with intervals from the errors of the others, and reported.
+    Intervals tend to be too wide, since the models of the folds were fitted on fewer groups.
+    Coverage holds for a new group *like the training groups*: sections of one patient provide no
+    information about other patients. Coverage of each group left out is measured and reported.
 
     Parameters
     ----------
     sdata
-        Training sections of the model, prepared as in training, after
-        :func:`stpredict.tl.cross_validate`.
+        Training sections of the model, after :func:`stpredict.tl.cross_validate`.
     model
         Model fitted on all of the sections.
     method
-        Name that the model's method has in the cross-validation: same ``fit_*``, same options.
+        Name of the model's method in the cross-validation: same ``fit_*``, same options.
     level
         Share of the measured values that intervals are to cover.
     table_name
@@ -67,19 +63,16 @@ def calibrate(
     Returns
     -------
     Model
-        New model with a ``calibration``, a :class:`stpredict.uncertainty.Calibration`; ``model``
-        and ``sdata`` are not changed. Genes that were predicted in fewer than two groups have no
-        intervals and are not reliable; this happens because folds select their own genes.
+        New model with a ``calibration``, a :class:`stpredict.uncertainty.Calibration`. Genes that
+        folds selected in fewer than two groups have no intervals and are not reliable.
 
     Raises
     ------
     KeyError
-        If there are no out-of-fold predictions, none of this method or of the model's genes, or
-        the model's inputs are missing.
+        If out-of-fold predictions of the method and genes, or the model's inputs, are missing.
     ValueError
-        If the split leaks a group, the rows, sections or units of the cross-validation are not the
-        model's, a gene is NaN in some rows of a fold, there is only one group, or too few rows for
-        the level.
+        If the split leaks a group, the rows, sections or units are not the model's, a gene is NaN
+        in some rows of a fold, there is only one group, or too few rows for the level.
 
     References
     ----------
@@ -98,23 +91,20 @@ def calibrate(
     >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
     >>> sorted(model.calibration.coverage_of_groups)
     ['P1', 'P2', 'P3']
-    >>> stp.settings.verbosity = 1
     """
-    n_needed = rows_needed(level)
+    n_needed = rows_needed(level)  # raises on a bad level
     spots = open_table(sdata, table_name)
     held_out = read_held_out(spots, model, method=method, key=key)
     if len(held_out.predicted) < n_needed:
-        raise ValueError(
-            f"level={level:g} needs at least {n_needed} held-out rows, but there are "
-            f"{len(held_out.predicted)}: cross-validate more sections, or lower the level"
-        )
+        n_rows = len(held_out.predicted)
+        raise ValueError(f"level={level:g} needs at least {n_needed} held-out rows, found {n_rows}")
     embedding = tile_embedding(spots, model)
     if model.recipe.tiles is not None and model.inputs is None:
         # a model on pixels reads no embedding: this one serves familiarity only
         scaler = Standard.fit(embedding)
         model, embedding = replace(model, inputs=scaler), scaler.transform(embedding)
     errors = (held_out.measured, held_out.predicted, held_out.groups)
-    names, coverage = coverage_by_group(*errors, level=level)
+    names, coverage = coverage_by_group(*errors, level=level)  # by intervals of the other groups
     calibration = Calibration(
         method=method,
         groups=names,

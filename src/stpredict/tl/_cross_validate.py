@@ -9,14 +9,18 @@ from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._baselines import ridge_baselines
 from stpredict.tl._crossval._fold_data import check_repeatable
-from stpredict.tl._crossval._fold_scores import check_sizes, score_outcomes
+from stpredict.tl._crossval._fold_scores import (
+    check_sizes,
+    cross_validation_protocol,
+    score_outcomes,
+)
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
 from stpredict.tl._crossval._outcome import Outcome
-from stpredict.tl._crossval._protocol import cross_validation_protocol
 from stpredict.tl._crossval._store import Store, describe_run
 from stpredict.tl._crossval._table import write_out_of_fold
 from stpredict.tl._fitting._bases import check_functions, check_names
+from stpredict.tl._fitting._docs import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from stpredict.tl._crossval._jobs import Outcomes
 
 
+@shared()
 def cross_validate(
     sdata: SpatialData,
     methods: Mapping[str, Callable[[SpatialData], Model]],
@@ -44,62 +49,51 @@ def cross_validate(
     """Score methods on groups that they were not fitted on, with baselines, nulls and a ceiling.
 
     Every group is left out in turn. All fitted preprocessing is refitted on the other groups:
-    steps of `pp` that were run on all sections (`pp.select_genes` with ``n_top_genes``, the
-    reference of `pp.normalize_stain`, ranks among selected genes, weights of groups), and inside
-    the methods scaling, factors, early stopping and alpha. So run the steps on all sections as if
-    there were no test data. To choose hyperparameters inside the folds, pass `tl.fit_tuned` as a
-    method.
+    steps of `pp` that were run on all sections (selected genes, the reference stain, ranks among
+    selected genes, weights of groups), and the methods' scaling, factors, early stopping and alpha.
+    To choose hyperparameters inside the folds, pass `tl.fit_tuned` as a method. Folds run in
+    parallel on the workers of a `dask.distributed` client, if one is active.
 
-    Ridge regression with tuned alpha on the spot's own embedding is fitted as a baseline,
-    ``tuned_ridge``; if the methods read several embeddings, there is one for each. References are
-    the mean of the training rows and the mean of the *measured* neighbours, which no model is
-    given. Each method is also scored with its predictions shuffled within the section, and moved
-    within it by random rotations and shifts: a model that only predicts smooth maps scores equally
-    well there. The noise ceiling, estimated by thinning the counts, is the score that counting
-    noise would leave to a perfect prediction.
-
-    Folds run in parallel on the workers of a `dask.distributed` client, if one is active.
+    Tuned ridge regression on each embedding that methods read is the baseline, ``tuned_ridge``.
+    References are the mean of the training rows and that of the *measured* neighbours, which no
+    model is given. Each method is also scored with its predictions shuffled, and moved by random
+    rotations and shifts within the section, where a model of smooth maps scores equally well. The
+    noise ceiling is the score that counting noise would leave to a perfect prediction.
 
     Parameters
     ----------
     sdata
         Sections with everything that the methods read.
     methods
-        Functions by name that take sections and return a fitted model, such as
-        ``{"ridge": stp.tl.fit_ridge, "deepspot_svd": functools.partial(stp.tl.fit_deepspot,
-        targets="svd")}``. They must predict in the same units. Names may contain letters, digits,
-        ``_``, ``.`` and ``-``.
+        Functions by name that take sections and return a fitted model, all in the same units, such
+        as ``{"svd": functools.partial(stp.tl.fit_deepspot, targets="svd")}``. Names may contain
+        letters, digits, ``_``, ``.`` and ``-``.
     groups
         Column of ``obs`` whose groups are left out; by default the patient if there are several,
         else the section.
     n_folds
         Number of folds of about equal size; by default one per group.
     folder
-        Folder for finished folds. A second call with the same data, after an interruption or with
-        more methods, runs only what is missing. A function of your own is recognised by its name:
-        after a change of its code, use another folder.
+        Folder for finished folds. A second call with the same data runs only what is missing. A
+        function of your own is recognised by its name: after a change of its code, use another.
     allow_leak
-        Continue when a patient or section is on both sides of a split. The scores are then marked
-        LEAKY wherever they are shown.
+        Continue when a patient or section is on both sides of a split, with scores marked LEAKY.
     seed
         Random seed of shuffles, shifts and thinning. Methods have their own seeds.
-    device
-        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
+    {device}
+    {table_name}
     key_added
         Name of the table with the out-of-fold predictions.
 
     Returns
     -------
     Scores
-        Tidy scores, protocol and failures (:class:`stpredict.results.Scores`). Writes
-        ``tables[key_added]``, which annotates the same shapes, with all genes predicted in any
-        fold: ``X`` (n_obs, n_genes) float32, the measured values in the units of the models;
-        ``layers[<method>]`` and ``layers["tuned_ridge"]``, predictions of models that were not
-        fitted on the row's group. All are NaN for genes not selected in that fold, and a method's
-        are NaN where it failed. ``obs["fold"]`` and ``obs["group"]``; ``var["n_folds"]``, in how
-        many folds a gene was predicted.
+        Tidy scores, protocol and failures. Writes ``tables[key_added]``, which annotates the same
+        shapes, with all genes predicted in any fold: ``X`` (n_obs, n_genes) float32, the measured
+        values in the units of the models; ``layers[<method>]`` and ``layers["tuned_ridge"]``,
+        out-of-fold predictions. All are NaN for genes not selected in that fold, and a method's
+        where it failed. ``obs["fold"]`` and ``obs["group"]``; ``var["n_folds"]``, in how many folds
+        a gene was predicted.
 
     Raises
     ------
@@ -109,8 +103,7 @@ def cross_validate(
         If a method is no function.
     ValueError
         If there is a single group, rows have no group, a patient or section is on both sides of a
-        split, methods predict in different units, or every method failed. Errors in some folds
-        are logged and kept in ``failures``.
+        split, units differ, or every method failed. Other errors are kept in ``failures``.
     FileExistsError
         If ``folder`` holds something else.
 
@@ -121,18 +114,11 @@ def cross_validate(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(3)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
     >>> summary = scores.summary()
     >>> bool(summary.loc["ridge", "pcc"] > summary.loc["ridge", "pcc_spatial_null"] + 0.1)
     True
-    >>> stp.settings.verbosity = 1
     """
     check_functions(methods, what="methods")
     if not methods:
@@ -142,11 +128,13 @@ def cross_validate(
     folds = leave_groups_out(spots, groups, purpose="cross-validation", n_folds=n_folds)
     if not allow_leak:
         folds.refuse_leaks(groups, remedy="; allow_leak=True continues and marks the scores LEAKY")
+    # everything that can be refused is refused before anything slow
     check_repeatable(spots, folds)
     check_sizes(spots, folds)
 
     store = Store(folder, describe_run(spots, methods, folds, device=device) if folder else {})
     outcomes = run_folds(spots, methods, folds, store, device=device)
+    # the baseline reads the embeddings and genes that the methods read
     baselines = ridge_baselines(spots, _succeeded(outcomes), groups=groups)
     store = Store(folder, describe_run(spots, baselines, folds, device=device) if folder else {})
     outcomes |= run_folds(spots, baselines, folds, store, device=device)
@@ -165,9 +153,7 @@ def cross_validate(
     for (_, name), outcome in finished.items():
         seconds[name] += float(outcome.seconds)
     scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
-    write_out_of_fold(
-        spots, list(methods), list(baselines), folds, outcomes, protocol, key_added=key_added
-    )
+    write_out_of_fold(spots, scores, folds, outcomes, key_added=key_added)
     info(repr(scores))
     return scores
 
@@ -177,14 +163,9 @@ def _succeeded(outcomes: Outcomes) -> list[Outcome]:
     finished = {key: one for key, one in outcomes.items() if isinstance(one, Outcome)}
     if not finished:
         first = next(one for one in outcomes.values() if isinstance(one, results.Failure))
-        raise ValueError(
-            f"every method failed in every fold; {first.method} without {first.fold}:\n"
-            f"{first.traceback}"
-        )
+        where = f"{first.method} without {first.fold}"
+        raise ValueError(f"every method failed in every fold; {where}:\n{first.traceback}")
     units = {name: outcome.units for (_, name), outcome in finished.items()}
     if len(set(units.values())) > 1:
-        raise ValueError(
-            f"methods must predict in the same units, but predict in {units}: give them the same "
-            "layer= and kind of loss="
-        )
+        raise ValueError(f"methods must predict in the same units, but predict in {units}")
     return list(finished.values())

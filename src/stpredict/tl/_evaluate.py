@@ -14,13 +14,14 @@ from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._matrix import as_matrix, dense
-from stpredict.tl._crossval._protocol import n_patients
+from stpredict.tl._crossval._fold_scores import n_patients
 from stpredict.tl._crossval._scores import (
     as_table,
     score_method,
     score_references,
     scored_sections,
 )
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import package_versions
 from stpredict.tl._fitting._split import group_labels
 from stpredict.tl._fitting._values import library_size
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
 
 
+@shared()
 def evaluate(
     sdata: SpatialData,
     tables: str | Sequence[str] = "predicted",
@@ -46,16 +48,10 @@ def evaluate(
 ) -> results.Scores:
     """Score tables of predictions against measured expression.
 
-    Pearson and Spearman correlation are computed per gene over the spots of each section; a gene
-    that is constant in either scores 0 and is counted. Each table is scored with two nulls:
-    predictions shuffled among the spots of a section, and predictions moved within the section by
-    random rotations and shifts, which keep their spatial pattern (20 draws of each). References are
-    the mean of the training rows and the mean of the *measured* neighbours, which no model is
-    given. The noise ceiling is the score that counting noise would leave to a perfect prediction.
-    A baseline is a table like any other: fit it, for example with :func:`stpredict.tl.fit_ridge`,
-    and predict with ``key_added="ridge"``.
-
-    Rows and genes are matched by name.
+    Correlations are computed per gene over the spots of each section; a gene that is constant in
+    either scores 0 and is counted. Nulls, references and noise ceiling are as in
+    :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
+    with another ``key_added``. Rows and genes are matched by name.
 
     Parameters
     ----------
@@ -64,8 +60,7 @@ def evaluate(
     tables
         Name of a table of predictions, or several to compare.
     layer
-        Measured layer, by default the one that the models were trained on; for models of counts,
-        counts per 10,000.
+        Measured layer, by default that of training; for models of counts, counts per 10,000.
     seed
         Random seed of the nulls.
     table_name
@@ -74,39 +69,31 @@ def evaluate(
     Returns
     -------
     Scores
-        Tidy scores with ``summary()``, ``genes()``, ``compare()`` and the protocol, which is
-        printed (:class:`stpredict.results.Scores`). The tables' names are the methods.
+        Tidy scores and the protocol, which is printed. The tables' names are the methods.
 
     Raises
     ------
     KeyError
         If a table or the layer does not exist.
     ValueError
-        If a table was not written by `predict`, tables are in different units, a table shares no
-        spots or genes with the measured table, a section has a single spot, or predictions are NaN.
+        If a table was not written by `predict`, shares no spots or genes with the measured one, has
+        NaN or other units than another, or a section has a single spot.
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> stp.tl.predict(sdata, stp.tl.fit_ridge(sdata))
     >>> scores = stp.tl.evaluate(sdata)
     >>> scores.leaky  # the model was trained on these sections
     True
     >>> scores.genes().columns[:2].tolist()
     ['pcc', 'spearman']
-    >>> stp.settings.verbosity = 1
     """
     names = _validate.name_list("tables", [tables] if isinstance(tables, str) else tables)
     spots = open_table(sdata, table_name)
     predictions = {name: _predictions(sdata, name) for name in names}
     records = {name: recorded(table, "predict") for name, table in predictions.items()}
-    units = {name: how["units"] for name, how in records.items()}
+    units = {name: step["units"] for name, step in records.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
     first = records[names[0]]
@@ -114,6 +101,7 @@ def evaluate(
     layer = first.get("layer") if layer is None else layer
     measured = as_matrix(spots.layer(layer))
     labels, _ = group_labels(spots, None)
+    ceiling_layer = None if per_10k else layer  # the ceiling is known for log1p only
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
     covered: set[str] = set()  # genes whose references are in the scores already
@@ -126,22 +114,16 @@ def evaluate(
         genes = matched.var_names.to_numpy()
         is_new = np.array([gene not in covered for gene in genes])
         covered |= set(genes)
-        mean = matched.var["training_mean"].to_numpy(dtype=np.float64)
-        scored_rows.append(rows)
-        order = np.argsort(rows)
+        reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
+        mean = None if np.isnan(reported).any() else reported  # NaN for some published models
+        scored_rows.append(rows)  # tables may cover different spots
+        order = np.argsort(rows)  # sections are found in ascending rows
         for scored in scored_sections(spots, rows[order], labels):
             places = order[np.searchsorted(rows[order], scored.rows)]
             parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)
-            if is_new.any():
-                parts += score_references(
-                    scored,
-                    spots,
-                    values[places][:, is_new],
-                    genes[is_new],
-                    None if np.isnan(mean).any() else mean[is_new],
-                    layer=None if per_10k else layer,
-                    seed=seed,
-                )
+            parts += score_references(
+                scored, spots, values[places], genes, mean, is_new, layer=ceiling_layer, seed=seed
+            )
     rows = np.unique(np.concatenate(scored_rows))
     words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
@@ -167,10 +149,8 @@ def _match(
     genes = table.var_names.intersection(measured.var_names, sort=False)
     if not len(spots) or not len(genes):
         reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)
-        raise ValueError(
-            f"tables[{name!r}] and the measured table share {len(spots)} spots and {len(genes)} "
-            f"genes{reason}"
-        )
+        shared_rows = f"{len(spots)} spots and {len(genes)} genes"
+        raise ValueError(f"tables[{name!r}] and the measured table share {shared_rows}{reason}")
     rows = measured.obs_names.get_indexer(spots)
     return rows, measured.var_names.get_indexer(genes), table[spots, genes]
 
@@ -186,14 +166,14 @@ def _protocol(
     seed: int,
 ) -> results.Protocol:
     sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
-    trained_on = {name: tuple(how.get("training_sections", ())) for name, how in records.items()}
+    trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
     training = {section for names in trained_on.values() for section in names}
     return results.Protocol(
         sections=sections,
         n_spots=len(rows),
         n_patients=n_patients(spots.table[rows]),
         n_genes={
-            name: len(table.var_names.intersection(spots.table.var_names))
+            name: int(table.var_names.isin(spots.table.var_names).sum())
             for name, table in predictions.items()
         },
         units=units,
@@ -214,7 +194,7 @@ def _notes(
     """What a reader of the scores should know: genes that were not measured, other units."""
     notes = []
     for name, table in predictions.items():
-        n_absent = table.n_vars - len(table.var_names.intersection(spots.table.var_names))
+        n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
         if n_absent:
             notes.append(f"{n_absent} genes of {name!r} were not measured.")
     if units != predicted_units:

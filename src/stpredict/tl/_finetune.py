@@ -11,13 +11,12 @@ from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import METHODS
-from stpredict.models._records import TrainingRecord
 from stpredict.models._restrict import restrict
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, Counts
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group
 from stpredict.tl._fitting._values import measured_targets, target_genes_of_model
 from stpredict.training import Schedule, fit_network
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._recipe import Recipe
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
+    from stpredict.models._records import TrainingRecord
     from stpredict.tl._fitting._split import Split
 
 
@@ -51,9 +51,8 @@ def finetune(
 ) -> Model:
     """Continue training a fitted or imported model on new sections.
 
-    The scaling of inputs and targets stays the model's, so that its weights keep their meaning;
-    genes that were constant in its training stay constant. One group of the new sections is held
-    out for early stopping.
+    The scaling of inputs and targets stays the model's; genes that were constant in its training
+    stay constant. One group of the new sections is held out for early stopping.
 
     Parameters
     ----------
@@ -62,15 +61,13 @@ def finetune(
     model
         Model that was trained step by step.
     train
-        ``"all"`` of the network, or only its ``"head"``: ρ of DeepSpot and DeepCell, the last
-        layer of `fit_cnn`, the decoder of `fit_multiscale`. With few spots, the head is safer.
-        Blocks that ``trainable=`` of `fit_cnn` froze stay frozen.
+        ``"all"`` of the network, or only its ``"head"``, which is safer with few spots: ρ of
+        DeepSpot and DeepCell, the last layer of `fit_cnn`, the decoder of `fit_multiscale`.
     genes
         Some of the model's genes, by default all. A model of factors keeps all its factors.
     layer
         Layer to learn, by default the model's own, which must be in the same units. Required for
-        imported models: predictions are then in its units, and `pp.prepare` makes inputs as those
-        of the new sections were made.
+        imported models, which then predict in its units.
     groups
         As in :func:`stpredict.tl.fit_deepspot`.
     loss
@@ -83,28 +80,20 @@ def finetune(
     Returns
     -------
     Model
-        New model; ``model`` and ``sdata`` are not changed. ``training.sections`` has old and new
-        sections, ``training.finetuned_on`` the new ones, and ``training.before`` the record of the
-        model before.
+        New model. ``training.sections`` has old and new sections, ``training.finetuned_on`` the
+        new ones, and ``training.before`` the record of the model before.
 
     Raises
     ------
     KeyError
         If inputs, the layer, a gene or a column does not exist.
     ValueError
-        If the method is not trained step by step, genes are not the model's, inputs or layer were
-        made differently than in training, the loss does not suit the model's targets, or there are
-        too few spots to hold any out.
+        If the method is not trained step by step, genes are not the model's, inputs or layer
+        differ from training, the loss does not suit the targets, or spots are too few.
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> short = stp.tl.Schedule(max_epochs=2)
     >>> network = stp.tl.DeepSpotNetwork(n_hidden=16)
     >>> model = stp.tl.fit_deepspot(sdata, network=network, schedule=short)
@@ -113,7 +102,6 @@ def finetune(
     >>> tuned = stp.tl.finetune(new, model, train="head", schedule=short)
     >>> tuned.genes == model.genes
     True
-    >>> stp.settings.verbosity = 1
     """
     _check_trainable(model, train)
     start = model if genes is None else restrict(model, _check_genes(model, genes))
@@ -136,12 +124,11 @@ def finetune(
             device=device,
         )
     # the network that is returned is frozen where the model's was
-    for parameter, before in zip(
-        fitted.network.parameters(), start.network.parameters(), strict=True
-    ):
+    pairs = zip(fitted.network.parameters(), start.network.parameters(), strict=True)
+    for parameter, before in pairs:
         parameter.requires_grad_(before.requires_grad)
     hyperparameters = replace(model.hyperparameters, schedule=schedule, finetuned=train)
-    if loss is not None:
+    if loss is not None:  # by default that of training, which is recorded already
         name = loss if isinstance(loss, str) else repr(loss)
         hyperparameters = replace(hyperparameters, loss=name)
     return replace(
@@ -149,7 +136,7 @@ def finetune(
         network=fitted.network,
         hyperparameters=hyperparameters,
         recipe=_complete(spots, start),
-        training=_record(spots, model, rows, best_epoch=fitted.best_epoch, seed=seed),
+        training=_record(model, rows, best_epoch=fitted.best_epoch, seed=seed),
         history=fitted.history,
         calibration=None,  # the errors of the new model are not known
     )
@@ -158,14 +145,10 @@ def finetune(
 def _check_trainable(model: Model, train: str) -> None:
     _validate.one_of("train", train, ("all", "head"))
     if model.bases:
-        raise ValueError(
-            "a stack cannot be finetuned: finetune its bases (model.bases), or stack functions "
-            "that finetune them with stp.tl.fit_stacking"
-        )
+        raise ValueError("a stack cannot be finetuned: finetune its bases (model.bases)")
     if METHODS[model.method].estimate is not None:
         raise ValueError(
-            f"a model of {model.method} is fitted in one go and cannot be finetuned: call "
-            f"stp.tl.fit_{model.method} on all sections together"
+            f"a model of {model.method} is fitted in one go: run fit_{model.method} on all sections"
         )
 
 
@@ -173,25 +156,23 @@ def _check_genes(model: Model, genes: Sequence[str]) -> list[str]:
     names = _validate.name_list("genes", genes)
     absent = [gene for gene in names if gene not in model.genes]
     if absent:
-        raise ValueError(
-            f"{len(absent)} of {len(names)} genes are not among the model's "
-            f"{len(model.genes)}: {_validate.listing(absent)}"
-            + _validate.why_absent(absent, model.genes)
-        )
+        reason = _validate.listing(absent) + _validate.why_absent(absent, model.genes)
+        share = f"{len(absent)} of {len(names)}"
+        raise ValueError(f"{share} genes are not among the model's {len(model.genes)}: {reason}")
     return names
 
 
 def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:
     """The model with the layer it is to learn; its own must be in the units of its predictions."""
     name = model.recipe.layer if layer is None else layer
-    spots.layer(name)
+    spots.layer(name)  # raises if it does not exist
     steps = spots.steps.layer(name)
     units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(name, steps)
     if layer is None and units != model.units:
         label = "X" if name is None else f"layers[{name!r}]"
         raise ValueError(
-            f"{label} holds {units}, the model predicts {model.units}: run "
-            "stp.pp.prepare(sdata, model), or name the layer to learn with layer="
+            f"{label} holds {units}, the model predicts {model.units}: run stp.pp.prepare, or name "
+            "the layer to learn with layer="
         )
     check_ranked(name, steps, model.genes)
     return replace(model, recipe=replace(model.recipe, layer=name, layer_steps=steps), units=units)
@@ -201,14 +182,13 @@ def _make_loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
     trained_with = model.hyperparameters.loss or "mse"
     if loss is None and trained_with not in losses.LOSSES:
         raise ValueError(f"the model was trained with its own loss: give loss= ({trained_with})")
-    objective = losses.make(
-        trained_with if loss is None else loss, n_targets=model.targets.n_outputs
-    )
+    name = trained_with if loss is None else loss
+    objective = losses.make(name, n_targets=model.targets.n_outputs)
     if objective.needs_counts != isinstance(model.targets, Counts):
         verb = "is" if objective.needs_counts else "is not"
         raise ValueError(
             f"loss={objective.name!r} {verb} a likelihood of counts, but the model predicts "
-            f"{model.units} from targets of kind {model.targets.kind!r}"
+            f"{model.units}"
         )
     return objective
 
@@ -232,21 +212,14 @@ def _complete(spots: SpotTable, model: Model) -> Recipe:
     return recipe
 
 
-def _record(
-    spots: SpotTable, model: Model, rows: Split, *, best_epoch: int, seed: int
-) -> TrainingRecord:
-    before = model.training
-    return TrainingRecord(
-        sections=tuple(dict.fromkeys([*before.sections, *spots.section_names])),
-        groups=tuple(sorted({*before.groups, *rows.groups.tolist()})),
-        held_out=rows.held_out,
-        n_spots=len(rows.training),
-        n_held_out=len(rows.validation),
-        best_epoch=best_epoch,
-        seed=seed,
-        versions=package_versions(),
+def _record(model: Model, rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
+    before, after = model.training, training_record(rows, best_epoch=best_epoch, seed=seed)
+    return replace(
+        after,
+        sections=tuple(dict.fromkeys([*before.sections, *after.sections])),
+        groups=tuple(sorted({*before.groups, *after.groups})),
         target_genes=before.target_genes,
         knows_mean=before.knows_mean,
-        finetuned_on=tuple(spots.section_names),
+        finetuned_on=after.sections,
         before=replace(before, target_genes=None),
     )

@@ -10,9 +10,8 @@ from stpredict.models._methods import CNN
 from stpredict.models._records import CNNNetwork, Hyperparameters
 from stpredict.nn._backbones import SMALL
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._pixels import fit_pixels
-from stpredict.tl._fitting._runner import Plan
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._runner import Plan, fit_pixels
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Augmentation, Schedule
 
 if TYPE_CHECKING:
@@ -53,22 +52,19 @@ def fit_cnn(
 
     ST-Net [1]_ is ``network=CNNNetwork("densenet121")`` with ``pretrained=True`` and
     ``average_symmetries=True``. STDL [2]_ is the small network
-    (:class:`stpredict.nn.TileCNN` lists the differences), for one gene, several, or all of them
-    through factors. Tiles are read once, into a temporary file; where
-    :func:`stpredict.pp.normalize_stain` was run, its images are read. One group is held out for
-    early stopping, and the weights of its best epoch are kept. `predict` reads the images again, a
-    batch of tiles at a time.
+    (:class:`stpredict.nn.TileCNN` lists the differences). Tiles are read once, into a temporary
+    file, from the images of :func:`stpredict.pp.normalize_stain` where it was run. The weights of
+    the best epoch on a held-out group are kept.
 
     Parameters
     ----------
     {sdata_pixels}
     network
-        Backbone, side of the tiles in pixels, and what is trained
-        (:class:`stpredict.tl.CNNNetwork`). Pretrained networks of pathology expect 0.5 µm per
-        pixel, for which 112 µm are 224 px.
+        Backbone, tile size and trained parts (:class:`stpredict.tl.CNNNetwork`). Pretrained
+        networks of pathology expect 0.5 µm per pixel, for which 112 µm are 224 px.
     pretrained
-        True starts from the published weights of a model of timm, downloaded from its hub; a path
-        is a local file of them. False starts from random weights.
+        True for the published weights of a model of timm, a path for a local file of them, False
+        for random weights.
     tile_um
         Side of a tile in µm.
     {rows}
@@ -90,9 +86,8 @@ def fit_cnn(
     KeyError
         If the layer, a gene or a column does not exist, or timm has no such model.
     ValueError
-        If no genes are selected, the layer contains NaN, a tile is larger than an image or too
-        small for the backbone, spots lie outside their image, weights do not fit, or there are too
-        few spots to hold any out.
+        If no genes are selected, the layer contains NaN, a tile does not fit the image or the
+        backbone, spots lie outside their image, weights do not fit, or spots are too few.
     FileNotFoundError
         If the file of weights does not exist.
     RuntimeError
@@ -114,19 +109,13 @@ def fit_cnn(
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> model = stp.tl.fit_cnn(
-    ...     sdata,
-    ...     network=stp.tl.CNNNetwork(tile_px=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=1),
-    ... )
+    >>> network, schedule = stp.tl.CNNNetwork(tile_px=16), stp.tl.Schedule(max_epochs=1)
+    >>> model = stp.tl.fit_cnn(sdata, network=network, schedule=schedule)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
-        embedding=None,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,
@@ -156,14 +145,10 @@ def _pretrained_start(
     if pretrained is False:
         if network.trainable is not None:
             raise ValueError(
-                f"trainable={network.trainable} freezes blocks with random weights: give "
-                "pretrained=True or a file, or leave trainable= out"
+                f"trainable={network.trainable} freezes blocks with random weights: set pretrained="
             )
         return None
     if network.backbone == SMALL:
-        raise ValueError(
-            f"backbone={SMALL!r} has no published weights: leave pretrained= out, or name a model "
-            "of timm"
-        )
+        raise ValueError(f"backbone={SMALL!r} has no published weights: name a model of timm")
     fill = published_weights(network.backbone, None if pretrained is True else pretrained)
     return lambda module: fill(module.backbone)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from stpredict.models._methods import DEEPCELL
 from stpredict.models._records import DeepCellNetwork, Hyperparameters
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:
@@ -43,13 +43,10 @@ def fit_deepcell(
 ) -> Model:
     """Fit DeepCell: DeepSpot for single cells.
 
-    φ (linear, dropout, ReLU; the median of an ensemble) encodes the tile of every cell once, the
-    neighbours are reduced to their maximum, mean or sum, ρ (dropout, ReLU, linear; the mean of an
-    ensemble) predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of
-    predictions. Batches are drawn as compact patches of tissue: their cells share most of their
-    neighbours, so that far fewer tiles are encoded than with cells drawn one by one
-    (``schedule.patch_size``; 1 draws single cells; ignored with ``sample_weight``). Everything else
-    is as in :func:`stpredict.tl.fit_deepspot`.
+    Neighbours are reduced to their maximum, mean or sum. Batches are compact patches of tissue:
+    their cells share most neighbours, so that far fewer tiles are encoded than with cells drawn one
+    by one (``schedule.patch_size``; 1 draws single cells; ignored with ``sample_weight``).
+    Everything else is as in :func:`stpredict.tl.fit_deepspot`.
 
     Parameters
     ----------
@@ -86,21 +83,11 @@ def fit_deepcell(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
-    >>> model = stp.tl.fit_deepcell(
-    ...     sdata,
-    ...     network=stp.tl.DeepCellNetwork(n_hidden=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=2),
-    ... )
+    {prepared}
+    >>> network, schedule = stp.tl.DeepCellNetwork(n_hidden=16), stp.tl.Schedule(max_epochs=2)
+    >>> model = stp.tl.fit_deepcell(sdata, network=network, schedule=schedule)
     >>> len(model.genes)
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
         embedding=embedding,

@@ -9,7 +9,7 @@ from stpredict.models._methods import DEEPSPOT
 from stpredict.models._records import DeepSpotNetwork, Hyperparameters
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:
@@ -48,14 +48,11 @@ def fit_deepspot(
     φ (linear, dropout, ReLU; the median of an ensemble) encodes every tile, sub-tiles are summed
     and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
     predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of predictions; it
-    shows where the networks disagree and is not an error bar. Embeddings and genes are
-    standardised on the training rows. One group is held out for early stopping, and the weights of
-    its best epoch are kept.
+    is not an error bar. The weights of the best epoch on a held-out group are kept.
 
-    The learning rate, the monitor of early stopping and the number of factors were tuned on four
-    sections of one breast tumour with the texture encoder, on sections left out of the training
-    sections; all other values are as published. There, ``targets="svd"`` predicts better than
-    genes.
+    The learning rate, the monitor and the number of factors were tuned on held-out sections of one
+    breast tumour with the texture encoder, where ``targets="svd"`` predicts better than genes; all
+    other values are as published.
 
     Parameters
     ----------
@@ -88,21 +85,11 @@ def fit_deepspot(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
-    >>> model = stp.tl.fit_deepspot(
-    ...     sdata,
-    ...     network=stp.tl.DeepSpotNetwork(n_hidden=16),
-    ...     schedule=stp.tl.Schedule(max_epochs=2),
-    ... )
+    {prepared}
+    >>> network, schedule = stp.tl.DeepSpotNetwork(n_hidden=16), stp.tl.Schedule(max_epochs=2)
+    >>> model = stp.tl.fit_deepspot(sdata, network=network, schedule=schedule)
     >>> len(model.genes)
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
         embedding=embedding,

@@ -8,9 +8,8 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import MULTISCALE
 from stpredict.models._records import Hyperparameters, MultiScaleNetwork
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._pixels import fit_pixels
-from stpredict.tl._fitting._runner import Plan
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._runner import Plan, fit_pixels
+from stpredict.tl._fitting._values import Task
 from stpredict.training import Augmentation, Schedule
 
 if TYPE_CHECKING:
@@ -47,11 +46,9 @@ def fit_multiscale(
 ) -> Model:
     """Fit HEVisum's network: a tile, its sub-tiles and its centre, each with its own encoder.
 
-    The network is :class:`stpredict.nn.MultiScale`. As in HEVisum, the learning rate follows a
-    cosine, and training stops early by the rank correlation within held-out spots; learning rate,
-    weight decay, batch size and patience are HEVisum's. HEVisum ranks abundances within spots:
-    ``layer="ranks"`` (`pp.rank_expression`). Reading of tiles and held-out rows are as in
-    :func:`stpredict.tl.fit_cnn`.
+    The network is :class:`stpredict.nn.MultiScale`, trained with HEVisum's schedule. HEVisum ranks
+    abundances within spots: ``layer="ranks"`` (`pp.rank_expression`). Reading of tiles and held-out
+    rows are as in :func:`stpredict.tl.fit_cnn`.
 
     Parameters
     ----------
@@ -79,9 +76,9 @@ def fit_multiscale(
     KeyError
         If the layer, a gene or a column does not exist.
     ValueError
-        If no genes are selected, the layer contains NaN, a tile is larger than an image or too
-        small to be split, spots lie outside their image, there are too few spots to hold any out,
-        or a single target is to be ranked.
+        If no genes are selected, the layer contains NaN, a tile does not fit the image or is too
+        small to be split, spots lie outside their image or are too few, or a single target is to
+        be ranked.
     TypeError
         If ``augmentation`` is not an Augmentation.
 
@@ -98,17 +95,13 @@ def fit_multiscale(
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=10)
     >>> network = stp.tl.MultiScaleNetwork(tile_px=36, widths=(4, 4, 8, 8), n_tile=8, n_subtile=8)
-    >>> model = stp.tl.fit_multiscale(
-    ...     sdata, network=network, schedule=stp.tl.Schedule(max_epochs=1)
-    ... )
+    >>> schedule = stp.tl.Schedule(max_epochs=1)
+    >>> model = stp.tl.fit_multiscale(sdata, network=network, schedule=schedule)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].n_vars
     10
-    >>> stp.settings.verbosity = 1
     """
     task = Task(
-        embedding=None,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,

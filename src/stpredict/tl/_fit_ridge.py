@@ -10,7 +10,7 @@ from stpredict.models._methods import RIDGE
 from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,7 @@ def fit_ridge(
 ) -> Model:
     """Fit ridge regression on the embedding of a spot and the means over its context.
 
-    Embeddings are standardised; sub-tiles and neighbours are averaged. All training rows are
-    used. HEST-bench uses ``context="spot", n_components=256, alpha="hest"``.
+    All rows are used. HEST-bench uses ``context="spot", n_components=256, alpha="hest"``.
 
     Parameters
     ----------
@@ -55,16 +54,14 @@ def fit_ridge(
         Shrinkage: ``"tuned"`` by leaving out one group at a time, ``"hest"`` for 100 / (features ×
         targets), or a number.
     n_components
-        Number of principal components of the inputs to regress on, found on the training rows; by
-        default the inputs themselves.
+        Number of principal components of the inputs to regress on; by default all inputs.
     {seed}
     {table_name}
 
     Returns
     -------
     Model
-        Fitted model; ``sdata`` is not changed. The alpha that was used is
-        ``model.hyperparameters.estimator.alpha``.
+        Fitted model, with the alpha in ``model.hyperparameters.estimator.alpha``.
 
     Raises
     ------
@@ -77,12 +74,7 @@ def fit_ridge(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata, targets="svd", n_factors=3)
     >>> model.hyperparameters.estimator.alpha > 0
     True

@@ -14,12 +14,7 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models import Model
 from stpredict.models._estimators import fit_linear
 from stpredict.models._methods import STACKING
-from stpredict.models._records import (
-    Hyperparameters,
-    RidgeOptions,
-    StackNetwork,
-    TrainingRecord,
-)
+from stpredict.models._records import Hyperparameters, RidgeOptions, StackNetwork
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import features_of
 from stpredict.nn import LinearSets, losses
@@ -33,7 +28,7 @@ from stpredict.tl._fitting._bases import (
     predict_out_of_fold,
 )
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import genes_of_model
 from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
@@ -63,44 +58,33 @@ def fit_stacking(
 ) -> Model:
     """Fit a stack: a meta-model on the predictions of several models.
 
-    Every base is fitted once for each group, on all other groups, and predicts the group left out;
-    its scaling, factors and early stopping are refitted each time. The meta-model is trained on
-    these out-of-fold predictions only. (HEVisum's published notebook lets every base predict its
-    own training slides instead, so that its meta-model favours the base that overfits most.) Then
-    the bases are fitted on all sections, and the stack predicts from them.
-
-    The genes are those of ``var["selected"]``, as for single models: selected once, on all the
-    sections given here.
-
-    A stack is one model: ``model.save`` writes one folder, `pp.prepare` makes the inputs of every
-    base, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
+    Every base is fitted once for each group, on all other groups, and predicts the group left out.
+    The meta-model is trained on these out-of-fold predictions only. (HEVisum's notebook lets every
+    base predict its own training slides, so that its meta-model favours the base that overfits
+    most.) Then the bases are fitted on all sections. A stack is one model: it is saved in one
+    folder, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
 
     Parameters
     ----------
     sdata
         Training sections, with everything that the bases read.
     bases
-        Functions by name that take sections and return a fitted model, such as
-        ``{"deepspot": stp.tl.fit_deepspot, "ridge": functools.partial(stp.tl.fit_ridge,
-        targets="svd")}``; at least two. They must predict the same genes in the same units.
+        Functions by name that take sections and return a fitted model; at least two. They must
+        predict the same genes in the same units.
     meta
         ``"mean"``: the mean of the bases; nothing is fitted. ``"rank_mean"``: for each gene and
         section, the values of the mean in the order of the spots' mean ranks, so that the
-        prediction of a spot depends on the others of its section. ``"ridge"``: ridge regression on
-        the predictions of all genes by all bases, with alpha tuned by leaving out one group at a
-        time. ``"mlp"``, as in HEVisum: two layers of ``n_hidden`` and ``n_hidden / 2`` units with
-        batch norm, LeakyReLU and dropout. With few groups the mean is hard to beat: on HER2ST
-        C2-C5 (leave one section out, 250 genes, texture encoder; bases ridge, ridge and trees on 8
-        factors) it had a mean PCC of 0.378, ``"ridge"`` 0.371, ``"mlp"`` 0.355, the best base
-        0.375.
+        prediction of a spot depends on the others of its section. ``"ridge"``: tuned ridge
+        regression on the predictions of all genes by all bases. ``"mlp"``, as in HEVisum: two
+        layers of ``n_hidden`` and ``n_hidden / 2`` units with batch norm, LeakyReLU and dropout.
+        With few groups the mean is hard to beat: its mean PCC on HER2ST C2-C5 is 0.378, that of
+        ``"ridge"`` 0.371, of ``"mlp"`` 0.355, and of the best base 0.375.
     groups
-        Column of ``obs`` whose groups are left out one at a time, and one of which is held out for
-        early stopping of the ``"mlp"``; whole sections only. By default the patient if there are
-        several, else the section. The bases have their own ``groups``.
-    n_hidden
-        Width of the first layer of the ``"mlp"``.
-    dropout
-        Dropout rate of the ``"mlp"``.
+        Column of ``obs`` whose groups, whole sections, are left out in turn, and one of which is
+        held out for early stopping of the ``"mlp"``; by default the patient if there are several,
+        else the section. The bases have their own ``groups``.
+    n_hidden, dropout
+        Width of the first layer of the ``"mlp"``, and its dropout rate.
     {schedule}
     {seed}
     {device}
@@ -118,8 +102,8 @@ def fit_stacking(
     TypeError
         If a base is no function, or returns no model.
     ValueError
-        If there is a single base or a single group, a group is part of a section, the bases
-        predict different genes or units, or one was trained on sections left out.
+        If there is a single base or group, a group is part of a section, the bases predict
+        different genes or units, or one was trained on sections left out.
 
     References
     ----------
@@ -129,21 +113,12 @@ def fit_stacking(
     Examples
     --------
     >>> import functools
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
-    >>> bases = {
-    ...     "ridge": stp.tl.fit_ridge,
-    ...     "trees": functools.partial(stp.tl.fit_trees, n_trees=20),
-    ... }
+    {prepared}
+    >>> trees = functools.partial(stp.tl.fit_trees, n_trees=20)
+    >>> bases = {"ridge": stp.tl.fit_ridge, "trees": trees}
     >>> model = stp.tl.fit_stacking(sdata, bases, meta="ridge")
     >>> list(model.bases)
     ['ridge', 'trees']
-    >>> stp.settings.verbosity = 1
     """
     _validate.one_of("meta", meta, ("mean", "rank_mean", "ridge", "mlp"))
     check_functions(bases, what="bases")
@@ -154,11 +129,8 @@ def fit_stacking(
     spots = open_table(sdata, table_name)
     folds = leave_groups_out(spots, groups, purpose="stacking")
     if folds.torn_sections:
-        raise ValueError(
-            f"groups={groups!r} splits the sections {_validate.listing(folds.torn_sections)}, but "
-            "stacking leaves out whole sections: give a column such as the patient, or leave "
-            "groups= out"
-        )
+        torn = _validate.listing(folds.torn_sections)
+        raise ValueError(f"groups={groups!r} splits the sections {torn}: leave out whole sections")
     if meta == "mlp":
         rows = hold_out_group(spots, groups=groups, seed=seed)
     else:
@@ -170,15 +142,9 @@ def fit_stacking(
     features = features_of(predicted, spots.section_of_row, meta=meta)
     scaler = _repeat(targets.standard, features.shape[1])
     plan = Hyperparameters(network=network, schedule=schedule)
-    fitted, hyperparameters = _fit_meta(
-        Inputs(center=features, scaler=scaler),
-        targets.transform(measured),
-        rows,
-        plan,
-        seed=seed,
-        device=device,
-    )
-    fitted_bases = {}
+    inputs, scaled = Inputs(center=features, scaler=scaler), targets.transform(measured)
+    fitted, hyperparameters = _fit_meta(inputs, scaled, rows, plan, seed=seed, device=device)
+    fitted_bases = {}  # the stack predicts from bases that know all sections
     for name, function in bases.items():
         info(f"stacking: {name} on all sections")
         fitted_bases[name] = call_function(name, function, spots.copy())
@@ -190,16 +156,7 @@ def fit_stacking(
         context="spot",
         hyperparameters=hyperparameters,
         recipe=Recipe(first.recipe.layer, spots.steps.layer(first.recipe.layer)),
-        training=TrainingRecord(
-            sections=tuple(spots.section_names),
-            groups=tuple(sorted(set(folds.labels.tolist()))),
-            held_out=rows.held_out,
-            n_spots=len(rows.training),
-            n_held_out=len(rows.validation),
-            best_epoch=fitted.best_epoch,
-            seed=seed,
-            versions=package_versions(),
-        ),
+        training=training_record(rows, best_epoch=fitted.best_epoch, seed=seed),
         units=first.units,
         inputs=scaler,
         targets=targets,
@@ -240,7 +197,7 @@ def _fit_meta(
         estimator = fit_linear(
             network, features, scaled_targets, rows.groups, RidgeOptions(), seed=seed
         )
-    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))  # no epochs
     return Fitted(network, history, 0), Hyperparameters(network=options, estimator=estimator)
 
 

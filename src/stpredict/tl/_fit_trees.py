@@ -10,7 +10,7 @@ from stpredict.models._methods import TREES
 from stpredict.models._records import Hyperparameters, TreesOptions
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,7 @@ def fit_trees(
 ) -> Model:
     """Fit extremely randomised trees on the embedding of a spot and the means over its context.
 
-    All training rows are used. The spread over the trees goes to ``layers["std"]`` of
-    predictions.
+    All rows are used. The spread over the trees goes to ``layers["std"]`` of predictions.
 
     Parameters
     ----------
@@ -77,12 +76,7 @@ def fit_trees(
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom()
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=10)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_trees(sdata, n_trees=20)
     >>> stp.tl.predict(sdata, model)
     >>> sdata.tables["predicted"].layers["std"].shape == sdata.tables["predicted"].shape
@@ -92,15 +86,12 @@ def fit_trees(
     _validate.whole_number("min_samples_leaf", min_samples_leaf)
     _validate.positive("max_features", max_features)
     if max_features > 1:
-        raise ValueError(
-            f"max_features={max_features!r} is a share of the features, above 0 and up to 1"
-        )
+        raise ValueError(f"max_features={max_features!r} must be a share, above 0 and up to 1")
     task = Task(
         embedding=embedding,
         context=context,
         genes=genes,
         layer=layer,
-        groups=None,
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,

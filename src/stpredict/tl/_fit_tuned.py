@@ -14,6 +14,7 @@ from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_fold
 from stpredict.tl._crossval._outcome import Outcome
 from stpredict.tl._fitting._bases import call_function, check_functions
+from stpredict.tl._fitting._docs import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@shared()
 def fit_tuned(
     sdata: SpatialData,
     candidates: Mapping[str, Callable[[SpatialData], Model]],
@@ -33,32 +35,26 @@ def fit_tuned(
 ) -> Model:
     """Fit the best of several candidates, chosen by inner cross-validation.
 
-    Every candidate is fitted once for each group, on all other groups, as in `tl.cross_validate`.
-    The one with the highest mean PCC on the groups left out is then fitted to all sections given.
-    As a method of `tl.cross_validate` this is nested cross-validation: the outer test sections do
-    not influence the choice.
+    The candidate with the highest mean PCC on groups left out, as in `tl.cross_validate`, is fitted
+    to all sections. As a method of `tl.cross_validate` this is nested cross-validation: the outer
+    test sections do not influence the choice.
 
     Parameters
     ----------
     sdata
         Training sections, with everything that the candidates read.
     candidates
-        Functions by name that take sections and return a fitted model; for hyperparameters,
-        ``{f"alpha {alpha}": functools.partial(stp.tl.fit_ridge, alpha=alpha) for alpha in
-        (1.0, 100.0)}``.
+        Functions by name that take sections and return a fitted model.
     groups
-        Column of ``obs`` whose groups are left out one at a time; by default the patient if there
-        are several, else the section.
-    device
-        Device for predictions: ``"auto"``: cuda, then mps, then cpu.
-    table_name
-        Name of the table.
+        Column of ``obs`` whose groups are left out; by default the patient if there are several,
+        else the section.
+    {device}
+    {table_name}
 
     Returns
     -------
     Model
-        Best candidate, fitted to all sections; ``sdata`` is not changed. ``model.training.tuned``
-        has the mean PCC of each candidate, best first.
+        Best candidate; ``model.training.tuned`` has the mean PCC of each candidate, best first.
 
     Raises
     ------
@@ -73,18 +69,12 @@ def fit_tuned(
     Examples
     --------
     >>> import functools
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
+    {prepared}
     >>> spot = functools.partial(stp.tl.fit_ridge, context="spot")
     >>> candidates = {"genes": spot, "factors": functools.partial(spot, targets="svd")}
     >>> model = stp.tl.fit_tuned(sdata, candidates)
     >>> sorted(model.training.tuned)
     ['factors', 'genes']
-    >>> stp.settings.verbosity = 1
     """
     check_functions(candidates, what="candidates")
     if len(candidates) < 2:
@@ -98,7 +88,7 @@ def fit_tuned(
         for name, outcome in run_fold(spots, fold, candidates, (), device=device):
             if not isinstance(outcome, Outcome):
                 raise ValueError(f"{name} failed without {fold.name}:\n{outcome.traceback}")
-            for section in dict.fromkeys(sections):
+            for section in dict.fromkeys(sections):  # as cross_validate scores them
                 inside = sections == section
                 pcc = metrics.pcc(outcome.measured[inside], outcome.predicted[inside])
                 scores[name].append(float(pcc.mean()))
@@ -107,5 +97,5 @@ def fit_tuned(
     best = next(iter(ranked))
     listing = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
     info(f"fit_tuned: {best} (mean PCC on the groups left out: {listing})")
-    model = call_function(best, candidates[best], spots.copy())
+    model = call_function(best, candidates[best], spots.copy())  # which the function may change
     return replace(model, training=replace(model.training, tuned=ranked))

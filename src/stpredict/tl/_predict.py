@@ -13,6 +13,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import open_table
+from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _UNFAMILIAR = 0.1
 
 
+@shared()
 def predict(
     sdata: SpatialData,
     model: Model,
@@ -50,10 +52,8 @@ def predict(
     model
         Fitted model.
     space
-        ``"genes"``, or the ``"factors"`` that a model fitted with ``targets="svd"``, ``"nmf"`` or
-        ``"autoencoder"`` predicts before they are turned into genes.
-    device
-        ``"auto"``: cuda, then mps, then cpu.
+        ``"genes"``, or the ``"factors"`` that a model of factors turns into genes.
+    {device}
     table_name
         Name of the table with the model's inputs.
     key_added
@@ -67,18 +67,15 @@ def predict(
         Writes ``tables[key_added]``, which annotates the same shapes and has the same ``obs``,
         positions and neighbourhood graph:
 
-        - ``X`` (n_obs, n_genes) float32, in the units of the layer that the model was trained on
-          (``log1p`` values can be slightly negative); genes are the model's;
-        - ``layers["std"]``, for ensembles the standard deviation over members, for stacks over
-          bases;
+        - ``X`` (n_obs, n_genes) float32, the model's genes in the units of its layer;
+        - ``layers["std"]``, the standard deviation over members of ensembles and stacks;
         - ``var["training_mean"]``, NaN where a published model does not report it;
         - for calibrated models (:func:`stpredict.tl.calibrate`) ``layers["lower"]`` and
           ``layers["upper"]``, the interval of every value (float32, NaN for genes without one),
           ``var["reliable"]`` (bool) and ``obs["familiarity"]`` (float32, 0 to 1: how similar the
           spot's tile is to those of training).
 
-        With ``space="factors"``, ``X`` is (n_obs, n_factors), and everything but ``std`` is left
-        out.
+        With ``space="factors"``, only ``X`` (n_obs, n_factors) and ``std``.
 
     Warns
     -----
@@ -90,23 +87,15 @@ def predict(
     KeyError
         If the model's inputs are missing.
     ValueError
-        If the inputs were made differently than in training or contain NaN, or factors are
-        requested from a model that predicts genes.
+        If inputs contain NaN or differ from training, or the model has no factors.
 
     Examples
     --------
-    >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
-    >>> sdata = stp.datasets.phantom(2)
-    >>> stp.pp.normalize(sdata)
-    >>> stp.pp.select_genes(sdata, n_top_genes=5)
-    >>> stp.pp.embed(sdata)
-    >>> stp.pp.neighbors(sdata)
+    {prepared}
     >>> model = stp.tl.fit_ridge(sdata)
     >>> stp.tl.predict(sdata, model, key_added="ridge")
-    >>> sdata.tables["ridge"].shape == (sdata.tables["table"].n_obs, 5)
+    >>> sdata.tables["ridge"].shape == (sdata.tables["table"].n_obs, 10)
     True
-    >>> stp.settings.verbosity = 1
     """
     _validate.one_of("space", space, ("genes", "factors"))
     spots = open_table(sdata, table_name, copy=copy)
@@ -168,9 +157,8 @@ def _add_uncertainty(
             f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
         )
         warnings.warn(
-            f"tiles of {names} look unlike those of the training sections, whose median is "
-            "about 0.5: predictions and intervals may not hold. Compare stain, focus and µm per "
-            "pixel (stp.pl.stain, stp.pl.tiles)",
+            f"tiles of {names} look unlike those of the training sections (median about 0.5): "
+            "compare stain, focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
             UserWarning,
             stacklevel=3,
         )

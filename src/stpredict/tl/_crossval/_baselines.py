@@ -12,7 +12,7 @@ from stpredict.models._records import Hyperparameters, RidgeOptions
 from stpredict.results import TUNED_RIDGE
 from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._fitting._runner import Plan, fit
-from stpredict.tl._fitting._task import Task
+from stpredict.tl._fitting._values import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,21 +27,16 @@ if TYPE_CHECKING:
 def ridge_baselines(
     spots: SpotTable, outcomes: Sequence[Outcome], *, groups: str | None
 ) -> dict[str, Callable[[SpatialData], Model]]:
-    """Tuned ridge on every embedding that the methods read; the first has the plain name.
-
-    Models on pixels read no embedding; they are compared with ridge on the first recorded one.
-    """
+    """Tuned ridge on every embedding that the methods read; the first has the plain name."""
     recorded = [slot for slot in spots.steps.embed if slot in spots.table.obsm]
     by_embedding: dict[str, Outcome] = {}
     for outcome in outcomes:
+        # models on pixels read no embedding: ridge reads the first recorded one
         slot = outcome.embedding or next(iter(recorded), "")
         if slot:
             by_embedding.setdefault(slot, outcome)
     if not by_embedding:
-        info(
-            "cross_validate: the table has no embedding, so there is no ridge baseline; "
-            "stp.pp.embed adds one"
-        )
+        info("cross_validate: no ridge baseline without an embedding (stp.pp.embed)")
     return {
         f"{TUNED_RIDGE}_{slot}" if number else TUNED_RIDGE: functools.partial(
             _fit_baseline,
@@ -68,14 +63,11 @@ def _fit_baseline(
 ) -> Model:
     task = Task(
         embedding=embedding,
-        context="spot",
         genes=genes,
         layer=layer,
         groups=groups,
         targets="genes",
-        n_factors=None,
         scaling="standard",
-        seed=0,
         per_10k=per_10k,
     )
     options = Hyperparameters(estimator=RidgeOptions())

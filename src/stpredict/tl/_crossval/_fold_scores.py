@@ -1,11 +1,15 @@
-"""Scores of a cross-validation."""
+"""Scores and protocol of a cross-validation."""
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stpredict import _keys, _validate
+from stpredict._sdata._provenance import recorded
+from stpredict.results import Protocol
 from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._crossval._scores import (
     as_table,
@@ -13,11 +17,13 @@ from stpredict.tl._crossval._scores import (
     score_references,
     scored_sections,
 )
+from stpredict.tl._fitting._runner import package_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    from anndata import AnnData
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
@@ -29,10 +35,7 @@ def check_sizes(spots: SpotTable, folds: Folds) -> None:
     for fold in folds:
         names, counts = np.unique(spots.section_of_row[fold.rows], return_counts=True)
         if counts.min() < 2:
-            raise ValueError(
-                f"section {names[counts.argmin()]!r} has a single spot that is left out: a "
-                "correlation needs two"
-            )
+            raise ValueError(f"section {names[counts.argmin()]!r} has a single spot in a fold")
 
 
 def score_outcomes(
@@ -48,26 +51,64 @@ def score_outcomes(
             inside = np.searchsorted(fold.rows, scored.rows)
             covered: set[str] = set()  # genes whose references are in the scores already
             for method, outcome in by_method.items():
-                measured = outcome.measured[inside]
+                measured, predicted = outcome.measured[inside], outcome.predicted[inside]
+                genes, variance = outcome.genes, outcome.training_variance
+                mean = outcome.training_mean
                 parts += score_method(
-                    scored,
-                    method,
-                    measured,
-                    outcome.predicted[inside],
-                    outcome.genes,
-                    variance=outcome.training_variance,
-                    seed=seed,
+                    scored, method, measured, predicted, genes, variance=variance, seed=seed
                 )
-                is_new = np.array([gene not in covered for gene in outcome.genes])
-                covered |= set(outcome.genes)
-                if is_new.any():
-                    parts += score_references(
-                        scored,
-                        spots,
-                        measured[:, is_new],
-                        outcome.genes[is_new],
-                        outcome.training_mean[is_new],
-                        layer=None if outcome.units == COUNTS_UNITS else outcome.layer or None,
-                        seed=seed,
-                    )
+                is_new = np.array([gene not in covered for gene in genes])
+                covered |= set(genes)
+                layer = None if outcome.units == COUNTS_UNITS else outcome.layer or None
+                parts += score_references(
+                    scored, spots, measured, genes, mean, is_new, layer=layer, seed=seed
+                )
     return as_table(parts)
+
+
+def cross_validation_protocol(
+    spots: SpotTable,
+    folds: Folds,
+    outcomes: dict[tuple[str, str], Outcome],
+    *,
+    n_failed: int,
+    seed: int,
+) -> Protocol:
+    """How the scores of a cross-validation were obtained; outcomes by fold and method."""
+    first = next(iter(outcomes.values()))
+    n_genes: dict[str, int] = {}
+    for (_, method), outcome in outcomes.items():
+        # folds may select different genes: the most are reported
+        n_genes[method] = max(n_genes.get(method, 0), len(outcome.genes))
+    given = sorted({method for (_, method), one in outcomes.items() if not one.selected})
+    return Protocol(
+        sections=tuple(spots.section_names),
+        n_spots=int(spots.table.n_obs),
+        n_patients=n_patients(spots.table),
+        n_genes=n_genes,
+        units=first.units,
+        layer=first.layer or None,
+        group_kind=folds.kind,
+        folds={fold.name: fold.groups for fold in folds},
+        gene_selection=_gene_selection(spots, given),
+        leaking_patients=folds.torn_patients,
+        leaking_sections=folds.torn_sections,
+        realigned=bool(recorded(spots.table, _keys.REALIGN)),
+        n_failed=n_failed,
+        seed=seed,
+        date=datetime.date.today().isoformat(),
+        versions=package_versions(),
+    )
+
+
+def n_patients(table: AnnData) -> int | None:
+    """Number of patients; None if they are not known."""
+    return int(table.obs[_keys.PATIENT].nunique()) if _keys.PATIENT in table.obs else None
+
+
+def _gene_selection(spots: SpotTable, given: Sequence[str]) -> str:
+    step = spots.steps.select_genes
+    if step is None or step.n_top_genes is None:
+        return "given in advance"
+    selection = f"chosen by {step.flavor} on the training sections of each fold"
+    return selection + (f"; those of {_validate.listing(given)} given in advance" if given else "")

@@ -24,7 +24,7 @@ class Fold:
     """One fold: the groups that are left out."""
 
     name: str  # names of the groups, joined for display
-    groups: tuple[str, ...]
+    groups: tuple[str, ...]  # that are left out
     rows: NDArray[np.intp]  # rows of the table, ascending
 
 
@@ -46,18 +46,12 @@ class Folds:
 
     def refuse_leaks(self, groups: str | None, *, remedy: str = "") -> None:
         """Raise if a patient or section has spots on both sides of a split."""
-        parts = [
-            f"{what} {_validate.listing(names)}"
-            for what, names in (
-                ("patients", self.torn_patients),
-                ("sections", self.torn_sections),
-            )
-            if names
-        ]
+        torn = {"patients": self.torn_patients, "sections": self.torn_sections}
+        parts = [f"{what} {_validate.listing(names)}" for what, names in torn.items() if names]
         if parts:
             raise ValueError(
-                f"groups={groups!r} splits {' and '.join(parts)} between training and test: leave "
-                f"groups= out, or give a column that keeps them together{remedy}"
+                f"groups={groups!r} splits {' and '.join(parts)} between training and test: give "
+                f"another column{remedy}"
             )
 
 
@@ -70,16 +64,14 @@ def leave_groups_out(
     if len(names) == 1:
         raise ValueError(
             f"{purpose} needs several groups, but there is only one {kind}, {names[0]!r}: give "
-            "more sections, or groups= with a column of several groups (columns: "
-            f"{_validate.listing(spots.table.obs.columns)})"
+            "more sections, or groups= with a column of several groups"
         )
-    if n_folds is None:
+    if n_folds is None:  # one per group
         by_fold = [(name,) for name in names]
     else:
         if not isinstance(n_folds, int) or not 2 <= n_folds <= len(names):
             raise ValueError(
-                f"n_folds={n_folds!r} must be between 2 and {len(names)}, the number of groups "
-                f"({kind})"
+                f"n_folds={n_folds!r} must be between 2 and {len(names)}, the number of groups"
             )
         splits = GroupKFold(n_folds).split(labels, groups=labels)
         by_fold = [tuple(dict.fromkeys(labels[rows].tolist())) for _, rows in splits]
@@ -87,11 +79,7 @@ def leave_groups_out(
         Fold("+".join(group), group, np.flatnonzero(np.isin(labels, group))) for group in by_fold
     )
     return Folds(
-        kind,
-        folds,
-        labels,
-        torn_sections=_torn(spots.section_of_row, folds),
-        torn_patients=_torn_patients(spots, folds),
+        kind, folds, labels, _torn(spots.section_of_row, folds), _torn_patients(spots, folds)
     )
 
 

@@ -42,10 +42,8 @@ def read_held_out(spots: SpotTable, model: Model, *, method: str, key: str) -> H
     columns = table.var_names.get_indexer(list(model.genes))
     predicted_before = columns >= 0
     if not predicted_before.any():
-        raise KeyError(
-            f"the cross-validation predicted none of the model's {len(model.genes)} genes, but "
-            f"{table.n_vars} others" + _validate.why_absent(model.genes, table.var_names)
-        )
+        reason = _validate.why_absent(model.genes, table.var_names)
+        raise KeyError(f"tables[{key!r}] has none of the model's {len(model.genes)} genes{reason}")
     shape = (2, table.n_obs, len(columns))
     measured, predicted = np.full(shape, np.nan, dtype=np.float32)
     measured[:, predicted_before] = dense(table.X[:, columns[predicted_before]])
@@ -55,9 +53,7 @@ def read_held_out(spots: SpotTable, model: Model, *, method: str, key: str) -> H
     n_groups = sum(is_finite[groups == name].any(axis=0).astype(int) for name in np.unique(groups))
     predicted[:, n_groups < 2] = np.nan  # one group does not show how groups differ
     if (n_groups < 2).all():
-        raise ValueError(
-            f"{method!r} predicted no gene in two groups: {_REMEDY}, with the same genes"
-        )
+        raise ValueError(f"{method!r} predicted no gene in two groups: {_REMEDY}")
     return HeldOut(measured, predicted, groups, spots.section_of_row)
 
 
@@ -69,19 +65,12 @@ def _check_source(
         raise ValueError(f"tables[{name!r}] was not written by stp.tl.cross_validate: {_REMEDY}")
     methods = [layer for layer in table.layers if layer is not None]  # anndata 0.13: None is X
     if method not in methods:
-        raise KeyError(
-            f"method={method!r} was not cross-validated; methods: {_validate.listing(methods)}"
-        )
+        available = _validate.listing(methods)
+        raise KeyError(f"method={method!r} was not cross-validated; methods: {available}")
     if protocol.get("leaky"):
-        raise ValueError(
-            "the split of the cross-validation leaks a group, so its errors are too small for new "
-            "groups: cross-validate without allow_leak=True"
-        )
+        raise ValueError("the split leaks a group: cross-validate without allow_leak=True")
     if not table.obs_names.equals(spots.table.obs_names):
-        raise ValueError(
-            f"tables[{name!r}] and the table have different rows ({table.n_obs} and "
-            f"{spots.table.n_obs}), perhaps because spots were filtered: {_REMEDY} again"
-        )
+        raise ValueError(f"tables[{name!r}] and the table have different rows: {_REMEDY}")
     validated, trained = set(out_of_fold.section_names), set(model.training.sections)
     if validated != trained:
         raise ValueError(
@@ -89,23 +78,17 @@ def _check_source(
             f"cross-validation used {_validate.listing(sorted(validated))}: {_REMEDY}"
         )
     if protocol.get("units") != model.units:
-        raise ValueError(
-            f"the cross-validation is in {protocol.get('units')}, the model predicts "
-            f"{model.units}: cross-validate with the layer that the model was fitted to"
-        )
+        units = protocol.get("units")
+        raise ValueError(f"the cross-validation is in {units}, the model predicts {model.units}")
 
 
 def _groups(spots: SpotTable, protocol: dict[str, Any]) -> NDArray[np.str_]:
     """Group of each row, as it was left out; at least two."""
-    kind = protocol.get("group_kind")
-    groups = (
-        spots.section_of_row if kind in (None, "section") else group_labels(spots, str(kind))[0]
-    )
+    kind, groups = protocol.get("group_kind"), spots.section_of_row
+    if kind not in (None, "section"):
+        groups = group_labels(spots, str(kind))[0]
     if len(set(groups)) < 2:
-        raise ValueError(
-            f"there is only one group, {groups[0]!r}, but intervals for new groups are estimated "
-            "from groups left out: give more sections or patients"
-        )
+        raise ValueError(f"there is only one group, {groups[0]!r}: give more sections or patients")
     return groups
 
 
@@ -118,9 +101,7 @@ def _check_values(
     """Require finite measured values, and predictions of a gene in all rows of a fold or none."""
     n_bad = int((~np.isfinite(measured) & ~np.isnan(predicted)).sum())
     if n_bad:
-        raise ValueError(
-            f"{n_bad} measured values in the out-of-fold table are NaN or infinite: {_REMEDY} again"
-        )
+        raise ValueError(f"{n_bad} measured values out of fold are NaN or infinite: {_REMEDY}")
     if np.isinf(predicted).any():
         raise ValueError(f"{int(np.isinf(predicted).sum())} predictions of {method!r} are infinite")
     for fold in dict.fromkeys(folds):
@@ -129,5 +110,5 @@ def _check_values(
         if n_partial:
             raise ValueError(
                 f"{method!r} predicts {n_partial} genes in only some rows of fold {fold!r}: "
-                f"{_REMEDY} again, and check the embedding for NaN"
+                "check the embedding for NaN"
             )

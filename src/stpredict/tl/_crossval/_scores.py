@@ -35,8 +35,8 @@ _N_NEIGHBORS = 6
 class ScoredSection:
     """Spots of one section and one group that are scored together."""
 
-    section: str
-    group: str
+    section: str  # name
+    group: str  # that was left out
     rows: NDArray[np.intp]  # (n_spots,) rows of the table
     positions: NDArray[np.float64]  # (n_spots, 2), in µm
     graph: sp.csr_matrix  # (n_spots, n_spots)
@@ -65,12 +65,10 @@ def scored_sections(
     for group in dict.fromkeys(labels[rows]):
         for section in spots.sections:
             inside = rows[np.isin(rows, section.rows) & (labels[rows] == group)]
-            if not len(inside):
+            if not len(inside):  # other groups
                 continue
             if len(inside) < 2:
-                raise ValueError(
-                    f"section {section.name!r} has a single spot to score: a correlation needs two"
-                )
+                raise ValueError(f"section {section.name!r} has a single spot to score")
             yield ScoredSection(
                 section=section.name,
                 group=str(group),
@@ -88,12 +86,9 @@ def score_method(
     genes: NDArray[np.str_],
     *,
     seed: int,
-    variance: NDArray[np.float64] | None = None,
+    variance: NDArray[np.float64] | None = None,  # (n_genes,) of the training rows, if known
 ) -> Iterator[pd.DataFrame]:
-    """Score one method in one section, with its own nulls.
-
-    ``variance``, (n_genes,), is that of the training rows, where it is known.
-    """
+    """Score one method in one section, with its own nulls."""
     scores = _score_genes(scored, measured, predicted)
     scores |= _score_nulls(scored, measured, predicted, seed=seed)
     yield scored.tidy(method, genes, scores)
@@ -111,14 +106,18 @@ def score_references(
     measured: NDArray[np.floating],
     genes: NDArray[np.str_],
     training_mean: NDArray[np.floating] | None,
+    is_new: NDArray[np.bool_],  # (n_genes,) genes that have no references yet
     *,
     layer: str | None,
     seed: int,
 ) -> Iterator[pd.DataFrame]:
     """Score the training mean and the mean of the measured neighbours; add the noise ceiling."""
+    if not is_new.any():
+        return
+    measured, genes = measured[:, is_new], genes[is_new]
     references = {results.NEIGHBOR_MEAN: metrics.neighbor_mean(measured, scored.graph)}
     if training_mean is not None:
-        constant = np.broadcast_to(training_mean, measured.shape)
+        constant = np.broadcast_to(training_mean[is_new], measured.shape)
         references = {results.TRAINING_MEAN: constant, **references}
     for name, values in references.items():
         yield scored.tidy(name, genes, _score_genes(scored, measured, values))
@@ -156,7 +155,7 @@ def _score_nulls(
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """PCC of predictions shuffled, and of predictions moved within the section, (n_genes,)."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)  # the same draws for every method
     orders = {
         results.PCC_SHUFFLED: [random.permutation(len(measured)) for _ in range(_N_NULLS)],
         results.PCC_SPATIAL_NULL: [
@@ -175,10 +174,10 @@ def _score_section(
     """Scores of a section as a whole."""
     scores = {}
     n_spots, n_genes = measured.shape
-    if n_genes > 1:
+    if n_genes > 1:  # correlations over genes need two
         scores["pcc_per_spot"] = float(metrics.pcc_per_spot(measured, predicted).mean())
         scores["spearman_per_spot"] = float(metrics.spearman_per_spot(measured, predicted).mean())
-    if n_genes > 2:
+    if n_genes > 2:  # and those over pairs of genes three
         scores["gene_correlation"] = metrics.gene_correlation(measured, predicted)
     if n_spots > _N_CLUSTERS:
         agreement = metrics.cluster_agreement(
@@ -201,7 +200,7 @@ def _noise_ceiling(
     if layer != _keys.LOG1P or any(not isinstance(step, NormalizeStep) for step in steps):
         return None
     counts = sp.csr_matrix(spots.table.X[rows])
-    if (counts.data != np.floor(counts.data)).any():
+    if (counts.data != np.floor(counts.data)).any():  # thinning needs whole counts
         return None
     target_sum = next((step.target_sum for step in steps if isinstance(step, NormalizeStep)), 1e4)
     return metrics.noise_ceiling(
@@ -214,6 +213,6 @@ def _graph(spots: SpotTable) -> sp.csr_matrix:
     if _keys.CONNECTIVITIES in spots.table.obsp:
         return spots.graph
     smallest = int(np.unique(spots.section_of_row, return_counts=True)[1].min())
-    n_neighbors = min(_N_NEIGHBORS, smallest - 1)
+    n_neighbors = min(_N_NEIGHBORS, smallest - 1)  # a tiny section has fewer spots
     copied = neighbors(spots.sdata, n_neighbors=n_neighbors, table_name=spots.name, copy=True)
     return cast("SpatialData", copied).tables[spots.name].obsp[_keys.CONNECTIVITIES].tocsr()

@@ -28,34 +28,25 @@ _RUN = "run.json"
 
 
 class Store:
-    """A folder with the outcome of each method in each fold.
-
-    Parameters
-    ----------
-    folder
-        Folder, which is created if it does not exist; None stores nothing.
-    run
-        Description of the run (`describe_run`): a folder of another run is refused.
-    """
+    """A folder with the outcome of each method in each fold; None stores nothing."""
 
     def __init__(self, folder: str | Path | None, run: dict[str, Any]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
+        # files are numbered, since names of folds may not be names of files
         self._places = {name: number for number, name in enumerate(run["folds"])}
         file = self.folder / _RUN
         if file.exists():
             stored = json.loads(file.read_text(encoding="utf-8"))
             _check_same_run(self.folder, stored, json.loads(json.dumps(run)))
+            # methods may be added to a run
             run = {**run, "methods": stored["methods"] | run["methods"]}
         elif self.folder.exists() and any(self.folder.iterdir()):
-            raise FileExistsError(
-                f"{self.folder} holds something else than a cross-validation: give another folder="
-            )
+            raise FileExistsError(f"{self.folder} holds something else: give another folder=")
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(
-            file, lambda path: path.write_text(json.dumps(run, indent=1), encoding="utf-8")
-        )
+        text = json.dumps(run, indent=1)
+        _write_whole(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def read(self, fold: str, method: str) -> Outcome | None:
         """Stored outcome; None if the method did not finish."""
@@ -126,8 +117,7 @@ def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -
     ]
     if different:
         raise ValueError(
-            f"{folder} holds a cross-validation with other {', '.join(different)}: give another "
-            "folder=, or delete it to start again"
+            f"{folder} holds a run with other {', '.join(different)}: give another folder="
         )
 
 
@@ -140,4 +130,4 @@ def _write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     """Write to a temporary name, then rename."""
     partial_file = file.with_name(f".{file.name}.part")
     write(partial_file)
-    partial_file.replace(file)
+    partial_file.replace(file)  # atomic: an interruption leaves no half file

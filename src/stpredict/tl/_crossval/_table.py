@@ -13,40 +13,33 @@ from stpredict._sdata._provenance import record
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict.results import Protocol
+    from stpredict.results import Scores
     from stpredict.tl._crossval._folds import Folds
     from stpredict.tl._crossval._jobs import Outcomes
 
 
 def write_out_of_fold(
     spots: SpotTable,
-    methods: Sequence[str],
-    baselines: Sequence[str],
+    scores: Scores,
     folds: Folds,
     outcomes: Outcomes,
-    protocol: Protocol,
     *,
     key_added: str,
 ) -> None:
     """Write the measured values and the predictions of every method."""
-    predicted_genes = {
-        gene
-        for outcome in outcomes.values()
-        if isinstance(outcome, Outcome)
-        for gene in outcome.genes
-    }
+    finished = [outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)]
+    predicted_genes = {gene for outcome in finished for gene in outcome.genes}
     genes = pd.Index([gene for gene in spots.table.var_names if gene in predicted_genes])
     shape = (spots.table.n_obs, len(genes))
     measured = _empty(shape)
-    by_method = {method: _empty(shape) for method in (*methods, *baselines)}
+    by_method = {method: _empty(shape) for method in (*scores.methods, *scores.baselines)}
     n_folds = np.zeros(len(genes), dtype=np.int64)
     fold_of_row = np.empty(spots.table.n_obs, dtype=object)
     for fold in folds:
+        # genes are selected in each fold: values of the others stay NaN
         fold_of_row[fold.rows] = fold.name
         in_fold = np.zeros(len(genes), dtype=bool)
         for method in by_method:
@@ -64,8 +57,8 @@ def write_out_of_fold(
     table.obs[_keys.FOLD] = pd.Categorical(fold_of_row, categories=fold_names)
     table.obs[_keys.GROUP] = pd.Categorical(folds.labels)
     table.var["n_folds"] = n_folds
-    names = {"methods": list(methods), "baselines": list(baselines)}
-    record(table, "cross_validate", **names, **protocol.to_plain())
+    names = {"methods": list(scores.methods), "baselines": list(scores.baselines)}
+    record(table, "cross_validate", **names, **scores.protocol.to_plain())
     spots.add_table(key_added, table)
 
 

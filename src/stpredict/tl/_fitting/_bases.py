@@ -30,30 +30,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def check_functions(functions: FitFunctions, *, what: str) -> None:
     """Require functions by name."""
     if not isinstance(functions, Mapping):
-        raise TypeError(
-            f"{what} must be functions by name, such as {{'ridge': stp.tl.fit_ridge}}, not "
-            f"{type(functions).__name__}"
-        )
+        raise TypeError(f"{what} must be functions by name, not {type(functions).__name__}")
     for name, function in functions.items():
         if not isinstance(name, str) or not callable(function):
-            raise TypeError(
-                f"{what}[{name!r}] must be a function of the sections that returns a fitted "
-                f"model, such as stp.tl.fit_ridge, not {type(function).__name__}"
-            )
+            kind = type(function).__name__
+            raise TypeError(f"{what}[{name!r}] must be a function such as fit_ridge, not {kind}")
 
 
 def check_names(functions: FitFunctions, *, what: str, reserved: Collection[str]) -> None:
     """Require names that can be those of layers and are not reserved."""
     for name in functions:
         if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"{what}[{name!r}]: a name may contain only letters, digits, '_', '.' and '-'"
-            )
+            raise ValueError(f"{what}[{name!r}] may contain only letters, digits, '_', '.' and '-'")
         if name in reserved:
-            raise ValueError(
-                f"{what}[{name!r}]: the names {_validate.listing(reserved)} are reserved for "
-                "references and baselines"
-            )
+            raise ValueError(f"{what}: the names {_validate.listing(reserved)} are reserved")
 
 
 def call_function(name: str, function: Callable[[SpatialData], Model], spots: SpotTable) -> Model:
@@ -68,13 +58,10 @@ def check_alike(name: str, model: Model, first_name: str, first: Model) -> None:
     """Require that two bases predict the same genes in the same units."""
     if model.genes != first.genes:
         differing = sorted(set(model.genes) ^ set(first.genes))
-        difference = (
-            f"not in both: {_validate.listing(differing)}" if differing else "in another order"
-        )
         raise ValueError(
             "the bases must predict the same genes in the same order, but "
             f"{name!r} predicts {len(model.genes)} and {first_name!r} {len(first.genes)} "
-            f"({difference}): select genes once, before stacking, or give genes= to every base"
+            f"(not in both: {_validate.listing(differing)}): select genes once, before stacking"
         )
     for what, value, first_value in (
         ("units", model.units, first.units),
@@ -83,7 +70,7 @@ def check_alike(name: str, model: Model, first_name: str, first: Model) -> None:
         if value != first_value:
             raise ValueError(
                 f"the bases must predict in the same {what}, but {name!r} predicts {value!r} and "
-                f"{first_name!r} {first_value!r}: give them the same layer= and kind of loss="
+                f"{first_name!r} {first_value!r}"
             )
 
 
@@ -98,21 +85,16 @@ def predict_unseen(
     training: SpotTable,
     test: SpotTable,
     *,
-    held_out: Collection[str],
+    held_out: Collection[str],  # sections that the model may not know any spot of
     device: str,
 ) -> tuple[Model, NDArray[np.float32]]:
-    """Fit to sections, which the function may change, and predict others.
-
-    ``held_out`` names the sections that the model may not know any spot of. Returns the model and
-    its predictions, (n_test, n_genes).
-    """
+    """Fit to sections, which the function may change; predict others, (n_test, n_genes)."""
     model = call_function(name, function, training)
     leaked = [section for section in model.training.sections if section in held_out]
     if leaked:
         raise ValueError(
             f"{name!r} was to predict {_validate.listing(held_out)} unseen, but its model was "
-            f"trained on {_validate.listing(leaked)}: give a function that fits the sections it "
-            "is called with, not a fitted model"
+            f"trained on {_validate.listing(leaked)}: give a function, not a fitted model"
         )
     predicted = predict_values(test, model, device=device)
     _validate.finite(predicted, what=f"the predictions of {name!r}")
@@ -122,10 +104,7 @@ def predict_unseen(
 def predict_out_of_fold(
     spots: SpotTable, bases: FitFunctions, folds: Folds, *, device: str
 ) -> tuple[NDArray[np.float32], Model]:
-    """Predict each group with every base, fitted on all other groups.
-
-    Returns predictions, (n_bases, n_obs, n_genes), and the first of the fitted models.
-    """
+    """Predictions of each group by every base, (n_bases, n_obs, n_genes), and the first model."""
     first: Model | None = None
     first_name = next(iter(bases))
     all_rows = np.arange(spots.table.n_obs)
@@ -134,12 +113,12 @@ def predict_out_of_fold(
         held_out = set(spots.section_of_row[fold.rows])
         for number, (name, function) in enumerate(bases.items()):
             info(f"stacking: {name} without {fold.name}")
-            training = spots.subset(np.delete(all_rows, fold.rows))
+            training = spots.subset(np.delete(all_rows, fold.rows))  # bases may change it
             test = spots.subset(fold.rows)
             model, values = predict_unseen(
                 name, function, training, test, held_out=held_out, device=device
             )
-            if first is None:
+            if first is None:  # the genes are known from the first model on
                 first = model
                 predicted = np.empty((*predicted.shape[:2], len(model.genes)), dtype=np.float32)
             check_alike(name, model, first_name, first)

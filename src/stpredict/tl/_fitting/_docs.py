@@ -12,14 +12,13 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 _SHARED = {
     "sdata": """\
     sdata
-        Training sections, with embeddings (`pp.embed`), for contexts with neighbours a graph
-        (`pp.neighbors`), a layer to predict (`pp.normalize`), and the genes to predict
-        (`pp.select_genes`).
+        Training sections, with embeddings (`pp.embed`), a graph for contexts with neighbours
+        (`pp.neighbors`), a layer (`pp.normalize`) and genes (`pp.select_genes`) to predict.
     """,
     "sdata_pixels": """\
     sdata
-        Training sections with images, a layer to predict (`pp.normalize`), and the genes to
-        predict (`pp.select_genes`). Embeddings are not needed.
+        Training sections with images, a layer (`pp.normalize`) and genes (`pp.select_genes`) to
+        predict. Embeddings are not needed.
     """,
     "returns": """\
     Model
@@ -29,9 +28,8 @@ _SHARED = {
     KeyError
         If the embedding, the graph, the layer, a gene or a column does not exist.
     ValueError
-        If no genes are selected, an option is out of range, the loss is unknown or does not suit
-        the targets, there are more factors than the data allow, embeddings or the layer contain
-        NaN, weights are NaN or negative, or there are too few spots to hold any out.
+        If no genes are selected, an option is out of range, the loss does not suit the targets,
+        embeddings or the layer contain NaN, weights are NaN or negative, or spots are too few.
     """,
     "embedding": """\
     embedding
@@ -40,9 +38,7 @@ _SHARED = {
     "context": """\
     context
         What the method sees next to the spot's own tile: its sub-tiles (``subspot``), its
-        neighbours, both, or nothing. Sub-tiles help with encoders that see detail which is lost
-        when a whole tile is resized to their input; the texture encoder averages over a tile
-        anyway.
+        neighbours, both, or nothing. Sub-tiles help encoders that resize a tile to their input.
     """,
     "rows": """\
     genes
@@ -52,26 +48,21 @@ _SHARED = {
         Predictions are in its units (`model.units`).
     groups
         Column of ``obs`` whose groups are not split between training and {held_out}; by default
-        the patient if there are several, else the section. With a single group, blocks of tissue
-        take the place of groups.
+        the patient if there are several, else the section. A single group is split in blocks.
     """,
     "weight": """\
     sample_weight
-        Column of ``obs`` with weights (`pp.balance`). In every epoch, as many training spots are
-        drawn with these weights, with replacement, as there are. Held-out spots and the scaling
-        of inputs and targets are not weighted.
+        Column of ``obs`` with weights (`pp.balance`), by which training spots are drawn with
+        replacement. Held-out spots and the scaling of inputs and targets are not weighted.
     """,
     "targets": """\
     targets
-        What is learnt: ``"genes"``, or ``n_factors`` factors of all genes of the layer, found on
-        the training rows and turned back into genes after prediction: ``"svd"`` (principal
-        components), ``"nmf"`` or ``"autoencoder"`` (as in STDL). Genes that vary together are
-        easier to predict from an image than single genes.
+        What is learnt: ``"genes"``, or ``n_factors`` factors of all genes of the layer, turned
+        back into genes after prediction: ``"svd"``, ``"nmf"`` or ``"autoencoder"`` (as in STDL).
     n_factors
         Number of factors, by default 8.
     scaling
-        Scaling of the genes before training, or before factors are found: ``"standard"``,
-        ``"robust"`` or ``"none"``. The default is standard for genes and autoencoders, none for
+        Scaling of the genes; by default ``"standard"`` for genes and autoencoders, ``"none"`` for
         SVD, NMF and losses that compare the genes of a spot with each other.
     """,
     "loss": """\
@@ -84,13 +75,11 @@ _SHARED = {
     augmentation
         Random changes of the tiles in training; ``stp.tl.Augmentation()`` for none.
     average_symmetries
-        Predict the mean over the eight flips and right-angle turns of a tile, as ST-Net does;
-        prediction takes eight times as long.
+        Predict the mean over the eight flips and turns of a tile, as ST-Net; eight times slower.
     """,
     "schedule": """\
     schedule
-        Length and speed of training, and the rule for early stopping
-        (:class:`stpredict.tl.Schedule`).
+        Length, speed and early stopping of training (:class:`stpredict.tl.Schedule`).
     """,
     "seed": """\
     seed
@@ -103,6 +92,15 @@ _SHARED = {
     "table_name": """\
     table_name
         Name of the table.
+    """,
+    "prepared": """\
+    >>> import stpredict as stp
+    >>> stp.settings.verbosity = 0
+    >>> sdata = stp.datasets.phantom(2)
+    >>> stp.pp.normalize(sdata)
+    >>> stp.pp.select_genes(sdata, n_top_genes=10)
+    >>> stp.pp.embed(sdata)
+    >>> stp.pp.neighbors(sdata)
     """,
 }
 

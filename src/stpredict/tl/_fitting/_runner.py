@@ -12,14 +12,16 @@ import torch
 
 from stpredict import _validate
 from stpredict._sdata._inputs import read_embeddings
+from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import TilesStep
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import fit_targets, read_values
-from stpredict.training import Fitted, Inputs, fit_network
+from stpredict.training import Augmentation, Fitted, Inputs, Pixels, fit_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +33,7 @@ if TYPE_CHECKING:
     from stpredict.models._methods import Method
     from stpredict.models._records import EstimatorOptions
     from stpredict.tl._fitting._split import Split
-    from stpredict.tl._fitting._task import Task
-    from stpredict.tl._fitting._values import TrainingTargets, Values
-    from stpredict.training import Pixels
+    from stpredict.tl._fitting._values import Task, TrainingTargets, Values
 
 #: Packages whose versions a model records.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
@@ -41,24 +41,17 @@ _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "
 
 @dataclass(frozen=True)
 class Plan:
-    """A method, what it is to learn, and how: the arguments of a ``fit_*`` function.
+    """A method, what it is to learn, and how: the arguments of a ``fit_*`` function."""
 
-    ``start`` fills the network with the weights that training starts from.
-    """
-
-    method: Method
-    task: Task
+    method: Method  # network, contexts and estimator
+    task: Task  # what to learn
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    start: Callable[[nn.Module], None] | None = None
+    start: Callable[[nn.Module], None] | None = None  # fills in weights to start from
 
     def build(self, n_features: int, n_targets: int) -> nn.Module:
         """Build the network."""
-        network = self.method.build(
-            n_features,
-            n_targets,
-            context=self.task.context,
-            options=self.hyperparameters.network,
-        )
+        context, options = self.task.context, self.hyperparameters.network
+        network = self.method.build(n_features, n_targets, context=context, options=options)
         if self.start is not None:
             self.start(network)
         return network
@@ -72,7 +65,7 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     embedding = str(task.embedding)
     embeddings = read_embeddings(spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors)
     values = read_values(spots, task)
-    if method.estimate is None:
+    if method.estimate is None:  # only training step by step stops early
         rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
     else:
         rows = use_all_rows(spots, groups=task.groups)
@@ -96,6 +89,28 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)
 
 
+def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) -> Model:
+    """Fit a network to the tiles of an opened table."""
+    _validate.positive("tile_um", tile_um, unit="µm")
+    augmentation = plan.hyperparameters.augmentation
+    if not isinstance(augmentation, Augmentation):
+        raise TypeError(
+            f"augmentation must be a stp.tl.Augmentation, Augmentation() for none: {augmentation!r}"
+        )
+    with torch.random.fork_rng(devices=[]):  # bad sizes and weights raise before images are read
+        plan.build(0, 1)
+    sections = spots.normalized_sections
+    check_tiles(sections, tile_um)
+    values = read_values(spots, plan.task)
+    rows = hold_out_group(spots, groups=plan.task.groups, seed=plan.task.seed)
+    targets = fit_targets(values, plan.task, rows.training)
+    step = TilesStep(tile_um=float(tile_um), tile_px=int(tile_px), stain=spots.stain)
+    recipe = Recipe(plan.task.layer, values.layer_steps, tiles=step)
+    with cached_tiles(sections, step) as tiles:
+        inputs = Pixels(tiles, augmentation)
+        return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)
+
+
 def fit_inputs(
     plan: Plan,
     values: Values,
@@ -110,7 +125,7 @@ def fit_inputs(
         fitted, hyperparameters = _train(plan, inputs, values, targets, rows)
     else:
         fitted, hyperparameters = _estimate(plan, inputs, targets, rows)
-    embeddings = inputs if isinstance(inputs, Inputs) else None
+    embeddings = inputs if isinstance(inputs, Inputs) else None  # pixels are not scaled
     return Model(
         method=plan.method.name,
         network=fitted.network,
@@ -118,15 +133,8 @@ def fit_inputs(
         context=plan.task.context,
         hyperparameters=hyperparameters,
         recipe=recipe,
-        training=TrainingRecord(
-            sections=rows.sections,
-            groups=tuple(sorted(set(rows.groups.tolist()))),
-            held_out=rows.held_out,
-            n_spots=len(rows.training),
-            n_held_out=len(rows.validation),
-            best_epoch=fitted.best_epoch,
-            seed=plan.task.seed,
-            versions=package_versions(),
+        training=replace(
+            training_record(rows, best_epoch=fitted.best_epoch, seed=plan.task.seed),
             sample_weight=None if values.weights is None else values.weights[1],
             # the factors of new sections are found in the same genes
             target_genes=None if targets.fitted.outputs is None else values.fit_names,
@@ -136,6 +144,20 @@ def fit_inputs(
         targets=targets.fitted,
         history=fitted.history,
         subtiles=None if embeddings is None else embeddings.subtile_scaler,
+    )
+
+
+def training_record(rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
+    """Record what a model was trained on."""
+    return TrainingRecord(
+        sections=rows.sections,
+        groups=tuple(sorted(set(rows.groups.tolist()))),
+        held_out=rows.held_out,
+        n_spots=len(rows.training),
+        n_held_out=len(rows.validation),
+        best_epoch=best_epoch,
+        seed=seed,
+        versions=package_versions(),
     )
 
 
@@ -191,8 +213,7 @@ def _estimate(
         plan.hyperparameters.estimator,
         seed=plan.task.seed,
     )
-    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    fitted = Fitted(network, history, best_epoch=0)
+    fitted = Fitted(network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), best_epoch=0)
     return fitted, replace(plan.hyperparameters, estimator=options)
 
 
@@ -203,5 +224,4 @@ def _subtile_scaler(
     if subtiles is None:
         return None
     _, n_subtiles, n_features = subtiles.shape
-    each = Standard.fit(subtiles[training].reshape(-1, n_features))
-    return each.times(n_subtiles)
+    return Standard.fit(subtiles[training].reshape(-1, n_features)).times(n_subtiles)

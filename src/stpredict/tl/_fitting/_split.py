@@ -25,11 +25,11 @@ _MIN_SPOTS = 10
 class Split:
     """Rows of a table to train on, and rows held out for early stopping."""
 
-    training: NDArray[np.intp]
-    validation: NDArray[np.intp]
+    training: NDArray[np.intp]  # ascending
+    validation: NDArray[np.intp]  # empty for estimators
     groups: NDArray[np.str_]  # (n_obs,) group of each row; alpha of ridge is tuned over them
     held_out: str  # the held-out group, in words
-    sections: tuple[str, ...]
+    sections: tuple[str, ...]  # all of the table
 
 
 def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
@@ -50,9 +50,8 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     labels, _ = group_labels(spots, groups)
     if len(set(labels)) == 1:
         labels = _block_labels(spots)
-    return Split(
-        np.arange(len(labels)), np.arange(0), labels, "nothing", tuple(spots.section_names)
-    )
+    rows = np.arange(len(labels))
+    return Split(rows, rows[:0], labels, "nothing", tuple(spots.section_names))
 
 
 def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
@@ -63,9 +62,8 @@ def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_]
     if column is None:
         return spots.section_of_row, "section"
     if column not in obs:
-        raise KeyError(
-            f"obs has no column groups={column!r}; columns: {_validate.listing(obs.columns)}"
-        )
+        columns = _validate.listing(obs.columns)
+        raise KeyError(f"obs has no column groups={column!r}; columns: {columns}")
     n_missing = int(obs[column].isna().sum())
     if n_missing:
         raise ValueError(f"{n_missing} rows have no group in obs[{column!r}]")
@@ -80,10 +78,8 @@ def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
     training = np.sort(np.concatenate([rows[:cut] for rows, cut in pairs]))
     validation = np.sort(np.concatenate([rows[cut:] for rows, cut in pairs]))
     _check_sizes(len(training), len(validation))
-    info(
-        f"only one {label}: a contiguous block of {len(validation)} of {spots.table.n_obs} spots "
-        "at one end of the tissue is held out for early stopping"
-    )
+    size = len(validation)
+    info(f"only one {label}: a contiguous block of {size} spots is held out for early stopping")
     held_out = f"a contiguous block of {label}"
     return Split(training, validation, _block_labels(spots), held_out, tuple(spots.section_names))
 
@@ -109,5 +105,5 @@ def _check_sizes(n_training: int, n_validation: int) -> None:
     if min(n_training, n_validation) < _MIN_SPOTS:
         raise ValueError(
             f"too few spots to hold any out: {n_training} for training and {n_validation} for "
-            f"early stopping, but at least {_MIN_SPOTS} of each are needed"
+            f"early stopping, at least {_MIN_SPOTS} of each"
         )

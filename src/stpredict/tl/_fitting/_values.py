@@ -1,4 +1,4 @@
-"""Measured values: the genes to learn, the targets they become, and the weights of spots."""
+"""What is learnt: the task, measured values, the targets they become, and weights of spots."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from numpy.typing import NDArray
+    from torch import nn
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
     from stpredict.targets import Targets
-    from stpredict.tl._fitting._task import Task
 
 #: Default number of factors. On sections left out of the training sections of HER2ST C2-C5, 5, 8
 #: and 12 predict about equally well, 3 and 20 worse.
@@ -36,14 +36,33 @@ _N_FACTORS = 8
 _TARGET_KINDS = ("genes", "svd", "nmf", "autoencoder")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Arguments that the ``fit_*`` functions share; their docstrings describe them."""
+
+    embedding: str | None = None  # None for models on pixels
+    context: str = "spot"
+    genes: Sequence[str] | None  # None: those selected
+    layer: str | None  # None: X
+    groups: str | None = None  # None: patients, else sections
+    targets: Literal["genes", "svd", "nmf", "autoencoder"]
+    n_factors: int | None = None
+    scaling: Literal["standard", "robust", "none"] | None
+    seed: int = 0  # of the split, the targets and the training
+    sample_weight: str | None = None
+    loss: str | nn.Module = "mse"
+    device: str = "cpu"
+    per_10k: bool = False  # learn counts per 10,000, as models of counts predict
+
+
 @dataclass(frozen=True)
 class Values:
     """Measured values of the genes of a model."""
 
-    genes: list[str]
+    genes: list[str]  # of the model
     fit_genes: Any  # (n_obs, n_fit_genes), dense or CSR: the genes that targets are fitted on
     columns: NDArray[np.intp]  # columns of the model's genes in fit_genes
-    layer_steps: tuple[LayerStep, ...]
+    layer_steps: tuple[LayerStep, ...]  # that made the layer, in order
     units: str  # of the predictions
     library: NDArray[np.float64] | None = None  # (n_obs,) total counts, for losses on counts
     # (n_obs,) weights that training spots are drawn by, and where they came from
@@ -83,9 +102,8 @@ def read_values(spots: SpotTable, task: Task) -> Values:
         fit_names=tuple(spots.table.var_names),
         loss=loss,
     )
-    if not task.per_10k:
-        return values
-    return replace(values, fit_genes=values.dense(), library=None)
+    # a baseline of models of counts learns the units in which they predict
+    return replace(values, fit_genes=values.dense(), library=None) if task.per_10k else values
 
 
 def genes_of_model(spots: SpotTable, model: Model) -> Values:
@@ -114,8 +132,8 @@ def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     loss = losses.make(task.loss, n_targets=n_targets)
     if loss.needs_counts and (task.targets != "genes" or task.scaling is not None):
         raise ValueError(
-            f"loss={loss.name!r} is a likelihood of counts, which are neither scaled nor replaced "
-            f"by factors: leave out targets={task.targets!r} and scaling={task.scaling!r}"
+            f"loss={loss.name!r} needs counts, which are neither scaled nor replaced by factors: "
+            "leave out targets= and scaling="
         )
     return loss
 
@@ -124,9 +142,9 @@ def _make_loss(task: Task, n_genes: int) -> losses.Loss:
 class TrainingTargets:
     """What a network learns: fitted targets, their values and the weights of all rows."""
 
-    fitted: Targets
-    measured: Measured
-    weights: NDArray[np.float64] | None
+    fitted: Targets  # on the training rows
+    measured: Measured  # of all rows
+    weights: NDArray[np.float64] | None  # (n_obs,)
 
 
 def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> TrainingTargets:
@@ -136,7 +154,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
     kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"] = task.targets
-    if values.library is not None:
+    if values.library is not None:  # a likelihood of counts takes them as they are
         kind, options["library"] = "counts", values.library[training]
     elif kind == "genes":
         # a loss that compares the genes of a spot needs them in common units
@@ -145,10 +163,7 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         options |= {"n_factors": task.n_factors, "scaling": scaling}
     else:
         default = "standard" if kind == "autoencoder" else "none"
-        options |= {
-            "n_factors": task.n_factors or _N_FACTORS,
-            "scaling": task.scaling or default,
-        }
+        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or default}
     fitted = targets.fit(kind, values.fit_genes[training], **options)
     constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
     if constant:
@@ -176,15 +191,14 @@ def _weights(
         return None
     obs = spots.table.obs
     if column not in obs:
+        columns = _validate.listing(obs.columns)
         raise KeyError(
-            f"obs has no column sample_weight={column!r}; columns: "
-            f"{_validate.listing(obs.columns)}. stp.pp.balance writes "
-            f"obs[{_keys.SAMPLING_WEIGHT!r}]"
+            f"obs has no column sample_weight={column!r}; columns: {columns}: run stp.pp.balance"
         )
     if not is_numeric_dtype(obs[column].dtype):
         raise ValueError(
-            f"obs[{column!r}] holds {obs[column].dtype}, but weights must be numbers; "
-            f"stp.pp.balance(sdata, by={column!r}) computes weights for its groups"
+            f"obs[{column!r}] holds {obs[column].dtype}, but weights must be numbers: run "
+            f"stp.pp.balance(sdata, by={column!r})"
         )
     weights = obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
     _validate.counts(weights, what=f"weights in obs[{column!r}]")
@@ -195,10 +209,7 @@ def _weights(
 def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
     if genes is None:
         if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
-            raise ValueError(
-                "no genes are selected: run stp.pp.select_genes(sdata, n_top_genes=…) first, or "
-                "give genes="
-            )
+            raise ValueError("no genes are selected: run stp.pp.select_genes, or give genes=")
         return table.var_names[table.var[_keys.SELECTED]].tolist()
     names = _validate.name_list("genes", genes)
     _validate.present(names, table.var_names)

@@ -55,8 +55,8 @@ def select_genes(
 
         The last three use the mean of the ranks within each section.
     table_name, key_added, copy
-        Name of the table; column of ``var`` to write, models read only the default
-        and recorded as a step; and whether to change and return a copy.
+        Name of the table; column of ``var`` to write (models read only the default, and only it
+        is recorded as a step); and whether to change and return a copy.
 
     Returns
     -------

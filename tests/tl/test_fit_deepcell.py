@@ -109,7 +109,7 @@ def test_neighbours_are_linked_by_number_or_by_radius(sdata, rule, aggregation, 
         ({"context": "spot"}, r"context='spot' is not one of 'cell', 'cell_neighbors'"),
         (
             {"network": replace(NETWORK, aggregation="median")},
-            "aggregation='median' is unknown",
+            "aggregation='median' is not one of",
         ),
     ],
 )

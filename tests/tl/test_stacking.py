@@ -280,7 +280,7 @@ def test_bases_on_several_embeddings_are_prepared_base_by_base(train, test):
     bare = only(test, ["S4"])
     for slot in ("X_colour", "X_colour_subtiles", "X_noise"):
         del bare.tables["table"].obsm[slot]
-    with pytest.raises(ValueError, match=r"use several embeddings .*base by base"):
+    with pytest.raises(ValueError, match=r"apply to one embedding.*base by base"):
         stp.pp.prepare(bare, model, encoder=colour)
     with pytest.raises(KeyError, match="is a custom encoder"):
         stp.pp.prepare(bare, model)

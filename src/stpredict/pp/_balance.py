@@ -47,8 +47,8 @@ def balance(
     resolution, seed
         Resolution of Leiden clustering (higher gives more clusters), and random seed.
     table_name, key_added, copy
-        Name of the table; column of ``obs`` to write, only the default is recorded as a
-        step that cross-validation repeats; and whether to change and return a copy.
+        Name of the table; column of ``obs`` to write (only the default is recorded as a step
+        that cross-validation repeats); and whether to change and return a copy.
 
     Returns
     -------

@@ -33,8 +33,8 @@ def normalize(
     sdata, target_sum
         Sections with a table of counts, and the total count per spot after scaling.
     table_name, key_added, copy
-        Names of the table and of the new layer, only ``"log1p"`` is recorded as a step
-        that :func:`stpredict.pp.prepare` repeats; and whether to change and return a copy.
+        Names of the table and of the new layer (only ``"log1p"`` is recorded as a step that
+        :func:`stpredict.pp.prepare` repeats); and whether to change and return a copy.
 
     Returns
     -------

@@ -189,7 +189,9 @@ class RecordedSteps:
     def layer(self, layer: str | None) -> tuple[LayerStep, ...]:
         """Steps that make a layer from counts, in order; none for ``X`` and the user's layers."""
         steps: list[LayerStep] = []
-        derived: dict[str | None, SmoothStep | RankStep] = {**self.smooth, **self.rank_expression}
+        derived: dict[str | None, SmoothStep | RankStep] = {}
+        derived.update(self.smooth)
+        derived.update(self.rank_expression)
         while layer in derived:
             step = derived.pop(layer)  # popped, so that a circular record ends
             steps.insert(0, step)

@@ -92,7 +92,7 @@ def read_h5ad(
 def _positions(table: ad.AnnData, x: str | None, y: str | None) -> NDArray[np.float64]:
     if (x is None) != (y is None):
         raise ValueError(f"set both x= and y=, or neither: x={x!r}, y={y!r}")
-    if x is not None:
+    if x is not None and y is not None:
         require_entries("obs", table.obs, [x, y], error=KeyError)
         return table.obs[[x, y]].to_numpy(dtype=float)
     if _keys.SPATIAL not in table.obsm:

@@ -172,11 +172,12 @@ def _inside(
 ) -> NDArray[np.bool_]:
     """Whether cells lie on the image, as most must."""
     height, width = shape_yx
-    outside = ~((positions >= 0) & (positions <= (width, height))).all(axis=1)
+    inside: NDArray[np.bool_] = np.asarray((positions >= 0) & (positions <= (width, height)))
+    outside: NDArray[np.bool_] = ~np.asarray(inside.all(axis=1))
     if outside.mean() > _MAX_OUTSIDE:
         raise ValueError(
             f"{outside.sum()} of {len(outside)} cells of section {section!r} lie outside the H&E "
             f"image of {width} × {height} px. Is the alignment the inverse, or of another image?"
         )
     log_left_out(section, outside, "cells lie outside the image")
-    return ~outside
+    return np.logical_not(outside)

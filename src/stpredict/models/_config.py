@@ -96,7 +96,7 @@ class Config(Record):
             stpredict_version=__version__,
             bases=tuple(model.bases),
             targets=model.targets.state()[0],
-            calibration=model.calibration and model.calibration.state()[0],
+            calibration=None if model.calibration is None else model.calibration.state()[0],
             **{name: getattr(model, name) for name in SHARED},
         )
 

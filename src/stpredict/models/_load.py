@@ -128,7 +128,9 @@ def _assemble(
         inputs=inputs,
         subtiles=_scaling(tensors, "subtiles", needed=method.contexts[config.context][0]),
         bases=bases,
-        calibration=config.calibration and Calibration.from_state(config.calibration, errors),
+        calibration=None
+        if config.calibration is None
+        else Calibration.from_state(config.calibration, errors),
         **{name: getattr(config, name) for name in SHARED},
     )
     # load_state_dict has compared the network's weights with its inputs and outputs
@@ -152,7 +154,9 @@ def _scaling(tensors: Tensors, part: str, *, needed: bool) -> Standard | None:
 def _check_shapes(model: Model) -> None:
     """Require arrays that fit the genes and the embedding."""
     n_genes, inputs, calibration = len(model.genes), first_base(model).inputs, model.calibration
-    shapes = [("targets.mean", model.targets.mean, (n_genes,))]
+    shapes: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
+        ("targets.mean", model.targets.mean, (n_genes,))
+    ]
     if calibration is not None:
         shapes += [("calibration.intervals.edges", calibration.intervals.edges, (n_genes, 2))]
     if inputs is not None:

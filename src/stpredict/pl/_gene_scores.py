@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -124,17 +124,17 @@ def _reliable_genes(
         return None
     if isinstance(reliable, str):
         raise TypeError(f"reliable must be a series or a list of genes, not one name: {reliable!r}")
-    if not isinstance(reliable, pd.Series):
-        reliable = pd.Series(True, index=list(reliable), dtype=bool)
-    if reliable.dtype != bool:
-        raise TypeError(f"reliable must be a boolean series by gene, not {reliable.dtype}")
-    listed = reliable.index
+    is_series = isinstance(reliable, pd.Series)
+    flags: Any = reliable if is_series else pd.Series(True, index=list(reliable), dtype=bool)
+    if flags.dtype != bool:
+        raise TypeError(f"reliable must be a boolean series by gene, not {flags.dtype}")
+    listed = flags.index
     if len(listed) and not genes.isin(listed).any():
         raise ValueError(
             f"reliable has none of the scored genes: {_validate.listing(listed)}; scored genes: "
             f"{_validate.listing(genes)}" + _validate.why_absent(listed, genes)
         )
-    return np.asarray(genes.isin(listed[reliable]))
+    return np.asarray(genes.isin(listed[flags]))
 
 
 def _draw_genes(

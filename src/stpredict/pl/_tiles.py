@@ -148,7 +148,7 @@ def _draw_surroundings(
     reach = np.abs(section.centers_um[neighbors] - center).max(initial=0) + tile_um / 2
     half = 1.05 * max(reach, _MIN_VIEW_TILES * tile_um / 2)
     _section.draw_images([ax], [section], (center - half, center + half))
-    squares = [(neighbor, _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
+    squares = [(int(neighbor), _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
     for position, color, width in [*squares, (spot, _SPOT_COLOR, 2.0)]:
         corner = section.centers_um[position] - tile_um / 2
         square = Rectangle(corner, tile_um, tile_um, fill=False, edgecolor=color, linewidth=width)

@@ -150,7 +150,7 @@ def _draw_fractions(ax: Axes, section: Section, table: AnnData, style: SpotStyle
     column = table.obs.get(_keys.TISSUE_FRACTION)
     fraction = None if column is None else column.to_numpy(dtype=float)[section.rows]
     if fraction is None or np.isnan(fraction).any():
-        outline = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6}
+        outline: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6}
         _section.draw_spots(ax, section, style, **outline)
         return
     spots = _section.draw_spots(ax, section, style, fraction, style.norm(0, 1), linewidths=0)

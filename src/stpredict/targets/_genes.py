@@ -49,8 +49,10 @@ class Genes(Targets):
         index = np.asarray(genes, dtype=np.int64)
         standard = Standard(self.standard.mean[index], self.standard.scale[index])
         # no other genes are needed to compute targets
-        columns = {"columns": np.arange(len(index)), "n_fit_genes": len(index)}
-        return replace(super().subset(genes), **columns, standard=standard)
+        columns = np.arange(len(index))
+        return replace(
+            super().subset(genes), columns=columns, n_fit_genes=len(index), standard=standard
+        )
 
     def _state(self) -> State:
         return {"scaling": self.scaling}, {

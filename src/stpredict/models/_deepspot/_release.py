@@ -170,10 +170,10 @@ def _state(module: Foreign, phi: str, context: str) -> dict[str, Tensor]:
     if (stacked["phi.bias"].shape, stacked["rho.bias"].shape) != biases:
         raise ValueError("its weights and biases differ in number or width")
     # rho reads the concatenated embeddings of the tile, its sub-tiles and its neighbours
-    parts = 1 + ("subspot" in context) + ("neighbors" in context)
-    if n_inputs != parts * n_hidden:
+    n_parts = 1 + ("subspot" in context) + ("neighbors" in context)
+    if n_inputs != n_parts * n_hidden:
         raise ValueError(
-            f"rho has {n_inputs} inputs, context {context!r} gives {parts} × {n_hidden}"
+            f"rho has {n_inputs} inputs, context {context!r} gives {n_parts} × {n_hidden}"
         )
     return stacked
 

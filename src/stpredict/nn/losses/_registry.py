@@ -16,9 +16,9 @@ from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPear
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
 
 _ERRORS: tuple[type[Loss], ...] = (MSE, L1, Huber, Cosine, Pearson, PearsonSpot)
-_COUNTS = (Poisson, NegativeBinomial)
-_PAIRS = (MSEPearson, MSECosine, L1Cosine, HuberCosine)
-_RANKS = (PairwiseHinge, PairwiseLogistic, HybridRank)
+_COUNTS: tuple[type[Loss], ...] = (Poisson, NegativeBinomial)
+_PAIRS: tuple[type[Loss], ...] = (MSEPearson, MSECosine, L1Cosine, HuberCosine)
+_RANKS: tuple[type[Loss], ...] = (PairwiseHinge, PairwiseLogistic, HybridRank)
 
 #: Class of each named loss.
 LOSSES: Mapping[str, type[Loss]] = MappingProxyType(

@@ -157,7 +157,8 @@ def draw_panels(
         pairs = list(zip(axes_of_row, row, strict=False))
         images = [(ax, panel.section) for ax, panel in pairs if panel.values is None]
         if images:
-            _section.draw_images(*zip(*images, strict=True), within)
+            image_axes, sections = zip(*images, strict=True)
+            _section.draw_images(image_axes, sections, within)
         for position, (ax, panel) in enumerate(pairs):
             ax.set_title(panel.title)
             if panel.values is None:

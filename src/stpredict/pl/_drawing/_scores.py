@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.stats import gaussian_kde
@@ -35,7 +35,7 @@ LABELS = {
     NOISE_CEILING: "noise ceiling",
 }
 #: Marks of the means of sections.
-SECTION_MARK = {"color": "white", "markeredgecolor": "black", "markersize": 4.5}
+SECTION_MARK: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "markersize": 4.5}
 #: Fewer genes are drawn as dots, not as a density.
 _MIN_DENSITY_GENES = 12
 #: Font size of the protocol, and mean width of its letters, in points.
@@ -124,7 +124,11 @@ class ScoreRow:
             _draw_distribution(ax, position, self.genes.to_numpy(), color)
         ax.plot(self.mean, position, "|", color="black", markersize=13, zorder=3.5)
         for section, mean in self.sections.items():
-            mark = {"marker": markers[str(section)], "markeredgewidth": 0.8, **SECTION_MARK}
+            mark: dict[str, Any] = {
+                "marker": markers[str(section)],
+                "markeredgewidth": 0.8,
+                **SECTION_MARK,
+            }
             ax.plot(mean, position, zorder=4, **mark)
 
 
@@ -156,7 +160,7 @@ def set_title(
     ax: Axes, title: str, *, leaky: bool, loc: Literal["left", "center"] = "center"
 ) -> None:
     """Write the title, marked if a group is both in training and scored."""
-    look = {"color": LEAKY, "fontweight": "bold"} if leaky else {}
+    look: dict[str, Any] = {"color": LEAKY, "fontweight": "bold"} if leaky else {}
     ax.set_title(f"LEAKY · {title}" if leaky else title, loc=loc, **look)
 
 

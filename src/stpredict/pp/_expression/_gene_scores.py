@@ -139,7 +139,7 @@ def variance(values: Any) -> NDArray[np.float64]:
     return np.asarray(mean_variance_axis(canonical(values, np.float64), axis=0)[1])
 
 
-def canonical(values: Any, dtype: DTypeLike = None) -> Any:
+def canonical(values: Any, dtype: DTypeLike | None = None) -> Any:
     """A copy as CSR matrix, sorted and without duplicates, if sparse; else an array."""
     if not sp.issparse(values):
         return np.asarray(values, dtype=dtype)

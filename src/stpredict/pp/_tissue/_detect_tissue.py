@@ -122,8 +122,9 @@ def _image_names(
 ) -> list[str]:
     """Names of the images to work on, checked before anything is written."""
     if images is None:
-        images = dict.fromkeys(section.image for section in sections) or sdata.images
-    names = [images] if isinstance(images, str) else list(images)
+        names = list(dict.fromkeys(section.image for section in sections) or sdata.images)
+    else:
+        names = [images] if isinstance(images, str) else list(images)
     if not names:
         raise ValueError(f"no images are named; images: {_validate.listing(sdata.images)}")
     _validate.unique_names(names, what="images")

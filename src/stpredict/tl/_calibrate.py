@@ -41,9 +41,9 @@ def calibrate(
     tiles of different groups define which are familiar
     (:class:`stpredict.uncertainty.Familiarity`). :func:`stpredict.tl.predict` writes all three.
 
-    Intervals tend to be too wide, since the models of the folds were fitted on fewer groups.
-    Coverage holds for a new group *like the training groups*: sections of one patient provide no
-    information about other patients. Coverage of each group left out is measured and reported.
+    Intervals tend to be too wide, as folds have fewer groups to fit models to. Coverage holds for
+    a new group *like the training groups*: sections of one patient provide no information about
+    other patients.
 
     Parameters
     ----------

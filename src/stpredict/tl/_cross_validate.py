@@ -65,9 +65,8 @@ def cross_validate(
     sdata
         Sections with everything that the methods read.
     methods
-        Functions by name that take sections and return a fitted model, all in the same units, such
-        as ``{"svd": functools.partial(stp.tl.fit_deepspot, targets="svd")}``. Names may contain
-        letters, digits, ``_``, ``.`` and ``-``.
+        Functions by name that take sections and return a fitted model, all in the same units.
+        Names may contain letters, digits, ``_``, ``.`` and ``-``.
     groups
         Column of ``obs`` whose groups are left out; by default the patient if there are several,
         else the section.

@@ -15,12 +15,7 @@ from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._matrix import as_matrix, dense
 from stpredict.tl._crossval._fold_scores import n_patients
-from stpredict.tl._crossval._scores import (
-    as_table,
-    score_method,
-    score_references,
-    scored_sections,
-)
+from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import package_versions
 from stpredict.tl._fitting._split import group_labels

@@ -51,9 +51,8 @@ def fit_deepcell(
     Parameters
     ----------
     sdata
-        Training sections, with embeddings of the cells (`pp.embed`), for ``"cell_neighbors"`` a
-        graph (`pp.neighbors` with ``n_neighbors`` or ``radius_um``), a layer to predict
-        (`pp.normalize`), and the genes to predict (`pp.select_genes`).
+        Training sections as in `fit_deepspot`, with a graph for ``"cell_neighbors"``
+        (`pp.neighbors` with ``n_neighbors`` or ``radius_um``).
     {embedding}
     context
         What the network sees next to the cell: its neighbours, or nothing.

@@ -53,10 +53,8 @@ def fit_trees(
     layer
         Layer to predict; None is ``X``. Predictions are in its units.
     {targets}
-    n_trees
-        Number of trees.
-    min_samples_leaf
-        Minimum number of spots in a leaf.
+    n_trees, min_samples_leaf
+        Number of trees, and minimum number of spots in a leaf.
     max_features
         Share of the features that are considered at each split, in (0, 1].
     {seed}

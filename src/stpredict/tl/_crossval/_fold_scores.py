@@ -11,12 +11,7 @@ from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict.results import Protocol
 from stpredict.targets._counts import COUNTS_UNITS
-from stpredict.tl._crossval._scores import (
-    as_table,
-    score_method,
-    score_references,
-    scored_sections,
-)
+from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
 from stpredict.tl._fitting._runner import package_versions
 
 if TYPE_CHECKING:

@@ -110,11 +110,9 @@ def _arrays(matrix: Any) -> list[NDArray[Any]]:
 
 def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
     different = [key for key in run if key != "methods" and run[key] != stored.get(key)]
-    different += [
-        f"method {name!r}"
-        for name, function in run["methods"].items()
-        if stored["methods"].get(name, function) != function
-    ]
+    before = stored["methods"]
+    changed = [name for name, text in run["methods"].items() if before.get(name, text) != text]
+    different += [f"method {name!r}" for name in changed]
     if different:
         raise ValueError(
             f"{folder} holds a run with other {', '.join(different)}: give another folder="

@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_out_of_fold(
-    spots: SpotTable,
-    scores: Scores,
-    folds: Folds,
-    outcomes: Outcomes,
-    *,
-    key_added: str,
+    spots: SpotTable, scores: Scores, folds: Folds, outcomes: Outcomes, *, key_added: str
 ) -> None:
     """Write the measured values and the predictions of every method."""
     finished = [outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)]

@@ -41,8 +41,8 @@ def calibrate(
     tiles of different groups define which are familiar
     (:class:`stpredict.uncertainty.Familiarity`). :func:`stpredict.tl.predict` writes all three.
 
-    Intervals tend to be too wide, since models of folds were fitted on fewer groups. Coverage holds
-    for a new group *like the training groups*: sections of one patient provide no information about
+    Intervals tend to be too wide, as folds have fewer groups to fit models to. Coverage holds for
+    a new group *like the training groups*: sections of one patient provide no information about
     other patients.
 
     Parameters

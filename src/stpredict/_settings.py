@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Settings:
-    """What a session can set once.
+    """Settings of a session.
 
-    Attributes
-    ----------
-    verbosity
-        0: only warnings. 1 (default): progress bars, and what a step did.
+    ``verbosity`` 0 shows only warnings, 1 (default) also progress bars and messages of steps.
 
     Examples
     --------

@@ -1,7 +1,5 @@
 """Datasets: published sections to download, and synthetic sections with known truth."""
 
-from __future__ import annotations
-
 from stpredict.datasets._her2st import her2st
 from stpredict.datasets._phantom import phantom
 

@@ -139,21 +139,10 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, tiles: Tensor) -> Tensor:
-        """Embed tiles.
+        """Embed uint8 RGB tiles ``(b, 3, h, w)``: finite float32 ``(b, dimension)``, on ``device``.
 
-        Parameters
-        ----------
-        tiles
-            uint8 ``(b, 3, h, w)``, RGB. Resized to ``input_px`` without cropping.
-
-        Returns
-        -------
-        float32 ``(b, dimension)``, finite, on ``device``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If tiles are not uint8 RGB, or embeddings have another shape or are not finite.
+        Tiles are resized to ``input_px`` without cropping. TypeError or ValueError if tiles are
+        not uint8 RGB, or embeddings have another shape or are not finite.
         """
         _check_tiles(tiles)
         if len(tiles) == 0:

@@ -70,14 +70,6 @@ class Texture(nn.Module):
     .. [5] Ojala, Pietikäinen and Mäenpää, Multiresolution gray-scale and rotation invariant texture
        classification with local binary patterns, IEEE TPAMI 24, 2002.
     .. [6] Lindeberg, Feature detection with automatic scale selection, IJCV 30, 1998.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.encoders.texture import Texture
-    >>> encoder = Texture()
-    >>> encoder(torch.full((2, 3, 224, 224), 0.5))[:, encoder.feature_names.index("R_mean")]
-    tensor([0.5000, 0.5000])
     """
 
     def __init__(self) -> None:

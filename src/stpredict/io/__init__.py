@@ -1,7 +1,5 @@
 """Readers that return the files of one section as SpatialData."""
 
-from __future__ import annotations
-
 from stpredict.io._concat import concat
 from stpredict.io._read_h5ad import read_h5ad
 from stpredict.io._read_hackathon import read_hackathon

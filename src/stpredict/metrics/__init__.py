@@ -1,7 +1,5 @@
 """Metrics of predicted against measured expression, per gene, per spot or per section."""
 
-from __future__ import annotations
-
 from stpredict.metrics._ceiling import NoiseCeiling, noise_ceiling
 from stpredict.metrics._nulls import neighbor_mean, spatial_null
 from stpredict.metrics._per_gene import (

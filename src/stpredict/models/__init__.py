@@ -1,7 +1,5 @@
 """Fitted models: save, load, predict from arrays."""
 
-from __future__ import annotations
-
 from stpredict.models._deepspot._from_deepspot import from_deepspot
 from stpredict.models._load import load
 from stpredict.models._model import Model

@@ -1,7 +1,5 @@
 """Plain torch modules: tensors in, tensors out."""
 
-from __future__ import annotations
-
 from stpredict.nn import losses
 from stpredict.nn._published import from_published_state
 from stpredict.nn._sets import SetNetwork

@@ -1,7 +1,5 @@
 """Pictures."""
 
-from __future__ import annotations
-
 from stpredict.pl._attribution import attribution
 from stpredict.pl._calibration import calibration
 from stpredict.pl._gene_scores import gene_scores

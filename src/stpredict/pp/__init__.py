@@ -1,7 +1,5 @@
 """Preprocessing: from measured sections and images to the inputs of a model."""
 
-from __future__ import annotations
-
 from stpredict.pp._balance import balance
 from stpredict.pp._embed import embed
 from stpredict.pp._filter_spots import filter_spots

@@ -1,7 +1,5 @@
 """HTML reports."""
 
-from __future__ import annotations
-
 from stpredict.report._write_html import write_html
 
 __all__ = ["write_html"]

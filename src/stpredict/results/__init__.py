@@ -1,7 +1,5 @@
 """Results of `tl.evaluate` and `tl.cross_validate`: tidy scores, protocol, comparisons."""
 
-from __future__ import annotations
-
 from stpredict.results._comparison import Comparison
 from stpredict.results._protocol import Protocol
 from stpredict.results._scores import (

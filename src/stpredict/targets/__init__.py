@@ -1,7 +1,5 @@
 """Targets of a model: genes, factors or counts, fitted on training rows."""
 
-from __future__ import annotations
-
 from stpredict.targets._base import Targets
 from stpredict.targets._fit import KINDS, fit, from_state
 from stpredict.targets._scaling import SCALINGS

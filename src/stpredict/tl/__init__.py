@@ -1,7 +1,5 @@
 """Tools: fit, predict, evaluate."""
 
-from __future__ import annotations
-
 from stpredict.models._records import (
     CNNNetwork,
     DeepCellNetwork,

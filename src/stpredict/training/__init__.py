@@ -1,7 +1,5 @@
 """Training of networks: datasets over arrays, options, and the function that fits a network."""
 
-from __future__ import annotations
-
 from stpredict.training._augment import Augmentation
 from stpredict.training._data import Batch, Inputs, Measured, pad_neighbors, row_batches
 from stpredict.training._fit import Fitted, fit_network

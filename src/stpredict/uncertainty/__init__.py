@@ -1,7 +1,5 @@
 """Uncertainty of predictions: intervals, reliable genes and familiar tiles."""
 
-from __future__ import annotations
-
 from stpredict.uncertainty._calibration import Calibration
 from stpredict.uncertainty._conformal import conformal, coverage_by_group, rows_needed
 from stpredict.uncertainty._familiarity import Familiarity

@@ -49,8 +49,6 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 2025.
 """
 
-from __future__ import annotations
-
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson, check_counts
 from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot

@@ -13,23 +13,7 @@ from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson
 class WeightedPair(Loss):
     """Weighted sum of the two losses that a subclass names in ``kinds``.
 
-    Parameters
-    ----------
-    **weights
-        Weight of each loss by its option, ``<name>_weight``, 1 by default; at least 0, not both 0.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a weight is out of its range, or an option is not one of the two weights.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from stpredict.nn import losses
-    >>> loss = losses.MSEPearson(pearson_weight=0.5)
-    >>> loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
-    tensor(2.)
+    The weights are the options ``<name>_weight``, 1 by default; at least 0, not both 0.
     """
 
     kinds: ClassVar[tuple[type[Loss], type[Loss]]]

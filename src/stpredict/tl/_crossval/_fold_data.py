@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys
-from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._steps import EmbedStep
 from stpredict.pp._prepare import load_encoder, replay
 from stpredict.pp._stain._fit import to_stain
@@ -17,7 +16,6 @@ from stpredict.pp._stain._normalize_stain import map_sections
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from anndata import AnnData
     from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
@@ -45,11 +43,11 @@ def check_repeatable(spots: SpotTable, folds: Folds) -> None:
     """Require that every step that has to be repeated in a fold can be."""
     section = spots.section_of_row
     if not any(
-        _reference_changes(spots.table, section[fold.rows], np.delete(section, fold.rows))
+        _reference_changes(spots, section[fold.rows], np.delete(section, fold.rows))
         for fold in folds
     ):
         return
-    for slot, step in _stained_embeddings(spots.table).items():
+    for slot, step in _stained_embeddings(spots).items():
         try:
             load_encoder(step)
         except (KeyError, ValueError) as error:
@@ -61,27 +59,24 @@ def check_repeatable(spots: SpotTable, folds: Folds) -> None:
             ) from error
 
 
-def _reference_changes(table: AnnData, test: Iterable[str], training: Iterable[str]) -> bool:
+def _reference_changes(spots: SpotTable, test: Iterable[str], training: Iterable[str]) -> bool:
     """Whether held-out sections contributed to the reference stain."""
-    step = read_steps(table).normalize_stain
+    step = spots.steps.normalize_stain
     sections = set() if step is None else set(step.reference_sections or ())
     return bool(sections & set(test) - set(training))
 
 
-def _stained_embeddings(table: AnnData) -> dict[str, EmbedStep]:
+def _stained_embeddings(spots: SpotTable) -> dict[str, EmbedStep]:
     """Embeddings of normalised images."""
-    return {
-        slot: step
-        for slot, step in read_steps(table).embed.items()
-        if step.stain is not None and slot in table.obsm
-    }
+    obsm, steps = spots.table.obsm, spots.steps.embed
+    return {slot: step for slot, step in steps.items() if step.stain is not None and slot in obsm}
 
 
 def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     """Normalise to the stain of training sections only, and embed again."""
     names = training.section_names
     step = training.steps.normalize_stain
-    if step is None or not _reference_changes(training.table, test.section_names, names):
+    if step is None or not _reference_changes(training, test.section_names, names):
         return
     # without any reference section left, all training sections are the reference
     remaining = [name for name in step.reference_sections or () if name in names] or names
@@ -90,7 +85,7 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
     fitted = training.steps.normalize_stain or step
     map_sections(test, method=method, reference=to_stain(fitted.reference, method), skip=skip)
     # embeddings of the old images are outdated in both parts
-    for slot, embed_step in _stained_embeddings(training.table).items():
+    for slot, embed_step in _stained_embeddings(training).items():
         encoder = load_encoder(embed_step)
         for part in (training, test):
             refitted = replace(embed_step, stain=fitted.reference)
@@ -103,11 +98,11 @@ def _refit_genes(training: SpotTable, test: SpotTable) -> None:
     if _keys.SELECTED not in table.var:
         return
     previous = set(table.var_names[table.var[_keys.SELECTED]])
-    step = read_steps(table).select_genes
+    step = training.steps.select_genes
     if step is not None and step.n_top_genes is not None:
         replay(training, step)
     selected = tuple(table.var_names[table.var[_keys.SELECTED]])
-    for rank_step in read_steps(table).rank_expression.values():
+    for rank_step in training.steps.rank_expression.values():
         if set(rank_step.genes or ()) == previous:
             for part in (training, test):
                 replay(part, replace(rank_step, genes=selected))
@@ -115,12 +110,11 @@ def _refit_genes(training: SpotTable, test: SpotTable) -> None:
 
 def _refit_weights(training: SpotTable) -> None:
     """Balance the groups of the training rows; expression clusters never span sections."""
-    table = training.table
-    step = read_steps(table).balance
-    if step is None or not step.by or _keys.SAMPLING_WEIGHT not in table.obs:
+    obs, step = training.table.obs, training.steps.balance
+    if step is None or not step.by or _keys.SAMPLING_WEIGHT not in obs:
         return
     # the training rows may belong to a single group, which needs no weights
-    if table.obs.groupby(list(step.by), observed=True).ngroups == 1:
-        table.obs[_keys.SAMPLING_WEIGHT] = 1.0
+    if obs.groupby(list(step.by), observed=True).ngroups == 1:
+        obs[_keys.SAMPLING_WEIGHT] = 1.0
     else:
         replay(training, step)

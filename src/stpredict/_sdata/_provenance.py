@@ -23,17 +23,15 @@ def record(table: AnnData, name: str, /, **parameters: Any) -> None:
     """Write ``uns["stpredict"][name]``; parameters that are None are left out."""
     from stpredict import __version__
 
-    given = {key: value for key, value in parameters.items() if value is not None}
-    table.uns.setdefault(_keys.UNS, {})[name] = {**given, _VERSION: __version__}
+    stored = {key: value for key, value in parameters.items() if value is not None}
+    table.uns.setdefault(_keys.UNS, {})[name] = {**stored, _VERSION: __version__}
 
 
 def record_step(table: AnnData, step: Step, *, slot: str | None = None, **notes: Any) -> None:
     """Record a step that can be repeated, under its slot where there is one record per slot."""
     values = {**step.to_plain(), **notes}  # notes are stored, and never read back
     if step.per_slot:
-        others = recorded(table, step.name)
-        others.pop(_VERSION, None)
-        values = {**others, str(slot): values}
+        values = {**recorded(table, step.name), str(slot): values}
     record(table, step.name, **values)
 
 
@@ -44,8 +42,8 @@ def read_steps(table: AnnData) -> RecordedSteps:
     for kind in REPEATABLE:
         values = records.get(kind.name)
         if values and kind.per_slot:
-            slots = {slot: values[slot] for slot in values if slot != _VERSION}
-            steps[kind.name] = {slot: _read(kind, plain) for slot, plain in slots.items()}
+            slots = [slot for slot in values if slot != _VERSION]
+            steps[kind.name] = {slot: _read(kind, values[slot]) for slot in slots}
         elif values:
             steps[kind.name] = _read(kind, values)
     return RecordedSteps(**steps)
@@ -60,7 +58,6 @@ def forget_step(table: AnnData, kind: type[Step], slot: str) -> None:
     """Drop the record of a slot that another step has overwritten."""
     others = recorded(table, kind.name)
     if others.pop(slot, None) is not None:
-        others.pop(_VERSION, None)
         record(table, kind.name, **others)
 
 

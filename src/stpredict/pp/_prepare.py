@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,7 @@ def load_encoder(
             weights=weights,
             name=None if encoder is None else name,
         )
-    except KeyError as error:  # the name of a module or function of the user
+    except KeyError as error:  # a module or function of the user
         raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
     # the same name with other weights would give silently wrong predictions
     if loaded.weights_hash != step.weights_hash:
@@ -227,14 +228,14 @@ def load_encoder(
 
 
 def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
-    """Normalise to the recorded reference, unless the images are normalised to it already."""
-    try:
-        if spots.stain == step.reference:
+    """Normalise to the recorded reference; if its sections are named, fit it to them again."""
+    method, sections = step.reference.method, step.reference_sections
+    reference = to_stain(step.reference, method) if sections is None else None
+    with suppress(ValueError):  # only some images are normalised: normalise all of them again
+        if reference is not None and spots.stain == step.reference:
             return
-    except ValueError:  # only some images are normalised: normalise all of them again
-        pass
-    reference = to_stain(step.reference, step.reference.method)
-    map_sections(spots, method=reference.method, reference=reference, skip=bool(step.skipped))
+    skip = bool(step.skipped)
+    map_sections(spots, method=method, sections=sections or (), reference=reference, skip=skip)
 
 
 #: Function that runs each step by its name, apart from `EmbedStep`, which takes an encoder.

@@ -10,8 +10,6 @@ import numpy as np
 from stpredict import _keys
 from stpredict._sdata._steps import EmbedStep
 from stpredict.pp._prepare import load_encoder, replay
-from stpredict.pp._stain._fit import to_stain
-from stpredict.pp._stain._normalize_stain import map_sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,10 +78,9 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
         return
     # without any reference section left, all training sections are the reference
     remaining = [name for name in step.reference_sections or () if name in names] or names
-    method, skip = step.reference.method, bool(step.skipped)
-    map_sections(training, method=method, sections=remaining, skip=skip)
+    replay(training, replace(step, reference_sections=tuple(remaining)))
     fitted = training.steps.normalize_stain or step
-    map_sections(test, method=method, reference=to_stain(fitted.reference, method), skip=skip)
+    replay(test, replace(step, reference=fitted.reference, reference_sections=None))
     # embeddings of the old images are outdated in both parts
     for slot, embed_step in _stained_embeddings(training).items():
         encoder = load_encoder(embed_step)

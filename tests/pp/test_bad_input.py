@@ -188,7 +188,11 @@ def count(value):
 REGISTER = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 #: What is spoiled, for which steps, what they say.
 CASES = {
-    "no annotation": (unannotated, ALL, r"tables\['table'\] annotates no shapes.*parse\("),
+    "no annotation": (
+        unannotated,
+        ALL,
+        r"tables\['table'\] annotates no shapes: .*TableModel.parse",
+    ),
     "no table": (no_table, ALL, r"tables has no 'table'; available: none"),
     "no rows": (no_rows, ALL, r"tables\['table'\] has no rows"),
     "no shapes": (shapes_gone, SPATIAL, "annotates 'S1', but there are no such shapes"),

@@ -253,7 +253,7 @@ def test_the_number_of_spots_is_logged(capsys, monkeypatch):
         ({"diameter_um": np.nan}, ValueError, "diameter_um must be a number above 0"),
         ({"layout": "round"}, ValueError, "layout='round' is not one of 'hexagonal', 'square'"),
         ({"min_tissue_fraction": 1.5}, ValueError, "min_tissue_fraction must lie between 0 and 1"),
-        ({"section": "S2"}, ValueError, r"no coordinate system 'S2_um'\): .*register_um\("),
+        ({"section": "S2"}, ValueError, r"µm per pixel of .* are not known: .*register_um\("),
         ({"pitch_um": 0.01}, ValueError, r"pitch_um=0.01 would place .* 640 × 480 µm"),
         ({"diameter_um": 900}, ValueError, r"no spot of 900 µm .*the maximum share is 0\."),
     ],

@@ -190,7 +190,7 @@ def test_copy(sdata):
         ({"normalize": "yes"}, ValueError, "normalize='yes' is not one of True, False"),
         ({"layer": "counts"}, KeyError, r"layers has no 'counts'; available: .*log1p"),
         ({"key_added": "log1p"}, ValueError, "key_added='log1p' would overwrite the layer"),
-        ({"layer": None, "key_added": "log1p"}, ValueError, "or the one of stp.pp.normalize"),
+        ({"layer": None, "key_added": "log1p"}, ValueError, "or that of stp.pp.normalize"),
         ({"key_added": ""}, ValueError, "key_added must be the name of a layer: ''"),
         ({"genes": ["ERBB2"]}, KeyError, "1 of 1 genes are not in the table: ERBB2"),
         ({"genes": []}, ValueError, "genes= is empty"),

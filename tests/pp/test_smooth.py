@@ -186,7 +186,7 @@ def test_units_follow_the_step_that_wrote_the_layer_last(sdata):
         ({"by": "expression", "n_neighbors": 9999}, ValueError, r"'S1' has \d+ spots, too few for"),
         ({"layer": "counts"}, KeyError, r"layers has no 'counts'"),
         ({"key_added": "log1p"}, ValueError, "would overwrite the layer it is computed from"),
-        ({"layer": None, "key_added": "log1p"}, ValueError, "or the one of stp.pp.normalize"),
+        ({"layer": None, "key_added": "log1p"}, ValueError, "or that of stp.pp.normalize"),
     ],
 )
 def test_bad_input(sdata, options, error, message):
@@ -258,7 +258,7 @@ def test_prepare_logs_that_it_cannot_smooth(sdata, monkeypatch, capsys):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     new = stp.datasets.phantom(2, **SMALL, n_null=8, seed=1)
     stp.pp.prepare(new, model, encoder=colour)
-    assert "has no neighbourhood graph" in capsys.readouterr().out
+    assert "no neighbourhood graph" in capsys.readouterr().out
     assert "smoothed" not in new.tables["table"].layers
     stp.pp.smooth(sdata, by="expression", n_neighbors=50)
     model = fit(sdata, "smoothed", "spot")

@@ -88,7 +88,7 @@ def test_one_tree_with_leaves_of_one_spot_reproduces_its_training_data(sdata):
         ("trees", {"min_samples_leaf": 0}, r"min_samples_leaf must be a whole number.*: 0"),
         ("trees", {"min_samples_leaf": 0.5}, r"min_samples_leaf must be a whole number.*: 0.5"),
         ("trees", {"max_features": 0.0}, r"max_features must be a number above 0: 0.0"),
-        ("trees", {"max_features": 1.5}, r"max_features=1.5 is a share of the features"),
+        ("trees", {"max_features": 1.5}, r"max_features=1.5 must be a share"),
         ("trees", {"targets": "pca"}, r"targets='pca' is not one of"),
     ],
 )

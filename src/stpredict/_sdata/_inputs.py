@@ -40,7 +40,8 @@ def read_embeddings(
     arrays = {}
     for name, slot in slots.items():
         if slot not in spots.table.obsm:
-            raise KeyError(f"obsm has no sub-tiles {slot!r}: run stp.pp.embed with n_subtiles=3")
+            hint = 'run stp.pp.embed with n_subtiles=3, or fit with context="spot_neighbors"'
+            raise KeyError(f"obsm has no sub-tiles {slot!r}: {hint}")
         arrays[name] = np.asarray(spots.table.obsm[slot], dtype=np.float32)
         _validate.finite(arrays[name], what=f"obsm[{slot!r}]")
     return Embeddings(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
 import stpredict as stp
 
 
 @pytest.fixture(autouse=True)
-def verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
+def verbosity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reset the verbosity after an example that turned messages off."""
-    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    if isinstance(getattr(request.node, "dtest", None), doctest.DocTest):
+        monkeypatch.setattr(stp.settings, "verbosity", 1)

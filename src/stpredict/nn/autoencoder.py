@@ -11,7 +11,9 @@ from stpredict.nn._check import check_dtype, check_shape
 
 
 class Autoencoder(nn.Module):
-    """Two mirrored stacks of linear layers with ReLU between them, and a linear code; STDL [1]_.
+    """Two mirrored stacks of linear layers with ReLU between them, and a linear code.
+
+    The network of STDL [1]_.
 
     Parameters
     ----------

@@ -16,9 +16,10 @@ SPOT = {"spot": (False, False)}
 
 
 class StackingMLP(UnencodedSets):
-    """Two hidden layers over the concatenated predictions of other models, as in HEVisum [1]_.
+    """Two hidden layers over the concatenated predictions of other models, as in HEVisum.
 
-    Each is linear, LeakyReLU, batch norm, dropout; the second has half the width of the first.
+    The network of [1]_. Each layer is linear, LeakyReLU, batch norm, dropout;
+    the second has half the width of the first.
 
     Parameters
     ----------

@@ -35,7 +35,9 @@ class L1(Loss):
 
 
 class Huber(Loss):
-    """``e²/2`` up to ``delta``, ``delta (|e| - delta/2)`` beyond, averaged [1]_.
+    """``e²/2`` up to ``delta``, ``delta (|e| - delta/2)`` beyond, averaged.
+
+    Huber's function [1]_ of the error ``e``.
 
     Parameters
     ----------

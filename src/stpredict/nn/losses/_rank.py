@@ -66,9 +66,9 @@ def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, sl
 
 
 class PairwiseHinge(Loss):
-    """Hinge loss over the pairs of a spot's targets [1]_, as in HEVisum.
+    """Hinge loss over the pairs of a spot's targets, as in HEVisum.
 
-    A pair costs ``max(0, margin - (p_j - p_k))`` if target j is measured above target k.
+    A pair [1]_ costs ``max(0, margin - (p_j - p_k))`` if target j is measured above target k.
     Averaged over the pairs of a spot, then over spots. A spot with ties only costs 0.
 
     Parameters
@@ -97,9 +97,9 @@ class PairwiseHinge(Loss):
 
 
 class PairwiseLogistic(Loss):
-    """Logistic loss over the pairs of a spot's targets, as in RankNet [1]_ and HEVisum.
+    """Logistic loss over the pairs of a spot's targets, as in RankNet and HEVisum.
 
-    A pair costs ``log(1 + exp(-(p_j - p_k)))`` if target j is measured above target k.
+    A pair [1]_ costs ``log(1 + exp(-(p_j - p_k)))`` if target j is measured above target k.
     Averaged over the pairs of a spot, then over spots. A spot with ties only costs 0.
 
     References

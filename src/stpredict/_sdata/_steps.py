@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -204,11 +205,16 @@ class RecordedSteps:
 def parse(kind: type, values: Any) -> Any:
     """Build a dataclass from plain values, checking every type; ValueError names the field."""
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__
         raise ValueError(f"{place}: {first['msg']}") from error
+
+
+@cache  # building one takes longer than reading all steps of a table
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | None) -> list[str]:

@@ -17,7 +17,7 @@ from stpredict.tl._crossval._fold_scores import (
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
 from stpredict.tl._crossval._outcome import Outcome
-from stpredict.tl._crossval._store import Store, describe_run
+from stpredict.tl._crossval._store import Store
 from stpredict.tl._crossval._table import write_out_of_fold
 from stpredict.tl._fitting._bases import check_functions, check_names
 from stpredict.tl._fitting._docs import shared
@@ -131,11 +131,10 @@ def cross_validate(
     check_repeatable(spots, folds)
     check_sizes(spots, folds)
 
-    store = Store(folder, describe_run(spots, methods, folds, device=device) if folder else {})
+    store = Store(folder, spots, folds, device=device)
     outcomes = run_folds(spots, methods, folds, store, device=device)
     # the baseline reads the embeddings and genes that the methods read
     baselines = ridge_baselines(spots, _succeeded(outcomes), groups=groups)
-    store = Store(folder, describe_run(spots, baselines, folds, device=device) if folder else {})
     outcomes |= run_folds(spots, baselines, folds, store, device=device)
 
     names = (*methods, *baselines)

@@ -35,6 +35,7 @@ def run_folds(
     spots: SpotTable, methods: FitFunctions, folds: Folds, store: Store, *, device: str
 ) -> Outcomes:
     """Run every method in every fold, except what the store has."""
+    store.add_methods(methods)
     outcomes: Outcomes = {}
     for fold in folds:
         for name in methods:

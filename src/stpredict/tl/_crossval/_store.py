@@ -30,17 +30,23 @@ _RUN = "run.json"
 class Store:
     """A folder with the outcome of each method in each fold; None stores nothing."""
 
-    def __init__(self, folder: str | Path | None, run: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path | None, spots: SpotTable, folds: Folds, *, device: str
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
+        self._data = {} if folder is None else _describe_data(spots, folds, device=device)
+        # files are numbered, since names of folds may not be names of files
+        self._places = {fold.name: number for number, fold in enumerate(folds)}
+
+    def add_methods(self, methods: FitFunctions) -> None:
+        """Require the folder to be of the same run, and add methods to it."""
         if self.folder is None:
             return
-        # files are numbered, since names of folds may not be names of files
-        self._places = {name: number for number, name in enumerate(run["folds"])}
+        run = {"methods": {name: describe(one) for name, one in methods.items()}, **self._data}
         file = self.folder / _RUN
         if file.exists():
             stored = json.loads(file.read_text(encoding="utf-8"))
             _check_same_run(self.folder, stored, json.loads(json.dumps(run)))
-            # methods may be added to a run
             run = {**run, "methods": stored["methods"] | run["methods"]}
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} holds something else: give another folder=")
@@ -65,16 +71,13 @@ class Store:
         return Path(self.folder or "") / f"fold{self._places[fold]}_{method}.npz"
 
 
-def describe_run(
-    spots: SpotTable, methods: FitFunctions, folds: Folds, **options: Any
-) -> dict[str, Any]:
-    """Everything that a cross-validation depends on, as a fingerprint."""
+def _describe_data(spots: SpotTable, folds: Folds, **options: Any) -> dict[str, Any]:
+    """Everything but the methods that a cross-validation depends on, as a fingerprint."""
     table = spots.table
     matrices = [table.X, *(table.layers[name] for name in table.layers if name is not None)]
     embeddings = {slot: table.obsm[slot] for slot in spots.steps.embed if slot in table.obsm}
     names = [*table.obs_names, *table.var_names, *spots.section_of_row]
     return {
-        "methods": {name: describe(function) for name, function in methods.items()},
         "folds": {fold.name: joblib.hash(fold.rows) for fold in folds},
         "data": joblib.hash([*map(_arrays, matrices), embeddings, names]),
         "steps": json.loads(json.dumps(recorded_steps(table), default=str)),

@@ -16,13 +16,15 @@ from stpredict.models._stack import StackInputs
 from stpredict.training import Augmentation, Inputs, Pixels, TileStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from stpredict._sdata._sections import Section
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import TilesStep
     from stpredict.models import Model
     from stpredict.models._model import RowInputs
 
@@ -45,10 +47,11 @@ def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | S
 
 def training_inputs(spots: SpotTable, model: Model) -> AbstractContextManager[Inputs | Pixels]:
     """What a model reads to be trained further; tiles are read when the context is entered."""
-    if model.recipe.tiles is None:
+    step = model.recipe.tiles
+    if step is None:
         return nullcontext(embedding_inputs(spots, model))
-    sections_for_tiles(spots, model.recipe.tiles)  # check before anything slow
-    return _cached_pixels(spots, model)
+    sections = sections_for_tiles(spots, step)  # checked before anything slow
+    return _cached_pixels(sections, step, model.hyperparameters.augmentation or Augmentation())
 
 
 def embedding_inputs(spots: SpotTable, model: Model) -> Inputs:
@@ -76,12 +79,11 @@ def embedding_inputs(spots: SpotTable, model: Model) -> Inputs:
 
 
 @contextmanager
-def _cached_pixels(spots: SpotTable, model: Model) -> Iterator[Pixels]:
-    step = model.recipe.tiles
-    if step is None:
-        raise ValueError(f"a model of {model.method} reads embeddings, not tiles")
-    with cached_tiles(sections_for_tiles(spots, step), step) as tiles:
-        yield Pixels(tiles, model.hyperparameters.augmentation or Augmentation())
+def _cached_pixels(
+    sections: Sequence[Section], step: TilesStep, augmentation: Augmentation
+) -> Iterator[Pixels]:
+    with cached_tiles(sections, step) as tiles:
+        yield Pixels(tiles, augmentation)
 
 
 def tile_embedding(spots: SpotTable, model: Model) -> NDArray[np.float32]:

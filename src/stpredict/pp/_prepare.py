@@ -184,21 +184,9 @@ def _require_complete(slot: str, step: EmbedStep) -> None:
         )
 
 
-def replay(
-    spots: SpotTable,
-    step: Step,
-    *,
-    slot: str | None = None,
-    encoder: encoders.Encoder | None = None,
-    batch_size: int = 64,
-    device: str = "auto",
-) -> None:
-    """Run a recorded step on an opened table; the options are those of an `EmbedStep`."""
-    if isinstance(step, EmbedStep):
-        loaded = encoder or load_encoder(step)
-        embed_tiles(spots, step, loaded, slot=str(slot), batch_size=batch_size, device=device)
-    else:
-        _RUN[step.name](spots, step)
+def replay(spots: SpotTable, step: Step, **options: Any) -> None:
+    """Run a recorded step on an opened table; the options are those of `_replay_embed`."""
+    _RUN[step.name](spots, step, **options)
 
 
 def load_encoder(
@@ -227,6 +215,19 @@ def load_encoder(
     return loaded
 
 
+def _replay_embed(
+    spots: SpotTable,
+    step: EmbedStep,
+    *,
+    slot: str,
+    encoder: encoders.Encoder | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    loaded = encoder or load_encoder(step)
+    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
+
+
 def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
     """Normalise to the recorded reference; if its sections are named, fit it to them again."""
     method, sections = step.reference.method, step.reference_sections
@@ -238,8 +239,9 @@ def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
     map_sections(spots, method=method, sections=sections or (), reference=reference, skip=skip)
 
 
-#: Function that runs each step by its name, apart from `EmbedStep`, which takes an encoder.
-_RUN: dict[str, Callable[[SpotTable, Any], None]] = {
+#: Function that runs each step by its name.
+_RUN: dict[str, Callable[..., None]] = {
+    "embed": _replay_embed,
     "normalize_stain": _replay_stain,
     "neighbors": link_neighbors,
     "normalize": normalize_counts,

@@ -73,12 +73,12 @@ def _outcome(
     *,
     seconds: float,
 ) -> Outcome:
-    in_training = genes_of_model(training, model).dense()
+    in_training, measured = (genes_of_model(part, model).dense() for part in (training, test))
     selected = training.table.var.get(_keys.SELECTED)
     on_embeddings = (base.recipe.embedding for base in (model, *model.bases.values()))
     return Outcome(
         genes=np.array(model.genes),
-        measured=genes_of_model(test, model).dense(),
+        measured=measured,
         predicted=predicted,
         training_mean=in_training.mean(axis=0, dtype=np.float64),
         training_variance=in_training.var(axis=0, dtype=np.float64),

@@ -15,7 +15,6 @@ class Settings:
     --------
     >>> import stpredict as stp
     >>> stp.settings.verbosity = 0
-    >>> stp.settings.verbosity = 1
     """
 
     verbosity: int = 1

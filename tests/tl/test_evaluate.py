@@ -163,6 +163,16 @@ def test_references_cover_the_genes_and_spots_of_every_table(sdata):
     assert not wide.index.duplicated().any()
 
 
+def test_references_cover_sections_that_only_the_second_table_predicts(sdata):
+    predicted = sdata.tables["predicted"]
+    predicted = predicted[predicted.obs["region"] == "S2"].copy()
+    predicted.uns["spatialdata_attrs"]["region"] = ["S2"]
+    sdata.tables["predicted"] = predicted
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"]).summary(by="section")
+    for section in ("S2", "S3"):
+        assert np.isfinite(scores.loc[("neighbor_mean", section), "pcc"])
+
+
 def test_nulls_and_references_are_scored_with_the_model(sdata):
     scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
     summary = scores.summary()

@@ -90,7 +90,6 @@ def attribution(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)

@@ -38,7 +38,6 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2, size_px=600)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)

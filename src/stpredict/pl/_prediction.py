@@ -78,7 +78,6 @@ def prediction(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2, size_px=600)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)

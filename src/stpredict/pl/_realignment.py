@@ -71,7 +71,6 @@ def realignment(
     --------
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(misalignment_um=(80, -60))
-    >>> stp.settings.verbosity = 0
     >>> stp.pp.realign(sdata)
     >>> axes = stp.pl.realignment(sdata)
     """

@@ -78,7 +78,6 @@ def tiles(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=3)
     >>> stp.pl.tiles(sdata, n=3).shape

@@ -77,7 +77,6 @@ def tissue(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.detect_tissue(sdata)
     >>> stp.pl.tissue(sdata, section="S1").get_xlabel()

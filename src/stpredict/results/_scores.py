@@ -58,7 +58,6 @@ class Scores:
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(2)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, n_top_genes=5)

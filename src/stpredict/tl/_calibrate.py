@@ -81,7 +81,6 @@ def calibrate(
     Examples
     --------
     >>> import stpredict as stp
-    >>> stp.settings.verbosity = 0
     >>> sdata = stp.datasets.phantom(3)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.select_genes(sdata, genes=["morphology_001", "morphology_002"])

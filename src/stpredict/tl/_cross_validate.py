@@ -134,30 +134,25 @@ def cross_validate(
     store = Store(folder, spots, folds, device=device)
     outcomes = run_folds(spots, methods, folds, store, device=device)
     # the baseline reads the embeddings and genes that the methods read
-    baselines = ridge_baselines(spots, _succeeded(outcomes), groups=groups)
+    baselines = ridge_baselines(spots, list(_finished(outcomes).values()), groups=groups)
     outcomes |= run_folds(spots, baselines, folds, store, device=device)
 
-    names = (*methods, *baselines)
+    finished = _finished(outcomes)
     failures = tuple(one for one in outcomes.values() if isinstance(one, results.Failure))
-    finished = {
-        (fold.name, name): outcome
-        for fold in folds
-        for name in names
-        if isinstance(outcome := outcomes[fold.name, name], Outcome)
-    }
     protocol = cross_validation_protocol(spots, folds, finished, n_failed=len(failures), seed=seed)
     table = score_outcomes(spots, folds, finished, seed=seed)
-    seconds = dict.fromkeys(names, 0.0)
-    for (_, name), outcome in finished.items():
-        seconds[name] += float(outcome.seconds)
+    seconds = {
+        name: float(sum(one.seconds for (_, method), one in finished.items() if method == name))
+        for name in (*methods, *baselines)
+    }
     scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
     write_out_of_fold(spots, scores, folds, outcomes, key_added=key_added)
     info(repr(scores))
     return scores
 
 
-def _succeeded(outcomes: Outcomes) -> list[Outcome]:
-    """Outcomes without the failures, all in the same units."""
+def _finished(outcomes: Outcomes) -> dict[tuple[str, str], Outcome]:
+    """Outcomes by fold and method without the failures, all in the same units."""
     finished = {key: one for key, one in outcomes.items() if isinstance(one, Outcome)}
     if not finished:
         first = next(one for one in outcomes.values() if isinstance(one, results.Failure))
@@ -166,4 +161,4 @@ def _succeeded(outcomes: Outcomes) -> list[Outcome]:
     units = {name: outcome.units for (_, name), outcome in finished.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"methods must predict in the same units, but predict in {units}")
-    return list(finished.values())
+    return finished

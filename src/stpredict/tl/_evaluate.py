@@ -99,7 +99,7 @@ def evaluate(
     ceiling_layer = None if per_10k else layer  # the ceiling is known for log1p only
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
-    covered: set[str] = set()  # genes whose references are in the scores already
+    covered: set[tuple[str, str, str]] = set()
     for name, table in predictions.items():
         rows, columns, matched = _match(spots.table, table, name)
         values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
@@ -107,8 +107,6 @@ def evaluate(
             values = values / library_size(measured)[rows, None] * TARGET_SUM
         predicted = np.asarray(matched.X, dtype=np.float64)
         genes = matched.var_names.to_numpy()
-        is_new = np.array([gene not in covered for gene in genes])
-        covered |= set(genes)
         reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
         mean = None if np.isnan(reported).any() else reported  # NaN for some published models
         scored_rows.append(rows)  # tables may cover different spots
@@ -117,7 +115,7 @@ def evaluate(
             places = order[np.searchsorted(rows[order], scored.rows)]
             parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)
             parts += score_references(
-                scored, spots, values[places], genes, mean, is_new, layer=ceiling_layer, seed=seed
+                scored, spots, values[places], genes, mean, covered, layer=ceiling_layer, seed=seed
             )
     rows = np.unique(np.concatenate(scored_rows))
     words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))

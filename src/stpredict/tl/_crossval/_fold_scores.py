@@ -38,13 +38,13 @@ def score_outcomes(
 ) -> pd.DataFrame:
     """Tidy scores of all methods and references in all sections."""
     parts: list[pd.DataFrame] = []
+    covered: set[tuple[str, str, str]] = set()
     for fold in folds:
         by_method = {
             method: outcome for (name, method), outcome in outcomes.items() if name == fold.name
         }
         for scored in scored_sections(spots, fold.rows, folds.labels):
             inside = np.searchsorted(fold.rows, scored.rows)
-            covered: set[str] = set()  # genes whose references are in the scores already
             for method, outcome in by_method.items():
                 measured, predicted = outcome.measured[inside], outcome.predicted[inside]
                 genes, variance = outcome.genes, outcome.training_variance
@@ -52,11 +52,9 @@ def score_outcomes(
                 parts += score_method(
                     scored, method, measured, predicted, genes, variance=variance, seed=seed
                 )
-                is_new = np.array([gene not in covered for gene in genes])
-                covered |= set(genes)
                 layer = None if outcome.units == COUNTS_UNITS else outcome.layer or None
                 parts += score_references(
-                    scored, spots, measured, genes, mean, is_new, layer=layer, seed=seed
+                    scored, spots, measured, genes, mean, covered, layer=layer, seed=seed
                 )
     return as_table(parts)
 

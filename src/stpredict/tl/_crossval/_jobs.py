@@ -68,7 +68,7 @@ def run_folds(
             else:
                 store.write(fold_name, name, outcome)
             bar.update()
-    return outcomes
+    return {(fold.name, name): outcomes[fold.name, name] for fold in folds for name in methods}
 
 
 def run_fold(

@@ -106,14 +106,17 @@ def score_references(
     measured: NDArray[np.floating],
     genes: NDArray[np.str_],
     training_mean: NDArray[np.floating] | None,
-    is_new: NDArray[np.bool_],  # (n_genes,) genes that have no references yet
+    covered: set[tuple[str, str, str]],  # section, group, gene with references; new ones are added
     *,
     layer: str | None,
     seed: int,
 ) -> Iterator[pd.DataFrame]:
     """Score the training mean and the mean of the measured neighbours; add the noise ceiling."""
+    scored_genes = [(scored.section, scored.group, gene) for gene in genes]
+    is_new = np.array([one not in covered for one in scored_genes])
     if not is_new.any():
         return
+    covered.update(scored_genes)
     measured, genes = measured[:, is_new], genes[is_new]
     references = {results.NEIGHBOR_MEAN: metrics.neighbor_mean(measured, scored.graph)}
     if training_mean is not None:

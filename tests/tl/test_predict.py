@@ -117,8 +117,8 @@ def test_each_model_has_its_own_table(ready, model, ridge):
     np.testing.assert_allclose(table.X, ridge.targets.inverse(outputs), rtol=1e-4, atol=1e-5)
     assert table.uns["stpredict"]["predict"]["method"] == "ridge"
     assert predicted.uns["stpredict"]["predict"]["method"] == "deepspot"
-    assert set(predicted.layers) == {"std"}
-    assert set(table.layers) == set()
+    assert set(predicted.layers) - {None} == {"std"}  # anndata 0.13: None is X
+    assert set(table.layers) - {None} == set()
     for prediction, fitted in ((predicted, model), (table, ridge)):
         np.testing.assert_array_equal(prediction.var["training_mean"], fitted.targets.mean)
         assert not prediction.var["constant"].any()

@@ -124,8 +124,7 @@ class SpotTable:
         if name is None:
             values, label = self.table.X, "X"
         else:
-            layers = [key for key in self.table.layers if key is not None]
-            require_key(name, layers, what=f"tables[{self.name!r}].layers")
+            require_key(name, layer_names(self.table), what=f"tables[{self.name!r}].layers")
             values, label = self.table.layers[name], f"layers[{name!r}]"
         _validate.finite(values, what=label)
         return values
@@ -177,6 +176,11 @@ def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = Fals
         raise ValueError(f"tables[{name!r}] has no rows")
     sdata = copy_of(sdata) if copy else sdata
     return SpotTable(sdata, name, sdata.tables[name])
+
+
+def layer_names(table: AnnData) -> list[str]:
+    """Names of the layers without None, by which anndata 0.13 means X."""
+    return [name for name in table.layers if name is not None]
 
 
 def require_key(key: str, available: Iterable[str], *, what: str) -> None:

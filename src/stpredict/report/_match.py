@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._sdata._provenance import recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import layer_names, open_table
 from stpredict.results import Scores
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def open_out_of_fold(sdata: SpatialData, scores: Scores, table_name: str, key: s
     spots = open_table(sdata, key)
     cross_validated = open_table(sdata, table_name).table
     record = recorded(spots.table, "cross_validate")
-    layers = [name for name in spots.table.layers if name is not None]  # anndata 0.13: None is X
+    layers = layer_names(spots.table)
     genes = scores.table["gene"].unique()
     names = (*scores.methods, *scores.baselines)
     _require_same("methods", names, (*record.get("methods", names), *record.get("baselines", ())))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from stpredict import _keys, uncertainty
 from stpredict._sdata._provenance import recorded
+from stpredict._sdata._spot_table import layer_names
 from stpredict.pl._drawing._panels import measured_values
 from stpredict.pl._drawing._scores import choose_method
 from stpredict.results import TUNED_RIDGE
@@ -92,7 +93,7 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
 
 def method_of(table: AnnData, method: str | None) -> str:
     """Method of a cross-validation: the given one, or the only one."""
-    layers = [str(name) for name in table.layers if name is not None]  # anndata 0.13: None is X
+    layers = layer_names(table)
     record = recorded(table, "cross_validate")
     fitted = set(record.get("methods", layers)) - {*record.get("baselines", [TUNED_RIDGE])}
     methods = [name for name in layers if name in fitted]

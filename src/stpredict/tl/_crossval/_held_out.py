@@ -9,7 +9,7 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import layer_names, open_table
 from stpredict.targets._matrix import dense
 from stpredict.tl._fitting._split import group_labels
 
@@ -63,7 +63,7 @@ def _check_source(
     table, name = out_of_fold.table, out_of_fold.name
     if not protocol or _keys.FOLD not in table.obs:
         raise ValueError(f"tables[{name!r}] was not written by stp.tl.cross_validate: {_REMEDY}")
-    methods = [layer for layer in table.layers if layer is not None]  # anndata 0.13: None is X
+    methods = layer_names(table)
     if method not in methods:
         available = _validate.listing(methods)
         raise KeyError(f"method={method!r} was not cross-validated; methods: {available}")

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from stpredict._sdata._provenance import recorded_steps
+from stpredict._sdata._spot_table import layer_names
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Store:
 def _describe_data(spots: SpotTable, folds: Folds, **options: Any) -> dict[str, Any]:
     """Everything but the methods that a cross-validation depends on, as a fingerprint."""
     table = spots.table
-    matrices = [table.X, *(table.layers[name] for name in table.layers if name is not None)]
+    matrices = [table.X, *(table.layers[name] for name in layer_names(table))]
     embeddings = {slot: table.obsm[slot] for slot in spots.steps.embed if slot in table.obsm}
     names = [*table.obs_names, *table.var_names, *spots.section_of_row]
     return {

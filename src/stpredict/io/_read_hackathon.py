@@ -89,7 +89,6 @@ def read_hackathon(
     ...     file["images/Train/S_1"] = np.full((200, 200, 3), 255, dtype=np.uint8)
     ...     file["spots/Train/S_1"] = np.rec.fromarrays([x, y, x / 200], names="x,y,C1")
     >>> sdata = stp.io.read_hackathon(path)
-    S_1: neighbouring spots are 14.0 px apart; at 100 µm that is 7.14 µm per pixel
     >>> sdata.tables["table"].shape
     (144, 1)
     """

@@ -55,7 +55,6 @@ def stain(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(3, size_px=800, stain_variation=1.0)
     >>> stp.pp.normalize_stain(sdata)
-    normalize_stain: 3 sections to the stain of S1, S2, S3 (macenko)
     >>> stp.pl.stain(sdata, section=["S1", "S3"]).shape
     (2, 2)
     """

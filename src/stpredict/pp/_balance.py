@@ -71,7 +71,6 @@ def balance(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
     >>> stp.pp.balance(sdata, by="region_truth")
-    balance: 4 groups of region_truth, weights from ... to ...
     """
     _validate.positive("resolution", resolution)
     step = BalanceStep(resolution=float(resolution), seed=seed)

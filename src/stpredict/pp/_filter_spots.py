@@ -60,7 +60,6 @@ def filter_spots(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(off_tissue=5)
     >>> stp.pp.filter_spots(sdata)  # doctest: +ELLIPSIS
-    filter_spots: ... of ... spots kept; ...
     """
     _validate.share("min_tissue_fraction", min_tissue_fraction)
     spots = open_table(sdata, table_name, copy=copy)

@@ -81,7 +81,6 @@ def grid(
     >>> import stpredict as stp
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
     >>> stp.pp.grid(slide, "S1_image", pitch_um=100)  # doctest: +ELLIPSIS
-    grid: ... spots on the tissue of S1_image
     """
     require_spatialdata(sdata)
     _validate.positive("pitch_um", pitch_um, unit="µm")

@@ -85,9 +85,7 @@ def realign(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(misalignment_um=(80, -60))
     >>> stp.pp.realign(sdata)
-    realign S1: moved by (..., ...) µm (score +..., required: ...; by chance up to ...)
     >>> stp.pp.realign(sdata, undo=True)
-    realign S1: undone
     """
     _validate.one_of("motion", motion, MOTIONS)
     if sum([shift_um is not None, transform is not None, undo]) > 1:

@@ -91,7 +91,6 @@ def normalize_stain(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(2, size_px=800, stain_variation=1.0)
     >>> stp.pp.normalize_stain(sdata, reference="S1")
-    normalize_stain: 2 sections to the stain of S1 (macenko)
     >>> sorted(sdata.images)
     ['S1_image', 'S1_image_normalized', 'S2_image', 'S2_image_normalized']
     """

@@ -74,7 +74,6 @@ def detect_tissue(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(off_tissue=5)
     >>> stp.pp.detect_tissue(sdata)  # doctest: +ELLIPSIS
-    detect_tissue: S1_image: ... % tissue
     >>> sdata.labels["S1_image_tissue"].dims
     ('y', 'x')
     """

@@ -15,6 +15,7 @@ from spatialdata.transformations import get_transformation
 import stpredict as stp
 from stpredict import uncertainty
 from stpredict._sdata._spot_table import copy_of, open_table
+from stpredict.tl._crossval._options import options_of
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 12, "n_neighborhood": 8, "n_null": 12}
 TRAINING, NEW = ("S1", "S2", "S3", "S4", "S5", "S6"), ("S7", "S8", "S9", "S10")
@@ -55,6 +56,7 @@ def cross_validated(sdata, fit, *, method="ridge", groups=None):
             "layer": "log1p",
             "units": final.units,
             "seed": 0,
+            "options": {method: [options_of(final)]},
         }
     }
     regions, region_key, instance_key = get_table_keys(table)
@@ -62,6 +64,12 @@ def cross_validated(sdata, fit, *, method="ridge", groups=None):
         held_out, region=regions, region_key=region_key, instance_key=instance_key
     )
     return final
+
+
+def record_options(sdata, *models):
+    """Record models as those of the folds of "ridge"."""
+    protocol = sdata.tables["out_of_fold"].uns["stpredict"]["cross_validate"]
+    protocol["options"] = {"ridge": [options_of(model) for model in models]}
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +264,7 @@ def test_a_fold_in_which_the_method_failed_is_left_out(training, model):
     assert 0.85 < calibration.mean_coverage < 0.95
 
 
-def test_a_real_cross_validation_calibrates_the_method_and_its_baseline(training):
+def test_a_real_cross_validation_calibrates_the_method_and_its_baseline(training, tmp_path):
     three = part(training, TRAINING[:3])
     stp.pp.select_genes(three, n_top_genes=14)  # selected again in every fold
     stp.tl.cross_validate(three, {"svd": partial(stp.tl.fit_ridge, targets="svd", n_factors=3)})
@@ -272,6 +280,64 @@ def test_a_real_cross_validation_calibrates_the_method_and_its_baseline(training
     ridge = stp.tl.fit_ridge(three, context="spot", scaling="standard")
     baseline = stp.tl.calibrate(three, ridge, method="tuned_ridge").calibration
     assert 0.85 < baseline.mean_coverage < 0.95
+    # the options of the model decide, also after a round trip
+    assert stp.tl.calibrate(three, ridge).calibration.method == "tuned_ridge"
+    three.write(tmp_path / "three.zarr")
+    three = sd.read_zarr(tmp_path / "three.zarr")
+    assert stp.tl.calibrate(three, model).calibration.method == "svd"
+    with pytest.raises(ValueError, match=r"other options.*targets.kind='svd' \(model: 'genes'"):
+        stp.tl.calibrate(three, ridge, method="svd")
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"context": "spot"}, r"context='spot_neighbors' \(model: 'spot'"),
+        ({"alpha": 10.0}, r"alpha_from='tuned' \(model: 'given'"),
+        ({"n_components": 5}, r"n_components=None \(model: 5"),
+        ({"targets": "svd", "n_factors": 3}, r"kind='genes' \(model: 'svd'"),
+    ],
+)
+def test_a_model_of_other_options_is_refused(training, options, difference):
+    model = stp.tl.fit_ridge(training, **options)
+    with pytest.raises(ValueError, match=f"no cross-validated method .*{difference}"):
+        stp.tl.calibrate(training, model)
+    with pytest.raises(ValueError, match=f"method='ridge' was cross-validated.*{difference}"):
+        stp.tl.calibrate(training, model, method="ridge")
+
+
+def test_a_model_of_another_method_is_refused(training):
+    trees = stp.tl.fit_trees(training, n_trees=2)
+    with pytest.raises(ValueError, match=r"method='ridge' \(model: 'trees'"):
+        stp.tl.calibrate(training, trees, method="ridge")
+
+
+def test_the_method_is_inferred_if_a_single_one_has_the_options(training, model):
+    assert stp.tl.calibrate(training, model).calibration.method == "ridge"
+    held_out = training.tables["out_of_fold"]
+    held_out.layers["copy"] = held_out.layers["ridge"].copy()
+    protocol = held_out.uns["stpredict"]["cross_validate"]
+    protocol["options"]["copy"] = protocol["options"]["ridge"]
+    with pytest.raises(ValueError, match="the methods ridge, copy all have"):
+        stp.tl.calibrate(training, model)
+    protocol["baselines"] = ["copy"]
+    assert stp.tl.calibrate(training, model).calibration.method == "ridge"
+
+
+def test_a_tuned_model_matches_its_candidates_whichever_is_best(training, model):
+    one = replace(model, training=replace(model.training, tuned={"a": 0.2, "b": 0.1}))
+    other = stp.tl.fit_ridge(training, context="spot")
+    other = replace(other, training=replace(other.training, tuned={"b": 0.3, "a": 0.1}))
+    record_options(training, one)
+    assert stp.tl.calibrate(training, other).calibration.method == "ridge"
+    with pytest.raises(ValueError, match="no cross-validated method"):
+        stp.tl.calibrate(training, model)
+
+
+def test_a_table_without_options_has_to_be_cross_validated_again(training, model):
+    del training.tables["out_of_fold"].uns["stpredict"]["cross_validate"]["options"]
+    with pytest.raises(ValueError, match="does not record the options"):
+        stp.tl.calibrate(training, model, method="ridge")
 
 
 def test_groups_of_a_column_are_left_out_together(training):
@@ -297,7 +363,9 @@ def test_stacks_and_models_on_pixels_measure_familiarity(training, phantom):
 
     cross_validated(two, stp.tl.fit_ridge)  # familiarity does not depend on the errors
     for fit in (stack, pixels):
-        calibrated = stp.tl.calibrate(two, fit(two), method="ridge")
+        model = fit(two)
+        record_options(two, model)
+        calibrated = stp.tl.calibrate(two, model)
         new = part(phantom[1], ["S7"])
         stp.tl.predict(new, calibrated)
         assert 0.2 < new.tables["predicted"].obs["familiarity"].median() < 0.9
@@ -309,6 +377,7 @@ def test_a_finetuned_model_has_to_be_calibrated_again(training):
     network = stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1)
     model = stp.tl.fit_deepspot(two, network=network, schedule=short)
     cross_validated(two, stp.tl.fit_ridge)
+    record_options(two, model)
     calibrated = stp.tl.calibrate(two, model, method="ridge")
     assert stp.tl.finetune(two, calibrated, schedule=short).calibration is None
 

@@ -55,7 +55,8 @@ def fit_linear(
     with torch.no_grad():
         network.linear.weight.copy_(torch.from_numpy(coefficients))
         network.linear.bias.copy_(torch.from_numpy(intercept))
-    return replace(options, alpha=alpha)
+    source = options.alpha if isinstance(options.alpha, str) else "given"
+    return replace(options, alpha=alpha, alpha_from=source)
 
 
 def fit_forest(

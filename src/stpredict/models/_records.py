@@ -113,6 +113,8 @@ class RidgeOptions(Record):
 
     alpha: float | Literal["tuned", "hest"] = "tuned"
     n_components: int | None = None
+    # how the alpha of a fitted model was set; None in older models
+    alpha_from: Literal["given", "tuned", "hest"] | None = None
 
 
 @dataclass(frozen=True)

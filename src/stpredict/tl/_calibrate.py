@@ -29,7 +29,7 @@ def calibrate(
     sdata: SpatialData,
     model: Model,
     *,
-    method: str,
+    method: str | None = None,
     level: float = 0.9,
     table_name: str = "table",
     key: str = "out_of_fold",
@@ -52,7 +52,8 @@ def calibrate(
     model
         Model fitted on all of the sections.
     method
-        Name of the model's method in the cross-validation: same ``fit_*``, same options.
+        Name of the model's method in the cross-validation, by default the one with the options of
+        the model. It must have the same ``fit_*`` and the same options.
     level
         Share of the measured values that intervals are to cover.
     table_name
@@ -71,8 +72,9 @@ def calibrate(
     KeyError
         If out-of-fold predictions of the method and genes, or the model's inputs, are missing.
     ValueError
-        If the split leaks a group, the rows, sections or units are not the model's, a gene is NaN
-        in some rows of a fold, there is only one group, or too few rows for the level.
+        If the split leaks a group, the method, its options, the rows, sections or units are not the
+        model's, several methods have its options, a gene is NaN in some rows of a fold, there is
+        only one group, or too few rows for the level.
 
     References
     ----------
@@ -87,7 +89,7 @@ def calibrate(
     >>> stp.pp.embed(sdata)
     >>> stp.pp.neighbors(sdata)
     >>> scores = stp.tl.cross_validate(sdata, {"ridge": stp.tl.fit_ridge})
-    >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata), method="ridge")
+    >>> model = stp.tl.calibrate(sdata, stp.tl.fit_ridge(sdata))
     >>> sorted(model.calibration.coverage_of_groups)
     ['P1', 'P2', 'P3']
     """
@@ -105,7 +107,7 @@ def calibrate(
     errors = (held_out.measured, held_out.predicted, held_out.groups)
     names, coverage = coverage_by_group(*errors, level=level)  # by intervals of the other groups
     calibration = Calibration(
-        method=method,
+        method=held_out.method,
         groups=names,
         intervals=conformal(*errors, level=level),
         coverage=coverage,

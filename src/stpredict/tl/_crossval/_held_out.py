@@ -11,6 +11,7 @@ from stpredict import _keys, _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import layer_names, open_table
 from stpredict.targets._matrix import dense
+from stpredict.tl._crossval._options import match_method
 from stpredict.tl._fitting._split import group_labels
 
 if TYPE_CHECKING:
@@ -26,18 +27,22 @@ _REMEDY = "run stp.tl.cross_validate(sdata, …) on the model's training section
 class HeldOut:
     """Predictions of models that had not been fitted on the rows."""
 
+    method: str  # name in the cross-validation
     measured: NDArray[np.float32]  # (n, n_genes), for the model's genes
     predicted: NDArray[np.float32]  # NaN where a gene was not predicted, or in one group only
     groups: NDArray[np.str_]  # (n,)
     sections: NDArray[np.str_]  # (n,)
 
 
-def read_held_out(spots: SpotTable, model: Model, *, method: str, key: str) -> HeldOut:
-    """Read out-of-fold predictions, which must be of this model's method, sections and units."""
+def read_held_out(spots: SpotTable, model: Model, *, method: str | None, key: str) -> HeldOut:
+    """Read out-of-fold predictions, which must be of this model's method, sections and units.
+
+    Without a method, it is the one that has the model's options.
+    """
     out_of_fold = open_table(spots.sdata, key)
     table = out_of_fold.table
     protocol = recorded(table, "cross_validate")
-    _check_source(spots, out_of_fold, protocol, model, method)
+    method = _check_source(spots, out_of_fold, protocol, model, method)
     groups = _groups(spots, protocol)
     columns = table.var_names.get_indexer(list(model.genes))
     predicted_before = columns >= 0
@@ -54,17 +59,22 @@ def read_held_out(spots: SpotTable, model: Model, *, method: str, key: str) -> H
     predicted[:, n_groups < 2] = np.nan  # one group does not show how groups differ
     if (n_groups < 2).all():
         raise ValueError(f"{method!r} predicted no gene in two groups: {_REMEDY}")
-    return HeldOut(measured, predicted, groups, spots.section_of_row)
+    return HeldOut(method, measured, predicted, groups, spots.section_of_row)
 
 
 def _check_source(
-    spots: SpotTable, out_of_fold: SpotTable, protocol: dict[str, Any], model: Model, method: str
-) -> None:
+    spots: SpotTable,
+    out_of_fold: SpotTable,
+    protocol: dict[str, Any],
+    model: Model,
+    method: str | None,
+) -> str:
+    """Require a table of the model's method, sections and units; returns the method's name."""
     table, name = out_of_fold.table, out_of_fold.name
     if not protocol or _keys.FOLD not in table.obs:
         raise ValueError(f"tables[{name!r}] was not written by stp.tl.cross_validate: {_REMEDY}")
     methods = layer_names(table)
-    if method not in methods:
+    if method is not None and method not in methods:
         available = _validate.listing(methods)
         raise KeyError(f"method={method!r} was not cross-validated; methods: {available}")
     if protocol.get("leaky"):
@@ -80,6 +90,11 @@ def _check_source(
     if protocol.get("units") != model.units:
         units = protocol.get("units")
         raise ValueError(f"the cross-validation is in {units}, the model predicts {model.units}")
+    options = protocol.get("options", {})
+    if not options or (method is not None and method not in options):
+        raise ValueError(f"tables[{name!r}] does not record the options of its models: {_REMEDY}")
+    baselines = protocol.get("baselines", ())
+    return match_method(model, method, options, baselines=baselines)
 
 
 def _groups(spots: SpotTable, protocol: dict[str, Any]) -> NDArray[np.str_]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict.results import Failure
+from stpredict.tl._crossval._options import options_of
 from stpredict.tl._fitting._bases import predict_unseen
 from stpredict.tl._fitting._values import genes_of_model
 
@@ -36,6 +37,7 @@ class Outcome:
     layer: str  # empty for X
     units: str
     selected: bool  # whether the genes are those selected on the training rows
+    options: str  # method and options of the model, to recognise it
     seconds: float  # for fitting and predicting
 
 
@@ -86,5 +88,6 @@ def _outcome(
         layer=model.recipe.layer or "",
         units=model.units,
         selected=selected is not None and set(selected.index[selected]) == set(model.genes),
+        options=options_of(model),
         seconds=seconds,
     )

@@ -53,7 +53,11 @@ def write_out_of_fold(
     table.obs[_keys.GROUP] = pd.Categorical(folds.labels)
     table.var["n_folds"] = n_folds
     names = {"methods": list(scores.methods), "baselines": list(scores.baselines)}
-    record(table, "cross_validate", **names, **scores.protocol.to_plain())
+    options: dict[str, list[str]] = {}  # `tl.calibrate` compares them with those of the model
+    for (_, method), outcome in outcomes.items():
+        if isinstance(outcome, Outcome) and outcome.options not in options.get(method, []):
+            options.setdefault(method, []).append(outcome.options)
+    record(table, "cross_validate", **names, options=options, **scores.protocol.to_plain())
     spots.add_table(key_added, table)
 
 

@@ -118,7 +118,9 @@ def predict(new: SpatialData, model: Model) -> list[tuple[str, float, float, flo
     available = model.calibration.intervals.available
     values = new.tables["table"][:, list(model.genes)].layers["log1p"]
     measured = np.asarray(values.toarray() if hasattr(values, "toarray") else values)[:, available]
-    lower, upper = (table.layers[name][:, available] for name in ("lower", "upper"))
+    # predict writes no intervals in unfamiliar sections, whose coverage is measured here
+    bounds = model.calibration.intervals.around(np.asarray(table.X))
+    lower, upper = (bound[:, available] for bound in bounds)
     results = []
     for section, rows in table.obs.groupby("region", observed=True).indices.items():
         shares = uncertainty.coverage(measured[rows], lower[rows], upper[rows])

@@ -142,7 +142,7 @@ class TestOutOfFold:
         validated.tables["out_of_fold"].X[folds == "P10"] = np.nan
         curve_ax, ax = stp.pl.calibration(validated)
         assert list(dots(ax)) == ["P2", "P1"]
-        assert [text.get_text() for text in ax.texts].count("not predicted") == 1
+        assert [text.get_text() for text in ax.texts].count("no intervals") == 1
         labels = [text.get_text() for text in curve_ax.get_legend().get_texts()]
         assert "a fold (of 2)" in labels
 

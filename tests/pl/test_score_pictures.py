@@ -337,7 +337,11 @@ class TestGeneScores:
 
     @pytest.mark.parametrize(
         "reliable",
-        [["ERBB2", "IGKC"], pd.Series([True, False, True], index=["ERBB2", "FASN", "IGKC"])],
+        [
+            ["ERBB2", "IGKC"],
+            pd.Series([True, False, True], index=["ERBB2", "FASN", "IGKC"]),
+            pd.Series([True, False, True], index=["ERBB2", "FASN", "IGKC"], dtype="boolean"),
+        ],
     )
     def test_reliable_genes_are_marked(self, reliable):
         ax = stp.pl.gene_scores(make_scores(), method="ridge", reliable=reliable)
@@ -395,6 +399,11 @@ class TestGeneScores:
             ({"n_names": -1}, ValueError, "n_names must be at least 0: -1"),
             ({"reliable": "ERBB2"}, TypeError, "not one name: 'ERBB2'"),
             ({"reliable": pd.Series([1.0], ["ERBB2"])}, TypeError, "boolean series.*float64"),
+            (
+                {"reliable": pd.Series([pd.NA], ["ERBB2"], dtype="boolean")},
+                ValueError,
+                "missing for 1 genes.*unfamiliar",
+            ),
             (
                 {"reliable": ["erbb2"]},
                 ValueError,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 from anndata import AnnData
@@ -137,7 +138,9 @@ def test_the_table_has_intervals_reliable_genes_and_familiarity(predicted, tmp_p
         assert table.layers[name].shape == table.shape
     assert (table.layers["lower"] <= table.X).mean() > 0.99
     assert (table.layers["upper"] >= table.X).mean() > 0.99
-    assert table.var["reliable"].dtype == bool
+    assert table.var["reliable"].dtype == "boolean"
+    assert table.var["reliable"].notna().all()
+    assert table[:, table.var["reliable"]].n_vars == table.var["reliable"].sum() > 0
     assert table.obs["familiarity"].dtype == np.float32
     assert table.obs["familiarity"].between(0, 1).all()
     assert table.uns["stpredict"]["predict"]["level"] == 0.9
@@ -145,7 +148,7 @@ def test_the_table_has_intervals_reliable_genes_and_familiarity(predicted, tmp_p
     predicted.write(tmp_path / "new.zarr")
     read = sd.read_zarr(tmp_path / "new.zarr").tables["predicted"]
     np.testing.assert_array_equal(read.layers["lower"], table.layers["lower"])
-    np.testing.assert_array_equal(read.var["reliable"], table.var["reliable"])
+    pd.testing.assert_series_equal(read.var["reliable"], table.var["reliable"])
     np.testing.assert_array_equal(read.obs["familiarity"], table.obs["familiarity"])
 
 
@@ -165,21 +168,50 @@ def test_new_sections_of_the_same_kind_are_familiar(predicted):
     assert medians.between(0.25, 0.85).all()
 
 
-def test_a_section_of_another_stain_is_unfamiliar_and_warned_about(phantom, calibrated):
-    new = part(phantom[1], ["S7"])
-    image = new.images["S7_image"]["scale0"]["image"]
+def restain(sdata, section):
+    """Replace the image of a section by a much darker one, and embed again."""
+    name = f"{section}_image"
+    image = sdata.images[name]["scale0"]["image"]
     darker = (255 - (255.0 - image.to_numpy()) * [[[1.6]], [[1.0]], [[1.9]]]).clip(0, 255)
-    transformations = get_transformation(new.images["S7_image"], get_all=True)
-    new.images["S7_image"] = Image2DModel.parse(
+    transformations = get_transformation(sdata.images[name], get_all=True)
+    sdata.images[name] = Image2DModel.parse(
         darker.astype(np.uint8),
         dims=("c", "y", "x"),
         transformations=transformations,
         scale_factors=[2],
     )
-    stp.pp.embed(new, tile_um=40, n_subtiles=1)
+    stp.pp.embed(sdata, tile_um=40, n_subtiles=1)
+
+
+def test_a_section_of_another_stain_is_unfamiliar_and_warned_about(phantom, calibrated):
+    new = part(phantom[1], ["S7"])
+    restain(new, "S7")
     with pytest.warns(UserWarning, match=r"S7 \(median familiarity 0\.0\d\) look unlike"):
         stp.tl.predict(new, calibrated)
     assert new.tables["predicted"].obs["familiarity"].median() < 0.05
+
+
+def test_unfamiliar_sections_have_no_intervals_and_no_reliable_genes(phantom, calibrated, tmp_path):
+    new = part(phantom[1], ["S7", "S8"])
+    restain(new, "S7")
+    with pytest.warns(UserWarning, match=r"no intervals and var\['reliable'\] is missing"):
+        stp.tl.predict(new, calibrated)
+    new.write(tmp_path / "new.zarr")
+    for sdata in (new, sd.read_zarr(tmp_path / "new.zarr")):
+        table = sdata.tables["predicted"]
+        is_familiar = (table.obs["region"] == "S8").to_numpy()
+        for name in ("lower", "upper"):
+            assert np.isnan(table.layers[name][~is_familiar]).all()
+            assert np.isfinite(table.layers[name][is_familiar]).all()
+        assert np.isfinite(table.X).all()
+        assert table.var["reliable"].dtype == "boolean"
+        assert table.var["reliable"].isna().all()
+        assert table.uns["stpredict"]["predict"]["unfamiliar_sections"] == ["S7"]
+    axes = stp.pl.calibration(new)
+    assert "no intervals" in [text.get_text() for text in axes[0].texts]
+    gene = calibrated.genes[0]
+    panels = stp.pl.prediction(new, gene, section="S7", panels=["width"])
+    assert panels[0].get_title() == f"{gene}: no interval"
 
 
 def test_a_calibrated_model_is_saved_and_loaded(calibrated, phantom, tmp_path):

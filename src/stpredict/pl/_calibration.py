@@ -161,7 +161,7 @@ def _draw_rows(ax: Axes, coverages: list[Coverage]) -> None:
     for row, (by_gene, mean) in enumerate(zip(coverage.by_gene, coverage.means, strict=True)):
         values = by_gene[~np.isnan(by_gene)]
         if not len(values):
-            ax.text(0.5, row, "not predicted", ha="center", color="0.5", **text_options)
+            ax.text(0.5, row, "no intervals", ha="center", color="0.5", **text_options)
             continue
         for percent, width in ((90, 1), (50, 4)):
             ends = np.percentile(values, [50 - percent / 2, 50 + percent / 2])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.transforms import offset_copy
+from pandas.api.types import is_bool_dtype
 
 from stpredict import _validate
 from stpredict.pl._drawing import _axes, _scores
@@ -67,8 +68,8 @@ def gene_scores(
     TypeError
         If ``reliable`` is a single name, or a series that is not boolean.
     ValueError
-        If one of several methods must be named, the method has no finite PCC, none of the reliable
-        genes was predicted, or ``n_names`` is negative.
+        If one of several methods must be named, the method has no finite PCC, ``reliable`` has none
+        of the genes or is missing for one, or ``n_names`` is negative.
 
     Examples
     --------
@@ -125,15 +126,20 @@ def _reliable_genes(
         raise TypeError(f"reliable must be a series or a list of genes, not one name: {reliable!r}")
     is_series = isinstance(reliable, pd.Series)
     flags: Any = reliable if is_series else pd.Series(True, index=list(reliable), dtype=bool)
-    if flags.dtype != bool:
+    if not is_bool_dtype(flags.dtype):
         raise TypeError(f"reliable must be a boolean series by gene, not {flags.dtype}")
+    if flags.isna().any():
+        raise ValueError(
+            f"reliable is missing for {int(flags.isna().sum())} genes, as in predictions of "
+            "unfamiliar sections: leave it out"
+        )
     listed = flags.index
     if len(listed) and not genes.isin(listed).any():
         raise ValueError(
             f"reliable has none of the scored genes: {_validate.listing(listed)}; scored genes: "
             f"{_validate.listing(genes)}" + _validate.why_absent(listed, genes)
         )
-    return np.asarray(genes.isin(listed[flags]))
+    return np.asarray(genes.isin(listed[flags.to_numpy(dtype=bool)]))
 
 
 def _draw_genes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -17,16 +16,16 @@ from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict.models import Model
+    from stpredict.uncertainty import Calibration
 
-#: Median familiarity of a section below which `predict` warns. Sections of HER2ST predicted from
-#: others of their tumour reach 0.3 to 0.6; 10 % more haematoxylin and 10 % less eosin give 0; blur
-#: to 40 % of the resolution gives 0.2 and goes without a warning.
+#: Median familiarity of a section below which `predict` warns and writes no intervals: those of
+#: 90 % covered 58 % of such a section of another patient. Sections of HER2ST predicted from others
+#: of their tumour reach 0.3 to 0.6; 10 % more haematoxylin and 10 % less eosin give 0; blur to 40 %
+#: of the resolution gives 0.2 and goes without a warning.
 _UNFAMILIAR = 0.1
 
 
@@ -71,16 +70,18 @@ def predict(
         - ``layers["std"]``, the standard deviation over members of ensembles and stacks;
         - ``var["training_mean"]``, NaN where a published model does not report it;
         - for calibrated models (:func:`stpredict.tl.calibrate`) ``layers["lower"]`` and
-          ``layers["upper"]``, the interval of every value (float32, NaN for genes without one),
-          ``var["reliable"]`` (bool) and ``obs["familiarity"]`` (float32, 0 to 1: how similar the
-          spot's tile is to those of training).
+          ``layers["upper"]``, the interval of every value (float32, NaN for genes without one and
+          in unfamiliar sections), ``var["reliable"]`` (nullable boolean, missing if a section is
+          unfamiliar) and ``obs["familiarity"]`` (float32, 0 to 1: how similar the spot's tile is to
+          those of training).
 
         With ``space="factors"``, only ``X`` (n_obs, n_factors) and ``std``.
 
     Warns
     -----
     UserWarning
-        If the tiles of a section look unlike those that a calibrated model was trained on.
+        If the tiles of a section look unlike those that a calibrated model was trained on: a median
+        familiarity below 0.1.
 
     Raises
     ------
@@ -100,13 +101,17 @@ def predict(
     _validate.one_of("space", space, ("genes", "factors"))
     spots = open_table(sdata, table_name, copy=copy)
     inputs = prediction_inputs(spots, model)
-    embed_tiles = functools.partial(tile_embedding, spots, model)  # slow for models on pixels
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=spots.table.obs.copy(), var=_describe_columns(model, space))
     if spread is not None:
         predicted.layers[_keys.STD] = spread
+    unfamiliar: list[str] = []
     if model.calibration is not None and space == "genes":
-        _add_uncertainty(predicted, spots.section_of_row, model, embed_tiles)
+        familiarity = model.calibration.familiarity.score(tile_embedding(spots, model))
+        predicted.obs[_keys.FAMILIARITY] = familiarity
+        unfamiliar = _unfamiliar_sections(familiarity, spots.section_of_row)
+        is_familiar = ~np.isin(spots.section_of_row, unfamiliar)
+        _add_uncertainty(predicted, model.calibration, is_familiar)
     record(
         predicted,
         "predict",
@@ -115,6 +120,7 @@ def predict(
         layer=model.recipe.layer,
         training_sections=list(model.training.sections),
         level=None if model.calibration is None else model.calibration.level,
+        unfamiliar_sections=unfamiliar or None,
     )
     spots.add_table(key_added, predicted)
     return spots.sdata if copy else None
@@ -135,21 +141,8 @@ def _describe_columns(model: Model, space: str) -> pd.DataFrame:
     )
 
 
-def _add_uncertainty(
-    predicted: AnnData,
-    sections: NDArray[np.str_],
-    model: Model,
-    embed_tiles: Callable[[], NDArray[np.float32]],
-) -> None:
-    """Add intervals, reliable genes and familiarity; warn of unfamiliar sections."""
-    calibration = model.calibration
-    if calibration is None:
-        raise ValueError("the model is not calibrated: run stp.tl.calibrate first")
-    lower, upper = calibration.intervals.around(np.asarray(predicted.X))
-    predicted.layers[_keys.LOWER], predicted.layers[_keys.UPPER] = lower, upper
-    predicted.var[_keys.RELIABLE] = calibration.reliable
-    familiarity = calibration.familiarity.score(embed_tiles())
-    predicted.obs[_keys.FAMILIARITY] = familiarity
+def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.str_]) -> list[str]:
+    """Sections whose tiles look unlike those of training, with a warning."""
     medians = pd.Series(familiarity).groupby(sections, sort=False).median()
     unfamiliar = medians[medians < _UNFAMILIAR]
     if not unfamiliar.empty:
@@ -157,8 +150,23 @@ def _add_uncertainty(
             f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
         )
         warnings.warn(
-            f"tiles of {names} look unlike those of the training sections (median about 0.5): "
-            "compare stain, focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
+            f"tiles of {names} look unlike those of the training sections (median about 0.5), so "
+            f"that they have no intervals and var[{_keys.RELIABLE!r}] is missing: compare stain, "
+            "focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
             UserWarning,
             stacklevel=3,
         )
+    return [str(name) for name in unfamiliar.index]
+
+
+def _add_uncertainty(
+    predicted: AnnData, calibration: Calibration, is_familiar: NDArray[np.bool_]
+) -> None:
+    """Add intervals and reliable genes, as far as tiles are familiar."""
+    bounds = calibration.intervals.around(np.asarray(predicted.X))
+    for name, bound in zip((_keys.LOWER, _keys.UPPER), bounds, strict=True):
+        predicted.layers[name] = np.where(is_familiar[:, None], bound, np.float32(np.nan))
+    reliable = pd.array(calibration.reliable, dtype="boolean")
+    if not is_familiar.all():  # a gene may be reliable only on tissue like that of training
+        reliable[:] = pd.NA
+    predicted.var[_keys.RELIABLE] = reliable

@@ -33,7 +33,7 @@ class Coverage:
 
     level: float  # share of the measured values that intervals should contain
     names: tuple[str, ...]  # folds or sections
-    by_gene: NDArray[np.floating[Any]]  # (n_names, n_genes); NaN where a gene was not predicted
+    by_gene: NDArray[np.floating[Any]]  # (n_names, n_genes); NaN without intervals
 
     @property
     def means(self) -> NDArray[np.float64]:

@@ -125,8 +125,10 @@ def _width_panel(opened: SpotTable, section: Section, gene: str, note: str) -> P
         _require_calibrated(opened, "layers", layer)
         bounds.append(_column(opened.table.layers[layer], opened, section, gene))
     width = bounds[1] - bounds[0]
-    norm = Normalize(0, np.percentile(width, 99))  # single spots do not stretch the scale
-    title = f"{gene} width of the interval{note}"
+    finite = width[np.isfinite(width)]
+    # single spots do not stretch the scale
+    norm = Normalize(0, np.percentile(finite, 99) if len(finite) else 1)
+    title = f"{gene} width of the interval{note}" if len(finite) else f"{gene}: no interval{note}"
     return Panel(section, title, width, norm, units_of(opened), "plasma", "max")
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Names that SpatialData can write; neither "." nor "..".
+_SLOT_NAME = re.compile(r"(?!__)(?!\.{1,2}$)[\w.-]+")
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")  # of any species, with or without a version
 
 
@@ -52,6 +54,16 @@ def name_list(name: str, values: Iterable[Any]) -> list[str]:
         raise ValueError(f"{name}= is empty")
     unique_names(names, what=name)
     return names
+
+
+def slot_name(name: str, value: object) -> str:
+    """Require the name of a slot or table that SpatialData can write, and return it."""
+    if not isinstance(value, str) or not _SLOT_NAME.fullmatch(value):
+        raise ValueError(
+            f"{name}={value!r} must be a name of letters, digits, '_', '.' and '-' that does not "
+            "begin with '__'"
+        )
+    return value
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:

@@ -191,7 +191,7 @@ def test_copy(sdata):
         ({"layer": "counts"}, KeyError, r"layers has no 'counts'; available: .*log1p"),
         ({"key_added": "log1p"}, ValueError, "key_added='log1p' would overwrite the layer"),
         ({"layer": None, "key_added": "log1p"}, ValueError, "or that of stp.pp.normalize"),
-        ({"key_added": ""}, ValueError, "key_added must be the name of a layer: ''"),
+        ({"key_added": ""}, ValueError, "key_added='' must be a name of letters"),
         ({"genes": ["ERBB2"]}, KeyError, "1 of 1 genes are not in the table: ERBB2"),
         ({"genes": []}, ValueError, "genes= is empty"),
         ({"genes": "ERBB2"}, TypeError, r"genes='ERBB2' .*\['ERBB2'\]"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+import spatialdata as sd
 
 import stpredict as stp
 from stpredict._sdata._provenance import read_steps
@@ -50,6 +52,83 @@ def test_a_second_graph_leaves_the_first_in_place(sdata):
     assert (table.obsp["spatial_connectivities"] != first).nnz == 0
     assert (np.diff(table.obsp["near_connectivities"].indptr) == 2).all()
     assert table.uns["near_neighbors"]["distances_key"] == "near_distances"
+
+
+#: Functions that write a slot, with options for a quick run, and the kind of slot.
+WRITERS = {
+    "balance": ({"by": "region"}, "obs"),
+    "embed": ({"encoder": mean_colour, "tile_um": 40}, "obsm"),
+    "neighbors": ({"n_neighbors": 2}, "obsp"),
+    "normalize": ({}, "layers"),
+    "rank_expression": ({"layer": None}, "layers"),
+    "select_genes": ({"n_top_genes": 2}, "var"),
+    "smooth": ({"layer": None}, "layers"),
+}
+every_writer = pytest.mark.parametrize("step", WRITERS)
+
+
+@every_writer
+@pytest.mark.parametrize("name", [3, True, "", "a/b", "X_<s>", "a b", "__a", "..", ["a"]])
+def test_names_that_cannot_be_written_to_disk_are_refused(sdata, step, name):
+    before = repr(sdata.tables["table"])
+    with pytest.raises(ValueError, match=r"key_added=.* must be a name of letters, digits"):
+        getattr(stp.pp, step)(sdata, **WRITERS[step][0], key_added=name)
+    assert repr(sdata.tables["table"]) == before
+
+
+@every_writer
+def test_a_slot_of_the_user_is_not_overwritten(sdata, step):
+    options, kind = WRITERS[step]
+    table = sdata.tables["table"]
+    slot = "mine_distances" if kind == "obsp" else "mine"
+    length = table.n_vars if kind == "var" else table.n_obs
+    values = np.ones(length) if kind in ("obs", "var") else np.ones((length, table.n_vars))
+    getattr(table, kind)[slot] = sp.eye(length, format="csr") if kind == "obsp" else values
+    with pytest.raises(ValueError, match=rf"{kind}\['{slot}'\] exists, and stpredict did not"):
+        getattr(stp.pp, step)(sdata, **options, key_added="mine")
+    stored = getattr(table, kind)[slot]
+    assert stored.sum() == (length if kind == "obsp" else values.sum())
+
+
+@every_writer
+def test_a_slot_of_an_earlier_call_is_overwritten_also_after_a_round_trip(sdata, step, tmp_path):
+    getattr(stp.pp, step)(sdata, **WRITERS[step][0], key_added="other")
+    sdata.write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr")
+    getattr(stp.pp, step)(back, **WRITERS[step][0], key_added="other")
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("embed", "spatial"),
+        ("balance", "region"),
+        ("balance", "patient"),
+        ("select_genes", "_index"),
+    ],
+)
+def test_names_with_another_meaning_are_refused(sdata, step, name):
+    with pytest.raises(ValueError, match=f"key_added='{name}' has another meaning"):
+        getattr(stp.pp, step)(sdata, **WRITERS[step][0], key_added=name)
+
+
+def test_names_that_differ_only_in_case_are_refused(sdata):
+    with pytest.raises(ValueError, match=r"differs from layers\['log1p'\] only in case"):
+        stp.pp.normalize(sdata, key_added="LOG1P")
+
+
+def test_positions_are_not_registered_as_an_embedding(sdata):
+    with pytest.raises(ValueError, match="key='spatial' holds positions"):
+        stp.pp.register_embedding(sdata, "spatial", encoder="mine", tile_um=40)
+    assert sdata.tables["table"].obsm["spatial"].dtype == np.float64
+
+
+def test_a_grid_with_an_invalid_section_name_keeps_the_table(sdata):
+    slide = sdata.subset(["S1_image", "S2_image"])
+    stp.pp.grid(slide, "S1_image", pitch_um=40)
+    with pytest.raises(ValueError, match="section='a/b' must be a name of letters, digits"):
+        stp.pp.grid(slide, "S2_image", section="a/b", pitch_um=40)
+    assert set(slide.tables) == {"table"}
 
 
 def test_overwriting_a_layer_drops_its_record(sdata):

@@ -202,6 +202,25 @@ def test_a_second_prediction_replaces_the_first(ready, model):
     assert not np.array_equal(ready.tables["predicted"].X, first)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("table", r"tables\['table'\] exists, and holds no predictions of stpredict"),
+        ("S2", "key_added='S2' is the name of another element"),
+        ("TABLE", r"differs from elements\['table'\] only in case"),
+        ("a/b", "key_added='a/b' must be a name of letters"),
+        (None, "key_added=None must be a name of letters"),
+    ],
+)
+def test_predictions_overwrite_nothing_of_the_user(ready, model, name, message):
+    names = [other for _, other, _ in ready.gen_elements()]
+    with pytest.raises(ValueError, match=message):
+        stp.tl.predict(ready, model, key_added=name)
+    with pytest.raises(ValueError, match=message):  # before anything is fitted
+        stp.tl.cross_validate(ready, {"never": lambda _: pytest.fail("fitted")}, key_added=name)
+    assert [other for _, other, _ in ready.gen_elements()] == names
+
+
 def test_a_table_of_another_name_is_fitted_predicted_and_evaluated():
     sections = stp.datasets.phantom(4, size_px=800, **FINE)
     sections.tables["spots"] = sections.tables.pop("table")

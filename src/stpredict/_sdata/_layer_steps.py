@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import forget_step, record_step
+from stpredict._sdata._slots import check_slot
 from stpredict._sdata._steps import NormalizeStep, RankStep, SmoothStep
 
 if TYPE_CHECKING:
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from stpredict._sdata._steps import LayerStep
 
 
-def check_new_layer(key_added: str, layer: str | None) -> None:
+def check_new_layer(table: AnnData, key_added: str, layer: str | None) -> None:
     """Require a name for a new layer that overwrites none that it is computed from."""
-    if not isinstance(key_added, str) or not key_added:
-        raise ValueError(f"key_added must be the name of a layer: {key_added!r}")
+    check_slot(table, "layers", key_added)
     if key_added in (layer, _keys.LOG1P):
         raise ValueError(
             f"key_added={key_added!r} would overwrite the layer it is computed from or that of "

@@ -11,6 +11,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import BalanceStep
 from stpredict.pp._expression._gene_scores import section_pca
@@ -60,7 +61,8 @@ def balance(
     KeyError
         If ``layers["log1p"]`` or a column is missing.
     ValueError
-        If a section has a single cluster, there is a single group, or groups or values are missing.
+        If a section has a single cluster, there is a single group, groups or values are missing, or
+        ``key_added`` is invalid or the name of your own column.
 
     References
     ----------
@@ -78,6 +80,7 @@ def balance(
         columns = _validate.name_list("by", [by] if isinstance(by, str) else by)
         step = BalanceStep(by=tuple(columns))
     spots = open_table(sdata, table_name, copy=copy)
+    check_slot(spots.table, "obs", key_added)
     weight_spots(spots, step, key_added=key_added)
     return spots.sdata if copy else None
 
@@ -93,7 +96,7 @@ def weight_spots(
         labels = _group_labels(spots.table, list(step.by))
         weight, n_groups = _equal_weights(labels), [int(labels.max()) + 1]
         groups = f"groups of {' × '.join(step.by)}"
-    spots.table.obs[key_added] = weight
+    write_slot(spots.table, "obs", key_added, weight)
     # there is one record, which describes the default weights
     if key_added == _keys.SAMPLING_WEIGHT:
         record_step(spots.table, step, n_groups=n_groups)

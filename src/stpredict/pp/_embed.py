@@ -10,6 +10,7 @@ import numpy as np
 from stpredict import _keys, _runtime, _validate, encoders
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep
 from stpredict.encoders._embed import embed_section, tile_side_px
@@ -74,7 +75,8 @@ def embed(
     Raises
     ------
     ValueError
-        If an image or its µm per pixel are missing, or spots or tiles do not fit into it.
+        If an image or its µm per pixel are missing, spots or tiles do not fit into it, or
+        ``key_added`` is invalid or the name of your own slot.
     KeyError
         If there is no such encoder.
 
@@ -91,14 +93,26 @@ def embed(
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
     check_tiles(spots.normalized_sections, tile_um)
-    # a module of the user is known by the name of its slot
-    name = key_added.removeprefix("X_") if key_added and not isinstance(encoder, str) else None
+    name = None
+    if key_added is not None:
+        _check_slots(spots, key_added)
+        # a module of the user is known by the name of its slot
+        name = None if isinstance(encoder, str) else key_added.removeprefix("X_")
     loaded = encoders.load(encoder, weights=weights, name=name)
     recorded = encoder if isinstance(encoder, str) else loaded.name
     step = EmbedStep(recorded, tile_um=float(tile_um), n_subtiles=n_subtiles, stain=spots.stain)
-    slot = key_added or _keys.embedding(loaded.name)
+    slot = _keys.embedding(loaded.name) if key_added is None else key_added
+    _check_slots(spots, slot)
     embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
     return spots.sdata if copy else None
+
+
+def _check_slots(spots: SpotTable, slot: str) -> None:
+    """Require a slot for the embedding, and one for sub-tiles, that are not the user's."""
+    computed = [name for name, step in spots.steps.embed.items() if not step.registered]
+    own = [*computed, *map(_keys.subtiles, computed)]
+    for name in (slot, _keys.subtiles(slot)):
+        check_slot(spots.table, "obsm", name, own=own)
 
 
 def embed_tiles(

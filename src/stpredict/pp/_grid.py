@@ -89,7 +89,7 @@ def grid(
     _validate.share("min_tissue_fraction", min_tissue_fraction)
     require_images(sdata, [image])
     sdata = copy_of(sdata) if copy else sdata
-    name = _keys.section_of(image) if section is None else section
+    name = _validate.slot_name("section", _keys.section_of(image) if section is None else section)
     slide = without_spots(sdata, image, name)
     # slides are added one by one to the same table
     previous = open_table(sdata, table_name) if table_name in sdata.tables else None

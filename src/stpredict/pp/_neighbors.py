@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from stpredict import _keys, _validate
 from stpredict._log import SPATIALDATA, quiet
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NeighborsStep
 
@@ -76,8 +77,8 @@ def neighbors(
     Raises
     ------
     ValueError
-        If more than one rule is given, a section has too few spots for it, or no rule is given and
-        the spots lie on no grid.
+        If more than one rule is given, a section has too few spots for it, no rule is given and the
+        spots lie on no grid, or ``key_added`` is invalid or the prefix of your own graph.
 
     References
     ----------
@@ -91,7 +92,10 @@ def neighbors(
     >>> int(sdata.tables["table"].obsp["spatial_connectivities"].sum(axis=1).max())
     6
     """
+    _validate.slot_name("key_added", key_added)
     spots = open_table(sdata, table_name, copy=copy)
+    for slot in _slots(key_added).values():
+        check_slot(spots.table, "obsp", slot)
     rules = {"grid": grid, "n_neighbors": n_neighbors, "radius_um": radius_um}
     rule: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
     if len(rule) > 1:
@@ -121,14 +125,20 @@ def link_neighbors(
     # a recorded step has its layout, so that new sections get the same one
     if step.n_neighbors is None and step.radius_um is None and step.grid is None:
         step = replace(step, grid=_detect_grid(spots.sections))
-    slots = {kind: f"{key_added}_{kind}" for kind in ("connectivities", "distances")}
-    spots.table.obsp.update(zip(slots.values(), _graph(spots, step), strict=True))
+    slots = _slots(key_added)
+    for slot, matrix in zip(slots.values(), _graph(spots, step), strict=True):
+        write_slot(spots.table, "obsp", slot, matrix)
     # squidpy's and scanpy's tools find a graph by this record
     keys = {f"{kind}_key": slot for kind, slot in slots.items()}
     spots.table.uns[f"{key_added}_neighbors"] = {**keys, "params": step.to_plain()}
     # there is one record, which describes the graph that models read
     if key_added == _keys.SPATIAL:
         record_step(spots.table, step)
+
+
+def _slots(key_added: str) -> dict[str, str]:
+    """Names of the two slots in ``obsp``."""
+    return {kind: f"{key_added}_{kind}" for kind in ("connectivities", "distances")}
 
 
 def _detect_grid(sections: Sequence[Section]) -> Literal["hexagonal", "square"]:

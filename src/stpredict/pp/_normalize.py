@@ -11,6 +11,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._sdata._layer_steps import forget_layer_steps
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import NormalizeStep
 
@@ -45,7 +46,7 @@ def normalize(
     Raises
     ------
     ValueError
-        If counts are negative or NaN.
+        If counts are negative or NaN, or ``key_added`` is invalid or the name of your own layer.
 
     Examples
     --------
@@ -57,6 +58,7 @@ def normalize(
     """
     _validate.positive("target_sum", target_sum, unit="counts per spot")
     spots = open_table(sdata, table_name, copy=copy)
+    check_slot(spots.table, "layers", key_added)
     normalize_counts(spots, NormalizeStep(target_sum=float(target_sum)), key_added=key_added)
     return spots.sdata if copy else None
 
@@ -73,7 +75,7 @@ def normalize_counts(
     scaled = AnnData(sp.csr_matrix(counts) if sp.issparse(counts) else counts)
     sc.pp.normalize_total(scaled, target_sum=step.target_sum)
     sc.pp.log1p(scaled)
-    table.layers[key_added] = scaled.X
+    write_slot(table, "layers", key_added, scaled.X)
     # there is one record, which describes the layer that models read
     if key_added == _keys.LOG1P:
         record_step(table, step)

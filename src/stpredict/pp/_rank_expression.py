@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
+from stpredict._sdata._slots import write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import RankStep
 
@@ -71,8 +72,8 @@ def rank_expression(
     KeyError, TypeError
         If the layer or a gene is missing, or ``genes`` is a single name.
     ValueError
-        If the layer has NaN or no columns, a parameter is invalid, or ``key_added`` would overwrite
-        the layer that is ranked.
+        If the layer has NaN or no columns, a parameter is invalid, or ``key_added`` is the name of
+        the layer that is ranked or of your own layer.
 
     Examples
     --------
@@ -85,9 +86,9 @@ def rank_expression(
     """
     _validate.one_of("method", method, ["average", "ordinal"])
     _validate.one_of("normalize", normalize, [True, False])
-    check_new_layer(key_added, layer)
     names = None if genes is None else tuple(_validate.name_list("genes", genes))
     spots = open_table(sdata, table_name, copy=copy)
+    check_new_layer(spots.table, key_added, layer)
     step = RankStep(key_added, layer=layer, method=method, normalize=normalize, genes=names)
     rank_layer(spots, step)
     return spots.sdata if copy else None
@@ -114,7 +115,7 @@ def rank_layer(spots: SpotTable, step: RankStep) -> None:
         n, k = ranked.shape
         stored = ranked.ravel(), np.tile(columns, n), np.arange(n + 1) * k
         ranked = sp.csr_matrix(stored, shape=(n, table.n_vars))
-    table.layers[step.key_added] = ranked
+    write_slot(table, "layers", step.key_added, ranked)
     record_layer_step(table, replace(step, n_genes=len(columns)))
 
 

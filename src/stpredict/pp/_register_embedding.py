@@ -59,7 +59,8 @@ def register_embedding(
     KeyError, TypeError
         If ``obsm`` has no such slot, or it does not hold floating-point numbers.
     ValueError
-        If features are not finite or have another shape, or a parameter is out of range.
+        If features are not finite or have another shape, ``key`` is ``"spatial"``, or a parameter
+        is out of range.
 
     Examples
     --------
@@ -76,6 +77,8 @@ def register_embedding(
     _validate.whole_number("n_subtiles", n_subtiles)
     if not isinstance(encoder, str) or not encoder:
         raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
+    if key == _keys.SPATIAL:
+        raise ValueError(f"key={key!r} holds positions, not features: give another slot of obsm")
     spots = open_table(sdata, table_name, copy=copy)
     features = {key: _features(spots, key)}
     if n_subtiles > 1:

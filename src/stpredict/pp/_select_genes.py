@@ -8,6 +8,7 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SelectGenesStep
 from stpredict.pp._expression._gene_scores import FLAVORS
@@ -68,8 +69,8 @@ def select_genes(
     KeyError, TypeError
         If a gene, ``layers["log1p"]`` or the graph is missing, or ``genes`` is a single name.
     ValueError
-        If neither or both of ``genes`` and ``n_top_genes`` are given, one of them is invalid, or
-        counts are negative or NaN.
+        If neither or both of ``genes`` and ``n_top_genes`` are given, one of them is invalid,
+        counts are negative or NaN, or ``key_added`` is invalid or the name of your own column.
 
     References
     ----------
@@ -87,6 +88,7 @@ def select_genes(
         raise ValueError(f"give either genes= or n_top_genes=: {genes=}, {n_top_genes=}")
     names = None if genes is None else _validate.name_list("genes", genes)
     spots = open_table(sdata, table_name, copy=copy)
+    check_slot(spots.table, "var", key_added)
     step = SelectGenesStep(n_top_genes, None if n_top_genes is None else flavor)
     mark_genes(spots, step, names=names, key_added=key_added)
     return spots.sdata if copy else None
@@ -113,7 +115,7 @@ def mark_genes(
     else:
         _validate.present(names, table.var_names)
         selected[table.var_names.isin(names)] = True
-    table.var[key_added] = selected
+    write_slot(table, "var", key_added, selected)
     # there is one record, which describes the genes that models read
     if key_added == _keys.SELECTED:
         record_step(table, step, n_selected=int(selected.sum()), sections=spots.section_names)

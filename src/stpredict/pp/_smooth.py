@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
+from stpredict._sdata._slots import write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import SmoothStep
 from stpredict.pp._expression._gene_scores import canonical, section_pca
@@ -61,7 +62,8 @@ def smooth(
         If the layer, or for ``by="space"`` the graph, is missing.
     ValueError
         If the layer has NaN or does not vary, ``n_neighbors`` is given for ``by="space"`` or too
-        large for a section, or ``key_added`` would overwrite the layer that is smoothed.
+        large for a section, or ``key_added`` is invalid, the name of the layer that is smoothed or
+        that of your own layer.
 
     References
     ----------
@@ -78,7 +80,6 @@ def smooth(
     dtype('float32')
     """
     _validate.one_of("by", by, ["space", "expression"])
-    check_new_layer(key_added, layer)
     if n_neighbors is not None and by == "space":
         raise ValueError(
             f"n_neighbors={n_neighbors!r} requires by='expression'; in space, the graph of "
@@ -88,6 +89,7 @@ def smooth(
         n_neighbors = 10 if n_neighbors is None else n_neighbors
         _validate.whole_number("n_neighbors", n_neighbors)
     spots = open_table(sdata, table_name, copy=copy)
+    check_new_layer(spots.table, key_added, layer)
     step = SmoothStep(key_added=key_added, layer=layer, by=by, n_neighbors=n_neighbors)
     smooth_layer(spots, step)
     return spots.sdata if copy else None
@@ -102,7 +104,7 @@ def smooth_layer(spots: SpotTable, step: SmoothStep) -> None:
         graph = _expression_links(spots, values, step.n_neighbors)
     # the identity adds the spot itself, with the weight of one neighbour
     weights = normalize(graph + sp.eye(graph.shape[0]), norm="l1").astype(np.float32)
-    spots.table.layers[step.key_added] = weights @ canonical(values, np.float32)
+    write_slot(spots.table, "layers", step.key_added, weights @ canonical(values, np.float32))
     record_layer_step(spots.table, step)
 
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from stpredict import _keys, _validate
 from stpredict._sdata._pixels import restrict_sections, sections_for_tiles, stream_tiles
 from stpredict._sdata._provenance import record, recorded
+from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import open_table
 from stpredict._settings import settings
 from stpredict.models import _attribution
@@ -106,7 +107,8 @@ def attribute(
     ValueError
         If the model is a stack or trees, the gene was constant in training, ``section`` and
         ``spots`` are both given (or neither for a model on pixels), inputs or predictions are not
-        the model's, or attributions miss their sum by more than 5 %, which more steps fix.
+        the model's, ``key_added`` is invalid or the name of your own slot, or attributions miss
+        their sum by more than 5 %, which more steps fix.
 
     References
     ----------
@@ -126,6 +128,10 @@ def attribute(
     _validate.whole_number("n_steps", n_steps)
     opened = open_table(sdata, table_name, copy=copy)
     predicted = _predictions(opened, key, gene)
+    name = _keys.attribution(gene) if key_added is None else key_added
+    own = recorded(predicted, "attribute")
+    check_slot(predicted, "obsm", name, own=own)
+    check_slot(predicted, "obsp", name, own=own)
     rows = _rows(opened, section, spots, required=model.uses_pixels)
     options: dict[str, Any] = {"place": place, "n_steps": int(n_steps), "device": device}
     step = model.recipe.tiles
@@ -147,7 +153,6 @@ def attribute(
     values = np.asarray(predicted.X[:, predicted.var_names.get_loc(gene)])
     _check_same(parts, values, model, key)
     gap = _check_complete(parts, int(n_steps), spread=float(values.std()))
-    name = _keys.attribution(gene) if key_added is None else key_added
     for slot, attributions in slots.items():
         getattr(predicted, slot)[name] = attributions
     others = recorded(predicted, "attribute")  # of other genes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stpredict import results
 from stpredict._log import info
+from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._baselines import ridge_baselines
 from stpredict.tl._crossval._fold_data import check_repeatable
@@ -102,7 +103,8 @@ def cross_validate(
         If a method is no function.
     ValueError
         If there is a single group, rows have no group, a patient or section is on both sides of a
-        split, units differ, or every method failed. Other errors are kept in ``failures``.
+        split, units differ, ``key_added`` is the name of another element, or every method failed.
+        Other errors are kept in ``failures``.
     FileExistsError
         If ``folder`` holds something else.
 
@@ -124,6 +126,7 @@ def cross_validate(
         raise ValueError("methods= is empty: give functions by name, {'ridge': stp.tl.fit_ridge}")
     check_names(methods, what="methods", reserved=(*results.REFERENCES, results.TUNED_RIDGE))
     spots = open_table(sdata, table_name)
+    check_new_table(sdata, key_added)
     folds = leave_groups_out(spots, groups, purpose="cross-validation", n_folds=n_folds)
     if not allow_leak:
         folds.refuse_leaks(groups, remedy="; allow_leak=True continues and marks the scores LEAKY")

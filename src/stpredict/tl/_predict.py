@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record
+from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
@@ -88,7 +89,8 @@ def predict(
     KeyError
         If the model's inputs are missing.
     ValueError
-        If inputs contain NaN or differ from training, or the model has no factors.
+        If inputs contain NaN or differ from training, the model has no factors, or ``key_added`` is
+        invalid or the name of another element or of your own table.
 
     Examples
     --------
@@ -100,6 +102,7 @@ def predict(
     """
     _validate.one_of("space", space, ("genes", "factors"))
     spots = open_table(sdata, table_name, copy=copy)
+    check_new_table(spots.sdata, key_added)
     inputs = prediction_inputs(spots, model)
     values, spread = model.predict_inputs(inputs, space=space, device=device)
     predicted = AnnData(X=values, obs=spots.table.obs.copy(), var=_describe_columns(model, space))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -41,6 +44,8 @@ def planar_tiff(path, pixels):
         ("a.tiff", plain_tiff),
         ("a.btf", tiff),
         ("planar.tif", planar_tiff),
+        ("misnamed.png", tiff),
+        ("misnamed.tif", png),
     ],
 )
 def test_rgb_files_are_read_as_channels_first_arrays(tmp_path, name, write):
@@ -101,6 +106,12 @@ def write_unsupported(path, kind):
         Image.fromarray(random_pixels()).quantize(8).save(path)
     elif kind == "grey_tiff":
         tifffile.imwrite(path, random_pixels()[..., 0])
+    elif kind == "grey_pages":
+        tifffile.imwrite(path, random_pixels().transpose(2, 0, 1), photometric="minisblack")
+    elif kind == "lab":
+        tifffile.imwrite(path, random_pixels(), photometric="cielab")
+    elif kind == "ycbcr":
+        tifffile.imwrite(path, random_pixels(), photometric="ycbcr")
     elif kind == "rgb16_tiff":
         tifffile.imwrite(path, random_pixels(dtype=np.uint16), photometric="rgb")
     elif kind == "stack_tiff":
@@ -112,19 +123,77 @@ def write_unsupported(path, kind):
 @pytest.mark.parametrize(
     ("kind", "name", "properties"),
     [
-        ("grey", "a.png", r"shape \(200, 260, 1\) and dtype uint8"),
-        ("grey16", "a.png", r"shape \(200, 260, 1\) and dtype uint16"),
-        ("palette", "a.png", r"shape \(200, 260, 1\) and dtype uint8"),
-        ("grey_tiff", "a.tif", r"shape \(200, 260\) and dtype uint8"),
+        ("grey", "a.png", "colour model L"),
+        ("grey16", "a.png", "colour model I;16"),
+        ("palette", "a.png", "colour model P"),
+        ("palette", "a.tif", "colour model PALETTE"),
+        ("grey_tiff", "a.tif", "colour model MINISBLACK"),
+        ("grey_pages", "a.tif", "colour model MINISBLACK"),
+        ("cmyk", "a.tif", "colour model SEPARATED"),
+        ("lab", "a.tif", "colour model CIELAB"),
+        ("ycbcr", "a.tif", "colour model YCBCR"),
         ("rgb16_tiff", "a.tif", r"shape \(3, 200, 260\) and dtype uint16"),
         ("stack_tiff", "a.tif", r"shape \(5, 20, 20, 3\) and dtype uint8"),
-        ("cmyk", "a.jpg", "is a CMYK image"),
+        ("cmyk", "a.jpg", "colour model CMYK"),
     ],
 )
 def test_images_that_are_not_8_bit_rgb_raise(tmp_path, kind, name, properties):
     write_unsupported(tmp_path / name, kind)
     with pytest.raises(ValueError, match=rf"{name}.*{properties}.*Convert it to 8-bit RGB"):
         _image.open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
+def test_a_truncated_file_is_refused_when_it_is_opened(tmp_path, name, share):
+    path = tmp_path / name
+    (tiff if name == "a.tif" else png)(path, random_pixels())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"{name} (is truncated|cannot be read)"):
+        _image.open_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_damaged_pixels_raise_an_error_that_names_the_file(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.png":
+        png(path, random_pixels())
+    else:
+        tifffile.imwrite(
+            path, random_pixels(), tile=(64, 64), photometric="rgb", compression="zlib"
+        )
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(content)
+    array = _image.open_image(path)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*complete"):
+        array.compute()
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_size_that_the_file_cannot_contain_is_refused(tmp_path):
+    header = struct.pack(">IIBBBBB", 600_000, 600_000, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    message = "bomb.png declares 600000 × 600000 × 3 values, but stores them in 65 bytes"
+    with pytest.raises(ValueError, match=message):
+        _image.open_image(tmp_path / "bomb.png")
+
+
+def test_a_ycbcr_tiff_with_jpeg_compression_is_rgb(tmp_path):
+    y, x = np.mgrid[:128, :128]
+    smooth = np.stack([y, x, 255 - y], axis=2).astype(np.uint8)
+    stored = np.asarray(Image.fromarray(smooth).convert("YCbCr"))
+    options = {"photometric": "ycbcr", "compression": "jpeg", "tile": (64, 64)}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options, compressionargs={"level": 95})
+    array = _image.open_image(tmp_path / "a.tif").compute()
+    np.testing.assert_allclose(array, smooth.transpose(2, 0, 1), atol=12)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -69,6 +69,22 @@ def test_counts(make):
         _validate.counts(make(bad), what="X")
 
 
+@pytest.mark.parametrize("check", [_validate.counts, _validate.finite])
+def test_malformed_sparse_matrices_raise(check):
+    matrix = sp.csr_matrix(np.array([[0.0, 1, 2], [3, 0, 0]]))
+    matrix.indices[0] = 7  # there are three columns
+    with pytest.raises(
+        ValueError, match=r"sparse matrix of X is malformed \(indices .* Write it again"
+    ):
+        check(matrix, what="X")
+
+
+@pytest.mark.parametrize("values", [np.array([["a", "b"]]), None, np.array([[1, "b"]], object)])
+def test_counts_that_are_not_numbers_raise(values):
+    with pytest.raises(TypeError, match="X must be numbers, but the type is"):
+        _validate.counts(values, what="X")
+
+
 @pytest.mark.parametrize("make", FORMATS)
 def test_finite(make):
     good = np.array([[0.0, -1], [2, 0]])

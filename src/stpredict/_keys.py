@@ -34,6 +34,7 @@ SAMPLING_WEIGHT = "sampling_weight"
 
 UNS = "stpredict"
 REALIGN = "realign"  # step that is recorded section by section
+OUTSIDE = "outside_image"  # spots that a reader dropped, section by section
 
 
 def image(section: str) -> str:  # image element of a section

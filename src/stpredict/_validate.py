@@ -86,9 +86,23 @@ def unique_names(names: Iterable[Any], *, what: str) -> None:
         raise ValueError(f"{what} are not unique, repeated: {listing(values[times > 1])}")
 
 
+def _stored_values(matrix: Any, what: str) -> NDArray[Any]:
+    """Values of a dense or sparse matrix of numbers, whose sparse format must be valid."""
+    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{what} must be numbers, but the type is {values.dtype}")
+    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
+        try:
+            matrix.check_format(full_check=True)  # scipy crashes on indices that are out of range
+        except ValueError as error:
+            problem = f"the sparse matrix of {what} is malformed ({error})"
+            raise ValueError(f"{problem}. Write it again") from error
+    return values
+
+
 def counts(matrix: Any, *, what: str) -> None:
     """Require finite values of at least zero."""
-    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    values = _stored_values(matrix, what)
     n_nan = int(np.count_nonzero(~np.isfinite(values)))
     n_negative = int(np.count_nonzero(values < 0))
     if n_nan or n_negative:
@@ -133,22 +147,35 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
 
 def finite(matrix: Any, *, what: str) -> None:
     """Require values without NaN or infinity."""
-    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    values = _stored_values(matrix, what)
     n_bad = int(np.count_nonzero(~np.isfinite(values)))
     if n_bad:
         raise ValueError(f"{what} has {n_bad} values that are NaN or infinite")
 
 
-def inside_image(positions: NDArray[np.floating], shape_yx: Sequence[int], *, section: str) -> None:
-    """Require positions (x, y in pixels) within the image."""
-    positions = np.asarray(positions, dtype=float)
+def is_inside(
+    positions: NDArray[np.floating], shape_yx: Sequence[int]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether positions (x, y in pixels) lie within the image; NaN does not."""
     height, width = shape_yx
-    with np.errstate(invalid="ignore"):
-        inside = ((positions >= 0) & (positions <= (width, height))).all(axis=1)
+    inside = (positions >= 0) & (positions <= np.array([width, height]))
+    return np.asarray(inside.all(axis=1))
+
+
+def inside_image(
+    positions: NDArray[np.floating],
+    shape_yx: Sequence[int],
+    *,
+    section: str,
+    hint: str = "Are x and y swapped? To drop such spots: stp.pp.filter_spots",
+) -> None:
+    """Require positions (x, y in pixels) within the image."""
+    height, width = shape_yx
+    inside = is_inside(positions, shape_yx)
     if not inside.all():
         x, y = positions[~inside][0]
         raise ValueError(
             f"{(~inside).sum()} of {len(positions)} spots of section {section!r} have NaN positions"
             f" or lie outside the image of {width} × {height} px (x × y), the first at x={x:g}, "
-            f"y={y:g}. Are x and y swapped? To drop such spots: stp.pp.filter_spots"
+            f"y={y:g}. {hint}"
         )

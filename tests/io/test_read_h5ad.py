@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import spatialdata as sd
 from PIL import Image
 
 import stpredict as stp
@@ -129,6 +131,75 @@ def test_bad_input_raises(picture, spoil, options, error, message):
         spoil(table)
     with pytest.raises(error, match=message):
         stp.io.read_h5ad(table, picture, **{**OPTIONS, **options})
+
+
+def test_malformed_counts_raise_before_they_are_used(tmp_path, picture):
+    cells().write_h5ad(tmp_path / "X1.h5ad")
+    with h5py.File(tmp_path / "X1.h5ad", "a") as file:
+        file["X/indices"][3] = 10**9
+    with pytest.raises(
+        ValueError, match=r"values of section 'X1' is malformed \(indices must be < 4"
+    ):
+        stp.io.read_h5ad(tmp_path / "X1.h5ad", picture, x="column", y="row", **OPTIONS)
+
+
+def test_repeated_entries_are_added_before_logarithms_are_taken(picture):
+    table = cells(n=2)
+    table.X = sp.csr_matrix(([1, 2, 5], [0, 0, 3], [0, 2, 3]), shape=(2, 4))
+    read = stp.io.read_h5ad(table, picture, x="column", y="row", **OPTIONS).tables["table"]
+    assert list(read.X.data) == [3, 5]
+
+
+def test_counts_above_float32_raise(picture):
+    table = cells(n=1)
+    table.X = np.full((1, 4), 1e39)
+    with pytest.raises(ValueError, match="values of section 'X1' as float32 has 4 values that are"):
+        stp.io.read_h5ad(table, picture, x="column", y="row", **OPTIONS)
+
+
+def test_a_damaged_file_is_named(tmp_path, picture):
+    cells().write_h5ad(tmp_path / "X1.h5ad")
+    content = (tmp_path / "X1.h5ad").read_bytes()
+    (tmp_path / "X1.h5ad").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"X1.h5ad cannot be read \(.*Check that it is complete"):
+        stp.io.read_h5ad(tmp_path / "X1.h5ad", picture, **OPTIONS)
+
+
+def test_positions_that_are_text_raise(picture):
+    table = cells()
+    table.obs["row"] = "top"
+    with pytest.raises(TypeError, match="column 'row' of obs must have numbers, not top, top"):
+        stp.io.read_h5ad(table, picture, x="column", y="row", **OPTIONS)
+
+
+def test_cells_without_a_position_in_the_image_can_be_dropped(
+    tmp_path, picture, capsys, monkeypatch
+):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    table = cells()
+    table.obs.iloc[2, 0] = np.nan
+    table.obs.iloc[5, 0] = 261
+    with pytest.raises(ValueError, match=r'2 of 30 spots .*To drop such spots: outside="drop"'):
+        stp.io.read_h5ad(table, picture, x="column", y="row", **OPTIONS)
+    sdata = stp.io.read_h5ad(table, picture, x="column", y="row", outside="drop", **OPTIONS)
+    assert "X1: 2 of 30 spots or cells have no position in the image" in capsys.readouterr().out
+    keep = np.setdiff1d(np.arange(30), [2, 5])
+    read = sdata.tables["table"]
+    assert list(read.obs["instance_id"]) == list(table.obs_names[keep])
+    np.testing.assert_array_equal(read.X.toarray(), table.X.toarray()[keep])
+    np.testing.assert_allclose(only_section(sdata).centers, table.obs[["column", "row"]].iloc[keep])
+    sdata.write(tmp_path / "a.zarr")
+    back = sd.read_zarr(tmp_path / "a.zarr").tables["table"]
+    for each in (read, back):
+        assert list(each.uns["stpredict"]["outside_image"]["X1"]) == ["cell2", "cell5"]
+
+
+def test_dropping_most_cells_raises(picture):
+    options = {**OPTIONS, "outside": "drop"}
+    with pytest.raises(ValueError, match=r"30 of 30 spots .* Are x and y swapped\?$"):
+        stp.io.read_h5ad(cells(), picture, x="row", y="column", **options)
+    with pytest.raises(ValueError, match="outside='keep' is not one of 'error', 'drop'"):
+        stp.io.read_h5ad(cells(), picture, x="column", y="row", **{**options, "outside": "keep"})
 
 
 def test_a_table_without_cells_raises(picture):

@@ -256,8 +256,14 @@ def grey(file):
     replace(file, "images/Train/S_2", pixels("S_2")[..., 0])
 
 
-def floats(file):
-    replace(file, "images/Train/S_2", pixels("S_2") / 255)
+def wide_floats(file):
+    replace(file, "images/Train/S_2", np.minimum(pixels("S_2") / 100, 2))
+
+
+def nan_floats(file):
+    values = pixels("S_2") / 255
+    values[3, 3, 0] = np.nan
+    replace(file, "images/Train/S_2", values)
 
 
 def a_group_for_an_image(file):
@@ -288,7 +294,8 @@ def a_group_for_an_image(file):
         (no_spots, ValueError, "section 'S_2' has no spots"),
         (two_spots, ValueError, "'S_2' has 2 spots, too few to derive .* Set mpp="),
         (grey, ValueError, r"images/Train/S_2 of .*h5 has shape \(180, 240\) and dtype uint8"),
-        (floats, ValueError, r"images/Train/S_2 of .* dtype float64. Convert it to 8-bit RGB"),
+        (wide_floats, ValueError, r"S_2 of .* values from 0 to 2. Convert it to 8-bit RGB, or to"),
+        (nan_floats, ValueError, r"S_2 of .* values from nan to nan. Convert it to 8-bit RGB"),
         (a_group_for_an_image, ValueError, "images/Train/S_2 of .* is not an image, but a group"),
     ],
 )
@@ -296,6 +303,42 @@ def test_bad_files_raise(tmp_path, change, error, message):
     path = write(tmp_path / "bad.h5", change=change)
     with pytest.raises(error, match=message):
         stp.io.read_hackathon(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_in_0_to_1_become_8_bit(tmp_path, dtype):
+    def change(file):
+        replace(file, "images/Train/S_2", (pixels("S_2") / 255).astype(dtype))
+
+    path = write(tmp_path / "a.h5", change=change)
+    image = stp.io.read_hackathon(path, slides=["S_2"]).images["S_2_image"]["scale0"]["image"]
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, pixels("S_2").transpose(2, 0, 1))
+
+
+def test_spots_without_a_position_in_the_image_can_be_dropped(tmp_path):
+    def change(file):
+        for slide, row in (("S_2", 7), ("S_10", 9)):
+            table = spots(slide).astype(
+                [("x", "f8"), ("y", "f8"), *((c, "f8") for c in CELL_TYPES)]
+            )
+            table["x"][row], table["y"][row] = (np.nan, 20) if slide == "S_2" else (900, -3)
+            replace(file, f"spots/Train/{slide}", table)
+
+    path = write(tmp_path / "a.h5", change=change)
+    with pytest.raises(ValueError, match=r"1 of 180 spots of section 'S_2' .*outside=\"drop\""):
+        stp.io.read_hackathon(path)
+    sdata = stp.io.read_hackathon(path, outside="drop")
+    table = sdata.tables["table"]
+    dropped = table.uns["stpredict"]["outside_image"]
+    assert {slide: list(dropped[slide]) for slide in ("S_2", "S_10")} == {
+        "S_2": ["7"],
+        "S_10": ["9"],
+    }
+    assert table.n_obs == 3 * 180 - 2
+    section = open_table(sdata).sections[1]
+    np.testing.assert_allclose(section.centers, np.delete(positions(), 7, axis=0))
+    assert section.mpp == pytest.approx(100 / PITCH_PX, rel=0.005)
 
 
 def test_scattered_spots_need_a_scale(tmp_path):

@@ -214,6 +214,57 @@ def test_bad_files_raise(legacy, spoil, message):
         legacy.read()
 
 
+@pytest.mark.parametrize("adjusted", [True, False])
+def test_swapped_pixel_columns_raise(legacy, adjusted):
+    if not adjusted:
+        legacy.spots = legacy.spots.drop(columns=["new_x", "new_y"])
+    swapped = {"pixel_x": "pixel_y", "pixel_y": "pixel_x"}
+    legacy.spots = legacy.spots.rename(columns=swapped)
+    with pytest.raises(ValueError, match=r"'A1': pixel_x does not follow x .* pixel_y swapped"):
+        legacy.read()
+
+
+def test_shuffled_positions_raise(legacy):
+    legacy.spots["pixel_y"] = legacy.spots["pixel_y"].sample(frac=1, random_state=0).to_numpy()
+    with pytest.raises(
+        ValueError, match=r"'A1': pixel_y does not follow y of the array, .* px off"
+    ):
+        legacy.read()
+
+
+def test_a_slightly_rotated_image_is_read(legacy):
+    x, y = legacy.spots["pixel_x"].copy(), legacy.spots["pixel_y"].copy()
+    legacy.spots["pixel_x"] = x - 0.035 * y + 10  # 2°
+    legacy.spots["pixel_y"] = y + 0.035 * x
+    assert only_section(legacy.read()).mpp == pytest.approx(10, rel=0.01)
+
+
+def test_spots_without_a_position_in_the_image_can_be_dropped(legacy):
+    legacy.spots.loc[[30, 31], "pixel_x"] = [np.nan, 261]
+    sdata = legacy.read(outside="drop")
+    table = sdata.tables["table"]
+    assert table.n_obs == 68
+    names = (legacy.spots["x"].astype(str) + "x" + legacy.spots["y"].astype(str))[[30, 31]]
+    assert set(table.uns["stpredict"]["outside_image"]["A1"]) == set(names)
+    assert only_section(sdata).mpp == pytest.approx(10, rel=0.01)
+
+
+def test_a_damaged_counts_file_is_named(legacy):
+    legacy.read()
+    content = legacy.counts.read_bytes()
+    legacy.counts.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"A1.tsv.gz cannot be read \(EOFError"):
+        stp.io.read_st(legacy.counts, legacy.image, legacy.spots_file, section="A1")
+
+
+@pytest.mark.parametrize(("column", "file"), [("ERBB2", "A1.tsv.gz"), ("pixel_x", "selection")])
+def test_text_instead_of_numbers_raises(legacy, column, file):
+    table = legacy.table if column == "ERBB2" else legacy.spots
+    table[column] = "many"
+    with pytest.raises(TypeError, match=f"column '{column}' of .*{file}.* must have numbers"):
+        legacy.read()
+
+
 @pytest.mark.parametrize("options", [{"pitch_um": 0}, {"diameter_um": -1.0}])
 def test_bad_options_raise(legacy, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be a number above 0"):

@@ -237,6 +237,145 @@ def test_missing_files_raise_before_anything_is_read(visium, monkeypatch, missin
         stp.io.read_visium(folder, section="V1")
 
 
+def test_the_message_is_correct_if_the_hires_image_is_passed(visium, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    folder, pixels, _ = visium
+    for hires in ("tissue_hires_image.png", "../spatial/tissue_hires_image.png"):
+        section = only_section(
+            stp.io.read_visium(folder, section="V1", fullres_image=folder / "spatial" / hires)
+        )
+        output = capsys.readouterr().out
+        assert "V1: fullres_image= is the hires image (15.99 µm per pixel)" in output
+        assert "no fullres_image" not in output
+        np.testing.assert_allclose(section.centers, pixels / 2)
+
+
+def change_positions(folder, change):
+    file = folder / "spatial" / "tissue_positions.csv"
+    change(pd.read_csv(file)).to_csv(file, index=False)
+
+
+def test_columns_of_positions_are_read_by_their_names(visium):
+    folder, pixels, _ = visium
+    change_positions(folder, lambda table: table[table.columns[::-1]])
+    section = only_section(stp.io.read_visium(folder, section="V1"))
+    np.testing.assert_allclose(section.centers, pixels / 2)
+    change_positions(folder, lambda table: table.rename(columns={"array_row": "row"}))
+    with pytest.raises(ValueError, match=r"tissue_positions.csv has no array_row; it has"):
+        stp.io.read_visium(folder, section="V1")
+
+
+@pytest.mark.parametrize("column", ["array_col", "array_row", "pxl_col_in_fullres"])
+def test_shuffled_columns_of_positions_raise(visium, column):
+    def shuffle(table):
+        return table.assign(**{column: table[column].sample(frac=1, random_state=0).to_numpy()})
+
+    change_positions(visium[0], shuffle)
+    with pytest.raises(
+        ValueError, match=r"pixel positions do not follow the array: spot .* px off"
+    ):
+        stp.io.read_visium(visium[0], section="V1")
+
+
+def test_swapped_array_columns_raise(visium):
+    swapped = {"array_row": "array_col", "array_col": "array_row"}
+    change_positions(visium[0], lambda table: table.rename(columns=swapped))
+    with pytest.raises(ValueError, match="stretches its axes by"):
+        stp.io.read_visium(visium[0], section="V1")
+
+
+def repeat_a_barcode(table):
+    return pd.concat([table, table.iloc[[4]]])
+
+
+def text_for_a_number(table):
+    return table.astype({"array_row": object}).replace({"array_row": {3: "three"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (repeat_a_barcode, ValueError, "spots have more than one position: A004-1"),
+        (text_for_a_number, TypeError, "column 'array_row' of .* must have numbers"),
+        (lambda table: table[:0], ValueError, "96 of 96 spots have counts but no position"),
+    ],
+)
+def test_bad_positions_raise(visium, change, error, message):
+    change_positions(visium[0], change)
+    with pytest.raises(error, match=message):
+        stp.io.read_visium(visium[0], section="V1")
+
+
+def test_positions_without_header_need_six_columns(visium):
+    positions_without_header(visium[0])
+    file = visium[0] / "spatial" / "tissue_positions_list.csv"
+    pd.read_csv(file, header=None).assign(more=1).to_csv(file, index=False, header=False)
+    with pytest.raises(ValueError, match="has 7 columns without a header, not the 6"):
+        stp.io.read_visium(visium[0], section="V1")
+
+
+def test_spots_without_a_position_in_the_image_can_be_dropped(visium):
+    folder, pixels, counts = visium
+    change_positions(
+        folder,
+        lambda table: table.assign(
+            pxl_col_in_fullres=table["pxl_col_in_fullres"].astype(float).where(table.index != 7)
+        ),
+    )
+    with pytest.raises(ValueError, match=r'1 of 96 spots .* outside="drop"'):
+        stp.io.read_visium(folder, section="V1")
+    sdata = stp.io.read_visium(folder, section="V1", outside="drop")
+    table = sdata.tables["table"]
+    np.testing.assert_array_equal(table.X.toarray(), np.delete(counts, 7, axis=0))
+    np.testing.assert_allclose(only_section(sdata).centers, np.delete(pixels, 7, axis=0) / 2)
+    assert list(table.uns["stpredict"]["outside_image"]["V1"]) == ["T007-1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "scalefactors_json.json has no tissue_hires_scalef; it has none"),
+        ('{"tissue_hires_scalef": 0}', "tissue_hires_scalef in .*json must be a number above 0: 0"),
+        ('{"tissue_hires_scalef": "1"}', "must be a number above 0: '1'"),
+        ('{"tissue_hires_scalef": NaN}', "must be a number above 0: nan"),
+        ('{"tissue_hires_', r"scalefactors_json.json cannot be read \(JSONDecodeError"),
+        ("[1, 2]", r"scalefactors_json.json cannot be read \(TypeError"),
+        ("", r"scalefactors_json.json cannot be read \(JSONDecodeError"),
+    ],
+)
+def test_bad_scale_factors_raise(visium, content, message):
+    (visium[0] / "spatial" / "scalefactors_json.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        stp.io.read_visium(visium[0], section="V1")
+
+
+def spoil_index(group):
+    group["indices"][3] = 10**6
+
+
+def spoil_pointers(group):
+    group["indptr"][4] = 10**6
+
+
+def spoil_length(group):
+    values = group["data"][:-2]
+    del group["data"]
+    group["data"] = values
+
+
+def drop_barcodes(group):
+    del group["barcodes"]
+
+
+@pytest.mark.parametrize("spoil", [spoil_index, spoil_pointers, spoil_length, drop_barcodes])
+def test_malformed_counts_raise_before_they_are_used(visium, spoil):
+    counts = visium[0] / "filtered_feature_bc_matrix.h5"
+    with h5py.File(counts, "a") as file:
+        spoil(file["matrix"])
+    with pytest.raises(ValueError, match=r"feature_bc_matrix.h5 cannot be read \("):
+        stp.io.read_visium(visium[0], section="V1")
+
+
 def test_several_counts_files_raise(visium):
     folder, _, _ = visium
     counts = folder / "filtered_feature_bc_matrix.h5"

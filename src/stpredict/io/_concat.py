@@ -81,12 +81,12 @@ def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Recorded steps that also hold for the combined table."""
     first, *others = steps
     shared = {key: x for key, x in first.items() if all(other.get(key) == x for other in others)}
-    # realignment is recorded by section, so that the records combine
-    motions: dict[str, Any] = {}
-    for each in steps:
-        motions |= each.get(_keys.REALIGN, {})
-    if motions:
-        shared[_keys.REALIGN] = motions
+    for key in (_keys.REALIGN, _keys.OUTSIDE):  # recorded by section, so that they combine
+        by_section: dict[str, Any] = {}
+        for each in steps:
+            by_section |= each.get(key, {})
+        if by_section:
+            shared[key] = by_section
     return shared | _shared_stain([each.get("normalize_stain") for each in steps])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import dask.array as da
@@ -13,7 +13,12 @@ from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
 from stpredict.io._shared._assemble import assemble_section
-from stpredict.io._shared._files import require_entries
+from stpredict.io._shared._files import (
+    number_columns,
+    reading,
+    require_entries,
+    require_file,
+)
 
 
 def read_h5ad(
@@ -26,6 +31,7 @@ def read_h5ad(
     x: str | None = None,
     y: str | None = None,
     patient: str | None = None,
+    outside: Literal["error", "drop"] = "error",
 ) -> SpatialData:
     """Read an AnnData whose spots or cells have pixel positions, and its H&E image.
 
@@ -46,20 +52,25 @@ def read_h5ad(
         pixels; by default ``obsm["spatial"]``. Some files call the *row* ``x_pixel``.
     patient
         Name of the patient, for ``obs["patient"]``.
+    outside
+        Whether spots or cells without a position in the image raise an error or are dropped.
 
     Returns
     -------
     SpatialData
         ``images[f"{section}_image"]`` (3, y, x) uint8, ``shapes[section]`` circles,
-        ``tables["table"]`` with the counts, ``obs`` and ``var`` of the file.
+        ``tables["table"]`` with the counts, ``obs`` and ``var`` of the file. Names of dropped spots
+        are in ``uns["stpredict"]["outside_image"]``.
 
     Raises
     ------
     FileNotFoundError, KeyError
         If a file, a column or ``obsm["spatial"]`` does not exist.
     ValueError
-        If counts are negative or NaN, ids are not unique, positions lie outside the image (often
-        because x and y are swapped), or the image is not 8-bit RGB.
+        If a file is damaged, counts are negative or NaN, ids are not unique, positions lie outside
+        the image (often because x and y are swapped), or the image is not 8-bit RGB.
+    TypeError
+        If counts or positions are not numbers.
 
     References
     ----------
@@ -75,7 +86,7 @@ def read_h5ad(
     >>> list(sdata.images), list(sdata.shapes)
     (['copy_image'], ['copy'])
     """
-    table = h5ad if isinstance(h5ad, ad.AnnData) else ad.read_h5ad(h5ad)
+    table = h5ad if isinstance(h5ad, ad.AnnData) else _read(require_file(h5ad))
     return assemble_section(
         section,
         image=image,
@@ -84,9 +95,15 @@ def read_h5ad(
         mpp=mpp,
         diameter_um=diameter_um,
         patient=patient,
+        outside=outside,
         obs=table.obs,
         var=table.var,
     )
+
+
+def _read(file: Path) -> ad.AnnData:
+    with reading(file):
+        return ad.read_h5ad(file)
 
 
 def _positions(table: ad.AnnData, x: str | None, y: str | None) -> NDArray[np.float64]:
@@ -94,7 +111,7 @@ def _positions(table: ad.AnnData, x: str | None, y: str | None) -> NDArray[np.fl
         raise ValueError(f"set both x= and y=, or neither: x={x!r}, y={y!r}")
     if x is not None and y is not None:
         require_entries("obs", table.obs, [x, y], error=KeyError)
-        return table.obs[[x, y]].to_numpy(dtype=float)
+        return number_columns("obs", table.obs, [x, y])
     if _keys.SPATIAL not in table.obsm:
         columns = _validate.listing(table.obs.columns, most=20)
         raise KeyError(f"no obsm[{_keys.SPATIAL!r}]. Set x= and y=, columns of obs: {columns}")

@@ -19,7 +19,7 @@ from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
-from stpredict.io._shared._files import require_entries, require_file
+from stpredict.io._shared._files import number_columns, require_entries, require_file
 from stpredict.io._shared._image import open_hdf5
 
 # Relative standard deviation of the distance between neighbours above which spots are not a grid;
@@ -36,6 +36,7 @@ def read_hackathon(
     pitch_um: float = 100.0,
     diameter_um: float = 55.0,
     patients: dict[str, str] | None = None,
+    outside: Literal["error", "drop"] = "error",
 ) -> SpatialData:
     r"""Read slides of the EL Hackathon's HDF5 file: H&E images and cell-type abundances.
 
@@ -46,9 +47,10 @@ def read_hackathon(
     Parameters
     ----------
     path
-        HDF5 file with ``images/Train/S_1``, … (y, x, 3) uint8, and ``spots/Train/S_1``, …
-        structured arrays with the fields ``x``, ``y`` (pixels along the width and the height) and
-        ``C1``, ``C2``, …; the same under ``Test``, with ``Test_Set`` in place of the abundances.
+        HDF5 file with ``images/Train/S_1``, … (y, x, 3), uint8 or floats in [0, 1], and
+        ``spots/Train/S_1``, … structured arrays with the fields ``x``, ``y`` (pixels along width
+        and height) and ``C1``, ``C2``, …; the same under ``Test``, with ``Test_Set`` in place of
+        abundances.
     split
         Training or test slides.
     slides
@@ -59,6 +61,9 @@ def read_hackathon(
         Distance between the centres of neighbouring spots, and their diameter, in µm.
     patients
         Patient of each slide, for ``obs["patient"]``. Other slides are their own patient.
+    outside
+        Whether spots without a position in the image raise an error or are dropped. Names of
+        dropped spots are in ``uns["stpredict"]["outside_image"]``, by slide.
 
     Returns
     -------
@@ -72,8 +77,11 @@ def read_hackathon(
     FileNotFoundError, KeyError
         If the file does not exist, or has no such slide.
     ValueError
-        If the file is not HDF5, lacks a group or a field, an image is not 8-bit RGB, spots lie
-        outside it or not on a grid, or abundances are negative, NaN or of different cell types.
+        If the file is not HDF5, is damaged, lacks a group or a field, an image is not RGB in 8 bits
+        or in [0, 1], spots lie outside it or not on a grid, or abundances are negative, NaN or of
+        different cell types.
+    TypeError
+        If positions or abundances are not numbers.
 
     References
     ----------
@@ -112,7 +120,7 @@ def read_hackathon(
         if different:
             both = f"slides {names[0]!r} and {slide!r}"
             raise ValueError(f"{both} differ in their cell types: {_validate.listing(different)}")
-        positions = fields[["x", "y"]].to_numpy(dtype=float)
+        positions = number_columns(f"spots/{group}/{slide}", fields, ["x", "y"])
         sections.append(
             assemble_section(
                 slide,
@@ -122,6 +130,7 @@ def read_hackathon(
                 positions=positions,
                 mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
                 diameter_um=diameter_um,
+                outside=outside,
                 patient=None if patients is None else patients.get(slide, slide),
                 obs=fields.drop(columns=["x", "y", *cell_types]),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -16,9 +16,17 @@ from spatialdata import SpatialData
 from stpredict import _validate
 from stpredict._log import info
 from stpredict.io._shared._assemble import assemble_section, log_left_out
-from stpredict.io._shared._files import require_entries
+from stpredict.io._shared._files import (
+    number_columns,
+    reading,
+    require_entries,
+    require_file,
+)
 
 _PITCH_TOLERANCE = 0.02  # relative difference between x and y above which a message is logged
+# Distance from the grid, in pitches, that nine of ten spots must keep. On HER2ST without adjusted
+# array positions it is 0.22; an image that is rotated by 2° adds 0.5.
+_OFF_GRID = 0.75
 
 
 def read_st(
@@ -30,6 +38,7 @@ def read_st(
     patient: str | None = None,
     pitch_um: float = 200.0,
     diameter_um: float = 100.0,
+    outside: Literal["error", "drop"] = "error",
 ) -> SpatialData:
     r"""Read a section of legacy Spatial Transcriptomics.
 
@@ -51,6 +60,9 @@ def read_st(
         Name of the section, and of the patient for ``obs["patient"]``.
     pitch_um, diameter_um
         Distance between the centres of neighbouring spots, and their diameter, in µm.
+    outside
+        Whether spots without a position in the image raise an error or are dropped. Names of
+        dropped spots are in ``uns["stpredict"]["outside_image"]``.
 
     Returns
     -------
@@ -63,8 +75,11 @@ def read_st(
     FileNotFoundError
         If a file does not exist.
     ValueError
-        If the spot file lacks a column, counts are negative or NaN, spot ids are not unique, a
-        spot lies outside the image, or no spot has both counts and a position.
+        If a file is damaged, the spot file lacks a column, pixel positions do not follow the array,
+        counts are negative or NaN, spot ids are not unique, a spot lies outside the image, or no
+        spot has both counts and a position.
+    TypeError
+        If counts or positions are not numbers.
 
     References
     ----------
@@ -87,12 +102,16 @@ def read_st(
     [4.0, 0.0, 1.0, 2.0]
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
-    table = pd.read_csv(counts, sep="\t", index_col=0, low_memory=False)
-    positions = pd.read_csv(spots, sep="\t")
-    require_entries(spots, positions, ["x", "y", "pixel_x", "pixel_y"])
+    table = _read_tsv(counts, index_col=0)
+    number_columns(counts, table, list(table))
+    positions = _read_tsv(spots)
+    array_columns = [f"new_{axis}" if f"new_{axis}" in positions else axis for axis in "xy"]
+    require_entries(spots, positions, ["x", "y"])
+    array = number_columns(spots, positions, array_columns)
+    pixels = number_columns(spots, positions, ["pixel_x", "pixel_y"])
     positions.index = pd.Index(positions["x"].astype(str) + "x" + positions["y"].astype(str))
     _validate.unique_names(positions.index, what=f"spot ids in {spots}")
-    mpp = _mpp(positions, pitch_um, section)
+    mpp = _mpp(array, pixels, pitch_um, section)
     if "selected" in positions:
         positions = positions[positions["selected"] == 1]
     has_position = table.index.isin(positions.index)
@@ -114,21 +133,37 @@ def read_st(
         mpp=mpp,
         diameter_um=diameter_um,
         patient=patient,
+        outside=outside,
         obs=positions[["x", "y"]].set_axis(["array_x", "array_y"], axis=1),
     )
 
 
-def _mpp(spots: pd.DataFrame, pitch_um: float, section: str) -> float:
+def _read_tsv(file: str | Path, **options: Any) -> pd.DataFrame:
+    with reading(require_file(file)):
+        return pd.read_csv(file, sep="\t", low_memory=False, **options)
+
+
+def _mpp(
+    array: NDArray[np.float64], pixels: NDArray[np.float64], pitch_um: float, section: str
+) -> float:
+    """Derive µm per pixel from the positions of spots on the array and in the image, (n, 2)."""
     pitches = []
-    for axis in ("x", "y"):
-        array = spots[f"new_{axis}" if f"new_{axis}" in spots else axis]
-        pixel = spots[f"pixel_{axis}"]
-        usable = array.notna() & pixel.notna()
-        if array[usable].nunique() < 2:
+    for axis, array_axis, pixel_axis in zip("xy", array.T, pixels.T, strict=True):
+        usable = np.isfinite(array_axis) & np.isfinite(pixel_axis)
+        if len(np.unique(array_axis[usable])) < 2:
             few = f"the spot file has fewer than two array positions in {axis}"
             raise ValueError(f"section {section!r}: {few}, µm per pixel need at least two")
-        pitches.append(theilslopes(pixel[usable], array[usable]).slope)
-    pitch_x, pitch_y = np.abs(pitches)
+        line = theilslopes(pixel_axis[usable], array_axis[usable])
+        off_line = pixel_axis - line.intercept - line.slope * array_axis
+        deviation, pitch = np.quantile(np.abs(off_line[usable]), 0.9), abs(line.slope)
+        if not deviation < _OFF_GRID * pitch:
+            raise ValueError(
+                f"section {section!r}: pixel_{axis} does not follow {axis} of the array, one spot "
+                f"in ten is at least {deviation:.0f} px off a grid with a pitch of {pitch:.1f} px. "
+                "Are pixel_x and pixel_y swapped?"
+            )
+        pitches.append(pitch)
+    pitch_x, pitch_y = pitches
     if abs(pitch_x - pitch_y) > _PITCH_TOLERANCE * max(pitch_x, pitch_y):
         info(
             f"{section}: the spot pitch is {pitch_x:.1f} px in x and {pitch_y:.1f} px in y. Check "

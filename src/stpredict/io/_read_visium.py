@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +10,21 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._sdata._elements import scale_of
 from stpredict.io._shared import _space_ranger
-from stpredict.io._shared._files import require_file, require_folder
+from stpredict.io._shared._files import (
+    number_columns,
+    read_json,
+    reading,
+    require_file,
+    require_folder,
+)
 
 # Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics).
 _PITCH_UM = 100.0
 _DIAMETER_UM = 55.0
+_OFF_GRID = 0.1  # largest distance of a spot from the printed grid, in pitches
+_SCALE = "tissue_hires_scalef"
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # before and from version 2
 
 
@@ -28,6 +36,7 @@ def read_visium(
     fullres_image: str | Path | None = None,
     counts_file: str = "filtered_feature_bc_matrix.h5",
     gene_names: Literal["symbols", "ids"] = "symbols",
+    outside: Literal["error", "drop"] = "error",
 ) -> SpatialData:
     """Read a Visium section from Space Ranger's output folder, of any version.
 
@@ -49,6 +58,9 @@ def read_visium(
         off the tissue; ``"filtered_feature_bc_matrix/matrix.mtx.gz"`` is another format.
     gene_names
         Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
+    outside
+        Whether spots without a position in the image raise an error or are dropped. Names of
+        dropped spots are in ``uns["stpredict"]["outside_image"]``.
 
     Returns
     -------
@@ -61,8 +73,9 @@ def read_visium(
     FileNotFoundError, KeyError
         If the folder or a file does not exist, or the counts file has no Ensembl ids to index by.
     ValueError
-        If the image is not 8-bit RGB or does not match the hires image, spots lie outside it, or
-        some have counts but no position.
+        If a file is damaged, the scale factors lack ``tissue_hires_scalef``, the image is not 8-bit
+        RGB or does not match the hires image, pixel positions do not follow the array, spots lie
+        outside the image, or some have counts but no position.
 
     References
     ----------
@@ -81,24 +94,25 @@ def read_visium(
     position_files = [spatial / name for name in _POSITIONS if (spatial / name).is_file()]
     if not position_files:
         raise FileNotFoundError(f"{spatial} has neither {' nor '.join(_POSITIONS)}")
-    scales = json.loads(require_file(spatial / "scalefactors_json.json").read_bytes())
+    scales = read_json(require_file(spatial / "scalefactors_json.json"), [_SCALE])
     hires = spatial / _space_ranger.HIRES
-    image = require_file(fullres_image or hires, hint=_space_ranger.HINT)
+    require_file(fullres_image or hires, hint=_space_ranger.HINT)
 
     table = _space_ranger.read_counts(counts)
-    spots = _read_positions(position_files[0]).dropna()
+    spots = _read_positions(position_files[0])
     spots = _space_ranger.select_positions(spots, table.obs_names, what="spots")
     return _space_ranger.assemble_spots(
         section,
         table,
         spots,
-        image=image,
+        fullres_image=fullres_image,
         hires=hires,
-        scale=scales["tissue_hires_scalef"],
+        scale=float(scales[_SCALE]),
         mpp=_mpp(spots),
         diameter_um=_DIAMETER_UM,
         gene_names=gene_names,
         patient=patient,
+        outside=outside,
     )
 
 
@@ -116,20 +130,38 @@ def _counts(path: Path, counts_file: str) -> Path:
 
 def _read_positions(file: Path) -> pd.DataFrame:
     """Read the positions, indexed by barcode; files before version 2 may have no header."""
-    with file.open() as lines:
-        n_header = int("in_tissue" in next(lines, ""))
     names = ["barcode", "in_tissue", *_space_ranger.ARRAY, *reversed(_space_ranger.PIXELS)]
-    return pd.read_csv(file, names=names, skiprows=n_header, index_col="barcode")
+    with reading(file):
+        with file.open() as lines:
+            has_header = "in_tissue" in next(lines, "")
+        spots = pd.read_csv(file, header=0 if has_header else None)
+    if not has_header:
+        if spots.shape[1] != len(names):
+            columns = f"{spots.shape[1]} columns without a header"
+            raise ValueError(f"{file} has {columns}, not the {len(names)} of Space Ranger")
+        spots.columns = pd.Index(names)
+    number_columns(file, spots, names[1:])
+    return spots.set_index("barcode")[names[1:]]
 
 
 def _mpp(spots: pd.DataFrame) -> float:
     """Derive µm per pixel from an affine fit of pixel positions to the printed array."""
-    positions = spots[_space_ranger.PIXELS].to_numpy(dtype=float)
     # columns of one row are two apart; rows are closer by the height of the triangle
     steps_um = (_PITCH_UM / 2, _PITCH_UM * np.sqrt(3) / 2)
-    array_um = spots[["array_col", "array_row"]].to_numpy(dtype=float) * steps_um
+    usable = spots[[*_space_ranger.ARRAY, *_space_ranger.PIXELS]].dropna()
+    positions = usable[_space_ranger.PIXELS].to_numpy(dtype=float)
+    array_um = usable[["array_col", "array_row"]].to_numpy(dtype=float) * steps_um
     design = np.column_stack([array_um, np.ones(len(array_um))])
     affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
     if rank < 3:
         raise ValueError(f"no µm per pixel can be derived: {len(positions)} spots lie in one line")
-    return float(1 / np.sqrt(abs(np.linalg.det(affine[:2]))))
+    pitch = _PITCH_UM * float(np.sqrt(abs(np.linalg.det(affine[:2]))))
+    off_grid = np.linalg.norm(design @ affine - positions, axis=1)
+    if off_grid.max() > _OFF_GRID * pitch + 1:  # a pixel for rounding
+        worst = usable.index[off_grid.argmax()]
+        raise ValueError(
+            f"pixel positions do not follow the array: spot {worst} is {off_grid.max():.0f} px off "
+            f"a grid with a pitch of {pitch:.1f} px. Check the columns of the file of positions"
+        )
+    # refuses rows and columns that are swapped, too
+    return 1 / scale_of(affine[:2].T, what="the array")

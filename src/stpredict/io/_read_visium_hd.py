@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,13 @@ from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict.io._shared import _space_ranger
-from stpredict.io._shared._files import require_entries, require_file, require_folder
+from stpredict.io._shared._files import (
+    read_json,
+    reading,
+    require_entries,
+    require_file,
+    require_folder,
+)
 
 _SCALES = ("bin_size_um", "microns_per_pixel", "tissue_hires_scalef")
 
@@ -25,6 +30,7 @@ def read_visium_hd(
     fullres_image: str | Path | None = None,
     shapes: Literal["squares", "circles"] = "squares",
     gene_names: Literal["symbols", "ids"] = "symbols",
+    outside: Literal["error", "drop"] = "error",
 ) -> SpatialData:
     """Read the bins of a Visium HD section from Space Ranger's output folder.
 
@@ -46,6 +52,9 @@ def read_visium_hd(
         Bins as squares, or as circles of the same width, which are faster to plot.
     gene_names
         Index of the genes, made unique; ``var`` has both ``"gene_symbols"`` and ``"gene_ids"``.
+    outside
+        Whether bins without a position in the image raise an error or are dropped. Names of dropped
+        bins are in ``uns["stpredict"]["outside_image"]``.
 
     Returns
     -------
@@ -59,8 +68,8 @@ def read_visium_hd(
     FileNotFoundError
         If the folder, the bin size, or one of the files does not exist.
     ValueError
-        If the scale factors are incomplete or of another bin size, bins have no position or lie
-        outside the image, or it is not 8-bit RGB or does not match the hires image.
+        If a file is damaged, scale factors are incomplete or of another bin size, bins have no
+        position or lie outside the image, or it is not 8-bit RGB or does not match the hires image.
 
     References
     ----------
@@ -80,10 +89,7 @@ def read_visium_hd(
     counts_file = require_file(folder / "filtered_feature_bc_matrix.h5")
     positions_file = require_file(spatial / "tissue_positions.parquet")
     scales_path = require_file(spatial / "scalefactors_json.json")
-    scales = json.loads(scales_path.read_bytes())
-    require_entries(scales_path, scales, _SCALES)
-    for name in _SCALES:
-        _validate.positive(f"{name} in {scales_path}", scales[name])
+    scales = read_json(scales_path, _SCALES)
     size = scales["bin_size_um"]
     if size != bin_size_um:
         sizes = f"{size:g} µm, but its folder for {bin_size_um} µm"
@@ -91,17 +97,18 @@ def read_visium_hd(
     hires = spatial / _space_ranger.HIRES
     if not hires.is_file():  # in some versions only at the top of the output
         hires = path / "spatial" / _space_ranger.HIRES
-    image = require_file(fullres_image or hires, hint=_space_ranger.HINT)
+    require_file(fullres_image or hires, hint=_space_ranger.HINT)
 
     table = _space_ranger.read_counts(counts_file)
-    bins = pd.read_parquet(positions_file)
+    with reading(positions_file):
+        bins = pd.read_parquet(positions_file)
     require_entries(positions_file, bins, ["barcode", *_space_ranger.ARRAY, *_space_ranger.PIXELS])
     bins = _space_ranger.select_positions(bins.set_index("barcode"), table.obs_names, what="bins")
     return _space_ranger.assemble_spots(
         section,
         table,
         bins[[*_space_ranger.PIXELS, *_space_ranger.ARRAY]],
-        image=image,
+        fullres_image=fullres_image,
         hires=hires,
         scale=float(scales["tissue_hires_scalef"]),
         mpp=float(scales["microns_per_pixel"]),
@@ -109,6 +116,7 @@ def read_visium_hd(
         squares=shapes == "squares",
         gene_names=gene_names,
         patient=patient,
+        outside=outside,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -15,12 +14,18 @@ from spatialdata import SpatialData
 from stpredict import _validate
 from stpredict._sdata._elements import scale_of
 from stpredict.io._shared._assemble import assemble_section, log_left_out, name_genes
-from stpredict.io._shared._files import require_file, require_folder
+from stpredict.io._shared._files import (
+    check_10x,
+    read_json,
+    reading,
+    require_file,
+    require_folder,
+)
 from stpredict.io._shared._image import open_image
 
 _SPECS = "experiment.xenium"
+_COUNTS = "cell_feature_matrix.h5"
 _HE = "he_image.ome.tif"
-_MAX_OUTSIDE = 0.5  # share of cells outside the image above which the alignment must be wrong
 # Elements that spatialdata-io would also read.
 _OTHERS = "nucleus_boundaries cells_labels nucleus_labels transcripts morphology_mip"
 _NOT_READ = dict.fromkeys([*_OTHERS.split(), "morphology_focus", "aligned_images"], False)
@@ -64,15 +69,16 @@ def read_xenium(
     SpatialData
         ``images[f"{section}_image"]`` (3, y, x) uint8, lazy, ``shapes[section]`` polygons or
         circles, ``tables["table"]`` n_cells × n_genes counts with the columns of
-        ``cells.parquet`` (``obs["x_centroid"]`` and ``obs["y_centroid"]`` in µm of the scan).
+        ``cells.parquet`` (``obs["x_centroid"]`` and ``obs["y_centroid"]`` in µm of the scan). Names
+        of cells outside the image are in ``uns["stpredict"]["outside_image"]``.
 
     Raises
     ------
     FileNotFoundError
         If the folder, one of its files, the image or its alignment does not exist.
     ValueError
-        If the alignment is no invertible 3 × 3 matrix or stretches the axes differently, most cells
-        lie outside the image, or it is not 8-bit RGB.
+        If a file is damaged or lists other cells, the alignment is no invertible 3 × 3 matrix or
+        stretches the axes differently, most cells lie outside the image, or it is not 8-bit RGB.
 
     References
     ----------
@@ -89,7 +95,7 @@ def read_xenium(
     _validate.one_of("shapes", shapes, ["boundaries", "circles"])
     _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     path = require_folder(path)
-    for name in (_SPECS, "cells.parquet", "cells.zarr.zip", "cell_feature_matrix.h5"):
+    for name in (_SPECS, "cells.parquet", "cells.zarr.zip", _COUNTS):
         require_file(path / name)
     if shapes == "boundaries":
         require_file(path / "cell_boundaries.parquet", hint='shapes="circles" does not need it')
@@ -98,32 +104,35 @@ def read_xenium(
         raise FileNotFoundError(f"{path} has {len(images)} H&E images *{_HE}. Set image=")
     image = require_file(images[0])
     to_morphology = _alignment(image, alignment)
-    pixel_size = json.loads((path / _SPECS).read_bytes()).get("pixel_size")
-    _validate.positive(f"pixel_size in {path / _SPECS}", pixel_size, unit="µm")
+    pixel_size = read_json(path / _SPECS, ["pixel_size"])["pixel_size"]
     # pixels of the H&E image -> pixels of the morphology image -> µm
     to_um = np.diag([pixel_size, pixel_size, 1]) @ to_morphology
     mpp = scale_of(to_um, what="the H&E image")
     pixels = open_image(image)
 
-    with warnings.catch_warnings():
+    check_10x(path / _COUNTS)
+    with warnings.catch_warnings(), reading(path):
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+        warnings.filterwarnings("error", ".*cell_id.* does not match", UserWarning)
         cells = spatialdata_io.xenium(
             path, cells_boundaries=shapes == "boundaries", cells_as_circles=True, **_NOT_READ
         )
     table = cells.tables["table"]
+    # spatialdata-io compares only a sample of the ids
+    if not np.array_equal(table.obs["cell_id"].astype(str), table.obs_names):
+        raise ValueError(f"{path}: cells.parquet and {_COUNTS} list different cells")
     var = name_genes(table.var, table.var_names, gene_names)
     centroids_um = np.asarray(table.obsm["spatial"], dtype=float)
     from_um = np.linalg.inv(to_um)
     positions = centroids_um @ from_um[:2, :2].T + from_um[:2, 2]
-    keep = _inside(positions, pixels.shape[1:], section)
+    keep = np.ones(len(positions), dtype=bool)
     diameter_um = polygons = None
     if shapes == "boundaries":
         a, b, x, d, e, y = from_um[:2].ravel()  # shapely has another order
         outlines = cells.shapes["cell_boundaries"].geometry.affine_transform([a, b, d, e, x, y])
         outlines = outlines.set_axis(outlines.index.astype(str)).reindex(table.obs_names)
-        has_outline = outlines.notna().to_numpy()
-        log_left_out(section, ~has_outline, "cells have no boundary")
-        keep &= has_outline
+        keep = outlines.notna().to_numpy()
+        log_left_out(section, ~keep, "cells have no boundary")
         polygons = outlines.to_numpy()[keep]
     else:
         diameter_um = 2 * np.sqrt(table.obs["cell_area"].to_numpy(dtype=float)[keep] / np.pi)
@@ -137,6 +146,8 @@ def read_xenium(
         diameter_um=diameter_um,
         polygons=polygons,
         patient=patient,
+        outside="drop",
+        outside_hint="Is the alignment the inverse, or of another image?",
         obs=obs.drop(columns=["region", "cell_id"])[keep],
         var=var,
     )
@@ -165,19 +176,3 @@ def _alignment(
             f"{source} must be a finite 3 × 3 matrix with the last row 0, 0, 1: {matrix.tolist()}"
         )
     return matrix
-
-
-def _inside(
-    positions: NDArray[np.float64], shape_yx: tuple[int, ...], section: str
-) -> NDArray[np.bool_]:
-    """Whether cells lie on the image, as most must."""
-    height, width = shape_yx
-    inside: NDArray[np.bool_] = np.asarray((positions >= 0) & (positions <= (width, height)))
-    outside: NDArray[np.bool_] = ~np.asarray(inside.all(axis=1))
-    if outside.mean() > _MAX_OUTSIDE:
-        raise ValueError(
-            f"{outside.sum()} of {len(outside)} cells of section {section!r} lie outside the H&E "
-            f"image of {width} × {height} px. Is the alignment the inverse, or of another image?"
-        )
-    log_left_out(section, outside, "cells lie outside the image")
-    return np.logical_not(outside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import dask.array as da
@@ -20,10 +20,12 @@ from spatialdata.transformations import Scale
 
 from stpredict import _keys, _validate
 from stpredict._log import info
+from stpredict._sdata._provenance import record
 from stpredict.io._shared._image import CHUNK_PX, open_image
 
 #: The pyramid ends at the first level whose shorter side is below this number of pixels.
 COARSEST_PX = 1024
+_MOST_OUTSIDE = 0.5  # share of spots outside the image above which the positions must be wrong
 
 
 def assemble_section(
@@ -40,8 +42,11 @@ def assemble_section(
     var: pd.DataFrame | None = None,  # index: made unique
     obs_names: Iterable[object] = (),  # index without further columns, if obs is None
     var_names: Iterable[object] = (),
+    outside: Literal["error", "drop"] = "error",  # for spots without a position in the image
+    outside_hint: str = "Are x and y swapped?",
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
+    _validate.one_of("outside", outside, ["error", "drop"])
     pixels = open_image(image)
     obs = pd.DataFrame(index=[*obs_names]) if obs is None else obs
     var = pd.DataFrame(index=[*var_names]) if var is None else var
@@ -54,20 +59,28 @@ def assemble_section(
         _validate.positive("diameter_um", smallest, unit="µm")
     _validate.unique_names(spot_ids, what=f"spot ids of section {section!r}")
     _validate.counts(counts, what=f"values of section {section!r}")
-    _validate.inside_image(positions, pixels.shape[1:], section=section)
+    inside = _validate.is_inside(positions, pixels.shape[1:])
+    if outside == "error" or np.mean(~inside) > _MOST_OUTSIDE:
+        remedy = ' To drop such spots: outside="drop"' if outside == "error" else ""
+        hint = outside_hint + remedy
+        _validate.inside_image(positions, pixels.shape[1:], section=section, hint=hint)
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
     if polygons is not None:
         outlines = GeoDataFrame(geometry=polygons, index=spot_ids)
     else:
         outlines = GeoDataFrame(geometry=points_from_xy(*np.transpose(positions)), index=spot_ids)
         outlines["radius"] = np.asarray(diameter_um) / mpp / 2
-    shapes = ShapesModel.parse(outlines, transformations=to_um)
+    shapes = ShapesModel.parse(outlines[inside], transformations=to_um)
     table = ad.AnnData(
-        X=sp.csr_matrix(counts, dtype=np.float32, copy=True),
+        X=_float_counts(section, counts),
         obs=_obs(section, spot_ids, patient, obs),
         var=var.set_axis(genes),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
     )
+    if not inside.all():
+        log_left_out(section, ~inside, "spots or cells have no position in the image")
+        table = table[inside].copy()
+        record(table, _keys.OUTSIDE, **{section: spot_ids[~inside].to_numpy(dtype=str)})
     table = TableModel.parse(
         table, region=section, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )
@@ -83,6 +96,15 @@ def assemble_section(
     return SpatialData(
         images={_keys.image(section): pyramid}, shapes={section: shapes}, tables={"table": table}
     )
+
+
+def _float_counts(section: str, counts: Any) -> sp.csr_matrix:
+    """Copy counts as float32, in which each entry is stored once."""
+    with np.errstate(over="ignore"):
+        matrix = sp.csr_matrix(counts, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()  # else logarithms are taken of parts of a count
+    _validate.finite(matrix, what=f"values of section {section!r} as float32")
+    return matrix
 
 
 def _obs(section: str, spot_ids: pd.Index, patient: str | None, obs: pd.DataFrame) -> pd.DataFrame:

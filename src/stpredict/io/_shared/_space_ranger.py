@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from stpredict._log import info
+from stpredict._validate import listing
 from stpredict.io._shared._assemble import assemble_section, name_genes
+from stpredict.io._shared._files import check_10x, number_columns, reading
 from stpredict.io._shared._image import open_image
 
 HIRES = "tissue_hires_image.png"
@@ -25,7 +28,9 @@ PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
 
 def read_counts(file: Path) -> AnnData:
     """Read the counts of genes, without controls; symbols are as written and may be repeated."""
-    with warnings.catch_warnings():
+    if file.suffix == ".h5":
+        check_10x(file)
+    with warnings.catch_warnings(), reading(file):
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         if file.suffix == ".h5":
             return sc.read_10x_h5(file)
@@ -35,6 +40,9 @@ def read_counts(file: Path) -> AnnData:
 
 def select_positions(positions: pd.DataFrame, barcodes: pd.Index, *, what: str) -> pd.DataFrame:
     """Rows of the spots or bins with counts, in the order of the counts."""
+    repeated = positions.index[positions.index.duplicated()].unique()
+    if len(repeated):
+        raise ValueError(f"{what} have more than one position: {listing(repeated)}")
     absent = barcodes[~barcodes.isin(positions.index)]
     if len(absent):
         raise ValueError(
@@ -49,7 +57,7 @@ def assemble_spots(
     table: AnnData,
     spots: pd.DataFrame,  # positions in pixels of the full resolution, and further columns of obs
     *,
-    image: Path,
+    fullres_image: str | Path | None,
     hires: Path,
     scale: float,  # pixels of the hires image per pixel of the full resolution
     mpp: float,  # of the full resolution
@@ -57,12 +65,15 @@ def assemble_spots(
     squares: bool = False,
     gene_names: str,
     patient: str | None,
+    outside: Literal["error", "drop"],
 ) -> SpatialData:
     """Place spots or bins on the full-resolution image, or else on the hires image."""
-    positions = spots[PIXELS].to_numpy(dtype=float)
-    if image == hires:
+    positions = number_columns("the file of positions", spots, PIXELS)
+    image = Path(fullres_image or hires)
+    if hires.is_file() and image.samefile(hires):
         positions, mpp = positions * scale, mpp / scale
-        info(f"{section}: no fullres_image=, using the hires image ({mpp:.2f} µm per pixel)")
+        reason = "fullres_image= is" if fullres_image else "no fullres_image=, using"
+        info(f"{section}: {reason} the hires image ({mpp:.2f} µm per pixel)")
     elif hires.is_file():  # it implies the size of the full resolution
         size = np.array(open_image(image).shape[1:])
         expected = np.array(open_image(hires).shape[1:]) / scale
@@ -83,6 +94,7 @@ def assemble_spots(
         diameter_um=diameter_um,
         polygons=shapely.box(*low.T, *high.T) if squares else None,
         patient=patient,
+        outside=outside,
         obs=table.obs.join(spots.drop(columns=PIXELS)),
         var=name_genes(table.var, table.var_names, gene_names),
     )

@@ -132,6 +132,10 @@ def test_k_nearest(seed, n, k):
 def test_radius(seed, n, radius):
     points = np.random.default_rng(seed).uniform(1, 200, (n, 2))
     sdata = spots_at(points)
+    if not within(points * 2, radius).any():
+        with pytest.raises(ValueError, match="no spot has a neighbour"):
+            stp.pp.neighbors(sdata, radius_um=radius)
+        return
     stp.pp.neighbors(sdata, radius_um=radius)
     links, distances = graph(sdata)
     np.testing.assert_array_equal(links, within(points * 2, radius))
@@ -144,11 +148,12 @@ def test_radius(seed, n, radius):
 @given(
     grids=st.lists(st.tuples(st.integers(4, 6), st.integers(4, 6)), min_size=2, max_size=3),
     mpps=st.lists(st.floats(0.3, 3), min_size=3, max_size=3),
-    rule=st.sampled_from([{}, {"n_neighbors": 3}, {"radius_um": 30.0}]),
+    rule=st.sampled_from([{}, {"n_neighbors": 3}, {"radius_um": 90.0}]),
     seed=st.integers(0, 999),
 )
 def test_sections_are_never_linked(grids, mpps, rule, seed):
     # nearly the same places in every section (nearest without ties), in shuffled rows
+    mpps = mpps if rule else mpps[:1] * 3  # grids of one table have one pitch
     points = [jittered("square", shape, (seed, 0.04)) * 20 + 10 for shape in grids]
     parts = [
         spots_at(p, mpp=mpp, name=f"S{i}")
@@ -236,6 +241,8 @@ def test_a_second_call_replaces_the_graph():
     assert sdata.tables["table"].uns["spatial_neighbors"]["params"] == {
         "grid": "square",
         "n_rings": 1,
+        "pitch_um": 40.0,
+        "distance_um": 40.0,
     }
 
 
@@ -293,3 +300,75 @@ def test_few_spots():
         stp.pp.neighbors(sdata, grid="hexagonal")
     stp.pp.neighbors(sdata, radius_um=50)
     assert graph(sdata)[0].sum() == 2
+
+
+@pytest.mark.parametrize(("grid", "other"), [("hexagonal", "square"), ("square", "hexagonal")])
+def test_a_grid_on_which_the_spots_do_not_lie_is_refused(grid, other):
+    sdata = spots_at(lattice(other, 8, 8) * 20 + 10)
+    message = rf"grid='{grid}' does not fit the spots \(S1: {other}, 40 µm apart\): omit grid="
+    with pytest.raises(ValueError, match=message):
+        stp.pp.neighbors(sdata, grid=grid)
+    assert not sdata.tables["table"].obsp.keys()
+
+
+@pytest.mark.parametrize(
+    ("grids", "mpps", "message"),
+    [
+        (("hexagonal", "square"), (2.0, 2.0), r"no .* grid that all .*S1: hex.*S2: square, 40 µm"),
+        (
+            ("square", "square"),
+            (2.0, 1.0),
+            r"pitch differs .*S1: square, 40 µm.*S2: square, 20",
+        ),
+    ],
+)
+def test_sections_on_different_grids_are_refused(grids, mpps, message):
+    parts = [
+        spots_at(lattice(grid, 8, 8) * 20 + 10, mpp=mpp, name=name)
+        for grid, mpp, name in zip(grids, mpps, ("S1", "S2"), strict=True)
+    ]
+    sdata = stp.io.concat(parts)
+    with pytest.raises(ValueError, match=message):
+        stp.pp.neighbors(sdata)
+    assert not sdata.tables["table"].obsp.keys()
+    stp.pp.neighbors(sdata, radius_um=60)
+    assert _provenance.recorded(sdata.tables["table"], "neighbors")["layout"] == "irregular"
+
+
+@pytest.mark.parametrize(
+    ("rule", "spacing"),
+    [
+        ({}, {"grid": "hexagonal", "n_rings": 1, "pitch_um": 40.0, "distance_um": 40.0}),
+        ({"n_neighbors": 3}, {"layout": "hexagonal", "pitch_um": 40.0, "distance_um": 40.0}),
+        ({"radius_um": 41.0}, {"layout": "hexagonal", "pitch_um": 40.0, "distance_um": 40.0}),
+    ],
+)
+def test_the_spacing_of_the_spots_is_recorded(rule, spacing):
+    sdata = spots_at(lattice("hexagonal", 8, 8) * 20 + 10)
+    stp.pp.neighbors(sdata, **rule)
+    record = _provenance.recorded(sdata.tables["table"], "neighbors")
+    assert {**record, **rule, **spacing} == record
+
+
+def test_cells_have_no_layout():
+    sdata = spots_at(np.random.default_rng(0).uniform(10, 300, (200, 2)))
+    stp.pp.neighbors(sdata, n_neighbors=5)
+    record = _provenance.recorded(sdata.tables["table"], "neighbors")
+    assert record["layout"] == "irregular"
+    distances = sdata.tables["table"].obsp["spatial_distances"].data
+    assert record["distance_um"] == pytest.approx(np.median(distances), rel=1e-3)
+
+
+def test_a_radius_without_neighbours_is_refused():
+    sdata = spots_at(lattice("square", 5, 5) * 20 + 10)
+    with pytest.raises(ValueError, match=r"about 40 µm apart: increase radius_um="):
+        stp.pp.neighbors(sdata, radius_um=39)
+    assert not sdata.tables["table"].obsp.keys()
+
+
+def test_a_single_spot_among_sections_has_no_neighbours():
+    parts = [spots_at(lattice("square", 5, 5) * 20 + 10), spots_at([[10.0, 10.0]], name="S2")]
+    sdata = stp.io.concat(parts)
+    stp.pp.neighbors(sdata, radius_um=41)
+    stp.pp.neighbors(sdata)
+    assert graph(sdata)[0].sum(axis=1)[-1] == 0

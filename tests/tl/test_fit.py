@@ -130,7 +130,8 @@ def test_a_model_records_its_training(sdata):
     assert model.recipe.embedding == "X_colour"
     assert model.recipe.embed.tile_um == 40
     assert model.recipe.embed.n_subtiles == 2
-    assert model.recipe.neighbors == NeighborsStep(grid="hexagonal", n_rings=1)
+    step = NeighborsStep(grid="hexagonal", n_rings=1, pitch_um=40.0, distance_um=40.0)
+    assert model.recipe.neighbors == step
     assert model.recipe.layer == "log1p"
     assert model.recipe.layer_steps == (NormalizeStep(target_sum=1e4),)
     assert model.training.sections == ("S1", "S2", "S3")

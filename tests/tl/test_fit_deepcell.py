@@ -11,7 +11,6 @@ import torch
 from sklearn.neighbors import KDTree
 
 import stpredict as stp
-from stpredict._sdata._steps import NeighborsStep
 from stpredict.nn import DeepCell
 from stpredict.targets import Standard
 from stpredict.training import Inputs, Measured, Schedule, fit_network
@@ -92,7 +91,7 @@ def test_neighbours_are_linked_by_number_or_by_radius(sdata, rule, aggregation, 
     stp.pp.neighbors(sdata, **rule)
     network = replace(NETWORK, aggregation=aggregation)
     model = stp.tl.fit_deepcell(sdata, network=network, schedule=SHORT)
-    assert model.recipe.neighbors == NeighborsStep(**rule)
+    assert model.recipe.neighbors.rule == rule
     assert model.hyperparameters.network.aggregation == aggregation
     model.save(tmp_path / "model")
     loaded = stp.models.load(tmp_path / "model")

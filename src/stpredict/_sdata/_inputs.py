@@ -83,8 +83,22 @@ def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:
         raise KeyError(f"{error.args[0]}; or {_PREPARE}") from error
     differences = {"embed": recipe.embed.differences(embed, subtiles=subtiles)}
     if recipe.neighbors is not None and graph is not None:
+        require_spacing(recipe.neighbors, graph)
         differences["neighbors"] = recipe.neighbors.differences(graph)
     for name, different in differences.items():
         if different:
             changes = "; ".join(different)
             raise ValueError(f"the {name} step was run differently: {changes}: {_PREPARE}")
+
+
+def require_spacing(trained: NeighborsStep, recorded: NeighborsStep) -> None:
+    """Require spots as far apart as in training, where the rule does not adapt to the pitch."""
+    if trained.is_by_rings or trained.rule != recorded.rule:
+        return
+    differences = "; ".join(trained.spacing_differences(recorded))
+    if differences:
+        remedy = "fit a model on such sections"
+        if trained.layout in ("hexagonal", "square"):
+            options = f"pitch_um={trained.pitch_um:g}, layout={trained.layout!r}"
+            remedy = f"place spots with stp.pp.grid(sdata, image, {options}), or {remedy}"
+        raise ValueError(f"the spots do not fit the model's neighbours: {differences}: {remedy}")

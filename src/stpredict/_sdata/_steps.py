@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from stpredict import _keys
+from stpredict._sdata._differences import (
+    CELL_TOLERANCE,
+    PITCH_TOLERANCE,
+    differences_of,
+    length_differences,
+)
 
 FORBID = ConfigDict(extra="forbid")  # a name that a dataclass does not have is an error
 
 #: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
+
+Grid = Literal["hexagonal", "square"]
+Layout = Literal["hexagonal", "square", "irregular"]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class EmbedStep(Step):
         """In which parameters a recorded step differs from this one, in words."""
         ignored = {"stain", "registered"} if subtiles else {"stain", "registered", "n_subtiles"}
         stain = stain_differences(self.stain, recorded.stain)
-        return _differences(self, recorded, ignored=ignored) + stain
+        return differences_of(self, recorded, ignored=ignored) + stain
 
 
 @dataclass(frozen=True)
@@ -92,17 +102,45 @@ class TilesStep(Step):
 
 @dataclass(frozen=True)
 class NeighborsStep(Step):
-    """`pp.neighbors`; all None for a published model, which does not report its rule."""
+    """`pp.neighbors`; all None for a published model, which does not report its rule.
+
+    The spacing is None in models of older versions, and is not compared then.
+    """
 
     name: ClassVar[str] = "neighbors"
-    grid: Literal["hexagonal", "square"] | None = None
+    grid: Grid | None = None
     n_rings: int | None = None
     n_neighbors: int | None = None
     radius_um: float | None = None
+    layout: Layout | None = None  # of the spots, without rings; None for too few spots
+    pitch_um: Length | None = None  # of the spots, or of the grid whose rings are linked
+    distance_um: Length | None = None  # median distance of neighbours
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Parameters of `pp.neighbors`."""
+        spacing = ("layout", "pitch_um", "distance_um")
+        return {name: value for name, value in self.to_plain().items() if name not in spacing}
+
+    @property
+    def is_by_rings(self) -> bool:
+        """Whether the rings of a grid are linked."""
+        return self.n_neighbors is None and self.radius_um is None
 
     def differences(self, recorded: NeighborsStep) -> list[str]:
         """In which parameters a recorded step differs from this one, in words."""
-        return _differences(self, recorded, ignored=set())
+        rule = differences_of(self, recorded, ignored={"layout", "pitch_um", "distance_um"})
+        return rule + self.spacing_differences(recorded)
+
+    def spacing_differences(self, recorded: NeighborsStep) -> list[str]:
+        """How the spacing of a recorded step differs from this one, in words."""
+        regular = ("hexagonal", "square")
+        if self.layout in regular and recorded.layout not in (self.layout, None):
+            return [f"the layout is {recorded.layout}, the model was trained with {self.layout}"]
+        # the pitch of cells has no meaning, and their distances scatter
+        if self.grid is not None or self.layout in regular:
+            return length_differences(self, recorded, "pitch_um", PITCH_TOLERANCE)
+        return length_differences(self, recorded, "distance_um", CELL_TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -225,16 +263,6 @@ def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | N
     reference = "" if model is None else " to another reference"
     state = "raw" if recorded is None else f"normalised{reference} ({recorded.method!r})"
     return [f"the images are {state}, the model was trained on {trained}"]
-
-
-def _differences(model: Step, recorded: Step, *, ignored: set[str]) -> list[str]:
-    # None: not reported, or not part of the rule
-    trained = {name: x for name, x in vars(model).items() if name not in ignored and x is not None}
-    return [
-        f"{name} is {getattr(recorded, name)!r}, the model was trained with {value!r}"
-        for name, value in trained.items()
-        if value != getattr(recorded, name)
-    ]
 
 
 def _without_none(value: Any) -> Any:

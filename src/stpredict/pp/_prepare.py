@@ -45,7 +45,8 @@ def prepare(
     """Compute a model's inputs on new sections, by the steps it was trained with.
 
     The stain is normalised to the model's reference, tiles are embedded and the neighbourhood graph
-    is built; a model on pixels needs the stain only. If the new sections have counts, the layer
+    is built; a model on pixels needs the stain only. Where spots are closer than in training, the
+    neighbours are the spots at the distance of training. If the new sections have counts, the layer
     that the model was trained on is computed too, for comparison with predictions; if that is
     impossible, the reason is logged. For a stack, the inputs of every base are computed.
 
@@ -69,7 +70,8 @@ def prepare(
     Raises
     ------
     ValueError
-        If the encoder's weights are not the model's, or a step cannot be run.
+        If the encoder's weights are not the model's, the spots are too far apart for its
+        neighbours or on another grid, or a step cannot be run.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
 
@@ -99,19 +101,21 @@ def prepare(
         if stain is not None:
             replay(spots, NormalizeStainStep(reference=stain))
     for slot, step in embeddings.items():
+        if step.registered:
+            _require_registered(spots, slot, step)
+        else:
+            _require_complete(slot, step)
+    # before embedding, which may take long; equal steps of several bases are run once
+    for rule in dict.fromkeys(base.recipe.neighbors for base in bases):
+        if rule is not None:
+            replay(spots, rule)
+    for slot, step in embeddings.items():
         # each embedding right after its stain, as bases may differ in the reference
         if step.stain is not None:
             replay(spots, NormalizeStainStep(reference=step.stain))
         if not step.registered:
-            _require_complete(slot, step)
             loaded = load_encoder(step, encoder, weights=weights)
             replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
-        else:
-            _require_registered(spots, slot, step)
-    # equal steps of several bases are run once
-    for rule in dict.fromkeys(base.recipe.neighbors for base in bases):
-        if rule is not None:
-            replay(spots, rule)
     if spots.table.n_vars:  # a grid on a slide has no measured expression
         for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
             _replay_layer(spots, steps)

@@ -81,7 +81,7 @@ def test_malformed_sparse_matrices_raise(check):
 
 @pytest.mark.parametrize("values", [np.array([["a", "b"]]), None, np.array([[1, "b"]], object)])
 def test_counts_that_are_not_numbers_raise(values):
-    with pytest.raises(TypeError, match="X must be numbers, but the type is"):
+    with pytest.raises(TypeError, match="X must be numbers, but are "):
         _validate.counts(values, what="X")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,15 @@ def listing(names: Iterable[Any], *, most: int = 8) -> str:
 
 def positive(name: str, value: float, *, unit: str = "") -> None:
     """Require a finite number above zero."""
-    if not isinstance(value, Real) or not np.isfinite(value) or value <= 0:
+    if not _is_number(value) or value <= 0:
         in_unit = f" ({unit})" if unit else ""
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
+
+
+def not_negative(name: str, value: float) -> None:
+    """Require a finite number of at least zero."""
+    if not _is_number(value) or value < 0:
+        raise ValueError(f"{name} must be a number of at least 0: {value!r}")
 
 
 def whole_number(name: str, value: object, *, at_least: int = 1) -> None:
@@ -41,8 +48,18 @@ def whole_number(name: str, value: object, *, at_least: int = 1) -> None:
 
 def share(name: str, value: float) -> None:
     """Require a number from 0 to 1."""
-    if not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must lie between 0 and 1: {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number; True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 def name_list(name: str, values: Iterable[Any]) -> list[str]:
@@ -90,7 +107,8 @@ def _stored_values(matrix: Any, what: str) -> NDArray[Any]:
     """Values of a dense or sparse matrix of numbers, whose sparse format must be valid."""
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{what} must be numbers, but the type is {values.dtype}")
+        kind = "missing" if matrix is None else f"of the type {values.dtype}"
+        raise TypeError(f"{what} must be numbers, but are {kind}")
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:
             matrix.check_format(full_check=True)  # scipy crashes on indices that are out of range
@@ -100,10 +118,17 @@ def _stored_values(matrix: Any, what: str) -> NDArray[Any]:
     return values
 
 
+def _n_not_finite(values: NDArray[Any]) -> int:
+    """Number of values that are NaN or infinite, or become so as float32."""
+    if values.dtype.kind != "f":
+        return 0
+    return int(np.count_nonzero(~(np.abs(values) <= np.finfo(np.float32).max)))
+
+
 def counts(matrix: Any, *, what: str) -> None:
     """Require finite values of at least zero."""
     values = _stored_values(matrix, what)
-    n_nan = int(np.count_nonzero(~np.isfinite(values)))
+    n_nan = _n_not_finite(values)
     n_negative = int(np.count_nonzero(values < 0))
     if n_nan or n_negative:
         bad = f"{n_nan} values are NaN or infinite and {n_negative} are negative"
@@ -146,9 +171,8 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
 
 
 def finite(matrix: Any, *, what: str) -> None:
-    """Require values without NaN or infinity."""
-    values = _stored_values(matrix, what)
-    n_bad = int(np.count_nonzero(~np.isfinite(values)))
+    """Require values without NaN or infinity, also as float32."""
+    n_bad = _n_not_finite(_stored_values(matrix, what))
     if n_bad:
         raise ValueError(f"{what} has {n_bad} values that are NaN or infinite")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from spatialdata.transformations import (
 )
 
 import stpredict as stp
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import layer_names, open_table
 from stpredict.io._shared._assemble import assemble_section
 
 
@@ -88,3 +89,117 @@ def test_bad_input_raises():
         stp.io.concat([small("S1"), small("S1", "AB")])
     with pytest.raises(ValueError, match=r"no gene in common.* Ensembl"):
         stp.io.concat([small("S1", "ABC"), small("S2", "XYZ")])
+
+
+def test_columns_that_one_section_lacks_are_kept_with_missing_values_and_reported(tmp_path):
+    first, second = small("S1", patient="P1"), small("S2", patient="P2")
+    table = second.tables["table"]
+    del table.obs["patient"]
+    first.tables["table"].obs["flag"] = True
+    first.tables["table"].obs["depth"] = 3
+    first.tables["table"].obs["note"] = ["a", "b", "c", "d", "e"]
+    with pytest.warns(UserWarning, match=r"missing values: obs\['patient'\] of S2, obs\['flag'\]"):
+        together = stp.io.concat([first, second])
+    together.write(tmp_path / "a.zarr")
+    for sdata in (together, sd.read_zarr(tmp_path / "a.zarr")):
+        obs = sdata.tables["table"].obs
+        for column, value in (("patient", "P1"), ("flag", True), ("depth", 3), ("note", "a")):
+            assert obs[column].iloc[0] == value
+            assert obs[column].isna().tolist() == [False] * 5 + [True] * 5
+
+
+def test_a_split_of_combined_sections_refuses_a_missing_patient():
+    first, second, third = (small(f"S{i}", patient="P1", n=12) for i in (1, 2, 3))
+    del third.tables["table"].obs["patient"]
+    with pytest.warns(UserWarning, match=r"obs\['patient'\] of S3"):
+        together = stp.io.concat([first, second, third])
+    for groups in (None, "region"):
+        with pytest.raises(ValueError, match=r"12 rows have no patient in obs\['patient'\]"):
+            stp.tl.cross_validate(together, {"ridge": stp.tl.fit_ridge}, groups=groups)
+
+
+def test_slots_that_one_section_lacks_are_left_out_and_reported():
+    first, second = small("S1"), small("S2")
+    for sdata, width in ((first, 2), (second, 3)):
+        sdata.tables["table"].obsm["X_a"] = np.ones((5, width), dtype=np.float32)
+    first.tables["table"].layers["mine"] = np.ones((5, 3), dtype=np.float32)
+    first.tables["table"].var["selected"] = [True, False, True]
+    second.tables["table"].var["selected"] = [False, True, True]
+    message = (
+        r"left out: layers\['mine'\] \(not in S2\), obsm\['X_a'\] \(sections differ in width\), "
+        r"var\['selected'\] \(sections differ\)"
+    )
+    with pytest.warns(UserWarning, match=message):
+        table = stp.io.concat([first, second]).tables["table"]
+    assert set(table.obsm) == {"spatial"}
+    assert "selected" not in table.var
+    assert layer_names(table) == []
+    assert "mine" in first.tables["table"].layers
+
+
+def test_layers_normalised_differently_are_reported():
+    first, second = small("S1"), small("S2")
+    stp.pp.normalize(first, target_sum=1e4)
+    stp.pp.normalize(second, target_sum=1e6)
+    with pytest.warns(UserWarning, match="steps run differently: normalize"):
+        stp.io.concat([first, second])
+
+
+def test_graphs_are_kept_block_by_block():
+    parts = [small("S1"), small("S2")]
+    for part in parts:
+        stp.pp.neighbors(part, n_neighbors=2)
+    together = stp.io.concat(parts)
+    graph = open_table(together).graph.toarray()
+    for number, part in enumerate(parts):
+        rows = slice(5 * number, 5 * number + 5)
+        np.testing.assert_array_equal(graph[rows, rows], open_table(part).graph.toarray())
+    assert graph.sum() == sum(open_table(part).graph.sum() for part in parts)
+    assert open_table(together).steps.neighbors is not None
+
+
+def test_gene_columns_of_the_outer_join_come_from_the_section_that_lists_the_gene():
+    parts = [small("S1", "AB"), small("S2", "BC")]
+    for part, ids in zip(parts, (["1", "2"], ["2", "3"]), strict=True):
+        part.tables["table"].var["gene_ids"] = ids
+    var = stp.io.concat(parts, join="outer").tables["table"].var
+    assert var["gene_ids"].sort_index().tolist() == ["1", "2", "3"]
+
+
+def test_the_result_shares_no_table_and_no_shapes_with_its_sections():
+    one, two = small("S1"), small("S2")
+    single = stp.io.concat([one])
+    assert single is not one
+    for together in (single, stp.io.concat([one, two])):
+        stp.pp.realign(together, sections=["S1"], shift_um=(4, 2))
+        together.tables["table"].obs["mine"] = 1
+    assert "mine" not in one.tables["table"].obs
+    assert "Scale" in type(get_transformation(one.shapes["S1"], "S1_um")).__name__
+
+
+def test_spots_of_the_same_name_are_refused():
+    first, second = small("a"), small("a_b")
+    first.tables["table"].obs_names = [f"a_b_s{i}" for i in range(5)]
+    with pytest.raises(ValueError, match=r"names of spots .* not unique over the sections.*a_b_s0"):
+        stp.io.concat([first, second])
+
+
+def test_predictions_keep_missing_values_for_genes_of_other_models():
+    parts = [small("S1"), small("S2")]
+    for part, genes in zip(parts, ("AB", "BC"), strict=True):
+        spots = open_table(part)
+        predicted = ad.AnnData(
+            np.ones((5, 2), dtype=np.float32), spots.table.obs.copy(), pd.DataFrame(index=[*genes])
+        )
+        spots.add_table("predicted", predicted)
+    table = stp.io.concat(parts, join="outer").tables["predicted"]
+    assert np.isnan(table.to_df()).sum().to_dict() == {"A": 5, "B": 0, "C": 5}
+
+
+def test_other_arguments_are_refused():
+    with pytest.raises(TypeError, match=r"sdatas must be a list of SpatialData objects, not Spat"):
+        stp.io.concat(small("S1"))
+    with pytest.raises(TypeError, match="expected a SpatialData object, got str"):
+        stp.io.concat(["S1"])
+    with pytest.raises(ValueError, match="join='left' is not one of"):
+        stp.io.concat([small("S1"), small("S2")], join="left")

@@ -11,6 +11,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 import stpredict as stp
+from stpredict._sdata._spot_table import copy_of
 from stpredict.io._shared._assemble import assemble_section
 
 N = 25
@@ -185,6 +186,24 @@ def count(value):
     return spoil
 
 
+def counts_of(values):
+    def spoil(sdata):
+        table = sdata.tables["table"]
+        table.X = None if values is None else np.asarray(values(table.X.toarray()))
+
+    return spoil
+
+
+def repeated_genes(sdata):
+    sdata.tables["table"].var_names = ["A", "A", "B", "C"]
+
+
+def too_large(counts):
+    counts = counts.astype(float)
+    counts[0, 0] = 1e39
+    return counts
+
+
 REGISTER = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 #: What is spoiled, for which steps, what they say.
 CASES = {
@@ -221,6 +240,19 @@ CASES = {
         "2 of 25 spots of section 'S1' have NaN positions.*stp.pp.filter_spots",
     ),
     "NaN counts": (count(np.nan), COUNTS, "1 values are NaN or infinite and 0 are negative"),
+    "no counts": (counts_of(None), COUNTS, "counts in X must be numbers, but are missing"),
+    "counts as text": (
+        counts_of(lambda counts: counts.astype(str)),
+        COUNTS,
+        "counts in X must be numbers, but are of the type <U",
+    ),
+    "complex counts": (counts_of(lambda counts: counts + 0j), COUNTS, "of the type complex"),
+    "counts above float32": (counts_of(too_large), COUNTS, "1 values are NaN or infinite"),
+    "repeated genes": (
+        repeated_genes,
+        ALL,
+        r"gene names of tables\['table'\] are not unique, repeated: A",
+    ),
     "negative counts": (count(-3), COUNTS, "0 values are NaN or infinite and 1 are negative"),
 }
 
@@ -233,9 +265,20 @@ def test_the_error_names_the_problem_and_nothing_changes(sdata, case, step):
     spoil, _, message = CASES[case]
     spoil(sdata)
     before = state(sdata)
-    with pytest.raises((ValueError, KeyError), match=message):
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
         STEPS[step](sdata)
     assert state(sdata) == before
+
+
+@pytest.mark.parametrize("step", COUNTS)
+def test_counts_of_half_precision_give_the_same_result(sdata, step):
+    half = copy_of(sdata)
+    half.tables["table"].X = sdata.tables["table"].X.toarray().astype(np.float16)
+    for each in (sdata, half):
+        each.tables["table"].obs["tissue_fraction"] = 1.0
+        STEPS[step](each)
+    for slot in ("obs", "var"):
+        pd.testing.assert_frame_equal(*(getattr(x.tables["table"], slot) for x in (sdata, half)))
 
 
 @pytest.mark.parametrize("case", ["outside", "NaN positions"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import shapely
 import spatialdata as sd
-from spatialdata.models import ShapesModel
+from spatialdata.models import ShapesModel, TableModel
 
 import stpredict as stp
 from stpredict._sdata import _provenance
@@ -185,8 +186,8 @@ def test_a_section_would_be_left_empty():
     starve(sdata, (table.obs["region"] == "S2").to_numpy())
     before, names = list(table.obs), list(sdata.shapes["S1"].index)
     message = (
-        r"no spot of section 'S2' would be left: of \d+, \d+ lie in the image, 0 have at least 100 "
-        r"counts and \d+ lie on tissue"
+        r"no spot of section 'S2' would be left: of \d+, \d+ lie in the image, 0 have at least "
+        r"min_counts=100 and \d+ lie on tissue"
     )
     with pytest.raises(ValueError, match=message):
         stp.pp.filter_spots(sdata)
@@ -200,3 +201,74 @@ def test_a_section_would_be_left_empty():
 def test_bad_share(share):
     with pytest.raises(ValueError, match="min_tissue_fraction must lie between 0 and 1"):
         stp.pp.filter_spots(None, min_tissue_fraction=share)
+
+
+def other_table(sdata, name, rows):
+    """Add a table of some of the same spots, as predictions are."""
+    spots = open_table(sdata)
+    table = ad.AnnData(np.ones((len(rows), 1)), obs=spots.table.obs.iloc[rows].copy())
+    table.obs["region"] = table.obs["region"].cat.remove_unused_categories()
+    names = list(table.obs["region"].cat.categories)
+    sdata.tables[name] = TableModel.parse(table, names, "region", "instance_id")
+
+
+def test_regions_that_are_text_are_filtered_in_table_and_shapes():
+    sdata = stp.datasets.phantom(2, **FINE, off_tissue=2)
+    table = sdata.tables["table"]
+    table.obs["region"] = table.obs["region"].astype(str)
+    stp.pp.filter_spots(sdata)
+    assert sdata.tables["table"].n_obs == table.n_obs - 4
+    assert len(sdata.shapes["S1"]) + len(sdata.shapes["S2"]) == table.n_obs - 4
+
+
+@pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")  # spatialdata's
+def test_a_failure_changes_nothing(monkeypatch):
+    sdata = stp.datasets.phantom(**FINE, off_tissue=2)
+    other_table(sdata, "predicted", np.arange(sdata.tables["table"].n_obs))
+    del sdata.tables["predicted"].obs["region"]
+    table, shapes = sdata.tables["table"], sdata.shapes["S1"]
+    columns = list(table.obs)
+    with pytest.raises((KeyError, ValueError)):
+        stp.pp.filter_spots(sdata)
+    assert sdata.tables["table"] is table
+    assert sdata.shapes["S1"] is shapes
+    assert list(table.obs) == columns
+    assert "filter_spots" not in table.uns["stpredict"]
+
+
+def test_other_tables_lose_the_same_spots(capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    sdata = stp.datasets.phantom(2, **FINE, off_tissue=2)
+    on_tissue = sdata.tables["table"].obs["on_tissue"].to_numpy()
+    other_table(sdata, "predicted", np.arange(len(on_tissue)))
+    other_table(sdata, "on_glass", np.flatnonzero(~on_tissue))
+    other_table(sdata, "kept", np.flatnonzero(on_tissue)[:3])
+    stp.pp.filter_spots(sdata)
+    table = sdata.tables["table"]
+    assert table.n_obs == on_tissue.sum()
+    assert list(sdata.tables["predicted"].obs_names) == list(table.obs_names)
+    assert "on_glass" not in sdata.tables
+    assert sdata.tables["kept"].n_obs == 3
+    assert (
+        "the same spots are removed from tables 'predicted', 'on_glass'" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(("pitch_um", "least"), [(30.0, 10), (100.0, 100)])
+def test_the_default_minimum_depends_on_the_diameter(pitch_um, least):
+    # spots of 0.55 pitches: 16 µm as cells, and 55 µm as on Visium
+    sdata = stp.datasets.phantom(**FINE | {"pitch_um": pitch_um, "size_px": 1000})
+    table = sdata.tables["table"]
+    counts = np.zeros(table.shape)
+    counts[:, 0] = 1000
+    counts[:2, 0] = 9, 99
+    table.X = type(table.X)(counts)
+    stp.pp.filter_spots(sdata, min_tissue_fraction=0.0)
+    assert removed(sdata)["too_few_counts"] == (2 if least == 100 else 1)
+    assert _provenance.recorded(sdata.tables["table"], "filter_spots")["min_counts"] == least
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "5", True])
+def test_bad_minimum(value):
+    with pytest.raises(ValueError, match="min_counts must be a number of at least 0"):
+        stp.pp.filter_spots(None, min_counts=value)

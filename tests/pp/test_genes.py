@@ -153,9 +153,11 @@ def test_survives_zarr(sdata, tmp_path):
         ({"genes": ["ERBB2"]}, KeyError, "1 of 1 genes are not in the table: ERBB2; it has 30"),
         ({"genes": []}, ValueError, "genes= is empty"),
         ({"genes": "ERBB2"}, TypeError, r"genes='ERBB2' .*\['ERBB2'\]"),
-        ({"n_top_genes": 0}, ValueError, "n_top_genes=0 must lie between 1 and 30"),
+        ({"n_top_genes": 0}, ValueError, "n_top_genes must be a whole number of at least 1: 0"),
+        ({"n_top_genes": True}, ValueError, "n_top_genes must be a whole number"),
+        ({"n_top_genes": "5"}, ValueError, "n_top_genes must be a whole number"),
         ({"n_top_genes": 31}, ValueError, "n_top_genes=31 must lie between 1 and 30"),
-        ({"n_top_genes": 2.5}, ValueError, "n_top_genes=2.5 must lie between"),
+        ({"n_top_genes": 2.5}, ValueError, "n_top_genes must be a whole number"),
         (
             {"n_top_genes": 3, "flavor": "seurat"},
             ValueError,

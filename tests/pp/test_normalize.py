@@ -67,13 +67,14 @@ def test_a_second_call_replaces_the_layer(sdata):
     np.testing.assert_allclose(np.expm1(dense(layer)).sum(axis=1), 1e4, rtol=1e-4)
 
 
-def test_a_spot_without_counts_stays_zero(sdata):
+def test_a_spot_without_counts_stays_zero_and_is_logged(sdata, capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
     table = sdata.tables["table"]
     counts = table.X.toarray()
     counts[2] = 0
     table.X = sp.csr_matrix(counts)
-    with pytest.warns(UserWarning, match="zero counts"):
-        stp.pp.normalize(sdata)
+    stp.pp.normalize(sdata)
+    assert "normalize: 1 spots have no counts, and keep 0" in capsys.readouterr().out
     layer = dense(table.layers["log1p"])
     assert (layer[2] == 0).all()
     assert np.isfinite(layer).all()

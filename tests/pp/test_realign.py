@@ -246,7 +246,12 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
         ({"transform": np.diag([1, 0, 1])}, ValueError, "cannot be inverted"),
         ({"transform": np.full((3, 3), np.nan)}, ValueError, "last row 0 0 1"),
         ({"transform": np.eye(2)}, ValueError, "affine matrix"),
+        ({"shift_um": "far"}, ValueError, "shift_um must be numbers"),
+        ({"shift_um": (1e6, 0)}, ValueError, "shift_um moves all spots of section 'S1' out of"),
+        ({"transform": "far"}, ValueError, "transform must be numbers"),
         ({"max_shift_um": 0}, ValueError, "max_shift_um must be"),
+        ({"max_shift_um": True}, ValueError, "max_shift_um must be"),
+        ({"max_shift_um": 1e9}, ValueError, "shorter side of the image .* at most 800 µm"),
         ({"undo": True}, ValueError, "'S1' was not realigned"),
     ],
 )

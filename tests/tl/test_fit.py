@@ -365,7 +365,7 @@ def test_rows_without_a_group_are_refused(sdata, groups):
     obs["patient"] = obs["patient"].where(obs["region"] != "S3")
     obs.iloc[0, obs.columns.get_loc("patient")] = "P2"
     n_missing = int(obs["patient"].isna().sum())
-    with pytest.raises(ValueError, match=rf"{n_missing} rows have no group in obs\['patient'\]"):
+    with pytest.raises(ValueError, match=rf"{n_missing} rows have no \w+ in obs\['patient'\]"):
         stp.tl.fit_deepspot(sdata, **TINY, groups=groups)
 
 
@@ -426,6 +426,24 @@ def test_genes_have_to_be_selected(sdata):
         table.var = table.var.assign(**change) if change else table.var.drop(columns="selected")
         with pytest.raises(ValueError, match=r"no genes are selected: .*stp\.pp\.select_genes"):
             stp.tl.fit_deepspot(sdata, **TINY)
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "str", "object", "Int64", "missing"])
+def test_a_selection_must_be_boolean(sdata, kind):
+    table = sdata.tables["table"]
+    expected = table.var_names[table.var["selected"]].tolist()
+    table.var["selected"] = table.var["selected"].astype("boolean")
+    fitted = stp.tl.fit_ridge(sdata, embedding="X_colour", context="spot")
+    assert list(fitted.genes) == expected  # a nullable type will do
+    if kind == "missing":
+        table.var.loc[table.var_names[0], "selected"] = pd.NA
+    else:
+        table.var["selected"] = table.var["selected"].astype(bool).astype(kind)
+    message = r"var\['selected'\] must hold booleans without missing values"
+    with pytest.raises(ValueError, match=message):
+        stp.tl.fit_ridge(sdata, embedding="X_colour", context="spot")
+    with pytest.raises(ValueError, match=message):
+        stp.tl.cross_validate(sdata, {"ridge": lambda _: fitted})
 
 
 @pytest.mark.parametrize(

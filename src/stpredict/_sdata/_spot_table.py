@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
+from pandas.api.types import is_bool_dtype
 from sklearn.neighbors import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
@@ -114,10 +115,30 @@ class SpotTable:
         ]
         return np.concatenate(by_section).astype(np.int64)
 
+    @property
+    def selected_genes(self) -> list[str]:
+        """Genes that `pp.select_genes` marked; empty if it was not run."""
+        if _keys.SELECTED not in self.table.var:
+            return []
+        selected = self.table.var[_keys.SELECTED]
+        # numbers would be read as positions
+        if not is_bool_dtype(selected.dtype) or selected.isna().any():
+            raise ValueError(
+                f"var[{_keys.SELECTED!r}] must hold booleans without missing values, not "
+                f"{selected.dtype}: run stp.pp.select_genes, or convert it with .astype(bool)"
+            )
+        return self.table.var_names[selected.to_numpy(dtype=bool)].tolist()
+
     def section(self, name: str) -> Section:
         """One section by name."""
         _validate.one_of("section", name, self.section_names)
         return self.sections[self.section_names.index(name)]
+
+    @property
+    def counts(self) -> Any:
+        """Counts in X, which must be finite and not negative."""
+        _validate.counts(self.table.X, what="counts in X")
+        return _at_least_float32(self.table.X)
 
     def layer(self, name: str | None) -> Any:
         """A layer, or X for None; its values must be finite."""
@@ -127,15 +148,21 @@ class SpotTable:
             require_key(name, layer_names(self.table), what=f"tables[{self.name!r}].layers")
             values, label = self.table.layers[name], f"layers[{name!r}]"
         _validate.finite(values, what=label)
-        return values
+        return _at_least_float32(values)
 
-    def subset(self, rows: NDArray[np.intp]) -> SpotTable:
-        """Copy some rows with their sections and shapes; images, which are lazy, are shared."""
+    def rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> AnnData:
+        """Copy some rows as a table that annotates the shapes of their sections."""
         _, region_key, instance_key = get_table_keys(self.table)
-        table = self.table[np.sort(rows)].copy()
+        table = self.table[rows].copy()
         del table.uns[TableModel.ATTRS_KEY]
         table.obs[region_key] = table.obs[region_key].astype(str).astype("category")
         names = list(dict.fromkeys(table.obs[region_key]))
+        return TableModel.parse(table, names, region_key, instance_key)
+
+    def subset(self, rows: NDArray[np.intp]) -> SpotTable:
+        """Copy some rows with their sections and shapes; images, which are lazy, are shared."""
+        table = self.rows(np.sort(rows))
+        names = list(dict.fromkeys(table.obs[get_table_keys(table)[1]]))
         images = {image_name(self.sdata, name) for name in names}
         images |= {_keys.normalized(image) for image in images}
         labels = {_keys.tissue(image) for image in images}
@@ -143,7 +170,7 @@ class SpotTable:
             **{name: image for name, image in self.sdata.images.items() if name in images},
             **{name: self.sdata.shapes[name].copy() for name in names},
             **{name: label for name, label in self.sdata.labels.items() if name in labels},
-            self.name: TableModel.parse(table, names, region_key, instance_key),
+            self.name: table,
         }
         sdata = SpatialData.init_from_elements(elements, attrs=dict(self.sdata.attrs))
         return SpotTable(sdata, self.name, sdata.tables[self.name])
@@ -172,10 +199,17 @@ def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = Fals
         raise ValueError(
             f"tables[{name!r}] annotates no shapes: use spatialdata.models.TableModel.parse"
         )
+    if not table.var_names.is_unique:
+        _validate.unique_names(table.var_names, what=f"gene names of tables[{name!r}]")
     if table.n_obs == 0:
         raise ValueError(f"tables[{name!r}] has no rows")
     sdata = copy_of(sdata) if copy else sdata
     return SpotTable(sdata, name, sdata.tables[name])
+
+
+def _at_least_float32(values: Any) -> Any:
+    """Values in a type that scipy and scanpy can compute with."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def layer_names(table: AnnData) -> list[str]:

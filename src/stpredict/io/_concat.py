@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
-import spatialdata as sd
 from spatialdata import SpatialData
 
-from stpredict import _keys, _validate
-from stpredict._sdata import _provenance
+from stpredict import _validate
 from stpredict._sdata._spot_table import open_table
+from stpredict.io._shared._combine_tables import combine_tables
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def concat(
@@ -21,10 +23,15 @@ def concat(
 ) -> SpatialData:
     """Combine sections into one SpatialData with one table.
 
+    Tables of the same name are combined, also those of predictions. Columns of ``obs`` and ``var``
+    that only some sections have are kept, with missing values for the others. A column of ``var``
+    in which sections differ, and a layer or other slot that only some sections have, is left out. A
+    warning lists both.
+
     Parameters
     ----------
     sdatas
-        Objects as the readers return them. Section names must differ.
+        Objects as the readers return them. Names of sections and spots must differ.
     join
         ``"inner"`` keeps the genes that all sections have. ``"outer"`` keeps every gene, with
         count 0 where a section does not list it, which is wrong for gene panels.
@@ -34,12 +41,21 @@ def concat(
     Returns
     -------
     SpatialData
-        All images and shapes, and one ``tables[table_name]`` that annotates all sections.
+        All images and shapes, and one ``tables[table_name]`` that annotates all sections. Tables
+        and shapes are copies.
+
+    Warns
+    -----
+    UserWarning
+        If columns have missing values, or slots are left out.
 
     Raises
     ------
+    TypeError
+        If `sdatas` is not a list of SpatialData objects.
     KeyError, ValueError
-        If an object has no such table, `sdatas` is empty, or sections share a name or no gene.
+        If an object has no such table, `sdatas` is empty, or sections share a name, the name of a
+        spot, or no gene.
 
     Examples
     --------
@@ -54,48 +70,39 @@ def concat(
     >>> sorted(sdata.shapes), sdata.tables["table"].n_obs == 2 * table.n_obs
     (['A', 'B'], True)
     """
+    _validate.one_of("join", join, ("inner", "outer"))
+    if isinstance(sdatas, SpatialData) or not isinstance(sdatas, Iterable):
+        kind = type(sdatas).__name__
+        raise TypeError(f"sdatas must be a list of SpatialData objects, not {kind}: [sdata, …]")
     sdatas = list(sdatas)
     if not sdatas:
         raise ValueError("no sections to combine: the list is empty")
-    names = [name for sdata in sdatas for name in sdata.shapes]
-    _validate.unique_names(names, what="section names")
-    if len(sdatas) == 1:
-        return sdatas[0]
-    tables = [open_table(sdata, table_name).table for sdata in sdatas]
-    combined = sd.concatenate(
-        sdatas, concatenate_tables=True, obs_names_make_unique=False, join=join, merge="first"
-    )
-    steps = _shared_steps([_provenance.recorded_steps(table) for table in tables])
-    if steps:
-        combined.tables[table_name].uns[_keys.UNS] = steps
+    copies = [open_table(sdata, table_name, copy=True).sdata for sdata in sdatas]
+    sections = [name for sdata in copies for name in sdata.shapes]
+    _validate.unique_names(sections, what="section names")
+    others = [
+        (name, element)
+        for sdata in copies
+        for kind, name, element in sdata.gen_elements()
+        if kind != "tables"
+    ]
+    _validate.unique_names([name for name, _ in others], what="names of elements")
+    tables = {}
+    for name in dict.fromkeys(name for sdata in copies for name in sdata.tables):
+        parts = [sdata.tables[name] for sdata in copies if name in sdata.tables]
+        # a count of 0 for a gene that is not listed; other values are missing
+        fill_value = 0.0 if name == table_name else None
+        tables[name] = combine_tables(parts, name, join=join, fill_value=fill_value)
+    _check_genes(tables[table_name].n_vars, [sdata.tables[table_name] for sdata in copies], join)
+    attrs = {key: value for sdata in reversed(copies) for key, value in sdata.attrs.items()}
+    return SpatialData.init_from_elements({**dict(others), **tables}, attrs=attrs)
+
+
+def _check_genes(n_shared: int, tables: Sequence[AnnData], join: str) -> None:
+    """Require a gene in common, if any table has genes."""
     n_genes = {table.n_vars for table in tables}
     if 0 in n_genes and len(n_genes) > 1 and join == "inner":
         raise ValueError("some sections have a table without genes. Combine them separately")
-    if n_genes != {0} and combined.tables[table_name].n_vars == 0:
+    if n_genes != {0} and n_shared == 0:
         hint = "Index all by Ensembl id, or all by symbol, with gene_names="
         raise ValueError(f"the sections have no gene in common. {hint}")
-    return combined
-
-
-def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Recorded steps that also hold for the combined table."""
-    first, *others = steps
-    shared = {key: x for key, x in first.items() if all(other.get(key) == x for other in others)}
-    for key in (_keys.REALIGN, _keys.OUTSIDE):  # recorded by section, so that they combine
-        by_section: dict[str, Any] = {}
-        for each in steps:
-            by_section |= each.get(key, {})
-        if by_section:
-            shared[key] = by_section
-    return shared | _shared_stain([each.get("normalize_stain") for each in steps])
-
-
-def _shared_stain(records: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """Record of stain normalisation, if all sections were normalised to the same reference."""
-    normalized = [record for record in records if record]
-    first = normalized[0] if normalized else {}
-    if any(not record or record["reference"] != first["reference"] for record in records):
-        return {}
-    stains = {name: stain for record in normalized for name, stain in record["stains"].items()}
-    skipped = [name for record in normalized for name in record["skipped"]]
-    return {"normalize_stain": {**first, "stains": stains, "skipped": skipped}}

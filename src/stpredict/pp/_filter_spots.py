@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from spatialdata.models import get_table_keys
+import pandas as pd
+from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
 from stpredict._log import info
@@ -14,30 +15,41 @@ from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stpredict._sdata._sections import Section
     from stpredict._sdata._tissue import TissueMask
+
+#: Default minimum of the total counts. Squidpy's tutorial on Xenium removes cells below 10.
+_LEAST_COUNTS = {"spots": 100, "cells": 10}
+#: Larger observations are spots: cells and the bins of Visium HD (8 and 16 µm) are smaller, spots
+#: of Visium (55 µm) and legacy ST (100 µm) larger.
+_LARGEST_CELL_UM = 20.0
 
 
 def filter_spots(
     sdata: SpatialData,
     *,
-    min_counts: int = 100,
+    min_counts: float | None = None,
     min_tissue_fraction: float = 0.1,
     table_name: str = "table",
     copy: bool = False,
 ) -> SpatialData | None:
     """Remove spots without a position in the image, with too few counts, or off the tissue.
 
-    The number of spots removed for each reason, the first that applies, is logged.
+    Other tables of the same spots, such as predictions, lose the same rows. The number of spots
+    removed for each reason, the first that applies, is logged.
 
     Parameters
     ----------
     sdata
         Sections with images, shapes and a table of counts.
     min_counts
-        Minimum total counts of a spot.
+        Minimum total counts of a spot. By default 100, or 10 for cells and bins: rows whose median
+        diameter is less than 20 µm. 10 is usual for Xenium.
     min_tissue_fraction
         Minimum share of a spot's area that is tissue, from ``obs["tissue_fraction"]``, else from
         ``labels["<image>_tissue"]``, else detected as :func:`stpredict.pp.detect_tissue` does.
@@ -47,13 +59,15 @@ def filter_spots(
     Returns
     -------
     SpatialData | None
-        Removes rows and the shapes they annotate; writes ``obs["tissue_fraction"]``,
-        ``obs["total_counts"]`` and ``uns["stpredict"]["filter_spots"]``.
+        Removes rows of all tables and the shapes they annotate; writes to ``tables[table_name]``
+        ``obs["tissue_fraction"]``, ``obs["total_counts"]`` and
+        ``uns["stpredict"]["filter_spots"]``.
 
     Raises
     ------
     ValueError
-        If counts are negative or NaN, or a section would keep no spots.
+        If counts are negative or NaN, a threshold is out of range, or a section would keep no
+        spots.
 
     Examples
     --------
@@ -62,17 +76,16 @@ def filter_spots(
     >>> stp.pp.filter_spots(sdata)  # doctest: +ELLIPSIS
     """
     _validate.share("min_tissue_fraction", min_tissue_fraction)
+    if min_counts is not None:
+        _validate.not_negative("min_counts", min_counts)
     spots = open_table(sdata, table_name, copy=copy)
-    table = spots.table
-    _validate.counts(table.X, what="counts in X")
-    total = np.asarray(table.X.sum(axis=1)).ravel()
-    inside = np.zeros(table.n_obs, dtype=bool)
+    least = _default_min_counts(spots.sections) if min_counts is None else min_counts
+    total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
+    inside = np.zeros(spots.table.n_obs, dtype=bool)
     for section in spots.sections:
-        height, width = section.shape_yx
-        within = (section.centers >= 0) & (section.centers <= (width, height))  # NaN: False
-        inside[section.rows] = within.all(axis=1)
+        inside[section.rows] = _validate.is_inside(section.centers, section.shape_yx)
     fraction = _tissue_fraction(spots)
-    enough = total >= min_counts
+    enough = total >= least
     on_tissue = fraction >= min_tissue_fraction
     keep = inside & enough & on_tissue
     # checked for all sections before anything is removed
@@ -81,26 +94,33 @@ def filter_spots(
             n_spots = [int(passed[section.rows].sum()) for passed in (inside, enough, on_tissue)]
             raise ValueError(
                 f"no spot of section {section.name!r} would be left: of {len(section.rows)}, "
-                f"{n_spots[0]} lie in the image, {n_spots[1]} have at least {min_counts} counts "
+                f"{n_spots[0]} lie in the image, {n_spots[1]} have at least min_counts={least:g} "
                 f"and {n_spots[2]} lie on tissue (min_tissue_fraction={min_tissue_fraction:g})"
             )
-    table.obs["total_counts"] = total
-    table.obs[_keys.TISSUE_FRACTION] = fraction
     removed = {
         "outside_image": int((~inside).sum()),
         "too_few_counts": int((inside & ~enough).sum()),
         "off_tissue": int((inside & enough & ~on_tissue).sum()),
     }
-    thresholds = {"min_counts": min_counts, "min_tissue_fraction": min_tissue_fraction}
-    record(table, "filter_spots", **thresholds, removed=removed)
     _remove_spots(spots, keep)
+    table = spots.sdata.tables[table_name]
+    table.obs["total_counts"] = total[keep]
+    table.obs[_keys.TISSUE_FRACTION] = fraction[keep]
+    thresholds = {"min_counts": least, "min_tissue_fraction": min_tissue_fraction}
+    record(table, "filter_spots", **thresholds, removed=removed)
     info(
         f"filter_spots: {int(keep.sum())} of {len(keep)} spots kept; removed: "
         f"{removed['outside_image']} without a position in the image, "
-        f"{removed['too_few_counts']} with fewer than {min_counts} counts, "
+        f"{removed['too_few_counts']} with fewer than {least:g} counts, "
         f"{removed['off_tissue']} off the tissue"
     )
     return spots.sdata if copy else None
+
+
+def _default_min_counts(sections: Sequence[Section]) -> int:
+    """Minimum counts of spots, or of cells and bins."""
+    diameters_um = 2 * np.concatenate([section.radius_um for section in sections])
+    return _LEAST_COUNTS["cells" if np.median(diameters_um) < _LARGEST_CELL_UM else "spots"]
 
 
 def _tissue_fraction(spots: SpotTable) -> NDArray[np.float64]:
@@ -119,12 +139,36 @@ def _tissue_fraction(spots: SpotTable) -> NDArray[np.float64]:
 
 
 def _remove_spots(spots: SpotTable, keep: NDArray[np.bool_]) -> None:
-    """Remove rows and the shapes they annotate, after all checks have passed."""
+    """Remove rows of all tables, and their shapes; everything is computed before it is written."""
+    if keep.all():
+        return
     instances = spots.table.obs[get_table_keys(spots.table)[2]].to_numpy()
-    for section in spots.sections:
-        removed = instances[section.rows[~keep[section.rows]]]
-        if len(removed):
-            shapes = spots.sdata.shapes[section.name]
-            spots.sdata.shapes[section.name] = shapes.drop(index=removed)
-    if not keep.all():
-        spots.sdata.tables[spots.name] = spots.table[keep].copy()
+    removed = {
+        section.name: pd.Index(instances[section.rows[~keep[section.rows]]])
+        for section in spots.sections
+    }
+    shapes = {
+        name: spots.sdata.shapes[name].drop(index=names)
+        for name, names in removed.items()
+        if len(names)
+    }
+    tables, emptied = {spots.name: spots.rows(keep)}, []
+    for name, table in spots.sdata.tables.items():
+        if name == spots.name or TableModel.ATTRS_KEY not in table.uns:
+            continue
+        other = SpotTable(spots.sdata, name, table)
+        is_removed = np.zeros(table.n_obs, dtype=bool)
+        other_instances = table.obs[get_table_keys(table)[2]]
+        for section, rows in other.section_rows.items():
+            is_removed[rows] = other_instances.iloc[rows].isin(removed.get(section, ()))
+        if is_removed.all():
+            emptied.append(name)
+        elif is_removed.any():
+            tables[name] = other.rows(~is_removed)
+    for name, each in {**shapes, **tables}.items():
+        spots.sdata[name] = each
+    for name in emptied:
+        del spots.sdata.tables[name]
+    others = [repr(name) for name in (*tables, *emptied) if name != spots.name]
+    if others:
+        info(f"filter_spots: the same spots are removed from tables {_validate.listing(others)}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
 from stpredict import _keys, _validate
+from stpredict._log import info
 from stpredict._sdata._layer_steps import forget_layer_steps
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot, write_slot
@@ -68,13 +71,17 @@ def normalize_counts(
 ) -> None:
     """Write the normalised layer of an opened table."""
     table = spots.table
-    _validate.counts(table.X, what="counts in X")
     # a copy, because scanpy scales in place
-    counts = table.X.astype("float32", copy=True)
+    counts = spots.counts.astype("float32", copy=True)
     # scanpy 1.11 fails on scipy's sparse arrays
     scaled = AnnData(sp.csr_matrix(counts) if sp.issparse(counts) else counts)
-    sc.pp.normalize_total(scaled, target_sum=step.target_sum)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some cells have zero counts")  # logged below
+        sc.pp.normalize_total(scaled, target_sum=step.target_sum)
     sc.pp.log1p(scaled)
+    n_empty = int(np.count_nonzero(np.asarray(counts.sum(axis=1)) == 0))
+    if n_empty:
+        info(f"normalize: {n_empty} spots have no counts, and keep 0 (stp.pp.filter_spots)")
     write_slot(table, "layers", key_added, scaled.X)
     # there is one record, which describes the layer that models read
     if key_added == _keys.LOG1P:

@@ -86,6 +86,9 @@ def select_genes(
     """
     if (genes is None) == (n_top_genes is None):
         raise ValueError(f"give either genes= or n_top_genes=: {genes=}, {n_top_genes=}")
+    if n_top_genes is not None:
+        _validate.whole_number("n_top_genes", n_top_genes)
+        n_top_genes = int(n_top_genes)  # also from numpy
     names = None if genes is None else _validate.name_list("genes", genes)
     spots = open_table(sdata, table_name, copy=copy)
     check_slot(spots.table, "var", key_added)
@@ -106,12 +109,13 @@ def mark_genes(
     selected = np.zeros(table.n_vars, dtype=bool)
     if names is None:
         _validate.one_of("flavor", step.flavor, FLAVORS)
-        if not isinstance(step.n_top_genes, int) or not 0 < step.n_top_genes <= table.n_vars:
+        n_top_genes = step.n_top_genes or 0  # always given for a step with a flavour
+        if n_top_genes > table.n_vars:
             raise ValueError(
-                f"n_top_genes={step.n_top_genes!r} must lie between 1 and {table.n_vars}, the "
-                "number of genes"
+                f"n_top_genes={n_top_genes} must lie between 1 and {table.n_vars}, the number of "
+                "genes"
             )
-        selected[FLAVORS[str(step.flavor)](spots, step.n_top_genes)] = True
+        selected[FLAVORS[str(step.flavor)](spots, n_top_genes)] = True
     else:
         _validate.present(names, table.var_names)
         selected[table.var_names.isin(names)] = True

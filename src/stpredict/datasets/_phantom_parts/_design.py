@@ -41,11 +41,15 @@ class Design:
             _validate.whole_number(name, getattr(self, name), at_least=0)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
             _validate.positive(name, getattr(self, name))
-        if not np.isfinite(self.stain_variation) or self.stain_variation < 0:
-            raise ValueError(f"stain_variation must be 0 or more: {self.stain_variation!r}")
+        _validate.not_negative("stain_variation", self.stain_variation)
         if self.pitch_px < _MIN_PITCH_PX:
             pitch = f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}"
             raise ValueError(f"{pitch}. At least {_MIN_PITCH_PX} px are needed")
+        if self.pitch_px > min(self.shape):
+            raise ValueError(
+                f"no spot of pitch_um={self.pitch_um:g} ({self.pitch_px:.3g} px) fits the image of "
+                f"{self.shape[1]} × {self.shape[0]} px. Choose a larger size_px="
+            )
         shift = np.asarray(self.misalignment_um, dtype=float)
         if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
             values = f"{self.misalignment_um}, {self.misalignment_deg}"

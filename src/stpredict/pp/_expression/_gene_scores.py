@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from stpredict import _keys, _validate
+from stpredict import _keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +29,11 @@ _N_COMPONENTS = 50
 
 
 def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
-    table = spots.table
-    _validate.counts(table.X, what="counts in X")
-    expression = np.asarray(table.X.sum(axis=0)).ravel()
+    table, counts = spots.table, spots.counts
+    expression = np.asarray(counts.sum(axis=0)).ravel()
     expressed = np.sort(np.argsort(-expression, kind="stable")[: _EXPRESSED * n_top_genes])
     bare = AnnData(
-        sp.csr_matrix(table.X[:, expressed]),
+        sp.csr_matrix(counts[:, expressed]),
         obs=pd.DataFrame({"section": pd.Categorical(spots.section_of_row)}, index=table.obs_names),
     )
     sc.experimental.pp.highly_variable_genes(
@@ -54,8 +53,7 @@ def _by_variance(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
 
 
 def _by_expression(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
-    counts = spots.table.X
-    _validate.counts(counts, what="counts in X")
+    counts = spots.counts
     means = [np.asarray(counts[rows].mean(axis=0)).ravel() for rows in spots.section_rows.values()]
     return _combine(means, n_top_genes)
 

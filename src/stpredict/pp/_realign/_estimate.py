@@ -46,9 +46,8 @@ def estimate_record(
             f"section {section.name!r} has {len(section.rows)} spots; at least {_LEAST_SPOTS} are "
             "needed to estimate a motion: give shift_um= or transform="
         )
-    counts = spots.table.X[section.rows]
-    _validate.counts(counts, what=f"counts of section {section.name!r}")
-    reach = max_shift_um or 2 * pitch_of(section.centers_um)
+    counts = spots.counts[section.rows]
+    reach = 2 * pitch_of(section.centers_um) if max_shift_um is None else max_shift_um
     evidence = _evidence(section, counts, tissue_mask(spots.sdata, section.image))
     best = estimate_motion(evidence, kind=motion, max_shift=reach)
     values = {name: getattr(best, name) for name in ("gain", "noise", "required", "surface")}

@@ -55,7 +55,8 @@ def realign(
     sections
         Names of the sections to move; all by default.
     max_shift_um
-        Maximum shift in x and in y, by default twice the distance between neighbouring spots.
+        Maximum shift in x and in y, by default twice the distance between neighbouring spots, and
+        at most half the shorter side of the image.
     shift_um, transform
         Shift (x, y) in µm or affine matrix (3, 3) to apply, or one for each section by name.
     undo
@@ -76,7 +77,8 @@ def realign(
     ------
     ValueError
         If a section is realigned already, or was not but is to be undone, has fewer than 20 spots,
-        or spots outside the image; or if a matrix cannot be inverted.
+        or spots outside the image; if a matrix cannot be inverted or moves all spots out of the
+        image; or if ``max_shift_um`` is too large for an image.
     KeyError
         If there is no section of that name.
 
@@ -94,6 +96,8 @@ def realign(
         _validate.positive("max_shift_um", max_shift_um, unit="µm")
     spots = open_table(sdata, table_name, copy=copy)
     selected = _selected_sections(spots, sections, shift_um if transform is None else transform)
+    if max_shift_um is not None:
+        _check_reach(selected, max_shift_um)
     previous = recorded(spots.table, _keys.REALIGN)
     records: dict[str, dict[str, Any]] = {}
     for section in selected:
@@ -108,7 +112,7 @@ def realign(
         elif shift_um is None and transform is None:
             records[section.name] = estimate_record(spots, section, motion, max_shift_um)
         else:
-            records[section.name] = _from_user(section.name, shift_um, transform)
+            records[section.name] = _from_user(section, shift_um, transform)
     # all checks have passed: write
     moved = [section for section in selected if records[section.name]["moved"]]
     for section in moved:
@@ -146,6 +150,17 @@ def _selected_sections(
     return [by_name[name] for name in names]
 
 
+def _check_reach(sections: Sequence[Section], max_shift_um: float) -> None:
+    """Require a range of shifts that leaves spots in every image."""
+    for section in sections:
+        most = min(section.shape_yx) * section.mpp / 2
+        if max_shift_um > most:
+            raise ValueError(
+                f"max_shift_um={max_shift_um:g} is more than half the shorter side of the image of "
+                f"section {section.name!r}: give at most {most:.0f} µm"
+            )
+
+
 def _undone(section: str, earlier: dict[str, Any] | None) -> dict[str, Any]:
     """Record of the inverse motion."""
     if earlier is None:
@@ -154,24 +169,36 @@ def _undone(section: str, earlier: dict[str, Any] | None) -> dict[str, Any]:
     return {"matrix": matrix, "moved": bool(earlier["moved"])}
 
 
-def _from_user(section: str, shift_um: Any, transform: Any) -> dict[str, Any]:
+def _from_user(section: Section, shift_um: Any, transform: Any) -> dict[str, Any]:
     """Record of a shift or matrix that the user gives, checked."""
+    name = section.name
     matrix = np.eye(3)
     if shift_um is not None:
-        shift = shift_um[section] if isinstance(shift_um, Mapping) else shift_um
-        shift = np.asarray(shift, dtype=float)
+        shift = _numbers("shift_um", shift_um[name] if isinstance(shift_um, Mapping) else shift_um)
         if shift.shape != (2,) or not np.isfinite(shift).all():
             raise ValueError(f"shift_um must be two numbers, x and y in µm: {shift.tolist()}")
         matrix[:2, 2] = shift
     else:
-        values = transform[section] if isinstance(transform, Mapping) else transform
-        matrix = np.asarray(values, dtype=float)
+        values = transform[name] if isinstance(transform, Mapping) else transform
+        matrix = _numbers("transform", values)
         rows = matrix.tolist()
         if matrix.shape != (3, 3) or not np.allclose(matrix[2], (0, 0, 1)):
             raise ValueError(f"transform must be an affine matrix (3, 3), last row 0 0 1: {rows}")
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:2, :2])) < 1e-9:
-            raise ValueError(f"the transform of section {section!r} cannot be inverted: {rows}")
+            raise ValueError(f"the transform of section {name!r} cannot be inverted: {rows}")
+    moved = move_points(matrix, section.centers_um) / section.mpp
+    if not _validate.is_inside(moved, section.shape_yx).any():
+        given = "shift_um" if shift_um is not None else "transform"
+        raise ValueError(f"{given} moves all spots of section {name!r} out of the image: use µm")
     return {"matrix": matrix, "moved": True}
+
+
+def _numbers(name: str, values: object) -> NDArray[np.float64]:
+    """Numbers of an argument, as an array."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, or numbers by section: {values!r}") from error
 
 
 def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64]) -> None:

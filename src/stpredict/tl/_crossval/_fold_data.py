@@ -91,14 +91,13 @@ def _refit_stain(training: SpotTable, test: SpotTable, *, device: str) -> None:
 
 def _refit_genes(training: SpotTable, test: SpotTable) -> None:
     """Select genes on training rows, and repeat ranks that were among the selected genes."""
-    table = training.table
-    if _keys.SELECTED not in table.var:
+    if _keys.SELECTED not in training.table.var:
         return
-    previous = set(table.var_names[table.var[_keys.SELECTED]])
+    previous = set(training.selected_genes)
     step = training.steps.select_genes
     if step is not None and step.n_top_genes is not None:
         replay(training, step)
-    selected = tuple(table.var_names[table.var[_keys.SELECTED]])
+    selected = tuple(training.selected_genes)
     for rank_step in training.steps.rank_expression.values():
         if set(rank_step.genes or ()) == previous:
             for part in (training, test):

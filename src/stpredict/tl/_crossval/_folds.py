@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from stpredict import _keys, _validate
-from stpredict.tl._fitting._split import group_labels
+from stpredict.tl._fitting._split import group_labels, require_patients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,7 @@ def leave_groups_out(
     spots: SpotTable, groups: str | None, *, purpose: str, n_folds: int | None = None
 ) -> Folds:
     """Leave out every group in turn, or several at a time in ``n_folds`` of about equal size."""
+    require_patients(spots)  # also where other groups are given, which may split a patient
     labels, kind = group_labels(spots, groups)
     names = list(dict.fromkeys(labels))
     if len(names) == 1:

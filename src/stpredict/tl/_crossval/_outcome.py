@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import _keys
 from stpredict.results import Failure
 from stpredict.tl._crossval._options import options_of
 from stpredict.tl._fitting._bases import predict_unseen
@@ -76,7 +75,6 @@ def _outcome(
     seconds: float,
 ) -> Outcome:
     in_training, measured = (genes_of_model(part, model).dense() for part in (training, test))
-    selected = training.table.var.get(_keys.SELECTED)
     on_embeddings = (base.recipe.embedding for base in (model, *model.bases.values()))
     return Outcome(
         genes=np.array(model.genes),
@@ -87,7 +85,7 @@ def _outcome(
         embedding=next((slot for slot in on_embeddings if slot), ""),
         layer=model.recipe.layer or "",
         units=model.units,
-        selected=selected is not None and set(selected.index[selected]) == set(model.genes),
+        selected=set(training.selected_genes) == set(model.genes),
         options=options_of(model),
         seconds=seconds,
     )

@@ -57,6 +57,8 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
 def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
     """Group of each row, (n_obs,), and what the groups are: a column of ``obs``, or sections."""
     obs = spots.table.obs
+    if column is None:
+        require_patients(spots)
     if column is None and _keys.PATIENT in obs and obs[_keys.PATIENT].nunique() > 1:
         column = _keys.PATIENT
     if column is None:
@@ -68,6 +70,17 @@ def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_]
     if n_missing:
         raise ValueError(f"{n_missing} rows have no group in obs[{column!r}]")
     return obs[column].astype(str).to_numpy(), column
+
+
+def require_patients(spots: SpotTable) -> None:
+    """Require a patient for every row, if any row has one."""
+    obs = spots.table.obs
+    n_missing = int(obs[_keys.PATIENT].isna().sum()) if _keys.PATIENT in obs else 0
+    if 0 < n_missing < len(obs):
+        raise ValueError(
+            f"{n_missing} rows have no patient in obs[{_keys.PATIENT!r}], so that a patient may be "
+            "on both sides of a split: fill it in for all sections, or delete the column"
+        )
 
 
 def _hold_out_block(spots: SpotTable, *, label: str) -> Split:

@@ -21,7 +21,6 @@ from stpredict.training import Measured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
     from torch import nn
 
@@ -81,7 +80,7 @@ class Values:
 def read_values(spots: SpotTable, task: Task) -> Values:
     """Read the genes to learn (for factors, all genes of the layer) and the weights of spots."""
     weights = _weights(spots, task.sample_weight)
-    genes = _genes(spots.table, task.genes)
+    genes = _genes(spots, task.genes)
     steps = spots.steps.layer(task.layer)
     check_ranked(task.layer, steps, genes)
     loss = _make_loss(task, len(genes))
@@ -206,14 +205,15 @@ def _weights(
     return weights, SampleWeight(column, None if step is None else step.by or ())
 
 
-def _genes(table: AnnData, genes: Sequence[str] | None) -> list[str]:
-    if genes is None:
-        if _keys.SELECTED not in table.var or not table.var[_keys.SELECTED].any():
-            raise ValueError("no genes are selected: run stp.pp.select_genes, or give genes=")
-        return table.var_names[table.var[_keys.SELECTED]].tolist()
-    names = _validate.name_list("genes", genes)
-    _validate.present(names, table.var_names)
-    return names
+def _genes(spots: SpotTable, genes: Sequence[str] | None) -> list[str]:
+    if genes is not None:
+        names = _validate.name_list("genes", genes)
+        _validate.present(names, spots.table.var_names)
+        return names
+    selected = spots.selected_genes
+    if not selected:
+        raise ValueError("no genes are selected: run stp.pp.select_genes, or give genes=")
+    return selected
 
 
 def _values_of(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,10 +42,15 @@ def not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a number of at least 0: {value!r}")
 
 
-def whole_number(name: str, value: object, *, at_least: int = 1) -> None:
-    """Require a whole number that is not too small."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < at_least:
+def whole_number(
+    name: str, value: object, *, at_least: int = 1, at_most: int | None = None
+) -> None:
+    """Require a whole number in a range."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or int(value) < at_least:  # type: ignore[call-overload]
         raise ValueError(f"{name} must be a whole number of at least {at_least}: {value!r}")
+    if at_most is not None and int(value) > at_most:  # type: ignore[call-overload]
+        raise ValueError(f"{name} must be at most {at_most}: {value!r}")
 
 
 def share(name: str, value: float) -> None:
@@ -88,6 +95,14 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not one of {listing(map(repr, choices), most=20)}")
+
+
+def path(name: str, value: object) -> Path:
+    """Require a path."""
+    if not isinstance(value, str | os.PathLike):
+        kind = type(value).__name__
+        raise TypeError(f"{name}= must be a path as a string or pathlib.Path, found {kind}")
+    return Path(value)
 
 
 def not_empty(section: str, n_spots: int) -> None:

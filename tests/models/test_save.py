@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
@@ -187,9 +189,9 @@ def test_model_card_describes_the_model(folder):
         assert fact in card
 
 
-def test_model_on_pixels_needs_no_scaling_of_embeddings(tmp_path):
-    options = CNNNetwork(tile_px=16)
-    model = replace(
+def pixels_of(backbone):
+    options = CNNNetwork(backbone, tile_px=16)
+    return replace(
         model_of(context="spot"),
         method="cnn",
         network=CNN.build(0, len(GENES), context="spot", options=options).eval(),
@@ -197,6 +199,10 @@ def test_model_on_pixels_needs_no_scaling_of_embeddings(tmp_path):
         recipe=Recipe("log1p", tiles=TilesStep(tile_um=50.0, tile_px=16)),
         inputs=None,
     )
+
+
+def test_model_on_pixels_needs_no_scaling_of_embeddings(tmp_path):
+    model = pixels_of("small")
     model.save(tmp_path / "cnn")
     loaded = stp.models.load(tmp_path / "cnn")
     assert loaded.inputs is None
@@ -212,15 +218,101 @@ def test_missing_parent_folders_are_created(tmp_path):
     assert stp.models.load(f"{tmp_path}/a/b/model").genes == GENES
 
 
+class Killed(BaseException):
+    """End of the process."""
+
+
+def limit_calls(patch, n_calls):
+    """Let n calls that change the disk succeed, and raise at all others."""
+    remaining = iter(range(n_calls))
+
+    def limited(function):
+        def call(*arguments, **options):
+            if next(remaining, None) is None:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "write_text", "chmod"):
+        patch.setattr(Path, name, limited(getattr(Path, name)))
+    patch.setattr(_save, "save_file", limited(save_file))
+
+
 class TestSavingIsAtomic:
     def test_older_model_is_replaced(self, folder):
-        (folder / "leftover.txt").write_text("of the older model")
         model_of(seed=7).save(folder)
         assert stp.models.load(folder).training.seed == 7
         assert {path.name for path in folder.iterdir()} == FILES
         assert list(folder.parent.iterdir()) == [folder]
 
-    @pytest.mark.parametrize("content", [{}, {"notes.txt": "mine"}, {"config.json": "{}"}])
+    def test_own_files_in_the_folder_are_kept(self, folder):
+        (folder / "notes.txt").write_text("mine")
+        (folder / "scores").mkdir()
+        (folder / "scores" / "config.json").write_text("mine")
+        model_of(seed=7).save(folder)
+        assert stp.models.load(folder).training.seed == 7
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert (folder / "scores" / "config.json").read_text() == "mine"
+
+    def test_model_behind_a_link_is_replaced(self, folder):
+        link = folder.parent / "link"
+        link.symlink_to(folder)
+        model_of(seed=7).save(link)
+        assert link.is_symlink()
+        assert stp.models.load(link).training.seed == 7
+        assert stp.models.load(folder).training.seed == 7
+        assert set(folder.parent.iterdir()) == {folder, link}
+
+    def test_link_to_a_missing_folder_is_refused(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path / "absent")
+        with pytest.raises(FileExistsError, match="link is a link to a missing folder"):
+            model_of().save(tmp_path / "link")
+        assert not (tmp_path / "absent").exists()
+
+    def test_empty_folder_is_filled(self, tmp_path):
+        model_of(seed=7).save(tmp_path)
+        assert stp.models.load(tmp_path).training.seed == 7
+
+    def test_folder_in_the_place_of_a_file_is_refused(self, folder):
+        (folder / "README.md").unlink()
+        (folder / "README.md").mkdir()
+        with pytest.raises(FileExistsError, match=r"README\.md cannot be written"):
+            model_of(seed=7).save(folder)
+        assert stp.models.load(folder).training.seed == 0
+        assert {path.name for path in folder.iterdir()} == FILES
+
+    @pytest.mark.parametrize("path", [3, None, b"model"])
+    def test_path_of_another_type_is_refused(self, path):
+        with pytest.raises(TypeError, match="path= must be a path"):
+            model_of().save(path)
+        with pytest.raises(TypeError, match="path= must be a path"):
+            stp.models.load(path)
+
+    @pytest.mark.parametrize("existed", [True, False])
+    def test_a_kill_at_any_moment_leaves_the_old_or_the_new_model(
+        self, tmp_path, monkeypatch, existed
+    ):
+        """Every system call that changes the disk is the last one, in turn."""
+        seeds = set()
+        for n_calls in range(40):
+            path = tmp_path / str(n_calls) / "model"
+            if existed:
+                model_of(seed=1).save(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill cleans nothing
+                limit_calls(patch, n_calls)
+                with suppress(Killed):
+                    model_of(seed=2).save(path)
+            if existed or (path / ".saved").exists() or (path / "config.json").exists():
+                seeds.add(stp.models.load(path).training.seed)
+            model_of(seed=3).save(path)
+            assert stp.models.load(path).training.seed == 3
+            assert {each.name for each in path.iterdir()} == FILES
+            assert list(path.parent.iterdir()) == [path]
+        assert seeds == ({1, 2} if existed else {2})
+
+    @pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"config.json": "{}"}])
     def test_folder_that_is_not_a_model_is_not_changed(self, tmp_path, content):
         foreign = tmp_path / "mine"
         foreign.mkdir()
@@ -255,14 +347,8 @@ class TestSavingIsAtomic:
             assert stp.models.load(path).training.seed == 1
 
     def test_older_model_stays_if_moving_fails(self, folder, monkeypatch):
-        rename = Path.rename
-
         def refuse(self, target):
-            if Path(target) == folder and (self / "config.json").exists():
-                seed = json.loads((self / "config.json").read_text())["training"]["seed"]
-                if seed == 2:
-                    raise OSError("device or resource busy")
-            return rename(self, target)
+            raise OSError("device or resource busy")
 
         monkeypatch.setattr(Path, "rename", refuse)
         with pytest.raises(OSError, match="busy"):
@@ -291,8 +377,8 @@ class TestLoadingChecks:
     def test_truncated_file_is_refused(self, folder, name, share):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: int(share * len(content))])
-        if name == "history.csv" and share:
-            # truncated text is indistinguishable from a shorter table
+        if name == "history.csv" and share == 0.5:
+            # a number that is cut is indistinguishable from another one
             stp.models.load(folder)
         else:
             self.refused(folder, "cannot be read")
@@ -302,9 +388,21 @@ class TestLoadingChecks:
         (folder / name).write_bytes(np.random.default_rng(0).bytes(2000))
         self.refused(folder, "cannot be read")
 
-    def test_other_history_is_refused(self, folder):
-        (folder / "history.csv").write_text("a,b\n1,2\n")
-        self.refused(folder, r"history\.csv.*epoch, step, split, loss")
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a,b\n1,2\n",
+            "epoch,step,split,loss\n0,1,training,low\n",
+            "epoch,step,split,loss\n0.5,1,training,1\n",
+            "epoch,step,split,loss\n0,,training,1\n",
+            "epoch,step,split,loss\n0,1,trial,1\n",
+            "epoch,step,split,loss\n-1,1,training,1\n",
+            "epoch,step,split,loss\n0,1,training,1,7\n",
+        ],
+    )
+    def test_other_history_is_refused(self, folder, text):
+        (folder / "history.csv").write_text(text)
+        self.refused(folder, r"history\.csv ")
 
     @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"format": "another model"}'])
     def test_other_configuration_is_refused(self, folder, text):
@@ -445,6 +543,147 @@ def calibration_of_three_groups():
         ),
         familiarity=uncertainty.Familiarity.fit(random.normal(size=(120, D)), groups),
     )
+
+
+#: Invalid values of the configuration, by their place.
+INVALID = {
+    ("genes",): ["A", "B", "A"],
+    ("units",): None,
+    ("hyperparameters", "network", "n_hidden"): True,
+    ("hyperparameters", "network", "n_phi"): 3.0,
+    ("hyperparameters", "network", "n_rho"): "2",
+    ("hyperparameters", "network", "dropout"): 1.0,
+    ("hyperparameters", "schedule", "max_epochs"): 0,
+    ("hyperparameters", "schedule", "learning_rate"): float("inf"),
+    ("hyperparameters", "average_symmetries"): 1,
+    ("recipe",): [],
+    ("recipe", "layer_steps"): [3],
+    ("recipe", "layer_steps", 0): {"step": ["normalize"]},
+    ("recipe", "layer_steps", 0, "target_sum"): float("nan"),
+    ("recipe", "embed", "tile_um"): -112.0,
+    ("recipe", "embed", "mpp"): "0.5",
+    ("recipe", "embed", "n_subtiles"): 10**9,
+    ("recipe", "neighbors", "n_rings"): 10**9,
+    ("training", "n_spots"): -1,
+    ("training", "best_epoch"): 1.5,
+    ("training", "seed"): None,
+    ("training", "sections"): "S1",
+    ("training", "versions"): {"torch": 2},
+    ("training", "before"): {},
+}
+
+
+class TestInvalidValues:
+    refused = TestLoadingChecks.refused
+
+    @pytest.mark.parametrize("place", list(INVALID), ids=lambda place: ".".join(map(str, place)))
+    def test_invalid_value_is_refused_by_name(self, folder, place):
+        config = json.loads((folder / "config.json").read_text())
+        part = config
+        for name in place[:-1]:
+            part = part[name]
+        part[place[-1]] = INVALID[place]
+        (folder / "config.json").write_text(json.dumps(config))
+        self.refused(folder, str([name for name in place if isinstance(name, str)][-1]))
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("network.phi.weight", np.nan),
+            ("network.rho.bias", np.inf),
+            ("inputs.scale", -1.0),
+            ("subtiles.scale", -1.0),
+            ("subtiles.mean", np.inf),
+            ("targets.scale", -1.0),
+        ],
+    )
+    def test_invalid_numbers_in_arrays_are_refused(self, folder, name, value):
+        tensors = load_file(folder / "model.safetensors")
+        tensors[name].flat[0] = value
+        save_file(tensors, folder / "model.safetensors")
+        self.refused(folder, "finite|negative|infinite")
+
+    @pytest.mark.parametrize("name", ["network.phi.weight", "inputs.mean", "targets.mean"])
+    @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64])
+    def test_arrays_of_another_type_are_refused(self, folder, name, dtype):
+        tensors = load_file(folder / "model.safetensors")
+        tensors[name] = tensors[name].astype(dtype)
+        save_file(tensors, folder / "model.safetensors")
+        self.refused(folder, f"{name.split('.', 1)[1]} .*expected|F16|is needed")
+
+    def test_unexpected_weights_are_refused(self, folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors["network.extra"] = tensors["inputs.mean"]
+        save_file(tensors, folder / "model.safetensors")
+        self.refused(folder, "have unexpected extra")
+
+    @pytest.mark.parametrize("option", ["n_hidden", "n_phi", "n_rho"])
+    def test_sizes_are_compared_before_memory_is_allocated(self, folder, monkeypatch, option):
+        config = json.loads((folder / "config.json").read_text())
+        config["hyperparameters"]["network"][option] = 10**6 if option == "n_hidden" else 255
+        (folder / "config.json").write_text(json.dumps(config))
+        refuse_large_tensors(monkeypatch)
+        self.refused(folder, "the configuration gives")
+
+    def test_large_backbones_are_compared_before_memory_is_allocated(self, tmp_path, monkeypatch):
+        pixels_of("small").save(tmp_path / "cnn")
+        config = json.loads((tmp_path / "cnn" / "config.json").read_text())
+        config["hyperparameters"]["network"]["backbone"] = "vit_large_patch16_224"
+        (tmp_path / "cnn" / "config.json").write_text(json.dumps(config))
+        refuse_large_tensors(monkeypatch)
+        self.refused(tmp_path / "cnn", r"has 303,\d+,\d+ weights, but \d+,\d+ are saved")
+
+    def test_unknown_backbone_is_refused(self, tmp_path):
+        pixels_of("small").save(tmp_path / "cnn")
+        config = json.loads((tmp_path / "cnn" / "config.json").read_text())
+        config["hyperparameters"]["network"]["backbone"] = "resnet19"
+        (tmp_path / "cnn" / "config.json").write_text(json.dumps(config))
+        self.refused(tmp_path / "cnn", r"No backbone 'resnet19'.*timm\.list_models\(\)\.$")
+
+    def test_other_size_of_tiles_is_refused(self, tmp_path):
+        model = pixels_of("small")
+        replace(model, recipe=Recipe("log1p", tiles=TilesStep(50.0, 32))).save(tmp_path / "cnn")
+        self.refused(tmp_path / "cnn", "differ in tile_px")
+
+    def test_negative_variance_of_batch_norm_is_refused(self, tmp_path):
+        pixels_of("small").save(tmp_path / "cnn")
+        tensors = load_file(tmp_path / "cnn" / "model.safetensors")
+        tensors["network.backbone.blocks.0.1.running_var"][0] = -1
+        save_file(tensors, tmp_path / "cnn" / "model.safetensors")
+        self.refused(tmp_path / "cnn", "running_var has values below 0")
+
+    def test_loading_does_not_change_the_random_state(self, folder):
+        state = torch.get_rng_state()
+        stp.models.load(folder)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_damaged_configuration_of_an_older_format_is_refused(self, folder):
+        for changes in ({"hyperparameters": []}, {"recipe": 3}, {"training": None}):
+            edit(folder, format_version=3, **changes)
+            self.refused(folder, "its configuration of format 3 is damaged")
+
+    def test_huge_configuration_is_refused(self, folder):
+        with (folder / "config.json").open("r+b") as file:
+            file.truncate(1 << 30)  # sparse
+        self.refused(folder, r"config\.json has 1,073,741,824 bytes")
+
+    def test_deeply_nested_configuration_is_refused(self, folder):
+        (folder / "config.json").write_text("[" * 100_000)
+        self.refused(folder, r"config\.json is not JSON")
+
+
+def refuse_large_tensors(monkeypatch):
+    """Raise if a tensor of more than a megabyte is made, unless it has no memory."""
+    empty = torch.empty
+
+    def checked(*size, **options):
+        tensor = empty(*size, **options, device="meta") if "device" not in options else None
+        is_large = tensor is not None and tensor.numel() > 1 << 18
+        if is_large and empty(0).device.type != "meta":
+            raise MemoryError(f"{tensor.shape} was allocated")
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", checked)
 
 
 class TestCalibration:

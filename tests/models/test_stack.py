@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -164,3 +165,55 @@ def test_bases_of_other_methods_are_refused(tmp_path):
     replace(ridge_of(1), bases={"a": ridge_of(2)}).save(tmp_path / "ridge")
     with pytest.raises(ValueError, match="a model of ridge has 1 bases, expected 0"):
         stp.models.load(tmp_path / "ridge")
+
+
+@pytest.mark.parametrize("target", [".", "../other"])
+def test_linked_bases_are_refused(tmp_path, target):
+    stack_of().save(tmp_path / "stack")
+    stack_of().save(tmp_path / "other")
+    for number in (0, 1):
+        shutil.rmtree(tmp_path / "stack" / f"base_{number}")
+        (tmp_path / "stack" / f"base_{number}").symlink_to(target)
+    with pytest.raises(ValueError, match="base_0 is a link: replace it by a copy of the model"):
+        stp.models.load(tmp_path / "stack")
+
+
+def test_deeply_nested_stacks_are_refused(tmp_path):
+    stack = stack_of()
+    for _ in range(6):
+        stack = stack_of(first=stack, second=ridge_of(2))
+    stack.save(tmp_path / "stack")
+    with pytest.raises(ValueError, match="its stacks are more than 5 deep"):
+        stp.models.load(tmp_path / "stack")
+
+
+def test_a_stack_is_replaced_by_one_with_fewer_bases_and_by_another_model(tmp_path):
+    three = {name: ridge_of(1) for name in "abc"}
+    stack_of(**three).save(tmp_path / "stack")
+    (tmp_path / "stack" / "base_2" / "notes.txt").write_text("mine")
+    stack_of().save(tmp_path / "stack")
+    assert len(stp.models.load(tmp_path / "stack").bases) == 2
+    assert [path.name for path in (tmp_path / "stack" / "base_2").iterdir()] == ["notes.txt"]
+    ridge_of(1).save(tmp_path / "stack")
+    assert stp.models.load(tmp_path / "stack").method == "ridge"
+    assert not (tmp_path / "stack" / "base_0").exists()
+    assert (tmp_path / "stack" / "base_2" / "notes.txt").exists()
+
+
+def test_a_base_behind_a_link_is_not_overwritten(tmp_path):
+    stack_of().save(tmp_path / "stack")
+    ridge_of(5).save(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "stack" / "base_0")
+    (tmp_path / "stack" / "base_0").symlink_to(tmp_path / "mine")
+    before = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="cannot be written: remove what is in its place"):
+        stack_of().save(tmp_path / "stack")
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
+
+
+def test_repeated_names_of_bases_are_refused(tmp_path):
+    stack_of().save(tmp_path / "stack")
+    path = tmp_path / "stack" / "config.json"
+    path.write_text(path.read_text().replace('"a/b"', '"first"'))
+    with pytest.raises(ValueError, match="bases are not unique, repeated: first"):
+        stp.models.load(tmp_path / "stack")

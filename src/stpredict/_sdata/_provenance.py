@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys
-from stpredict._sdata._steps import REPEATABLE, RecordedSteps, parse
+from stpredict._sdata._parse import parse
+from stpredict._sdata._steps import REPEATABLE, RecordedSteps
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, get_args
 
 from pydantic import ConfigDict
 
 from stpredict._sdata import _steps
+from stpredict._sdata._parse import parse_json
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,23 @@ class Recipe:
         return plain
 
     @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> Recipe:
+    def from_plain(cls, values: Any) -> Recipe:
         """Read a recipe back; unknown names and wrong types raise ValueError."""
-        values = dict(values)
-        layer_steps = [dict(step) for step in values.pop("layer_steps", ())]
-        kinds = {kind.name: kind for kind in get_args(_steps.LayerStep)}
-        unknown = [step.get("step") for step in layer_steps if step.get("step") not in kinds]
-        if unknown:
-            raise ValueError(f"unknown layer steps: {unknown}")
-        steps = tuple(_steps.parse(kinds[step.pop("step")], step) for step in layer_steps)
-        values.setdefault("layer", None)
-        return _steps.parse(cls, {**values, "layer_steps": steps})
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe: must be a dictionary, not {values!r:.80}")
+        layer_steps = values.get("layer_steps", [])
+        if not isinstance(layer_steps, list):
+            raise ValueError(f"recipe.layer_steps: must be a list, not {layer_steps!r:.80}")
+        others = {name: value for name, value in values.items() if name != "layer_steps"}
+        recipe: Recipe = parse_json(cls, {"layer": None, **others}, name="recipe")
+        return replace(recipe, layer_steps=tuple(map(_layer_step, layer_steps)))
+
+
+def _layer_step(values: Any) -> _steps.LayerStep:
+    kinds = {kind.name: kind for kind in get_args(_steps.LayerStep)}
+    name = values.get("step") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in kinds:
+        raise ValueError(f"recipe.layer_steps: unknown step {values!r:.80}")
+    parameters = {key: value for key, value in values.items() if key != "step"}
+    step: _steps.LayerStep = parse_json(kinds[name], parameters, name=f"recipe.layer_steps.{name}")
+    return step

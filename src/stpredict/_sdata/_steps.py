@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
 from stpredict import _keys
 from stpredict._sdata._differences import (
@@ -16,7 +15,14 @@ from stpredict._sdata._differences import (
     length_differences,
 )
 
-FORBID = ConfigDict(extra="forbid")  # a name that a dataclass does not have is an error
+#: A name that a dataclass does not have is an error, and so are NaN and infinite numbers.
+FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+#: Rings of a grid, and sub-tiles along a tile; more would take forever.
+MAX_RINGS, MAX_SUBTILES = 100, 100
+
+Positive = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1)]
 
 #: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
 Vector = tuple[float, ...]
@@ -24,7 +30,6 @@ Matrix = tuple[Vector, ...]
 
 Grid = Literal["hexagonal", "square"]
 Layout = Literal["hexagonal", "square", "irregular"]
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,9 @@ class EmbedStep(Step):
     per_slot: ClassVar[bool] = True
     encoder: str | None = None
     weights_hash: str | None = None
-    tile_um: float | None = None
-    mpp: float | None = None
-    n_subtiles: int | None = None
+    tile_um: Positive | None = None
+    mpp: Positive | None = None
+    n_subtiles: Annotated[int, Field(ge=1, le=MAX_SUBTILES)] | None = None
     stain: ReferenceStain | None = None
     registered: Literal[True] | None = None  # computed elsewhere, so that it cannot be repeated
 
@@ -95,8 +100,8 @@ class TilesStep(Step):
     """How a network on pixels reads its tiles."""
 
     name: ClassVar[str] = "tiles"
-    tile_um: float
-    tile_px: int
+    tile_um: Positive
+    tile_px: Size
     stain: ReferenceStain | None = None
 
 
@@ -109,12 +114,12 @@ class NeighborsStep(Step):
 
     name: ClassVar[str] = "neighbors"
     grid: Grid | None = None
-    n_rings: int | None = None
-    n_neighbors: int | None = None
-    radius_um: float | None = None
+    n_rings: Annotated[int, Field(ge=1, le=MAX_RINGS)] | None = None
+    n_neighbors: Size | None = None
+    radius_um: Positive | None = None
     layout: Layout | None = None  # of the spots, without rings; None for too few spots
-    pitch_um: Length | None = None  # of the spots, or of the grid whose rings are linked
-    distance_um: Length | None = None  # median distance of neighbours
+    pitch_um: Positive | None = None  # of the spots, or of the grid whose rings are linked
+    distance_um: Positive | None = None  # median distance of neighbours
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class NormalizeStep(Step):
     """`pp.normalize`."""
 
     name: ClassVar[str] = "normalize"
-    target_sum: float
+    target_sum: Positive
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ class SmoothStep(Step):
     key_added: str
     layer: str | None = None
     by: Literal["space", "expression"] = "space"
-    n_neighbors: int | None = None
+    n_neighbors: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -238,21 +243,6 @@ class RecordedSteps:
         if layer == _keys.LOG1P and self.normalize is not None:
             steps.insert(0, self.normalize)
         return tuple(steps)
-
-
-def parse(kind: type, values: Any) -> Any:
-    """Build a dataclass from plain values, checking every type; ValueError names the field."""
-    try:
-        return _adapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise ValueError(f"{place}: {first['msg']}") from error
-
-
-@cache  # building one takes longer than reading all steps of a table
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | None) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from stpredict import _validate
+from stpredict._sdata._parse import parse_json
 from stpredict._sdata._recipe import Recipe
-from stpredict._sdata._steps import parse
 from stpredict.models._methods import METHODS
 from stpredict.models._records import Hyperparameters, Record, TrainingRecord
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stpredict.models._methods import Method
+    from stpredict.models._records import NetworkOptions
     from stpredict.targets import Standard, Targets
     from stpredict.uncertainty import Calibration
 
@@ -111,27 +112,43 @@ class Config(Record):
         _validate.one_of("method", values.get("method"), METHODS)
         method = METHODS[values["method"]]
         _validate.one_of("context", values.get("context"), method.contexts)
-        # these two need more than their type to be parsed: the method, and the kinds of steps
         typed = dict(values)
-        if isinstance(values.get("hyperparameters"), dict):
-            typed["hyperparameters"] = _with_network(values["hyperparameters"], method)
-        if isinstance(values.get("recipe"), dict):
-            typed["recipe"] = Recipe.from_plain(values["recipe"])
-        config: Config = parse(cls, typed)
-        # steps that a method cannot do without
-        required = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}
-        steps = required[method.inputs] + ["neighbors"] * method.contexts[config.context][1]
-        missing = [step for step in steps if getattr(config.recipe, step) is None]
-        if missing:
-            raise ValueError(f"the recipe lacks {', '.join(missing)}")
+        # the types of these two depend on the method, and on the kinds of steps
+        recipe = Recipe.from_plain(typed.pop("recipe", None))
+        typed["recipe"] = {"layer": recipe.layer}
+        network, typed["hyperparameters"] = _split_network(values.get("hyperparameters"), method)
+        config: Config = parse_json(cls, typed, name="configuration")
+        hyperparameters = replace(config.hyperparameters, network=network)
+        config = replace(config, recipe=recipe, hyperparameters=hyperparameters)
+        config._check(method)
         return config
 
+    def _check(self, method: Method) -> None:
+        """Check the parts against each other."""
+        _validate.unique_names(self.genes, what="genes")
+        _validate.unique_names(self.bases, what="bases")
+        if self.bases and method.inputs != "models":
+            raise ValueError(f"a model of {method.name} has {len(self.bases)} bases, expected 0")
+        # steps that a method cannot do without
+        required = {"embedding": ["embedding", "embed"], "pixels": ["tiles"], "models": []}
+        steps = required[method.inputs] + ["neighbors"] * method.contexts[self.context][1]
+        missing = [step for step in steps if getattr(self.recipe, step) is None]
+        if missing:
+            raise ValueError(f"the recipe lacks {', '.join(missing)}")
+        tiles, network = self.recipe.tiles, self.hyperparameters.network
+        if tiles is not None and getattr(network, "tile_px", tiles.tile_px) != tiles.tile_px:
+            raise ValueError("the tiles of the recipe and of the network differ in tile_px")
 
-def _with_network(values: dict[str, Any], method: Method) -> dict[str, Any]:
-    """Parse the options of the network, whose type depends on the method."""
+
+def _split_network(values: Any, method: Method) -> tuple[NetworkOptions | None, dict[str, Any]]:
+    """Options of the network, whose type depends on the method, and the other hyperparameters."""
+    if not isinstance(values, dict):
+        raise ValueError(f"hyperparameters: must be a dictionary, found {values!r:.80}")
     if ("network" in values) != (method.options is not None):
         problem = "is not used" if method.options is None else "is missing"
         raise ValueError(f"hyperparameters.network {problem} for method={method.name!r}")
+    others = {name: value for name, value in values.items() if name != "network"}
     if method.options is None:
-        return values
-    return {**values, "network": parse(method.options, values["network"])}
+        return None, others
+    name = "hyperparameters.network"
+    return parse_json(method.options, values["network"], name=name), others

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from stpredict import _validate
 from stpredict.models._config import FORMAT, OLDEST, SHARED, VERSION, Config
+from stpredict.models._folder import CONFIG, HISTORY, WEIGHTS, ModelFolder
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
-from stpredict.models._save import BASE, CONFIG, HISTORY, HISTORY_COLUMNS, WEIGHTS
+from stpredict.models._network import open_arrays, read_network
+from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import check_bases, first_base
 from stpredict.models._upgrade import upgrade
-from stpredict.targets import Standard, from_state
+from stpredict.targets import from_state
 from stpredict.uncertainty import Calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    Tensors = Mapping[str, NDArray[Any]]
+    from stpredict.models._network import SavedArrays
+
+#: A configuration of 20,000 genes has less than 1 MB.
+_MAX_CONFIG = 64 << 20
+#: Stacks inside of stacks.
+_MAX_DEPTH = 5
+_HISTORY_TYPES = dict(zip(HISTORY_COLUMNS, ("int64", "int64", "object", "float64"), strict=True))
 
 
 def load(path: str | Path) -> Model:
@@ -48,8 +53,11 @@ def load(path: str | Path) -> Model:
     ------
     FileNotFoundError
         If the folder does not exist.
+    TypeError
+        If the path is not a string or a path.
     ValueError
-        If the folder is not a model, is damaged, or was written by a newer version.
+        If the folder is not a model, is damaged, or was written by a newer version. Sizes are
+        compared with those of the saved arrays before memory is allocated.
 
     Examples
     --------
@@ -63,28 +71,41 @@ def load(path: str | Path) -> Model:
     >>> stp.models.load(folder).method
     'ridge'
     """
-    path = Path(path)
+    path = _validate.path("path", path)
     if not path.exists():
         raise FileNotFoundError(f"there is no model at {path}")
     if not path.is_dir():
         raise ValueError(f"{path} is a file, not a model's folder: pickled models are never opened")
-    missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not (path / name).is_file()]
+    return _load(ModelFolder.at(path), depth=0)
+
+
+def _load(folder: ModelFolder, *, depth: int) -> Model:
+    missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not folder.file(name).is_file()]
     if missing:
-        raise ValueError(f"{path} is not a complete model: it lacks {', '.join(missing)}")
+        raise ValueError(f"{folder.path} is not a complete model: it lacks {', '.join(missing)}")
     try:
-        config = _read_config(path)
-        bases = {name: load(path / BASE.format(n)) for n, name in enumerate(config.bases)}
-        history = pd.read_csv(path / HISTORY)
-        return _assemble(config, load_file(path / WEIGHTS), history, bases)
+        config = _read_config(folder.file(CONFIG))
+        if config.bases and depth == _MAX_DEPTH:
+            raise ValueError(f"its stacks are more than {_MAX_DEPTH} deep")
+        bases = {
+            name: _load(folder.base(n), depth=depth + 1) for n, name in enumerate(config.bases)
+        }
+        history = _read_history(folder.file(HISTORY))
+        with open_arrays(folder.file(WEIGHTS)) as saved:
+            return _assemble(config, saved, history, bases)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"the model at {path} cannot be read: {reason}") from error
+        # a KeyError would be printed in quotes
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(f"the model at {folder.path} cannot be read: {reason}") from error
 
 
 def _read_config(path: Path) -> Config:
+    n_bytes = path.stat().st_size
+    if n_bytes > _MAX_CONFIG:
+        raise ValueError(f"{CONFIG} has {n_bytes:,} bytes, the limit is {_MAX_CONFIG:,}")
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{CONFIG} does not describe an {FORMAT}")
@@ -95,68 +116,65 @@ def _read_config(path: Path) -> Config:
             f"its format version is {version!r}, this stpredict reads {OLDEST} to {VERSION}. It "
             f"was written by stpredict {config.get('stpredict_version')}: {remedy}"
         )
-    if version < VERSION:
-        _validate.one_of("method", config.get("method"), METHODS)
-        config = upgrade(config)
-    return Config.from_plain(config)
+    return Config.from_plain(config if version == VERSION else upgrade(config))
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    columns = ", ".join(HISTORY_COLUMNS)
+    try:
+        names = tuple(pd.read_csv(path, nrows=0).columns)
+        if names != HISTORY_COLUMNS:
+            raise ValueError(f"it has the columns {_validate.listing(names)}")
+        history = pd.read_csv(path, dtype=_HISTORY_TYPES)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{HISTORY} is not a table of {columns} ({error})") from error
+    # the loss of a validation may be NaN
+    is_valid = history["split"].isin(("training", "validation"))
+    is_valid &= (history["epoch"] >= 0) & (history["step"] >= 0)
+    if not is_valid.all():
+        n_bad, row = int((~is_valid).sum()), history[~is_valid].iloc[0].to_dict()
+        raise ValueError(f"{HISTORY} has {n_bad} invalid rows, the first {row}")
+    return history
 
 
 def _assemble(
-    config: Config, tensors: Tensors, history: pd.DataFrame, bases: dict[str, Model]
+    config: Config, saved: SavedArrays, history: pd.DataFrame, bases: dict[str, Model]
 ) -> Model:
-    if tuple(history.columns) != HISTORY_COLUMNS:
-        raise ValueError(f"{HISTORY} needs the columns {', '.join(HISTORY_COLUMNS)}")
     method = METHODS[config.method]
-    targets = from_state(config.targets, _part(tensors, "targets"))
+    targets = from_state(config.targets, saved.read("targets"))
+    if len(targets.columns) != len(config.genes):
+        n_targets = len(targets.columns)
+        raise ValueError(f"the targets have {n_targets} genes, {CONFIG} has {len(config.genes)}")
     # networks on pixels need no scaling of embeddings
-    inputs = _scaling(tensors, "inputs", needed=method.inputs != "pixels")
-    network = method.build(
-        0 if inputs is None else len(inputs.mean),
-        targets.n_outputs,
-        context=config.context,
-        options=config.hyperparameters.network,
+    inputs = saved.scaling("inputs", needed=method.inputs != "pixels")
+    n_features = 0 if inputs is None else len(inputs.mean)
+    network = read_network(
+        method, config, saved, n_features=n_features, n_outputs=targets.n_outputs
     )
-    weights = _part(tensors, "network")
-    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
-    errors = _part(tensors, "calibration")
+    errors = saved.read("calibration")
     if errors and config.calibration is None:
         raise ValueError(f"{CONFIG} lacks calibration, but its arrays are saved")
     model = Model(
-        network=network.eval(),
+        network=network,
         targets=targets,
         history=history,
         inputs=inputs,
-        subtiles=_scaling(tensors, "subtiles", needed=method.contexts[config.context][0]),
+        subtiles=saved.scaling("subtiles", needed=method.contexts[config.context][0]),
         bases=bases,
         calibration=None
         if config.calibration is None
         else Calibration.from_state(config.calibration, errors),
         **{name: getattr(config, name) for name in SHARED},
     )
-    # load_state_dict has compared the network's weights with its inputs and outputs
     _check_shapes(model)
     check_bases(model)
     return model
 
 
-def _part(tensors: Tensors, part: str) -> dict[str, NDArray[Any]]:
-    """Tensors of one part of a model, by their names in it."""
-    prefix = f"{part}."
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _scaling(tensors: Tensors, part: str, *, needed: bool) -> Standard | None:
-    if not needed and f"{part}.mean" not in tensors:
-        return None
-    return Standard(tensors[f"{part}.mean"], tensors[f"{part}.scale"])
-
-
 def _check_shapes(model: Model) -> None:
     """Require arrays that fit the genes and the embedding."""
     n_genes, inputs, calibration = len(model.genes), first_base(model).inputs, model.calibration
-    shapes: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
-        ("targets.mean", model.targets.mean, (n_genes,))
-    ]
+    shapes: list[tuple[str, NDArray[Any], tuple[int, ...]]] = []
     if calibration is not None:
         shapes += [("calibration.intervals.edges", calibration.intervals.edges, (n_genes, 2))]
     if inputs is not None:

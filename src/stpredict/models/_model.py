@@ -93,18 +93,22 @@ class Model(ModelState):
     def save(self, path: str | Path) -> None:
         """Save to a folder, which :func:`stpredict.models.load` reads.
 
-        The folder is written under a temporary name and then moved, so it is always complete.
+        New files are written completely before the first old one is replaced: if saving is
+        interrupted, the old or the new model is loaded, and the next save cleans up.
 
         Parameters
         ----------
         path
             Folder to write: ``config.json``, ``model.safetensors``, ``history.csv`` and a model
-            card ``README.md``. An older model at that path is replaced.
+            card ``README.md``; for a stack, also its bases. These files of an older model are
+            replaced, others are kept.
 
         Raises
         ------
         FileExistsError
-            If ``path`` exists and is not a model.
+            If ``path`` exists and is neither a model nor an empty folder.
+        TypeError
+            If ``path`` is not a string or a path.
         """
         save(self, path)
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
+from stpredict._sdata._steps import FORBID
 from stpredict.training import Augmentation, Schedule
+
+#: Bounds of sizes, far above those of any model, so that a damaged file cannot ask for more.
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+TilePx = Annotated[int, Field(ge=1, le=4096)]
+Count = Annotated[int, Field(ge=0)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Record:
     """Base of what is stored as JSON: reading a name that a record does not have is an error."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,10 @@ class DeepSpotNetwork(Record):
         Dropout rate in φ and at the input of ρ.
     """
 
-    n_hidden: int = 512
-    n_phi: int = 10
-    n_rho: int = 10
-    dropout: float = 0.3
+    n_hidden: Size = 512
+    n_phi: Size = 10
+    n_rho: Size = 10
+    dropout: Dropout = 0.3
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class DeepCellNetwork(DeepSpotNetwork):
         Pooling of the neighbours' embeddings.
     """
 
-    n_hidden: int = 1024
-    dropout: float = 0.2
+    n_hidden: Size = 1024
+    dropout: Dropout = 0.2
     aggregation: Literal["max", "mean", "sum"] = "max"
 
 
@@ -68,8 +75,8 @@ class CNNNetwork(Record):
     """
 
     backbone: str = "small"
-    tile_px: int = 112
-    trainable: int | None = None
+    tile_px: TilePx = 112
+    trainable: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,12 @@ class MultiScaleNetwork(Record):
         Dropout rate.
     """
 
-    tile_px: int = 78
-    n_subtiles: int = 3
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    n_tile: int = 128
-    n_subtile: int = 64
-    dropout: float = 0.1
+    tile_px: TilePx = 78
+    n_subtiles: Size = 3
+    widths: Annotated[tuple[Size, ...], Field(max_length=16)] = (32, 64, 128, 256)
+    n_tile: Size = 128
+    n_subtile: Size = 64
+    dropout: Dropout = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,16 +110,16 @@ class StackNetwork(Record):
     """The network on top of the models of a stack; sizes are those of ``meta="mlp"``."""
 
     meta: Literal["mean", "rank_mean", "ridge", "mlp"] = "mean"
-    n_hidden: int = 512
-    dropout: float = 0.2
+    n_hidden: Size = 512
+    dropout: Dropout = 0.2
 
 
 @dataclass(frozen=True)
 class RidgeOptions(Record):
     """Options of ridge regression; in a fitted model, alpha is the number that was used."""
 
-    alpha: float | Literal["tuned", "hest"] = "tuned"
-    n_components: int | None = None
+    alpha: Annotated[float, Field(ge=0)] | Literal["tuned", "hest"] = "tuned"
+    n_components: Size | None = None
     # how the alpha of a fitted model was set; None in older models
     alpha_from: Literal["given", "tuned", "hest"] | None = None
 
@@ -121,8 +128,8 @@ class RidgeOptions(Record):
 class TreesOptions(Record):
     """Options of extremely randomised trees."""
 
-    n_trees: int = 200
-    min_samples_leaf: int = 5
+    n_trees: Size = 200
+    min_samples_leaf: Size = 5
     max_features: float = 0.3
 
 
@@ -163,15 +170,16 @@ class TrainingRecord(Record):
     sections: tuple[str, ...]
     groups: tuple[str, ...]  # patients or sections
     held_out: str  # rows that early stopping used, in words
-    n_spots: int  # training rows
-    n_held_out: int  # rows held out for early stopping
-    best_epoch: int  # epoch of the saved weights; 0 for methods that are fitted in one go
+    n_spots: Count  # training rows
+    n_held_out: Count  # rows held out for early stopping
+    best_epoch: Count  # epoch of the saved weights; 0 for methods that are fitted in one go
     seed: int
     versions: dict[str, str]
     sample_weight: SampleWeight | None = None  # None for equal weights
     target_genes: tuple[str, ...] | None = None  # genes that the factors were fitted on
     knows_mean: bool = True  # some releases do not report the mean of the training rows
     # for `tl.fit_tuned`: mean PCC of each candidate on the groups left out, best first
-    tuned: dict[str, float] | None = None
+    # NaN if a gene of a candidate is constant
+    tuned: dict[str, Annotated[float, Field(allow_inf_nan=True)]] | None = None
     finetuned_on: tuple[str, ...] = ()  # sections
     before: TrainingRecord | None = None  # record of the model before it was finetuned

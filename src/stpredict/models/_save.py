@@ -5,40 +5,48 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from stpredict import _validate
+from stpredict.models import _folder
 from stpredict.models._card import card
-from stpredict.models._config import FORMAT, Config
+from stpredict.models._config import Config
+from stpredict.models._folder import BASE, CARD, CONFIG, HISTORY, WEIGHTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.models._config import ModelState
 
-CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.safetensors", "history.csv", "README.md"
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
-#: Folders of a stack's bases are numbered, as the bases' own names may not be valid paths.
-BASE = "base_{}"
 
 
 def save(model: ModelState, path: str | Path) -> None:
     """Write a model to a folder; see :meth:`stpredict.models.Model.save`."""
-    path = Path(path)
-    if path.exists() and not _is_model(path):
-        raise FileExistsError(f"{path} exists and is not an stpredict model: choose another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # next to the target, as renaming is atomic only within one file system
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    path = _validate.path("path", path)
+    _folder.check_replaceable(path)
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    # inside the folder, as renaming is atomic only within one file system
+    written = Path(tempfile.mkdtemp(prefix=_folder.WRITING, dir=path))
     try:
-        _write(model, temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        _replace(path, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        written.chmod(0o755)  # mkdtemp's folders are private
+        _write(model, written)
+        _folder.finish(path)  # an interrupted save
+        _folder.commit(written, path)
+        _remove_surplus_bases(model, path)
+        _folder.remove_leftovers(path)
+    except BaseException:
+        shutil.rmtree(written, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # not empty if the new files are complete
+                path.rmdir()
+        raise
 
 
 def _write(model: ModelState, folder: Path) -> None:
@@ -53,26 +61,11 @@ def _write(model: ModelState, folder: Path) -> None:
         _write(base, subfolder)
 
 
-def _replace(path: Path, new: Path) -> None:
-    """Move a folder to its final path; an older model there is removed only after that."""
-    if not path.exists():
-        new.rename(path)
-        return
-    old = new.with_name(f"{new.name}-old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)  # the older model must survive
-        raise
-    shutil.rmtree(old)
-
-
-def _is_model(path: Path) -> bool:
-    try:
-        return bool(json.loads((path / CONFIG).read_text())["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _remove_surplus_bases(model: ModelState, path: Path) -> None:
+    """Remove the bases that an older model had in addition."""
+    for number, base in enumerate(model.bases.values()):
+        _remove_surplus_bases(base, path / BASE.format(number))
+    _folder.remove_bases(path, len(model.bases))
 
 
 def _tensors(model: ModelState) -> dict[str, NDArray[Any]]:

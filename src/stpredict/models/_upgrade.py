@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from stpredict import _validate
 from stpredict.models._config import VERSION
 from stpredict.models._methods import METHODS
 from stpredict.models._records import Hyperparameters, RidgeOptions, TrainingRecord
@@ -19,6 +20,17 @@ _SAME = ("format", "stpredict_version", "method", "context", "units", "genes", "
 
 def upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
     """Rewrite a configuration of format 2 or 3, where options were one flat dictionary."""
+    _validate.one_of("method", old.get("method"), METHODS)
+    try:
+        return _upgrade(old)
+    # values are checked only in the current format
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        version = old.get("format_version")
+        raise ValueError(f"its configuration of format {version} is damaged: {reason}") from error
+
+
+def _upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
     options = old["hyperparameters"]
     recipe = dict(old["recipe"])
     layer_steps = recipe.pop("layer_steps", [])

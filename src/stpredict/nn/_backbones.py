@@ -93,6 +93,16 @@ def find_backbone(name: str) -> Backbone:
     )
 
 
+def count_weights(name: str) -> int:
+    """Number of weights of a timm model without its classifier, counted without memory."""
+    import timm
+
+    _pretrained_config(name)  # checks the name
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _pretrained_config(name: str) -> Any:
     """Look a model up in timm."""
     import timm

@@ -12,7 +12,7 @@ from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
-from stpredict._sdata._steps import EmbedStep
+from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def embed(
     True
     """
     _validate.positive("tile_um", tile_um, unit="µm")
-    _validate.whole_number("n_subtiles", n_subtiles)
+    _validate.whole_number("n_subtiles", n_subtiles, at_most=MAX_SUBTILES)
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
     check_tiles(spots.normalized_sections, tile_um)

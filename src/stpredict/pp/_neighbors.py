@@ -17,7 +17,7 @@ from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spacing import common_grid, common_spacing, spacing_of
 from stpredict._sdata._spot_table import SpotTable, open_table
-from stpredict._sdata._steps import NeighborsStep
+from stpredict._sdata._steps import MAX_RINGS, NeighborsStep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ def neighbors(
     rule: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
     if len(rule) > 1:
         raise ValueError(f"give one rule for neighbours, not {len(rule)}: {rule}")
-    _validate.whole_number("n_rings", n_rings)
+    _validate.whole_number("n_rings", n_rings, at_most=MAX_RINGS)
     if grid is not None:
         _validate.one_of("grid", grid, _RING)
     if n_neighbors is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from stpredict import _keys, _validate
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
-from stpredict._sdata._steps import EmbedStep
+from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def register_embedding(
     _validate.positive("tile_um", tile_um, unit="µm")
     if mpp is not None:
         _validate.positive("mpp", mpp, unit="µm per pixel")
-    _validate.whole_number("n_subtiles", n_subtiles)
+    _validate.whole_number("n_subtiles", n_subtiles, at_most=MAX_SUBTILES)
     if not isinstance(encoder, str) or not encoder:
         raise ValueError(f"encoder must be the name of an encoder: {encoder!r}")
     if key == _keys.SPATIAL:

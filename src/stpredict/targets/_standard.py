@@ -24,7 +24,7 @@ class Standard:
     Raises
     ------
     ValueError
-        If ``mean`` and ``scale`` differ in shape or are not finite.
+        If ``mean`` and ``scale`` differ in shape or are not finite, or a scale is negative.
 
     Examples
     --------
@@ -46,6 +46,8 @@ class Standard:
             raise ValueError(f"mean and scale must be vectors of one length, not {shapes}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all()):
             raise ValueError("mean and scale must be finite")
+        if (self.scale < 0).any():
+            raise ValueError(f"scale has {int((self.scale < 0).sum())} negative values")
 
     @classmethod
     def fit(cls, values: NDArray[np.floating]) -> Standard:

@@ -66,7 +66,7 @@ class Schedule:
         for name in ("max_epochs", "patience", "batch_size", "patch_size"):
             _validate.whole_number(name, getattr(self, name))
         for name in ("learning_rate", "weight_decay"):
-            if not getattr(self, name) >= 0:  # also false for NaN
+            if not 0 <= getattr(self, name) < float("inf"):  # also false for NaN
                 raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
         _validate.one_of("monitor", self.monitor, MONITORS)
         _validate.one_of("decay", self.decay, ("constant", "cosine"))

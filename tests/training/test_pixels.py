@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import errno
+import os
+import shutil
+import tempfile
 
 import dask.array as da
 import numpy as np
@@ -138,23 +141,44 @@ def test_the_cache_holds_the_tiles_that_are_read_directly():
         assert np.array_equal(cache, direct)
         with pytest.raises(ValueError, match="read-only"):
             cache[0] = 0
-        folder = Path(cache.filename).parent
         assert np.array_equal(Pixels(cache).read(np.array([3, 1])).numpy(), direct[[3, 1]])
-    assert not folder.exists()
 
 
-def test_the_cache_is_removed_if_training_fails():
-    windows = tile_windows([image_of()], centers_of(), side=PX, tile_px=PX)
-    folders = []
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX deletes open files")
+def test_nothing_remains_of_the_cache_if_the_process_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with cached(batched(tiles_of()), n=N, tile_px=PX) as cache:
+        assert list(tmp_path.iterdir()) == []  # the name is gone while the tiles are in use
+        assert np.array_equal(cache, tiles_of())
 
-    def train():
-        with cached(read_tiles(windows, tile_px=PX), n=N, tile_px=PX) as cache:
-            folders.append(Path(cache.filename).parent)
-            raise RuntimeError("in training")
 
-    with pytest.raises(RuntimeError, match="in training"):
-        train()
-    assert not folders[0].exists()
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve space")
+def test_a_full_temporary_folder_is_an_error_before_tiles_are_read(tmp_path, monkeypatch):
+    def refuse(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def unread():
+        raise AssertionError("tiles were read")
+        yield
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    message = f"cannot hold 1.08 GB of tiles .*TMPDIR.*{tmp_path.name}"
+    with pytest.raises(OSError, match=message), cached(unread(), n=350_000, tile_px=32):
+        pass
+
+
+def test_without_a_way_to_reserve_space_the_free_space_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with cached(batched(tiles_of()), n=N, tile_px=PX) as cache:
+        assert np.array_equal(cache, tiles_of())
+    n_tiles = shutil.disk_usage(tmp_path).total // (3 * PX * PX) + 1
+    with (
+        pytest.raises(OSError, match="cannot hold"),
+        cached(batched(tiles_of()), n=n_tiles, tile_px=PX),
+    ):
+        pass
 
 
 def test_streamed_and_cached_tiles_give_the_same_predictions():

@@ -94,6 +94,8 @@ def fit_cnn(
         If the weights cannot be downloaded.
     TypeError
         If ``augmentation`` is not an Augmentation.
+    OSError
+        If the temporary folder cannot hold the tiles.
 
     References
     ----------

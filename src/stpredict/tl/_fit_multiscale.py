@@ -81,6 +81,8 @@ def fit_multiscale(
         be ranked.
     TypeError
         If ``augmentation`` is not an Augmentation.
+    OSError
+        If the temporary folder cannot hold the tiles.
 
     References
     ----------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -92,22 +96,45 @@ class TileStream:
 
 @contextmanager
 def cached(tiles: Tiles, *, n: int, tile_px: int) -> Iterator[NDArray[np.uint8]]:
-    """Write tiles, each row once, to a temporary file: memory-mapped, (n, 3, px, px) uint8."""
-    prefix = "stpredict-tiles-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "tiles.npy"
-        _write(path, tiles, (n, 3, tile_px, tile_px))
-        yield np.load(path, mmap_mode="r")
+    """Write tiles, each row once, to a temporary file: memory-mapped, (n, 3, px, px) uint8.
+
+    OSError if the temporary folder has too little space.
+    """
+    shape = (n, 3, tile_px, tile_px)
+    # on POSIX the file has no name, so that nothing remains of it even if the process is killed
+    with tempfile.TemporaryFile(prefix="stpredict-tiles-") as file:
+        _allocate(file, math.prod(shape))
+        cache = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+        _fill(cache, tiles)
+        cache.flags.writeable = False
+        yield cache
 
 
-def _write(path: Path, tiles: Tiles, shape: tuple[int, int, int, int]) -> None:
-    cache = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    n_writes = np.zeros(shape[0], dtype=int)
+def _allocate(file: IO[bytes], n_bytes: int) -> None:
+    """Reserve space: writing to a mapped file on a full disk would end the process."""
+    folder = Path(tempfile.gettempdir())
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return
+        if shutil.disk_usage(folder).free < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file.truncate(n_bytes)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the temporary folder cannot hold {n_bytes / 1e9:.3g} GB of tiles "
+            f"({error.strerror}): free space, or set the environment variable TMPDIR to another",
+            str(folder),
+        ) from error
+
+
+def _fill(cache: NDArray[np.uint8], tiles: Tiles) -> None:
+    n_writes = np.zeros(len(cache), dtype=int)
     for rows, batch in tiles:
         cache[rows] = batch.numpy()
         np.add.at(n_writes, rows, 1)  # counts rows that repeat within a batch
-    cache.flush()
     invalid = np.flatnonzero(n_writes != 1)
     if invalid.size:
         example = f"row {invalid[0]}: {n_writes[invalid[0]]} times"
-        raise ValueError(f"{invalid.size} of {shape[0]} rows not written once, such as {example}")
+        raise ValueError(f"{invalid.size} of {len(cache)} rows not written once, such as {example}")

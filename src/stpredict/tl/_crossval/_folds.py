@@ -70,9 +70,10 @@ def leave_groups_out(
     if n_folds is None:  # one per group
         by_fold = [(name,) for name in names]
     else:
-        if not isinstance(n_folds, int) or not 2 <= n_folds <= len(names):
+        _validate.whole_number("n_folds", n_folds, at_least=2)
+        if n_folds > len(names):
             raise ValueError(
-                f"n_folds={n_folds!r} must be between 2 and {len(names)}, the number of groups"
+                f"n_folds={n_folds} must be at most {len(names)}, the number of groups"
             )
         splits = GroupKFold(n_folds).split(labels, groups=labels)
         by_fold = [tuple(dict.fromkeys(labels[rows].tolist())) for _, rows in splits]

@@ -3,133 +3,140 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import zipfile
+import zlib
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
-import scipy.sparse as sp
 
+from stpredict import _validate
+from stpredict._log import info
 from stpredict._sdata._provenance import recorded_steps
-from stpredict._sdata._spot_table import layer_names
+from stpredict.tl._crossval._describe import describe
+from stpredict.tl._crossval._fingerprint import data_fingerprints, hash_values
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
     from stpredict.tl._fitting._bases import FitFunctions
 
 _RUN = "run.json"
+#: What reading a damaged file raises.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
 
 
 class Store:
-    """A folder with the outcome of each method in each fold; None stores nothing."""
+    """A folder with the outcome of each method in each fold; None stores nothing.
+
+    Several processes may use one folder: files are written whole, and never changed.
+    """
 
     def __init__(
         self, folder: str | Path | None, spots: SpotTable, folds: Folds, *, device: str
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self._data = {} if folder is None else _describe_data(spots, folds, device=device)
         # files are numbered, since names of folds may not be names of files
         self._places = {fold.name: number for number, fold in enumerate(folds)}
-
-    def add_methods(self, methods: FitFunctions) -> None:
-        """Require the folder to be of the same run, and add methods to it."""
         if self.folder is None:
             return
-        run = {"methods": {name: describe(one) for name, one in methods.items()}, **self._data}
-        file = self.folder / _RUN
-        if file.exists():
-            stored = json.loads(file.read_text(encoding="utf-8"))
-            _check_same_run(self.folder, stored, json.loads(json.dumps(run)))
-            run = {**run, "methods": stored["methods"] | run["methods"]}
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.exists() and not (self.folder / _RUN).exists() and _has_files(self.folder):
             raise FileExistsError(f"{self.folder} holds something else: give another folder=")
+        run = _describe_run(spots, folds, device=device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(run, indent=1)
-        _write_whole(file, lambda path: path.write_text(text, encoding="utf-8"))
+        stored = _claim(self.folder / _RUN, run)
+        different = [key for key in run if run[key] != stored.get(key)]
+        if different:
+            data = stored["data"] if isinstance(stored.get("data"), dict) else {}
+            slots = [slot for slot in data | run["data"] if data.get(slot) != run["data"].get(slot)]
+            details = f" (different: {_validate.listing(slots)})" if data and slots else ""
+            self._refuse(", ".join(different), details)
+
+    def add_methods(self, methods: FitFunctions) -> None:
+        """Add methods to the folder; one of the same name must be the same."""
+        if self.folder is None:
+            return
+        for name, function in methods.items():
+            method = {"method": describe(function)}
+            if _claim(self.folder / f"method_{name}.json", method) != method:
+                self._refuse(f"method {name!r}")
 
     def read(self, fold: str, method: str) -> Outcome | None:
-        """Stored outcome; None if the method did not finish."""
-        if self.folder is None or not self._file(fold, method).exists():
+        """Stored outcome; None if the method did not finish, or its file is damaged."""
+        file = self._file(fold, method)
+        if self.folder is None or not file.exists():
             return None
-        with np.load(self._file(fold, method), allow_pickle=False) as arrays:
-            values = {part.name: arrays[part.name] for part in fields(Outcome)}
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                values = {part.name: arrays[part.name] for part in fields(Outcome)}
+        except _DAMAGE as error:
+            info(f"cross_validate: {file} is damaged ({error}) and is computed again")
+            return None
         return Outcome(**{name: x if x.ndim else x.item() for name, x in values.items()})
 
     def write(self, fold: str, method: str, outcome: Outcome) -> None:
         """Store an outcome; a file is complete or absent."""
         if self.folder is not None:
-            _write_whole(self._file(fold, method), lambda path: _save(path, outcome))
+            arrays = {part.name: getattr(outcome, part.name) for part in fields(Outcome)}
+            temporary = _write_temporary(self.folder, lambda file: np.savez(file, **arrays))
+            temporary.replace(self._file(fold, method))
 
     def _file(self, fold: str, method: str) -> Path:
         return Path(self.folder or "") / f"fold{self._places[fold]}_{method}.npz"
 
+    def _refuse(self, what: str, details: str = "") -> None:
+        raise ValueError(
+            f"{self.folder} holds a run with other {what}: give another folder={details}"
+        )
 
-def _describe_data(spots: SpotTable, folds: Folds, **options: Any) -> dict[str, Any]:
-    """Everything but the methods that a cross-validation depends on, as a fingerprint."""
-    table = spots.table
-    matrices = [table.X, *(table.layers[name] for name in layer_names(table))]
-    embeddings = {slot: table.obsm[slot] for slot in spots.steps.embed if slot in table.obsm}
-    names = [*table.obs_names, *table.var_names, *spots.section_of_row]
+
+def _describe_run(spots: SpotTable, folds: Folds, **options: Any) -> dict[str, Any]:
+    """Everything but the methods that a cross-validation depends on, in plain types."""
     return {
-        "folds": {fold.name: joblib.hash(fold.rows) for fold in folds},
-        "data": joblib.hash([*map(_arrays, matrices), embeddings, names]),
-        "steps": json.loads(json.dumps(recorded_steps(table), default=str)),
+        "folds": {fold.name: hash_values(fold.rows) for fold in folds},
+        "data": data_fingerprints(spots),
+        "steps": json.loads(json.dumps(recorded_steps(spots.table), default=str)),
         **options,
     }
 
 
-def describe(function: Callable[..., Any]) -> str:
-    """A function and its arguments as text; a function of the user's is known by its name."""
-    if isinstance(function, partial):
-        arguments = [_describe_value(value) for value in function.args]
-        arguments += [
-            f"{name}={_describe_value(value)}" for name, value in sorted(function.keywords.items())
-        ]
-        return f"{describe(function.func)}({', '.join(arguments)})"
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', type(function).__module__)}.{name}"
+def _has_files(folder: Path) -> bool:
+    # hidden files may be those that another process is about to rename
+    return not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _describe_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {_describe_value(x)}" for key, x in value.items()) + "}"
-    return describe(value) if callable(value) else repr(value)
-
-
-def _arrays(matrix: Any) -> list[NDArray[Any]]:
-    """Arrays of a matrix; a sparse one also has flags, which change without its values."""
-    if not sp.issparse(matrix):
-        return [np.asarray(matrix)]
-    matrix = matrix.tocsr()
-    return [matrix.data, matrix.indices, matrix.indptr]
-
-
-def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
-    different = [key for key in run if key != "methods" and run[key] != stored.get(key)]
-    before = stored["methods"]
-    changed = [name for name, text in run["methods"].items() if before.get(name, text) != text]
-    different += [f"method {name!r}" for name in changed]
-    if different:
+def _claim(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Write values unless the file exists, and return those of the file."""
+    if not file.exists():
+        text = json.dumps(values, indent=1).encode()
+        temporary = _write_temporary(file.parent, lambda stream: stream.write(text))
+        try:
+            os.link(temporary, file)  # unlike a renaming, never replaces that of another process
+        except OSError:
+            if not file.exists():  # the file system has no links
+                temporary.replace(file)
+        temporary.unlink(missing_ok=True)
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
-            f"{folder} holds a run with other {', '.join(different)}: give another folder="
-        )
+            f"{file} is damaged: delete its folder, or give another folder="
+        ) from error
+    return stored if isinstance(stored, dict) else {}
 
 
-def _save(path: Path, outcome: Outcome) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **{part.name: getattr(outcome, part.name) for part in fields(Outcome)})
-
-
-def _write_whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a temporary name, then rename."""
-    partial_file = file.with_name(f".{file.name}.part")
-    write(partial_file)
-    partial_file.replace(file)  # atomic: an interruption leaves no half file
+def _write_temporary(folder: Path, write: Callable[[Any], Any]) -> Path:
+    """Write a file with a name that no other process uses."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part", delete=False) as file:
+        try:
+            write(file)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    return Path(file.name)

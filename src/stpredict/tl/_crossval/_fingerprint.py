@@ -1,0 +1,108 @@
+"""Fingerprints of data: equal for equal values in every session, from memory or from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from stpredict import _keys
+from stpredict._sdata._elements import affine_to_um, pyramid_of
+from stpredict._sdata._spot_table import layer_names
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._sections import Section
+    from stpredict._sdata._spot_table import SpotTable
+
+#: Largest level of a pyramid that is read, 13,000² px: finer ones show the same in more detail.
+_MOST_BYTES = 512 * 2**20
+#: Side in pixels of the blocks that are read at a time.
+_BLOCK_PX = 2048
+
+
+def data_fingerprints(spots: SpotTable) -> dict[str, str]:
+    """Fingerprint of everything that a method can read, by the name of the slot or element."""
+    table = spots.table
+    parts = {"obs_names": table.obs_names, "var_names": table.var_names, "X": table.X}
+    parts |= {f"layers[{name!r}]": table.layers[name] for name in layer_names(table)}
+    for slot in ("obs", "var", "obsm", "varm", "obsp"):
+        values = getattr(table, slot)
+        parts |= {f"{slot}[{name!r}]": values[name] for name in values}
+    hashes = {name: hash_values(values) for name, values in parts.items() if values is not None}
+    for section in spots.sections:
+        hashes |= _hash_section(spots, section)
+    return hashes
+
+
+def hash_values(values: Any) -> str:
+    """Hash an array, a sparse matrix, or a column, index or table of pandas."""
+    if isinstance(values, pd.DataFrame):
+        return hash_values(np.array([[str(name), hash_values(values[name])] for name in values]))
+    if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
+        values = values.astype(str)  # categories and strings change their type when written
+    if not sp.issparse(values):
+        return _hash_arrays(np.asarray(values))
+    matrix = sp.csr_matrix(values).sorted_indices()
+    # scipy picks the type of the indices by the size of the matrix
+    places = [part.astype(np.int64) for part in (matrix.indices, matrix.indptr)]
+    return _hash_arrays(np.array(matrix.shape), matrix.data, *places)
+
+
+def _hash_arrays(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        array = np.ascontiguousarray(array if array.dtype.kind in "biufcSU" else array.astype(str))
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
+    """Fingerprints of the shapes, images and tissue masks of a section, with their positions."""
+    sdata, name = spots.sdata, section.name
+    hashes = {f"shapes[{name!r}]": _hash_shapes(sdata.shapes[name], name)}
+    to_um = hash_values(affine_to_um(sdata.images[section.image], name))
+    for image in (section.image, _keys.normalized(section.image)):
+        if image in sdata.images:
+            hashes[f"images[{image!r}]"] = _hash_pyramid(sdata.images[image]) + to_um
+        if (mask := _keys.tissue(image)) in sdata.labels:
+            hashes[f"labels[{mask!r}]"] = _hash_pyramid(sdata.labels[mask])
+    return hashes
+
+
+def _hash_shapes(shapes: GeoDataFrame, section: str) -> str:
+    outlines = np.frombuffer(b"".join(shapes.geometry.to_wkb()), dtype=np.uint8)
+    columns = hash_values(pd.DataFrame(shapes.drop(columns=shapes.geometry.name)))
+    position = affine_to_um(shapes, section)
+    names = np.array([hash_values(shapes.index), columns])
+    return _hash_arrays(outlines, position, names)
+
+
+def _hash_pyramid(element: Any) -> str:
+    """Hash the pixels of all levels that are not too large, and at least of the coarsest."""
+    levels = [da.asarray(level.data) for level in pyramid_of(element)]
+    small = [level for level in levels if level.nbytes <= _MOST_BYTES]
+    return hash_values(np.array([_hash_level(level) for level in small or levels[-1:]]))
+
+
+def _hash_level(level: da.Array) -> str:
+    # blocks of a fixed size: images are cut into other chunks when they are written
+    *channels, y, x = range(level.ndim)
+    blocks = level.rechunk({**dict.fromkeys(channels, -1), y: _BLOCK_PX, x: _BLOCK_PX})
+    one = (1,) * level.ndim
+    hashes = blocks.map_blocks(_hash_block, dtype=np.uint64, chunks=one, meta=np.empty(one))
+    # in this process: the workers of a cluster need not see the files
+    values = hashes.compute(scheduler="threads")
+    return _hash_arrays(np.array(level.shape), values)
+
+
+def _hash_block(block: NDArray[Any]) -> NDArray[np.uint64]:
+    number = int(_hash_arrays(block)[:16], 16)
+    return np.full((1,) * block.ndim, number, dtype=np.uint64)

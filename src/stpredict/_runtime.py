@@ -10,14 +10,23 @@ import torch
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"`` into cuda, mps or cpu, whichever is available first."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Turn ``"auto"`` into cuda, mps or cpu, whichever is available first; check other names."""
+    counts = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    available = [name for name, count in counts.items() if count]
+    if isinstance(device, str) and device == "auto":
+        return torch.device(available[0])
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError):  # torch knows no such name
+        resolved = torch.device("meta")
+    if (resolved.index or 0) >= counts.get(resolved.type, 0):
+        names = ", ".join(map(repr, ("auto", *available)))
+        raise ValueError(f"device={device!r} is not available on this machine: use one of {names}")
+    return resolved
 
 
 @contextmanager

@@ -53,6 +53,12 @@ def whole_number(
         raise ValueError(f"{name} must be at most {at_most}: {value!r}")
 
 
+def seed(value: object) -> None:
+    """Require a random seed that numpy, scikit-learn and torch all take."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 4,294,967,295: {value!r}")
+
+
 def share(name: str, value: float) -> None:
     """Require a number from 0 to 1."""
     if not _is_number(value) or not 0 <= value <= 1:

@@ -320,6 +320,10 @@ def feature_map(tiles):
         (mean_colour, {"tile_um": "40"}, ValueError, "tile_um must be a number above 0"),
         (mean_colour, {"n_subtiles": 0}, ValueError, "n_subtiles must be a whole number of at le"),
         (mean_colour, {"n_subtiles": 2.0}, ValueError, "n_subtiles must be a whole number"),
+        (mean_colour, {"batch_size": 0}, ValueError, "batch_size must be .* at least 1: 0"),
+        (mean_colour, {"batch_size": -1}, ValueError, "batch_size must be .* at least 1: -1"),
+        (mean_colour, {"batch_size": None}, ValueError, "batch_size must be .* at least 1: None"),
+        (mean_colour, {"device": "gpu"}, ValueError, "device='gpu' is not available"),
         (
             mean_colour,
             {"tile_um": 131},

@@ -212,6 +212,19 @@ def test_a_custom_encoder_is_required(model):
     assert contents(new) == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"batch_size": -1}, {"batch_size": 2.0}, {"device": "gpu"}],
+    ids=str,
+)
+def test_bad_options_are_refused_and_write_nothing(spot_model, options):
+    new = new_sections()
+    before = contents(new)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        stp.pp.prepare(new, spot_model, **options)
+    assert contents(new) == before
+
+
 def test_a_failing_step_writes_nothing(model):
     new = new_sections()
     table = new.tables["table"]

@@ -365,56 +365,6 @@ def test_a_repeated_run_gives_the_same_scores(sdata):
     assert_same_scores(second, first)
 
 
-def test_an_interrupted_run_continues(sdata, tmp_path):
-    calls = []
-
-    def counted(train):
-        calls.append(tuple(open_table(train).section_names))
-        if len(calls) == 3 and not (tmp_path / "second").exists():
-            raise KeyboardInterrupt
-        return ridge(train)
-
-    methods = {"ridge": counted, "factors": factors}
-    expected = stp.tl.cross_validate(sdata, METHODS)
-    table = out_of_fold(sdata).copy()
-    del sdata.tables["out_of_fold"]
-    with pytest.raises(KeyboardInterrupt):
-        stp.tl.cross_validate(sdata, methods, folder=tmp_path / "run")
-    assert "out_of_fold" not in sdata.tables
-    (tmp_path / "second").touch()
-    scores = stp.tl.cross_validate(sdata, methods, folder=tmp_path / "run")
-    assert calls == [("S2", "S3"), ("S1", "S3"), ("S1", "S2"), ("S1", "S2")]
-    assert_same_scores(scores, expected)
-    assert scores.protocol.folds == expected.protocol.folds
-    for layer in ("factors", "tuned_ridge"):
-        np.testing.assert_array_equal(out_of_fold(sdata).layers[layer], table.layers[layer])
-
-
-def test_a_folder_of_another_run_is_refused(sdata, tmp_path):
-    stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run holds .* with other method .ridge.: give another"):
-        stp.tl.cross_validate(sdata, {"ridge": factors}, folder=tmp_path / "run")
-    calls = []
-
-    def counted(train):
-        calls.append(train)
-        return factors(train)
-
-    more = {"ridge": never, "factors": counted}
-    with pytest.raises(ValueError, match="other method 'ridge'"):
-        stp.tl.cross_validate(sdata, more, folder=tmp_path / "run")
-    more["ridge"] = ridge  # another method joins what is finished
-    assert not stp.tl.cross_validate(sdata, more, folder=tmp_path / "run").failures
-    assert len(calls) == 3
-    sdata["table"].layers["log1p"] *= 2
-    with pytest.raises(ValueError, match=r"with other data: give another folder="):
-        stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=tmp_path / "run")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").write_text("something else")
-    with pytest.raises(FileExistsError, match="other holds something else"):
-        stp.tl.cross_validate(sdata, {"ridge": never}, folder=tmp_path / "other")
-
-
 def test_a_cluster_gives_the_same_scores(sdata, monkeypatch):
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     distributed = pytest.importorskip("distributed")
@@ -487,8 +437,13 @@ def test_a_fitted_model_is_not_a_method(sdata):
         ({"a": never}, {"groups": "donor"}, KeyError, "no column groups='donor'"),
         ({"a": never}, {"groups": "one"}, ValueError, "only one one, 'B'"),
         ({"a": never}, {"groups": "gaps"}, ValueError, r"1 rows have no group in obs\['gaps'\]"),
-        ({"a": never}, {"n_folds": 4}, ValueError, "n_folds=4 must be between 2 and 3"),
-        ({"a": never}, {"n_folds": 1}, ValueError, "n_folds=1 must be between 2 and 3"),
+        ({"a": never}, {"n_folds": 4}, ValueError, "n_folds=4 must be at most 3"),
+        ({"a": never}, {"n_folds": 1}, ValueError, "n_folds must be .* at least 2: 1"),
+        ({"a": never}, {"n_folds": True}, ValueError, "n_folds must be .* at least 2: True"),
+        ({"a": never}, {"seed": -1}, ValueError, "seed must be a whole number from 0 .*: -1"),
+        ({"a": never}, {"seed": 0.5}, ValueError, "seed must be a whole number from 0 .*: 0.5"),
+        ({"a": never}, {"device": "gpu"}, ValueError, "device='gpu' is not available"),
+        ({"a": never}, {"device": "cpu:1"}, ValueError, "device='cpu:1' is not available"),
     ],
 )
 def test_bad_input_is_refused_and_changes_nothing(sdata, methods, options, error, message):

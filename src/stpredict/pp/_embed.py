@@ -75,8 +75,8 @@ def embed(
     Raises
     ------
     ValueError
-        If an image or its µm per pixel are missing, spots or tiles do not fit into it, or
-        ``key_added`` is invalid or the name of your own slot.
+        If an image or its µm per pixel are missing, spots or tiles do not fit into it, an option is
+        out of range, or ``key_added`` is invalid or the name of your own slot.
     KeyError
         If there is no such encoder.
 
@@ -90,6 +90,8 @@ def embed(
     """
     _validate.positive("tile_um", tile_um, unit="µm")
     _validate.whole_number("n_subtiles", n_subtiles, at_most=MAX_SUBTILES)
+    _validate.whole_number("batch_size", batch_size)
+    torch_device = _runtime.resolve_device(device)
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
     check_tiles(spots.normalized_sections, tile_um)
@@ -103,7 +105,7 @@ def embed(
     step = EmbedStep(recorded, tile_um=float(tile_um), n_subtiles=n_subtiles, stain=spots.stain)
     slot = _keys.embedding(loaded.name) if key_added is None else key_added
     _check_slots(spots, slot)
-    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
+    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
     return spots.sdata if copy else None
 
 
@@ -122,13 +124,13 @@ def embed_tiles(
     *,
     slot: str,
     batch_size: int,
-    device: str,
+    device: torch.device,
 ) -> None:
     """Write the embeddings of an opened table; raw images are read for a step without stain."""
     sections = spots.sections if step.stain is None else spots.normalized_sections
     tile_um, n_subtiles = float(step.tile_um or DEFAULT_TILE_UM), step.n_subtiles or 1
     check_tiles(sections, tile_um)
-    encoder = encoder.to(_runtime.resolve_device(device))
+    encoder = encoder.to(device)
     n_obs = spots.table.n_obs
     whole = np.empty((n_obs, encoder.dimension), dtype=np.float32)
     parts = np.empty((n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stpredict import _validate, encoders
+from stpredict import _runtime, _validate, encoders
 from stpredict._log import info
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -71,7 +71,7 @@ def prepare(
     ------
     ValueError
         If the encoder's weights are not the model's, the spots are too far apart for its
-        neighbours or on another grid, or a step cannot be run.
+        neighbours or on another grid, a step cannot be run, or an option is out of range.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
 
@@ -87,6 +87,8 @@ def prepare(
     >>> "X_texture" in new.tables["table"].obsm
     True
     """
+    _validate.whole_number("batch_size", batch_size)
+    _runtime.resolve_device(device)  # raises if there is no such device
     # on a copy, so that a failing step leaves nothing behind
     spots = open_table(sdata, table_name, copy=True)
     bases = _leaves(model)
@@ -229,7 +231,8 @@ def _replay_embed(
     device: str = "auto",
 ) -> None:
     loaded = encoder or load_encoder(step)
-    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=device)
+    torch_device = _runtime.resolve_device(device)
+    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
 
 
 def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from stpredict import _keys, _validate
+from stpredict import _keys, _runtime, _validate
 from stpredict._sdata._pixels import restrict_sections, sections_for_tiles, stream_tiles
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._slots import check_slot
@@ -123,9 +123,10 @@ def attribute(
     >>> sdata.tables["predicted"].obsm["attribution"].columns.tolist()
     ['spot', 'neighbors']
     """
+    _validate.whole_number("n_steps", n_steps)
+    _runtime.resolve_device(device)  # raises if there is no such device
     _attribution.require_captum()
     place = _attribution.check(model, gene)  # column of the gene
-    _validate.whole_number("n_steps", n_steps)
     opened = open_table(sdata, table_name, copy=copy)
     predicted = _predictions(opened, key, gene)
     name = _keys.attribution(gene) if key_added is None else key_added

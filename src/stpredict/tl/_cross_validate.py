@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stpredict import results
+from stpredict import _runtime, _validate, results
 from stpredict._log import info
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
@@ -74,8 +74,10 @@ def cross_validate(
     n_folds
         Number of folds of about equal size; by default one per group.
     folder
-        Folder for finished folds. A second call with the same data runs only what is missing. A
-        function of your own is recognised by its name: after a change of its code, use another.
+        Folder for finished folds, which several processes may share. A second call with the same
+        data (table, shapes, images) and methods runs only what is missing; images are read to
+        compare them. A function of your own is recognised by its name, its code, and the numbers,
+        names and functions from its surroundings: after another change, use another folder.
     allow_leak
         Continue when a patient or section is on both sides of a split, with scores marked LEAKY.
     seed
@@ -103,8 +105,8 @@ def cross_validate(
         If a method is no function.
     ValueError
         If there is a single group, rows have no group, a patient or section is on both sides of a
-        split, units differ, ``key_added`` is the name of another element, or every method failed.
-        Other errors are kept in ``failures``.
+        split, units differ, an option is out of range, ``key_added`` is the name of another
+        element, or every method failed. Other errors are kept in ``failures``.
     FileExistsError
         If ``folder`` holds something else.
 
@@ -125,6 +127,8 @@ def cross_validate(
     if not methods:
         raise ValueError("methods= is empty: give functions by name, {'ridge': stp.tl.fit_ridge}")
     check_names(methods, what="methods", reserved=(*results.REFERENCES, results.TUNED_RIDGE))
+    _validate.seed(seed)
+    _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name)
     check_new_table(sdata, key_added)
     folds = leave_groups_out(spots, groups, purpose="cross-validation", n_folds=n_folds)

@@ -84,6 +84,7 @@ def evaluate(
     >>> scores.genes().columns[:2].tolist()
     ['pcc', 'spearman']
     """
+    _validate.seed(seed)
     names = _validate.name_list("tables", [tables] if isinstance(tables, str) else tables)
     spots = open_table(sdata, table_name)
     predictions = {name: _predictions(sdata, name) for name in names}

@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from stpredict import _validate
+from stpredict import _runtime, _validate
 from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
@@ -90,6 +90,8 @@ def finetune(
     ValueError
         If the method is not trained step by step, genes are not the model's, inputs or layer
         differ from training, the loss does not suit the targets, or spots are too few.
+    OSError
+        If the temporary folder cannot hold the tiles of a model on pixels.
 
     Examples
     --------
@@ -103,6 +105,8 @@ def finetune(
     >>> tuned.genes == model.genes
     True
     """
+    _validate.seed(seed)
+    _runtime.resolve_device(device)  # raises if there is no such device
     _check_trainable(model, train)
     start = model if genes is None else restrict(model, _check_genes(model, genes))
     spots = open_table(sdata, table_name)

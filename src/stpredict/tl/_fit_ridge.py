@@ -81,6 +81,8 @@ def fit_ridge(
     """
     if alpha not in ("tuned", "hest"):
         _validate.positive("alpha", alpha)  # type: ignore[arg-type]
+    if n_components is not None:
+        _validate.whole_number("n_components", n_components)
     task = Task(
         embedding=embedding,
         context=context,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from stpredict import _validate
+from stpredict import _runtime, _validate
 from stpredict._log import info
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._spot_table import open_table
@@ -121,6 +121,8 @@ def fit_stacking(
     ['ridge', 'trees']
     """
     _validate.one_of("meta", meta, ("mean", "rank_mean", "ridge", "mlp"))
+    _validate.seed(seed)
+    _runtime.resolve_device(device)  # raises if there is no such device
     check_functions(bases, what="bases")
     if len(bases) < 2:
         raise ValueError(f"a stack needs at least two bases, not {len(bases)}")

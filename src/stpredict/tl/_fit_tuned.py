@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict import metrics
+from stpredict import _runtime, metrics
 from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._folds import leave_groups_out
@@ -76,6 +76,7 @@ def fit_tuned(
     >>> sorted(model.training.tuned)
     ['factors', 'genes']
     """
+    _runtime.resolve_device(device)  # raises if there is no such device
     check_functions(candidates, what="candidates")
     if len(candidates) < 2:
         raise ValueError(f"fit_tuned needs at least two candidates, not {len(candidates)}")

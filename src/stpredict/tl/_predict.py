@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from stpredict import _keys, _validate
+from stpredict import _keys, _runtime, _validate
 from stpredict._sdata._provenance import record
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
@@ -89,8 +89,8 @@ def predict(
     KeyError
         If the model's inputs are missing.
     ValueError
-        If inputs contain NaN or differ from training, the model has no factors, or ``key_added`` is
-        invalid or the name of another element or of your own table.
+        If inputs contain NaN or differ from training, the model has no factors, the device is not
+        available, or ``key_added`` is invalid or the name of another element or of your own table.
 
     Examples
     --------
@@ -101,6 +101,7 @@ def predict(
     True
     """
     _validate.one_of("space", space, ("genes", "factors"))
+    _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
     inputs = prediction_inputs(spots, model)

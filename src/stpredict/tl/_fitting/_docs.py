@@ -29,7 +29,8 @@ _SHARED = {
         If the embedding, the graph, the layer, a gene or a column does not exist.
     ValueError
         If no genes are selected, an option is out of range, the loss does not suit the targets,
-        embeddings or the layer contain NaN, weights are NaN or negative, or spots are too few.
+        embeddings or the layer contain NaN, weights are NaN or negative, the device is not
+        available, or spots are too few.
     """,
     "embedding": """\
     embedding

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from pandas.api.types import is_numeric_dtype
 
-from stpredict import _keys, _validate, targets
+from stpredict import _keys, _runtime, _validate, targets
 from stpredict._log import info
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
@@ -52,6 +52,12 @@ class Task:
     loss: str | nn.Module = "mse"
     device: str = "cpu"
     per_10k: bool = False  # learn counts per 10,000, as models of counts predict
+
+    def __post_init__(self) -> None:
+        _validate.seed(self.seed)
+        _runtime.resolve_device(self.device)  # raises if there is no such device
+        if self.n_factors is not None:
+            _validate.whole_number("n_factors", self.n_factors)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""Arguments that many functions share are checked before anything is fitted or written."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import stpredict as stp
+from stpredict import _validate
+
+FUNCTIONS = {name: getattr(stp.tl, name) for name in stp.tl.__all__}
+FUNCTIONS = {name: each for name, each in FUNCTIONS.items() if inspect.isfunction(each)}
+
+
+def never(*_, **__):
+    raise AssertionError("was called before the checks were done")
+
+
+#: Main arguments that would fail later, by the name of the parameter.
+MAIN = {
+    "bases": {"a": never, "b": never},
+    "candidates": {"a": never, "b": never},
+    "methods": {"a": never},
+    "model": None,
+    "gene": "no gene",
+    "tables": "no table",
+}
+
+
+@pytest.fixture(scope="module")
+def sdata():
+    return stp.datasets.phantom(2, size_px=300, mpp=0.5, pitch_um=40)
+
+
+def functions_with(argument):
+    names = [n for n, each in FUNCTIONS.items() if argument in inspect.signature(each).parameters]
+    return pytest.mark.parametrize("name", names)
+
+
+def call(name, sdata, **options):
+    function = FUNCTIONS[name]
+    parameters = inspect.signature(function).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.name != "sdata"]
+    return function(sdata, **{part: MAIN[part] for part in required}, **options)
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, "0", True, 2**32, None], ids=repr)
+@functions_with("seed")
+def test_a_bad_seed_is_refused_at_once(sdata, name, value):
+    with pytest.raises(ValueError, match="seed must be a whole number from 0 to 4,294,967,295"):
+        call(name, sdata, seed=value)
+
+
+@pytest.mark.parametrize("value", ["gpu", "cuda:99", "meta", "", None, 7], ids=repr)
+@functions_with("device")
+def test_a_device_that_is_not_available_is_refused_at_once(sdata, name, value):
+    with pytest.raises(ValueError, match=r"device=.* is not available on this machine.*'cpu'"):
+        call(name, sdata, device=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "8"], ids=repr)
+@functions_with("n_factors")
+def test_a_bad_number_of_factors_is_refused_at_once(sdata, name, value):
+    with pytest.raises(ValueError, match="n_factors must be a whole number of at least 1"):
+        call(name, sdata, targets="svd", n_factors=value)
+
+
+@pytest.mark.parametrize("value", [0, 2.5], ids=repr)
+def test_a_bad_number_of_components_is_refused_at_once(sdata, value):
+    with pytest.raises(ValueError, match="n_components must be a whole number of at least 1"):
+        stp.tl.fit_ridge(sdata, n_components=value)
+
+
+@pytest.mark.parametrize("value", [0, 2**32 - 1])
+def test_seeds_that_all_libraries_take_are_valid(value):
+    _validate.seed(value)

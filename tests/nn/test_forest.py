@@ -77,6 +77,27 @@ def test_the_state_dict_restores_the_predictions(grown):
     assert torch.equal(other(x), forest(x))
 
 
+def test_rounded_thresholds_send_every_value_to_the_same_side():
+    """Also values at a threshold, and one step of float32 above and below it."""
+    rng = np.random.default_rng(0)
+    doubles = torch.from_numpy(rng.normal(size=500) * 10.0 ** rng.integers(-30, 30, 500))
+    nearest = doubles.float()
+    near = [torch.nextafter(nearest, torch.tensor(side * torch.inf)) for side in (-1, 1)]
+    forest = ForestSets(1, 1, context="spot")
+    for threshold, *x in zip(doubles, nearest, *near, strict=True):
+        nodes = small() | {"feature": torch.tensor([0, -1, -1])}
+        forest.load_state_dict(nodes | {"threshold": torch.stack([threshold, *[threshold] * 2])})
+        x = torch.stack(x).unsqueeze(1)
+        expected = torch.where(x.double() > threshold, 4.0, 3.0)
+        torch.testing.assert_close(forest(x), expected, rtol=0, atol=0)
+
+
+def test_thresholds_are_saved_as_doubles_and_kept_without(grown):
+    forest, _ = grown
+    assert not any(buffer.dtype == torch.float64 for buffer in forest.buffers())
+    assert forest.state_dict()["threshold"].dtype == torch.float64  # as in earlier versions
+
+
 def small():
     """One split, two leaves."""
     return {

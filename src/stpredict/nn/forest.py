@@ -53,12 +53,13 @@ class ForestSets(UnencodedSets):
 
     def _build(self) -> None:
         self.register_buffer("feature", torch.empty(0, dtype=torch.int64))
-        # scikit-learn's thresholds are doubles; rounded, they would send other rows to the left
-        self.register_buffer("threshold", torch.empty(0, dtype=torch.float64))
+        # float32, since Apple GPUs have no doubles; saved as scikit-learn's doubles
+        self.register_buffer("threshold", torch.empty(0))
         self.register_buffer("branches", torch.empty((0, 2), dtype=torch.int64))
         self.register_buffer("value", torch.empty((0, self.n_targets)))
         self.register_buffer("roots", torch.empty(0, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_resize_buffers)
+        self.register_state_dict_post_hook(_save_doubles)
 
     def grow(
         self, *, feature: Tensor, threshold: Tensor, branches: Tensor, value: Tensor, roots: Tensor
@@ -114,7 +115,7 @@ class ForestSets(UnencodedSets):
             is_inner = feature >= 0
             if not is_inner.any():
                 return node
-            right = pooled[row, feature.clamp(min=0)].double() > self.threshold[node]
+            right = pooled[row, feature.clamp(min=0)].float() > self.threshold[node]
             node = torch.where(is_inner, self.branches[node, right.long()], node)
 
 
@@ -139,6 +140,18 @@ def _resize_buffers(forest: ForestSets, state: dict[str, Any], prefix: str, *_: 
     roots_exist = not len(roots) or (roots.min() >= 0 and roots.max() < n_nodes)
     if not (nodes_exist and roots_exist):
         raise ValueError("A node of the forest has a child, or splits on a feature, out of range.")
+    state[prefix + "threshold"] = _rounded_down(threshold)
     for name in names:
         buffer = getattr(forest, name)
         setattr(forest, name, buffer.new_empty(state[prefix + name].shape))
+
+
+def _save_doubles(forest: ForestSets, state: dict[str, Any], prefix: str, _: Any) -> None:
+    state[prefix + "threshold"] = state[prefix + "threshold"].to(torch.float64)
+
+
+def _rounded_down(threshold: Tensor) -> Tensor:
+    """Largest float32 that is not above each threshold: no float32 lies between the two."""
+    rounded = threshold.float()
+    lower = torch.nextafter(rounded, rounded.new_tensor(-torch.inf))
+    return torch.where(rounded.to(threshold.dtype) > threshold, lower, rounded)

@@ -111,7 +111,7 @@ def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:
 
     Factors are thereby weighted by the variance they explain, standardised genes about equally.
     """
-    arrays = [values.double().cpu().numpy() for values in (predicted, targets)]
+    arrays = [values.float().cpu().numpy().astype(np.float64) for values in (predicted, targets)]
     pcc, norms = _correlation(*arrays)
     weights = norms**2
     return float((pcc * weights).sum() / max(weights.sum(), np.finfo(float).tiny))

@@ -49,6 +49,7 @@ def fit(kind="genes", data=None, **changes):
         ({"kind": "autoencoder", "n_factors": 1, "data": values(1)}, r"genes .*\(0\)"),
         ({"kind": "nmf", "n_factors": 5, "data": values(4)}, r"n_factors=5 .*rows \(4\)"),
         ({"kind": "nmf", "n_factors": 1, "data": values() * 0}, r"n_factors=1 .*genes .*\(0\)"),
+        ({"kind": "svd", "n_factors": 2, "data": values() * 0 + 1}, "no factors in these .*genes"),
         ({"kind": "nmf", "n_factors": 2, "data": values() - 9}, r'"nmf" must be .*not negative'),
     ],
 )

@@ -92,8 +92,10 @@ def check_n_factors(
     """Require at least as many training rows and varying genes as factors, and ``spare`` more."""
     n_varying = int((~statistics.constant).sum())
     most = min(n_rows, n_varying) - spare
+    data = f"training rows ({n_rows}) and genes that vary in them ({n_varying})"
+    if most < 1:
+        raise ValueError(f"n_factors={n_factors} is too many: there are no factors in these {data}")
     if n_factors > most:
-        data = f"training rows ({n_rows}) and genes that vary in them ({n_varying})"
         raise ValueError(f"n_factors={n_factors} must be at most {most} with these {data}")
 
 

@@ -30,6 +30,25 @@ def resolve_device(device: str) -> torch.device:
 
 
 @contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch on the CPU and on a device; the random states before are restored at the end."""
+    # fork_rng and torch.manual_seed would initialise or seed accelerators that are not used
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    apple = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
+        if apple is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
+
+
+@contextmanager
 def single_threaded(n: int) -> Iterator[ThreadPoolExecutor]:
     """Give a pool of n threads, in each of which torch keeps to one core.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from stpredict import nn
+from stpredict import _runtime, nn
 from stpredict._settings import settings
 from stpredict.targets._base import State
 from stpredict.targets._factors import FactorTargets, check_n_factors, standard_scores
@@ -102,8 +102,7 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
     n_held_out = max(1, round(_HELD_OUT * len(order)))
     held_out, rows = values[order[:n_held_out]], order[n_held_out:]
     shuffle = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators too
+    with _runtime.seeded(seed, torch.device("cpu")):
         hidden = [min(_MAX_WIDTH, multiple * n_factors) for multiple in _HIDDEN]
         network = nn.Autoencoder(len(genes.mean), n_factors, hidden=hidden)
     # a fused step is faster for small networks

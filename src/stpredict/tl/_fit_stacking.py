@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from stpredict import _runtime, _validate
 from stpredict._log import info
@@ -127,7 +128,8 @@ def fit_stacking(
     if len(bases) < 2:
         raise ValueError(f"a stack needs at least two bases, not {len(bases)}")
     network = StackNetwork(meta, n_hidden, dropout)
-    STACKING.build(len(bases), 1, context="spot", options=network)  # bad sizes raise at once
+    with torch.random.fork_rng(devices=[]):  # bad sizes raise at once
+        STACKING.build(len(bases), 1, context="spot", options=network)
     spots = open_table(sdata, table_name)
     folds = leave_groups_out(spots, groups, purpose="stacking")
     if folds.torn_sections:
@@ -192,7 +194,8 @@ def _fit_meta(
             device=device,
         )
         return fitted, Hyperparameters(network=options, schedule=schedule, loss="mse")
-    network = STACKING.build(n_features, n_genes, context="spot", options=options).eval()
+    with torch.random.fork_rng(devices=[]):  # the first weights are random, and replaced
+        network = STACKING.build(n_features, n_genes, context="spot", options=options).eval()
     estimator = None
     if isinstance(network, LinearSets):
         features = inputs.scaler.transform(inputs.center)

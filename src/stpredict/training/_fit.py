@@ -65,10 +65,7 @@ def fit_network(
         raise ValueError("monitor='spearman' with only one target: use monitor='loss' or 'pearson'")
     name, mode = MONITORS[schedule.monitor]
     best, history = BestWeights(name, mode), History()
-    # fork_rng with CUDA devices initialises CUDA, so none for a CPU
-    cuda = range(torch.cuda.device_count()) if torch_device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _quiet_lightning():
-        torch.manual_seed(seed)
+    with _runtime.seeded(seed, torch_device), _quiet_lightning():
         module = Regression(
             build(),
             loss=loss,

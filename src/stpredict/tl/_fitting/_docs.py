@@ -84,7 +84,9 @@ _SHARED = {
     """,
     "seed": """\
     seed
-        Random seed. The same seed on the same device gives the same model.
+        Random seed. The same seed on the same device, with the same number of threads, gives the
+        same model. With other threads, trained networks differ slightly, since sums are rounded in
+        another order; ridge regression and trees do not.
     """,
     "device": """\
     device

@@ -203,7 +203,8 @@ def _estimate(
     estimate = plan.method.estimate
     if estimate is None or not isinstance(inputs, Inputs):
         raise TypeError(f"{plan.method.name} has no estimator on embeddings")
-    network = plan.build(inputs.center.shape[1], targets.fitted.n_outputs).eval()
+    with torch.random.fork_rng(devices=[]):  # the first weights are random, and replaced
+        network = plan.build(inputs.center.shape[1], targets.fitted.n_outputs).eval()
     pooled = torch.cat([part for _, part in inputs.pooled(network, torch.device("cpu"))])
     options: EstimatorOptions = estimate(
         network,

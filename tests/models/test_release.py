@@ -13,7 +13,7 @@ import yaml
 from sklearn.preprocessing import RobustScaler, StandardScaler
 from torch import nn
 
-from stpredict.models import from_deepspot
+from stpredict.models import from_deepspot, load
 from stpredict.models._deepspot._release import read_release
 
 D, H, G, K, S, N = 4, 3, 5, 6, 2, 7
@@ -255,10 +255,52 @@ class TestBadInput:
             read_release(folder, genes=GENES)
 
     def test_nested_hyperparameters_are_dropped(self, packages, tmp_path):
+        folder = saved(tmp_path, network_of(packages, "spot"), hyperparameters={"a": [1, 2]})
+        assert "a" not in read_release(folder, genes=GENES).hyperparameters
+
+    @pytest.mark.parametrize(
+        "line", ["a{i}: &a{i} [*a{j}, *a{j}]", "a{i}: &a{i} {{<<: [*a{j}, *a{j}]}}"]
+    )
+    def test_references_in_hyperparameters_are_refused(self, packages, tmp_path, line):
         folder = saved(tmp_path, network_of(packages, "spot"))
-        lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
+        # 22 lines are read in a second, each more doubles the time
+        lines = ["a0: &a0 {a: 1}", *(line.format(i=i, j=i - 1) for i in range(1, 22))]
         (folder / "top_param_overall.yaml").write_text("\n".join(lines))
-        assert "a59" not in read_release(folder, genes=GENES).hyperparameters
+        with pytest.raises(ValueError, match="aliases and merge keys are refused"):
+            read_release(folder, genes=GENES)
+
+    @pytest.mark.parametrize("value", ["2001-99-99", "9" * 5000, "1:" * 200 + "1.5"])
+    def test_invalid_values_of_hyperparameters_are_refused(self, packages, tmp_path, value):
+        folder = saved(tmp_path, network_of(packages, "spot"))
+        (folder / "top_param_overall.yaml").write_text(f"seed: {value}")
+        with pytest.raises(ValueError, match=r"top_param_overall\.yaml is not a valid YAML file"):
+            read_release(folder, genes=GENES)
+
+    @pytest.mark.parametrize("value", [-1.0, 0.0, 1e300, 1e-300, np.nan])
+    @pytest.mark.parametrize("kind", [StandardScaler, RobustScaler])
+    def test_scales_must_be_positive_in_float32(self, packages, tmp_path, kind, value):
+        scaler = fitted(kind)
+        scaler.scale_[2] = value
+        folder = saved(tmp_path, network_of(packages, "spot", scaler=scaler))
+        with pytest.raises(ValueError, match="a scale that is not above 0"):
+            read_release(folder, genes=GENES)
+
+    def test_weights_that_overflow_float32_are_refused(self, packages, tmp_path):
+        model = network_of(packages, "spot").double()
+        model.rho[0].model[2].weight.data[0, 0] = 1e300
+        with pytest.raises(ValueError, match=r"rho\.0\.model\.2\.weight has values that are not"):
+            read_release(saved(tmp_path, model), genes=GENES)
+
+    @pytest.mark.parametrize("path", [3, None, b"model"])
+    def test_weights_that_are_no_path_are_refused(self, path):
+        with pytest.raises(TypeError, match="weights= must be a path"):
+            from_deepspot(path, genes=GENES)
+
+    def test_seed_that_is_no_number_is_not_saved_as_one(self, packages, tmp_path):
+        parameters = {"random_seed": True}
+        folder = saved(tmp_path, network_of(packages, "spot"), hyperparameters=parameters)
+        from_deepspot(folder, genes=GENES).save(tmp_path / "model")
+        assert load(tmp_path / "model").training.seed == 0
 
     @pytest.mark.parametrize(
         ("table", "message"),

@@ -15,7 +15,7 @@ from stpredict import _validate
 WEIGHTS, HYPERPARAMETERS = "final_model.pkl", "top_param_overall.yaml"
 GENES = "info_highly_variable_genes.csv"
 _NAME, _PREDICTED = "gene_name", "isPredicted"
-_MAX_YAML = 1 << 20  # published files have less than 1 kB
+_MAX_YAML = 1 << 16  # published files have less than 1 kB
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
@@ -25,7 +25,7 @@ def find(
     genes: str | Path | Sequence[str] | None,
 ) -> tuple[Path, Path | None, Path | tuple[str, ...]]:
     """Find the files of a release; those not given are looked for next to the weights."""
-    path = Path(weights)
+    path = _validate.path("weights", weights)
     if path.is_dir():
         pickles = sorted(path.glob("*.pkl"))
         if len(pickles) != 1:
@@ -46,9 +46,10 @@ def find(
 
 
 def _existing(path: str | Path, argument: str) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{argument}= is not a file: {path}")
-    return Path(path)
+    file = _validate.path(argument, path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{argument}= is not a file: {file}")
+    return file
 
 
 def _file_of(weights: Path, path: str | Path | None, published: str, argument: str) -> Path | None:
@@ -73,8 +74,11 @@ def read_hyperparameters(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_YAML:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, the limit is {_MAX_YAML:,}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        _refuse_references(text)
+        values = yaml.safe_load(text)
+    # numbers and dates out of range raise the other types
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a valid YAML file ({reason[:200]})") from error
     if not isinstance(values, dict):
@@ -82,11 +86,18 @@ def read_hyperparameters(path: Path) -> dict[str, Any]:
     return flat_values(values)
 
 
+def _refuse_references(text: str) -> None:
+    """Refuse aliases and merge keys, by which a few lines expand to gigabytes."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
+        if isinstance(event, yaml.AliasEvent) or is_merge:
+            raise ValueError("aliases and merge keys are refused, write the values themselves")
+
+
 def flat_values(values: Any) -> dict[str, Any]:
     """Numbers and strings of a mapping; empty for anything else."""
     if not isinstance(values, Mapping):
         return {}
-    # nested values are dropped: with YAML's aliases, a few lines can expand to gigabytes
     return {
         name: value
         for name, value in values.items()

@@ -61,8 +61,8 @@ def from_deepspot(
 
     Raises
     ------
-    FileNotFoundError
-        If a file does not exist.
+    FileNotFoundError, TypeError
+        If a file does not exist, or an argument is not a path.
     ValueError
         If the file contains anything but such a model, is damaged, or its parts disagree; if genes
         are missing; if the encoder is unknown and ``embedding`` is not given.
@@ -119,7 +119,7 @@ def from_deepspot(
             n_spots=0,
             n_held_out=0,
             best_epoch=0,
-            seed=seed if isinstance(seed, int) else 0,
+            seed=seed if type(seed) is int else 0,
             versions={"torch": torch.__version__},
             knows_mean=release.knows_mean,
         ),

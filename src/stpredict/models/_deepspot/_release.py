@@ -157,7 +157,9 @@ def _state(module: Foreign, phi: str, context: str) -> dict[str, Tensor]:
                 name, value = f"{part}.{number}.model.{position}.{kind}", parameters.get(kind)
                 if not isinstance(value, Tensor) or value.ndim != ndim:
                     raise ValueError(f"{name} is missing, or does not have {ndim} dimensions")
-                if not value.is_floating_point() or not torch.isfinite(value).all():
+                # as float32, in which larger values become infinite
+                is_finite = value.is_floating_point() and torch.isfinite(value.float()).all()
+                if not is_finite:
                     raise ValueError(f"{name} has values that are not finite")
                 state[name] = value
     # the archive reads each storage once, so sharing can only come from the memo
@@ -216,7 +218,14 @@ def _targets(scaler: Any, n_targets: int) -> tuple[Standard, bool]:
             mean, knows_mean = _vector(scaler, center, n_targets), center == "mean_"
         if scaler.state.get(scales) is True:
             scale = _vector(scaler, "scale_", n_targets)
-    return Standard(mean.astype(np.float32), scale.astype(np.float32)), knows_mean
+    # values beyond the range of float32 become infinite, or 0
+    with np.errstate(over="ignore"):
+        mean, scale = mean.astype(np.float32), scale.astype(np.float32)
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError(
+            "its scaler has values that are not finite, or a scale that is not above 0"
+        )
+    return Standard(mean, scale), knows_mean
 
 
 def _vector(scaler: Foreign, name: str, n_targets: int) -> np.ndarray[Any, Any]:

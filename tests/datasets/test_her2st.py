@@ -229,7 +229,10 @@ def test_a_failed_download_raises(monkeypatch, tmp_path):
         raise ConnectionResetError("no route to host")
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
-    message = r"A1.* could not be downloaded \(no route to host\).*directory= or STPREDICT_HER2ST"
-    with pytest.raises(ConnectionError, match=message):
+    reason = r"\(ConnectionResetError: no route to host\)"
+    message = rf"A1.* could not be downloaded {reason}.*directory= or STPREDICT_HER2ST"
+    with pytest.raises(ConnectionError, match=message) as error:
         stp.datasets.her2st("A1")
+    assert error.value.__suppress_context__
+    assert error.value.__cause__ is None
     assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").rglob("*.gz"))

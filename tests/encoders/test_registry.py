@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from functools import partial
@@ -85,6 +86,39 @@ def test_imagenet_records_agree_with_timm(name: str, tag: str) -> None:
     assert record.std == pytest.approx(published.std)
     assert record.licence.lower() == published.license
     assert record.source.endswith(published.hf_hub_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("inception_v3", "Inception_V3_Weights.IMAGENET1K_V1"),
+        ("resnet50", "ResNet50_Weights.IMAGENET1K_V2"),
+        ("densenet121", "DenseNet121_Weights.IMAGENET1K_V1"),
+    ],
+)
+@pytest.mark.parametrize("side", [224, 500])
+def test_cnns_resize_and_crop_as_torchvision(name: str, weights: str, side: int) -> None:
+    models = pytest.importorskip("torchvision.models", reason="the oracle of this test")
+    preset = models.get_weight(weights).transforms()
+    record = encoders.record(name)
+    flat = dataclasses.replace(record, build=nn.Flatten, fetch=None, dimension=None)
+    tiles = random_tiles(2, side)
+    prepared = encoders.load(flat)(tiles).view(2, 3, record.input_px, record.input_px)
+    pixels = [t.view(1, 3, 1, 1) for t in map(torch.tensor, (record.mean, record.std))]
+    expected = [t.view(1, 3, 1, 1) for t in map(torch.tensor, (preset.mean, preset.std))]
+    # both without normalisation: torchvision's Inception normalises a second time inside
+    torch.testing.assert_close(
+        prepared * pixels[1] + pixels[0],
+        preset(tiles.float() / 255) * expected[1] + expected[0],
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+def test_a_centre_larger_than_the_tile_is_refused() -> None:
+    for input_px in (None, 300):
+        with pytest.raises(ValueError, match=r"resize_px=256 and input_px.*cannot be cropped"):
+            encoders.EncoderRecord("odd", Pooled, input_px=input_px, resize_px=256)
 
 
 def test_an_unknown_name_is_refused_with_suggestions() -> None:

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm.models
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stpredict import encoders
 from stpredict.encoders import EncoderRecord
@@ -55,7 +57,20 @@ def tiles_for(record: EncoderRecord) -> Tensor:
 def normalised(tiles: Tensor, record: EncoderRecord) -> Tensor:
     shape = (1, 3, 1, 1)
     mean, std = torch.tensor(record.mean).view(shape), torch.tensor(record.std).view(shape)
-    return (tiles.float() / 255 - mean) / std
+    tiles = tiles.float() / 255
+    if record.resize_px is not None:
+        tiles = F.interpolate(tiles, record.resize_px, mode="bilinear", antialias=True)
+        start, side = (record.resize_px - record.input_px) // 2, record.input_px
+        tiles = tiles[..., start : start + side, start : start + side]
+    return (tiles - mean) / std
+
+
+@pytest.fixture(autouse=True)
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Requests to the hub, which is not asked."""
+    urls: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", urls.append)
+    return urls
 
 
 def save(state: Any, path: Path) -> Path:
@@ -230,6 +245,53 @@ def test_an_offline_hub_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert "weights='path/to/model.safetensors'" in message
     assert "page of detail" not in message
     assert ("Request access" in message) == record.gated
+    assert f"stp.pp.embed(sdata, '{name}', weights=" in message
+    assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["uni", "resnet50", "timm:resnet18.tv_in1k"])
+def test_without_a_network_a_single_request_fails(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    urls = []
+
+    def offline(url: str) -> None:
+        urls.append(url)
+        raise ConnectionError("Name or service not known")
+
+    def retry(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the hub's client, which retries, was called")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", retry)
+    create = timm.create_model
+
+    def build(*args: Any, pretrained: bool = False, **kwargs: Any) -> Any:
+        return retry() if pretrained else create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", build)
+    with pytest.raises(RuntimeError, match=r"ConnectionError: Name or service not known\)"):
+        encoders.load(name)
+    assert len(urls) == 1
+    assert urls[0].endswith("/model.safetensors")
+
+
+def test_cached_weights_are_read_without_a_request(
+    monkeypatch: pytest.MonkeyPatch, requests: list[str]
+) -> None:
+    record = small("uni")
+    state = record.build().state_dict()
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "model.safetensors")
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", lambda *_, **__: state)
+    encoders.load(record)
+    assert not requests
+
+
+@pytest.mark.parametrize("path", [3, b"uni.pt"])
+def test_weights_that_are_no_path_are_refused(path: Any) -> None:
+    with pytest.raises(TypeError, match="weights= must be a path"):
+        encoders.load("uni", weights=path)
 
 
 def test_the_repository_of_the_record_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:

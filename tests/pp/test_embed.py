@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -103,6 +105,28 @@ def test_slots():
         "mpp": 0.5,
         "n_subtiles": 3,
     }
+
+
+def test_crops_are_those_of_a_tile_that_is_resized_first():
+    sdata = section()
+    record = encoders.EncoderRecord("cropped", nn.Flatten, input_px=40, resize_px=48)
+    stp.pp.embed(sdata, record, tile_um=24, n_subtiles=2)
+    tiles = crops(sdata, 48)  # 0.5 µm per pixel: nothing is resampled
+    inner = tiles[..., 4:44, 4:44].float().flatten(1) / 255
+    table = sdata.tables["table"]
+    np.testing.assert_allclose(table.obsm["X_cropped"], inner, atol=1e-6)
+    assert table.obsm["X_cropped_subtiles"].shape == (9, 4, 3 * 40 * 40)
+
+
+def test_embeddings_without_the_crop_are_not_those_of_the_model():
+    cropped, direct = section(), section()
+    record = encoders.EncoderRecord("cnn", nn.Flatten, input_px=40, resize_px=48)
+    stp.pp.embed(cropped, record)
+    # as stored by a version that resized tiles to the input
+    stp.pp.embed(direct, replace(record, resize_px=None))
+    steps = [open_table(each, "table").steps.embed["X_cnn"] for each in (cropped, direct)]
+    (difference,) = steps[0].differences(steps[1], subtiles=False)
+    assert difference.startswith("mpp is 2.8, the model was trained with 2.33")
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,10 @@ def _download(name: str) -> Path:
         pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
         _check(path, name)
     except OSError as error:  # the base class of requests' errors
-        problem = f"{URL + name} could not be downloaded ({error})"
-        raise ConnectionError(f"{problem}. Set directory= or STPREDICT_HER2ST") from error
+        problem = f"{URL + name} could not be downloaded ({type(error).__name__}: {error!s:.200})"
+        remedy = "Set directory= or STPREDICT_HER2ST to a copy, or retry with a network"
+        # the causes are those of the client's own layers
+        raise ConnectionError(f"{problem}. {remedy}") from None
     except ValueError:
         path.unlink()  # so that the next call downloads it again
         raise

@@ -24,8 +24,8 @@ DEFAULT_MPP = 0.5
 
 
 def tile_side_px(encoder: Encoder, tile_um: float) -> int:
-    """Side of a tile in pixels when it is encoded."""
-    return encoder.input_px or max(1, round(tile_um / DEFAULT_MPP))
+    """Side in pixels to which a tile is resized; the encoder may crop its centre."""
+    return encoder.resize_px or encoder.input_px or max(1, round(tile_um / DEFAULT_MPP))
 
 
 def embed_section(

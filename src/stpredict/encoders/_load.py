@@ -43,7 +43,8 @@ def load(
     Raises
     ------
     KeyError, TypeError
-        If the name is unknown, or `encoder` is neither a name, a record, a module nor a callable.
+        If the name is unknown, `encoder` is neither a name, a record, a module nor a callable, or
+        `weights` is not a path.
     ValueError
         If weights are damaged, unsafe or do not fit, or a function has no name.
     FileNotFoundError, RuntimeError
@@ -106,6 +107,7 @@ def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str
         name,
         module.eval().requires_grad_(requires_grad=False),
         input_px=record.input_px,
+        resize_px=record.resize_px,
         mean=record.mean,
         std=record.std,
         known_dimension=record.dimension or getattr(module, "dimension", None),
@@ -124,14 +126,16 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
         return _weights.read_state(weights)
     try:
         return record.fetch()
-    except Exception as error:  # the hub client and timm raise many types
+    except Exception as error:  # noqa: BLE001 the hub client and timm raise many types
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         access = "Request access (then 'hf auth login')" if record.gated else "They are published"
+        # the client's chain of causes says no more than its last message
         raise RuntimeError(
             f"The hub did not provide the weights of encoder '{record.name}' "
-            f"({type(error).__name__}: {reason}). {access} at {record.source} (licence: "
-            f"{record.licence}), or load a file: weights='path/to/model.safetensors'"
-        ) from error
+            f"({type(error).__name__}: {reason:.200}). {access} at {record.source} (licence: "
+            f"{record.licence}), or pass a file, as in stp.pp.embed(sdata, '{record.name}', "
+            "weights='path/to/model.safetensors')"
+        ) from None
 
 
 def _check_name(name: str) -> str:

@@ -32,7 +32,10 @@ class EncoderRecord:
     dimension
         Length of an embedding. ``None`` to use the module's ``dimension``, or a dry run.
     input_px
-        Side in pixels to which tiles are resized; ``None`` if any size is accepted.
+        Side in pixels of the encoder's input; ``None`` if any size is accepted.
+    resize_px
+        Side in pixels to which tiles are resized, of which the centre of ``input_px`` is cropped;
+        ``None`` to resize to ``input_px`` without cropping.
     mean, std
         Normalisation per channel of values in [0, 1]; ``None`` for none.
     licence, source, paper, gated
@@ -56,6 +59,7 @@ class EncoderRecord:
     build: Callable[..., nn.Module]
     dimension: int | None = None
     input_px: int | None = None
+    resize_px: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     licence: str = "unknown"
@@ -66,6 +70,11 @@ class EncoderRecord:
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = unchanged
     autocast: bool = True
     version: str = "1"
+
+    def __post_init__(self) -> None:
+        if self.resize_px is not None and self.resize_px < (self.input_px or self.resize_px + 1):
+            sides = f"resize_px={self.resize_px} and input_px={self.input_px}"
+            raise ValueError(f"{sides}: the centre cannot be cropped. Increase resize_px")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,7 @@ class Encoder:
         Name of the slot ``obsm["X_<name>"]``.
     function
         Function from float32 tiles ``(b, 3, h, w)`` to ``(b, dimension)``.
-    input_px, mean, std, autocast
+    input_px, resize_px, mean, std, autocast
         As in :class:`EncoderRecord`.
     known_dimension
         Expected `dimension`, which every output is checked against; ``None`` if unknown.
@@ -99,6 +108,7 @@ class Encoder:
     name: str
     function: Callable[[Tensor], Tensor]
     input_px: int | None = None
+    resize_px: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     known_dimension: int | None = None
@@ -141,8 +151,8 @@ class Encoder:
     def __call__(self, tiles: Tensor) -> Tensor:
         """Embed uint8 RGB tiles ``(b, 3, h, w)``: finite float32 ``(b, dimension)``, on ``device``.
 
-        Tiles are resized to ``input_px`` without cropping. TypeError or ValueError if tiles are
-        not uint8 RGB, or embeddings have another shape or are not finite.
+        Tiles are resized, and cropped if the encoder has a ``resize_px``. TypeError or ValueError
+        if tiles are not uint8 RGB, or embeddings have another shape or are not finite.
         """
         _check_tiles(tiles)
         if len(tiles) == 0:
@@ -159,10 +169,15 @@ class Encoder:
 
     def _prepare(self, tiles: Tensor) -> Tensor:
         x = tiles.to(self.device, non_blocking=True).float().div_(255)
-        side = self.input_px
+        side = self.resize_px or self.input_px
         if side is not None and x.shape[-2:] != (side, side):
             # antialiased, as PIL resizes in the pipelines of published encoders
             x = functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        if self.resize_px is not None and self.input_px is not None:
+            # rounded as in torchvision's CenterCrop
+            start = round((self.resize_px - self.input_px) / 2)
+            inner = slice(start, start + self.input_px)
+            x = x[..., inner, inner]
         if self.mean is not None and self.std is not None:
             mean, std = (torch.tensor(v, device=x.device) for v in (self.mean, self.std))
             x = x.sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))

@@ -36,7 +36,8 @@ def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> Enco
 
 # Values are from the pages in `source` and the papers. All networks are built by timm. Phikon and
 # Phikon-v2 are published as transformers models, but are equal to ViT-B/16 and to ViT-L/16 with
-# layer scale, so that renaming the tensors avoids a second library.
+# layer scale, so that renaming the tensors avoids a second library. The three CNNs resize and crop
+# as torchvision's weights do, whose transforms DeepSpot used.
 _RECORDS = {
     record.name: record
     for record in (
@@ -99,6 +100,7 @@ _RECORDS = {
             "timm/inception_v3.tv_in1k",
             dimension=2048,
             input_px=299,
+            resize_px=342,
             # equal to transform_input of torchvision
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
@@ -110,6 +112,7 @@ _RECORDS = {
             "resnet50",
             "timm/resnet50.tv2_in1k",  # torchvision's IMAGENET1K_V2
             dimension=2048,
+            resize_px=232,
             **_IMAGENET,
             licence="BSD-3-Clause",
             paper="He et al. 2016, arXiv:1512.03385",
@@ -119,6 +122,7 @@ _RECORDS = {
             "densenet121",
             "timm/densenet121.tv_in1k",
             dimension=1024,
+            resize_px=256,
             **_IMAGENET,
             licence="Apache-2.0",
             paper="Huang et al. 2017, arXiv:1608.06993",

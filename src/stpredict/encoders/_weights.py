@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,7 +43,7 @@ _OLD_DENSENET = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 
 def read_state(path: str | Path) -> _State:
     """Read the tensors of a ``.safetensors`` file or a torch checkpoint."""
-    path = Path(path)
+    path = _validate.path("weights", path)
     if not path.is_file():
         raise FileNotFoundError(f"No weights file at '{path}'.")
     if path.suffix == ".safetensors":
@@ -86,10 +87,23 @@ def _unwrap(checkpoint: Any, path: Path) -> _State:
     raise ValueError(f"'{path}' does not contain a state dict. It contains: {listed}")
 
 
+def require_hub(hub_id: str) -> None:
+    """Raise at once if weights are neither cached nor available on the hub."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    names = ("model.safetensors", "pytorch_model.bin")
+    # the hub's client retries for a minute; without a network, a single request fails at once
+    if not any(isinstance(huggingface_hub.try_to_load_from_cache(hub_id, n), str) for n in names):
+        with suppress(EntryNotFoundError):  # published in another format
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(hub_id, names[0]))
+
+
 def hub_state(hub_id: str) -> _State:
     """Download a state dict from the Hugging Face hub, or read it from the local cache."""
     from timm.models import load_state_dict_from_hf
 
+    require_hub(hub_id)
     state: _State = load_state_dict_from_hf(hub_id, weights_only=True)
     return state
 
@@ -98,6 +112,9 @@ def timm_state(model: str) -> _State:
     """Published weights of a timm model."""
     import timm
 
+    config = timm.get_pretrained_cfg(model)
+    if config is not None and config.hf_hub_id:
+        require_hub(config.hf_hub_id)
     # With num_classes=0, timm ignores missing tensors, which would remain random.
     module: Any = timm.create_model(model, pretrained=True)
     if hasattr(module, "reset_classifier"):

@@ -45,8 +45,10 @@ def embed(
     """Embed the tile around every spot, and its sub-tiles, with a frozen encoder.
 
     Tiles are squares centred on the spots, with the side in µm. A tile is resized to the encoder's
-    input size, or, for encoders of any input size (``"texture"``), read at 0.5 µm per pixel. Area
-    outside the image is white. Images of :func:`stpredict.pp.normalize_stain` are preferred.
+    input size, or, for encoders of any input size (``"texture"``), read at 0.5 µm per pixel;
+    ``"inception_v3"``, ``"resnet50"`` and ``"densenet121"`` see the centre of a tile, as their
+    publisher crops it (87 to 97 % of the side). Area outside the image is white. Images of
+    :func:`stpredict.pp.normalize_stain` are preferred.
 
     Parameters
     ----------
@@ -79,6 +81,8 @@ def embed(
         out of range, or ``key_added`` is invalid or the name of your own slot.
     KeyError
         If there is no such encoder.
+    RuntimeError
+        If the hub does not provide the weights of the encoder.
 
     Examples
     --------

@@ -220,12 +220,12 @@ def _targets(scaler: Any, n_targets: int) -> tuple[Standard, bool]:
             scale = _vector(scaler, "scale_", n_targets)
     # values beyond the range of float32 become infinite, or 0
     with np.errstate(over="ignore"):
-        mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        center32, scale32 = mean.astype(np.float32), scale.astype(np.float32)
+    if not (np.isfinite(center32).all() and np.isfinite(scale32).all() and (scale32 > 0).all()):
         raise ValueError(
             "its scaler has values that are not finite, or a scale that is not above 0"
         )
-    return Standard(mean, scale), knows_mean
+    return Standard(center32, scale32), knows_mean
 
 
 def _vector(scaler: Foreign, name: str, n_targets: int) -> np.ndarray[Any, Any]:

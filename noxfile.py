@@ -1,4 +1,4 @@
-"""Tasks of the project: ``python -m nox -s demo|tests|lint|docs|benchmarks``.
+"""Tasks of the project: ``python -m nox -s demo|tests|hostile|lint|docs|benchmarks``.
 
 All sessions share one virtual environment, because installing torch takes gigabytes and minutes.
 The first session creates it, and it is updated when the dependencies in ``pyproject.toml`` change.
@@ -80,6 +80,14 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and the examples in docstrings; arguments are passed to pytest."""
     run(session, "-m", "pytest", "--numprocesses", "auto", *session.posargs, settings=ONE_THREAD)
+
+
+@nox.session(python=False)
+def hostile(session: nox.Session) -> None:
+    """Attack every public function and reader, and kill what writes; `tests` runs a few of each."""
+    inputs = {"INPUTS": "40", "FILES": "100", "KILLS": "20"}
+    amounts = {f"STPREDICT_HOSTILE_{name}": number for name, number in inputs.items()}
+    run(session, "-m", "pytest", "tests/hostile", *session.posargs, settings=ONE_THREAD | amounts)
 
 
 @nox.session(python=False)

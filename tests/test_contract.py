@@ -190,6 +190,13 @@ def is_literal(value):
     return origin is typing.Literal or any(map(is_literal, typing.get_args(value)))
 
 
+@every_function
+def test_arguments_are_checked_against_their_annotations(function):
+    simple = re.compile(r"\b(str|int|float|bool|Literal|SpatialData|Model|Scores)\b")
+    if any(simple.match(str(parameter.annotation)) for parameter in parameters(function)):
+        assert hasattr(function, "__wrapped__"), "decorate it with @checked"
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_dir_lists_the_public_names_only(name):
     package = getattr(stp, name)

@@ -31,14 +31,14 @@ def listing(names: Iterable[Any], *, most: int = 8) -> str:
 
 def positive(name: str, value: float, *, unit: str = "") -> None:
     """Require a finite number above zero."""
-    if not _is_number(value) or value <= 0:
+    if not is_number(value) or value <= 0:
         in_unit = f" ({unit})" if unit else ""
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
 
 
 def not_negative(name: str, value: float) -> None:
     """Require a finite number of at least zero."""
-    if not _is_number(value) or value < 0:
+    if not is_number(value) or value < 0:
         raise ValueError(f"{name} must be a number of at least 0: {value!r}")
 
 
@@ -61,11 +61,11 @@ def seed(value: object) -> None:
 
 def share(name: str, value: float) -> None:
     """Require a number from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must lie between 0 and 1: {value!r}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number; True and False are not."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False

@@ -321,7 +321,7 @@ def test_the_phantom_survives_zarr(tmp_path):
         ({"mpp": 0.0}, "mpp must be a number above 0"),
         ({"pitch_um": -1.0}, "pitch_um must be a number above 0"),
         ({"pitch_um": 4.0}, "pitch_um=4 is only 4 px .* At least 8 px"),
-        ({"counts_per_spot": np.nan}, "counts_per_spot must be a number above 0"),
+        ({"counts_per_spot": np.nan}, "counts_per_spot must be a finite number: nan"),
         ({"pitch_um": 1e9}, r"no spot of pitch_um=1e\+09 \(1e\+09 px\) fits the image"),
         ({"stain_variation": -0.1}, "stain_variation must be a number of at least 0"),
         ({"off_tissue": -1}, "off_tissue must be a whole number of at least 0"),

@@ -199,7 +199,7 @@ def test_predictions_keep_missing_values_for_genes_of_other_models():
 def test_other_arguments_are_refused():
     with pytest.raises(TypeError, match=r"sdatas must be a list of SpatialData objects, not Spat"):
         stp.io.concat(small("S1"))
-    with pytest.raises(TypeError, match="expected a SpatialData object, got str"):
+    with pytest.raises(TypeError, match="sdatas must be a list of SpatialData objects, not list"):
         stp.io.concat(["S1"])
     with pytest.raises(ValueError, match="join='left' is not one of"):
         stp.io.concat([small("S1"), small("S2")], join="left")

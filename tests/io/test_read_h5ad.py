@@ -121,7 +121,12 @@ def repeated_ids(table):
         (nan_counts, {"x": "column", "y": "row"}, ValueError, "1 values are NaN"),
         (repeated_ids, {"x": "column", "y": "row"}, ValueError, "not unique, repeated: cell1"),
         (None, {"x": "column", "y": "row", "mpp": 0}, ValueError, "mpp must be a number above 0"),
-        (None, {"x": "column", "y": "row", "mpp": "0.25"}, ValueError, "mpp must be a number"),
+        (
+            None,
+            {"x": "column", "y": "row", "mpp": "0.25"},
+            TypeError,
+            "mpp must be a finite number",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")

@@ -350,13 +350,13 @@ def test_scattered_spots_need_a_scale(tmp_path):
     ("options", "error", "message"),
     [
         ({"slides": ["S_1", "S_3"]}, KeyError, "spots/Train has no S_3; it has S_1, S_2, S_10"),
-        ({"slides": "S_1"}, ValueError, r"slides='S_1' is one name; pass a list: \['S_1'\]"),
+        ({"slides": "S_1"}, TypeError, r"slides='S_1' is one name; give a list: \['S_1'\]"),
         ({"slides": ["S_1", "S_1"]}, ValueError, "slides are not unique, repeated: S_1"),
         ({"slides": []}, ValueError, "no slides to read"),
         ({"split": "Train"}, ValueError, "split='Train' is not one of 'train', 'test'"),
         ({"mpp": 0}, ValueError, r"mpp must be a number above 0 \(µm per pixel\): 0"),
         ({"pitch_um": -1}, ValueError, "pitch_um must be a number above 0"),
-        ({"diameter_um": np.nan}, ValueError, "diameter_um must be a number above 0"),
+        ({"diameter_um": np.nan}, ValueError, "diameter_um must be a finite number"),
         ({"patients": {"S_3": "P"}}, KeyError, r"patients=\) has no S_3; it has S_1, S_2, S_10"),
     ],
 )

@@ -279,8 +279,8 @@ def test_bad_files_raise(hd, change, error, message):
         ({"bin_size_um": 2}, FileNotFoundError, "bin_size_um=2; it has square_008um, square_016um"),
         (
             {"bin_size_um": 8.0},
-            FileNotFoundError,
-            "no bins of bin_size_um=8.0; it has square_008um",
+            ValueError,
+            "bin_size_um must be a whole number: 8.0",
         ),
         (
             {"shapes": "hexagons"},

@@ -134,7 +134,7 @@ def test_one_of_several_images_is_chosen():
         ({"section": "S9"}, KeyError, "no shapes 'S9'; shapes: S1"),
         ({"image": "S9_image"}, KeyError, "no image 'S9_image'; images: S1_image"),
         ({"mpp": 0}, ValueError, r"mpp must be a number above 0 \(µm per pixel\): 0"),
-        ({"mpp": np.nan}, ValueError, "mpp must be a number above 0"),
+        ({"mpp": np.nan}, ValueError, "mpp must be a finite number"),
     ],
 )
 def test_bad_input_raises(options, error, message):

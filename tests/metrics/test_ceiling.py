@@ -145,7 +145,7 @@ class TestBadInput:
         ("options", "message"),
         [
             ({"target_sum": 0}, "target_sum must be a number above 0: 0"),
-            ({"target_sum": np.inf}, "target_sum must be a number above 0: inf"),
+            ({"target_sum": np.inf}, "target_sum must be a finite number: inf"),
             ({"n_splits": 0}, "n_splits must be a whole number of at least 1: 0"),
         ],
     )

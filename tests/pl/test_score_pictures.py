@@ -397,7 +397,7 @@ class TestGeneScores:
             ({"method": "trees"}, KeyError, "'trees' has no PCC; methods with it: cnn, ridge, "),
             ({"method": "noise_ceiling"}, KeyError, "'noise_ceiling' has no PCC"),
             ({"n_names": -1}, ValueError, "n_names must be at least 0: -1"),
-            ({"reliable": "ERBB2"}, TypeError, "not one name: 'ERBB2'"),
+            ({"reliable": "ERBB2"}, TypeError, "reliable must be .* not str: 'ERBB2'"),
             ({"reliable": pd.Series([1.0], ["ERBB2"])}, TypeError, "boolean series.*float64"),
             (
                 {"reliable": pd.Series([pd.NA], ["ERBB2"], dtype="boolean")},

@@ -187,7 +187,7 @@ class TestTissue:
         set_transformation(alone.images["S1_image"], before, set_all=True)
 
     def test_another_object_is_refused(self):
-        with pytest.raises(TypeError, match="expected a SpatialData object"):
+        with pytest.raises(TypeError, match="sdata must be a SpatialData"):
             stp.pl.tissue(None)
 
 

@@ -422,7 +422,7 @@ def test_an_image_of_glass_moves_no_spots(sdata):
 @pytest.mark.parametrize("wrong", [None, pd.DataFrame(), "C2"])
 def test_other_objects_are_refused(step, wrong):
     with pytest.raises(
-        TypeError, match=f"expected a SpatialData object, got {type(wrong).__name__}"
+        TypeError, match=f"sdata must be a SpatialData .*, not {type(wrong).__name__}"
     ):
         STEPS[step](wrong)
 
@@ -454,5 +454,5 @@ def test_a_copy_leaves_the_original_alone(sdata, step):
     ],
 )
 def test_copies_need_a_spatialdata(step):
-    with pytest.raises(TypeError, match="expected a SpatialData object, got NoneType"):
+    with pytest.raises(TypeError, match=r"sdata must be a SpatialData .*, not NoneType"):
         step(None)

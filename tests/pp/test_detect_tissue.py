@@ -374,7 +374,7 @@ def test_a_used_name_is_refused(sdata):
 
 @pytest.mark.parametrize("wrong", [None, "C2"])
 def test_other_objects_are_refused(wrong):
-    with pytest.raises(TypeError, match="expected a SpatialData object"):
+    with pytest.raises(TypeError, match="sdata must be a SpatialData"):
         stp.pp.detect_tissue(wrong)
 
 

@@ -341,7 +341,7 @@ def feature_map(tiles):
     ("encoder", "options", "error", "message"),
     [
         (mean_colour, {"tile_um": 0}, ValueError, r"tile_um must be a number above 0 \(µm\): 0"),
-        (mean_colour, {"tile_um": "40"}, ValueError, "tile_um must be a number above 0"),
+        (mean_colour, {"tile_um": "40"}, TypeError, "tile_um must be a finite number, not str"),
         (mean_colour, {"n_subtiles": 0}, ValueError, "n_subtiles must be a whole number of at le"),
         (mean_colour, {"n_subtiles": 2.0}, ValueError, "n_subtiles must be a whole number"),
         (mean_colour, {"batch_size": 0}, ValueError, "batch_size must be .* at least 1: 0"),
@@ -360,7 +360,7 @@ def feature_map(tiles):
         (lambda tiles: tiles.mean((-2, -1)), {}, ValueError, "lambda"),
         (not_finite, {}, ValueError, "returned NaN or infinity"),
         (feature_map, {}, ValueError, "instead of a tensor"),
-        (3, {}, TypeError, "An encoder is a name"),
+        (3, {}, TypeError, "encoder must be a string or .* not int: 3"),
     ],
 )
 def test_bad_input(encoder, options, error, message):

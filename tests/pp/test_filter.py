@@ -199,8 +199,8 @@ def test_a_section_would_be_left_empty():
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, np.nan])
 def test_bad_share(share):
-    with pytest.raises(ValueError, match="min_tissue_fraction must lie between 0 and 1"):
-        stp.pp.filter_spots(None, min_tissue_fraction=share)
+    with pytest.raises(ValueError, match=r"min_tissue_fraction must (lie between 0|be a finite)"):
+        stp.pp.filter_spots(stp.datasets.phantom(size_px=600), min_tissue_fraction=share)
 
 
 def other_table(sdata, name, rows):
@@ -270,5 +270,5 @@ def test_the_default_minimum_depends_on_the_diameter(pitch_um, least):
 
 @pytest.mark.parametrize("value", [-1, np.nan, np.inf, "5", True])
 def test_bad_minimum(value):
-    with pytest.raises(ValueError, match="min_counts must be a number of at least 0"):
-        stp.pp.filter_spots(None, min_counts=value)
+    with pytest.raises((ValueError, TypeError), match=r"min_counts must be a .*number"):
+        stp.pp.filter_spots(stp.datasets.phantom(size_px=600), min_counts=value)

@@ -155,9 +155,9 @@ def test_survives_zarr(sdata, tmp_path):
         ({"genes": "ERBB2"}, TypeError, r"genes='ERBB2' .*\['ERBB2'\]"),
         ({"n_top_genes": 0}, ValueError, "n_top_genes must be a whole number of at least 1: 0"),
         ({"n_top_genes": True}, ValueError, "n_top_genes must be a whole number"),
-        ({"n_top_genes": "5"}, ValueError, "n_top_genes must be a whole number"),
+        ({"n_top_genes": "5"}, TypeError, "n_top_genes must be a whole number"),
         ({"n_top_genes": 31}, ValueError, "n_top_genes=31 must lie between 1 and 30"),
-        ({"n_top_genes": 2.5}, ValueError, "n_top_genes must be a whole number"),
+        ({"n_top_genes": 2.5}, ValueError, "n_top_genes must be a whole number or None: 2.5"),
         (
             {"n_top_genes": 3, "flavor": "seurat"},
             ValueError,

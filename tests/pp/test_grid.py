@@ -250,7 +250,7 @@ def test_the_number_of_spots_is_logged(capsys, monkeypatch):
     [
         ({"image": "S9"}, KeyError, "no image 'S9'; images: slide_image"),
         ({"pitch_um": 0}, ValueError, r"pitch_um must be a number above 0 \(µm\): 0"),
-        ({"diameter_um": np.nan}, ValueError, "diameter_um must be a number above 0"),
+        ({"diameter_um": np.nan}, ValueError, "diameter_um must be a finite number"),
         ({"layout": "round"}, ValueError, "layout='round' is not one of 'hexagonal', 'square'"),
         ({"min_tissue_fraction": 1.5}, ValueError, "min_tissue_fraction must lie between 0 and 1"),
         ({"section": "S2"}, ValueError, r"µm per pixel of .* are not known: .*register_um\("),
@@ -317,5 +317,5 @@ def test_measured_sections_are_not_extended():
 
 
 def test_other_objects_are_refused():
-    with pytest.raises(TypeError, match="expected a SpatialData object"):
+    with pytest.raises(TypeError, match="sdata must be a SpatialData"):
         stp.pp.grid(None, "slide")

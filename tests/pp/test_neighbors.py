@@ -277,7 +277,7 @@ def test_survives_zarr(tmp_path):
         ({"grid": "cubic"}, "grid='cubic' is not one of 'hexagonal', 'square'"),
         ({"n_rings": 0}, "n_rings must be a whole number of at least 1: 0"),
         ({"n_rings": 10**9}, "n_rings must be at most 100: 1000000000"),
-        ({"n_rings": 1.5}, "n_rings must be a whole number of at least 1: 1.5"),
+        ({"n_rings": 1.5}, "n_rings must be a whole number: 1.5"),
         ({"n_neighbors": 0}, "n_neighbors must be a whole number of at least 1: 0"),
         ({"radius_um": -1.0}, r"radius_um must be a number above 0 \(µm\): -1.0"),
         ({"n_neighbors": 3, "n_rings": 2}, "n_rings=2 applies to grids, not to .*n_neighbors"),

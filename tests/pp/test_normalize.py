@@ -100,6 +100,6 @@ def test_survives_zarr(sdata, tmp_path):
 
 @pytest.mark.parametrize("target_sum", [0, -1.0, np.nan, np.inf])
 def test_bad_target(sdata, target_sum):
-    with pytest.raises(ValueError, match="target_sum must be a number above 0"):
+    with pytest.raises(ValueError, match=r"target_sum must be a (finite number|number above 0)"):
         stp.pp.normalize(sdata, target_sum=target_sum)
     assert "log1p" not in sdata.tables["table"].layers

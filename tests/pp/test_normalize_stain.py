@@ -407,7 +407,7 @@ def fitted(method):
             r"the list of sections has no 'S9'; available: S1, S2",
         ),
         ({"reference": []}, ValueError, "reference= is empty"),
-        ({"reference": 3}, TypeError, "reference= must be sections or a fitted stain: 3"),
+        ({"reference": 3}, TypeError, "reference must be a string or .* not int: 3"),
         (
             {"reference": {"tile_um": 3}},
             ValueError,

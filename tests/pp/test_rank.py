@@ -187,7 +187,7 @@ def test_copy(sdata):
     ("options", "error", "message"),
     [
         ({"method": "dense"}, ValueError, "method='dense' is not one of 'average', 'ordinal'"),
-        ({"normalize": "yes"}, ValueError, "normalize='yes' is not one of True, False"),
+        ({"normalize": "yes"}, TypeError, "normalize must be True or False, not str: 'yes'"),
         ({"layer": "counts"}, KeyError, r"layers has no 'counts'; available: .*log1p"),
         ({"key_added": "log1p"}, ValueError, "key_added='log1p' would overwrite the layer"),
         ({"layer": None, "key_added": "log1p"}, ValueError, "or that of stp.pp.normalize"),

@@ -182,7 +182,11 @@ def test_units_follow_the_step_that_wrote_the_layer_last(sdata):
         ({"by": "time"}, ValueError, "by='time' is not one of 'space', 'expression'"),
         ({"n_neighbors": 5}, ValueError, "n_neighbors=5 requires by='expression'"),
         ({"by": "expression", "n_neighbors": 0}, ValueError, "of at least 1: 0"),
-        ({"by": "expression", "n_neighbors": 2.5}, ValueError, "of at least 1: 2.5"),
+        (
+            {"by": "expression", "n_neighbors": 2.5},
+            ValueError,
+            "n_neighbors must be a whole number or None: 2.5",
+        ),
         ({"by": "expression", "n_neighbors": 9999}, ValueError, r"'S1' has \d+ spots, too few for"),
         ({"layer": "counts"}, KeyError, r"layers has no 'counts'"),
         ({"key_added": "log1p"}, ValueError, "would overwrite the layer it is computed from"),

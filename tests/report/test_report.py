@@ -279,9 +279,9 @@ def of_evaluate(validated):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda _: {"scores": {}}, TypeError, "must be those of stp.tl.cross_validate, got dict"),
+        (lambda _: {"scores": {}}, TypeError, "scores must be a Scores, not dict"),
         (of_evaluate, TypeError, "got Scores of stp.tl.evaluate"),
-        (lambda _: {"sdata": None}, TypeError, "expected a SpatialData object"),
+        (lambda _: {"sdata": None}, TypeError, "sdata must be a SpatialData"),
         (without_the_table, KeyError, "no 'out_of_fold'; available: table: run stp.tl.cross_val"),
         (
             other_methods,

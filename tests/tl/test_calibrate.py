@@ -497,7 +497,8 @@ class TestBadInput:
 
     @pytest.mark.parametrize("level", [0, 1, 90, "0.9", True])
     def test_a_level_out_of_range(self, training, model, level):
-        self.refused(ValueError, "between 0 and 1", training, model, level=level)
+        errors, message = (ValueError, TypeError), "between 0 and 1|level must be a finite number"
+        self.refused(errors, message, training, model, level=level)
 
     def test_missing_embeddings(self, training, model):
         del training.tables["table"].obsm["X_texture"]

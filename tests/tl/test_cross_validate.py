@@ -430,7 +430,7 @@ def test_a_fitted_model_is_not_a_method(sdata):
     ("methods", "options", "error", "message"),
     [
         ({}, {}, ValueError, "methods= is empty"),
-        ([never], {}, TypeError, "functions by name.*list"),
+        ([never], {}, TypeError, "methods must be a mapping, not list"),
         ({"a": "ridge"}, {}, TypeError, r"methods\['a'\] must be a function.*str"),
         ({"ridge, svd": never}, {}, ValueError, "may contain only letters"),
         ({"tuned_ridge": never}, {}, ValueError, "tuned_ridge are reserved"),

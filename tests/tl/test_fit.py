@@ -465,5 +465,5 @@ def test_an_unknown_context_is_refused(sdata):
 
 
 def test_a_table_alone_is_refused(sdata):
-    with pytest.raises(TypeError, match="expected a SpatialData object, got AnnData"):
+    with pytest.raises(TypeError, match=r"sdata must be a SpatialData .*, not AnnData"):
         stp.tl.fit_deepspot(sdata.tables["table"], **TINY)

@@ -269,7 +269,7 @@ def test_a_model_of_raw_images_ignores_normalised_ones(sdata):
             FileNotFoundError,
             "missing.safetensors",
         ),
-        ("cnn", {"augmentation": None}, TypeError, r"stp\.tl\.Augmentation"),
+        ("cnn", {"augmentation": None}, TypeError, "augmentation must be an Augmentation"),
         ("multiscale", {"genes": ["MORPH"]}, ValueError, "monitor='spearman'"),
         ("cnn", {"layer": "missing"}, KeyError, "missing"),
         ("cnn", {"loss": "msee"}, (KeyError, ValueError), "mse"),

@@ -374,7 +374,7 @@ def test_groups_within_a_section_are_refused(train):
     ("bases", "options", "error", "message"),
     [
         ({"a": never}, {}, ValueError, "at least two bases, not 1"),
-        ([never, never], {}, TypeError, "functions by name.*list"),
+        ([never, never], {}, TypeError, "bases must be a mapping, not list"),
         ({"a": never, "b": "ridge"}, {}, TypeError, r"bases\['b'\] must be a function.*str"),
         ({"a": never, "b": never}, {"meta": "median"}, ValueError, "meta='median' is not one of"),
         ({"a": never, "b": never}, {"meta": "mlp", "dropout": 1}, ValueError, "dropout=1 must be"),

@@ -120,10 +120,9 @@ class TestIntervals:
 
     @pytest.mark.parametrize("level", [0, 1, -0.1, 90, "0.9", None, True, np.nan])
     def test_an_invalid_level_is_refused(self, level):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            conformal(*held_out(), level=level)
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            rows_needed(level)
+        for call in (lambda: conformal(*held_out(), level=level), lambda: rows_needed(level)):
+            with pytest.raises((ValueError, TypeError), match=r"between 0 and 1|a finite number"):
+                call()
 
     def test_arrays_of_other_shapes_are_refused(self):
         measured, predicted, groups = held_out()

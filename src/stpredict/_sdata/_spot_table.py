@@ -192,7 +192,6 @@ class SpotTable:
 
 def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = False) -> SpotTable:
     """Open a table that annotates shapes, or that of a copy of the object."""
-    require_spatialdata(sdata)
     require_key(name, sdata.tables, what="tables")
     table = sdata.tables[name]
     if TableModel.ATTRS_KEY not in table.uns:
@@ -225,17 +224,8 @@ def require_key(key: str, available: Iterable[str], *, what: str) -> None:
         raise KeyError(f"{what} has no {key!r}; available: {_validate.listing(available)}{remedy}")
 
 
-def require_spatialdata(sdata: object) -> None:
-    """Require a SpatialData object."""
-    if not isinstance(sdata, SpatialData):
-        raise TypeError(
-            f"expected a SpatialData object, got {type(sdata).__name__}: read one with stp.io"
-        )
-
-
 def copy_of(sdata: SpatialData) -> SpatialData:
     """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
-    require_spatialdata(sdata)
     elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
     elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
     elements |= {name: table.copy() for name, table in sdata.tables.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.io import concat, read_st
 from stpredict.io._shared._files import require_file
 
@@ -19,6 +20,7 @@ _COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
 
 
+@checked
 def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 

@@ -9,6 +9,7 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata import _provenance
 from stpredict.datasets._phantom_parts import _expression, _spots
 from stpredict.datasets._phantom_parts._design import Design
@@ -21,6 +22,7 @@ from stpredict.io._shared._assemble import assemble_section
 _STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
 
 
+@checked
 def phantom(
     n_sections: int = 1,
     *,

@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stpredict._arguments import checked
 from stpredict.encoders import _weights
 from stpredict.encoders._record import Encoder, EncoderRecord
 from stpredict.encoders._registry import names, record, timm_record
 
 
+@checked
 def load(
     encoder: str | EncoderRecord | nn.Module | Callable[[Tensor], Tensor] = "texture",
     *,

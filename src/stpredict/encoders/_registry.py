@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from stpredict._arguments import checked
 from stpredict.encoders import _weights
 from stpredict.encoders._record import EncoderRecord
 from stpredict.encoders.texture import Texture
@@ -148,6 +149,7 @@ def names() -> list[str]:
     return list(_RECORDS)
 
 
+@checked
 def record(name: str) -> EncoderRecord:
     """Record of an encoder: dimension, input size, licence, source and paper.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.io._shared._combine_tables import combine_tables
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def concat(
     sdatas: Sequence[SpatialData],
     *,
@@ -71,10 +73,6 @@ def concat(
     (['A', 'B'], True)
     """
     _validate.one_of("join", join, ("inner", "outer"))
-    if isinstance(sdatas, SpatialData) or not isinstance(sdatas, Iterable):
-        kind = type(sdatas).__name__
-        raise TypeError(f"sdatas must be a list of SpatialData objects, not {kind}: [sdata, …]")
-    sdatas = list(sdatas)
     if not sdatas:
         raise ValueError("no sections to combine: the list is empty")
     copies = [open_table(sdata, table_name, copy=True).sdata for sdata in sdatas]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.io._shared._files import (
     number_columns,
@@ -21,6 +22,7 @@ from stpredict.io._shared._files import (
 )
 
 
+@checked
 def read_h5ad(
     h5ad: str | Path | ad.AnnData,
     image: str | Path | NDArray[Any] | da.Array,

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from spatialdata import SpatialData
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
@@ -27,6 +28,7 @@ from stpredict.io._shared._image import open_hdf5
 _SCATTER = 0.1
 
 
+@checked
 def read_hackathon(
     path: str | Path,
     *,

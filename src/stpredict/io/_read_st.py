@@ -14,6 +14,7 @@ from scipy.stats import theilslopes
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict.io._shared._assemble import assemble_section, log_left_out
 from stpredict.io._shared._files import (
@@ -29,6 +30,7 @@ _PITCH_TOLERANCE = 0.02  # relative difference between x and y above which a mes
 _OFF_GRID = 0.75
 
 
+@checked
 def read_st(
     counts: str | Path,
     image: str | Path | NDArray[Any] | da.Array,

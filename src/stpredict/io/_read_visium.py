@@ -10,6 +10,7 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._elements import scale_of
 from stpredict.io._shared import _space_ranger
 from stpredict.io._shared._files import (
@@ -28,6 +29,7 @@ _SCALE = "tissue_hires_scalef"
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # before and from version 2
 
 
+@checked
 def read_visium(
     path: str | Path,
     *,

@@ -9,6 +9,7 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.io._shared import _space_ranger
 from stpredict.io._shared._files import (
     read_json,
@@ -21,6 +22,7 @@ from stpredict.io._shared._files import (
 _SCALES = ("bin_size_um", "microns_per_pixel", "tissue_hires_scalef")
 
 
+@checked
 def read_visium_hd(
     path: str | Path,
     *,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._elements import scale_of
 from stpredict.io._shared._assemble import assemble_section, log_left_out, name_genes
 from stpredict.io._shared._files import (
@@ -31,6 +32,7 @@ _OTHERS = "nucleus_boundaries cells_labels nucleus_labels transcripts morphology
 _NOT_READ = dict.fromkeys([*_OTHERS.split(), "morphology_focus", "aligned_images"], False)
 
 
+@checked
 def read_xenium(
     path: str | Path,
     *,

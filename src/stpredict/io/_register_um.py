@@ -13,8 +13,10 @@ from spatialdata.transformations import (
 )
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 
 
+@checked
 def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
     """Set the image that a section lies on, and its µm per pixel.
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.metrics._blocks import SPOTS, blocks, check_values
 from stpredict.metrics._per_gene import pcc
 
@@ -44,6 +45,7 @@ class NoiseCeiling:
             raise ValueError(f"pcc, reliability and split_half must all be (n_genes,): {shapes}")
 
 
+@checked
 def noise_ceiling(
     counts: Values,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import KDTree
 
+from stpredict._arguments import checked
 from stpredict.metrics._blocks import GENES, blocks, check_values
 from stpredict.metrics._grid import check_positions
 from stpredict.metrics._spatial import mean_of_neighbors
@@ -62,6 +63,7 @@ def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     return means
 
 
+@checked
 def spatial_null(positions: ArrayLike, *, generator: np.random.Generator) -> NDArray[np.intp]:
     """Index that moves predictions within a section by a random motion.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from stpredict._arguments import checked
 from stpredict.metrics._blocks import GENES, SPOTS, blocks, check_pair, score_blocks
 from stpredict.metrics._scores import METRICS, Pair
 
@@ -58,6 +59,7 @@ def _documented(example: str) -> Callable[[_Function], _Function]:
     return describe
 
 
+@checked
 def per_gene(
     measured: Values,
     predicted: Values,

@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from stpredict._arguments import checked
 from stpredict.metrics._blocks import SPOTS, as_values, blocks, check_pair, check_values
 from stpredict.metrics._per_gene import pcc
 from stpredict.metrics._scores import is_constant
@@ -80,6 +81,7 @@ class ClusterAgreement:
     nmi: float  # normalised by the mean of the entropies
 
 
+@checked
 def cluster_agreement(
     measured: Values, predicted: Values, *, n_clusters: int | None = None, seed: int = 0
 ) -> ClusterAgreement:

@@ -9,6 +9,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.models._config import FORMAT, OLDEST, SHARED, VERSION, Config
 from stpredict.models._folder import CONFIG, HISTORY, WEIGHTS, ModelFolder
 from stpredict.models._methods import METHODS
@@ -34,6 +35,7 @@ _MAX_DEPTH = 5
 _HISTORY_TYPES = dict(zip(HISTORY_COLUMNS, ("int64", "int64", "object", "float64"), strict=True))
 
 
+@checked
 def load(path: str | Path) -> Model:
     """Load a model saved with :meth:`stpredict.models.Model.save`.
 

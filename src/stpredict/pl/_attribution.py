@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _attributions, _axes, _section
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _N_TILES = 4
 
 
+@checked
 def attribution(
     sdata: SpatialData,
     gene: str,

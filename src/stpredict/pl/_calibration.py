@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import recorded
-from stpredict._sdata._spot_table import open_table, require_spatialdata
+from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _coverage, _scores
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _FOLD_LEVEL = 0.9
 _MIN_RANGE = 0.15
 
 
+@checked
 def calibration(
     sdata: SpatialData,
     *,
@@ -85,7 +87,6 @@ def calibration(
     >>> stp.pl.calibration(sdata).shape
     (2,)
     """
-    require_spatialdata(sdata)
     keys = [key] if isinstance(key, str) else list(key)
     tables = [open_table(sdata, name) for name in keys if name in sdata.tables]
     panels: list[_Panel] = []

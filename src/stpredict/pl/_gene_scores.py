@@ -10,6 +10,7 @@ from matplotlib.transforms import offset_copy
 from pandas.api.types import is_bool_dtype
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.pl._drawing import _axes, _scores
 from stpredict.results import NOISE_CEILING
 
@@ -28,6 +29,7 @@ _FONT_PT, _LINE_PT = 7.0, 9.0
 _MANY_GENES = 100
 
 
+@checked
 def gene_scores(
     scores: Scores,
     *,

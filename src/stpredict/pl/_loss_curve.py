@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stpredict._arguments import checked
 from stpredict.pl._drawing import _axes
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None = None) -> Axes:
     """Draw the training and validation loss over the epochs, with the selected epoch marked.
 

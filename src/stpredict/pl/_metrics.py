@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stpredict._arguments import checked
 from stpredict.pl._drawing import _axes, _scores
 from stpredict.pl._drawing._scores import ScoreRow
 from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
@@ -27,6 +28,7 @@ _NULLS = (
 )
 
 
+@checked
 def metrics(
     scores: Scores, *, metric: str = "pcc", ax: Axes | None = None, save: str | Path | None = None
 ) -> Axes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _panels, _section
 from stpredict.pl._drawing._section import SpotStyle
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def prediction(
     sdata: SpatialData,
     genes: str | Sequence[str],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table
 from stpredict.alignment import move_points
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._sections import Section
 
 
+@checked
 def realignment(
     sdata: SpatialData,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _section
 from stpredict.pl._drawing._panels import Panel, draw_panels
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def stain(
     sdata: SpatialData,
     *,

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _section
@@ -28,6 +29,7 @@ _SPOT_COLOR, _NEIGHBOR_COLOR = "#ffd600", "#00c853"
 _MIN_VIEW_TILES = 2.0
 
 
+@checked
 def tiles(
     sdata: SpatialData,
     *,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._images import without_spots
-from stpredict._sdata._spot_table import open_table, require_spatialdata
+from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._tissue import stored_tissue_mask
 from stpredict.pl._drawing import _axes, _section
 from stpredict.pl._drawing._section import SpotStyle
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _OUTLINE_COLOR = "#00c853"
 
 
+@checked
 def tissue(
     sdata: SpatialData,
     *,
@@ -82,7 +84,6 @@ def tissue(
     >>> stp.pl.tissue(sdata, section="S1").get_xlabel()
     'µm'
     """
-    require_spatialdata(sdata)
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     table = sdata.tables.get(table_name)
     sections = _sections_and_images(sdata, table_name, section)

@@ -9,6 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot, write_slot
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def balance(
     sdata: SpatialData,
     *,

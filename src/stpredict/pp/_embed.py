@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _runtime, _validate, encoders
+from stpredict._arguments import checked
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TILE_UM = 112.0
 
 
+@checked
 def embed(
     sdata: SpatialData,
     encoder: str

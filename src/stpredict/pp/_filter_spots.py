@@ -9,6 +9,7 @@ import pandas as pd
 from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -30,6 +31,7 @@ _LEAST_COUNTS = {"spots": 100, "cells": 10}
 _LARGEST_CELL_UM = 20.0
 
 
+@checked
 def filter_spots(
     sdata: SpatialData,
     *,

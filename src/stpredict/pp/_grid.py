@@ -12,10 +12,11 @@ from spatialdata.models import ShapesModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._images import require_images, without_spots
 from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._spot_table import SpotTable, copy_of, open_table, require_spatialdata
+from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _MOST_SPOTS = 5_000_000
 
 
+@checked
 def grid(
     sdata: SpatialData,
     image: str,
@@ -82,7 +84,6 @@ def grid(
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
     >>> stp.pp.grid(slide, "S1_image", pitch_um=100)  # doctest: +ELLIPSIS
     """
-    require_spatialdata(sdata)
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")
     _validate.one_of("layout", layout, ("hexagonal", "square"))

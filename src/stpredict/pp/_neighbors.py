@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy.spatial import cKDTree
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import SPATIALDATA, info, quiet
 from stpredict._sdata._inputs import require_spacing
 from stpredict._sdata._provenance import record_step
@@ -36,6 +37,7 @@ _FINER = 0.55
 _MOST_OFFSET = 0.3
 
 
+@checked
 def neighbors(
     sdata: SpatialData,
     *,

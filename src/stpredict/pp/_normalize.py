@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._layer_steps import forget_layer_steps
 from stpredict._sdata._provenance import record_step
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def normalize(
     sdata: SpatialData,
     *,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stpredict import _runtime, _validate, encoders
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 def prepare(
     sdata: SpatialData,
     model: Model,

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.stats import rankdata
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
 from stpredict._sdata._slots import write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _BLOCK = 2**21
 
 
+@checked
 def rank_expression(
     sdata: SpatialData,
     *,

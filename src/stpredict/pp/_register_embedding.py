@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def register_embedding(
     sdata: SpatialData,
     key: str,

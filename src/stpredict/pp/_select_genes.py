@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot, write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def select_genes(
     sdata: SpatialData,
     genes: Sequence[str] | None = None,

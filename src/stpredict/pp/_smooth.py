@@ -10,6 +10,7 @@ from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._layer_steps import check_new_layer, record_layer_step
 from stpredict._sdata._slots import write_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def smooth(
     sdata: SpatialData,
     *,

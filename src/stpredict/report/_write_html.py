@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict.report import _maps, _page, _tables
 from stpredict.report._match import open_out_of_fold
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stpredict.results import Scores
 
 
+@checked
 def write_html(
     sdata: SpatialData,
     scores: Scores,

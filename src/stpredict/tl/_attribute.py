@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from stpredict import _keys, _runtime, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._pixels import restrict_sections, sections_for_tiles, stream_tiles
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._slots import check_slot
@@ -36,6 +37,7 @@ _SAME = 0.05
 _BATCH_TILES = 16
 
 
+@checked
 @shared()
 def attribute(
     sdata: SpatialData,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.targets import Standard
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 def calibrate(
     sdata: SpatialData,
     model: Model,

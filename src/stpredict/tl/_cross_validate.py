@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stpredict import _runtime, _validate, results
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from stpredict.tl._crossval._jobs import Outcomes
 
 
+@checked
 @shared()
 def cross_validate(
     sdata: SpatialData,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _validate, results
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._layer_steps import units_of
 from stpredict._sdata._provenance import recorded
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
 
 
+@checked
 @shared()
 def evaluate(
     sdata: SpatialData,

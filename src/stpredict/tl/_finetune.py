@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from stpredict import _runtime, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stpredict.tl._fitting._split import Split
 
 
+@checked
 @shared()
 def finetune(
     sdata: SpatialData,

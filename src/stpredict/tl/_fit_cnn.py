@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.encoders._load import published_weights
 from stpredict.models._methods import CNN
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 @shared(held_out="early stopping")
 def fit_cnn(
     sdata: SpatialData,

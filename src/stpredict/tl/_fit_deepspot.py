@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import DEEPSPOT
 from stpredict.models._records import DeepSpotNetwork, Hyperparameters
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 @shared(held_out="early stopping")
 def fit_deepspot(
     sdata: SpatialData,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import RIDGE
 from stpredict.models._records import Hyperparameters, RidgeOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 @shared(held_out="tuning of alpha")
 def fit_ridge(
     sdata: SpatialData,

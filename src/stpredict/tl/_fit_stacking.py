@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from stpredict import _runtime, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._spot_table import open_table
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from stpredict.tl._fitting._split import Split
 
 
+@checked
 @shared()
 def fit_stacking(
     sdata: SpatialData,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _runtime, metrics
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._crossval._folds import leave_groups_out
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 
+@checked
 @shared()
 def fit_tuned(
     sdata: SpatialData,

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stpredict import _keys, _runtime, _validate
+from stpredict._arguments import checked
 from stpredict._sdata._provenance import record
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _UNFAMILIAR = 0.1
 
 
+@checked
 @shared()
 def predict(
     sdata: SpatialData,
@@ -158,7 +160,7 @@ def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.
             f"that they have no intervals and var[{_keys.RELIABLE!r}] is missing: compare stain, "
             "focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return [str(name) for name in unfamiliar.index]
 

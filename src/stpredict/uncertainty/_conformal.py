@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stpredict._arguments import checked
 from stpredict.uncertainty._intervals import (
     N_PARTS,
     Intervals,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from stpredict.uncertainty._intervals import Floats
 
 
+@checked
 def conformal(
     measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
 ) -> Intervals:
@@ -106,6 +108,7 @@ def conformal(
     return Intervals(float(level), edges, bounds[0], bounds[1])
 
 
+@checked
 def rows_needed(level: float) -> int:
     """Smallest number of held-out rows for intervals of a level; with fewer, they are infinite.
 
@@ -134,6 +137,7 @@ def rows_needed(level: float) -> int:
     return math.ceil(2 / (1 - level) - 1e-6) - 1
 
 
+@checked
 def coverage_by_group(
     measured: Floats, predicted: Floats, groups: NDArray[Any], *, level: float
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import false_discovery_control, norm
 
+from stpredict._arguments import checked
 from stpredict.metrics import spatial_null
 from stpredict.uncertainty._conformal import check_errors
 from stpredict.uncertainty._intervals import check_shape
@@ -67,6 +68,7 @@ class Reliability:
         return np.asarray((self.p_adjusted <= _MAX_FDR) & (self.rmse_ratio < 1))
 
 
+@checked
 def reliable(
     measured: Floats,
     predicted: Floats,

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from stpredict import encoders
+from stpredict._arguments import checked
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._steps import EmbedStep, NeighborsStep
 from stpredict.models._deepspot._release import Release, read_release
@@ -24,6 +25,7 @@ from stpredict.targets._genes import Genes
 _ENCODERS = {"phikonv2": "phikon-v2", "hoptimus0": "h-optimus-0", "inception": "inception_v3"}
 
 
+@checked
 def from_deepspot(
     weights: str | Path,
     hyperparameters: str | Path | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._elements import matrix_of
 from stpredict._sdata._provenance import read_steps, record, recorded
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._sections import Section
 
 
+@checked
 def realign(
     sdata: SpatialData,
     *,

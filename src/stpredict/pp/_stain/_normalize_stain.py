@@ -11,6 +11,7 @@ from spatialdata.transformations import get_transformation, set_transformation
 from xarray import DataArray, DataTree
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._parse import parse
 from stpredict._sdata._provenance import record_step
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from squidpy.experimental.im import StainReference
 
 
+@checked
 def normalize_stain(
     sdata: SpatialData,
     *,

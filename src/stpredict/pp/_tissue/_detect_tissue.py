@@ -10,11 +10,12 @@ from spatialdata.transformations import Scale, Sequence, get_transformation
 from tqdm.auto import tqdm
 
 from stpredict import _keys, _validate
+from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import require_images
 from stpredict._sdata._provenance import record
-from stpredict._sdata._spot_table import copy_of, open_table, require_spatialdata
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._settings import settings
 from stpredict.pp._tissue._find import METHODS, detect_mask
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._tissue import TissueMask
 
 
+@checked
 def detect_tissue(
     sdata: SpatialData,
     images: str | abc.Sequence[str] | None = None,
@@ -77,7 +79,6 @@ def detect_tissue(
     >>> sdata.labels["S1_image_tissue"].dims
     ('y', 'x')
     """
-    require_spatialdata(sdata)
     _validate.one_of("method", method, METHODS)
     sdata = copy_of(sdata) if copy else sdata
     has_table = table_name in sdata.tables or table_name != _keys.TABLE

@@ -1,0 +1,146 @@
+"""Arguments of public functions, checked against their annotations."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from reprlib import repr as shorten
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from stpredict._validate import is_number
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def checked(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Check numbers, names, choices and classes before a public function runs.
+
+    Arrays, tables and other types that have no single class are left to the function.
+    """
+    signature = inspect.signature(function)
+    kinds = {
+        name: kinds
+        for name, parameter in signature.parameters.items()
+        if (kinds := _kinds(ast.parse(str(parameter.annotation), mode="eval").body))
+    }
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # the message of the function itself has its name
+            return function(*args, **kwargs)
+        for name, value in arguments.items():
+            if name in kinds:
+                _check(name, value, kinds[name])
+        return function(*args, **kwargs)
+
+    return call
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One type of an annotation."""
+
+    label: str  # for messages, after "must be"
+    accepts: Callable[[Any], bool]
+    choices: tuple[Any, ...] = ()
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_list_of(kind: str, value: Any) -> bool:
+    is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    return is_list and all(_KINDS[kind].accepts(one) for one in value)
+
+
+def _has_base(name: str) -> Callable[[Any], bool]:
+    """Whether a class or one of its bases has a name: most are imported for type checking only."""
+    return lambda value: any(base.__name__ == name for base in type(value).__mro__)
+
+
+_KINDS = {
+    "None": _Kind("None", lambda value: value is None),
+    "str": _Kind("a string", lambda value: isinstance(value, str)),
+    "bool": _Kind("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    "int": _Kind("a whole number", _is_whole),
+    "float": _Kind("a finite number", is_number),
+    "SpatialData": _Kind("a SpatialData (read one with stp.io)", _has_base("SpatialData")),
+    "Path": _Kind("a path", lambda value: isinstance(value, os.PathLike)),
+    "Mapping": _Kind("a mapping", lambda value: isinstance(value, Mapping)),
+    "dict": _Kind("a dictionary", lambda value: isinstance(value, dict)),
+    "Callable": _Kind("a function", callable),
+    "Sequence[str]": _Kind("a list of strings", functools.partial(_is_list_of, "str")),
+    "Sequence[SpatialData]": _Kind(
+        "a list of SpatialData objects", functools.partial(_is_list_of, "SpatialData")
+    ),
+}
+_NUMBERS = (_KINDS["int"], _KINDS["float"])
+#: Annotations of arrays, and of lists of something else than strings.
+_UNCHECKED = {
+    "Any",
+    "ArrayLike",
+    "Array",
+    "Floats",
+    "Graph",
+    "NDArray",
+    "Sequence",
+    "Values",
+    "tuple",
+}
+
+
+def _kinds(annotation: ast.expr) -> tuple[_Kind, ...]:
+    """Types of an annotation, any of which is accepted; none if one of them is not checked."""
+    if isinstance(annotation, ast.BinOp):  # left | right
+        left, right = _kinds(annotation.left), _kinds(annotation.right)
+        return (*left, *right) if left and right else ()
+    if isinstance(annotation, ast.Subscript):
+        outer, inner = _name(annotation.value), ast.unparse(annotation.slice)
+        if outer == "Literal":
+            choices = ast.literal_eval(annotation.slice)
+            choices = choices if isinstance(choices, tuple) else (choices,)
+            label = "one of " + ", ".join(map(repr, choices))
+            return (_Kind(label, functools.partial(_is_one_of, choices=choices), choices),)
+        name = f"{outer}[{inner}]" if f"{outer}[{inner}]" in _KINDS else outer
+    else:
+        name = _name(annotation)
+    if name in _UNCHECKED:
+        return ()
+    return (_KINDS.get(name) or _class_named(name),)
+
+
+def _name(annotation: ast.expr) -> str:
+    """Last part of a dotted name."""
+    return ast.unparse(annotation).rpartition(".")[2]
+
+
+def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    return any(type(value) is type(choice) and value == choice for choice in choices)
+
+
+def _class_named(name: str) -> _Kind:
+    return _Kind(("an " if name[0] in "AEIOU" else "a ") + name, _has_base(name))
+
+
+def _check(name: str, value: Any, kinds: tuple[_Kind, ...]) -> None:
+    if any(kind.accepts(value) for kind in kinds):
+        return
+    expected = " or ".join(kind.label for kind in kinds)
+    if isinstance(value, str) and kinds[0] is _KINDS["Sequence[str]"]:
+        raise TypeError(f"{name}={value!r} is one name; give a list: [{value!r}]")
+    if isinstance(value, str) and any(kind.choices for kind in kinds):
+        raise ValueError(f"{name}={value!r} is not {expected}")
+    if isinstance(value, Real) and any(kind in _NUMBERS or kind.choices for kind in kinds):
+        raise ValueError(f"{name} must be {expected}: {value!r}")
+    raise TypeError(f"{name} must be {expected}, not {type(value).__name__}: {shorten(value)}")

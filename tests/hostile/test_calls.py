@@ -1,0 +1,217 @@
+"""Bad arguments of every public function: a clear error, and nothing has changed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import resource
+import signal
+import traceback
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import stpredict as stp
+from stpredict._sdata._spot_table import copy_of
+
+#: Inputs for each function; the session `hostile` asks for more.
+N_INPUTS = int(os.environ.get("STPREDICT_HOSTILE_INPUTS", "3"))
+#: Limits of a single call.
+MOST_SECONDS, MOST_BYTES = 60, 2 << 30
+
+MODULES = ("datasets", "encoders", "io", "metrics", "pl", "pp", "report", "tl", "uncertainty")
+FUNCTIONS = {
+    f"{module}.{name}": function
+    for module in MODULES
+    for name in getattr(stp, module).__all__
+    if inspect.isfunction(function := getattr(getattr(stp, module), name))
+}
+#: Errors that design and documentation promise.
+PROMISED = (ValueError, KeyError, TypeError, OSError)
+
+SCHEDULE = stp.tl.Schedule(max_epochs=1)
+SMALL = {"schedule": SCHEDULE, "embedding": "X_colour", "context": "spot"}
+PIXELS = {"schedule": SCHEDULE, "tile_um": 40.0}
+#: Valid arguments apart from the data, the model and the scores, which are filled in by name.
+VALID = {
+    "datasets.her2st": {"sections": ["C2"], "directory": "absent"},
+    "datasets.phantom": {"size_px": 300},
+    "encoders.record": {"name": "uni"},
+    "pl.attribution": {"gene": "morphology_001"},
+    "pl.prediction": {"genes": ["morphology_001"]},
+    "pp.balance": {"by": "region_truth"},
+    "pp.embed": {"encoder": lambda tiles: tiles.mean((-2, -1)), "tile_um": 40.0},
+    "pp.grid": {"image": "S1_image", "pitch_um": 40.0, "section": "grid", "table_name": "slide"},
+    "pp.rank_expression": {"layer": None},
+    "pp.realign": {"shift_um": (2.0, -1.0)},
+    "pp.register_embedding": {"key": "features", "encoder": "mine", "tile_um": 40.0},
+    "pp.select_genes": {"n_top_genes": 3},
+    "report.write_html": {"path": "report.html"},
+    "tl.attribute": {"gene": "morphology_001", "n_steps": 4},
+    "tl.calibrate": {"method": "ridge"},
+    "tl.cross_validate": {"methods": {"ridge": lambda sdata: fit_ridge(sdata)}},
+    "tl.finetune": {"schedule": SCHEDULE},
+    "tl.fit_cnn": PIXELS | {"network": stp.tl.CNNNetwork(tile_px=32)},
+    "tl.fit_deepcell": SMALL | {"context": "cell"},
+    "tl.fit_deepspot": SMALL,
+    "tl.fit_multiscale": PIXELS | {"network": stp.tl.MultiScaleNetwork(tile_px=78, widths=(4, 4))},
+    "tl.fit_ridge": {"embedding": "X_colour", "context": "spot"},
+    "tl.fit_stacking": {"bases": {"a": lambda sdata: fit_ridge(sdata)}},
+    "tl.fit_trees": {"embedding": "X_colour", "context": "spot", "n_trees": 2},
+    "tl.fit_tuned": {"candidates": {"a": lambda sdata: fit_ridge(sdata)}},
+}
+#: Arguments that are data: bad tables are the subject of other tests.
+DATA = ("sdata", "sdatas", "model", "scores", "axes", "ax")
+
+
+def fit_ridge(sdata):
+    return stp.tl.fit_ridge(sdata, embedding="X_colour", context="spot", alpha=1.0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Sections with everything that the functions read, a model and scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stp.settings, "verbosity", 0)
+        patch.chdir(tmp_path_factory.mktemp("hostile"))
+        sdata = stp.datasets.phantom(
+            2, size_px=600, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=3, n_null=2
+        )
+        stp.pp.normalize(sdata)
+        stp.pp.select_genes(sdata, n_top_genes=4)
+        stp.pp.embed(sdata, lambda t: t.mean((-2, -1)), key_added="X_colour", tile_um=40)
+        stp.pp.neighbors(sdata)
+        stp.pp.detect_tissue(sdata)
+        sdata["table"].obsm["features"] = np.ones((sdata["table"].n_obs, 3))
+        model = fit_ridge(sdata)
+        network = stp.tl.fit_deepspot(sdata, **SMALL)
+        scores = stp.tl.cross_validate(sdata, {"ridge": fit_ridge})
+        stp.tl.predict(sdata, model)
+        drawn = copy_of(sdata)
+        stp.tl.attribute(drawn, model, model.genes[0])
+        stp.pp.realign(drawn, shift_um=(2.0, -1.0))
+        stp.pp.normalize_stain(drawn)
+        yield {
+            "sdata": sdata,
+            "drawn": drawn,
+            "model": model,
+            "network": network,
+            "scores": scores,
+        }
+
+
+def content(sdata):
+    """Everything that a function could change, by slot."""
+    slots = {f"shapes/{name}": shapes.to_json() for name, shapes in sdata.shapes.items()}
+    slots |= {f"element/{kind}/{name}": id(e) for kind, name, e in sdata.gen_elements()}
+    for name, table in sdata.tables.items():
+        slots[name] = (table.obs.to_json(), table.var.to_json(), repr(table.uns))
+        for kind in ("layers", "obsm", "obsp"):
+            for key, values in getattr(table, kind).items():
+                values = values.toarray() if sp.issparse(values) else np.asarray(values)
+                slots[f"{name}/{kind}/{key}"] = values.tobytes()
+    return slots
+
+
+@contextmanager
+def limits():
+    """Interrupt a call that takes too long or too much memory."""
+
+    def interrupt(*_):
+        raise TimeoutError(f"more than {MOST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MOST_BYTES, hard))
+    signal.alarm(MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        signal.signal(signal.SIGALRM, before)
+
+
+NAMES = ("", "spatial", "a/b", "absent", "X_colour", "log1p", "table", "S1", ".", "µ", "X_<s>", "$")
+BAD_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([-1, 0, 1, 10**6, 10**12, np.int64(3), np.float32(0.5)]),
+    st.integers(-5, 5),
+    st.floats(),
+    st.sampled_from(NAMES),
+    st.text(max_size=4),
+    st.binary(max_size=4),
+    st.lists(st.one_of(st.sampled_from(NAMES), st.integers(), st.floats()), max_size=3),
+    st.dictionaries(st.sampled_from(NAMES), st.integers(), max_size=2),
+    st.builds(object),
+    st.just(np.full((2, 2), np.nan)),
+    st.just(ad.AnnData(np.zeros((2, 2)))),
+)
+
+
+def arguments_of(name, world):
+    function = FUNCTIONS[name]
+    names = list(inspect.signature(function).parameters)
+    arguments = {key: world[key] for key in ("model", "scores") if key in names}
+    if name in ("pl.loss_curve", "tl.attribute", "tl.finetune"):
+        arguments["model"] = world["network"]
+    if "sdata" in names:
+        arguments["sdata"] = copy_of(world["drawn" if name.startswith("pl.") else "sdata"])
+    return arguments | VALID.get(name, {})
+
+
+def options(name):
+    names = [one for one in inspect.signature(FUNCTIONS[name]).parameters if one not in DATA]
+    return [one for one in names if one not in ("copy",)]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if not name.startswith(("io.", "metrics.", "uncert"))]
+)
+def test_a_bad_argument_is_refused_and_nothing_changes(name, world):
+    function = FUNCTIONS[name]
+    if not options(name):
+        pytest.skip("no options")
+
+    @settings(
+        max_examples=N_INPUTS,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(option=st.sampled_from(options(name)), value=BAD_VALUES)
+    def attack(option, value):
+        arguments = arguments_of(name, world) | {option: value}
+        sdata = arguments.get("sdata")
+        before = None if sdata is None else content(sdata)
+        try:
+            with limits(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                function(**arguments)
+        except PROMISED as error:
+            check_error(error, option, value)
+            assert before is None or content(sdata) == before, "changed although it failed"
+        finally:
+            plt.close("all")
+
+    attack()
+
+
+def check_error(error, option, value):
+    """Our own error, which names the argument or the value."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    assert "stpredict" in last.filename, f"{option}={value!r}: {type(error).__name__}: {error}"
+    text = str(error)
+    assert option in text or repr(value) in text or str(value) in text, (
+        f"{option}={value!r}: {text}"
+    )

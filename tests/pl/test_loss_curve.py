@@ -54,7 +54,7 @@ def test_every_step_and_every_validation_is_drawn(model):
     assert steps.get_alpha() < 0.5
     assert np.std(smooth.get_ydata()) < np.std(steps.get_ydata())
     # validation is drawn at the end of its epoch
-    np.testing.assert_allclose(held_out.get_xdata(), 1 + validation["epoch"])
+    np.testing.assert_allclose(held_out.get_xdata(), validation["epoch"])
     assert steps.get_xdata().max() == held_out.get_xdata().max()
 
 
@@ -64,11 +64,15 @@ def test_the_selected_epoch_is_marked(model):
     validation = model.history[model.history["split"] == "validation"]
     loss = validation.loc[validation["epoch"] == best, "loss"].item()
     mark = ax.lines[-1]
-    assert list(mark.get_xdata()) == [best + 1]
+    assert list(mark.get_xdata()) == [best]
     assert list(mark.get_ydata()) == [loss]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert f"selected by pearson: epoch {best + 1}, loss {loss:.3f}" in labels
+    assert f"selected by pearson: epoch {best}, loss {loss:.3f}" in labels
     assert any(model.training.held_out in label for label in labels)
+    # the record, the repr and the card count as the plot
+    assert f"best epoch {best}" in repr(model)
+    assert f"best epoch {best}<" in model._repr_html_()
+    assert model.history["epoch"].min() == 1
 
 
 def test_axes_are_labelled(model):

@@ -77,7 +77,7 @@ def test_only_weights_of_training_rows_change_the_training():
     assert weighted.history.equals(same.history)
     assert not weighted.history.equals(plain.history)
     steps = [
-        (fitted.history.query("epoch == 0")["split"] == "training").sum()
+        (fitted.history.query("epoch == 1")["split"] == "training").sum()
         for fitted in (plain, weighted)
     ]
     assert steps[0] == steps[1]
@@ -141,7 +141,7 @@ def test_global_random_states_do_not_change():
 def test_the_network_has_the_weights_of_its_best_epoch():
     fitted = fit(max_epochs=40, patience=40, learning_rate=0.1)  # overfits
     losses = validation_losses(fitted)
-    assert fitted.best_epoch == losses.argmin() < len(losses) - 1
+    assert fitted.best_epoch == losses.argmin() + 1 < len(losses)
     assert not fitted.network.training
     inputs, targets = data()
     with torch.inference_mode():
@@ -158,7 +158,7 @@ def test_training_lowers_the_validation_loss():
 def test_training_stops_when_the_validation_loss_no_longer_falls():
     fitted = fit(learning_rate=0.0, patience=3, max_epochs=50)
     assert len(validation_losses(fitted)) == 1 + 3
-    assert fitted.best_epoch == 0
+    assert fitted.best_epoch == 1
 
 
 def test_training_stops_after_the_last_epoch():
@@ -171,9 +171,9 @@ def test_the_history_has_every_step_and_every_validation():
     assert np.isfinite(history["loss"]).all()
     steps = history[history["split"] == "training"]
     assert steps["step"].tolist() == list(range(1, 1 + 3 * 4))  # 60 rows in batches of 16
-    assert steps["epoch"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert steps["epoch"].tolist() == [1] * 4 + [2] * 4 + [3] * 4
     validations = history[history["split"] == "validation"]
-    assert validations["epoch"].tolist() == [0, 1, 2]
+    assert validations["epoch"].tolist() == [1, 2, 3]
     assert validations["step"].tolist() == [4, 8, 12]
 
 
@@ -184,7 +184,7 @@ def test_the_loss_is_the_argument():
 
 
 def test_training_that_diverges_at_once_is_an_error():
-    message = r"loss was (inf|nan) at step 2, in epoch 0, before any.*learning_rate=1e\+30"
+    message = r"loss was (inf|nan) at step 2, in epoch 1, before any.*learning_rate=1e\+30"
     with pytest.raises(ValueError, match=message):
         fit(learning_rate=1e30)
 
@@ -216,7 +216,7 @@ def test_the_best_weights_are_used_if_the_loss_becomes_infinite_or_nan(monkeypat
     for name, weights in until.network.state_dict().items():
         assert torch.equal(weights, broken.network.state_dict()[name]), name
     log = capsys.readouterr().out
-    assert f"the training loss was {value} at step 14, in epoch 3: training stopped" in log
+    assert f"the training loss was {value} at step 14, in epoch 4: training stopped" in log
     assert f"with the weights of epoch {until.best_epoch}" in log
 
 
@@ -232,7 +232,7 @@ def test_a_step_with_a_nan_loss_is_not_taken(monkeypatch):
             steps.append([values.detach().clone() for values in weights])
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    with pytest.raises(ValueError, match="at step 3, in epoch 0, before any finite"):
+    with pytest.raises(ValueError, match="at step 3, in epoch 1, before any finite"):
         fit(loss=Breaks(step=3))
     assert len(steps) == 3
     for before, after in zip(steps[1], steps[2], strict=True):
@@ -241,7 +241,7 @@ def test_a_step_with_a_nan_loss_is_not_taken(monkeypatch):
 
 
 def test_validation_that_is_never_finite_is_an_error():
-    message = r"validation loss was nan after step 4, in epoch 0, before any.*learning_rate=0.03"
+    message = r"validation loss was nan after step 4, in epoch 1, before any.*learning_rate=0.03"
     with pytest.raises(ValueError, match=message):
         fit(loss=Breaks())
 
@@ -255,9 +255,9 @@ def test_the_best_weights_are_used_if_the_validation_loss_becomes_nan(monkeypatc
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     fitted = fit(loss=BreaksLater(), max_epochs=8, patience=50, learning_rate=1e-2)
     assert np.isnan(validation_losses(fitted)).tolist() == [False, False, True]
-    assert fitted.best_epoch == 1
+    assert fitted.best_epoch == 2
     log = capsys.readouterr().out
-    assert "validation loss was nan after step 12, in epoch 2: training stopped, with the" in log
+    assert "validation loss was nan after step 12, in epoch 3: training stopped, with the" in log
 
 
 def test_the_progress_of_the_loss_is_set_at_the_start_of_each_epoch(monkeypatch):

@@ -87,7 +87,7 @@ def test_the_score_is_the_weighted_correlation_over_all_held_out_spots(logged, b
     truth = measured.targets[VALIDATION].astype(np.float64)
     each = correlations(held_out(fitted, measured), truth)
     assert len(logged) == 4
-    assert fitted.best_epoch == int(np.argmax(logged))
+    assert fitted.best_epoch == int(np.argmax(logged)) + 1
     weighted_mean = np.average(each, weights=truth.var(axis=0))
     assert max(logged) == pytest.approx(weighted_mean, rel=1e-5)
     assert abs(weighted_mean - each.mean()) > 0.01  # large targets weigh more

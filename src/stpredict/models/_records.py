@@ -172,7 +172,8 @@ class TrainingRecord(Record):
     held_out: str  # rows that early stopping used, in words
     n_spots: Count  # training rows
     n_held_out: Count  # rows held out for early stopping
-    best_epoch: Count  # epoch of the saved weights; 0 for methods that are fitted in one go
+    # epoch of the saved weights, counted from 1; 0 for methods that are fitted in one go
+    best_epoch: Count
     seed: int
     versions: dict[str, str]
     sample_weight: SampleWeight | None = None  # None for equal weights

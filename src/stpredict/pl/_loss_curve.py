@@ -34,6 +34,8 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
 
     Raises
     ------
+    TypeError
+        If ``model`` is no fitted model.
     ValueError
         If the model has no training history: it is not trained in steps, or was published.
 
@@ -62,17 +64,17 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     ax.plot(epoch, training["loss"], color="C0", alpha=0.25, linewidth=0.8)
     ax.plot(epoch, smooth, color="C0", label="training (mean over one epoch, and single steps)")
     ax.plot(validation["step"] / steps_per_epoch, validation["loss"], "o-", color="C1",
-            markersize=3, label=f"validation: {model.training.held_out}")  # fmt: skip
+            markersize=3, label=_axes.plain(f"validation: {model.training.held_out}"))  # fmt: skip
     best_epoch = model.training.best_epoch
     best = validation[validation["epoch"] == best_epoch]
     for position, loss in zip(best["step"] / steps_per_epoch, best["loss"], strict=True):
         ax.axvline(position, color="0.4", linestyle=":", linewidth=1)
         ax.plot(position, loss, "o", color="C1", markersize=8, markerfacecolor="none",
-                label=f"selected by {schedule.monitor}: epoch {best_epoch + 1}, "
+                label=f"selected by {schedule.monitor}: epoch {best_epoch}, "
                 f"loss {loss:.3f}")  # fmt: skip
     targets = "factors of" if model.targets.outputs else "scaled"
     loss_label = f"{model.hyperparameters.loss} of {targets} {model.units}"
-    ax.set(xlabel="epoch", ylabel=loss_label, xlim=(0, None))
+    ax.set(xlabel="epoch", ylabel=_axes.plain(loss_label), xlim=(0, None))
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
     return _axes.finish(ax, save)

@@ -35,7 +35,7 @@ from stpredict.training._schedule import MONITORS, Schedule
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with the weights of its best epoch, counted from 0."""
+    """A trained network with the weights of its best epoch, counted from 1."""
 
     network: nn.Module
     history: pd.DataFrame

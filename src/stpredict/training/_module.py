@@ -22,7 +22,7 @@ LossFunction = Callable[..., torch.Tensor]
 
 
 class NotFiniteError(Exception):
-    """The training loss is not finite. Steps count from 1; this step was not taken."""
+    """The training loss is not finite. Steps and epochs count from 1; the step was not taken."""
 
     def __init__(self, *, loss: float, step: int, epoch: int) -> None:
         super().__init__(f"the training loss was {loss} at step {step}, in epoch {epoch}")
@@ -60,7 +60,7 @@ class Regression(L.LightningModule):
         loss = self._loss(batch)[0]
         if not torch.isfinite(loss):
             raise NotFiniteError(
-                loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch
+                loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch + 1
             )
         return loss
 
@@ -141,21 +141,21 @@ class BestWeights(L.Callback):
     def __init__(self, monitor: str, mode: str) -> None:
         self.monitor, self.sign = monitor, 1 if mode == "max" else -1
         self.score = -float("inf")
-        self.epoch = -1
+        self.epoch = 0  # counted from 1
         self.state: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Copy the weights if they are the best so far."""
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score > self.score:
-            self.score, self.epoch = score, trainer.current_epoch
+            self.score, self.epoch = score, trainer.current_epoch + 1
             # without the parameters of the loss
             network = cast(Regression, pl_module).network
             self.state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 
 
 class History(L.Callback):
-    """Record the loss of each step and of each validation."""
+    """Record the loss of each step and of each validation; epochs and steps count from 1."""
 
     def __init__(self) -> None:
         self.records: list[tuple[int, int, str, float]] = []
@@ -165,12 +165,12 @@ class History(L.Callback):
     ) -> None:
         """Record the loss of a step."""
         loss = float(outputs["loss"])
-        self.records.append((trainer.current_epoch, trainer.global_step, "training", loss))
+        self.records.append((trainer.current_epoch + 1, trainer.global_step, "training", loss))
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         """Record the loss of a validation."""
         loss = float(trainer.callback_metrics["validation_loss"])
-        self.records.append((trainer.current_epoch, trainer.global_step, "validation", loss))
+        self.records.append((trainer.current_epoch + 1, trainer.global_step, "validation", loss))
 
     def frame(self) -> pd.DataFrame:
         """All records: ``epoch``, ``step``, ``split``, ``loss``."""

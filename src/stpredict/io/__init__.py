@@ -1,4 +1,4 @@
-"""Readers that return the files of one section as SpatialData."""
+"""Readers that return the files of one section as SpatialData, and an export to AnnData."""
 
 from stpredict.io._concat import concat
 from stpredict.io._read_h5ad import read_h5ad
@@ -8,6 +8,7 @@ from stpredict.io._read_visium import read_visium
 from stpredict.io._read_visium_hd import read_visium_hd
 from stpredict.io._read_xenium import read_xenium
 from stpredict.io._register_um import register_um
+from stpredict.io._to_anndata import to_anndata
 
 __all__ = [
     "concat",
@@ -18,6 +19,7 @@ __all__ = [
     "read_visium_hd",
     "read_xenium",
     "register_um",
+    "to_anndata",
 ]
 
 

@@ -76,6 +76,7 @@ _KINDS = {
     "int": _Kind("a whole number", _is_whole),
     "float": _Kind("a finite number", is_number),
     "SpatialData": _Kind("a SpatialData (read one with stp.io)", _has_base("SpatialData")),
+    "Model": _Kind("a fitted model (of stp.tl.fit_* or stp.models.load)", _has_base("Model")),
     "Path": _Kind("a path", lambda value: isinstance(value, os.PathLike)),
     "Mapping": _Kind("a mapping", lambda value: isinstance(value, Mapping)),
     "dict": _Kind("a dictionary", lambda value: isinstance(value, dict)),

@@ -127,6 +127,12 @@ class TestClusters:
         agreement = metrics.cluster_agreement(measured, flat, n_clusters=3)
         assert (agreement.ari, agreement.nmi) == (0, 0)
 
+    def test_two_constants_do_not_agree(self):
+        constant, labels = np.ones((20, 3)), np.repeat("tumour", 20)
+        for measured in (constant, labels):
+            agreement = metrics.cluster_agreement(measured, constant, n_clusters=2)
+            assert (agreement.ari, agreement.nmi) == (0, 0)
+
     def test_fewer_distinct_spots_than_clusters_give_no_warning(self):
         measured, _ = clustered()
         two = np.repeat([[0.0], [1.0]], N_SPOTS // 2, axis=0) * np.ones(N_GENES)

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from spatialdata import SpatialData
 
+import stpredict as stp
 from stpredict._sdata._recipe import Recipe
 from stpredict.models import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
@@ -191,3 +193,22 @@ class TestBadInput:
     def test_single_vector_is_refused(self):
         with pytest.raises(ValueError, match="shape"):
             model_of("spot").predict_array(np.zeros(D, np.float32))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model: stp.pp.prepare(SpatialData(), model),
+        lambda model: stp.tl.predict(SpatialData(), model),
+        lambda model: stp.tl.calibrate(SpatialData(), model),
+        lambda model: stp.tl.finetune(SpatialData(), model),
+        lambda model: stp.tl.attribute(SpatialData(), model, "ERBB2"),
+        stp.pl.loss_curve,
+    ],
+)
+@pytest.mark.parametrize("model", [None, "deepspot_her2", stp.tl.fit_ridge, 3])
+def test_what_is_no_model_is_refused(function, model):
+    with pytest.raises(
+        TypeError, match=f"model must be a fitted model .*, not {type(model).__name__}"
+    ):
+        function(model)

@@ -75,6 +75,25 @@ def render(axes):
     return axes
 
 
+@pytest.mark.parametrize("fixture", ["sections", "on_pixels"])
+def test_names_that_are_no_valid_formula_are_drawn(fixture, request):
+    sdata = copy_of(request.getfixturevalue(fixture))
+    gene = r"A$\no{B$"
+    predicted = sdata.tables["predicted"]
+    slot = "attribution_A__no_B_"
+    for kind in (predicted.obsm, predicted.obsp):
+        if f"attribution_{GENE}" in kind:
+            kind[slot] = kind.pop(f"attribution_{GENE}")
+    records = predicted.uns["stpredict"]["attribute"]
+    records[slot] = {**records[f"attribution_{GENE}"], "gene": gene}
+    for table in sdata.tables.values():
+        table.obs_names = [rf"$\no{{{name}$" for name in table.obs_names]
+    render(stp.pl.attribution(sdata, gene))
+    row = np.flatnonzero(np.asarray(predicted.obs["region"] == "S2"))[0]
+    if fixture == "sections":
+        render(stp.pl.attribution(sdata, gene, spots=predicted.obs_names[row]))
+
+
 def test_each_part_of_the_context_has_a_panel(sdata):
     axes = render(stp.pl.attribution(sdata, GENE))
     shares = sdata.tables["predicted"].obsm[f"attribution_{GENE}"].iloc[rows_of(sdata, "S2")]

@@ -64,6 +64,23 @@ def render(ax):
     return ax
 
 
+def test_a_gene_that_is_no_valid_formula_is_drawn(one):
+    for table in one.tables.values():
+        table.var_names = [name.replace("null_001", r"A$\no{B$") for name in table.var_names]
+    axes = stp.pl.prediction(one, r"A$\no{B$")
+    render(axes[0])
+    assert axes[1].get_title() == r"A\$\no{B\$ measured"
+
+
+def test_a_layer_in_other_units_is_not_drawn_as_measured(one):
+    record = one.tables["predicted"].uns["stpredict"]["predict"]
+    record["training_sections"] = ["S9"]
+    stp.pl.prediction(one, "morphology_001")
+    stp.pp.normalize(one, target_sum=1e6)
+    with pytest.raises(ValueError, match=r"layers\['log1p'\] holds log\(1 \+ counts per 1,000,000"):
+        stp.pl.prediction(one, "morphology_001")
+
+
 class TestPrediction:
     def test_three_panels_with_titles(self, one):
         axes = stp.pl.prediction(one, "morphology_001")

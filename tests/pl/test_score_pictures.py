@@ -335,6 +335,12 @@ class TestGeneScores:
         planted = 0.8 + np.linspace(0.05, -0.05, 300)
         np.testing.assert_allclose(smooth.get_xdata()[20:-20], planted[20:-20], atol=2e-3)
 
+    @pytest.mark.parametrize("n_genes", [4, 100])
+    def test_genes_that_are_no_valid_formula_are_named(self, n_genes):
+        genes = [rf"A$\no{{{number}$" for number in range(n_genes)]
+        ax = stp.pl.gene_scores(make_scores(("ridge",), genes=genes))
+        ax.figure.canvas.draw()
+
     @pytest.mark.parametrize(
         "reliable",
         [

@@ -216,6 +216,11 @@ class TestTiles:
                 pixels.mean((0, 1)) / 255, table.obsm["X_colour"][row], atol=1e-5
             )
 
+    def test_spots_that_are_no_valid_formula_are_named(self, one):
+        table = one.tables["table"]
+        table.obs_names = [rf"$\no{{{name}$" for name in table.obs_names]
+        stp.pl.tiles(one, n=1)[0, 0].figure.canvas.draw()
+
     def test_tiles_of_a_normalised_stain_are_normalised(self, one):
         before = stp.pl.tiles(one, n=1)[0, 0].images[0].get_array()
         stp.pp.normalize_stain(one)

@@ -232,7 +232,7 @@ def test_a_missing_layer_is_reported_with_its_call(sdata):
 
 
 def units(table, layer):
-    return units_of(layer, read_steps(table).layer(layer))
+    return units_of(table, layer)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,8 @@ def test_units_of_other_layers(sdata):
     table = sdata.tables["table"]
     assert units(table, "log1p") == "log(1 + counts per 10,000)"
     assert units(table, "expected") == "expected"
+    assert units(table, None) == "counts"
+    table.X = table.layers["log1p"].copy()
     assert units(table, None) == "X"
 
 

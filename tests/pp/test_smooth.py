@@ -161,7 +161,7 @@ def test_copy_and_zarr(sdata, tmp_path):
 
 
 def units(table, layer):
-    return units_of(layer, read_steps(table).layer(layer))
+    return units_of(table, layer)
 
 
 def test_units_follow_the_step_that_wrote_the_layer_last(sdata):

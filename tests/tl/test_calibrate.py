@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import torch
 from anndata import AnnData
 from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
@@ -150,6 +152,19 @@ def test_the_table_has_intervals_reliable_genes_and_familiarity(predicted, tmp_p
     np.testing.assert_array_equal(read.layers["lower"], table.layers["lower"])
     pd.testing.assert_series_equal(read.var["reliable"], table.var["reliable"])
     np.testing.assert_array_equal(read.obs["familiarity"], table.obs["familiarity"])
+
+
+def test_intervals_of_log_counts_are_not_negative(phantom, calibrated):
+    network = copy.deepcopy(calibrated.network)
+    with torch.no_grad():
+        network.linear.bias -= 1e3
+    new = copy_of(phantom[1])
+    stp.tl.predict(new, replace(calibrated, network=network))
+    table = new.tables["predicted"]
+    lower, upper = calibrated.calibration.intervals.around(table.X)
+    assert lower.min() < 0
+    np.testing.assert_array_equal(table.layers["lower"], np.maximum(lower, 0))
+    np.testing.assert_array_equal(table.layers["upper"], np.maximum(upper, 0))
 
 
 def test_planted_genes_are_reliable(calibrated, phantom):

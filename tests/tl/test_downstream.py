@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import squidpy as sq
@@ -11,6 +12,8 @@ import torch
 
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of
+
+GENES = ["morphology_001", "null_001"]
 
 
 def colour(tiles):
@@ -51,6 +54,22 @@ def test_principal_components_and_clusters_are_computed(table):
     sc.tl.leiden(table, flavor="igraph", n_iterations=2, directed=False)
     assert table.obsm["X_pca"].shape == (table.n_obs, 5)
     assert table.obs["leiden"].nunique() > 1
+
+
+def test_predicted_marker_genes_are_ranked_without_nan(predicted_section):
+    sdata = copy_of(predicted_section)
+    model = stp.tl.fit_ridge(sdata, embedding="X_colour", genes=GENES, context="spot", alpha=1.0)
+    stp.tl.predict(sdata, model)
+    first = np.asarray(sdata.tables["predicted"].X)[:, 0]
+    with torch.no_grad():  # half of the predictions of the first gene would be negative
+        model.network.linear.bias[0] -= float(np.median(first) / model.targets.standard.scale[0])
+    stp.tl.predict(sdata, model)
+    table = sdata.tables["predicted"]
+    half = np.where(first < np.median(first), "low", "high")
+    table.obs["half"] = pd.Categorical(half)
+    sc.tl.rank_genes_groups(table, "half", method="t-test")
+    folds = table.uns["rank_genes_groups"]["logfoldchanges"]
+    assert np.isfinite(np.array(folds.tolist())).all()
 
 
 def test_spatial_autocorrelation_is_computed(table):

@@ -237,6 +237,14 @@ def test_evaluating_changes_nothing(sdata):
     np.testing.assert_array_equal(sdata.tables["predicted"].X, before[1])
 
 
+def test_a_layer_normalised_to_another_total_is_refused_unless_it_is_named(sdata):
+    stp.pp.normalize(sdata, target_sum=1e6)
+    with pytest.raises(ValueError, match=r"counts per 1,000,000\), but the predictions are in log"):
+        stp.tl.evaluate(sdata)
+    scores = stp.tl.evaluate(sdata, layer="log1p")
+    assert "RMSE compares the two as they are" in str(scores.protocol)
+
+
 def test_another_layer_can_be_scored(sdata):
     scores = stp.tl.evaluate(sdata, layer="expected")
     assert scores.protocol.layer == "expected"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -329,3 +332,83 @@ def test_inputs_outside_the_context_are_not_required(new):
     stp.pp.embed(new, colour, **EMBED | {"n_subtiles": 1})
     stp.tl.predict(new, model)
     assert new.tables["predicted"].n_vars == 1
+
+
+class TestNegativeValues:
+    """Predictions are not negative where their units cannot be."""
+
+    def lowered(self, model, by=50.0):
+        """The model with a lower intercept for its first gene."""
+        network = copy.deepcopy(model.network)
+        with torch.no_grad():
+            network.linear.bias[0] -= by
+        return replace(model, network=network)
+
+    def fitted(self, new, layer, **options):
+        """A model of a layer, with predictions below 0 for its first gene."""
+        stp.pp.embed(new, colour, **EMBED)
+        model = stp.tl.fit_ridge(
+            new, embedding="X_colour", context="spot", layer=layer, alpha=1.0, **options
+        )
+        return self.lowered(model)
+
+    def predict(self, sdata, model, **options):
+        stp.tl.predict(sdata, model, **options)
+        table = sdata.tables["predicted"]
+        return table, table.uns["stpredict"]["predict"].get("minimum")
+
+    def test_log_counts_are_clipped(self, new, ridge):
+        stp.pp.prepare(new, ridge, encoder=colour)
+        usual = self.predict(new, ridge)[0].X
+        model = self.lowered(ridge)
+        table, minimum = self.predict(new, model)
+        assert minimum == 0
+        assert (table.X[:, 0] == 0).all()
+        np.testing.assert_allclose(table.X[:, 1:], np.maximum(usual[:, 1:], 0), atol=1e-5)
+        center = new.tables["table"].obsm["X_colour"]
+        np.testing.assert_allclose(model.predict_array(center), table.X, atol=1e-5)
+
+    def test_raw_counts_and_counts_per_10000_are_clipped(self, new):
+        model = self.fitted(new, None)
+        table, minimum = self.predict(new, model)
+        assert (model.units, minimum, table.X.min()) == ("counts", 0, 0)
+        assert replace(model, units="counts per 10,000").nonnegative
+
+    def test_smoothed_log_counts_are_clipped_and_ranks_are_not(self, new):
+        stp.pp.smooth(new, n_neighbors=3, by="expression")
+        assert self.fitted(new, "smoothed").nonnegative
+        stp.pp.rank_expression(new)
+        table, minimum = self.predict(new, self.fitted(new, "ranks"))
+        assert minimum is None
+        assert table.X.min() < 0
+
+    def test_scaled_values_are_not_clipped(self, new):
+        table = new.tables["table"]
+        values = table.layers["log1p"].toarray()
+        table.layers["scaled"] = values - values.mean(axis=0)
+        assert self.predict(new, self.fitted(new, "scaled"))[0].X.min() < -1
+        table.X = table.layers["scaled"]
+        model = self.fitted(new, None)
+        predicted, minimum = self.predict(new, model)
+        assert (model.units, minimum) == ("X", None)
+        assert predicted.X.min() < -1
+
+    def test_factors_are_not_clipped_but_their_genes_are(self, new):
+        stp.pp.embed(new, colour, **EMBED)
+        model = stp.tl.fit_ridge(new, embedding="X_colour", context="spot", alpha=1.0,
+                                 targets="svd", n_factors=2)  # fmt: skip
+        table, minimum = self.predict(new, self.lowered(model), space="factors")
+        assert minimum is None
+        assert table.X.min() < 0
+        assert self.predict(new, self.lowered(model))[0].X.min() == 0
+
+    def test_the_spread_is_that_of_clipped_members(self, model, new):
+        stp.pp.prepare(new, model, encoder=colour)
+        network = copy.deepcopy(model.network)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if parameter.shape[-1] == len(model.genes) and "bias" in name:
+                    parameter -= 1e3
+        table, _ = self.predict(new, replace(model, network=network))
+        assert (table.X == 0).all()
+        assert (table.layers["std"] == 0).all()

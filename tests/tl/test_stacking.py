@@ -391,7 +391,10 @@ def test_bases_that_predict_different_genes_or_units_are_refused(train):
     genes = train.tables["table"].var_names[:3].tolist()
     for other, message in (
         (functools.partial(ridge, genes=genes), r"same genes.*'b' predicts 3 and 'a' 6"),
-        (functools.partial(ridge, layer=None), r"same units, but 'b' predicts 'X' and 'a' 'log\(1"),
+        (
+            functools.partial(ridge, layer=None),
+            r"units, but 'b' predicts 'counts' and 'a' 'log\(1",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             stp.tl.fit_stacking(train, {"a": ridge, "b": other})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
 
 from stpredict import _keys, _validate
-from stpredict._sdata._provenance import forget_step, record_step
+from stpredict._sdata._provenance import forget_step, read_steps, record_step
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._steps import NormalizeStep, RankStep, SmoothStep
+from stpredict.targets._counts import COUNTS_UNITS, RAW_COUNTS_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -39,11 +43,12 @@ def forget_layer_steps(table: AnnData, layer: str) -> None:
     forget_step(table, SmoothStep, layer)
 
 
-def units_of(layer: str | None, steps: Sequence[LayerStep]) -> str:
+def units_of(table: AnnData, layer: str | None) -> str:
     """Units of a layer in words, as far as its steps are recorded."""
+    steps = read_steps(table).layer(layer)
     derived = [step for step in steps if not isinstance(step, NormalizeStep)]
     base = derived[0].layer if derived else layer
-    units = "X" if base is None else base
+    units = base or (RAW_COUNTS_UNITS if _holds_counts(table.X) else "X")
     smoothed = False
     for step in steps:
         if isinstance(step, NormalizeStep):
@@ -55,6 +60,27 @@ def units_of(layer: str | None, steps: Sequence[LayerStep]) -> str:
             source = " of smoothed values" if smoothed else ""
             units = f"rank{source} {scale} {step.n_genes} (ties: {step.method})"
     return units
+
+
+def check_same_units(table: AnnData, record: Mapping[str, Any]) -> None:
+    """Require the layer of a record of predictions in the units that it had in training."""
+    units, layer = record.get("units"), record.get("layer")
+    # published models do not report their units; counts per 10,000 are computed from counts
+    if not record.get("training_sections") or units == COUNTS_UNITS:
+        return
+    measured_units = units_of(table, layer)
+    if measured_units != units:
+        label = "X" if layer is None else f"layers[{layer!r}]"
+        raise ValueError(
+            f"{label} holds {measured_units}, but the predictions are in {units}. Make the layer "
+            "again with stp.pp.prepare(sdata, model)"
+        )
+
+
+def _holds_counts(matrix: Any) -> bool:
+    """Whether all values are whole numbers of at least 0."""
+    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
 
 
 def check_ranked(layer: str | None, steps: Sequence[LayerStep], genes: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ def cluster_agreement(
 
     Returns
     -------
-    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]; both are 0 if all spots are predicted equal.
+    ``ari`` in [-0.5, 1] and ``nmi`` in [0, 1]; both are 0 if a side has a single cluster.
 
     Raises
     ------
@@ -136,6 +136,8 @@ def cluster_agreement(
     if measured.ndim == 2:
         labels = _clusters(measured, "measured", n_clusters, seed)
     sides = labels, _clusters(predicted, "predicted", n_clusters, seed)
+    if any(len(np.unique(side)) == 1 for side in sides):  # scikit-learn gives 1 for two constants
+        return ClusterAgreement(0.0, 0.0)
     ari, nmi = adjusted_rand_score(*sides), normalized_mutual_info_score(*sides)
     return ClusterAgreement(float(ari), float(nmi))
 

@@ -10,8 +10,10 @@ from pydantic import Field
 from stpredict import _validate
 from stpredict._sdata._parse import parse_json
 from stpredict._sdata._recipe import Recipe
+from stpredict._sdata._steps import NormalizeStep, RankStep
 from stpredict.models._methods import METHODS
 from stpredict.models._records import Hyperparameters, Record, TrainingRecord
+from stpredict.targets._counts import COUNTS_UNITS, RAW_COUNTS_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +68,17 @@ class ModelState:
     def uses_pixels(self) -> bool:
         """Whether the network takes the pixels of tiles."""
         return METHODS[self.method].inputs == "pixels"
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether the predicted values cannot be negative: counts, or the logarithm of 1 + counts.
+
+        Negative predictions are set to 0. Ranks and layers of the user are not clipped.
+        """
+        steps = self.recipe.layer_steps
+        is_log1p = bool(steps) and isinstance(steps[0], NormalizeStep)
+        is_ranked = any(isinstance(step, RankStep) for step in steps)
+        return self.units in (RAW_COUNTS_UNITS, COUNTS_UNITS) or (is_log1p and not is_ranked)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class Model(ModelState):
     targets
         What the network predicts, and how it is converted to genes; fitted on training rows.
     history
-        Loss of every training step and validation: ``epoch``, ``step``, ``split``, ``loss``. Empty
-        for methods that are fitted in one go.
+        Loss of every training step and validation: ``epoch`` and ``step``, both counted from 1,
+        ``split`` and ``loss``. Empty for methods that are fitted in one go.
     inputs
         Scaling of the embeddings, fitted on training rows; for stacks, of the bases' predictions.
         For models on pixels, None until :func:`stpredict.tl.calibrate` sets that of the texture
@@ -123,6 +123,8 @@ class Model(ModelState):
     ) -> NDArray[np.float32]:
         """Predict from embeddings, in the units of the training layer.
 
+        Negative predictions of counts and their logarithm are set to 0.
+
         Parameters
         ----------
         center
@@ -180,7 +182,7 @@ class Model(ModelState):
                 batch = {name: tensor[rows].to(torch_device) for name, tensor in tensors.items()}
                 outputs[rows] = network(**batch).cpu().numpy()
         network.cpu()
-        return self.targets.inverse(outputs)
+        return self._genes(outputs)
 
     def predict_inputs(
         self,
@@ -208,8 +210,9 @@ class Model(ModelState):
         -------
         (n, n_genes) or (n, n_factors) float32, in the units of the training layer, and the standard
         deviation over the members of an ensemble, of the same shape; None for other networks.
+        Negative predictions of counts and their logarithm are set to 0, also of each member.
         """
-        invert = self.targets.inverse if space == "genes" else self.targets.factors
+        invert = self._genes if space == "genes" else self.targets.factors
         torch_device = _runtime.resolve_device(device)
         network = self.network.eval().to(torch_device)
         batch_rows, values, deviations = [], [], []
@@ -224,6 +227,11 @@ class Model(ModelState):
         order = np.argsort(np.concatenate(batch_rows))  # tiles are read in spatial order
         predicted = np.concatenate(values)[order]
         return predicted, np.concatenate(deviations)[order] if deviations else None
+
+    def _genes(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Convert outputs to genes in their units."""
+        values = self.targets.inverse(outputs)
+        return np.maximum(values, np.float32(0)) if self.nonnegative else values
 
     def _scaled(self, name: str, values: NDArray[Any]) -> torch.Tensor:
         """Scale embeddings, checked."""

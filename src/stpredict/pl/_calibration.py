@@ -73,7 +73,7 @@ def calibration(
         If no table has coverage to draw, or there is no such method.
     ValueError
         If one of several methods must be named, the folds are too few or too small for intervals,
-        or the number of axes is wrong.
+        the measured layer is in other units, or the number of axes is wrong.
 
     Examples
     --------

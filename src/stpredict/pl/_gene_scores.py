@@ -103,7 +103,7 @@ def gene_scores(
     for name, color in ((baseline, _scores.BASELINE), (NOISE_CEILING, _scores.CEILING)):
         if name is not None and name in wide and name != method:
             values = wide[name].groupby(level="gene").mean().reindex(genes.index)
-            _draw_reference(ax, values, color, _scores.label_of(name))
+            _draw_reference(ax, values, color, _axes.plain(_scores.label_of(name)))
     _scores.draw_chance(ax, "pcc")
     ax.set_ylim(len(genes) - 0.5, -0.5)
     ax.spines[["top", "right"]].set_visible(False)
@@ -161,8 +161,9 @@ def _draw_genes(
         ax.hlines(position[in_group], part["min"], part["max"], colors=color, zorder=2,
                   alpha=min(0.8, 150 / n), linewidth=0.5 if many else 1.2,
                   rasterized=many)  # fmt: skip
+        label = _axes.plain(f"{label} ({len(part):,})")
         ax.scatter(part["mean"], position[in_group], s=6 if many else 18, color=color, linewidths=0,
-                   label=f"{label} ({len(part):,})", rasterized=many, zorder=3)  # fmt: skip
+                   label=label, rasterized=many, zorder=3)  # fmt: skip
 
 
 def _draw_reference(ax: Axes, values: pd.Series, color: str, label: str) -> None:
@@ -184,7 +185,7 @@ def _name_genes(ax: Axes, genes: list[str], n_names: int) -> None:
     height_pt = ax.get_window_extent().height / figure.dpi * 72
     n = min(n_names, len(genes), int(height_pt / _LINE_PT / 2))
     if len(genes) <= 2 * n_names and len(genes) * _LINE_PT <= height_pt:
-        ax.set_yticks(range(len(genes)), genes, fontsize=_FONT_PT)
+        ax.set_yticks(range(len(genes)), map(_axes.plain, genes), fontsize=_FONT_PT)
         return
     ax.set_yticks([])
     order = range(len(genes))
@@ -194,7 +195,7 @@ def _name_genes(ax: Axes, genes: list[str], n_names: int) -> None:
             y_pt = sign * (line + 0.5) * _LINE_PT
             text_transform = offset_copy(ax.transAxes, figure, x=-16, y=y_pt, units="points")
             ax.annotate(
-                genes[position], (0, position), (0, edge), ("axes fraction", "data"),
+                _axes.plain(genes[position]), (0, position), (0, edge), ("axes fraction", "data"),
                 text_transform, fontsize=_FONT_PT, ha="right", va="center",
                 arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5, "shrinkA": 1,
                             "shrinkB": 0, "relpos": (1, 0.5)},

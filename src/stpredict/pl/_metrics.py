@@ -153,7 +153,7 @@ def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> None:
 def _draw_references(ax: Axes, rows: dict[str, ScoreRow], baseline: str | None) -> None:
     """Draw the baseline and the noise ceiling through all rows."""
     if baseline is not None:
-        label = f"{_scores.label_of(baseline)}: mean"
+        label = _axes.plain(f"{_scores.label_of(baseline)}: mean")
         ax.axvline(rows[baseline].mean, color=_scores.BASELINE, linestyle="--", linewidth=1,
                    zorder=0.5, label=label)  # fmt: skip
     if NOISE_CEILING in rows:

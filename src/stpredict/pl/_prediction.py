@@ -74,8 +74,8 @@ def prediction(
     KeyError
         If a gene was not predicted, or a panel needs values that are missing.
     ValueError
-        If there is no such section or panel, a panel is repeated, the units differ, or the number
-        of axes is wrong.
+        If there is no such section or panel, a panel is repeated, the units of tables or of the
+        measured layer differ, or the number of axes is wrong.
 
     Examples
     --------

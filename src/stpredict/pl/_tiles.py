@@ -102,7 +102,7 @@ def tiles(
     for k, tile, extent in drawn:
         _draw_tile(pairs[k][0], tile, extent, step.n_subtiles or 1)
     for (above, below), row in zip(pairs, rows, strict=True):
-        above.set_title(opened.table.obs_names[row])
+        above.set_title(_axes.plain(opened.table.obs_names[row]))
         part = next(part for part in sections if row in part.rows)
         _draw_surroundings(below, opened, part, row, step.tile_um)
     return _axes.finish(grid, save)

@@ -71,6 +71,8 @@ def prepare(
 
     Raises
     ------
+    TypeError
+        If ``model`` is no fitted model.
     ValueError
         If the encoder's weights are not the model's, the spots are too far apart for its
         neighbours or on another grid, a step cannot be run, or an option is out of range.

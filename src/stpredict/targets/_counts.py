@@ -20,6 +20,8 @@ from stpredict.targets._standard import Standard
 #: Total counts to which expression is normalised, the default of ``pp.normalize``.
 TARGET_SUM = 1e4
 COUNTS_UNITS = f"counts per {TARGET_SUM:,.0f}"
+#: Units of models that learn raw counts like any other layer.
+RAW_COUNTS_UNITS = "counts"
 
 # Largest log-rate for which the expected counts are finite in float32.
 _MAX_LOG_RATE = float(np.log(np.finfo(np.float32).max / TARGET_SUM)) - 0.01

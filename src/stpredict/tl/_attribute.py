@@ -57,7 +57,8 @@ def attribute(
 
     Integrated gradients [1]_ sum to the difference between the prediction and that for a baseline,
     in the units of the prediction; this is checked for every spot. An attribution shows what the
-    *model* used, which may be a proxy for something else in the tissue.
+    *model* used, which may be a proxy for something else in the tissue. Negative predictions are
+    explained as they were before `tl.predict` set them to 0.
 
     For models on embeddings the baseline is the mean training embedding, and the spot's tile, each
     sub-tile and neighbour gets one attribution. For models on pixels it is white glass, and each
@@ -102,6 +103,8 @@ def attribute(
 
     Raises
     ------
+    TypeError
+        If ``model`` is no fitted model.
     ImportError
         If captum is not installed.
     KeyError
@@ -215,7 +218,10 @@ def _check_same(
 ) -> None:
     """Require that the attributed prediction is the one in the table."""
     rows = np.concatenate([part.rows for part in parts])
-    difference = np.abs(np.concatenate([part.predicted for part in parts]) - values[rows])
+    attributed = np.concatenate([part.predicted for part in parts])
+    # attributions explain the prediction before it is set to 0 where it is negative
+    attributed = np.maximum(attributed, 0) if model.nonnegative else attributed
+    difference = np.abs(attributed - values[rows])
     if not (difference <= _SAME * values.std() + 1e-4 * np.abs(values).max()).all():
         raise ValueError(
             f"tables[{key!r}] holds other predictions than this model's ({model.method}): run "

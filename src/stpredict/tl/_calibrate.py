@@ -73,6 +73,8 @@ def calibrate(
     ------
     KeyError
         If out-of-fold predictions of the method and genes, or the model's inputs, are missing.
+    TypeError
+        If ``model`` is no fitted model.
     ValueError
         If the split leaks a group, the method, its options, the rows, sections or units are not the
         model's, several methods have its options, a gene is NaN in some rows of a fold, there is

@@ -10,7 +10,7 @@ import numpy as np
 from stpredict import _keys, _validate, results
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._layer_steps import units_of
+from stpredict._sdata._layer_steps import check_same_units, units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
@@ -74,7 +74,8 @@ def evaluate(
         If a table or the layer does not exist.
     ValueError
         If a table was not written by `predict`, shares no spots or genes with the measured one, has
-        NaN or other units than another, or a section has a single spot.
+        NaN or other units than another, or a section has a single spot. If the measured layer is in
+        other units, such as log counts of another total, unless it is named by ``layer``.
 
     Examples
     --------
@@ -95,6 +96,8 @@ def evaluate(
     if len(set(units.values())) > 1:
         raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
     first = records[names[0]]
+    if layer is None:
+        check_same_units(spots.table, first)
     per_10k = layer is None and first["units"] == COUNTS_UNITS
     layer = first.get("layer") if layer is None else layer
     measured = as_matrix(spots.layer(layer))
@@ -121,7 +124,7 @@ def evaluate(
                 scored, spots, values[places], genes, mean, covered, layer=ceiling_layer, seed=seed
             )
     rows = np.unique(np.concatenate(scored_rows))
-    words = COUNTS_UNITS if per_10k else units_of(layer, spots.steps.layer(layer))
+    words = COUNTS_UNITS if per_10k else units_of(spots.table, layer)
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
     scores = results.Scores(as_table(parts), tuple(names), protocol)
     info(repr(scores))

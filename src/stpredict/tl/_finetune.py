@@ -87,6 +87,8 @@ def finetune(
 
     Raises
     ------
+    TypeError
+        If ``model`` is no fitted model.
     KeyError
         If inputs, the layer, a gene or a column does not exist.
     ValueError
@@ -173,7 +175,7 @@ def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:
     name = model.recipe.layer if layer is None else layer
     spots.layer(name)  # raises if it does not exist
     steps = spots.steps.layer(name)
-    units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(name, steps)
+    units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(spots.table, name)
     if layer is None and units != model.units:
         label = "X" if name is None else f"layers[{name!r}]"
         raise ValueError(

@@ -45,7 +45,8 @@ def predict(
 ) -> SpatialData | None:
     """Predict expression in every spot.
 
-    Models on pixels read the tiles from the images while they predict.
+    Models on pixels read the tiles from the images while they predict. To draw predictions with
+    squidpy, export the table with :func:`stpredict.io.to_anndata`.
 
     Parameters
     ----------
@@ -69,7 +70,9 @@ def predict(
         Writes ``tables[key_added]``, which annotates the same shapes and has the same ``obs``,
         positions and neighbourhood graph:
 
-        - ``X`` (n_obs, n_genes) float32, the model's genes in the units of its layer;
+        - ``X`` (n_obs, n_genes) float32, the model's genes in the units of its layer. If these
+          cannot be negative (counts, and ``log1p`` of counts), predictions and intervals below 0
+          are set to 0, and ``uns["stpredict"]["predict"]["minimum"]`` is 0;
         - ``layers["std"]``, the standard deviation over members of ensembles and stacks;
         - ``var["training_mean"]``, NaN where a published model does not report it;
         - for calibrated models (:func:`stpredict.tl.calibrate`) ``layers["lower"]`` and
@@ -90,6 +93,8 @@ def predict(
     ------
     KeyError
         If the model's inputs are missing.
+    TypeError
+        If ``model`` is no fitted model.
     ValueError
         If inputs contain NaN or differ from training, the model has no factors, the device is not
         available, or ``key_added`` is invalid or the name of another element or of your own table.
@@ -117,7 +122,7 @@ def predict(
         predicted.obs[_keys.FAMILIARITY] = familiarity
         unfamiliar = _unfamiliar_sections(familiarity, spots.section_of_row)
         is_familiar = ~np.isin(spots.section_of_row, unfamiliar)
-        _add_uncertainty(predicted, model.calibration, is_familiar)
+        _add_uncertainty(predicted, model, model.calibration, is_familiar)
     record(
         predicted,
         "predict",
@@ -127,6 +132,7 @@ def predict(
         training_sections=list(model.training.sections),
         level=None if model.calibration is None else model.calibration.level,
         unfamiliar_sections=unfamiliar or None,
+        minimum=0.0 if model.nonnegative and space == "genes" else None,
     )
     spots.add_table(key_added, predicted)
     return spots.sdata if copy else None
@@ -166,11 +172,12 @@ def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.
 
 
 def _add_uncertainty(
-    predicted: AnnData, calibration: Calibration, is_familiar: NDArray[np.bool_]
+    predicted: AnnData, model: Model, calibration: Calibration, is_familiar: NDArray[np.bool_]
 ) -> None:
     """Add intervals and reliable genes, as far as tiles are familiar."""
     bounds = calibration.intervals.around(np.asarray(predicted.X))
     for name, bound in zip((_keys.LOWER, _keys.UPPER), bounds, strict=True):
+        bound = np.maximum(bound, np.float32(0)) if model.nonnegative else bound
         predicted.layers[name] = np.where(is_familiar[:, None], bound, np.float32(np.nan))
     reliable = pd.array(calibration.reliable, dtype="boolean")
     if not is_familiar.all():  # a gene may be reliable only on tissue like that of training

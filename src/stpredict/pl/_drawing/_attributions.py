@@ -98,7 +98,7 @@ def draw_neighborhoods(
         widths = np.where(np.isnan(values), 0, np.where(section.rows == row, 2, 0.8))
         outline = {"edgecolors": "black", "linewidths": widths}
         artist = _section.draw_spots(ax, section, style, values, norm, **outline)
-        ax.set_title(f"{attributions.gene}: {attributions.obs_names[row]}")
+        ax.set_title(_axes.plain(f"{attributions.gene}: {attributions.obs_names[row]}"))
     _axes.draw_color_bar(grid[0, -1], artist, attributions.label, extend="both", extendfrac=0.03)
     return grid
 
@@ -120,12 +120,13 @@ def draw_tiles(
     for k, tile, extent in tiles:
         above, below = pairs[k]
         above.imshow(tile.transpose(1, 2, 0), extent=extent)
-        above.set_title(attributions.obs_names[rows[k]])
+        above.set_title(_axes.plain(attributions.obs_names[rows[k]]))
         below.imshow(tile.mean(0), extent=extent, cmap="gray", vmin=-255, vmax=255)
         # pixels that contribute nothing are transparent
         opacity = style.alpha * np.clip(np.abs(maps[k]) / norm.vmax, 0, 1)
         artist = below.imshow(maps[k], extent=extent, cmap=style.cmap, norm=norm, alpha=opacity)
-        below.set(title=f"{attributions.gene}: {maps[k].sum():+.2f}", xlabel="µm")
+        title = f"{attributions.gene}: {maps[k].sum():+.2f}"
+        below.set(title=_axes.plain(title), xlabel="µm")
     widest = int(np.argmax([len(block) for block in blocks]))
     last = grid[2 * widest + 1, -1]
     _axes.draw_color_bar(last, artist, attributions.label, extend="both", extendfrac=0.03)

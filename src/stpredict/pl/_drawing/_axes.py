@@ -75,7 +75,12 @@ def finish(axes: AxesType, path: str | Path | None) -> AxesType:
     return axes[0] if isinstance(axes, np.ndarray) and axes.ndim == 2 and len(axes) == 1 else axes
 
 
+def plain(text: str) -> str:
+    """Text that matplotlib draws as it is: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
 def draw_color_bar(ax: Axes, artist: Any, label: str, **options: Any) -> None:
     """Draw a colour bar as long as the panel, whatever its aspect ratio."""
     inset = ax.inset_axes((1.04, 0, 0.05, 1))
-    ax.figure.colorbar(artist, cax=inset, label=label, **options)
+    ax.figure.colorbar(artist, cax=inset, label=plain(label), **options)

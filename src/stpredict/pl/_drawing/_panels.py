@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from matplotlib.colors import Normalize
 
 from stpredict import _keys, metrics
+from stpredict._sdata._layer_steps import check_same_units
 from stpredict._sdata._provenance import recorded
 from stpredict.pl._drawing import _axes, _section
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
@@ -47,7 +48,8 @@ def measured_values(
 ) -> NDArray[np.float64] | None:
     """Measured values in the units of the predictions, (n_rows, n_genes), matched by name.
 
-    None if the measured table lacks one of the spots or genes, or the layer.
+    None if the measured table lacks one of the spots or genes, or the layer; an error if the layer
+    is in other units.
     """
     record = recorded(predicted, "predict")
     layer = record.get("layer")  # None is X
@@ -56,6 +58,7 @@ def measured_values(
     layer_exists = layer is None or layer in table.layers
     if (spots < 0).any() or (columns < 0).any() or not layer_exists:
         return None
+    check_same_units(table, record)
     all_genes: Any = (table.X if layer is None else table.layers[layer])[spots]
     values = all_genes[:, columns]
     values = np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
@@ -162,7 +165,7 @@ def draw_panels(
             image_axes, sections = zip(*images, strict=True)
             _section.draw_images(image_axes, sections, within)
         for position, (ax, panel) in enumerate(pairs):
-            ax.set_title(panel.title)
+            ax.set_title(_axes.plain(panel.title))
             if panel.values is None:
                 continue
             spots = _section.draw_spots(

@@ -11,6 +11,7 @@ from scipy.stats import gaussian_kde
 
 from stpredict import _validate
 from stpredict.metrics import METRICS, Metric
+from stpredict.pl._drawing import _axes
 from stpredict.results import NEIGHBOR_MEAN, NOISE_CEILING, TRAINING_MEAN, TUNED_RIDGE
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _draw_distribution(ax: Axes, position: int, values: NDArray[np.float64], col
 
 def label_rows(ax: Axes, labels: Sequence[str]) -> None:
     """Label rows from the top, without an axis line."""
-    ax.set_yticks(range(len(labels)), labels)
+    ax.set_yticks(range(len(labels)), [_axes.plain(label) for label in labels])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
 
@@ -161,7 +162,7 @@ def set_title(
 ) -> None:
     """Write the title, marked if a group is both in training and scored."""
     look: dict[str, Any] = {"color": LEAKY, "fontweight": "bold"} if leaky else {}
-    ax.set_title(f"LEAKY · {title}" if leaky else title, loc=loc, **look)
+    ax.set_title(_axes.plain(f"LEAKY · {title}" if leaky else title), loc=loc, **look)
 
 
 def write_protocol(ax: Axes, scores: Scores, *, below_pt: float = 38) -> None:
@@ -170,7 +171,7 @@ def write_protocol(ax: Axes, scores: Scores, *, below_pt: float = 38) -> None:
     n_letters = max(20, int(width_pt / _LETTER_PT))
     text = textwrap.shorten(str(scores.protocol), 2 * n_letters, placeholder=" …")
     ax.annotate(
-        textwrap.fill(text, n_letters),
+        _axes.plain(textwrap.fill(text, n_letters)),
         xy=(0, 0), xycoords="axes fraction", xytext=(0, -below_pt), textcoords="offset points",
         ha="left", va="top", fontsize=_FONT_PT, color=LEAKY if scores.leaky else "0.35",
     )  # fmt: skip

@@ -96,13 +96,14 @@ def read_values(spots: SpotTable, task: Task) -> Values:
         stored = layer.data if sp.issparse(layer) else layer
         losses.check_counts(loss, np.asarray(stored), where=label)
     places = spots.table.var_names.get_indexer(genes)
+    shares = loss.needs_counts or task.per_10k
     values = Values(
         genes=genes,
         fit_genes=layer[:, places] if task.targets == "genes" else layer,
         columns=np.arange(len(genes)) if task.targets == "genes" else places,
         layer_steps=steps,
-        units=COUNTS_UNITS if loss.needs_counts or task.per_10k else units_of(task.layer, steps),
-        library=library_size(layer) if loss.needs_counts or task.per_10k else None,
+        units=COUNTS_UNITS if shares else units_of(spots.table, task.layer),
+        library=library_size(layer) if shares else None,
         weights=weights,
         fit_names=tuple(spots.table.var_names),
         loss=loss,

@@ -39,6 +39,26 @@ def test_one_of():
         _validate.one_of("grid", "cubic", ["square", "hexagonal"])
 
 
+@pytest.mark.parametrize("value", [True, False, 10**400])
+def test_truth_values_and_endless_numbers_are_no_numbers(value):
+    for check in (_validate.positive, _validate.not_negative, _validate.share):
+        with pytest.raises(ValueError, match="x must "):
+            check("x", value)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, np.nan, np.inf, -0.1, [0.5]])
+def test_shares_and_thresholds_are_numbers(value):
+    with pytest.raises(ValueError, match="x must lie between 0 and 1"):
+        _validate.share("x", value)
+    with pytest.raises(ValueError, match="x must be a number of at least 0"):
+        _validate.not_negative("x", -1 if value == "0.5" else value)
+
+
+@pytest.mark.parametrize("value", ["a", "a-b.c_1", "X_é"])
+def test_names_of_slots(value):
+    assert _validate.slot_name("key_added", value) == value
+
+
 def test_not_empty():
     _validate.not_empty("S1", 1)
     with pytest.raises(ValueError, match="section 'S1' has no spots"):

@@ -328,9 +328,13 @@ def test_the_phantom_survives_zarr(tmp_path):
         ({"size_px": 640, "off_tissue": 500}, "off_tissue=500, but only .* Choose fewer"),
         ({"size_px": 640, "misalignment_um": (200.0, 0.0)}, "the misalignment moves .* smaller"),
         ({"misalignment_um": (1.0, np.inf)}, "misalignment_um must be two finite numbers"),
+        ({"misalignment_um": "ab"}, "misalignment_um must be two finite numbers"),
+        ({"size_px": 10**7}, "size_px must be at most 30000"),
+        ({"n_null": 10**9}, "n_null must be at most 100000"),
+        ({"counts_per_spot": 1e30}, r"counts_per_spot=1e\+30 is above 1e\+09"),
         ({"n_null": -1}, "n_null must be a whole number of at least 0"),
         ({"n_morphology": 0, "n_neighborhood": 0, "n_null": 0}, "no genes: n_morphology"),
-        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
     ],
 )
 def test_bad_options_raise(options, message):

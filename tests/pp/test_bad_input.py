@@ -322,6 +322,36 @@ def test_layer_with_nan(sdata, value):
     assert state(sdata) == before
 
 
+#: Numeric arguments of every step, with the other options that it needs.
+NUMERIC = {
+    "balance": ({}, ["resolution", "seed"]),
+    "embed": ({"encoder": mean_colour}, ["tile_um", "n_subtiles"]),
+    "filter_spots": ({}, ["min_counts", "min_tissue_fraction"]),
+    "grid": ({"image": "S1_image"}, ["pitch_um", "diameter_um", "min_tissue_fraction"]),
+    "neighbors": ({}, ["n_rings", "n_neighbors", "radius_um"]),
+    "normalize": ({}, ["target_sum"]),
+    "realign": ({}, ["max_shift_um"]),
+    "register_embedding": (
+        {"key": "X_mean_colour", "encoder": "mine", "tile_um": 40},
+        ["tile_um", "mpp", "n_subtiles"],
+    ),
+    "select_genes": ({}, ["n_top_genes"]),
+    "smooth": ({"by": "expression"}, ["n_neighbors"]),
+}
+NOT_NUMBERS = [np.nan, np.inf, -np.inf, -1, True, "5", b"5", [], [1], {}, 1j, object(), 10**400]
+
+
+@pytest.mark.parametrize("value", NOT_NUMBERS, ids=lambda value: repr(value)[:8])
+@pytest.mark.parametrize(
+    ("step", "argument"), [(step, name) for step, (_, names) in NUMERIC.items() for name in names]
+)
+def test_numeric_arguments_are_checked_before_anything_changes(sdata, step, argument, value):
+    before = state(sdata)
+    with pytest.raises((ValueError, TypeError), match=argument):
+        getattr(stp.pp, step)(sdata, **{**NUMERIC[step][0], argument: value})
+    assert state(sdata) == before
+
+
 # --- steps that make sections comparable ----------------------------------------------------------
 
 

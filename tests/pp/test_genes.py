@@ -177,6 +177,21 @@ def test_bad_input(sdata, options, error, message):
     assert "select_genes" not in sdata.tables["table"].uns["stpredict"]
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_spots_without_counts_do_not_change_the_selection(sdata, dense):
+    stp.pp.select_genes(sdata, n_top_genes=10)
+    expected = set(selected(sdata))
+    table = sdata.tables["table"]
+    counts = table.X.toarray()
+    counts[[3, 7]] = 0
+    table.X = counts if dense else sp.csr_matrix(counts)
+    stp.pp.select_genes(sdata, n_top_genes=10)
+    assert len(expected & set(selected(sdata))) >= 9
+    table.X = np.zeros_like(counts)
+    with pytest.raises(ValueError, match="no spot has counts"):
+        stp.pp.select_genes(sdata, n_top_genes=10)
+
+
 def test_repeated_genes(sdata):
     first = sdata.tables["table"].var_names[0]
     with pytest.raises(ValueError, match=f"genes are not unique, repeated: {first}"):

@@ -10,6 +10,7 @@ import spatialdata as sd
 
 import stpredict as stp
 from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import layer_names
 
 SMALL = {"size_px": 400, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 
@@ -65,6 +66,13 @@ def test_a_second_call_replaces_the_layer(sdata):
     stp.pp.normalize(sdata)
     layer = sdata.tables["table"].layers["log1p"]
     np.testing.assert_allclose(np.expm1(dense(layer)).sum(axis=1), 1e4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [1e300, 1e-300, True, "5", np.nan])
+def test_a_total_that_float32_cannot_hold_is_refused(sdata, value):
+    with pytest.raises((ValueError, TypeError), match=r"target_sum.* must "):
+        stp.pp.normalize(sdata, target_sum=value)
+    assert layer_names(sdata.tables["table"]) == ["expected"]
 
 
 def test_a_spot_without_counts_stays_zero_and_is_logged(sdata, capsys, monkeypatch):

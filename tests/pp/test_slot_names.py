@@ -68,7 +68,7 @@ every_writer = pytest.mark.parametrize("step", WRITERS)
 
 
 @every_writer
-@pytest.mark.parametrize("name", [3, True, "", "a/b", "X_<s>", "a b", "__a", "..", ["a"]])
+@pytest.mark.parametrize("name", ["", "a/b", "X_<s>", "a b", "__a", ".."])
 def test_names_that_cannot_be_written_to_disk_are_refused(sdata, step, name):
     before = repr(sdata.tables["table"])
     with pytest.raises(ValueError, match=r"key_added=.* must be a name of letters, digits"):

@@ -212,7 +212,6 @@ def test_a_second_prediction_replaces_the_first(ready, model):
         ("S2", "key_added='S2' is the name of another element"),
         ("TABLE", r"differs from elements\['table'\] only in case"),
         ("a/b", "key_added='a/b' must be a name of letters"),
-        (None, "key_added=None must be a name of letters"),
     ],
 )
 def test_predictions_overwrite_nothing_of_the_user(ready, model, name, message):

@@ -21,6 +21,8 @@ from stpredict.io._shared._assemble import assemble_section
 # Independent random streams of a section, so that an option changes only what it is for.
 _STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
 
+_MOST_GENES = 100_000  # of each kind, so that the table fits in memory
+
 
 @checked
 def phantom(
@@ -157,7 +159,7 @@ def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -
     if n_patients > n_sections:
         raise ValueError(f"{n_patients=} is more than {n_sections=}, every patient needs a section")
     for kind, n in n_genes.items():
-        _validate.whole_number(f"n_{kind}", n, at_least=0)
+        _validate.whole_number(f"n_{kind}", n, at_least=0, at_most=_MOST_GENES)
     if sum(n_genes.values()) == 0:
         raise ValueError("no genes: n_morphology, n_neighborhood and n_null are all 0")
 

@@ -77,7 +77,8 @@ def balance(
     >>> stp.pp.balance(sdata, by="region_truth")
     """
     _validate.positive("resolution", resolution)
-    step = BalanceStep(resolution=float(resolution), seed=seed)
+    _validate.seed(seed)
+    step = BalanceStep(resolution=float(resolution), seed=int(seed))
     if by is not None:
         columns = _validate.name_list("by", [by] if isinstance(by, str) else by)
         step = BalanceStep(by=tuple(columns))

@@ -22,6 +22,9 @@ from stpredict._sdata._steps import NormalizeStep
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+#: Range in which the logarithm of the scaled counts keeps its precision in float32.
+_LEAST_SUM, _LARGEST_SUM = 1e-6, 1e12
+
 
 @checked
 def normalize(
@@ -51,7 +54,8 @@ def normalize(
     Raises
     ------
     ValueError
-        If counts are negative or NaN, or ``key_added`` is invalid or the name of your own layer.
+        If counts are negative or NaN, ``target_sum`` is out of range, or ``key_added`` is invalid
+        or the name of your own layer.
 
     Examples
     --------
@@ -62,6 +66,11 @@ def normalize(
     True
     """
     _validate.positive("target_sum", target_sum, unit="counts per spot")
+    if not _LEAST_SUM <= target_sum <= _LARGEST_SUM:
+        raise ValueError(
+            f"target_sum={target_sum:g} must lie between {_LEAST_SUM:g} and {_LARGEST_SUM:g}, so "
+            "that float32 can hold the result"
+        )
     spots = open_table(sdata, table_name, copy=copy)
     check_slot(spots.table, "layers", key_added)
     normalize_counts(spots, NormalizeStep(target_sum=float(target_sum)), key_added=key_added)

@@ -12,6 +12,8 @@ from stpredict import _validate
 
 _DIAMETER = 0.55  # of the pitch, as on Visium: 55 µm spots, 100 µm apart
 _CELL_UM = 8.0
+_MOST_PX = 30_000  # per side; the maps of a larger image do not fit in memory
+_MOST_COUNTS = 1e9  # larger numbers are not exact in float32
 _MIN_PITCH_PX = 8  # smaller tiles show no nuclei
 
 
@@ -35,10 +37,10 @@ class Design:
         if isinstance(self.size_px, tuple) and len(self.size_px) != 2:
             raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
         for side in self.shape:
-            _validate.whole_number("size_px", side)
+            _validate.whole_number("size_px", side, at_most=_MOST_PX)
         _validate.one_of("spots", self.spots, ["hexagonal", "square", "cells"])
-        for name in ("off_tissue", "seed"):
-            _validate.whole_number(name, getattr(self, name), at_least=0)
+        _validate.whole_number("off_tissue", self.off_tissue, at_least=0)
+        _validate.seed(self.seed)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
             _validate.positive(name, getattr(self, name))
         _validate.not_negative("stain_variation", self.stain_variation)
@@ -50,8 +52,13 @@ class Design:
                 f"no spot of pitch_um={self.pitch_um:g} ({self.pitch_px:.3g} px) fits the image of "
                 f"{self.shape[1]} × {self.shape[0]} px. Choose a larger size_px="
             )
-        shift = np.asarray(self.misalignment_um, dtype=float)
-        if shift.shape != (2,) or not np.isfinite([*shift, self.misalignment_deg]).all():
+        if self.counts_per_spot > _MOST_COUNTS:
+            raise ValueError(f"counts_per_spot={self.counts_per_spot:g} is above {_MOST_COUNTS:g}")
+        try:
+            shift = np.asarray([*self.misalignment_um, self.misalignment_deg], dtype=float)
+        except (TypeError, ValueError):
+            shift = np.empty(0)  # refused below
+        if shift.shape != (3,) or not np.isfinite(shift).all():
             values = f"{self.misalignment_um}, {self.misalignment_deg}"
             raise ValueError(f"misalignment_um must be two finite numbers, the angle one: {values}")
 

@@ -11,7 +11,8 @@ import pandas as pd
 from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
-from stpredict._sdata._provenance import read_steps, recorded_steps
+from stpredict._sdata._provenance import read_steps, recorded, recorded_steps
+from stpredict._sdata._steps import NeighborsStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,9 @@ def combine_tables(
     ]
     _warn(name, missing, left_out, _differing_steps(tables))
     steps = _shared_steps([recorded_steps(table) for table in tables])
+    graphs = [read_steps(table).neighbors for table in tables]
+    if None not in graphs and _agree(graphs):
+        steps[NeighborsStep.name] = recorded(tables[0], NeighborsStep.name)
     combined.uns.pop(_keys.UNS, None)
     if steps:
         combined.uns[_keys.UNS] = steps
@@ -143,7 +147,7 @@ def _warn(name: str, missing: list[str], left_out: list[str], steps: list[str]) 
     )
     if differences:
         message = f"the sections of tables[{name!r}] differ. {differences}"
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=5)
 
 
 def _differing_steps(tables: Sequence[ad.AnnData]) -> list[str]:
@@ -151,7 +155,14 @@ def _differing_steps(tables: Sequence[ad.AnnData]) -> list[str]:
     records = [vars(read_steps(table)) for table in tables]
     names = [name for name in records[0] if name != "normalize_stain"]  # reported by pp.embed
     steps = {name: [each[name] for each in records if each[name]] for name in names}
-    return [name for name, each in steps.items() if any(step != each[0] for step in each)]
+    return [name for name, each in steps.items() if not _agree(each)]
+
+
+def _agree(steps: Sequence[Any]) -> bool:
+    """Whether steps have the same parameters; measured distances may scatter."""
+    if steps and isinstance(steps[0], NeighborsStep):
+        return not any(steps[0].differences(step) for step in steps)
+    return all(step == steps[0] for step in steps)
 
 
 def _shared_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,12 +29,17 @@ _N_COMPONENTS = 50
 
 
 def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
-    table, counts = spots.table, spots.counts
+    counts = spots.counts
     expression = np.asarray(counts.sum(axis=0)).ravel()
     expressed = np.sort(np.argsort(-expression, kind="stable")[: _EXPRESSED * n_top_genes])
+    matrix = sp.csr_matrix(counts[:, expressed])
+    # the residuals of a spot without counts are 0 / 0, and would decide for all genes
+    rows = np.flatnonzero(np.asarray(matrix.sum(axis=1)).ravel() > 0)
+    if not len(rows):
+        raise ValueError("no spot has counts, so that no genes can be selected")
+    section = pd.Categorical(spots.section_of_row[rows])
     bare = AnnData(
-        sp.csr_matrix(counts[:, expressed]),
-        obs=pd.DataFrame({"section": pd.Categorical(spots.section_of_row)}, index=table.obs_names),
+        matrix[rows], obs=pd.DataFrame({"section": section}, index=spots.table.obs_names[rows])
     )
     sc.experimental.pp.highly_variable_genes(
         bare, n_top_genes=n_top_genes, batch_key="section", check_values=False

@@ -142,13 +142,11 @@ def _selected_sections(
     by_name = {section.name: section for section in spots.sections}
     if names is None:
         names = list(motions if isinstance(motions, Mapping) else by_name)
-    elif isinstance(names, str):
-        names = [names]
+    names = _validate.name_list("sections", [names] if isinstance(names, str) else names)
     for name in names:
         require_key(name, by_name, what="the list of sections")
         if isinstance(motions, Mapping):
             require_key(name, motions, what="the mapping from sections to motions")
-    _validate.unique_names(names, what="sections")
     return [by_name[name] for name in names]
 
 

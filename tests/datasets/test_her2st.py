@@ -226,7 +226,10 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
 
 def test_a_failed_download_raises(monkeypatch, tmp_path):
     def retrieve(url, **_):
-        raise ConnectionResetError("no route to host")
+        try:
+            raise ConnectionResetError("no route to host")
+        except OSError as error:
+            raise OSError("Max retries exceeded " * 100) from error
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
     reason = r"\(ConnectionResetError: no route to host\)"

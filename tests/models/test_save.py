@@ -213,6 +213,23 @@ def test_model_on_pixels_needs_no_scaling_of_embeddings(tmp_path):
     )
 
 
+def test_numbers_of_numpy_are_saved_as_plain_numbers(tmp_path):
+    model = model_of()
+    training = replace(model.training, seed=np.int64(5), n_spots=np.int32(40))
+    replace(model, training=training).save(tmp_path / "model")
+    assert stp.models.load(tmp_path / "model").training.seed == 5
+
+
+@pytest.mark.parametrize("seed", [1.0, True, {1}])
+def test_values_that_could_not_be_loaded_are_not_saved(folder, seed):
+    model = model_of()
+    broken = replace(model, training=replace(model.training, seed=seed))
+    with pytest.raises((TypeError, ValueError), match=r"seed|no value of JSON"):
+        broken.save(folder)
+    assert stp.models.load(folder).training.seed == 0
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
 def test_missing_parent_folders_are_created(tmp_path):
     model_of().save(f"{tmp_path}/a/b/model")
     assert stp.models.load(f"{tmp_path}/a/b/model").genes == GENES
@@ -641,8 +658,8 @@ class TestInvalidValues:
         self.refused(tmp_path / "cnn", r"No backbone 'resnet19'.*timm\.list_models\(\)\.$")
 
     def test_other_size_of_tiles_is_refused(self, tmp_path):
-        model = pixels_of("small")
-        replace(model, recipe=Recipe("log1p", tiles=TilesStep(50.0, 32))).save(tmp_path / "cnn")
+        pixels_of("small").save(tmp_path / "cnn")
+        edit(tmp_path / "cnn", recipe={"layer": "log1p", "tiles": {"tile_um": 50.0, "tile_px": 32}})
         self.refused(tmp_path / "cnn", "differ in tile_px")
 
     def test_negative_variance_of_batch_norm_is_refused(self, tmp_path):

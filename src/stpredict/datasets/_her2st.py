@@ -125,9 +125,11 @@ def _download(name: str) -> Path:
         pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
         _check(path, name)
     except OSError as error:  # the base class of requests' errors
-        problem = f"{URL + name} could not be downloaded ({type(error).__name__}: {error!s:.200})"
+        reason: BaseException = error
+        while reason.__context__ is not None:  # through the layers of the client
+            reason = reason.__context__
+        problem = f"{URL + name} could not be downloaded ({type(reason).__name__}: {reason!s:.200})"
         remedy = "Set directory= or STPREDICT_HER2ST to a copy, or retry with a network"
-        # the causes are those of the client's own layers
         raise ConnectionError(f"{problem}. {remedy}") from None
     except ValueError:
         path.unlink()  # so that the next call downloads it again

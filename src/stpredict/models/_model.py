@@ -107,8 +107,8 @@ class Model(ModelState):
         ------
         FileExistsError
             If ``path`` exists and is neither a model nor an empty folder.
-        TypeError
-            If ``path`` is not a string or a path.
+        TypeError, ValueError
+            If ``path`` is not a string or a path, or a value of the model cannot be saved.
         """
         save(self, path)
 

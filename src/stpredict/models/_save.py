@@ -50,7 +50,8 @@ def save(model: ModelState, path: str | Path) -> None:
 
 
 def _write(model: ModelState, folder: Path) -> None:
-    text = json.dumps(Config.of(model).to_plain(), indent=2)
+    text = json.dumps(Config.of(model).to_plain(), indent=2, default=_plain_number)
+    Config.from_plain(json.loads(text))  # what could not be loaded raises here
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     save_file(_tensors(model), folder / WEIGHTS)
     model.history.to_csv(folder / HISTORY, index=False)
@@ -59,6 +60,12 @@ def _write(model: ModelState, folder: Path) -> None:
         subfolder = folder / BASE.format(number)
         subfolder.mkdir()
         _write(base, subfolder)
+
+
+def _plain_number(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r:.80} in the model is no value of JSON: use numbers and strings")
 
 
 def _remove_surplus_bases(model: ModelState, path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,14 +99,6 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not one of {listing(map(repr, choices), most=20)}")
-
-
-def path(name: str, value: object) -> Path:
-    """Require a path."""
-    if not isinstance(value, str | os.PathLike):
-        kind = type(value).__name__
-        raise TypeError(f"{name}= must be a path as a string or pathlib.Path, found {kind}")
-    return Path(value)
 
 
 def not_empty(section: str, n_spots: int) -> None:

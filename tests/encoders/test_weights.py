@@ -290,7 +290,7 @@ def test_cached_weights_are_read_without_a_request(
 
 @pytest.mark.parametrize("path", [3, b"uni.pt"])
 def test_weights_that_are_no_path_are_refused(path: Any) -> None:
-    with pytest.raises(TypeError, match="weights= must be a path"):
+    with pytest.raises(TypeError, match="weights must be a string or a path"):
         encoders.load("uni", weights=path)
 
 

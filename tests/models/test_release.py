@@ -293,7 +293,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("path", [3, None, b"model"])
     def test_weights_that_are_no_path_are_refused(self, path):
-        with pytest.raises(TypeError, match="weights= must be a path"):
+        with pytest.raises(TypeError, match="weights must be a string or a path"):
             from_deepspot(path, genes=GENES)
 
     def test_seed_that_is_no_number_is_not_saved_as_one(self, packages, tmp_path):

@@ -301,9 +301,9 @@ class TestSavingIsAtomic:
 
     @pytest.mark.parametrize("path", [3, None, b"model"])
     def test_path_of_another_type_is_refused(self, path):
-        with pytest.raises(TypeError, match="path= must be a path"):
+        with pytest.raises(TypeError, match="path must be a string or a path"):
             model_of().save(path)
-        with pytest.raises(TypeError, match="path= must be a path"):
+        with pytest.raises(TypeError, match="path must be a string or a path"):
             stp.models.load(path)
 
     @pytest.mark.parametrize("existed", [True, False])

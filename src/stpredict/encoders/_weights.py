@@ -43,7 +43,7 @@ _OLD_DENSENET = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 
 def read_state(path: str | Path) -> _State:
     """Read the tensors of a ``.safetensors`` file or a torch checkpoint."""
-    path = _validate.path("weights", path)
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No weights file at '{path}'.")
     if path.suffix == ".safetensors":

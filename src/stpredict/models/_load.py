@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,8 +23,6 @@ from stpredict.targets import from_state
 from stpredict.uncertainty import Calibration
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from stpredict.models._network import SavedArrays
@@ -73,15 +72,15 @@ def load(path: str | Path) -> Model:
     >>> stp.models.load(folder).method
     'ridge'
     """
-    path = _validate.path("path", path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no model at {path}")
-    if not path.is_dir():
+    path = Path(path)
+    if path.is_file():
         raise ValueError(f"{path} is a file, not a model's folder: pickled models are never opened")
     return _load(ModelFolder.at(path), depth=0)
 
 
 def _load(folder: ModelFolder, *, depth: int) -> Model:
+    if not folder.path.exists() and not folder.committed.exists():
+        raise FileNotFoundError(f"there is no model at {folder.path}")
     missing = [name for name in (CONFIG, WEIGHTS, HISTORY) if not folder.file(name).is_file()]
     if missing:
         raise ValueError(f"{folder.path} is not a complete model: it lacks {', '.join(missing)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from stpredict import _validate
+from stpredict._arguments import checked
 from stpredict.models import _folder
 from stpredict.models._card import card
 from stpredict.models._config import Config
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
 
 
+@checked
 def save(model: ModelState, path: str | Path) -> None:
     """Write a model to a folder; see :meth:`stpredict.models.Model.save`."""
-    path = _validate.path("path", path)
+    path = Path(path)
     _folder.check_replaceable(path)
     is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def find(
     genes: str | Path | Sequence[str] | None,
 ) -> tuple[Path, Path | None, Path | tuple[str, ...]]:
     """Find the files of a release; those not given are looked for next to the weights."""
-    path = _validate.path("weights", weights)
+    path = Path(weights)
     if path.is_dir():
         pickles = sorted(path.glob("*.pkl"))
         if len(pickles) != 1:
@@ -46,7 +46,7 @@ def find(
 
 
 def _existing(path: str | Path, argument: str) -> Path:
-    file = _validate.path(argument, path)
+    file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{argument}= is not a file: {file}")
     return file

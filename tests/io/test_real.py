@@ -67,7 +67,7 @@ def test_her2st_spots_lie_on_tissue():
     assert np.median(coarse[1, y, x]) < np.median(glass) - 30
 
 
-XENIUM = {"section": "NCBI858", "mpp": 0.25, "diameter_um": 10.0}
+XENIUM = {"section": "NCBI858", "mpp": 2.0, "diameter_um": 10.0}
 
 
 def test_xenium_cells_lie_on_nuclei():
@@ -93,6 +93,14 @@ def test_xenium_swapped_axes_raise():
         stp.io.read_h5ad(
             path / "NCBI858.h5ad", path / "NCBI858.jpg", x="x_pixel", y="y_pixel", **XENIUM
         )
+
+
+def test_an_implausible_scale_of_real_cells_is_reported():
+    path = folder("xenium_ncbi858")
+    options = {"x": "y_pixel", "y": "x_pixel", **XENIUM, "mpp": 0.25}
+    message = r"at 0.25 µm per pixel details .* 0.41 µm wide; about 1.8 µm per pixel are expected"
+    with pytest.warns(UserWarning, match=message):
+        stp.io.read_h5ad(path / "NCBI858.h5ad", path / "NCBI858.jpg", **options)
 
 
 def test_visium_spots_have_the_printed_distances():

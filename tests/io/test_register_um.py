@@ -29,6 +29,10 @@ def only_section(sdata):
     return section
 
 
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
 def small(name="S1", genes=("A", "B", "C"), *, n=5, mpp=2.0, patient=None, **options):
     rng = np.random.default_rng(len(genes))
     return assemble_section(
@@ -169,6 +173,20 @@ def test_an_image_without_spots_is_registered(section, image):
     to_um = get_transformation(sdata.images[image], f"{section}_um")
     np.testing.assert_allclose(to_um.to_affine_matrix(("x",), ("x",)), [[0.5, 0], [0, 1]])
     assert not sdata.shapes
+
+
+def test_the_alpha_channel_of_an_image_of_spatialdata_io_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    sdata = foreign()
+    pixels = random_pixels(60, 80, channels=4).transpose(2, 0, 1)
+    sdata.images["S1_image"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), rgb=None)
+    stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
+    assert "images['S1_image'] has an alpha channel, which is left out" in capsys.readouterr().out
+    section = only_section(sdata)
+    np.testing.assert_array_equal(section.levels[0], pixels[:3])
+    stp.pp.embed(sdata, mean_colour, key_added="X_colour", tile_um=4, n_subtiles=1)
+    stp.pp.detect_tissue(sdata)
+    assert sdata.tables["table"].obsm["X_colour"].shape == (5, 3)
 
 
 def test_an_image_next_to_a_section_is_registered():

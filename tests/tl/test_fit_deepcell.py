@@ -133,7 +133,7 @@ def xenium():
         x="y_pixel",  # in this file x_pixel is the row
         y="x_pixel",
         section="NCBI858",
-        mpp=0.25,
+        mpp=2.0,  # nuclei are about 3 px wide
         diameter_um=10.0,
     )
     stp.pp.normalize(sdata)
@@ -142,7 +142,7 @@ def xenium():
     return sdata
 
 
-@pytest.mark.parametrize("rule", [{"n_neighbors": 15}, {"radius_um": 40.0}])
+@pytest.mark.parametrize("rule", [{"n_neighbors": 15}, {"radius_um": 320.0}])
 def test_real_cells_are_fitted_predicted_and_scored(xenium, rule):
     stp.pp.neighbors(xenium, **rule)
     schedule = replace(SHORT, max_epochs=4, learning_rate=3e-3)

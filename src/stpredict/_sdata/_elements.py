@@ -55,8 +55,9 @@ def image_name(sdata: SpatialData, section: str) -> str:
 
 
 def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
-    """Pyramid of an H&E image, finest level first, each lazy (3, y, x) uint8."""
-    levels = [array.transpose("c", "y", "x").data for array in pyramid_of(sdata.images[image])]
+    """Pyramid of an H&E image, finest level first, each lazy (3, y, x) uint8, without alpha."""
+    arrays = [array.transpose("c", "y", "x") for array in pyramid_of(sdata.images[image])]
+    levels = [array.data[:3] if has_alpha(array) else array.data for array in arrays]
     n_channels, dtype = levels[0].shape[0], levels[0].dtype
     if n_channels != 3 or dtype != np.uint8:
         raise ValueError(
@@ -64,6 +65,11 @@ def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
             "3 channels (RGB) of uint8"
         )
     return tuple(levels)
+
+
+def has_alpha(array: DataArray) -> bool:
+    """Whether the channels are named r, g, b and a, as by spatialdata-io."""
+    return [str(name).lower() for name in array.coords.get("c", ())] == list("rgba")
 
 
 def pyramid_of(element: DataArray | DataTree) -> list[DataArray]:

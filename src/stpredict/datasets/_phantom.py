@@ -196,6 +196,7 @@ def _section(
         patient=patient,
         obs=pd.DataFrame({"on_tissue": on, "region_truth": regions}, index=names),
         var=program.columns(),
+        check_mpp=False,
     )
     table = sdata.tables["table"]
     expected = np.vstack([shares, ambient])

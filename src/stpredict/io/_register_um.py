@@ -14,6 +14,9 @@ from spatialdata.transformations import (
 
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
+from stpredict._log import info
+from stpredict._sdata import _elements
+from stpredict.io._shared._plausible import warn_implausible_mpp
 
 
 @checked
@@ -67,6 +70,7 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     if has_shapes:
         shapes_to_um = Sequence([_shapes_to_image(sdata, section, image), to_um])
         set_transformation(sdata.shapes[section], shapes_to_um, to_coordinate_system=um)
+    _warn_implausible(sdata, section, image, mpp)
     # a stain-normalised copy has the same pixels; any other image loses an earlier registration
     same_pixels = (image, _keys.normalized(image))
     for name, element in sdata.images.items():
@@ -74,6 +78,25 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
             set_transformation(element, to_um, to_coordinate_system=um)
         elif um in get_transformation(element, get_all=True):
             remove_transformation(element, to_coordinate_system=um)
+
+
+def _warn_implausible(sdata: SpatialData, section: str, image: str, mpp: float) -> None:
+    """Warn if the µm per pixel disagree with the image and, if they exist, the shapes."""
+    finest = _elements.pyramid_of(sdata.images[image])[0]
+    if _elements.has_alpha(finest):
+        info(f"images[{image!r}] has an alpha channel, which is left out")
+    pixels = finest.transpose("c", "y", "x").data
+    centers = diameter_um = None
+    if section in sdata.shapes:
+        shapes = sdata.shapes[section]
+        to_image = _elements.matrix_of(_shapes_to_image(sdata, section, image))
+        centroids = shapes.geometry.centroid
+        points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
+        points = points[np.isfinite(points).all(axis=1)]
+        centers = (points @ to_image.T)[:, :2]
+        scale = float(np.sqrt(abs(np.linalg.det(to_image))))
+        diameter_um = 2 * float(np.median(_elements.radius_of(shapes))) * scale * mpp
+    warn_implausible_mpp(section, mpp, pixels, centers=centers, diameter_um=diameter_um)
 
 
 def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:

@@ -22,6 +22,7 @@ from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record
 from stpredict.io._shared._image import CHUNK_PX, open_image
+from stpredict.io._shared._plausible import warn_implausible_mpp
 
 #: The pyramid ends at the first level whose shorter side is below this number of pixels.
 COARSEST_PX = 1024
@@ -44,6 +45,7 @@ def assemble_section(
     var_names: Iterable[object] = (),
     outside: Literal["error", "drop"] = "error",  # for spots without a position in the image
     outside_hint: str = "Are x and y swapped?",
+    check_mpp: bool = True,
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
     _validate.one_of("outside", outside, ["error", "drop"])
@@ -64,6 +66,9 @@ def assemble_section(
         remedy = ' To drop such spots: outside="drop"' if outside == "error" else ""
         hint = outside_hint + remedy
         _validate.inside_image(positions, pixels.shape[1:], section=section, hint=hint)
+    if check_mpp:
+        diameter = None if diameter_um is None else float(np.median(diameter_um))
+        warn_implausible_mpp(section, mpp, pixels, centers=positions[inside], diameter_um=diameter)
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
     if polygons is not None:
         outlines = GeoDataFrame(geometry=polygons, index=spot_ids)

@@ -165,6 +165,7 @@ def test_images_are_read_by_window(path):
         file["written"] = 1
 
 
+@pytest.mark.filterwarnings("ignore:the sections of tables:UserWarning")
 def test_training_and_test_slides_cannot_be_combined(path):
     parts = [stp.io.read_hackathon(path, split=split) for split in ("train", "test")]
     with pytest.raises(ValueError, match="some sections have a table without genes"):
@@ -266,6 +267,54 @@ def nan_floats(file):
     replace(file, "images/Train/S_2", values)
 
 
+def text_for_x(file):
+    table = spots("S_2")
+    fields = [("x", "S5"), *((name, table.dtype[name]) for name in table.dtype.names[1:])]
+    replace(file, "spots/Train/S_2", table.astype(fields))
+
+
+def text_for_an_abundance(file):
+    table = spots("S_2")
+    fields = [(name, "S5" if name == "C1" else table.dtype[name]) for name in table.dtype.names]
+    replace(file, "spots/Train/S_2", table.astype(fields))
+
+
+def several_values(file):
+    table = spots("S_2")
+    fields = [(name, ("f8", 2) if name == "C1" else "f8") for name in table.dtype.names]
+    replace(file, "spots/Train/S_2", np.zeros(len(table), dtype=fields))
+
+
+def a_group_for_spots(file):
+    del file["spots/Train/S_2"]
+    file["spots/Train/S_2/x"] = np.zeros(5)
+
+
+def a_dataset_for_a_group(file):
+    replace(file, "spots/Train", np.zeros(5))
+
+
+def a_broken_link(file):
+    del file["images/Train/S_2"]
+    file["images/Train/S_2"] = h5py.SoftLink("/nowhere")
+
+
+def far_away(file):
+    table = spots("S_2")
+    table["x"][3] = 2**62
+    replace(file, "spots/Train/S_2", table)
+
+
+def an_image_without_pixels(file):
+    del file["images/Train/S_2"]
+    file.create_dataset("images/Train/S_2", (600_000, 600_000, 3), "u1", chunks=(999, 999, 3))
+
+
+def a_name_with_a_space(file):
+    file.move("spots/Train/S_2", "spots/Train/S 2")
+    file.move("images/Train/S_2", "images/Train/S 2")
+
+
 def a_group_for_an_image(file):
     del file["images/Train/S_2"]
     file["images/Train/S_2/level0"] = pixels("S_2")
@@ -278,7 +327,7 @@ def a_group_for_an_image(file):
         (no_training_spots, ValueError, "has no group 'spots/Train'"),
         (no_slides, ValueError, "no slides to read"),
         (an_image_is_missing, KeyError, "images/Train has no S_2; it has S_1, S_10"),
-        (plain_spots, ValueError, "spots/Train/S_2 has no x, y; it has none"),
+        (plain_spots, ValueError, "spots/Train/S_2 of .* is not a table of spots, but <HDF5"),
         (no_y, ValueError, "spots/Train/S_2 has no y; it has x, C1, C2"),
         (no_abundances, ValueError, "'S_2' has no abundances C1, C2"),
         (other_cell_types, ValueError, "'S_1' and 'S_2' differ in their cell types: C35, C36"),
@@ -296,7 +345,16 @@ def a_group_for_an_image(file):
         (grey, ValueError, r"images/Train/S_2 of .*h5 has shape \(180, 240\) and dtype uint8"),
         (wide_floats, ValueError, r"S_2 of .* values from 0 to 2. Convert it to 8-bit RGB, or to"),
         (nan_floats, ValueError, r"S_2 of .* values from nan to nan. Convert it to 8-bit RGB"),
-        (a_group_for_an_image, ValueError, "images/Train/S_2 of .* is not an image, but a group"),
+        (text_for_x, TypeError, "column 'x' of spots/Train/S_2 must have numbers, not 10, 24"),
+        (text_for_an_abundance, TypeError, "column 'C1' of spots/Train/S_2 must have numbers"),
+        (several_values, ValueError, "spots/Train/S_2 have several values per spot: C1"),
+        (a_group_for_spots, ValueError, "spots/Train/S_2 of .* is not a table of spots, but <HDF5"),
+        (a_dataset_for_a_group, ValueError, "has no group 'spots/Train'"),
+        (a_broken_link, ValueError, "images/Train/S_2 of .* is not an image, but None"),
+        (far_away, ValueError, "1 of 180 spots of section 'S_2' .* outside the image"),
+        (an_image_without_pixels, ValueError, "declares 600000 × 600000 × 3 values, but stores"),
+        (a_name_with_a_space, ValueError, "section='S 2' must be a name of letters"),
+        (a_group_for_an_image, ValueError, "images/Train/S_2 of .* is not an image, but <HDF5 gr"),
     ],
 )
 def test_bad_files_raise(tmp_path, change, error, message):
@@ -363,6 +421,13 @@ def test_scattered_spots_need_a_scale(tmp_path):
 def test_bad_options_raise(path, options, error, message):
     with pytest.raises(error, match=message):
         stp.io.read_hackathon(path, **options)
+
+
+def test_a_truncated_file_is_named(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"hackathon.h5 cannot be read \(.*truncated"):
+        stp.io.read_hackathon(path)
 
 
 def test_a_missing_file_or_another_format_raises(tmp_path):

@@ -227,6 +227,51 @@ def drop_positions(folder):
     pd.read_parquet(file).iloc[3:].to_parquet(file)
 
 
+def change_positions(change):
+    def apply(folder):
+        file = folder / "spatial" / "tissue_positions.parquet"
+        change(pd.read_parquet(file)).to_parquet(file)
+
+    return apply
+
+
+PIXEL = "pxl_col_in_fullres"
+
+
+def shuffled_pixels(bins):
+    return bins.assign(**{PIXEL: bins[PIXEL].sample(frac=1, random_state=0).to_numpy()})
+
+
+def same_pixels(bins):
+    return bins.assign(pxl_row_in_fullres=100.0, pxl_col_in_fullres=100.0)
+
+
+def repeated(bins):
+    return pd.concat([bins, bins[:2]])
+
+
+def text(bins):
+    return bins.assign(**{PIXEL: "left"})
+
+
+def truncate(name):
+    def apply(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return apply
+
+
+def malformed_counts(folder):
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "a") as file:
+        file["matrix/indices"][2] = 10**7
+
+
+def no_genes(folder):
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "a") as file:
+        file["matrix/features/feature_type"][:] = b"Negative Control Probe"
+
+
 def remove(name):
     return lambda folder: (folder / name).unlink()
 
@@ -262,6 +307,21 @@ def remove(name):
         (change_scales(microns_per_pixel=0), ValueError, "microns_per_pixel in .* above 0: 0"),
         (change_scales(bin_size_um=16.0), ValueError, "for bins of 16 µm, but its folder for 8 µm"),
         (drop_column, ValueError, "parquet has no array_row; it has barcode, in_tissue"),
+        (change_positions(shuffled_pixels), ValueError, "pixel positions do not follow the array"),
+        (change_positions(same_pixels), ValueError, "array to µm stretches its axes by"),
+        (change_positions(repeated), ValueError, "bins have more than one position: s_008um"),
+        (change_positions(text), TypeError, "column 'pxl_col_in_fullres' .* must have numbers"),
+        (
+            change_scales(microns_per_pixel=0.25),
+            ValueError,
+            "json is 0.25, but positions of bins are on a grid with 0.5",
+        ),
+        (truncate("spatial/tissue_positions.parquet"), ValueError, "parquet cannot be read"),
+        (truncate("spatial/scalefactors_json.json"), ValueError, "json cannot be read"),
+        (truncate("spatial/tissue_hires_image.png"), ValueError, "image.png is truncated"),
+        (truncate("filtered_feature_bc_matrix.h5"), ValueError, "matrix.h5 cannot be read"),
+        (malformed_counts, ValueError, "matrix.h5 cannot be read .*indices must be"),
+        (no_genes, ValueError, "no features of the type Gene Expression"),
         (drop_positions, ValueError, "3 of .* bins have counts but no position, .* s_008um_00000_"),
         (change_scales(tissue_hires_scalef=2.0), ValueError, "lie outside the image of 260 × 200"),
     ],
@@ -271,6 +331,18 @@ def test_bad_files_raise(hd, change, error, message):
     change(outs / "binned_outputs" / "square_008um")
     with pytest.raises(error, match=message):
         stp.io.read_visium_hd(outs, section="HD")
+
+
+def test_bins_without_a_position_in_the_image_can_be_dropped(hd):
+    outs, _, written = hd
+    folder = outs / "binned_outputs" / "square_016um"
+    change = change_positions(lambda t: t.assign(**{PIXEL: t[PIXEL].where(t.index != 3)}))
+    change(folder)
+    table = stp.io.read_visium_hd(outs, section="HD", bin_size_um=16, outside="drop").tables[
+        "table"
+    ]
+    assert table.n_obs == len(written[16][0]) - 1
+    assert list(table.uns["stpredict"]["outside_image"]["HD"]) == ["s_016um_00000_00003-1"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,7 +190,7 @@ def test_cells_without_a_boundary_are_left_out_and_logged(xenium, capsys, monkey
     with_boundary = np.setdiff1d(np.arange(n), [2, 7])
     xenium.write_boundaries(with_boundary)
     table = xenium.read().tables["table"]
-    assert f"X1: 2 of {n} cells have no boundary and are left out" in capsys.readouterr().out
+    assert f"X1: 2 of {n} cells have no boundary around their centroid" in capsys.readouterr().out
     assert list(table.obs["instance_id"]) == list(xenium.ids[with_boundary])
     np.testing.assert_array_equal(table.X.toarray(), xenium.counts[with_boundary, :3])
     assert xenium.read(shapes="circles").tables["table"].n_obs == n
@@ -266,6 +267,113 @@ def test_a_missing_pixel_size_raises(xenium):
     (xenium.folder / "experiment.xenium").write_text('{"analysis_sw_version": "xenium-2.0.0.10"}')
     with pytest.raises(ValueError, match=r"experiment.xenium has no pixel_size; it has analysis"):
         xenium.read()
+
+
+def change_table(name, change):
+    def apply(folder):
+        change(pd.read_parquet(folder / name)).to_parquet(folder / name)
+
+    return apply
+
+
+def change_cells(change):
+    return change_table("cells.parquet", change)
+
+
+def change_boundaries(change):
+    return change_table("cell_boundaries.parquet", change)
+
+
+def change_counts(change):
+    def apply(folder):
+        with h5py.File(folder / "cell_feature_matrix.h5", "a") as file:
+            change(file["matrix"])
+
+    return apply
+
+
+def truncate(name, share=0.5):
+    def apply(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(share * len(content))])
+
+    return apply
+
+
+def swap_two(cells):
+    return cells.iloc[[1, 0, *range(2, len(cells))]]
+
+
+def malformed(group):
+    group["indices"][2] = 10**7
+
+
+def no_genes(group):
+    group["features/feature_type"][:] = b"Unassigned Codeword"
+
+
+def no_version(folder):
+    (folder / "experiment.xenium").write_text('{"pixel_size": 0.2125}')
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (change_cells(lambda t: t.drop(columns="cell_area")), ValueError, "has no cell_area"),
+        (change_cells(lambda t: t.assign(x_centroid="a")), TypeError, "'x_centroid' of .*parquet"),
+        (change_cells(swap_two), ValueError, "cell_id column .* does not match"),
+        (change_cells(lambda t: t[:0]), ValueError, "outs cannot be read"),
+        (truncate("cells.parquet"), ValueError, "cells.parquet cannot be read"),
+        (truncate("cells.zarr.zip"), ValueError, "outs cannot be read .*zip"),
+        (truncate("cell_feature_matrix.h5"), ValueError, "matrix.h5 cannot be read"),
+        (truncate("X1_he_image.ome.tif"), ValueError, "he_image.ome.tif is truncated"),
+        (truncate("X1_he_imagealignment.csv", 0), ValueError, "alignment.csv cannot be read"),
+        (truncate("experiment.xenium"), ValueError, "experiment.xenium cannot be read"),
+        (no_version, ValueError, "outs cannot be read .*analysis_sw_version"),
+        (change_counts(malformed), ValueError, "matrix.h5 cannot be read .*indices must be"),
+        (change_counts(no_genes), ValueError, "no features of the type Gene Expression"),
+        (
+            change_boundaries(lambda t: t.assign(label_id=t["label_id"].to_numpy()[::-1])),
+            ValueError,
+            r"494 of 494 boundaries in section 'X1' are not around the centroid",
+        ),
+        (
+            change_boundaries(lambda t: t.assign(vertex_x=1000 * t["vertex_x"])),
+            ValueError,
+            "boundaries in section 'X1' are not around the centroid",
+        ),
+    ],
+)
+def test_damaged_or_mixed_files_raise(xenium, change, error, message):
+    change(xenium.folder)
+    with pytest.raises(error, match=message):
+        xenium.read()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_cells_with_an_invalid_boundary_are_left_out(xenium, value):
+    change_boundaries(lambda t: t.assign(vertex_x=t["vertex_x"].where(t.index != 7, value)))(
+        xenium.folder
+    )
+    table = xenium.read().tables["table"]
+    assert list(table.obs["instance_id"]) == list(np.delete(xenium.ids, 1))
+
+
+def test_names_of_cells_outside_the_image_are_kept(tmp_path, write_10x):
+    files = Xenium(tmp_path, write_10x, beyond=[[-30, 50]])
+    table = files.read().tables["table"]
+    assert list(table.uns["stpredict"]["outside_image"]["X1"]) == [files.ids[-1]]
+
+
+def test_the_alignment_may_be_a_list(xenium):
+    section = only_section(xenium.read(alignment=xenium.alignment.tolist()))
+    np.testing.assert_allclose(section.centers, xenium.centers, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "..", None, 3])
+def test_names_that_cannot_be_written_raise(xenium, name):
+    with pytest.raises(ValueError, match=f"section={name!r} must be a name of letters"):
+        stp.io.read_xenium(xenium.folder, section=name)
 
 
 @pytest.mark.parametrize(

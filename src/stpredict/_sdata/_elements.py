@@ -69,7 +69,7 @@ def levels_of(sdata: SpatialData, image: str) -> tuple[da.Array, ...]:
 
 def has_alpha(array: DataArray) -> bool:
     """Whether the channels are named r, g, b and a, as by spatialdata-io."""
-    return [str(name).lower() for name in array.coords.get("c", ())] == list("rgba")
+    return [str(name).lower() for name in array.indexes.get("c", ())] == list("rgba")
 
 
 def pyramid_of(element: DataArray | DataTree) -> list[DataArray]:

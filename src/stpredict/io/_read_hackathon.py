@@ -10,7 +10,6 @@ from typing import Literal
 import h5py
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from spatialdata import SpatialData
@@ -18,14 +17,16 @@ from spatialdata import SpatialData
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
+from stpredict._validate import listing
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
-from stpredict.io._shared._files import number_columns, require_entries, require_file
+from stpredict.io._shared._files import number_columns, reading, require_entries, require_file
 from stpredict.io._shared._image import open_hdf5
 
 # Relative standard deviation of the distance between neighbours above which spots are not a grid;
 # rounding to whole pixels gives 0.03 at a pitch of 14 px.
 _SCATTER = 0.1
+_FAR_PX = 1e6  # beyond any image
 
 
 @checked
@@ -108,7 +109,7 @@ def read_hackathon(
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file")
     group = split.capitalize()
-    with h5py.File(path, "r") as file:
+    with _open(path) as file:
         names = _slides(file, group, slides)
         spots = {slide: _read_spots(file, f"spots/{group}/{slide}") for slide in names}
     require_entries("slides (for patients=)", names, patients or (), error=KeyError)
@@ -121,13 +122,13 @@ def read_hackathon(
         different = sorted(set(cell_types) ^ set(_cell_types(spots[names[0]])))
         if different:
             both = f"slides {names[0]!r} and {slide!r}"
-            raise ValueError(f"{both} differ in their cell types: {_validate.listing(different)}")
+            raise ValueError(f"{both} differ in their cell types: {listing(different)}")
         positions = number_columns(f"spots/{group}/{slide}", fields, ["x", "y"])
         sections.append(
             assemble_section(
                 slide,
                 image=open_hdf5(path, f"images/{group}/{slide}"),
-                counts=sp.csr_matrix(fields[cell_types].to_numpy(dtype=np.float32)),
+                counts=number_columns(f"spots/{group}/{slide}", fields, cell_types),
                 var_names=cell_types,
                 positions=positions,
                 mpp=_mpp(positions, pitch_um, slide) if mpp is None else mpp,
@@ -143,12 +144,17 @@ def read_hackathon(
     return sdata
 
 
+def _open(path: Path) -> h5py.File:
+    with reading(path):
+        return h5py.File(path, "r")
+
+
 def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> Sequence[str]:
     """Names of the slides to read, which must have spots and an image."""
     if isinstance(slides, str):
         raise ValueError(f"slides={slides!r} is one name; pass a list: [{slides!r}]")
     for folder in (f"spots/{group}", f"images/{group}"):
-        if folder not in file:
+        if not isinstance(file.get(folder), h5py.Group):
             raise ValueError(f"{file.filename} has no group {folder!r}")
         # shorter names first, so that S_2 is before S_10
         available = sorted(file[folder], key=lambda name: (len(name), name))
@@ -161,9 +167,16 @@ def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> Sequen
 
 
 def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:
-    values = file[name][()]
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
+        raise ValueError(f"{name} of {file.filename} is not a table of spots, but {dataset}")
+    with reading(Path(file.filename)):
+        values = dataset[()]
     columns = {field: values[field] for field in values.dtype.names or ()}
     require_entries(name, columns, ["x", "y"])
+    nested = [field for field, x in columns.items() if x.ndim > 1]
+    if nested:
+        raise ValueError(f"fields of {name} have several values per spot: {listing(nested)}")
     text = {field: x.astype(str) for field, x in columns.items() if x.dtype.kind == "S"}  # bytes
     return pd.DataFrame({**columns, **text})
 
@@ -175,7 +188,8 @@ def _cell_types(fields: pd.DataFrame) -> list[str]:
 def _mpp(positions: NDArray[np.float64], pitch_um: float, slide: str) -> float:
     """Derive the µm per pixel from the mean distance between neighbours on the grid."""
     _validate.not_empty(slide, len(positions))
-    tree = cKDTree(np.unique(positions[np.isfinite(positions).all(axis=1)], axis=0))
+    usable = (np.abs(positions) < _FAR_PX).all(axis=1)  # not NaN
+    tree = cKDTree(np.unique(positions[usable], axis=0))
     if tree.n < 3:
         raise ValueError(f"slide {slide!r} has {tree.n} spots, too few to derive mpp. Set mpp=")
     nearest = np.median(tree.query(tree.data, k=2)[0][:, 1])

@@ -11,7 +11,6 @@ from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._arguments import checked
-from stpredict._sdata._elements import scale_of
 from stpredict.io._shared import _space_ranger
 from stpredict.io._shared._files import (
     number_columns,
@@ -21,10 +20,10 @@ from stpredict.io._shared._files import (
     require_folder,
 )
 
-# Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics).
-_PITCH_UM = 100.0
+# Spots of 55 µm on a hexagonal grid, centres 100 µm apart (10x Genomics): columns of one row are
+# two apart, and rows are closer by the height of the triangle.
+_STEPS_UM = (100 * np.sqrt(3) / 2, 100 / 2)
 _DIAMETER_UM = 55.0
-_OFF_GRID = 0.1  # largest distance of a spot from the printed grid, in pitches
 _SCALE = "tissue_hires_scalef"
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")  # before and from version 2
 
@@ -110,7 +109,7 @@ def read_visium(
         fullres_image=fullres_image,
         hires=hires,
         scale=float(scales[_SCALE]),
-        mpp=_mpp(spots),
+        mpp=_space_ranger.fit_array(spots, steps_um=_STEPS_UM),
         diameter_um=_DIAMETER_UM,
         gene_names=gene_names,
         patient=patient,
@@ -144,26 +143,3 @@ def _read_positions(file: Path) -> pd.DataFrame:
         spots.columns = pd.Index(names)
     number_columns(file, spots, names[1:])
     return spots.set_index("barcode")[names[1:]]
-
-
-def _mpp(spots: pd.DataFrame) -> float:
-    """Derive µm per pixel from an affine fit of pixel positions to the printed array."""
-    # columns of one row are two apart; rows are closer by the height of the triangle
-    steps_um = (_PITCH_UM / 2, _PITCH_UM * np.sqrt(3) / 2)
-    usable = spots[[*_space_ranger.ARRAY, *_space_ranger.PIXELS]].dropna()
-    positions = usable[_space_ranger.PIXELS].to_numpy(dtype=float)
-    array_um = usable[["array_col", "array_row"]].to_numpy(dtype=float) * steps_um
-    design = np.column_stack([array_um, np.ones(len(array_um))])
-    affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
-    if rank < 3:
-        raise ValueError(f"no µm per pixel can be derived: {len(positions)} spots lie in one line")
-    pitch = _PITCH_UM * float(np.sqrt(abs(np.linalg.det(affine[:2]))))
-    off_grid = np.linalg.norm(design @ affine - positions, axis=1)
-    if off_grid.max() > _OFF_GRID * pitch + 1:  # a pixel for rounding
-        worst = usable.index[off_grid.argmax()]
-        raise ValueError(
-            f"pixel positions do not follow the array: spot {worst} is {off_grid.max():.0f} px off "
-            f"a grid with a pitch of {pitch:.1f} px. Check the columns of the file of positions"
-        )
-    # refuses rows and columns that are swapped, too
-    return 1 / scale_of(affine[:2].T, what="the array")

@@ -19,6 +19,7 @@ from stpredict.io._shared._files import (
     require_folder,
 )
 
+_MPP_TOLERANCE = 0.02  # relative difference of µm per pixel, as written and from the bins
 _SCALES = ("bin_size_um", "microns_per_pixel", "tissue_hires_scalef")
 
 
@@ -106,6 +107,13 @@ def read_visium_hd(
         bins = pd.read_parquet(positions_file)
     require_entries(positions_file, bins, ["barcode", *_space_ranger.ARRAY, *_space_ranger.PIXELS])
     bins = _space_ranger.select_positions(bins.set_index("barcode"), table.obs_names, what="bins")
+    mpp, size = float(scales["microns_per_pixel"]), float(bin_size_um)
+    mpp_of_bins = _space_ranger.fit_array(bins, steps_um=(size, size))
+    if abs(mpp_of_bins / mpp - 1) > _MPP_TOLERANCE:
+        raise ValueError(
+            f"microns_per_pixel in {scales_path} is {mpp:.4g}, but positions of bins are on a grid "
+            f"with {mpp_of_bins:.4g}. Check that the files belong to the same section"
+        )
     return _space_ranger.assemble_spots(
         section,
         table,
@@ -113,8 +121,8 @@ def read_visium_hd(
         fullres_image=fullres_image,
         hires=hires,
         scale=float(scales["tissue_hires_scalef"]),
-        mpp=float(scales["microns_per_pixel"]),
-        diameter_um=float(bin_size_um),
+        mpp=mpp,
+        diameter_um=size,
         squares=shapes == "squares",
         gene_names=gene_names,
         patient=patient,

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from geopandas import GeoSeries
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
@@ -17,6 +18,7 @@ from stpredict._sdata._elements import scale_of
 from stpredict.io._shared._assemble import assemble_section, log_left_out, name_genes
 from stpredict.io._shared._files import (
     check_10x,
+    number_columns,
     read_json,
     reading,
     require_file,
@@ -25,7 +27,9 @@ from stpredict.io._shared._files import (
 from stpredict.io._shared._image import open_image
 
 _SPECS = "experiment.xenium"
+_CELLS = "cells.parquet"
 _COUNTS = "cell_feature_matrix.h5"
+_MOST_INVALID = 0.1  # share of boundaries apart from their cells above which all must be wrong
 _HE = "he_image.ome.tif"
 # Elements that spatialdata-io would also read.
 _OTHERS = "nucleus_boundaries cells_labels nucleus_labels transcripts morphology_mip"
@@ -97,7 +101,7 @@ def read_xenium(
     _validate.one_of("shapes", shapes, ["boundaries", "circles"])
     _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     path = require_folder(path)
-    for name in (_SPECS, "cells.parquet", "cells.zarr.zip", _COUNTS):
+    for name in (_SPECS, _CELLS, "cells.zarr.zip", _COUNTS):
         require_file(path / name)
     if shapes == "boundaries":
         require_file(path / "cell_boundaries.parquet", hint='shapes="circles" does not need it')
@@ -113,6 +117,9 @@ def read_xenium(
     pixels = open_image(image)
 
     check_10x(path / _COUNTS)
+    with reading(path / _CELLS):
+        metadata = pd.read_parquet(path / _CELLS)
+    number_columns(path / _CELLS, metadata, ["x_centroid", "y_centroid", "cell_area"])
     with warnings.catch_warnings(), reading(path):
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         warnings.filterwarnings("error", ".*cell_id.* does not match", UserWarning)
@@ -122,7 +129,7 @@ def read_xenium(
     table = cells.tables["table"]
     # spatialdata-io compares only a sample of the ids
     if not np.array_equal(table.obs["cell_id"].astype(str), table.obs_names):
-        raise ValueError(f"{path}: cells.parquet and {_COUNTS} list different cells")
+        raise ValueError(f"{path}: {_CELLS} and {_COUNTS} list different cells")
     var = name_genes(table.var, table.var_names, gene_names)
     centroids_um = np.asarray(table.obsm["spatial"], dtype=float)
     from_um = np.linalg.inv(to_um)
@@ -133,8 +140,7 @@ def read_xenium(
         a, b, x, d, e, y = from_um[:2].ravel()  # shapely has another order
         outlines = cells.shapes["cell_boundaries"].geometry.affine_transform([a, b, d, e, x, y])
         outlines = outlines.set_axis(outlines.index.astype(str)).reindex(table.obs_names)
-        keep = outlines.notna().to_numpy()
-        log_left_out(section, ~keep, "cells have no boundary")
+        keep = _has_boundary(outlines, positions, section)
         polygons = outlines.to_numpy()[keep]
     else:
         diameter_um = 2 * np.sqrt(table.obs["cell_area"].to_numpy(dtype=float)[keep] / np.pi)
@@ -155,21 +161,42 @@ def read_xenium(
     )
 
 
+def _has_boundary(
+    outlines: GeoSeries, positions: NDArray[np.float64], section: str
+) -> NDArray[np.bool_]:
+    """Whether cells have a boundary around their position, as nearly all with a boundary must."""
+    exists = outlines.notna().to_numpy()
+    with np.errstate(invalid="ignore"):  # NaN vertices
+        centroids, radius = outlines.centroid, np.sqrt(outlines.area / np.pi)
+    # NaN and an area of zero are invalid
+    distance = np.hypot(centroids.x - positions[:, 0], centroids.y - positions[:, 1])
+    valid = np.asarray((distance < 2 * radius) & np.isfinite(radius))
+    n_invalid = int((exists & ~valid & np.isfinite(positions).all(axis=1)).sum())
+    if n_invalid > _MOST_INVALID * exists.sum() or not exists.any():
+        raise ValueError(
+            f"{n_invalid} of {exists.sum()} boundaries in section {section!r} are not around the "
+            "centroid of their cell. Check that cell_boundaries.parquet belongs to cells.parquet"
+        )
+    log_left_out(section, ~valid, "cells have no boundary around their centroid")
+    return valid
+
+
 def _alignment(
     image: Path, alignment: str | Path | NDArray[np.floating] | None
 ) -> NDArray[np.floating]:
     """Matrix (3, 3) from pixels of the H&E image to pixels of the morphology image."""
-    if isinstance(alignment, np.ndarray):
-        source, matrix = "alignment", alignment
+    if alignment is not None and not isinstance(alignment, str | Path):
+        source, matrix = "alignment", np.asarray(alignment)
     else:
         if alignment is None:
             alignment = image.with_name(image.name.removesuffix(".ome.tif") + "alignment.csv")
         source = str(require_file(alignment, hint="Set alignment= to another file or an array"))
-        matrix = pd.read_csv(source, header=None).to_numpy()
-    if matrix.dtype == object:
+        with reading(Path(source)):
+            matrix = pd.read_csv(source, header=None).to_numpy()
+    if matrix.dtype.kind not in "biuf":
         raise ValueError(
-            f"{source} is not a matrix of numbers, it begins with {_validate.listing(matrix[0])}. "
-            "Export the matrix, not the keypoints"
+            f"{source} is not a matrix of numbers, it begins with "
+            f"{_validate.listing(matrix.ravel(), most=4)}. Export the matrix, not the keypoints"
         )
     matrix = np.asarray(matrix, dtype=float)
     shape, last_row = matrix.shape, matrix[-1:]

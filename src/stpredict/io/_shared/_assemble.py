@@ -48,6 +48,7 @@ def assemble_section(
     check_mpp: bool = True,
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
+    _validate.slot_name("section", section)
     _validate.one_of("outside", outside, ["error", "drop"])
     pixels = open_image(image)
     obs = pd.DataFrame(index=[*obs_names]) if obs is None else obs
@@ -77,7 +78,7 @@ def assemble_section(
         outlines["radius"] = np.asarray(diameter_um) / mpp / 2
     shapes = ShapesModel.parse(outlines[inside], transformations=to_um)
     table = ad.AnnData(
-        X=_float_counts(section, counts),
+        X=_float_counts(counts),
         obs=_obs(section, spot_ids, patient, obs),
         var=var.set_axis(genes),
         obsm={_keys.SPATIAL: np.asarray(positions, dtype=np.float64)},
@@ -103,12 +104,10 @@ def assemble_section(
     )
 
 
-def _float_counts(section: str, counts: Any) -> sp.csr_matrix:
+def _float_counts(counts: Any) -> sp.csr_matrix:
     """Copy counts as float32, in which each entry is stored once."""
-    with np.errstate(over="ignore"):
-        matrix = sp.csr_matrix(counts, dtype=np.float32, copy=True)
+    matrix = sp.csr_matrix(counts, dtype=np.float32, copy=True)
     matrix.sum_duplicates()  # else logarithms are taken of parts of a count
-    _validate.finite(matrix, what=f"values of section {section!r} as float32")
     return matrix
 
 
@@ -140,6 +139,8 @@ def _unique_genes(section: str, names: pd.Index) -> pd.Index:
 
 def name_genes(var: pd.DataFrame, symbols: Iterable[str], gene_names: str) -> pd.DataFrame:
     """Keep the symbols as a column, and index genes by symbol or id; names may be repeated."""
+    if var.empty:
+        raise ValueError("the counts have no features of the type Gene Expression")
     var = var.assign(**{_keys.GENE_SYMBOLS: list(symbols)})
     if gene_names == "ids" and _keys.GENE_IDS not in var:
         raise KeyError('the file has no Ensembl ids. Use gene_names="symbols"')

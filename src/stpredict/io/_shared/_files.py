@@ -47,7 +47,7 @@ def number_columns(source: object, table: pd.DataFrame, columns: list[str]) -> N
     """Columns of numbers that a table from a source must have, (n, n_columns)."""
     require_entries(source, table, columns)
     for name in columns:
-        if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
+        if len(table) and table[name].dtype.kind not in "iuf":
             text = listing(table[name].head(2))
             raise TypeError(f"column {name!r} of {source} must have numbers, not {text}")
     return np.asarray(table[columns].to_numpy(dtype=float, na_value=np.nan))

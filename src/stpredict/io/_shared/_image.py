@@ -46,9 +46,9 @@ def open_hdf5(path: Path, name: str) -> da.Array:
     """Open an RGB image in an HDF5 file, uint8 or in [0, 1], as a lazy array (3, y, x), uint8."""
     path, source = path.resolve(), f"{name} of {path}"
     with h5py.File(path, "r") as file:
-        dataset = file[name]
+        dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"{source} is not an image, but a group")
+            raise ValueError(f"{source} is not an image, but {dataset}")
         _check_size(source, dataset.shape, dataset.id.get_storage_size())
         windows = _HDF5Windows(path, dataset.shape, dataset.dtype, name)
     array = da.from_array(windows, chunks=CHUNK_PX, name=_token(path, name))

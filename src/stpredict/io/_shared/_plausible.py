@@ -37,7 +37,7 @@ def warn_implausible_mpp(
     problem = ""
     if extent > _MOST_UM:
         problem = f"the image is {extent / 1000:.0f} mm wide, but a slide is at most 75 mm"
-    elif (distance := _spot_distance(centers)) and diameter_um:
+    elif (distance := _spot_distance(centers)) is not None and diameter_um:
         least = _OVERLAP * diameter_um
         if distance * mpp < least:
             problem = (

@@ -14,6 +14,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from stpredict._log import info
+from stpredict._sdata._elements import scale_of
 from stpredict._validate import listing
 from stpredict.io._shared._assemble import assemble_section, name_genes
 from stpredict.io._shared._files import check_10x, number_columns, reading
@@ -21,6 +22,7 @@ from stpredict.io._shared._image import open_image
 
 HIRES = "tissue_hires_image.png"
 HINT = "Pass the full-resolution image as fullres_image="
+_OFF_ARRAY_UM = 50.0  # largest distance of a spot from its place on the array
 #: Columns of the file of positions; in pixels x, y.
 ARRAY = ["array_row", "array_col"]
 PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
@@ -50,6 +52,27 @@ def select_positions(positions: pd.DataFrame, barcodes: pd.Index, *, what: str) 
             f"{absent[0]}. Check that counts and positions belong to the same section"
         )
     return positions.loc[barcodes]
+
+
+def fit_array(spots: pd.DataFrame, *, steps_um: tuple[float, float]) -> float:
+    """µm per pixel, from an affine fit of pixel positions to rows and columns of the array."""
+    usable = spots[[*ARRAY, *PIXELS]].dropna()
+    positions = number_columns("the file of positions", usable, PIXELS)
+    array_um = number_columns("the file of positions", usable, ARRAY) * steps_um
+    design = np.column_stack([array_um[:, ::-1], np.ones(len(usable))])
+    affine, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
+    if rank < 3:
+        raise ValueError(f"no µm per pixel can be derived: {len(usable)} spots lie in one line")
+    off_grid = np.linalg.norm(design @ affine - positions, axis=1)
+    px_per_um = float(np.sqrt(abs(np.linalg.det(affine[:2]))))
+    if not off_grid.max() < _OFF_ARRAY_UM * px_per_um + 1:  # a pixel for rounding
+        raise ValueError(
+            f"pixel positions do not follow the array: {usable.index[off_grid.argmax()]} is "
+            f"{off_grid.max():.0f} px off the array at {px_per_um:.3g} px per µm. Check the "
+            "columns of the file of positions"
+        )
+    # refuses rows and columns that are swapped, too
+    return 1 / scale_of(affine[:2].T.astype(float), what="the array")
 
 
 def assemble_spots(

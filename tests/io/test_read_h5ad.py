@@ -47,7 +47,7 @@ def cells(n=30, *, height=180, width=260, dense=False):
     )
 
 
-OPTIONS = {"section": "X1", "mpp": 0.25, "diameter_um": 10.0}
+OPTIONS = {"section": "X1", "mpp": 0.5, "diameter_um": 10.0}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_counts_columns_and_positions_are_read(tmp_path, picture, dense):
     read = sdata.tables["table"]
     np.testing.assert_allclose(section.centers, table.obs[["column", "row"]])
     np.testing.assert_allclose(section.radius_um, 5)
-    assert section.mpp == 0.25
+    assert section.mpp == 0.5
     np.testing.assert_array_equal(read.X.toarray(), table.X if dense else table.X.toarray())
     assert list(read.var["symbol"]) == list("ABCD")
     assert list(read.var_names) == list(table.var_names)

@@ -370,7 +370,7 @@ def test_the_alignment_may_be_a_list(xenium):
     np.testing.assert_allclose(section.centers, xenium.centers, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a b", "..", None, 3])
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "__a"])
 def test_names_that_cannot_be_written_raise(xenium, name):
     with pytest.raises(ValueError, match=f"section={name!r} must be a name of letters"):
         stp.io.read_xenium(xenium.folder, section=name)

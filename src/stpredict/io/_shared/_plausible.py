@@ -53,7 +53,7 @@ def warn_implausible_mpp(
             )
     if problem:
         message = f"section {section!r}: at {mpp:.3g} µm per pixel {problem}. Check mpp"
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=5)  # the caller of the public function
 
 
 def _spot_distance(centers: NDArray[np.floating] | None) -> float | None:

@@ -146,6 +146,30 @@ def test_a_stretched_transformation_is_refused(element):
             only_section(sdata)
 
 
+@pytest.mark.parametrize("element", ["image", "shapes"])
+@pytest.mark.parametrize("place", [(0, 0), (0, 2)])
+def test_a_transformation_with_nan_is_refused(element, place):
+    sdata = section()
+    matrix = np.diag([2.0, 2.0, 1.0])
+    matrix[place] = np.nan
+    target = sdata.images["S1_image"] if element == "image" else sdata.shapes["S1"]
+    set_transformation(target, affine(matrix), "S1_um")
+    with pytest.raises(ValueError, match=r"of .*S1.* has values that are NaN or infinite: set it"):
+        only_section(sdata)
+
+
+def test_a_dense_graph_of_another_tool_is_read():
+    sdata = section()
+    dense = np.zeros((6, 6))
+    dense[0, 1] = dense[1, 0] = 1
+    sdata.tables["table"].obsp["spatial_connectivities"] = dense
+    graph = open_table(sdata).graph
+    np.testing.assert_array_equal(graph.toarray(), dense)
+    dense[2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"obsp\['spatial_connectivities'\] has 1 values that are"):
+        open_table(sdata).graph  # noqa: B018
+
+
 def test_rows_of_several_sections_are_separated():
     sdata = stp.io.concat([section("S1", n=4), section("S2", n=7, mpp=0.5, seed=1)])
     table = sdata.tables["table"]

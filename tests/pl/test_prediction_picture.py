@@ -244,6 +244,23 @@ class TestPrediction:
         with pytest.raises(KeyError, match=r"not in the table: ERBB2; .* morphology_001, null_001"):
             stp.pl.prediction(one, "ERBB2")
 
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"genes": [GENES]}, TypeError, "genes must be a string or a list of str"),
+            ({"genes": []}, ValueError, "genes= is empty"),
+            (
+                {"genes": GENES, "key": [["predicted"]]},
+                TypeError,
+                "key must be a string or a list of str",
+            ),
+        ],
+    )
+    def test_names_that_are_no_names_are_refused(self, one, options, error, message):
+        with pytest.raises(error, match=message):
+            stp.pl.prediction(one, **options)
+        assert not plt.get_fignums()
+
     def test_without_predictions_an_error_is_raised(self, one):
         del one.tables["predicted"]
         with pytest.raises(KeyError, match=r"run stp\.tl\.predict first"):

@@ -379,3 +379,17 @@ def test_a_failure_keeps_the_earlier_embedding():
         stp.pp.embed(sdata, mean_colour, tile_um=4000)
     np.testing.assert_array_equal(sdata.tables["table"].obsm["X_mean_colour"], before)
     assert _provenance.recorded(sdata.tables["table"], "embed")["X_mean_colour"]["tile_um"] == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_um": 40, "n_subtiles": 3}, r"n_subtiles=3: the sub-tiles .* 40 µm, .* are 26 px"),
+        ({"tile_um": 20}, r"^tiles of 20 µm, read at 40 px, are 40 px wide"),
+    ],
+)
+def test_tiles_too_small_for_the_encoder_are_refused(options, message):
+    sdata = section()
+    with pytest.raises(ValueError, match=rf"{message}.*'texture' needs 48 px. Increase tile_um="):
+        stp.pp.embed(sdata, "texture", **options)
+    assert set(sdata.tables["table"].obsm) == {"spatial"}

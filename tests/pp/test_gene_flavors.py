@@ -201,3 +201,11 @@ def test_nan(sdata, flavor):
     with pytest.raises(ValueError, match="NaN or infinite"):
         stp.pp.select_genes(sdata, n_top_genes=3, flavor=flavor)
     assert "selected" not in table.var
+
+
+def test_a_section_without_links_has_no_moran(sdata):
+    table = sdata.tables["table"]
+    table.obsp["spatial_connectivities"] = sp.csr_matrix((table.n_obs, table.n_obs))
+    with pytest.raises(ValueError, match=r"links no spots of section 'S1'.*stp\.pp\.neighbors"):
+        stp.pp.select_genes(sdata, n_top_genes=3, flavor="moran")
+    assert "selected" not in table.var

@@ -245,3 +245,51 @@ def test_too_few_spots_for_the_neighbours(model):
     with pytest.raises(ValueError, match="'S1' has 3 spots, too few for 4 neighbours"):
         stp.pp.prepare(new, model, encoder=Colour())
     assert contents(new) == before
+
+
+def test_subtiles_of_the_user_are_kept(spot_model):
+    new = new_sections()
+    stp.pp.embed(new, "texture", tile_um=60, n_subtiles=2, key_added="X_mine")
+    stp.pp.prepare(new, spot_model)
+    assert "X_mine_subtiles" not in new.tables["table"].obsm  # of tiles that were replaced
+    stp.pp.embed(new, "texture", tile_um=48, n_subtiles=2, key_added="X_mine")
+    before = new.tables["table"].obsm["X_mine_subtiles"].copy()
+    stp.pp.prepare(new, fit("spot", "texture", tile_um=48, n_subtiles=1))
+    np.testing.assert_array_equal(new.tables["table"].obsm["X_mine_subtiles"], before)
+    assert _provenance.recorded(new.tables["table"], "embed")["X_mine"]["n_subtiles"] == 2
+
+
+def function_encoder(power):
+    """Encoders of one name whose bodies differ."""
+
+    def mine(tiles):
+        return tiles.mean((-2, -1)) ** power
+
+    return mine
+
+
+class Squared(Colour):
+    """The same weights, another body."""
+
+    def forward(self, tiles):
+        return super().forward(tiles) ** 2
+
+
+@pytest.mark.parametrize(
+    ("encoder", "other"),
+    [(function_encoder(1), function_encoder(2)), (Colour(), Squared())],
+)
+def test_an_own_encoder_with_another_body_is_refused(encoder, other, tmp_path):
+    model = fit("spot", encoder, tile_um=30)
+    model.save(tmp_path / "model")
+    model = stp.models.load(tmp_path / "model")
+    new = new_sections()
+    before = contents(new)
+    with pytest.raises(ValueError, match=r"encoder 'mine' computes other values than recorded"):
+        stp.pp.prepare(new, model, encoder=other)
+    assert contents(new) == before
+    stp.pp.embed(new, other, tile_um=30, key_added="X_mine")
+    with pytest.raises(ValueError, match=r"embed step .*: the encoder computes other values"):
+        stp.tl.predict(new, model)
+    stp.pp.prepare(new, model, encoder=encoder)
+    stp.tl.predict(new, model)

@@ -378,8 +378,13 @@ def test_an_embedding_of_another_tool_is_registered_first(sdata):
     table = sdata.tables["table"]
     table.obsm["X_mine"] = table.obsm["X_colour"]
     options = TINY | {"embedding": "X_mine", "context": "spot"}
-    with pytest.raises(KeyError, match=r"X_mine.*stp\.pp\.register_embedding"):
+    message = r"obsm\['X_mine'\] is not registered .*register_embedding\(sdata, 'X_mine', encoder=…"
+    with pytest.raises(KeyError, match=message):
         stp.tl.fit_deepspot(sdata, **options)
+    # without embedding=, the slot of another tool is named, too
+    message = r"no embedding 'X_texture'; .*embed first, or stp\.pp\.register_embedding for .*X_m"
+    with pytest.raises(KeyError, match=message):
+        stp.tl.fit_ridge(sdata, context="spot")
     stp.pp.register_embedding(sdata, "X_mine", encoder="my_model", tile_um=40)
     model = stp.tl.fit_deepspot(sdata, **options)
     assert model.recipe.embed.encoder == "my_model"
@@ -399,6 +404,13 @@ def test_a_context_with_subtiles_requires_them(sdata):
     with pytest.raises(KeyError, match=r"X_colour_subtiles.*n_subtiles=3.*spot_neighbors"):
         stp.tl.fit_deepspot(sdata, **TINY)
     stp.tl.fit_deepspot(sdata, **TINY | {"context": "spot_neighbors"})
+
+
+def test_subtiles_that_are_not_registered_are_not_used(sdata):
+    stp.pp.register_embedding(sdata, "X_colour", encoder="my_model", tile_um=40)
+    assert "X_colour_subtiles" in sdata.tables["table"].obsm
+    with pytest.raises(KeyError, match=r"obsm\['X_colour_subtiles'\] is not registered"):
+        stp.tl.fit_deepspot(sdata, **TINY)
 
 
 def test_a_context_with_neighbours_requires_a_graph(sdata):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: Largest ratio of two pitches that are the same: µm per pixel are known to about 10 %.
 PITCH_TOLERANCE = 1.2
 #: Largest ratio of two neighbour distances of cells, whose density differs between tissues.
@@ -25,6 +30,18 @@ def length_differences(model: object, recorded: object, name: str, tolerance: fl
         return []
     value = "not recorded" if length is None else f"{length:g}"
     return [f"{name} is {value}, the model was trained with {trained:g}"]
+
+
+def response_differences(
+    model: Sequence[float] | None, recorded: Sequence[float] | None
+) -> list[str]:
+    """Whether encoders of the user differ in the embedding of a fixed tile, in words."""
+    # devices and versions of torch differ by less than 1 % of the norm
+    if model is None or recorded is None:
+        return []
+    if max(abs(a - b) for a, b in zip(model, recorded, strict=True)) <= 0.01 * abs(model[0]):
+        return []
+    return ["the encoder computes other values than the one that the model was trained with"]
 
 
 def is_close(first: float, second: float, tolerance: float) -> bool:

@@ -91,14 +91,21 @@ def select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDa
     return shapes.loc[instances]
 
 
-def affine_to_um(element: Any, section: str) -> NDArray[np.float64]:
+def affine_to_um(element: Any, section: str, *, what: str) -> NDArray[np.float64]:
     """Affine (3, 3) from an element's x and y to the section's µm."""
-    return matrix_of(get_transformation(element, to_coordinate_system=_keys.um(section)))
+    to_um = get_transformation(element, to_coordinate_system=_keys.um(section))
+    return matrix_of(to_um, what=what)
 
 
-def matrix_of(transformation: BaseTransformation) -> NDArray[np.float64]:
+def matrix_of(transformation: BaseTransformation, *, what: str) -> NDArray[np.float64]:
     """Affine (3, 3) of a transformation of x and y."""
-    return np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=float)
+    matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=float)
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            f"the transformation of {what} has values that are NaN or infinite: set it again with "
+            "spatialdata.transformations.set_transformation"
+        )
+    return matrix
 
 
 def scale_of(affine: NDArray[np.float64], *, what: str) -> float:

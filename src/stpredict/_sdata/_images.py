@@ -31,7 +31,8 @@ def mpp_of(sdata: SpatialData, image: str) -> float | None:
     # an image may be registered for a section of another name
     for section in [_keys.section_of(image), *map(_keys.section_of_um, systems)]:
         if section is not None and _keys.um(section) in systems:
-            return scale_of(affine_to_um(sdata.images[image], section), what=f"images[{image!r}]")
+            what = f"images[{image!r}]"
+            return scale_of(affine_to_um(sdata.images[image], section, what=what), what=what)
     return None
 
 
@@ -39,7 +40,7 @@ def without_spots(sdata: SpatialData, image: str, section: str) -> Section:
     """Section of an image on which no spots lie; its µm per pixel must be known."""
     require_images(sdata, [image])
     levels = levels_of(sdata, image)
-    element = sdata.images[image]
+    element, what = sdata.images[image], f"images[{image!r}]"
     if _keys.um(section) not in get_transformation(element, get_all=True):
         raise ValueError(
             f"the µm per pixel of images[{image!r}] are not known: give them with "
@@ -49,7 +50,7 @@ def without_spots(sdata: SpatialData, image: str, section: str) -> Section:
         name=section,
         image=image,
         levels=levels,
-        mpp=scale_of(affine_to_um(element, section), what=f"images[{image!r}]"),
+        mpp=scale_of(affine_to_um(element, section, what=what), what=what),
         rows=np.empty(0, dtype=np.intp),
         centers=np.empty((0, 2)),
         radius_um=np.empty(0),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._recipe import Recipe
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import EmbedStep, NeighborsStep
+    from stpredict._sdata._steps import EmbedStep, NeighborsStep, RecordedSteps
 
 _PREPARE = "run stp.pp.prepare(sdata, model)"
 
@@ -42,6 +42,9 @@ def read_embeddings(
         if slot not in spots.table.obsm:
             hint = 'run stp.pp.embed with n_subtiles=3, or fit with context="spot_neighbors"'
             raise KeyError(f"obsm has no sub-tiles {slot!r}: {hint}")
+        if name == "subtiles" and steps[0].n_subtiles == 1:
+            register = f"stp.pp.register_embedding(sdata, {embedding!r}, n_subtiles=…)"
+            raise KeyError(f"obsm[{slot!r}] is not registered as sub-tiles: run {register} first")
         arrays[name] = np.asarray(spots.table.obsm[slot], dtype=np.float32)
         _validate.finite(arrays[name], what=f"obsm[{slot!r}]")
     return Embeddings(
@@ -58,18 +61,29 @@ def recorded_inputs(
 ) -> tuple[EmbedStep, NeighborsStep | None]:
     """How an embedding and the neighbourhood graph were made; both must exist."""
     steps = spots.steps
-    if embedding not in spots.table.obsm:
-        slots = _validate.listing(slot for slot in steps.embed if slot in spots.table.obsm)
+    obsm = spots.table.obsm
+    if embedding in obsm and embedding not in steps.embed:
+        raise KeyError(
+            f"obsm[{embedding!r}] is not registered as an embedding: run "
+            f"stp.pp.register_embedding(sdata, {embedding!r}, encoder=…, tile_um=…) first"
+        )
+    if embedding not in obsm:
+        slots = _validate.listing(slot for slot in steps.embed if slot in obsm)
+        own = [slot for slot in obsm if slot not in {_keys.SPATIAL, *_recorded_slots(steps)}]
+        register = f", or stp.pp.register_embedding for {_validate.listing(own)}" if own else ""
         raise KeyError(
             f"obsm has no embedding {embedding!r}; embeddings: {slots}: run stp.pp.embed first"
+            f"{register}"
         )
-    if embedding not in steps.embed:
-        raise KeyError(f"obsm[{embedding!r}] has no record: run stp.pp.register_embedding")
     if neighbors and (_keys.CONNECTIVITIES not in spots.table.obsp or steps.neighbors is None):
         raise KeyError(
             f"obsp has no neighbourhood graph {_keys.CONNECTIVITIES!r}: run stp.pp.neighbors first"
         )
     return steps.embed[embedding], steps.neighbors if neighbors else None
+
+
+def _recorded_slots(steps: RecordedSteps) -> list[str]:
+    return [name for slot in steps.embed for name in (slot, _keys.subtiles(slot))]
 
 
 def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import TilesStep
 
-_TEXTURE_PX = 48  # the texture encoder takes no smaller tiles
-
 
 def check_tiles(sections: Sequence[Section], tile_um: float) -> None:
     """Require spots inside their images, and images that are at least as large as a tile."""
@@ -70,7 +68,7 @@ def describe_tiles(sections: Sequence[Section], step: TilesStep) -> NDArray[np.f
     """Texture embeddings of the tiles that a network on pixels reads, (n, d)."""
     n_tiles = sum(len(section.rows) for section in sections)
     encoder = encoders.load("texture")
-    side = max(_TEXTURE_PX, tile_side_px(encoder, step.tile_um))
+    side = max(encoder.min_px, tile_side_px(encoder, step.tile_um))
     embedding = np.empty((n_tiles, encoder.dimension), dtype=np.float32)
     for rows, tiles in stream_tiles(sections, step, description="describe tiles"):
         embedding[rows] = encoder(resize(tiles, side)).cpu().numpy()

@@ -54,10 +54,11 @@ def read_section(
     image = _elements.image_name(sdata, name)
     levels = _elements.levels_of(sdata, image)
     shapes = _elements.select(sdata.shapes[name], instances[rows], name)
-    image_to_um = _elements.affine_to_um(sdata.images[image], name)
-    shapes_to_um = _elements.affine_to_um(sdata.shapes[name], name)
-    mpp = _elements.scale_of(image_to_um, what=f"images[{image!r}]")
-    um_per_unit = _elements.scale_of(shapes_to_um, what=f"shapes[{name!r}]")
+    image_label, shapes_label = f"images[{image!r}]", f"shapes[{name!r}]"
+    image_to_um = _elements.affine_to_um(sdata.images[image], name, what=image_label)
+    shapes_to_um = _elements.affine_to_um(sdata.shapes[name], name, what=shapes_label)
+    mpp = _elements.scale_of(image_to_um, what=image_label)
+    um_per_unit = _elements.scale_of(shapes_to_um, what=shapes_label)
     centroids = shapes.geometry.centroid
     points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
     centers = points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 from pandas.api.types import is_bool_dtype
 from sklearn.neighbors import KDTree
@@ -21,7 +22,6 @@ from stpredict._sdata._sections import Section, on_normalized_images, read_secti
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from stpredict._sdata._steps import RecordedSteps, ReferenceStain
@@ -96,7 +96,9 @@ class SpotTable:
         key = _keys.CONNECTIVITIES
         if key not in self.table.obsp:
             raise KeyError(f"no neighbourhood graph obsp[{key!r}]: run stp.pp.neighbors first")
-        return self.table.obsp[key].tocsr()
+        graph = sp.csr_matrix(self.table.obsp[key])  # other tools write dense arrays
+        _validate.finite(graph, what=f"obsp[{key!r}]")
+        return graph
 
     @cached_property
     def positions_um(self) -> NDArray[np.float64]:

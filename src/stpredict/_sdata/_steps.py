@@ -13,6 +13,7 @@ from stpredict._sdata._differences import (
     PITCH_TOLERANCE,
     differences_of,
     length_differences,
+    response_differences,
 )
 
 #: A name that a dataclass does not have is an error, and so are NaN and infinite numbers.
@@ -81,6 +82,7 @@ class EmbedStep(Step):
     n_subtiles: Annotated[int, Field(ge=1, le=MAX_SUBTILES)] | None = None
     stain: ReferenceStain | None = None
     registered: Literal[True] | None = None  # computed elsewhere, so that it cannot be repeated
+    response: tuple[float, float, float] | None = None  # of an encoder of the user to a fixed tile
 
     @property
     def is_complete(self) -> bool:
@@ -90,9 +92,10 @@ class EmbedStep(Step):
 
     def differences(self, recorded: EmbedStep, *, subtiles: bool) -> list[str]:
         """In which parameters a recorded step differs from this one, in words."""
-        ignored = {"stain", "registered"} if subtiles else {"stain", "registered", "n_subtiles"}
+        ignored = {"stain", "registered", "response"} | (set() if subtiles else {"n_subtiles"})
+        response = response_differences(self.response, recorded.response)
         stain = stain_differences(self.stain, recorded.stain)
-        return differences_of(self, recorded, ignored=ignored) + stain
+        return differences_of(self, recorded, ignored=ignored) + response + stain
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from spatialdata.transformations import Sequence, get_transformation
+from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
 from stpredict._sdata._elements import matrix_of, pyramid_of
@@ -98,7 +98,9 @@ def _image_px_per_label_px(
             f"labels[{key!r}] and images[{image!r}] share no coordinate system: "
             f"{_validate.listing(label_systems)} and {_validate.listing(image_systems)}: {remedy}"
         )
-    affine = matrix_of(Sequence([label_systems[shared[0]], image_systems[shared[0]].inverse()]))
+    label_matrix = matrix_of(label_systems[shared[0]], what=f"labels[{key!r}]")
+    image_matrix = matrix_of(image_systems[shared[0]], what=f"images[{image!r}]")
+    affine = np.linalg.inv(image_matrix) @ label_matrix
     scale = np.diag(affine)[:2]
     # a pure scaling moves the far corner to the same place as the whole transformation
     corner = np.array([shape[1], shape[0], 1.0])

@@ -45,10 +45,13 @@ def embed_section(
     if encoder.input_px is not None and n_subtiles > 1:
         # sub-tiles are resized to a fixed input: read them with the resolution of the image
         tile_px = max(tile_px, min(round(side), tile_px * n_subtiles))
-    if tile_px < n_subtiles:
+    least_px = encoder.min_px if encoder.input_px is None else 1
+    if tile_px // n_subtiles < least_px:
+        what = f"n_subtiles={n_subtiles}: the sub-tiles of tiles" if n_subtiles > 1 else "tiles"
+        remedy = " or decrease n_subtiles=" if n_subtiles > 1 else ""
         raise ValueError(
-            f"n_subtiles={n_subtiles}: sub-tiles of tiles of {tile_um:g} µm, read at {tile_px} px, "
-            "are smaller than a pixel. Increase tile_um= or decrease n_subtiles="
+            f"{what} of {tile_um:g} µm, read at {tile_px} px, are {tile_px // n_subtiles} px wide; "
+            f"the encoder {encoder.name!r} needs {least_px} px. Increase tile_um={remedy}"
         )
     windows = tile_windows(levels, centers, side=side, tile_px=tile_px)
     n = len(centers)

@@ -95,7 +95,7 @@ def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) ->
     if isinstance(function, nn.Module):
         function.eval()
         device = next((t.device for t in function.state_dict().values()), device)
-    return Encoder(name, function, identity=identity, device=device)
+    return Encoder(name, function, identity=identity, is_custom=True, device=device)
 
 
 def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str | None) -> Encoder:
@@ -110,6 +110,7 @@ def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str
         module.eval().requires_grad_(requires_grad=False),
         input_px=record.input_px,
         resize_px=record.resize_px,
+        min_px=record.min_px,
         mean=record.mean,
         std=record.std,
         known_dimension=record.dimension or getattr(module, "dimension", None),

@@ -36,6 +36,8 @@ class EncoderRecord:
     resize_px
         Side in pixels to which tiles are resized, of which the centre of ``input_px`` is cropped;
         ``None`` to resize to ``input_px`` without cropping.
+    min_px
+        Smallest side in pixels of tiles that are not resized.
     mean, std
         Normalisation per channel of values in [0, 1]; ``None`` for none.
     licence, source, paper, gated
@@ -60,6 +62,7 @@ class EncoderRecord:
     dimension: int | None = None
     input_px: int | None = None
     resize_px: int | None = None
+    min_px: int = 1
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     licence: str = "unknown"
@@ -87,12 +90,14 @@ class Encoder:
         Name of the slot ``obsm["X_<name>"]``.
     function
         Function from float32 tiles ``(b, 3, h, w)`` to ``(b, dimension)``.
-    input_px, resize_px, mean, std, autocast
+    input_px, resize_px, min_px, mean, std, autocast
         As in :class:`EncoderRecord`.
     known_dimension
         Expected `dimension`, which every output is checked against; ``None`` if unknown.
     identity
         Text hashed in `weights_hash` for functions without parameters.
+    is_custom
+        Whether it is a module or function of the user, whose `response` is recorded.
     device
         Device of the computation and of the embeddings.
 
@@ -109,11 +114,13 @@ class Encoder:
     function: Callable[[Tensor], Tensor]
     input_px: int | None = None
     resize_px: int | None = None
+    min_px: int = 1
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     known_dimension: int | None = None
     identity: str = ""
     autocast: bool = False
+    is_custom: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
@@ -138,6 +145,24 @@ class Encoder:
             digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    @cached_property
+    def response(self) -> tuple[float, float, float]:
+        """Norm and two projections of the embedding of a fixed tile.
+
+        They change with the body of a function, which `weights_hash` does not describe.
+        """
+        ramp = torch.arange(self.input_px or _DRY_RUN_PX)
+        y, x = torch.meshgrid(ramp, ramp, indexing="ij")
+        # squares, so that a mean and a median differ
+        tile = torch.stack([y, x, x * y]).remainder(256).square().div(255)
+        embedding = self(tile[None].to(torch.uint8))[0].cpu().double()
+        angle = torch.arange(len(embedding), dtype=torch.float64)
+        directions = [
+            functional.normalize(wave(angle + 1), dim=0) for wave in (torch.cos, torch.sin)
+        ]
+        first, second = (float(embedding @ direction) for direction in directions)
+        return float(embedding.norm()), first, second
 
     def to(self, device: str | torch.device) -> Encoder:
         """Copy of the encoder on another device; its module is moved in place."""

@@ -11,7 +11,7 @@ from torch import nn
 from stpredict._arguments import checked
 from stpredict.encoders import _weights
 from stpredict.encoders._record import EncoderRecord
-from stpredict.encoders.texture import Texture
+from stpredict.encoders.texture import MIN_PX, Texture
 
 _IMAGENET: dict[str, Any] = {
     "input_px": 224,
@@ -45,6 +45,7 @@ _RECORDS = {
         EncoderRecord(
             "texture",
             Texture,
+            min_px=MIN_PX,
             licence="MIT",
             source="stpredict",
             paper="Ruifrok & Johnston 2001 (stains); Ojala et al. 2002 (local binary patterns)",

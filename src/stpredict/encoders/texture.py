@@ -14,7 +14,7 @@ from stpredict.encoders import _texture_spatial as spatial
 _HAEMATOXYLIN = (0.650, 0.704, 0.286)
 _EOSIN = (0.072, 0.990, 0.105)
 
-_MIN_SIDE = 48  # leaves 3 x 3 pixels at the coarsest of five levels
+MIN_PX = 48  # leaves 3 x 3 pixels at the coarsest of five levels
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _TISSUE_DENSITIES = (0.1, 0.2, 0.4)  # optical density, summed over R, G, B
 # A few tiles at a time fit into the cache of the CPU and bound the memory; GPUs need larger chunks.
@@ -79,7 +79,7 @@ class Texture(nn.Module):
         unmixing = torch.linalg.inv(torch.cat([stains, residual[None]])).T.float().contiguous()
         self.unmixing: Tensor
         self.register_buffer("unmixing", unmixing, persistent=False)
-        groups = self._groups(torch.zeros(1, 3, _MIN_SIDE, _MIN_SIDE))
+        groups = self._groups(torch.zeros(1, 3, MIN_PX, MIN_PX))
         # in the order of the columns
         self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
         self.dimension: int = len(self.feature_names)
@@ -121,9 +121,9 @@ def _check_input(tiles: Tensor) -> None:
     """Require RGB in [0, 1] of sufficient size."""
     if not tiles.is_floating_point():
         raise TypeError(f"tiles are {tiles.dtype} instead of RGB in [0, 1]: tiles.float() / 255")
-    if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < _MIN_SIDE:
+    if tiles.ndim != 4 or tiles.shape[1] != 3 or min(tiles.shape[-2:]) < MIN_PX:
         shape = tuple(tiles.shape)
-        raise ValueError(f"tiles must be (b, 3, h, w), sides at least {_MIN_SIDE} px, not {shape}")
+        raise ValueError(f"tiles must be (b, 3, h, w), sides at least {MIN_PX} px, not {shape}")
     if tiles.numel() == 0:
         return
     low, high = (float(v) for v in tiles.aminmax())

@@ -73,9 +73,11 @@ def prediction(
     ------
     KeyError
         If a gene was not predicted, or a panel needs values that are missing.
+    TypeError
+        If genes or tables are not names.
     ValueError
-        If there is no such section or panel, a panel is repeated, the units of tables or of the
-        measured layer differ, or the number of axes is wrong.
+        If there is no such section or panel, a gene, table or panel is repeated, the units of
+        tables or of the measured layer differ, or the number of axes is wrong.
 
     Examples
     --------
@@ -98,9 +100,10 @@ def prediction(
             _validate.one_of("panels", name, choices)
         _validate.unique_names(panels, what="panels")
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
-    genes = [genes] if isinstance(genes, str) else list(genes)
+    genes = _validate.name_list("genes", [genes] if isinstance(genes, str) else genes)
+    keys = _validate.name_list("key", [key] if isinstance(key, str) else key)
     measured = open_table(sdata, table_name).table
-    tables = [open_table(sdata, name) for name in ([key] if isinstance(key, str) else key)]
+    tables = [open_table(sdata, name) for name in keys]
     for opened in tables:
         _validate.present(genes, opened.table.var_names)
     units = {opened.name: _panels.units_of(opened) for opened in tables}

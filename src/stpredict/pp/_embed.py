@@ -161,5 +161,8 @@ def embed_tiles(
         spots.table.obsm.pop(_keys.subtiles(slot), None)
     # record what was used, also where the step left it open
     mpp = tile_um / tile_side_px(encoder, tile_um)
-    step = replace(step, weights_hash=encoder.weights_hash, tile_um=tile_um, mpp=mpp)
+    response = encoder.response if encoder.is_custom else None
+    step = replace(
+        step, weights_hash=encoder.weights_hash, tile_um=tile_um, mpp=mpp, response=response
+    )
     record_step(spots.table, step, slot=slot)

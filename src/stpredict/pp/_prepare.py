@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stpredict import _runtime, _validate, encoders
+from stpredict import _keys, _runtime, _validate, encoders
 from stpredict._arguments import checked
 from stpredict._log import info
+from stpredict._sdata._differences import response_differences
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep, Step
@@ -116,6 +117,7 @@ def prepare(
         if rule is not None:
             replay(spots, rule)
     for slot, step in embeddings.items():
+        step = _with_own_subtiles(spots, slot, step)
         # each embedding right after its stain, as bases may differ in the reference
         if step.stain is not None:
             replay(spots, NormalizeStainStep(reference=step.stain))
@@ -154,6 +156,16 @@ def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
         if slot is not None and step is not None:
             embeddings[slot] = step if base.uses_subtiles else replace(step, n_subtiles=1)
     return embeddings
+
+
+def _with_own_subtiles(spots: SpotTable, slot: str, step: EmbedStep) -> EmbedStep:
+    """The step with as many sub-tiles as the user has in the slot, which are computed again."""
+    recorded = spots.steps.embed.get(slot)
+    if recorded is None or _keys.subtiles(slot) not in spots.table.obsm:
+        return step
+    if step.n_subtiles != 1 or step.differences(recorded, subtiles=False):
+        return step
+    return replace(step, n_subtiles=recorded.n_subtiles)
 
 
 def _replay_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
@@ -221,6 +233,11 @@ def load_encoder(
             f"the encoder {loaded.name!r} has other weights than recorded "
             f"({loaded.weights_hash[:12]}… instead of {str(step.weights_hash)[:12]}…): give the "
             "same file as weights="
+        )
+    if loaded.is_custom and response_differences(step.response, loaded.response):
+        raise ValueError(
+            f"the encoder {loaded.name!r} computes other values than recorded: give the function "
+            "or module that was used then as encoder="
         )
     return loaded
 

@@ -80,9 +80,14 @@ def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
     graph = spots.graph
     values = spots.layer(_keys.LOG1P)
     scores = []
-    for rows in spots.section_rows.values():
+    for section, rows in spots.section_rows.items():
         bare = _bare(values, rows)
         bare.obsp[_keys.CONNECTIVITIES] = graph[rows][:, rows]
+        if not bare.obsp[_keys.CONNECTIVITIES].count_nonzero():
+            raise ValueError(
+                f"obsp[{_keys.CONNECTIVITIES!r}] links no spots of section {section!r}, so that "
+                "they have no Moran's I: run stp.pp.neighbors, or choose another flavor="
+            )
         score = np.full(spots.table.n_vars, np.nan)
         varying = np.flatnonzero(variance(bare.X) > 0)  # Moran's I of a constant gene is 0 / 0
         if len(varying):

@@ -206,12 +206,14 @@ def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64
     shapes = sdata.shapes[section.name]
     shape_systems = get_transformation(shapes, get_all=True)
     image_systems = get_transformation(sdata.images[section.image], get_all=True)
-    from_um = np.linalg.inv(matrix_of(image_systems[_keys.um(section.name)]))
+    labels = {"image": f"images[{section.image!r}]", "shapes": f"shapes[{section.name!r}]"}
+    from_um = np.linalg.inv(matrix_of(image_systems[_keys.um(section.name)], what=labels["image"]))
     for system in shape_systems.keys() & image_systems.keys():
         # the motion is in µm: express it in the coordinates of this system
-        um_to_system = matrix_of(image_systems[system]) @ from_um
+        um_to_system = matrix_of(image_systems[system], what=labels["image"]) @ from_um
         motion = um_to_system @ matrix @ np.linalg.inv(um_to_system)
-        moved = Affine(motion @ matrix_of(shape_systems[system]), ("x", "y"), ("x", "y"))
+        previous = matrix_of(shape_systems[system], what=labels["shapes"])
+        moved = Affine(motion @ previous, ("x", "y"), ("x", "y"))
         set_transformation(shapes, moved, to_coordinate_system=system)
 
 

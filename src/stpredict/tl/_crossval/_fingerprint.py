@@ -68,7 +68,8 @@ def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
     """Fingerprints of the shapes, images and tissue masks of a section, with their positions."""
     sdata, name = spots.sdata, section.name
     hashes = {f"shapes[{name!r}]": _hash_shapes(sdata.shapes[name], name)}
-    to_um = hash_values(affine_to_um(sdata.images[section.image], name))
+    what = f"images[{section.image!r}]"
+    to_um = hash_values(affine_to_um(sdata.images[section.image], name, what=what))
     for image in (section.image, _keys.normalized(section.image)):
         if image in sdata.images:
             hashes[f"images[{image!r}]"] = _hash_pyramid(sdata.images[image]) + to_um
@@ -80,7 +81,7 @@ def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
 def _hash_shapes(shapes: GeoDataFrame, section: str) -> str:
     outlines = np.frombuffer(b"".join(shapes.geometry.to_wkb()), dtype=np.uint8)
     columns = hash_values(pd.DataFrame(shapes.drop(columns=shapes.geometry.name)))
-    position = affine_to_um(shapes, section)
+    position = affine_to_um(shapes, section, what=f"shapes[{section!r}]")
     names = np.array([hash_values(shapes.index), columns])
     return _hash_arrays(outlines, position, names)
 

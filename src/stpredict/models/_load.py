@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MAX_CONFIG = 64 << 20
 #: Stacks inside of stacks.
 _MAX_DEPTH = 5
-_HISTORY_TYPES = dict(zip(HISTORY_COLUMNS, ("int64", "int64", "object", "float64"), strict=True))
+_HISTORY_TYPES = dict(zip(HISTORY_COLUMNS, ("int64", "int64", "str", "float64"), strict=True))
 
 
 @checked

@@ -89,7 +89,9 @@ def _warn_implausible(sdata: SpatialData, section: str, image: str, mpp: float) 
     centers = diameter_um = None
     if section in sdata.shapes:
         shapes = sdata.shapes[section]
-        to_image = _elements.matrix_of(_shapes_to_image(sdata, section, image))
+        to_image = _elements.matrix_of(
+            _shapes_to_image(sdata, section, image), what=f"shapes[{section!r}]"
+        )
         centroids = shapes.geometry.centroid
         points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
         points = points[np.isfinite(points).all(axis=1)]

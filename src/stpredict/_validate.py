@@ -53,8 +53,7 @@ def whole_number(
 
 def seed(value: object) -> None:
     """Require a random seed that numpy, scikit-learn and torch all take."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 4,294,967,295: {value!r}")
+    whole_number("seed", value, at_least=0, at_most=2**32 - 1)
 
 
 def share(name: str, value: float) -> None:
@@ -82,6 +81,13 @@ def name_list(name: str, values: Iterable[Any]) -> list[str]:
         raise ValueError(f"{name}= is empty")
     unique_names(names, what=name)
     return names
+
+
+def column_name(name: str, value: object) -> None:
+    """Require the name of one column."""
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise TypeError(f"{name}= must be the name of one column of obs, found {kind}")
 
 
 def slot_name(name: str, value: object) -> str:

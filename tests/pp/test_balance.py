@@ -140,6 +140,7 @@ def unchanged(sdata):
         ({"by": []}, ValueError, "by= is empty"),
         ({"by": "one"}, ValueError, "all rows are in a single group by one"),
         ({"by": ["region", "lost"]}, ValueError, r"4 rows have no group in obs\['lost'\]"),
+        ({"seed": -1}, ValueError, "seed must be a whole number of at least 0: -1"),
         ({"resolution": 0}, ValueError, "resolution must be a number above 0: 0"),
         (
             {"resolution": 1e-6},

@@ -48,8 +48,17 @@ def call(name, sdata, **options):
 @pytest.mark.parametrize("value", [-1, 1.0, "0", True, 2**32, None], ids=repr)
 @functions_with("seed")
 def test_a_bad_seed_is_refused_at_once(sdata, name, value):
-    with pytest.raises(ValueError, match="seed must be a whole number from 0 to 4,294,967,295"):
+    with pytest.raises(ValueError, match="seed must be"):
         call(name, sdata, seed=value)
+
+
+@pytest.mark.parametrize("argument", ["groups", "sample_weight"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_several_columns_are_refused_at_once(sdata, name, argument):
+    if argument not in inspect.signature(FUNCTIONS[name]).parameters or name == "finetune":
+        pytest.skip("takes no such argument, or needs a model first")
+    with pytest.raises(TypeError, match=rf"{argument}= must be the name of one column .* list"):
+        call(name, sdata, **{argument: ["patient"]})
 
 
 @pytest.mark.parametrize("value", ["gpu", "cuda:99", "meta", "", None, 7], ids=repr)

@@ -159,6 +159,8 @@ def test_the_defaults_are_those_of_deepspot():
         ({"patience": True}, "patience must be a whole number of at least 1: True"),
         ({"batch_size": -1}, "batch_size must be a whole number of at least 1: -1"),
         ({"learning_rate": float("nan")}, "learning_rate must be at least 0: nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be at least 0: inf"),
+        ({"learning_rate": "0.1"}, "learning_rate must be at least 0: '0.1'"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0: -1.0"),
     ],
 )

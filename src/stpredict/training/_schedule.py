@@ -66,7 +66,8 @@ class Schedule:
         for name in ("max_epochs", "patience", "batch_size", "patch_size"):
             _validate.whole_number(name, getattr(self, name))
         for name in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):  # also false for NaN
-                raise ValueError(f"{name} must be at least 0: {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):  # nor NaN
+                raise ValueError(f"{name} must be at least 0: {value!r}")
         _validate.one_of("monitor", self.monitor, MONITORS)
         _validate.one_of("decay", self.decay, ("constant", "cosine"))

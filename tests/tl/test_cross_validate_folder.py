@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -284,20 +285,26 @@ def test_a_level_of_a_large_image_is_read_only_if_it_is_small_enough(sdata, monk
     assert data_fingerprints(open_table(sdata))["images['S1_image']"]
 
 
-def test_two_processes_share_a_folder_and_lose_no_method(sdata, tmp_path):
-    """One process ends while another is between two folds, and between its files."""
-    folder = tmp_path / "run"
+def test_two_processes_share_a_folder_and_lose_no_method(sdata, tmp_path, monkeypatch):
+    """A second process runs while the first one writes its record of the run."""
+    folder, calls, dumps = tmp_path / "run", [], json.dumps
 
-    def interrupted(train):
-        if not folder.exists() or not list(folder.glob("method_factors*")):
+    def interrupted(values, **options):
+        if "indent" in options and not calls:
+            calls.append(values)
             stp.tl.cross_validate(copy_of(sdata), {"factors": factors}, folder=folder)
-        return ridge(train)
+        return dumps(values, **options)
 
-    stp.tl.cross_validate(sdata, {"ridge": interrupted}, folder=folder)
-    both = stp.tl.cross_validate(sdata, {"ridge": interrupted, "factors": factors}, folder=folder)
-    assert_same_scores(both, stp.tl.cross_validate(sdata, METHODS))
-    with pytest.raises(ValueError, match="with other method 'factors'"):
-        stp.tl.cross_validate(sdata, {"factors": never}, folder=folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", interrupted)
+        stp.tl.cross_validate(sdata, {"ridge": ridge}, folder=folder)
+    assert len(calls) == 1
+    for name in ("ridge", "factors"):
+        with pytest.raises(ValueError, match=f"with other method '{name}'"):
+            stp.tl.cross_validate(sdata, {name: never}, folder=folder)
+    assert_same_scores(
+        stp.tl.cross_validate(sdata, METHODS, folder=folder), stp.tl.cross_validate(sdata, METHODS)
+    )
 
 
 def test_files_of_two_writers_never_share_a_temporary_name(tmp_path):

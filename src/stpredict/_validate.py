@@ -83,13 +83,6 @@ def name_list(name: str, values: Iterable[Any]) -> list[str]:
     return names
 
 
-def column_name(name: str, value: object) -> None:
-    """Require the name of one column."""
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise TypeError(f"{name}= must be the name of one column of obs, found {kind}")
-
-
 def slot_name(name: str, value: object) -> str:
     """Require the name of a slot or table that SpatialData can write, and return it."""
     if not isinstance(value, str) or not _SLOT_NAME.fullmatch(value):

@@ -346,7 +346,7 @@ def feature_map(tiles):
         (mean_colour, {"n_subtiles": 2.0}, ValueError, "n_subtiles must be a whole number"),
         (mean_colour, {"batch_size": 0}, ValueError, "batch_size must be .* at least 1: 0"),
         (mean_colour, {"batch_size": -1}, ValueError, "batch_size must be .* at least 1: -1"),
-        (mean_colour, {"batch_size": None}, ValueError, "batch_size must be .* at least 1: None"),
+        (mean_colour, {"batch_size": None}, TypeError, "batch_size must be a whole number"),
         (mean_colour, {"device": "gpu"}, ValueError, "device='gpu' is not available"),
         (
             mean_colour,

@@ -57,9 +57,7 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
 def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
     """Group of each row, (n_obs,), and what the groups are: a column of ``obs``, or sections."""
     obs = spots.table.obs
-    if column is not None:
-        _validate.column_name("groups", column)
-    else:
+    if column is None:
         require_patients(spots)
     if column is None and _keys.PATIENT in obs and obs[_keys.PATIENT].nunique() > 1:
         column = _keys.PATIENT

@@ -58,9 +58,6 @@ class Task:
         _runtime.resolve_device(self.device)  # raises if there is no such device
         if self.n_factors is not None:
             _validate.whole_number("n_factors", self.n_factors)
-        for name in ("groups", "sample_weight"):
-            if getattr(self, name) is not None:
-                _validate.column_name(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

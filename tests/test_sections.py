@@ -322,6 +322,10 @@ def floats(sdata):
     replace_image(sdata, np.zeros((3, 60, 80), dtype=np.float32), S1_um=Scale([2, 2], ("x", "y")))
 
 
+def no_radius(sdata):
+    sdata.shapes["S1"]["radius"] = [np.nan, -1.0, 0.0, 5.0, 5.0, 5.0]
+
+
 REMEDY = r"stp\.io\.register_um\(sdata, 'S1', image=…, mpp=…\)"
 BROKEN = [
     (unannotated, r"tables\['table'\] annotates no shapes: .*TableModel.parse"),
@@ -343,6 +347,7 @@ BROKEN = [
     (duplicated_ids, "spot ids of section 'S1' in the table are not unique, repeated: s0, s1"),
     (duplicated_shapes, r"the index of shapes\['S1'\] is not unique"),
     (unknown_ids, r"2 spots of the table are not in shapes\['S1'\]: x1, x2"),
+    (no_radius, "3 circles have no radius above 0: s0, s1, s2"),
     (grey, r"images\['S1_image'\] has 1 channels of uint8; .*3 channels \(RGB\) of uint8"),
     (four_channels, r"images\['S1_image'\] has 4 channels of uint8"),
     (sixteen_bit, r"images\['S1_image'\] has 3 channels of uint16"),

@@ -122,5 +122,10 @@ def scale_of(affine: NDArray[np.float64], *, what: str) -> float:
 def radius_of(shapes: GeoDataFrame) -> NDArray[np.float64]:
     """Radius of each shape; of a polygon, that of the circle of equal area."""
     if "radius" in shapes.columns:
-        return shapes["radius"].to_numpy(dtype=float)
+        radius = shapes["radius"].to_numpy(dtype=float)
+        invalid = ~(np.isfinite(radius) & (radius > 0))
+        if invalid.any():
+            names = _validate.listing(shapes.index[invalid])
+            raise ValueError(f"{invalid.sum()} circles have no radius above 0: {names}")
+        return radius
     return np.sqrt(shapes.geometry.area.to_numpy() / np.pi)

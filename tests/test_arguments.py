@@ -32,6 +32,7 @@ def function(
     sections: Sequence[str] | None = None,
     path: str | Path = "a",
     schedule: stp.tl.Schedule | None = None,
+    panels: Sequence[Literal["image", "measured"]] | None = None,
     bases: Mapping[str, Callable[[Any], Any]] | None = None,
     values: ArrayLike = 0,
 ) -> str:
@@ -47,7 +48,8 @@ def function(
         {"method": "exact", "alpha": 0.5, "path": Path("b")},
         {"genes": "A", "sections": ("S1", "S2")},
         {"genes": pd.Index(["A", "B"]), "sections": np.array(["S1"])},
-        {"schedule": stp.tl.Schedule(), "bases": {"a": len}, "values": "anything"},
+        {"schedule": stp.tl.Schedule(), "bases": {"a": len}, "values": [[1, 2]]},
+        {"panels": ["image"]},
         {"count": None, "genes": None, "schedule": None},
     ],
 )
@@ -73,6 +75,10 @@ def test_arguments_of_the_annotated_types_are_accepted(arguments):
         ({"sections": {"S1": 1}}, TypeError, "sections must be a list of strings or None"),
         ({"path": 3}, TypeError, "path must be a string or a path, not int: 3"),
         ({"schedule": {}}, TypeError, "schedule must be a Schedule or None, not dict"),
+        ({"panels": ["std"]}, ValueError, r"panels=\['std'\] is not a list of one of 'image',"),
+        ({"panels": "image"}, TypeError, r"panels='image' is one name; give a list"),
+        ({"panels": 3}, TypeError, "panels must be a list of one of .*, not int: 3"),
+        ({"values": "anything"}, TypeError, "values must be an array of numbers, not str"),
         ({"bases": [len]}, TypeError, "bases must be a mapping or None, not list"),
     ],
 )

@@ -13,6 +13,7 @@ from reprlib import repr as shorten
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import scipy.sparse as sp
 
 from stpredict._validate import is_number
 
@@ -53,15 +54,28 @@ class _Kind:
     label: str  # for messages, after "must be"
     accepts: Callable[[Any], bool]
     choices: tuple[Any, ...] = ()
+    is_list: bool = False
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_list_of(kind: str, value: Any) -> bool:
-    is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
-    return is_list and all(_KINDS[kind].accepts(one) for one in value)
+def _is_numeric(value: Any) -> bool:
+    if sp.issparse(value):
+        return True
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except (TypeError, ValueError):  # rows of different lengths
+        return False
+
+
+def _list_of(kind: _Kind, label: str = "", *, length: int | None = None) -> _Kind:
+    def accepts(value: Any) -> bool:
+        is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+        return is_list and length in (None, len(value)) and all(map(kind.accepts, value))
+
+    return _Kind(label or f"a list of {kind.label}", accepts, kind.choices, is_list=True)
 
 
 def _has_base(name: str) -> Callable[[Any], bool]:
@@ -81,24 +95,15 @@ _KINDS = {
     "Mapping": _Kind("a mapping", lambda value: isinstance(value, Mapping)),
     "dict": _Kind("a dictionary", lambda value: isinstance(value, dict)),
     "Callable": _Kind("a function", callable),
-    "Sequence[str]": _Kind("a list of strings", functools.partial(_is_list_of, "str")),
-    "Sequence[SpatialData]": _Kind(
-        "a list of SpatialData objects", functools.partial(_is_list_of, "SpatialData")
-    ),
 }
+_KINDS["Sequence[str]"] = _list_of(_KINDS["str"], "a list of strings")
+_KINDS["Sequence[SpatialData]"] = _list_of(_KINDS["SpatialData"], "a list of SpatialData objects")
 _NUMBERS = (_KINDS["int"], _KINDS["float"])
-#: Annotations of arrays, and of lists of something else than strings.
-_UNCHECKED = {
-    "Any",
-    "ArrayLike",
-    "Array",
-    "Floats",
-    "Graph",
-    "NDArray",
-    "Sequence",
-    "Values",
-    "tuple",
-}
+_KINDS |= dict.fromkeys(
+    ("ArrayLike", "Floats", "Graph", "Values"), _Kind("an array of numbers", _is_numeric)
+)
+#: Annotations of arrays of anything, and of lists of something else than strings.
+_UNCHECKED = {"Any", "Array", "NDArray", "Sequence"}
 
 
 def _kinds(annotation: ast.expr) -> tuple[_Kind, ...]:
@@ -113,6 +118,11 @@ def _kinds(annotation: ast.expr) -> tuple[_Kind, ...]:
             choices = choices if isinstance(choices, tuple) else (choices,)
             label = "one of " + ", ".join(map(repr, choices))
             return (_Kind(label, functools.partial(_is_one_of, choices=choices), choices),)
+        if outer == "Sequence" and inner.startswith("Literal["):
+            return (_list_of(_kinds(annotation.slice)[0]),)
+        if outer == "tuple" and isinstance(annotation.slice, ast.Tuple):
+            parts = [_kinds(part)[0] for part in annotation.slice.elts]
+            return (_list_of(parts[0], f"{len(parts)} times {parts[0].label}", length=len(parts)),)
         name = f"{outer}[{inner}]" if f"{outer}[{inner}]" in _KINDS else outer
     else:
         name = _name(annotation)
@@ -138,10 +148,10 @@ def _check(name: str, value: Any, kinds: tuple[_Kind, ...]) -> None:
     if any(kind.accepts(value) for kind in kinds):
         return
     expected = " or ".join(kind.label for kind in kinds)
-    if isinstance(value, str) and kinds[0] is _KINDS["Sequence[str]"]:
+    if isinstance(value, str) and kinds[0].is_list:
         raise TypeError(f"{name}={value!r} is one name; give a list: [{value!r}]")
-    if isinstance(value, str) and any(kind.choices for kind in kinds):
+    if isinstance(value, str | list | tuple) and any(kind.choices for kind in kinds):
         raise ValueError(f"{name}={value!r} is not {expected}")
-    if isinstance(value, Real) and any(kind in _NUMBERS or kind.choices for kind in kinds):
+    if isinstance(value, Real) and any(kind in _NUMBERS for kind in kinds):
         raise ValueError(f"{name} must be {expected}: {value!r}")
     raise TypeError(f"{name} must be {expected}, not {type(value).__name__}: {shorten(value)}")

@@ -324,10 +324,10 @@ class TestUncertainty:
         [
             (["width"], KeyError, r"no layers\['lower'\].*stp\.tl\.calibrate"),
             (["familiarity"], KeyError, r"no obs\['familiarity'\].*stp\.tl\.calibrate"),
-            (["std"], ValueError, "panels='std' is not one of 'image', 'measured'"),
+            (["std"], ValueError, r"panels=\['std'\] is not a list of one of 'image', 'measured'"),
             (["width", "width"], ValueError, "panels are not unique, repeated: width"),
-            ([], ValueError, r"panels must be a list such as .*: \[\]"),
-            ("width", ValueError, "panels must be a list such as .*: 'width'"),
+            ([], ValueError, "panels= is empty"),
+            ("width", TypeError, r"panels='width' is one name; give a list: \['width'\]"),
         ],
     )
     def test_missing_values_raise(self, one, panels, error, message):

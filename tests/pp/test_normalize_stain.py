@@ -400,11 +400,15 @@ def fitted(method):
     [
         ({"method": "khan"}, ValueError, "method='khan' is not one of 'macenko', 'vahadane', 're"),
         ({"degenerate": "ignore"}, ValueError, "degenerate='ignore' is not one of 'error', 'skip'"),
-        ({"reference": "S9"}, KeyError, r"the list of sections has no 'S9'; available: S1, S2"),
+        (
+            {"reference": "S9"},
+            KeyError,
+            r"reference: the list of sections has no 'S9'; available: S1, S2",
+        ),
         (
             {"reference": ["S1", "S9"]},
             KeyError,
-            r"the list of sections has no 'S9'; available: S1, S2",
+            r"reference: the list of sections has no 'S9'; available: S1, S2",
         ),
         ({"reference": []}, ValueError, "reference= is empty"),
         ({"reference": 3}, TypeError, "reference must be a string or .* not int: 3"),

@@ -233,8 +233,8 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
     ("call", "error", "message"),
     [
         ({"motion": "affine"}, ValueError, "motion='affine' is not one of"),
-        ({"sections": ["S9"]}, KeyError, "the list of sections has no 'S9'"),
-        ({"shift_um": {"S9": (1, 1)}}, KeyError, "the list of sections has no 'S9'"),
+        ({"sections": ["S9"]}, KeyError, "shift_um= or transform= names 'S9'"),
+        ({"shift_um": {"S9": (1, 1)}}, KeyError, "shift_um= or transform= names 'S9'"),
         (
             {"shift_um": {"S1": (1, 1)}, "sections": ["S2"]},
             KeyError,

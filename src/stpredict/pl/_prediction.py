@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from stpredict import _validate
 from stpredict._arguments import checked
@@ -93,12 +93,7 @@ def prediction(
     (4, 1)
     """
     if panels is not None:
-        choices = list(get_args(_panels.PanelName))
-        if isinstance(panels, str) or not len(panels):
-            raise ValueError(f"panels must be a list such as {choices}: {panels!r}")
-        for name in panels:
-            _validate.one_of("panels", name, choices)
-        _validate.unique_names(panels, what="panels")
+        _validate.name_list("panels", panels)
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     genes = _validate.name_list("genes", [genes] if isinstance(genes, str) else genes)
     keys = _validate.name_list("key", [key] if isinstance(key, str) else key)

@@ -152,6 +152,7 @@ def _pretrained_start(
             )
         return None
     if network.backbone == SMALL:
-        raise ValueError(f"backbone={SMALL!r} has no published weights: name a model of timm")
+        problem = f"backbone={SMALL!r} has no published weights: name a model of timm"
+        raise ValueError(f"pretrained={pretrained!r}, but {problem}")
     fill = published_weights(network.backbone, None if pretrained is True else pretrained)
     return lambda module: fill(module.backbone)  # type: ignore[arg-type]

@@ -97,5 +97,7 @@ def fit_trees(
         scaling=scaling,
         seed=seed,
     )
-    options = Hyperparameters(estimator=TreesOptions(n_trees, min_samples_leaf, max_features))
+    options = Hyperparameters(
+        estimator=TreesOptions(n_trees, min_samples_leaf, float(max_features))
+    )
     return fit(open_table(sdata, table_name), Plan(TREES, task, options))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask
+import matplotlib
 import numpy as np
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
@@ -48,6 +49,9 @@ class SpotStyle:
     def __post_init__(self) -> None:
         if self.spot_size is not None:
             _validate.positive("spot_size", self.spot_size, unit="µm")
+        _validate.share("alpha", self.alpha)
+        if isinstance(self.cmap, str) and self.cmap not in matplotlib.colormaps:
+            raise ValueError(f"cmap={self.cmap!r} is not the name of a colormap of matplotlib")
 
     def norm(self, low: float, high: float) -> Normalize:
         """Colour scale between two values, unless the caller chose other ends."""

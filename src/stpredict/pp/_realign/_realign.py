@@ -144,7 +144,11 @@ def _selected_sections(
         names = list(motions if isinstance(motions, Mapping) else by_name)
     names = _validate.name_list("sections", [names] if isinstance(names, str) else names)
     for name in names:
-        require_key(name, by_name, what="the list of sections")
+        if name not in by_name:
+            raise KeyError(
+                f"sections=, shift_um= or transform= names {name!r}; sections: "
+                f"{_validate.listing(by_name)}"
+            )
         if isinstance(motions, Mapping):
             require_key(name, motions, what="the mapping from sections to motions")
     return [by_name[name] for name in names]

@@ -175,7 +175,7 @@ def _parse_reference(
     if not names:
         raise ValueError("reference= is empty")
     for name in names:
-        require_key(name, available, what="the list of sections")
+        require_key(name, available, what="reference: the list of sections")
     return names, None
 
 

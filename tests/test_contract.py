@@ -192,7 +192,9 @@ def is_literal(value):
 
 @every_function
 def test_arguments_are_checked_against_their_annotations(function):
-    simple = re.compile(r"\b(str|int|float|bool|Literal|SpatialData|Model|Scores)\b")
+    simple = re.compile(
+        r"\b(str|int|float|bool|Literal|SpatialData|Model|Scores|Values|Floats|ArrayLike)\b"
+    )
     if any(simple.match(str(parameter.annotation)) for parameter in parameters(function)):
         assert hasattr(function, "__wrapped__"), "decorate it with @checked"
 

@@ -13,6 +13,7 @@ from reprlib import repr as shorten
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from stpredict._validate import is_number
@@ -61,13 +62,10 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_numeric(value: Any) -> bool:
-    if sp.issparse(value):
-        return True
-    try:
-        return np.asarray(value).dtype.kind in "biuf"
-    except (TypeError, ValueError):  # rows of different lengths
-        return False
+def _is_array(value: Any) -> bool:
+    is_matrix = sp.issparse(value) or isinstance(value, list | tuple | pd.DataFrame)
+    # arrays of numpy, dask and pandas; a scalar of numpy is none
+    return is_matrix or (hasattr(value, "dtype") and not isinstance(value, np.generic))
 
 
 def _list_of(kind: _Kind, label: str = "", *, length: int | None = None) -> _Kind:
@@ -99,9 +97,7 @@ _KINDS = {
 _KINDS["Sequence[str]"] = _list_of(_KINDS["str"], "a list of strings")
 _KINDS["Sequence[SpatialData]"] = _list_of(_KINDS["SpatialData"], "a list of SpatialData objects")
 _NUMBERS = (_KINDS["int"], _KINDS["float"])
-_KINDS |= dict.fromkeys(
-    ("ArrayLike", "Floats", "Graph", "Values"), _Kind("an array of numbers", _is_numeric)
-)
+_KINDS |= dict.fromkeys(("ArrayLike", "Floats", "Graph", "Values"), _Kind("an array", _is_array))
 #: Annotations of arrays of anything, and of lists of something else than strings.
 _UNCHECKED = {"Any", "Array", "NDArray", "Sequence"}
 

@@ -40,6 +40,11 @@ FUNCTIONS = {
 #: Errors that design and documentation promise.
 PROMISED = (ValueError, KeyError, TypeError, OSError)
 
+
+def mean_colour(tiles):
+    return tiles.mean((-2, -1))
+
+
 SCHEDULE = stp.tl.Schedule(max_epochs=1)
 SMALL = {"schedule": SCHEDULE, "embedding": "X_colour", "context": "spot"}
 PIXELS = {"schedule": SCHEDULE, "tile_um": 40.0}
@@ -68,13 +73,14 @@ VALID = {
     "datasets.her2st": {"sections": ["C2"], "directory": "absent"},
     "datasets.phantom": {"size_px": 300},
     "encoders.record": {"name": "uni"},
+    "metrics.cluster_agreement": {"n_clusters": 2},
     "io.register_um": {"section": "S1", "image": "S1_image", "mpp": 0.5},
     "pl.attribution": {"gene": "morphology_001"},
     "pl.prediction": {"genes": ["morphology_001"]},
     "pp.balance": {"by": "region_truth"},
     "pp.embed": {"encoder": "texture", "tile_um": 40.0, "key_added": "X_new"},
-    "pp.grid": {"image": "S1_image", "pitch_um": 40.0, "section": "grid", "table_name": "slide"},
-    "pp.prepare": {"encoder": lambda tiles: mean_colour(tiles)},
+    "pp.grid": {"image": "S1_image", "pitch_um": 40.0, "section": "S1"},
+    "pp.prepare": {"encoder": mean_colour},
     "pp.rank_expression": {"layer": None},
     "pp.realign": {"shift_um": (2.0, -1.0)},
     "pp.register_embedding": {"key": "features", "encoder": "mine", "tile_um": 40.0},
@@ -95,10 +101,6 @@ VALID = {
 }
 #: Arguments that are data: bad tables are the subject of other tests.
 DATA = ("sdata", "sdatas", "model", "scores", "axes", "ax")
-
-
-def mean_colour(tiles):
-    return tiles.mean((-2, -1))
 
 
 def fit_ridge(sdata):
@@ -198,7 +200,8 @@ def arguments_of(name, world):
     if "sdata" in names:
         arguments["sdata"] = copy_of(world["drawn" if name.startswith("pl.") else "sdata"])
     if name == "pp.grid":
-        stp.io.register_um(arguments["sdata"], "grid", image="S1_image", mpp=0.5)
+        for element in [*arguments["sdata"].tables, *arguments["sdata"].shapes]:
+            del arguments["sdata"][element]
     if name.startswith(("metrics.", "uncertainty.")):
         arguments |= {key: ARRAYS[key] for key in names if key in ARRAYS}
     return arguments | VALID.get(name, {})
@@ -248,5 +251,5 @@ def check_error(error, option, value):
     last = traceback.extract_tb(error.__traceback__)[-1]
     assert "stpredict" in last.filename, f"{option}={value!r}: {type(error).__name__}: {error}"
     message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    parts = (option, repr(value)[1:-1] or option, str(value) or option)
+    parts = (option, repr(value), repr(value)[1:-1] or option, str(value) or option)
     assert any(part in message for part in parts), f"{option}={value!r}: {message}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MAX_DRAWS = 50
 
 
+@checked
 def neighbor_mean(values: Values, graph: Graph) -> NDArray[np.floating[Any]]:
     """Predict every spot by the mean of its measured neighbours.
 

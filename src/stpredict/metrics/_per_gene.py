@@ -119,6 +119,7 @@ def per_gene(
     return scores
 
 
+@checked
 @_documented("array([1.  , 0.89])")
 def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Pearson correlation of every gene.
@@ -131,6 +132,7 @@ def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["pcc"])["pcc"]
 
 
+@checked
 @_documented("array([1., 1.])")
 def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Spearman correlation of every gene: the Pearson correlation of ranks.
@@ -142,6 +144,7 @@ def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["spearman"])["spearman"]
 
 
+@checked
 @_documented("array([0.82, 0.82])")
 def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Root mean squared error of every gene, in the units of the values.
@@ -153,6 +156,7 @@ def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["rmse"])["rmse"]
 
 
+@checked
 @_documented("array([0.67, 0.67])")
 def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Mean absolute error of every gene, in the units of the values.
@@ -164,6 +168,7 @@ def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["mae"])["mae"]
 
 
+@checked
 @_documented("array([0.75, 0.77])")
 def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Share of the measured variance of every gene that the prediction explains.
@@ -178,6 +183,7 @@ def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float6
     return per_gene(measured, predicted, names=["explained_variance"])["explained_variance"]
 
 
+@checked
 @_documented("array([0.25, 0.54])")
 def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Predicted variance of every gene divided by its measured variance.
@@ -193,6 +199,7 @@ def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["variance_ratio"])["variance_ratio"]
 
 
+@checked
 @_documented("array([1., 1.])")
 def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Area under the ROC curve of every gene, for spots with counts against spots without.
@@ -211,6 +218,7 @@ def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return per_gene(measured, predicted, names=["auc"])["auc"]
 
 
+@checked
 @_documented("array([1., 0., 1.])")
 def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Pearson correlation of every spot over its genes.
@@ -225,6 +233,7 @@ def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
     return _per_spot(Pair.pcc, measured, predicted)
 
 
+@checked
 @_documented("array([1., 0., 1.])")
 def spearman_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Spearman correlation of every spot over its genes; ties get their mean rank.

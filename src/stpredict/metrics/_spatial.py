@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from skimage.metrics import structural_similarity
 from sklearn.preprocessing import normalize
 
+from stpredict._arguments import checked
 from stpredict.metrics._blocks import GENES, check_pair, check_values, score_blocks
 from stpredict.metrics._grid import check_positions, rasterize
 from stpredict.metrics._scores import center, is_constant
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _WINDOW = 7
 
 
+@checked
 def ssim(measured: Values, predicted: Values, positions: ArrayLike) -> NDArray[np.float64]:
     """Structural similarity of the measured and the predicted map of every gene.
 
@@ -90,6 +92,7 @@ def _min_max_scaled(values: NDArray[Any]) -> NDArray[np.float64]:
     return shifted / shifted.max()
 
 
+@checked
 def morans_i(values: Values, graph: Graph) -> NDArray[np.float64]:
     """Moran's I of every gene: the spatial autocorrelation between neighbouring spots.
 

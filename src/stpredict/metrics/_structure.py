@@ -28,6 +28,7 @@ _N_COMPONENTS = 50
 _N_STARTS = 10
 
 
+@checked
 def gene_correlation(measured: Values, predicted: Values) -> float:
     """How well a prediction preserves the correlations between genes.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _validate
+from stpredict._arguments import checked
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,7 @@ class TopCurve:
     area: float
 
 
+@checked
 def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
     """Mean correlation over the first k genes of a ranking, for every k, and the area below it.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from stpredict._arguments import checked
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -93,6 +95,7 @@ class Intervals:
         return predicted + lower, predicted + upper
 
 
+@checked
 def coverage(measured: Floats, lower: Floats, upper: Floats) -> NDArray[np.float64]:
     """Share of the measured values of every gene inside their intervals, including the bounds.
 

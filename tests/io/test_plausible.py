@@ -55,8 +55,9 @@ def test_a_plausible_scale_is_not_reported(sections, mpp, factor):
 )
 def test_an_implausible_scale_is_reported(sections, true_mpp, mpp, message):
     options = {"diameter_um": 5} if "details" in message else {}
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as reported:
         read(sections[true_mpp], mpp=mpp, **options)
+    assert reported[0].filename == __file__
 
 
 def test_images_without_details_say_nothing_about_the_scale(sections):

@@ -1,4 +1,4 @@
-"""The steps that made a model's inputs and layer, as data; `stpredict.pp._prepare` runs them."""
+"""The steps that made a model's inputs and layer, as data; `stpredict.pp._steps` runs them."""
 
 from __future__ import annotations
 

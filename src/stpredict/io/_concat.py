@@ -72,7 +72,6 @@ def concat(
     >>> sorted(sdata.shapes), sdata.tables["table"].n_obs == 2 * table.n_obs
     (['A', 'B'], True)
     """
-    _validate.one_of("join", join, ("inner", "outer"))
     if not sdatas:
         raise ValueError("no sections to combine: the list is empty")
     copies = [open_table(sdata, table_name, copy=True).sdata for sdata in sdatas]

@@ -103,7 +103,6 @@ def read_hackathon(
     >>> sdata.tables["table"].shape
     (144, 1)
     """
-    _validate.one_of("split", split, ["train", "test"])
     _validate.positive("pitch_um", pitch_um, unit="µm")
     path = require_file(path)
     if not h5py.is_hdf5(path):

@@ -89,7 +89,6 @@ def read_visium(
     """
     # check everything before reading anything
     path = require_folder(path)
-    _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     counts = _counts(path, counts_file)
     spatial = path / "spatial"
     position_files = [spatial / name for name in _POSITIONS if (spatial / name).is_file()]

@@ -84,8 +84,6 @@ def read_visium_hd(
     >>> sdata = stp.io.read_visium_hd("outs", section="HD1", bin_size_um=16)  # doctest: +SKIP
     """
     # check everything before reading anything
-    _validate.one_of("shapes", shapes, ["squares", "circles"])
-    _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     path = require_folder(path)
     folder = _bin_folder(path, bin_size_um)
     spatial = folder / "spatial"

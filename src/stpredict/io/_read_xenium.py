@@ -98,8 +98,6 @@ def read_xenium(
     import spatialdata_io
 
     # check everything before reading anything
-    _validate.one_of("shapes", shapes, ["boundaries", "circles"])
-    _validate.one_of("gene_names", gene_names, ["symbols", "ids"])
     path = require_folder(path)
     for name in (_SPECS, _CELLS, "cells.zarr.zip", _COUNTS):
         require_file(path / name)

@@ -86,7 +86,6 @@ def grid(
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")
-    _validate.one_of("layout", layout, ("hexagonal", "square"))
     _validate.share("min_tissue_fraction", min_tissue_fraction)
     require_images(sdata, [image])
     sdata = copy_of(sdata) if copy else sdata

@@ -105,8 +105,6 @@ def neighbors(
     if len(rule) > 1:
         raise ValueError(f"give one rule for neighbours, not {len(rule)}: {rule}")
     _validate.whole_number("n_rings", n_rings, at_most=MAX_RINGS)
-    if grid is not None:
-        _validate.one_of("grid", grid, _RING)
     if n_neighbors is not None:
         _validate.whole_number("n_neighbors", n_neighbors)
     if radius_um is not None:

@@ -1,27 +1,17 @@
-"""Repeat recorded steps, such as those that a model was trained with."""
+"""Repeat the steps that a model was trained with."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stpredict import _keys, _runtime, _validate, encoders
+from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._differences import response_differences
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
-from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep, Step
-from stpredict.pp._balance import weight_spots
-from stpredict.pp._embed import embed_tiles
-from stpredict.pp._neighbors import link_neighbors
-from stpredict.pp._normalize import normalize_counts
-from stpredict.pp._rank_expression import rank_layer
-from stpredict.pp._select_genes import mark_genes
-from stpredict.pp._smooth import smooth_layer
-from stpredict.pp._stain._fit import to_stain
-from stpredict.pp._stain._normalize_stain import map_sections
+from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep
+from stpredict.pp._steps._replay import load_encoder, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -204,77 +194,3 @@ def _require_complete(slot: str, step: EmbedStep) -> None:
             f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
             f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
         )
-
-
-def replay(spots: SpotTable, step: Step, **options: Any) -> None:
-    """Run a recorded step on an opened table; the options are those of `_replay_embed`."""
-    _RUN[step.name](spots, step, **options)
-
-
-def load_encoder(
-    step: EmbedStep,
-    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
-    *,
-    weights: str | Path | None = None,
-) -> encoders.Encoder:
-    """Load the encoder of a step by its name, or wrap the given one; its weights must match."""
-    name = str(step.encoder)
-    try:
-        loaded = encoders.load(
-            name if encoder is None else encoder,
-            weights=weights,
-            name=None if encoder is None else name,
-        )
-    except KeyError as error:  # a module or function of the user
-        raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
-    # the same name with other weights would give silently wrong predictions
-    if loaded.weights_hash != step.weights_hash:
-        raise ValueError(
-            f"the encoder {loaded.name!r} has other weights than recorded "
-            f"({loaded.weights_hash[:12]}… instead of {str(step.weights_hash)[:12]}…): give the "
-            "same file as weights="
-        )
-    if loaded.is_custom and response_differences(step.response, loaded.response):
-        raise ValueError(
-            f"the encoder {loaded.name!r} computes other values than recorded: give the function "
-            "or module that was used then as encoder="
-        )
-    return loaded
-
-
-def _replay_embed(
-    spots: SpotTable,
-    step: EmbedStep,
-    *,
-    slot: str,
-    encoder: encoders.Encoder | None = None,
-    batch_size: int = 64,
-    device: str = "auto",
-) -> None:
-    loaded = encoder or load_encoder(step)
-    torch_device = _runtime.resolve_device(device)
-    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
-
-
-def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:
-    """Normalise to the recorded reference; if its sections are named, fit it to them again."""
-    method, sections = step.reference.method, step.reference_sections
-    reference = to_stain(step.reference, method) if sections is None else None
-    with suppress(ValueError):  # only some images are normalised: normalise all of them again
-        if reference is not None and spots.stain == step.reference:
-            return
-    skip = bool(step.skipped)
-    map_sections(spots, method=method, sections=sections or (), reference=reference, skip=skip)
-
-
-#: Function that runs each step by its name.
-_RUN: dict[str, Callable[..., None]] = {
-    "embed": _replay_embed,
-    "normalize_stain": _replay_stain,
-    "neighbors": link_neighbors,
-    "normalize": normalize_counts,
-    "smooth": smooth_layer,
-    "rank_expression": rank_layer,
-    "select_genes": mark_genes,
-    "balance": weight_spots,
-}

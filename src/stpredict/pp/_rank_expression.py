@@ -86,8 +86,6 @@ def rank_expression(
     >>> float(sdata.tables["table"].layers["ranks"][0].sum()) == 80 * 81 / 2
     True
     """
-    _validate.one_of("method", method, ["average", "ordinal"])
-    _validate.one_of("normalize", normalize, [True, False])
     names = None if genes is None else tuple(_validate.name_list("genes", genes))
     spots = open_table(sdata, table_name, copy=copy)
     check_new_layer(spots.table, key_added, layer)

@@ -81,7 +81,6 @@ def smooth(
     >>> sdata.tables["table"].layers["smoothed"].dtype
     dtype('float32')
     """
-    _validate.one_of("by", by, ["space", "expression"])
     if n_neighbors is not None and by == "space":
         raise ValueError(
             f"n_neighbors={n_neighbors!r} requires by='expression'; in space, the graph of "

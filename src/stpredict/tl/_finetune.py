@@ -151,7 +151,6 @@ def finetune(
 
 
 def _check_trainable(model: Model, train: str) -> None:
-    _validate.one_of("train", train, ("all", "head"))
     if model.bases:
         raise ValueError("a stack cannot be finetuned: finetune its bases (model.bases)")
     if METHODS[model.method].estimate is not None:

@@ -123,7 +123,6 @@ def fit_stacking(
     >>> list(model.bases)
     ['ridge', 'trees']
     """
-    _validate.one_of("meta", meta, ("mean", "rank_mean", "ridge", "mlp"))
     _validate.seed(seed)
     _runtime.resolve_device(device)  # raises if there is no such device
     check_functions(bases, what="bases")

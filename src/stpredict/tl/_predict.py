@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from anndata import AnnData
 
 from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
+from stpredict._log import warn
 from stpredict._sdata._provenance import record
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
@@ -107,7 +107,6 @@ def predict(
     >>> sdata.tables["ridge"].shape == (sdata.tables["table"].n_obs, 10)
     True
     """
-    _validate.one_of("space", space, ("genes", "factors"))
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
@@ -161,12 +160,10 @@ def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.
         names = _validate.listing(
             f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
         )
-        warnings.warn(
+        warn(
             f"tiles of {names} look unlike those of the training sections (median about 0.5), so "
             f"that they have no intervals and var[{_keys.RELIABLE!r}] is missing: compare stain, "
-            "focus and µm per pixel (stp.pl.stain, stp.pl.tiles)",
-            UserWarning,
-            stacklevel=4,
+            "focus and µm per pixel (stp.pl.stain, stp.pl.tiles)"
         )
     return [str(name) for name in unfamiliar.index]
 

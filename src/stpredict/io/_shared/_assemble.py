@@ -49,7 +49,6 @@ def assemble_section(
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
     _validate.slot_name("section", section)
-    _validate.one_of("outside", outside, ["error", "drop"])
     pixels = open_image(image)
     obs = pd.DataFrame(index=[*obs_names]) if obs is None else obs
     var = pd.DataFrame(index=[*var_names]) if var is None else var

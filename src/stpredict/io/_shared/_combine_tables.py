@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import anndata as ad
@@ -11,6 +10,7 @@ import pandas as pd
 from spatialdata.models import TableModel, get_table_keys
 
 from stpredict import _keys, _validate
+from stpredict._log import warn
 from stpredict._sdata._provenance import read_steps, recorded, recorded_steps
 from stpredict._sdata._steps import NeighborsStep
 
@@ -146,8 +146,7 @@ def _warn(name: str, missing: list[str], left_out: list[str], steps: list[str]) 
         f"{what}: {_validate.listing(items, most=12)}" for what, items in parts.items() if items
     )
     if differences:
-        message = f"the sections of tables[{name!r}] differ. {differences}"
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn(f"the sections of tables[{name!r}] differ. {differences}")
 
 
 def _differing_steps(tables: Sequence[ad.AnnData]) -> list[str]:

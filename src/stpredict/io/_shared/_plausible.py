@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import product
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
+
+from stpredict._log import warn
 
 _MOST_UM = 100_000  # a slide is 75 mm long
 _OVERLAP = 0.5  # distance of neighbouring centres, in diameters, below which most spots overlap
@@ -52,8 +53,7 @@ def warn_implausible_mpp(
                 f"{_TYPICAL_UM / detail:.2g} µm per pixel are expected"
             )
     if problem:
-        message = f"section {section!r}: at {mpp:.3g} µm per pixel {problem}. Check mpp"
-        warnings.warn(message, UserWarning, stacklevel=5)  # the caller of the public function
+        warn(f"section {section!r}: at {mpp:.3g} µm per pixel {problem}. Check mpp")
 
 
 def _spot_distance(centers: NDArray[np.floating] | None) -> float | None:

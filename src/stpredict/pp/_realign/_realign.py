@@ -15,7 +15,7 @@ from stpredict._sdata._elements import matrix_of
 from stpredict._sdata._provenance import read_steps, record, recorded
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import EmbedStep
-from stpredict.alignment import MOTIONS, move_points
+from stpredict.alignment import move_points
 from stpredict.pp._realign._estimate import estimate_record
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def realign(
     >>> stp.pp.realign(sdata)
     >>> stp.pp.realign(sdata, undo=True)
     """
-    _validate.one_of("motion", motion, MOTIONS)
     if sum([shift_um is not None, transform is not None, undo]) > 1:
         raise ValueError("give only one of shift_um=, transform= and undo=True")
     if max_shift_um is not None:

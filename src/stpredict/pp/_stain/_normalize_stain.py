@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation, set_transformation
@@ -97,8 +97,6 @@ def normalize_stain(
     >>> sorted(sdata.images)
     ['S1_image', 'S1_image_normalized', 'S2_image', 'S2_image_normalized']
     """
-    _validate.one_of("method", method, get_args(_fit.Method))
-    _validate.one_of("degenerate", degenerate, ("error", "skip"))
     spots = open_table(sdata, table_name, copy=copy)
     sections, stain = _parse_reference(reference, spots.section_names, method)
     skip = degenerate == "skip"

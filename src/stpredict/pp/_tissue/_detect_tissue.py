@@ -17,7 +17,7 @@ from stpredict._sdata._images import require_images
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._settings import settings
-from stpredict.pp._tissue._find import METHODS, detect_mask
+from stpredict.pp._tissue._find import detect_mask
 
 if TYPE_CHECKING:
     from collections import abc
@@ -79,7 +79,6 @@ def detect_tissue(
     >>> sdata.labels["S1_image_tissue"].dims
     ('y', 'x')
     """
-    _validate.one_of("method", method, METHODS)
     sdata = copy_of(sdata) if copy else sdata
     has_table = table_name in sdata.tables or table_name != _keys.TABLE
     spots = open_table(sdata, table_name) if has_table else None

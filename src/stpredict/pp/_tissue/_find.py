@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Methods of :func:`squidpy.experimental.im.detect_tissue`.
-METHODS = ("otsu", "felzenszwalb", "weka")
-
 #: Target µm per pixel; pyramid levels from 4 to 8 µm per pixel are used as they are.
 _WORKING_UM = 5.6
 #: If the µm per pixel are unknown, the image is downsampled to about this many pixels.

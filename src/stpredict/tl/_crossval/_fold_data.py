@@ -9,7 +9,7 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict._sdata._steps import EmbedStep
-from stpredict.pp._prepare import load_encoder, replay
+from stpredict.pp._steps._replay import load_encoder, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -60,7 +60,6 @@ class Plan:
 def fit(spots: SpotTable, plan: Plan) -> Model:
     """Fit a method on embeddings: step by step, or by its estimator."""
     method, task = plan.method, plan.task
-    _validate.one_of("context", task.context, method.contexts)
     uses_subtiles, uses_neighbors = method.contexts[task.context]
     embedding = str(task.embedding)
     embeddings = read_embeddings(spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors)

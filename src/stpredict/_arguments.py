@@ -73,7 +73,7 @@ def _list_of(kind: _Kind, label: str = "", *, length: int | None = None) -> _Kin
         is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
         return is_list and length in (None, len(value)) and all(map(kind.accepts, value))
 
-    return _Kind(label or f"a list of {kind.label}", accepts, kind.choices, is_list=True)
+    return _Kind(label or f"a list of {kind.label}", accepts, kind.choices, is_list=length is None)
 
 
 def _has_base(name: str) -> Callable[[Any], bool]:
@@ -118,7 +118,8 @@ def _kinds(annotation: ast.expr) -> tuple[_Kind, ...]:
             return (_list_of(_kinds(annotation.slice)[0]),)
         if outer == "tuple" and isinstance(annotation.slice, ast.Tuple):
             parts = [_kinds(part)[0] for part in annotation.slice.elts]
-            return (_list_of(parts[0], f"{len(parts)} times {parts[0].label}", length=len(parts)),)
+            label = f"({', '.join(part.label for part in parts)})"
+            return (_list_of(parts[0], label, length=len(parts)),)
         name = f"{outer}[{inner}]" if f"{outer}[{inner}]" in _KINDS else outer
     else:
         name = _name(annotation)

@@ -318,7 +318,10 @@ def test_other_ranks_are_distinguished(model):
     stp.tl.predict(new, model)
     predicted = _provenance.recorded(new.tables["predicted"], "predict")["units"]
     assert predicted == "rank / 10 (ties: average)"
-    assert stp.tl.evaluate(new).protocol.units == "rank among 10 (ties: average)"
+    with pytest.raises(ValueError, match=r"holds rank among 10 .* are in rank / 10"):
+        stp.tl.evaluate(new)
+    protocol = stp.tl.evaluate(new, layer="ranks").protocol
+    assert protocol.units == "rank among 10 (ties: average)"
 
 
 def fewer_genes(sdata, n):

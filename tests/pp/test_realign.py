@@ -248,7 +248,11 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
         ({"transform": np.eye(2)}, ValueError, "affine matrix"),
         ({"shift_um": "far"}, ValueError, "shift_um must be numbers"),
         ({"shift_um": (1e6, 0)}, ValueError, "shift_um moves all spots of section 'S1' out of"),
-        ({"transform": "far"}, ValueError, "transform must be numbers"),
+        (
+            {"transform": "far"},
+            TypeError,
+            "transform must be an array or a mapping",
+        ),
         ({"max_shift_um": 0}, ValueError, "max_shift_um must be"),
         ({"max_shift_um": True}, ValueError, "max_shift_um must be"),
         ({"max_shift_um": 1e9}, ValueError, "shorter side of the image .* at most 800 µm"),

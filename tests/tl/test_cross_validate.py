@@ -457,7 +457,7 @@ def test_bad_input_is_refused_and_changes_nothing(sdata, methods, options, error
 
 def test_methods_in_different_units_are_not_compared(sdata):
     counts = functools.partial(ridge, layer=None)
-    with pytest.raises(ValueError, match=r"same units, but predict in .*'log.*'counts': 'X'"):
+    with pytest.raises(ValueError, match=r"same units, but predict in .*'log.*'counts': 'counts'"):
         stp.tl.cross_validate(sdata, {"ridge": ridge, "counts": counts})
     assert "out_of_fold" not in sdata.tables
 

@@ -150,13 +150,14 @@ def _open(path: Path) -> h5py.File:
 
 def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> Sequence[str]:
     """Names of the slides to read, which must have spots and an image."""
-    if isinstance(slides, str):
-        raise ValueError(f"slides={slides!r} is one name; pass a list: [{slides!r}]")
     for folder in (f"spots/{group}", f"images/{group}"):
-        if not isinstance(file.get(folder), h5py.Group):
+        with reading(Path(file.filename)):
+            content = file.get(folder)
+            names = list(content) if isinstance(content, h5py.Group) else None
+        if names is None:
             raise ValueError(f"{file.filename} has no group {folder!r}")
         # shorter names first, so that S_2 is before S_10
-        available = sorted(file[folder], key=lambda name: (len(name), name))
+        available = sorted(names, key=lambda name: (len(name), name))
         slides = available if slides is None else slides
         require_entries(folder, available, slides, error=KeyError)
     if not slides:
@@ -166,7 +167,8 @@ def _slides(file: h5py.File, group: str, slides: Sequence[str] | None) -> Sequen
 
 
 def _read_spots(file: h5py.File, name: str) -> pd.DataFrame:
-    dataset = file[name]
+    with reading(Path(file.filename)):
+        dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
         raise ValueError(f"{name} of {file.filename} is not a table of spots, but {dataset}")
     with reading(Path(file.filename)):

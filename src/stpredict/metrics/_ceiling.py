@@ -109,7 +109,10 @@ def noise_ceiling(
     _validate.positive("target_sum", target_sum)
     _validate.whole_number("n_splits", n_splits)
     counts = check_values(counts)
-    columns = np.arange(counts.shape[1])[slice(None) if genes is None else np.asarray(genes)]
+    places = slice(None) if genes is None else np.asarray(genes)
+    if isinstance(places, np.ndarray) and places.dtype.kind not in "biu":
+        raise ValueError(f"genes must be positions of columns or a mask, not {places.dtype}")
+    columns = np.arange(counts.shape[1])[places]
     molecules = _integer_counts(counts)
     random = np.random.default_rng(seed)
     correlations = np.zeros(len(columns))

@@ -75,7 +75,7 @@ def filter_spots(
     --------
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(off_tissue=5)
-    >>> stp.pp.filter_spots(sdata)  # doctest: +ELLIPSIS
+    >>> stp.pp.filter_spots(sdata)
     """
     _validate.share("min_tissue_fraction", min_tissue_fraction)
     if min_counts is not None:

@@ -82,7 +82,7 @@ def grid(
     --------
     >>> import stpredict as stp
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
-    >>> stp.pp.grid(slide, "S1_image", pitch_um=100)  # doctest: +ELLIPSIS
+    >>> stp.pp.grid(slide, "S1_image", pitch_um=100)
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")

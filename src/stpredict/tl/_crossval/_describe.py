@@ -53,9 +53,9 @@ def describe(value: Any, *, inside: tuple[int, ...] = ()) -> str:
     if isinstance(value, FunctionType):
         return f"{_name(value)} {_hash(_code(value.__code__), each(_settings(value)))}"
     if isinstance(value, type):
-        methods = [
-            getattr(part, "__func__", part) for kind in value.__mro__ for part in _parts(kind)
-        ]
+        # not those of torch, whose methods other libraries replace while they run
+        own = [kind for kind in value.__mro__ if kind.__module__.partition(".")[0] != "torch"]
+        methods = [getattr(part, "__func__", part) for kind in own for part in _parts(kind)]
         return f"{_name(value)} {_hash(*(_code(part.__code__) for part in methods))}"
     if dataclasses.is_dataclass(value):  # without cached properties
         fields = {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}

@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from reprlib import repr as shorten
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from stpredict._validate import is_number
+from stpredict._validate import is_number, is_whole
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -58,10 +58,6 @@ class _Kind:
     is_list: bool = False
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _is_array(value: Any) -> bool:
     is_matrix = sp.issparse(value) or isinstance(value, list | tuple | pd.DataFrame)
     # arrays of numpy, dask and pandas; a scalar of numpy is none
@@ -85,7 +81,7 @@ _KINDS = {
     "None": _Kind("None", lambda value: value is None),
     "str": _Kind("a string", lambda value: isinstance(value, str)),
     "bool": _Kind("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    "int": _Kind("a whole number", _is_whole),
+    "int": _Kind("a whole number", is_whole),
     "float": _Kind("a finite number", is_number),
     "SpatialData": _Kind("a SpatialData (read one with stp.io)", _has_base("SpatialData")),
     "Model": _Kind("a fitted model (of stp.tl.fit_* or stp.models.load)", _has_base("Model")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,10 +44,9 @@ def whole_number(
     name: str, value: object, *, at_least: int = 1, at_most: int | None = None
 ) -> None:
     """Require a whole number in a range."""
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_whole or int(value) < at_least:  # type: ignore[call-overload]
+    if not is_whole(value) or int(value) < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}: {value!r}")
-    if at_most is not None and int(value) > at_most:  # type: ignore[call-overload]
+    if at_most is not None and int(value) > at_most:
         raise ValueError(f"{name} must be at most {at_most}: {value!r}")
 
 
@@ -60,6 +59,11 @@ def share(name: str, value: float) -> None:
     """Require a number from 0 to 1."""
     if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must lie between 0 and 1: {value!r}")
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:

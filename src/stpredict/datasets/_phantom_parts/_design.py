@@ -34,11 +34,9 @@ class Design:
     seed: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.size_px, tuple) and len(self.size_px) != 2:
-            raise ValueError(f"size_px must be one side or (height, width): {self.size_px!r}")
+        # types are those of the annotations of `phantom`, which are checked there
         for side in self.shape:
             _validate.whole_number("size_px", side, at_most=_MOST_PX)
-        _validate.one_of("spots", self.spots, ["hexagonal", "square", "cells"])
         _validate.whole_number("off_tissue", self.off_tissue, at_least=0)
         _validate.seed(self.seed)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
@@ -54,13 +52,6 @@ class Design:
             )
         if self.counts_per_spot > _MOST_COUNTS:
             raise ValueError(f"counts_per_spot={self.counts_per_spot:g} is above {_MOST_COUNTS:g}")
-        try:
-            shift = np.asarray([*self.misalignment_um, self.misalignment_deg], dtype=float)
-        except (TypeError, ValueError):
-            shift = np.empty(0)  # refused below
-        if shift.shape != (3,) or not np.isfinite(shift).all():
-            values = f"{self.misalignment_um}, {self.misalignment_deg}"
-            raise ValueError(f"misalignment_um must be two finite numbers, the angle one: {values}")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import spatialdata as sd
+from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,6 +220,37 @@ def test_random_points_are_on_no_grid(seed):
     assert not sdata.tables["table"].obsp.keys()
     assert "spatial_neighbors" not in sdata.tables["table"].uns
     stp.pp.neighbors(sdata, n_neighbors=4)  # what the message says
+
+
+@pytest.mark.parametrize(
+    ("rule", "squidpy_graph"),
+    [
+        ({"n_rings": 1}, lambda gr, data: gr.spatial_neighbors_grid(data, n_neighs=6, copy=True)),
+        (
+            {"n_rings": 3},
+            lambda gr, data: gr.spatial_neighbors_grid(data, n_neighs=6, n_rings=3, copy=True),
+        ),
+        (
+            {"n_neighbors": 5},
+            lambda gr, data: gr.spatial_neighbors_knn(data, n_neighs=5, copy=True),
+        ),
+        (
+            {"radius_um": 150.0},
+            lambda gr, data: gr.spatial_neighbors_radius(data, radius=150.0, copy=True),
+        ),
+    ],
+)
+def test_the_graph_is_that_of_squidpy(rule, squidpy_graph):
+    from squidpy import gr
+
+    rng = np.random.default_rng(0)
+    positions = 100 * lattice("hexagonal", 12, 10) + rng.normal(0, 2, (120, 2)) + 20
+    positions = positions[rng.random(120) < 0.85]
+    sdata = spots_at(positions, mpp=1.0)
+    stp.pp.neighbors(sdata, **rule)
+    bare = AnnData(shape=(len(positions), 0), obsm={"spatial": positions})
+    expected = squidpy_graph(gr, bare)[0]
+    np.testing.assert_array_equal(graph(sdata)[0], expected.toarray() != 0)
 
 
 def test_squidpy_uses_the_graph():

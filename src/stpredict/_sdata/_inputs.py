@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _validate
+from stpredict._sdata._links import require_spacing
 from stpredict.training import pad_neighbors
 
 if TYPE_CHECKING:
@@ -103,16 +104,3 @@ def check_recipe(spots: SpotTable, recipe: Recipe, *, subtiles: bool) -> None:
         if different:
             changes = "; ".join(different)
             raise ValueError(f"the {name} step was run differently: {changes}: {_PREPARE}")
-
-
-def require_spacing(trained: NeighborsStep, recorded: NeighborsStep) -> None:
-    """Require spots as far apart as in training, where the rule does not adapt to the pitch."""
-    if trained.is_by_rings or trained.rule != recorded.rule:
-        return
-    differences = "; ".join(trained.spacing_differences(recorded))
-    if differences:
-        remedy = "fit a model on such sections"
-        if trained.layout in ("hexagonal", "square"):
-            options = f"pitch_um={trained.pitch_um:g}, layout={trained.layout!r}"
-            remedy = f"place spots with stp.pp.grid(sdata, image, {options}), or {remedy}"
-        raise ValueError(f"the spots do not fit the model's neighbours: {differences}: {remedy}")

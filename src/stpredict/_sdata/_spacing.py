@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stpredict._sdata._sections import Section
     from stpredict._sdata._steps import Grid, Layout
 
 #: Rotational symmetry of the directions to the nearest neighbours.
@@ -43,10 +42,10 @@ class Spacing:
         return not other and is_close(self.pitch_um, pitch_um, PITCH_TOLERANCE)
 
 
-def spacing_of(section: Section) -> Spacing:
+def spacing_of(centers_um: NDArray[np.float64]) -> Spacing:
     """Measure the layout from the directions in which neighbouring spots lie, and the pitch."""
-    pitch = _pitch(section.centers_um)
-    angles = _directions(section.centers_um, pitch)
+    pitch = _pitch(centers_um)
+    angles = _directions(centers_um, pitch)
     if len(angles) < _LEAST_PAIRS:
         return Spacing(None, pitch)
     # the mean of exp(i k angle) is near 1 for k = 6 on a hexagonal and for k = 4 on a square grid,

@@ -7,9 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+from tqdm.auto import tqdm as any_tqdm  # in notebooks a widget
 
 from stpredict._settings import settings
 
@@ -20,6 +23,29 @@ def info(message: str) -> None:
     """Print a message of a step, unless ``settings.verbosity`` is 0."""
     if settings.verbosity > 0:
         tqdm.write(message)  # between progress bars, not into them
+
+
+_SHOW_BARS = ContextVar("show_bars", default=True)
+
+
+def shows_bars() -> bool:
+    """Whether progress bars are shown: at ``settings.verbosity`` 1, outside `hidden_bars`."""
+    return settings.verbosity > 0 and _SHOW_BARS.get()
+
+
+def progress_bar(iterable: Any = None, *, description: str, **options: Any) -> Any:
+    """Progress bar of tqdm, which may be hidden."""
+    return any_tqdm(iterable, desc=description, disable=not shows_bars(), **options)
+
+
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """Hide the bars of parts of a task that has its own, or that writes to a log file."""
+    token = _SHOW_BARS.set(False)
+    try:
+        yield
+    finally:
+        _SHOW_BARS.reset(token)
 
 
 def warn(message: str) -> None:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from stpredict import _validate, encoders
+from stpredict._log import progress_bar
 from stpredict._sdata._steps import stain_differences
-from stpredict._settings import settings
 from stpredict.encoders._embed import tile_side_px
 from stpredict.tiles import read_tiles, resize, tile_windows
 from stpredict.training._pixels import cached
@@ -45,8 +44,8 @@ def stream_tiles(
 ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor]]:
     """Rows of the table and their tiles, (b, 3, tile_px, tile_px) uint8, in spatial order."""
     n_tiles = sum(len(section.rows) for section in sections)
-    tile_px, is_silent = step.tile_px, settings.verbosity < 1
-    with tqdm(total=n_tiles, desc=description, unit="tile", disable=is_silent) as bar:
+    tile_px = step.tile_px
+    with progress_bar(total=n_tiles, description=description, unit="tile") as bar:
         for section in sections:
             side = step.tile_um / section.mpp
             windows = tile_windows(section.levels, section.centers, side=side, tile_px=tile_px)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from stpredict import _runtime, nn
-from stpredict._settings import settings
+from stpredict._log import progress_bar
 from stpredict.targets._base import State
 from stpredict.targets._factors import FactorTargets, check_n_factors, standard_scores
 from stpredict.targets._matrix import Matrix, dense
@@ -108,8 +107,7 @@ def _train(values: Matrix, genes: Standard, n_factors: int, seed: int) -> nn.Aut
     # a fused step is faster for small networks
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, fused=True)
     lowest, n_waited, best = math.inf, 0, None
-    is_silent = settings.verbosity < 1
-    for _ in tqdm(range(_MAX_EPOCHS), desc="autoencoder", unit="epoch", disable=is_silent):
+    for _ in progress_bar(range(_MAX_EPOCHS), description="autoencoder", unit="epoch"):
         for index in torch.randperm(len(rows), generator=shuffle).split(_BATCH):
             batch = _scaled(values, genes, rows[index.numpy()])
             optimizer.zero_grad()

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
+from stpredict._log import progress_bar
 from stpredict._sdata._pixels import restrict_sections, sections_for_tiles, stream_tiles
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import open_table
-from stpredict._settings import settings
 from stpredict.models import _attribution
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import embedding_inputs
@@ -206,7 +205,7 @@ def _rows(
 
 def _with_progress(batches: Iterable[Attributed], n_spots: int) -> list[Attributed]:
     parts = []
-    with tqdm(total=n_spots, desc="attribute", unit="spot", disable=settings.verbosity < 1) as bar:
+    with progress_bar(total=n_spots, description="attribute", unit="spot") as bar:
         for part in batches:
             parts.append(part)
             bar.update(len(part.rows))

@@ -18,8 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from stpredict import _runtime
-from stpredict._log import info, quiet
-from stpredict._settings import settings
+from stpredict._log import info, quiet, shows_bars
 from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._data import Batch, Inputs, Measured
 from stpredict.training._module import (
@@ -126,7 +125,7 @@ def _trainer(device: torch.device, schedule: Schedule, callbacks: list[L.Callbac
         precision="bf16-mixed" if device.type == "cuda" else "32-true",
         max_epochs=schedule.max_epochs,
         callbacks=callbacks,
-        enable_progress_bar=settings.verbosity > 0,
+        enable_progress_bar=shows_bars(),
         enable_model_summary=False,
         enable_checkpointing=False,  # BestWeights keeps the best weights in memory
         logger=False,

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Scale, Sequence, get_transformation
-from tqdm.auto import tqdm
 
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
-from stpredict._log import info
+from stpredict._log import info, progress_bar
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import require_images
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import copy_of, open_table
-from stpredict._settings import settings
 from stpredict.pp._tissue._find import detect_mask
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ def detect_tissue(
     names = _image_names(sdata, images, sections)
     masks: dict[str, TissueMask] = {}
     labels: dict[str, Any] = {}
-    for name in tqdm(names, desc="detect_tissue", disable=settings.verbosity == 0, leave=False):
+    for name in progress_bar(names, description="detect_tissue", leave=False):
         masks[name], pieces = detect_mask(sdata, name, method=method)
         if not masks[name].mask.any():
             raise ValueError(

@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import dask
-from tqdm.auto import tqdm
 
-from stpredict._log import info
+from stpredict._log import info, progress_bar
 from stpredict._settings import settings
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
@@ -59,8 +58,7 @@ def run_folds(
         if client is None
         else _on_workers(client, spots, folds, missing, device)
     )
-    hidden = settings.verbosity < 1
-    with tqdm(total=n_jobs, desc="cross-validate", disable=hidden or not n_jobs) as bar:
+    with progress_bar(total=n_jobs, description="cross-validate", leave=n_jobs > 0) as bar:
         for fold_name, name, outcome in finished:
             outcomes[fold_name, name] = outcome
             if isinstance(outcome, Failure):

@@ -52,7 +52,7 @@ def test_rgb_files_are_read_as_channels_first_arrays(tmp_path, name, write):
     pixels = random_pixels()
     write(tmp_path / name, pixels)
     for path in (tmp_path / name, str(tmp_path / name)):
-        array = _image.open_image(path)
+        array = _image.open_image(path).levels[0]
         assert array.dtype == np.uint8
         np.testing.assert_array_equal(array.compute(), pixels.transpose(2, 0, 1))
         np.testing.assert_array_equal(
@@ -64,14 +64,14 @@ def test_a_jpeg_file_is_read(tmp_path):
     y, x = np.mgrid[:128, :160]
     smooth = np.stack([y, x, 255 - y], axis=2).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    array = _image.open_image(tmp_path / "a.jpg").compute()
+    array = _image.open_image(tmp_path / "a.jpg").levels[0].compute()
     np.testing.assert_allclose(array, smooth.transpose(2, 0, 1), atol=8)
 
 
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_arrays_may_have_channels_first_or_last(channels_first):
     pixels = random_pixels()
-    array = _image.open_image(pixels.transpose(2, 0, 1) if channels_first else pixels)
+    (array,) = _image.open_image(pixels.transpose(2, 0, 1) if channels_first else pixels).levels
     np.testing.assert_array_equal(array.compute(), pixels.transpose(2, 0, 1))
 
 
@@ -80,7 +80,8 @@ def test_a_replaced_file_is_read_again(tmp_path):
     for seed in (0, 1):
         pixels = random_pixels(seed=seed)
         png(path, pixels)
-        np.testing.assert_array_equal(_image.open_image(path).compute(), pixels.transpose(2, 0, 1))
+        array = _image.open_image(path).levels[0]
+        np.testing.assert_array_equal(array.compute(), pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", None])
@@ -92,7 +93,7 @@ def test_an_alpha_channel_is_left_out_and_logged(tmp_path, name, capsys, monkeyp
         png(image, pixels)
     elif name == "a.tif":
         tifffile.imwrite(image, pixels, photometric="rgb", extrasamples=["unassalpha"])
-    array = _image.open_image(image)
+    array = _image.open_image(image).levels[0]
     np.testing.assert_array_equal(array.compute(), pixels[..., :3].transpose(2, 0, 1))
     assert "has an alpha channel, which is left out" in capsys.readouterr().out
 
@@ -167,7 +168,7 @@ def test_damaged_pixels_raise_an_error_that_names_the_file(tmp_path, name):
     middle = len(content) // 2
     content[middle : middle + 2000] = bytes(2000)
     path.write_bytes(content)
-    array = _image.open_image(path)
+    array = _image.open_image(path).levels[0]
     with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*complete"):
         array.compute()
 
@@ -192,7 +193,7 @@ def test_a_ycbcr_tiff_with_jpeg_compression_is_rgb(tmp_path):
     stored = np.asarray(Image.fromarray(smooth).convert("YCbCr"))
     options = {"photometric": "ycbcr", "compression": "jpeg", "tile": (64, 64)}
     tifffile.imwrite(tmp_path / "a.tif", stored, **options, compressionargs={"level": 95})
-    array = _image.open_image(tmp_path / "a.tif").compute()
+    array = _image.open_image(tmp_path / "a.tif").levels[0].compute()
     np.testing.assert_allclose(array, smooth.transpose(2, 0, 1), atol=12)
 
 
@@ -213,7 +214,7 @@ def test_a_tiff_file_is_read_by_window(tmp_path, monkeypatch):
     pixels = random_pixels(2100, 1100)
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb")
     monkeypatch.setattr(_image, "_decode", None)
-    array = _image.open_image(tmp_path / "a.tif")
+    array = _image.open_image(tmp_path / "a.tif").levels[0]
     assert max(array.chunks[1]) <= _image.CHUNK_PX
     np.testing.assert_array_equal(
         array[:, 2000:2010, 1000:1010].compute(),

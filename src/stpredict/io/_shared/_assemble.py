@@ -15,24 +15,24 @@ from anndata.utils import make_index_unique
 from geopandas import GeoDataFrame, points_from_xy
 from numpy.typing import NDArray
 from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record
-from stpredict.io._shared._image import CHUNK_PX, open_image
+from stpredict.io._shared._image import open_image
 from stpredict.io._shared._plausible import warn_implausible_mpp
+from stpredict.io._shared._pyramid import multiscale_image
+from stpredict.io._shared._windows import Pyramid
 
-#: The pyramid ends at the first level whose shorter side is below this number of pixels.
-COARSEST_PX = 1024
 _MOST_OUTSIDE = 0.5  # share of spots outside the image above which the positions must be wrong
 
 
 def assemble_section(
     section: str,
     *,
-    image: str | Path | NDArray[Any] | da.Array,
+    image: str | Path | NDArray[Any] | da.Array | Pyramid,
     counts: NDArray[Any] | sp.spmatrix | sp.sparray,  # (n_obs, n_vars), not negative
     positions: NDArray[np.floating],  # (n_obs, 2): x, y in pixels of the image
     mpp: float,
@@ -49,7 +49,8 @@ def assemble_section(
 ) -> SpatialData:
     """Check the image, positions and values of one section, and assemble its SpatialData."""
     _validate.slot_name("section", section)
-    pixels = open_image(image)
+    opened = open_image(image)
+    pixels = opened.levels[0]
     obs = pd.DataFrame(index=[*obs_names]) if obs is None else obs
     var = pd.DataFrame(index=[*var_names]) if var is None else var
     spot_ids = pd.Index(map(str, obs.index))
@@ -89,15 +90,7 @@ def assemble_section(
     table = TableModel.parse(
         table, region=section, region_key=_keys.REGION, instance_key=_keys.INSTANCE
     )
-    n_levels = int(np.ceil(np.log2(min(pixels.shape[1:]) / COARSEST_PX)))
-    pyramid = Image2DModel.parse(
-        pixels,
-        dims=("c", "y", "x"),
-        c_coords=["r", "g", "b"],
-        scale_factors=[2] * max(1, n_levels),  # at least one, so that every image is a pyramid
-        chunks=(3, CHUNK_PX, CHUNK_PX),
-        transformations=to_um,
-    )
+    pyramid = multiscale_image(opened.levels, to_um)
     return SpatialData(
         images={_keys.image(section): pyramid}, shapes={section: shapes}, tables={"table": table}
     )

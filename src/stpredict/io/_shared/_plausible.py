@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 
 from stpredict._log import warn
 
+#: µm per pixel of images of tissue: from oil immersion to overviews.
+PLAUSIBLE_MPP = (0.05, 20.0)
 _MOST_UM = 100_000  # a slide is 75 mm long
 _OVERLAP = 0.5  # distance of neighbouring centres, in diameters, below which most spots overlap
 # Details of H&E, mostly nuclei: half width of the autocorrelation of the red channel's optical

@@ -98,8 +98,8 @@ def assemble_spots(
         reason = "fullres_image= is" if fullres_image else "no fullres_image=, using"
         info(f"{section}: {reason} the hires image ({mpp:.2f} µm per pixel)")
     elif hires.is_file():  # it implies the size of the full resolution
-        size = np.array(open_image(image).shape[1:])
-        expected = np.array(open_image(hires).shape[1:]) / scale
+        size = np.array(open_image(image).shape_yx)
+        expected = np.array(open_image(hires).shape_yx) / scale
         # 1 % for scale factors with few digits, 2 px of the hires image for rounding
         if np.any(np.abs(size - expected) > 0.01 * expected + 2 / scale):
             raise ValueError(

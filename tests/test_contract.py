@@ -76,7 +76,7 @@ NAMED_BY_ELEMENT = {
 #: Functions of a SpatialData that read and write no table.
 WITHOUT_TABLE = {"io.register_um"}
 #: Objects that come first in a signature, the first of them in this order.
-DATA = ("sdata", "scores", "model")
+DATA = ("sdata", "slide", "scores", "model")
 #: At most, not counting ``sdata`` and ``table_name``, which all ``fit_*`` share.
 MOST_OPTIONS = 16
 
@@ -148,7 +148,7 @@ def test_every_function_of_a_table_takes_its_name(function):
 @every_function
 def test_every_function_that_writes_a_slot_takes_its_name(function):
     names = inspect.signature(function).parameters
-    writes = name_of(function) in {*IN_PLACE, "tl.cross_validate"}
+    writes = name_of(function) in {*IN_PLACE, "tl.cross_validate", "tl.predict_slide"}
     assert ("key_added" in names) == (writes and name_of(function) not in NAMED_BY_ELEMENT)
 
 

@@ -38,6 +38,30 @@ def progress_bar(iterable: Any = None, *, description: str, **options: Any) -> A
     return any_tqdm(iterable, desc=description, disable=not shows_bars(), **options)
 
 
+_SHARED_BAR: ContextVar[Any] = ContextVar("shared_bar", default=None)
+
+
+@contextmanager
+def tile_bar(total: int, description: str) -> Iterator[Any]:
+    """Progress bar over tiles, or the bar that several steps share."""
+    if (shared := _SHARED_BAR.get()) is not None:
+        yield shared
+        return
+    with progress_bar(total=total, description=description, unit="tile") as bar:
+        yield bar
+
+
+@contextmanager
+def shared_tile_bar(total: int, description: str) -> Iterator[None]:
+    """One progress bar over the tiles of all steps inside it."""
+    with tile_bar(total, description) as bar:
+        token = _SHARED_BAR.set(bar)
+        try:
+            yield
+        finally:
+            _SHARED_BAR.reset(token)
+
+
 @contextmanager
 def hidden_bars() -> Iterator[None]:
     """Hide the bars of parts of a task that has its own, or that writes to a log file."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _validate, encoders
-from stpredict._log import progress_bar
+from stpredict._log import tile_bar
 from stpredict._sdata._steps import stain_differences
 from stpredict.encoders._embed import tile_side_px
 from stpredict.tiles import read_tiles, resize, tile_windows
@@ -45,7 +45,7 @@ def stream_tiles(
     """Rows of the table and their tiles, (b, 3, tile_px, tile_px) uint8, in spatial order."""
     n_tiles = sum(len(section.rows) for section in sections)
     tile_px = step.tile_px
-    with progress_bar(total=n_tiles, description=description, unit="tile") as bar:
+    with tile_bar(n_tiles, description) as bar:
         for section in sections:
             side = step.tile_um / section.mpp
             windows = tile_windows(section.levels, section.centers, side=side, tile_px=tile_px)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpredict._log import progress_bar
+from stpredict._log import tile_bar
 from stpredict.nn._tiles import split_tiles
 from stpredict.tiles import read_tiles, resize, tile_windows
 
@@ -57,7 +57,7 @@ def embed_section(
     whole = np.empty((n, encoder.dimension), dtype=np.float32)
     parts = np.empty((n, n_subtiles**2, encoder.dimension), dtype=np.float32)
     batches = read_tiles(windows, tile_px=tile_px, batch_size=batch_size)
-    with progress_bar(total=n, description=description, unit="tile") as bar:
+    with tile_bar(n, description) as bar:
         for rows, tiles in batches:
             whole[rows] = encoder(resize(tiles, encoder_px)).cpu().numpy()
             if n_subtiles > 1:

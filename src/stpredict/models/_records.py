@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from stpredict._sdata._steps import FORBID
+from stpredict._sdata._steps import FORBID, Layout, Positive
 from stpredict.training import Augmentation, Schedule
 
 #: Bounds of sizes, far above those of any model, so that a damaged file cannot ask for more.
@@ -164,6 +164,15 @@ class SampleWeight(Record):
 
 
 @dataclass(frozen=True)
+class TrainingSpots(Record):
+    """Layout of the training spots, by default also that of the spots placed on new slides."""
+
+    layout: Layout
+    pitch_um: Positive  # distance between neighbouring spots
+    diameter_um: Positive
+
+
+@dataclass(frozen=True)
 class TrainingRecord(Record):
     """Data that a model was trained on, and what was held out."""
 
@@ -184,3 +193,5 @@ class TrainingRecord(Record):
     tuned: dict[str, Annotated[float, Field(allow_inf_nan=True)]] | None = None
     finetuned_on: tuple[str, ...] = ()  # sections
     before: TrainingRecord | None = None  # record of the model before it was finetuned
+    # None in older models, and without images or with too few spots
+    spots: TrainingSpots | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stpredict import _validate
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ def restrict(model: Model, genes: Sequence[str]) -> Model:
         targets=model.targets.subset(gene_index),
         calibration=None,  # calibrated for the original genes
     )
+
+
+def check_genes(model: Model, genes: Sequence[str]) -> list[str]:
+    """Require a list of genes that the model predicts."""
+    names = _validate.name_list("genes", genes)
+    absent = [gene for gene in names if gene not in model.genes]
+    if absent:
+        reason = _validate.listing(absent) + _validate.why_absent(absent, model.genes)
+        share = f"{len(absent)} of {len(names)}"
+        raise ValueError(f"{share} genes are not among the model's {len(model.genes)}: {reason}")
+    return names
 
 
 def _sliced(model: Model, gene_index: list[int]) -> nn.Module:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep
-from stpredict.pp._steps._replay import load_encoder, replay
+from stpredict.pp._steps._inputs import InputPlan
+from stpredict.pp._steps._replay import replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import torch
@@ -86,41 +86,24 @@ def prepare(
     _runtime.resolve_device(device)  # raises if there is no such device
     # on a copy, so that a failing step leaves nothing behind
     spots = open_table(sdata, table_name, copy=True)
-    bases = _leaves(model)
-    embeddings = _embeddings(bases)
-    if len(embeddings) > 1 and (encoder is not None or weights is not None):
-        raise ValueError(
-            f"encoder= and weights= apply to one embedding, not {_validate.listing(embeddings)}: "
-            "prepare base by base, stp.pp.prepare(sdata, model.bases[name], encoder=…)"
-        )
-    # models on pixels have no embedding; their images only need the stain
-    for stain in [base.recipe.stain for base in bases if base.uses_pixels]:
-        if stain is not None:
-            replay(spots, NormalizeStainStep(reference=stain))
-    for slot, step in embeddings.items():
-        if step.registered:
-            _require_registered(spots, slot, step)
-        else:
-            _require_complete(slot, step)
-    # before embedding, which may take long; equal steps of several bases are run once
-    for rule in dict.fromkeys(base.recipe.neighbors for base in bases):
-        if rule is not None:
-            replay(spots, rule)
-    for slot, step in embeddings.items():
+    plan = InputPlan.of(model, encoder=encoder, weights=weights)
+    # before embedding, which may take long
+    plan.normalize_stain(spots)
+    plan.check_complete()
+    plan.check_registered(spots)
+    plan.link(spots)
+    for slot, step in plan.embeddings.items():
         step = _with_own_subtiles(spots, slot, step)
         # each embedding right after its stain, as bases may differ in the reference
         if step.stain is not None:
             replay(spots, NormalizeStainStep(reference=step.stain))
         if not step.registered:
-            loaded = load_encoder(step, encoder, weights=weights)
+            loaded = plan.load(slot)
             replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
     if spots.table.n_vars:  # a grid on a slide has no measured expression
-        for steps in dict.fromkeys(base.recipe.layer_steps for base in bases):
+        for steps in dict.fromkeys(base.recipe.layer_steps for base in plan.bases):
             _replay_layer(spots, steps)
-    # bases of a stack may have been trained on different inputs in one slot
-    for base in bases:
-        if not base.uses_pixels:
-            check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
+    plan.check_inputs(spots)
     if copy:
         return spots.sdata
     for name, image in spots.sdata.images.items():
@@ -129,23 +112,6 @@ def prepare(
             sdata.images[name] = image
     sdata.tables[spots.name] = spots.table
     return None
-
-
-def _leaves(model: Model) -> list[Model]:
-    """The model itself, or the bases of a stack."""
-    bases = [leaf for base in model.bases.values() for leaf in _leaves(base)]
-    return bases or [model]
-
-
-def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:
-    """Step of each embedding, with sub-tiles if any model uses them."""
-    embeddings: dict[str, EmbedStep] = {}
-    # bases with sub-tiles come last, so that their step replaces one without
-    for base in sorted(bases, key=lambda base: base.uses_subtiles):
-        slot, step = base.recipe.embedding, base.recipe.embed
-        if slot is not None and step is not None:
-            embeddings[slot] = step if base.uses_subtiles else replace(step, n_subtiles=1)
-    return embeddings
 
 
 def _with_own_subtiles(spots: SpotTable, slot: str, step: EmbedStep) -> EmbedStep:
@@ -169,28 +135,3 @@ def _replay_layer(spots: SpotTable, steps: Iterable[LayerStep]) -> None:
             reason = error.args[0]  # a KeyError would be printed in quotes
             info(f"prepare: the layer that the model predicts is not computed: {reason}")
             return
-
-
-def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
-    """Require features that cannot be computed here to be registered with the same parameters."""
-    recorded = spots.steps.embed.get(slot)
-    problems = ["it is not registered"]
-    if slot in spots.table.obsm and recorded is not None:
-        problems = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
-    if not problems:
-        return
-    raise ValueError(
-        f"obsm[{slot!r}] must hold the model's features, but {'; '.join(problems)}: run "
-        f"stp.pp.register_embedding(sdata, {slot!r}, encoder={step.encoder!r}, "
-        f"tile_um={step.tile_um:g})"
-    )
-
-
-def _require_complete(slot: str, step: EmbedStep) -> None:
-    """Require a step whose parameters are all reported."""
-    if not step.is_complete:
-        raise ValueError(
-            "a published release does not report how its inputs were computed: run "
-            f"stp.pp.embed(sdata, {step.encoder or '…'!r}, tile_um=…, n_subtiles=3, "
-            f"key_added={slot!r}) and stp.pp.neighbors(sdata) as its paper did, then stp.tl.predict"
-        )

@@ -20,6 +20,7 @@ from stpredict.tl._fit_stacking import fit_stacking
 from stpredict.tl._fit_trees import fit_trees
 from stpredict.tl._fit_tuned import fit_tuned
 from stpredict.tl._predict import predict
+from stpredict.tl._predict_slide import predict_slide
 from stpredict.training import Augmentation, Schedule
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "fit_trees",
     "fit_tuned",
     "predict",
+    "predict_slide",
 ]
 
 

@@ -12,7 +12,7 @@ from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import METHODS
-from stpredict.models._restrict import restrict
+from stpredict.models._restrict import check_genes, restrict
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, Counts
 from stpredict.tl._fitting._docs import shared
@@ -112,7 +112,7 @@ def finetune(
     _validate.seed(seed)
     _runtime.resolve_device(device)  # raises if there is no such device
     _check_trainable(model, train)
-    start = model if genes is None else restrict(model, _check_genes(model, genes))
+    start = model if genes is None else restrict(model, check_genes(model, genes))
     spots = open_table(sdata, table_name)
     inputs_context = training_inputs(spots, model)
     start = _with_layer(spots, start, layer)
@@ -157,16 +157,6 @@ def _check_trainable(model: Model, train: str) -> None:
         raise ValueError(
             f"a model of {model.method} is fitted in one go: run fit_{model.method} on all sections"
         )
-
-
-def _check_genes(model: Model, genes: Sequence[str]) -> list[str]:
-    names = _validate.name_list("genes", genes)
-    absent = [gene for gene in names if gene not in model.genes]
-    if absent:
-        reason = _validate.listing(absent) + _validate.why_absent(absent, model.genes)
-        share = f"{len(absent)} of {len(names)}"
-        raise ValueError(f"{share} genes are not among the model's {len(model.genes)}: {reason}")
-    return names
 
 
 def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,6 +89,20 @@ class Calibration:
     def mean_coverage(self) -> float:
         """Mean coverage over groups with intervals."""
         return _nan_mean(np.array(list(self.coverage_of_groups.values())))
+
+    def subset(self, index: NDArray[np.intp]) -> Calibration:
+        """Calibration of some genes, in this order."""
+
+        def part(name: str) -> Any:
+            whole = getattr(self, name)
+            return replace(whole, **{field: getattr(whole, field)[index] for field in _PARTS[name]})
+
+        return replace(
+            self,
+            intervals=part("intervals"),
+            reliability=part("reliability"),
+            coverage=self.coverage[:, index],
+        )
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Configuration for JSON, and arrays for safetensors, which `from_state` reads."""

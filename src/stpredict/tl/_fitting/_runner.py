@@ -157,6 +157,7 @@ def training_record(rows: Split, *, best_epoch: int, seed: int) -> TrainingRecor
         best_epoch=best_epoch,
         seed=seed,
         versions=package_versions(),
+        spots=rows.spots,
     )
 
 

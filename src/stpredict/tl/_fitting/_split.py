@@ -9,6 +9,8 @@ import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._log import info
+from stpredict._sdata._spacing import common_spacing, spacing_of
+from stpredict.models._records import TrainingSpots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +32,7 @@ class Split:
     groups: NDArray[np.str_]  # (n_obs,) group of each row; alpha of ridge is tuned over them
     held_out: str  # the held-out group, in words
     sections: tuple[str, ...]  # all of the table
+    spots: TrainingSpots | None  # layout of all spots
 
 
 def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
@@ -42,7 +45,7 @@ def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
     is_held_out = labels == name
     training, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     _check_sizes(len(training), len(validation))
-    return Split(training, validation, labels, f"{kind} {name}", tuple(spots.section_names))
+    return Split(training, validation, labels, f"{kind} {name}", *_described(spots))
 
 
 def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
@@ -51,7 +54,22 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     if len(set(labels)) == 1:
         labels = _block_labels(spots)
     rows = np.arange(len(labels))
-    return Split(rows, rows[:0], labels, "nothing", tuple(spots.section_names))
+    return Split(rows, rows[:0], labels, "nothing", *_described(spots))
+
+
+def _described(spots: SpotTable) -> tuple[tuple[str, ...], TrainingSpots | None]:
+    """Names of the sections, and layout of their spots; None where it cannot be measured."""
+    names = tuple(spots.section_names)
+    try:
+        sections = spots.sections
+    except ValueError:  # embeddings that were registered need no image
+        return names, None
+    spacing = common_spacing(map(spacing_of, sections))
+    if spacing.layout is None or not spacing.pitch_um > 0:
+        return names, None
+    diameter = 2 * float(np.median(np.concatenate([part.radius_um for part in sections])))
+    pitch, diameter = (float(f"{length:.4g}") for length in (spacing.pitch_um, diameter))
+    return names, TrainingSpots(spacing.layout, pitch, diameter)
 
 
 def group_labels(spots: SpotTable, column: str | None) -> tuple[NDArray[np.str_], str]:
@@ -94,7 +112,7 @@ def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
     size = len(validation)
     info(f"only one {label}: a contiguous block of {size} spots is held out for early stopping")
     held_out = f"a contiguous block of {label}"
-    return Split(training, validation, _block_labels(spots), held_out, tuple(spots.section_names))
+    return Split(training, validation, _block_labels(spots), held_out, *_described(spots))
 
 
 def _block_labels(spots: SpotTable) -> NDArray[np.str_]:

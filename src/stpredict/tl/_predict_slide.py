@@ -1,0 +1,142 @@
+"""Predict a whole slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpredict import _runtime, _validate
+from stpredict._arguments import checked
+from stpredict._sdata._pixels import check_tiles
+from stpredict._sdata._provenance import record
+from stpredict._sdata._slots import check_new_table
+from stpredict.pp._steps._inputs import InputPlan
+from stpredict.tl._prediction._blocks import SlideInputs, collect, predict_blocks
+from stpredict.tl._prediction._genes import GeneSelection
+from stpredict.tl._prediction._slide import open_slide, pitch_of, place_spots, write_back
+from stpredict.tl._prediction._table import predicted_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from spatialdata import SpatialData
+
+    from stpredict.models import Model
+
+
+@checked
+def predict_slide(
+    slide: str | Path | SpatialData,
+    model: Model,
+    *,
+    pitch_um: float | None = None,
+    genes: Sequence[str] | None = None,
+    mpp: float | None = None,
+    encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
+    weights: str | Path | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    table_name: str = "table",
+    key_added: str = "predicted",
+) -> SpatialData:
+    """Predict a whole slide: tissue, stain, spots, embeddings and predictions in one call.
+
+    Spots are placed on the tissue with the pitch, diameter and layout of the training data, the
+    stain is normalised to the model's reference, and the spots are embedded and predicted in blocks
+    of neighbouring spots. Neighbours across the borders of blocks are taken into account: the
+    result equals that of :func:`stpredict.pp.grid`, :func:`stpredict.pp.prepare` and
+    :func:`stpredict.tl.predict`, but embeddings of only one block are in memory.
+
+    Parameters
+    ----------
+    slide
+        File, which :func:`stpredict.io.read_slide` reads, or an object with one image of known µm
+        per pixel. If the object has spots (``tables[table_name]``), these are predicted.
+    model
+        Fitted model.
+    pitch_um
+        Distance between neighbouring spots in µm, by default that of the training data.
+    genes
+        Genes to predict, by default all of the model.
+    mpp
+        µm per pixel of a file that does not report them.
+    encoder, weights
+        Encoder, if the model was trained with a module or function of your own; local file with its
+        weights, instead of the hub.
+    batch_size, device
+        Tiles at a time, and where to embed and predict them; ``"auto"``: cuda, then mps, then cpu.
+    table_name, key_added
+        Names of the table of the spots, and of the table with the predictions.
+
+    Returns
+    -------
+    SpatialData
+        The slide, with everything that the functions above write except the embeddings: the object
+        itself, or for a file a new one. ``tables[key_added]`` is that of
+        :func:`stpredict.tl.predict`, and ``uns["stpredict"]["predict_slide"]`` records the
+        ``slide``, its µm per pixel ``mpp`` and the ``pitch_um``. If a step fails, nothing is
+        written.
+
+    Warns
+    -----
+    UserWarning
+        If the tiles of the slide look unlike those that a calibrated model was trained on.
+
+    Raises
+    ------
+    KeyError
+        If the model was trained with a module or function of your own, and ``encoder`` is missing.
+    RuntimeError
+        If the hub does not provide the weights of the encoder.
+    TypeError
+        If ``model`` is no fitted model.
+    ValueError
+        If the slide has no tissue, several images or sections, unknown µm per pixel or an image
+        smaller than a tile; if ``pitch_um`` does not fit the model's neighbours or the slide has
+        spots already; if the weights are not the model's, or an option is out of range.
+
+    Examples
+    --------
+    >>> import stpredict as stp
+    >>> training = stp.datasets.phantom()
+    >>> stp.pp.normalize(training)
+    >>> stp.pp.select_genes(training, n_top_genes=5)
+    >>> stp.pp.embed(training)
+    >>> model = stp.tl.fit_ridge(training, context="spot")
+    >>> slide = stp.datasets.phantom(seed=1).subset(["S1_image"])  # no spots, no table
+    >>> slide = stp.tl.predict_slide(slide, model)
+    >>> slide.tables["predicted"].n_vars
+    5
+    """
+    _validate.whole_number("batch_size", batch_size)
+    _runtime.resolve_device(device)  # raises if there is no such device
+    if pitch_um is not None:
+        _validate.positive("pitch_um", pitch_um, unit="µm")
+    selection = GeneSelection.of(model, genes)
+    plan = InputPlan.of(selection.predictor, encoder=encoder, weights=weights)
+    plan.check_complete()
+    opened = open_slide(slide, mpp=mpp)
+    encoders = {slot: plan.load(slot) for slot, step in plan.embeddings.items() if step.is_complete}
+    spots = place_spots(opened, model, pitch_um=pitch_um, table_name=table_name)
+    check_new_table(opened, key_added)
+    plan.check_registered(spots)
+    for tile_um in plan.tile_sides_um:
+        check_tiles(spots.sections, tile_um)
+    inputs = SlideInputs.prepare(spots, plan, encoders)
+    blocks = predict_blocks(inputs, selection.predictor, batch_size=batch_size, device=device)
+    predicted = predicted_table(spots, selection.described, collect(blocks, selection))
+    section = spots.sections[0]
+    record(
+        predicted,
+        "predict_slide",
+        slide=Path(slide).name if isinstance(slide, str | Path) else section.image,
+        mpp=section.mpp,
+        pitch_um=pitch_of(spots),
+        method=model.method,
+    )
+    spots.add_table(key_added, predicted)
+    if isinstance(slide, str | Path):
+        return opened
+    write_back(opened, slide)
+    return slide

@@ -1,0 +1,1 @@
+"""Prediction of opened tables: inputs, blocks of a slide, and the table that is written."""

@@ -1,0 +1,148 @@
+"""Prediction of a slide in blocks of neighbouring spots, so that few embeddings are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpredict import _keys, _runtime
+from stpredict._log import shared_tile_bar
+from stpredict._sdata._provenance import record_step
+from stpredict._sdata._steps import NormalizeStainStep
+from stpredict.pp._embed import embed_tiles
+from stpredict.pp._steps._replay import replay
+from stpredict.tl._fitting._inputs import prediction_inputs
+from stpredict.tl._prediction._table import Predictions, familiarity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.encoders import Encoder
+    from stpredict.models import Model
+    from stpredict.pp._steps._inputs import InputPlan
+    from stpredict.tl._prediction._genes import GeneSelection
+
+#: Spots predicted together. With one ring of neighbours, blocks of this size embed 6 % of the tiles
+#: twice; 4,096 spots with nine sub-tiles of 2,048 features need 340 MB.
+BLOCK_SPOTS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class SlideInputs:
+    """A slide with spots, graph and stain, and the encoders that its blocks are embedded with."""
+
+    spots: SpotTable
+    plan: InputPlan
+    encoders: dict[str, Encoder]  # by slot, without embeddings that are registered
+    stained: dict[str, SpotTable]  # the slide with the stain of each slot
+
+    @classmethod
+    def prepare(
+        cls, spots: SpotTable, plan: InputPlan, encoders: dict[str, Encoder]
+    ) -> SlideInputs:
+        """Build the graph, and normalise the stain; both change ``spots``."""
+        plan.normalize_stain(spots)
+        plan.link(spots)
+        stained = {}
+        stains = {step.stain for step in plan.embeddings.values()}
+        for slot, step in plan.embeddings.items():
+            if step.stain is not None:
+                replay(spots, NormalizeStainStep(reference=step.stain))
+            # bases of a stack may differ in the reference
+            stained[slot] = spots.copy() if len(stains) > 1 else spots
+        return cls(spots, plan, encoders, stained)
+
+    def with_neighbors(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Some rows and their neighbours, ascending."""
+        if all(base.recipe.neighbors is None for base in self.plan.bases):
+            return np.sort(rows)
+        return np.unique(np.concatenate([rows, self.spots.graph[rows].indices]))
+
+    def embed(self, rows: NDArray[np.intp], *, batch_size: int, device: str) -> SpotTable:
+        """Copy some rows, ascending, with their embeddings."""
+        block = self.spots.subset(rows)
+        torch_device = _runtime.resolve_device(device)
+        for slot, encoder in self.encoders.items():
+            whole = self.stained[slot]
+            source = block if whole is self.spots else whole.subset(rows)
+            step = self.plan.embeddings[slot]
+            embed_tiles(
+                source, step, encoder, slot=slot, batch_size=batch_size, device=torch_device
+            )
+            if source is not block:
+                for key in {slot, _keys.subtiles(slot)} & set(source.table.obsm):
+                    block.table.obsm[key] = source.table.obsm[key]
+                record_step(block.table, source.steps.embed[slot], slot=slot)
+        return block
+
+
+def predict_blocks(
+    inputs: SlideInputs, model: Model, *, batch_size: int, device: str
+) -> Iterator[Predictions]:
+    """Embed and predict all spots of a slide, block by block."""
+    blocks = [
+        block
+        for section in inputs.spots.sections
+        for block in split_blocks(section.centers_um, section.rows, most=BLOCK_SPOTS)
+    ]
+    parts = [inputs.with_neighbors(rows) for rows in blocks]
+    n_tiles = sum(map(len, parts)) * _n_passes(inputs, model)
+    name = ", ".join(inputs.spots.section_names)
+    with shared_tile_bar(n_tiles, f"predict {name}"):
+        for rows, part in zip(blocks, parts, strict=True):
+            block = inputs.embed(part, batch_size=batch_size, device=device)
+            inputs.plan.check_inputs(block)
+            values, spread = model.predict_inputs(prediction_inputs(block, model), device=device)
+            familiarity = familiarity_of(block, model)
+            inside = np.isin(part, rows)
+            yield Predictions(
+                rows=part[inside],
+                values=values[inside],
+                spread=None if spread is None else spread[inside],
+                familiarity=None if familiarity is None else familiarity[inside],
+            )
+
+
+def collect(blocks: Iterator[Predictions], selection: GeneSelection) -> Predictions:
+    """Predictions of all spots in memory, of the selected genes."""
+    parts = [
+        replace(
+            block,
+            values=block.values[:, selection.columns],
+            spread=None if block.spread is None else block.spread[:, selection.columns],
+        )
+        for block in blocks
+    ]
+    order = np.argsort(np.concatenate([part.rows for part in parts]))
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else np.concatenate(values)[order]
+
+    return Predictions(*map(joined, ("rows", "values", "spread", "familiarity")))
+
+
+def _n_passes(inputs: SlideInputs, model: Model) -> int:
+    """How often each tile is read."""
+    pixels = [base for base in inputs.plan.bases if base.uses_pixels]
+    describes = model.calibration is not None and inputs.plan.bases[0].uses_pixels
+    return len(inputs.encoders) + len(pixels) + int(describes)
+
+
+def split_blocks(
+    points: NDArray[np.floating], rows: NDArray[np.intp], *, most: int
+) -> list[NDArray[np.intp]]:
+    """Split rows at ``points`` (n, 2) into compact blocks of about equal size, at most ``most``."""
+    n_blocks = -(-len(rows) // most)
+    if n_blocks <= 1:
+        return [np.sort(rows)]
+    # across the longer side, in proportion to the number of blocks on both sides
+    order = np.argsort(points[:, np.argmax(np.ptp(points, axis=0))], kind="stable")
+    cut = len(rows) * (n_blocks // 2) // n_blocks
+    halves = order[:cut], order[cut:]
+    return [block for half in halves for block in split_blocks(points[half], rows[half], most=most)]

@@ -1,0 +1,116 @@
+"""Opening of a slide, and the spots that are placed on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stpredict import _keys, _validate, io
+from stpredict._log import info
+from stpredict._sdata._spacing import spacing_of
+from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
+from stpredict.models._stack import first_base
+from stpredict.pp._grid import grid
+from stpredict.pp._tissue._detect_tissue import detect_tissue
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from stpredict.models import Model
+    from stpredict.models._records import TrainingSpots
+
+
+def open_slide(slide: str | Path | SpatialData, *, mpp: float | None) -> SpatialData:
+    """Read a file, or copy an object without its pixels."""
+    if isinstance(slide, str | Path):
+        read_slide: Any = vars(io)["read_slide"]
+        opened: SpatialData = read_slide(slide, mpp=mpp)
+        return opened
+    if mpp is not None:
+        raise ValueError(
+            "mpp= is for files; give that of an object with stp.io.register_um(sdata, section, "
+            "image=…, mpp=…)"
+        )
+    return copy_of(slide)
+
+
+def place_spots(
+    sdata: SpatialData, model: Model, *, pitch_um: float | None, table_name: str
+) -> SpotTable:
+    """Open the table of a slide; without one, place spots on its tissue first."""
+    if table_name not in sdata.tables:
+        _place_grid(sdata, model, pitch_um=pitch_um, table_name=table_name)
+    elif pitch_um is not None:
+        raise ValueError(
+            f"pitch_um={pitch_um:g} places new spots, but tables[{table_name!r}] has spots "
+            "already: omit pitch_um=, or delete the table and its shapes"
+        )
+    spots = open_table(sdata, table_name)
+    if len(spots.section_names) > 1:
+        names = _validate.listing(spots.section_names)
+        raise ValueError(
+            f"the object has several sections: {names}. Predict them one by one, "
+            "sdata.subset([section, image, table], filter_tables=True)"
+        )
+    return spots
+
+
+def pitch_of(spots: SpotTable) -> float | None:
+    """Distance between the spots of a slide in µm; None for a single place."""
+    pitch = spacing_of(spots.sections[0]).pitch_um
+    return float(f"{pitch:.4g}") if pitch > 0 else None
+
+
+def write_back(opened: SpatialData, slide: SpatialData) -> None:
+    """Write what was added to the copy of an object to the object itself."""
+    for kind in ("images", "labels", "shapes", "tables"):
+        elements, existing = getattr(opened, kind), getattr(slide, kind)
+        for name, element in elements.items():
+            if kind in ("images", "labels") and name in existing and existing[name] is element:
+                continue
+            existing.pop(name, None)  # SpatialData warns if an element is overwritten
+            existing[name] = element
+
+
+def _place_grid(
+    sdata: SpatialData, model: Model, *, pitch_um: float | None, table_name: str
+) -> None:
+    image = _only_image(sdata)
+    layout: Literal["hexagonal", "square"] = "hexagonal"
+    pitch, diameter = 100.0, 55.0
+    trained = _training_spots(model)
+    if trained is not None:
+        # cells lie on no grid
+        layout = "square" if trained.layout == "square" else "hexagonal"
+        pitch, diameter = trained.pitch_um, trained.diameter_um
+    elif pitch_um is None:
+        info(
+            f"predict_slide: the model does not report its spots: {layout}, {diameter:g} µm every "
+            f"{pitch:g} µm, as Visium's"
+        )
+    pitch = pitch if pitch_um is None else pitch_um
+    if _keys.tissue(image) not in sdata.labels:
+        detect_tissue(sdata, [image], table_name=_keys.TABLE)
+    # spots that overlap would hide each other
+    diameter = min(diameter, pitch)
+    section = _keys.section_of(image)
+    grid(
+        sdata, image, pitch_um=pitch, diameter_um=diameter, layout=layout, section=section,
+        table_name=table_name,
+    )  # fmt: skip
+
+
+def _training_spots(model: Model) -> TrainingSpots | None:
+    """Layout of the training spots, of a stack those of its first base."""
+    return model.training.spots or first_base(model).training.spots
+
+
+def _only_image(sdata: SpatialData) -> str:
+    twins = {_keys.normalized(image) for image in sdata.images}
+    images = [image for image in sdata.images if image not in twins]
+    if len(images) != 1:
+        raise ValueError(
+            f"the object must have one image, not {len(images)}: {_validate.listing(images)}. "
+            "Choose one with sdata.subset([image])"
+        )
+    return images[0]

@@ -1,0 +1,122 @@
+"""The table of predictions: genes, uncertainty, and a record of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from stpredict import _keys, _validate
+from stpredict._log import warn
+from stpredict._sdata._provenance import record
+from stpredict.tl._fitting._inputs import tile_embedding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.models import Model
+    from stpredict.uncertainty import Calibration
+
+#: Median familiarity of a section below which `predict` warns and writes no intervals: those of
+#: 90 % covered 58 % of such a section of another patient. Sections of HER2ST predicted from others
+#: of their tumour reach 0.3 to 0.6; 10 % more haematoxylin and 10 % less eosin give 0; blur to 40 %
+#: of the resolution gives 0.2 and goes without a warning.
+_UNFAMILIAR = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions of some spots."""
+
+    rows: NDArray[np.intp]  # (n,) rows of the table, ascending
+    values: NDArray[np.float32]  # (n, n_genes)
+    spread: NDArray[np.float32] | None  # (n, n_genes), standard deviation over members
+    familiarity: NDArray[np.float32] | None  # (n,), of calibrated models
+
+
+def familiarity_of(spots: SpotTable, model: Model) -> NDArray[np.float32] | None:
+    """Familiarity of the tile of each row, (n_obs,); None for models that are not calibrated."""
+    if model.calibration is None:
+        return None
+    return model.calibration.familiarity.score(tile_embedding(spots, model))
+
+
+def predicted_table(
+    spots: SpotTable,
+    model: Model,
+    predictions: Predictions,
+    *,
+    space: str = "genes",
+) -> AnnData:
+    """Table of the predictions of all rows; intervals are refused for unfamiliar sections."""
+    obs, var = spots.table.obs.copy(), _describe_columns(model, space)
+    predicted = AnnData(X=predictions.values, obs=obs, var=var)
+    if predictions.spread is not None:
+        predicted.layers[_keys.STD] = predictions.spread
+    unfamiliar: list[str] = []
+    if model.calibration is not None and predictions.familiarity is not None:
+        predicted.obs[_keys.FAMILIARITY] = predictions.familiarity
+        unfamiliar = _unfamiliar_sections(predictions.familiarity, spots.section_of_row)
+        is_familiar = ~np.isin(spots.section_of_row, unfamiliar)
+        _add_uncertainty(predicted, model, model.calibration, is_familiar)
+    record(
+        predicted,
+        "predict",
+        method=model.method,
+        units=model.units if space == "genes" else "factor",
+        layer=model.recipe.layer,
+        training_sections=list(model.training.sections),
+        level=None if model.calibration is None else model.calibration.level,
+        unfamiliar_sections=unfamiliar or None,
+        minimum=0.0 if model.nonnegative and space == "genes" else None,
+    )
+    return predicted
+
+
+def _describe_columns(model: Model, space: str) -> pd.DataFrame:
+    """Genes with their training mean, or names of factors."""
+    if space == "factors" and model.targets.outputs is not None:
+        return pd.DataFrame(index=pd.Index(model.targets.outputs))
+    # the scaler of a published model may be centred on something else than the mean
+    mean = model.targets.mean
+    return pd.DataFrame(
+        {
+            "training_mean": mean if model.training.knows_mean else np.full_like(mean, np.nan),
+            "constant": model.targets.constant,
+        },
+        index=pd.Index(model.genes),
+    )
+
+
+def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.str_]) -> list[str]:
+    """Sections whose tiles look unlike those of training, with a warning."""
+    medians = pd.Series(familiarity).groupby(sections, sort=False).median()
+    unfamiliar = medians[medians < _UNFAMILIAR]
+    if not unfamiliar.empty:
+        names = _validate.listing(
+            f"{name} (median familiarity {value:.2f})" for name, value in unfamiliar.items()
+        )
+        warn(
+            f"tiles of {names} look unlike those of the training sections (median about 0.5), so "
+            f"that they have no intervals and var[{_keys.RELIABLE!r}] is missing: compare stain, "
+            "focus and µm per pixel (stp.pl.stain, stp.pl.tiles)"
+        )
+    return [str(name) for name in unfamiliar.index]
+
+
+def _add_uncertainty(
+    predicted: AnnData, model: Model, calibration: Calibration, is_familiar: NDArray[np.bool_]
+) -> None:
+    """Add intervals and reliable genes, as far as tiles are familiar."""
+    bounds = calibration.intervals.around(np.asarray(predicted.X))
+    for name, bound in zip((_keys.LOWER, _keys.UPPER), bounds, strict=True):
+        bound = np.maximum(bound, np.float32(0)) if model.nonnegative else bound
+        predicted.layers[name] = np.where(is_familiar[:, None], bound, np.float32(np.nan))
+    reliable = pd.array(calibration.reliable, dtype="boolean")
+    if not is_familiar.all():  # a gene may be reliable only on tissue like that of training
+        reliable[:] = pd.NA
+    predicted.var[_keys.RELIABLE] = reliable

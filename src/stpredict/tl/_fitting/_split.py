@@ -64,7 +64,7 @@ def _described(spots: SpotTable) -> tuple[tuple[str, ...], TrainingSpots | None]
         sections = spots.sections
     except ValueError:  # embeddings that were registered need no image
         return names, None
-    spacing = common_spacing(map(spacing_of, sections))
+    spacing = common_spacing(spacing_of(part.centers_um) for part in sections)
     if spacing.layout is None or not spacing.pitch_um > 0:
         return names, None
     diameter = 2 * float(np.median(np.concatenate([part.radius_um for part in sections])))

@@ -57,7 +57,7 @@ def place_spots(
 
 def pitch_of(spots: SpotTable) -> float | None:
     """Distance between the spots of a slide in µm; None for a single place."""
-    pitch = spacing_of(spots.sections[0]).pitch_um
+    pitch = spacing_of(spots.sections[0].centers_um).pitch_um
     return float(f"{pitch:.4g}") if pitch > 0 else None
 
 

@@ -30,7 +30,7 @@ LAYERS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 #: The only modules of the boundary that models may import: they need no scverse package.
-STEPS = {f"stpredict._sdata.{name}" for name in ("_parse", "_recipe", "_steps")}
+STEPS = {f"stpredict._sdata.{name}" for name in ("_links", "_parse", "_recipe", "_steps")}
 #: Packages of arrays and tensors, and the models, which can be used without a SpatialData.
 ARRAYS_ONLY = sorted(set.union(*LAYERS[1:4]) | {"models"})
 #: Packages whose folder shows their public functions, one file or folder each.

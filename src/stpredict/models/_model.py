@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from stpredict import _runtime
 from stpredict.models._card import card_html, summary
-from stpredict.models._config import ModelState
+from stpredict.models._feature_predictor import feature_predictor
+from stpredict.models._rows import RowModel
 from stpredict.models._save import save
 from stpredict.training import Pixels, TileStream, row_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import nn
+
+    from stpredict.models._feature_predictor import FeaturePredictor
 
 #: Spots predicted at a time. Sub-tiles of that many spots pass through the network at once.
 _BATCH = 256
 
 
-class RowInputs(Protocol):
-    """Inputs of all rows, such as `Inputs`, `TileStream` and `StackInputs`."""
-
-    def walk(
-        self, network: nn.Module, device: torch.device, *, members: bool = True
-    ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
-        """Yield rows, their scaled predictions, and those of each member of an ensemble."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(ModelState):
+class Model(RowModel):
     """A fitted model.
 
     Made by ``stp.tl.fit_*`` and :func:`stpredict.models.load`. ``repr(model)`` summarises it.
@@ -184,54 +176,43 @@ class Model(ModelState):
         network.cpu()
         return self._genes(outputs)
 
-    def predict_inputs(
-        self,
-        inputs: RowInputs,
-        *,
-        space: Literal["genes", "factors"] = "genes",
-        spread: bool = True,
-        device: str = "auto",
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Predict every row of a graph of embeddings; each tile is encoded once.
+    def as_feature_predictor(self, *, mpp: float | None = None) -> FeaturePredictor:
+        """Wrap the model so that LazySlide runs it on features that it has extracted.
+
+        ``lazyslide.tl.feature_prediction(wsi, model.as_feature_predictor(...), feature_key)``
+        writes a table with one row per tile. The features must be those of the encoder that the
+        model was trained with, on tiles of the same side in µm. LazySlide passes only numbers, so
+        that this is not checked.
 
         Parameters
         ----------
-        inputs
-            Embeddings and neighbours scaled as the model's inputs, a stream of tiles, or the
-            inputs of all bases of a stack.
-        space
-            ``"genes"``, or the factors that the network predicts.
-        spread
-            Whether to compute the spread over an ensemble.
-        device
-            ``"auto"``: cuda, then mps, then cpu.
+        mpp
+            µm per pixel of the slide, ``wsi.properties.mpp``; required for models that read
+            neighbours, which are found from the positions of the tiles.
 
         Returns
         -------
-        (n, n_genes) or (n, n_factors) float32, in the units of the training layer, and the standard
-        deviation over the members of an ensemble, of the same shape; None for other networks.
-        Negative predictions of counts and their logarithm are set to 0, also of each member.
-        """
-        invert = self._genes if space == "genes" else self.targets.factors
-        torch_device = _runtime.resolve_device(device)
-        network = self.network.eval().to(torch_device)
-        batch_rows, values, deviations = [], [], []
-        for rows, outputs, members in inputs.walk(network, torch_device, members=spread):
-            batch_rows.append(rows)
-            values.append(invert(outputs.cpu().numpy()))
-            if members is not None:
-                # members are inverted like predictions: the inverse may not be linear
-                flat = invert(members.flatten(0, 1).cpu().numpy())
-                deviations.append(flat.reshape(*members.shape[:2], -1).std(axis=0))
-        network.cpu()
-        order = np.argsort(np.concatenate(batch_rows))  # tiles are read in spatial order
-        predicted = np.concatenate(values)[order]
-        return predicted, np.concatenate(deviations)[order] if deviations else None
+        FeaturePredictor
+            Object with LazySlide's protocol of feature predictions.
 
-    def _genes(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Convert outputs to genes in their units."""
-        values = self.targets.inverse(outputs)
-        return np.maximum(values, np.float32(0)) if self.nonnegative else values
+        Raises
+        ------
+        ValueError
+            If the model reads sub-tiles, pixels or several embeddings, or neighbours and ``mpp`` is
+            missing or not above 0.
+
+        Examples
+        --------
+        >>> import stpredict as stp
+        >>> sdata = stp.datasets.phantom()
+        >>> stp.pp.normalize(sdata)
+        >>> stp.pp.embed(sdata)
+        >>> model = stp.tl.fit_ridge(sdata, genes=["morphology_001"], alpha=1.0, context="spot")
+        >>> predictor = model.as_feature_predictor()
+        >>> list(predictor.predict(sdata["table"].obsm["X_texture"]))
+        ['morphology_001']
+        """
+        return feature_predictor(self, mpp=mpp)
 
     def _scaled(self, name: str, values: NDArray[Any]) -> torch.Tensor:
         """Scale embeddings, checked."""

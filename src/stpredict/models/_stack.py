@@ -16,8 +16,8 @@ from stpredict.targets import Standard
 from stpredict.training import row_batches
 
 if TYPE_CHECKING:
-    from stpredict.models._model import Model, RowInputs
     from stpredict.models._records import StackNetwork
+    from stpredict.models._rows import RowInputs, RowModel
 
 #: Spots predicted at a time by the network on top.
 _BATCH = 1024
@@ -27,7 +27,7 @@ _BATCH = 1024
 class StackInputs:
     """Inputs of all bases of a stack, with the same rows."""
 
-    stack: Model
+    stack: RowModel
     bases: dict[str, RowInputs]  # by name
     sections: NDArray[np.str_]  # (n,) section of each row, within which ranks are taken
 
@@ -90,14 +90,14 @@ def rank_mean(predicted: NDArray[np.float32], sections: NDArray[np.str_]) -> NDA
     return result
 
 
-def first_base(model: Model) -> Model:
+def first_base(model: RowModel) -> RowModel:
     """The model itself, or a stack's first base, which embeds tiles for the whole stack."""
     while model.bases:
         model = next(iter(model.bases.values()))
     return model
 
 
-def check_bases(model: Model) -> None:
+def check_bases(model: RowModel) -> None:
     """Require that a stack's bases predict the same as the stack, and that others have no bases."""
     if model.method != STACKING.name:
         if model.bases:
@@ -116,5 +116,5 @@ def check_bases(model: Model) -> None:
         )
 
 
-def _meta(stack: Model) -> str:
+def _meta(stack: RowModel) -> str:
     return cast("StackNetwork", stack.hyperparameters.network).meta

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import TilesStep
     from stpredict.models import Model
-    from stpredict.models._model import RowInputs
+    from stpredict.models._rows import RowInputs
 
 
 def prediction_inputs(spots: SpotTable, model: Model) -> Inputs | TileStream | StackInputs:

@@ -147,6 +147,8 @@ class TestBadInput:
             ({"target_sum": 0}, "target_sum must be a number above 0: 0"),
             ({"target_sum": np.inf}, "target_sum must be a finite number: inf"),
             ({"n_splits": 0}, "n_splits must be a whole number of at least 1: 0"),
+            ({"n_splits": 10**6}, "n_splits must be at most 1000: 1000000"),
+            ({"seed": -1}, "seed must be a whole number of at least 0: -1"),
         ],
     )
     def test_options_out_of_range_are_refused(self, container, options, message):

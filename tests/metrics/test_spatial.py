@@ -192,8 +192,8 @@ class TestMoransI:
     @pytest.mark.parametrize(
         ("graph", "message"),
         [
-            (np.ones((3, 3)), r"the graph must be \(4, 4\): \(3, 3\)"),
-            (sp.csr_array((4, 5)), r"\(4, 4\): \(4, 5\)"),
+            (np.ones((3, 3)), r"graph must be \(4, 4\), as values: \(3, 3\)"),
+            (sp.csr_array((4, 5)), r"\(4, 4\), as values: \(4, 5\)"),
             (-np.eye(4), "4 weights of the graph are negative, NaN or infinite"),
             (np.full((4, 4), np.nan), "16 weights"),
         ],

@@ -152,7 +152,8 @@ class TestClusters:
             (np.zeros((N_SPOTS, N_GENES)), {"n_clusters": 1}, "n_clusters must be 2 to 90, .*: 1"),
             (np.zeros((N_SPOTS, N_GENES)), {"n_clusters": 91}, "2 to 90, .*: 91"),
             (["one"] * N_SPOTS, {}, "n_clusters must be 2 to 90, .*: 1"),
-            (["one", "two"], {}, "found 2 labels for 90 spots"),
+            (["one"] * N_SPOTS, {"seed": -1}, "seed must be a whole number of at least 0: -1"),
+            (["one", "two"], {}, "measured has 2 labels, predicted 90 spots"),
             (["one"] * 88 + [None, np.nan], {}, "2 spots have no label: exclude them"),
         ],
     )

@@ -37,6 +37,7 @@ def test_the_area_of_equal_scores_is_the_score():
         (SCORES, [0, 4], "has 4, not a position from 0 to 3"),
         (SCORES, [0, -1], "has -1, not a position"),
         (SCORES, [], r"\(4,\) and \(0,\)"),
+        ([], [0], r"pcc and ranking must be .*: \(0,\) and \(1,\)"),
         (SCORES[None], [0], r"\(1, 4\) and \(1,\)"),
         (SCORES, ["ERBB2"], "must be integer positions of genes, not <U5"),
         (SCORES, [0.0, 1.0], "not float64"),

@@ -246,3 +246,5 @@ class TestSections:
     def test_a_method_without_a_cross_validation(self, calibrated):
         with pytest.raises(KeyError, match="no cross-validation with method='ridge'"):
             stp.pl.calibration(calibrated, method="ridge")
+        with pytest.raises(KeyError, match="in the tables ''; tables"):
+            stp.pl.calibration(calibrated, key="")

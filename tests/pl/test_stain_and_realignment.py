@@ -87,6 +87,8 @@ class TestStain:
     def test_a_section_that_does_not_exist(self, stained):
         with pytest.raises(ValueError, match="section='S9' is not one of"):
             stp.pl.stain(stained, section=["S1", "S9"])
+        with pytest.raises(ValueError, match="section= is empty"):
+            stp.pl.stain(stained, section=[])
 
 
 class TestRealignment:

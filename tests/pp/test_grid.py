@@ -255,7 +255,7 @@ def test_the_number_of_spots_is_logged(capsys, monkeypatch):
         ({"min_tissue_fraction": 1.5}, ValueError, "min_tissue_fraction must lie between 0 and 1"),
         ({"section": "S2"}, ValueError, r"µm per pixel of .* are not known: .*register_um\("),
         ({"pitch_um": 0.01}, ValueError, r"pitch_um=0.01 would place .* 640 × 480 µm"),
-        ({"diameter_um": 900}, ValueError, r"no spot of 900 µm .*the maximum share is 0\."),
+        ({"diameter_um": 900}, ValueError, r"no spot of diameter_um=900 .* maximum share is 0\."),
     ],
 )  # fmt: skip
 def test_bad_options(options, error, message):
@@ -294,7 +294,7 @@ def test_images_other_than_rgb_are_refused(channels, dtype):
 def test_blank_glass():
     sdata = slide(DISC)
     del sdata.labels["slide_image_tissue"]
-    with pytest.raises(ValueError, match="no spot of 55 µm every 100 µm would lie on the tissue"):
+    with pytest.raises(ValueError, match="diameter_um=55 every pitch_um=100 lies on the tissue"):
         stp.pp.grid(sdata, "slide_image")
     assert not sdata.shapes
     assert not sdata.tables

@@ -257,7 +257,7 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
         ({"max_shift_um": True}, ValueError, "max_shift_um must be"),
         ({"max_shift_um": 1e9}, ValueError, "shorter side of the image .* at most 800 µm"),
         ({"sections": []}, ValueError, "sections= is empty"),
-        ({"shift_um": {}}, ValueError, "sections= is empty"),
+        ({"shift_um": {}}, ValueError, "shift_um or transform= is empty"),
         ({"undo": True}, ValueError, "'S1' was not realigned"),
     ],
 )

@@ -105,7 +105,7 @@ def test_prepare_names_the_call_that_is_missing(model, sections):
 
 def test_subtiles_are_registered_too(sdata):
     table = sdata.tables["table"]
-    with pytest.raises(KeyError, match="features_subtiles"):
+    with pytest.raises(KeyError, match="n_subtiles=2, but obsm has no 'features_subtiles'"):
         stp.pp.register_embedding(sdata, "features", **STEP, n_subtiles=2)
     table.obsm["features_subtiles"] = np.ones((table.n_obs, 9, table.n_vars))
     with pytest.raises(ValueError, match=r"features_subtiles.* must be \(.*, 4, 6\)"):

@@ -145,7 +145,7 @@ def mean_of_neighbors(graph: Graph, n_spots: int) -> sp.csr_array:
     """Matrix that averages over neighbours; rows of spots without neighbours are empty."""
     weights = sp.coo_array(graph, dtype=np.float64)
     if weights.shape != (n_spots, n_spots):
-        raise ValueError(f"the graph must be ({n_spots}, {n_spots}): {weights.shape}")
+        raise ValueError(f"graph must be ({n_spots}, {n_spots}), as values: {weights.shape}")
     n_bad = int(np.count_nonzero(~(weights.data >= 0) | np.isinf(weights.data)))
     if n_bad:
         raise ValueError(f"{n_bad} weights of the graph are negative, NaN or infinite")

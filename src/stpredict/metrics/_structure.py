@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from stpredict import _validate
 from stpredict._arguments import checked
 from stpredict.metrics._blocks import SPOTS, as_values, blocks, check_pair, check_values
 from stpredict.metrics._per_gene import pcc
@@ -124,6 +125,7 @@ def cluster_agreement(
     >>> metrics.cluster_agreement(labels, noise + 9 * (labels == "tumour")[:, None])
     ClusterAgreement(ari=1.0, nmi=1.0)
     """
+    _validate.seed(seed)
     measured = as_values(measured)
     if measured.ndim == 1:
         predicted = check_values(predicted)
@@ -145,7 +147,7 @@ def cluster_agreement(
 
 def _check_labels(labels: NDArray[Any], n_spots: int) -> NDArray[np.str_]:
     if len(labels) != n_spots:
-        raise ValueError(f"found {len(labels)} labels for {n_spots} spots")
+        raise ValueError(f"measured has {len(labels)} labels, predicted {n_spots} spots")
     # None, and NaN of any type, the only value that differs from itself
     n_missing = sum(label is None or label != label for label in labels.tolist())
     if n_missing:

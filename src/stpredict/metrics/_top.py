@@ -61,7 +61,7 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
     (array([0.6 , 0.45, 0.3 ]), 0.45)
     """
     scores, order = np.asarray(pcc, dtype=np.float64), np.asarray(ranking)
-    if scores.ndim != 1 or order.ndim != 1 or not len(order):
+    if scores.ndim != 1 or order.ndim != 1 or not len(scores) or not len(order):
         shapes = f"{scores.shape} and {order.shape}"
         raise ValueError(f"pcc and ranking must be (n_genes,) and (n_ranked,): {shapes}")
     _validate.finite(scores, what="pcc")

@@ -102,7 +102,7 @@ def calibration(
         with_method = "" if method is None else f" with method={method!r}"
         raise KeyError(
             f"no cross-validation{with_method} and no intervals in measured spots in the tables "
-            f"{_validate.listing(keys)}; tables: {_validate.listing(sdata.tables)}: run "
+            f"{_validate.listing(map(repr, keys))}; tables: {_validate.listing(sdata.tables)}: run "
             "stp.tl.cross_validate, or predict with a model of stp.tl.calibrate"
         )
     n_rows = max(len(panel.coverages[0].names) for panel in panels if not panel.is_curve)

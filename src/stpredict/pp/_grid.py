@@ -101,9 +101,9 @@ def grid(
     keep = (fraction >= min_tissue_fraction) & (fraction > 0)
     if not keep.any():
         raise ValueError(
-            f"no spot of {diameter_um:g} µm every {pitch_um:g} µm would lie on the tissue of "
-            f"images[{image!r}]; the maximum share is {fraction.max(initial=0):.2f}. Check it with "
-            "stp.pp.detect_tissue and stp.pl.tissue"
+            f"no spot of diameter_um={diameter_um:g} every pitch_um={pitch_um:g} lies on the "
+            f"tissue of images[{image!r}]; the maximum share is {fraction.max(initial=0):.2f}. "
+            "Check it with stp.pp.detect_tissue and stp.pl.tissue"
         )
     instances = [f"{column}x{row}" for column, row in index[keep]]
     shapes = ShapesModel.parse(

@@ -85,6 +85,8 @@ def register_embedding(
     features = {key: _features(spots, key)}
     if n_subtiles > 1:
         slot = _keys.subtiles(key)
+        if slot not in spots.table.obsm:
+            raise KeyError(f"n_subtiles={n_subtiles}, but obsm has no {slot!r} with their features")
         features[slot] = _features(spots, slot, n_subtiles**2, features[key].shape[-1])
     spots.table.obsm.update(features)
     step = EmbedStep(

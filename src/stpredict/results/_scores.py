@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from stpredict import _validate
 from stpredict.results._comparison import Comparison, compare
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ class Scores:
         if method == reference:
             raise ValueError(f"{method!r} is compared with itself")
         wide = self.values(metric, methods=[method, reference])
+        _validate.seed(seed)
         return compare(wide, method, reference, metric=metric, leaky=self.leaky, seed=seed)
 
     def __repr__(self) -> str:

@@ -112,6 +112,7 @@ def fit(
     >>> bool(np.allclose(svd.inverse(scores), values[:, [4, 7]], atol=1e-5))
     True
     """
+    _validate.seed(seed)
     _validate.one_of("targets", kind, KINDS)
     _validate.one_of("scaling", scaling, SCALINGS)
     values, columns = as_matrix(values), np.asarray(columns)

@@ -102,6 +102,7 @@ class Familiarity:
         ValueError
             If fewer than 5 tiles are outside the largest group, or an embedding is not finite.
         """
+        _validate.seed(seed)
         embeddings, groups = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
         check_shape("groups", groups, len(embeddings))
         _validate.finite(embeddings, what="embeddings")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import false_discovery_control, norm
 
+from stpredict import _validate
 from stpredict._arguments import checked
 from stpredict.metrics import spatial_null
 from stpredict.uncertainty._conformal import check_errors
@@ -130,6 +131,7 @@ def reliable(
     >>> uncertainty.reliable(measured, predicted, positions, sections=names, groups=names)
     Reliability(1 of 2 genes are reliable)
     """
+    _validate.seed(seed)
     measured, predicted, codes = check_errors(measured, predicted, groups)
     check_shape("positions", positions, len(measured), 2)
     check_shape("sections", sections, len(measured))

@@ -65,7 +65,7 @@ def sections_to_draw(
 ) -> list[Section]:
     """Sections by name, in that order, on raw or normalised images; all by default."""
     names = opened.section_names if section is None else section
-    names = [names] if isinstance(names, str) else names
+    names = _validate.name_list("section", [names] if isinstance(names, str) else names)
     for name in names:
         _validate.one_of("section", name, opened.section_names)
     sections = opened.normalized_sections if normalized else opened.sections

@@ -139,9 +139,12 @@ def _selected_sections(
 ) -> list[Section]:
     """Sections to move; ``motions`` may be a mapping by section."""
     by_name = {section.name: section for section in spots.sections}
-    if names is None:
-        names = list(motions if isinstance(motions, Mapping) else by_name)
-    names = _validate.name_list("sections", [names] if isinstance(names, str) else names)
+    option = "sections"
+    if names is None and isinstance(motions, Mapping):
+        option, names = "shift_um or transform", list(motions)
+    elif names is None:
+        names = list(by_name)
+    names = _validate.name_list(option, [names] if isinstance(names, str) else names)
     for name in names:
         if name not in by_name:
             raise KeyError(

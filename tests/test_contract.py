@@ -60,6 +60,12 @@ IN_PLACE = {
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
     "tl.predict": lambda sdata, model: {"model": model},
+    "tl.superresolve": lambda sdata, model: {
+        "model": model,
+        "resolution_um": 20,
+        "match": None,
+        "encoder": mean_colour,
+    },
 }
 
 #: Functions in place without ``key_added``: their slots are named by an element, a section, a model

@@ -29,6 +29,7 @@ UPPER = "upper"
 RELIABLE = "reliable"
 FAMILIARITY = "familiarity"
 SELECTED = "selected"
+SPOT = "spot"
 TISSUE_FRACTION = "tissue_fraction"
 SAMPLING_WEIGHT = "sampling_weight"
 

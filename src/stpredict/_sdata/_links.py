@@ -29,7 +29,7 @@ _RING = {"hexagonal": 6, "square": 8}
 #: square is 1.21 times the median of its 4 sides and 4 diagonals.
 _MOST_DISTANCE = 1.3
 #: Share of the training pitch up to which spots lie near every place on the grid of training.
-_FINER = 0.55
+FINER = 0.55
 #: Distance from a place on that grid within which a spot is a neighbour, as a share of the pitch.
 _MOST_OFFSET = 0.3
 
@@ -95,7 +95,7 @@ def _links(
     if spacing.fits(step.grid, step.pitch_um):
         return _ring_links(section, centers_um, step)
     # a few scattered spots are linked where they lie at the right distance
-    if spacing.layout is not None and spacing.pitch_um > _FINER * step.pitch_um:
+    if spacing.layout is not None and spacing.pitch_um > FINER * step.pitch_um:
         raise ValueError(
             f"section {section!r} ({spacing}) has no neighbours like those of training "
             f"({step.grid}, {step.pitch_um:g} µm apart): use stp.pp.grid(sdata, image, "
@@ -119,7 +119,9 @@ def _lattice_links(centers_um: NDArray[np.float64], step: NeighborsStep) -> Link
     else:
         offsets = steps.astype(float)
     offsets = pitch * offsets[steps.any(axis=1)]
-    places = centers_um[:, None] + offsets
+    # of two spots equally near to a place, always the one to the lower right: the links of a block
+    # of spots are those of the whole section
+    places = centers_um[:, None] + offsets + 1e-6 * pitch
     reach = _MOST_OFFSET * pitch
     _, nearest = cKDTree(centers_um).query(places, distance_upper_bound=reach)
     first, place = np.nonzero(nearest < len(centers_um))

@@ -21,6 +21,7 @@ from stpredict.tl._fit_trees import fit_trees
 from stpredict.tl._fit_tuned import fit_tuned
 from stpredict.tl._predict import predict
 from stpredict.tl._predict_slide import predict_slide
+from stpredict.tl._superresolve import superresolve
 from stpredict.training import Augmentation, Schedule
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "fit_tuned",
     "predict",
     "predict_slide",
+    "superresolve",
 ]
 
 

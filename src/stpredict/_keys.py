@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 TABLE = "table"
 PREDICTED = "predicted"
 OUT_OF_FOLD = "out_of_fold"
@@ -36,6 +39,11 @@ SAMPLING_WEIGHT = "sampling_weight"
 UNS = "stpredict"
 REALIGN = "realign"  # step that is recorded section by section
 OUTSIDE = "outside_image"  # spots that a reader dropped, section by section
+
+
+def slide(path: Path) -> str:  # section of a file, in the letters that SpatialData can write
+    stem = re.sub(r"\.ome$", "", path.name.removesuffix(path.suffix), flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]", "_", stem).lstrip("_.") or "slide"
 
 
 def image(section: str) -> str:  # image element of a section

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from spatialdata.transformations import get_transformation
+from spatialdata.transformations import Sequence, get_transformation
 from xarray import DataTree
 
 from stpredict import _keys, _validate
@@ -36,6 +36,10 @@ def image_name(sdata: SpatialData, section: str) -> str:
     if len(in_um) == 1:
         return in_um[0]
     candidates = in_um or [image for image, common in sharing.items() if common]
+    # µm per pixel that are known for another section on the image hold for this one
+    scaled = [image for image in candidates if um_system(sdata.images[image], section)]
+    if len(scaled) == 1:
+        return scaled[0]
     register = f"stp.io.register_um(sdata, {section!r}, image=…, mpp=…)"
     if not candidates:
         raise ValueError(
@@ -91,6 +95,51 @@ def select(shapes: GeoDataFrame, instances: NDArray[Any], section: str) -> GeoDa
     return shapes.loc[instances]
 
 
+def um_system(image: DataArray | DataTree, section: str) -> str | None:
+    """Coordinate system with an image's µm: the section's, else of another section; or None."""
+    systems = get_transformation(image, get_all=True)
+    others = (system for system in systems if _keys.section_of_um(system) is not None)
+    return _keys.um(section) if _keys.um(section) in systems else next(others, None)
+
+
+def affines_to_um(
+    sdata: SpatialData, section: str, image: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Affines (3, 3) from the image, and from the shapes of a section on it, to µm."""
+    image_systems = get_transformation(sdata.images[image], get_all=True)
+    system = str(um_system(sdata.images[image], section))
+    image_to_um = matrix_of(image_systems[system], what=f"images[{image!r}]")
+    shapes_systems = get_transformation(sdata.shapes[section], get_all=True)
+    what = f"shapes[{section!r}]"
+    if system in shapes_systems:
+        return image_to_um, matrix_of(shapes_systems[system], what=what)
+    to_image = matrix_of(shapes_to_image(sdata, section, image), what=what)
+    return image_to_um, image_to_um @ to_image
+
+
+def shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
+    """Transformation from the shapes to the pixels of the image, by a shared system."""
+    from_shapes = get_transformation(sdata.shapes[section], get_all=True)
+    from_image = get_transformation(sdata.images[image], get_all=True)
+    shared = [system for system in from_shapes if system in from_image]
+    if not shared:
+        raise ValueError(
+            f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
+            f"{_validate.listing(from_shapes)} and {_validate.listing(from_image)}"
+        )
+    # the µm system of an earlier call was derived from the others
+    shared = [system for system in shared if system != _keys.um(section)] or shared
+    paths = [Sequence([from_shapes[s], from_image[s].inverse()]) for s in shared]
+    affines = [path.to_affine_matrix(("x", "y"), ("x", "y")) for path in paths]
+    for system, affine in zip(shared, affines, strict=True):
+        if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
+            raise ValueError(
+                f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
+                f"differently on images[{image!r}]. Remove the wrong one (remove_transformation)"
+            )
+    return paths[0]
+
+
 def affine_to_um(element: Any, section: str, *, what: str) -> NDArray[np.float64]:
     """Affine (3, 3) from an element's x and y to the section's µm."""
     to_um = get_transformation(element, to_coordinate_system=_keys.um(section))
@@ -117,6 +166,19 @@ def scale_of(affine: NDArray[np.float64], *, what: str) -> float:
             f"{stretch[1]:.4g}; it must scale both alike"
         )
     return float(np.sqrt(stretch[0] * stretch[1]))
+
+
+def outlines_px(
+    sdata: SpatialData, section: str, image: str, instances: NDArray[Any]
+) -> NDArray[np.object_]:
+    """Outlines of spots as polygons, in pixels of the image's finest level."""
+    shapes = select(sdata.shapes[section], instances, section)
+    image_to_um, shapes_to_um = affines_to_um(sdata, section, image)
+    (a, b, x), (d, e, y), _ = np.linalg.inv(image_to_um) @ shapes_to_um
+    geometry = shapes.geometry
+    if "radius" in shapes.columns:  # circles become polygons of 32 corners
+        geometry = geometry.buffer(radius_of(shapes), quad_segs=8)
+    return np.asarray(geometry.affine_transform([a, b, d, e, x, y]).to_numpy())
 
 
 def radius_of(shapes: GeoDataFrame) -> NDArray[np.float64]:

@@ -8,8 +8,9 @@ import numpy as np
 from spatialdata.transformations import get_transformation
 
 from stpredict import _keys, _validate
-from stpredict._sdata._elements import affine_to_um, levels_of, scale_of
+from stpredict._sdata._elements import affine_to_um, levels_of, matrix_of, scale_of, um_system
 from stpredict._sdata._sections import Section
+from stpredict._sdata._wsi import attach_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,21 +20,33 @@ if TYPE_CHECKING:
 
 def require_images(sdata: SpatialData, images: Iterable[str]) -> None:
     """Require that there are such images."""
+    attach_slide(sdata)
     unknown = [image for image in images if image not in sdata.images]
     if unknown:
         names, images = _validate.listing(map(repr, unknown)), _validate.listing(sdata.images)
         raise KeyError(f"no image {names}; images: {images}")
 
 
+def scaled_image(sdata: SpatialData) -> str:
+    """The only image whose µm per pixel are known."""
+    attach_slide(sdata)
+    twins = {_keys.normalized(image) for image in sdata.images}
+    scaled = [image for image in sdata.images if image not in twins and mpp_of(sdata, image)]
+    if len(scaled) != 1:
+        raise ValueError(
+            f"name the image: {len(scaled)} have known µm per pixel ({_validate.listing(scaled)}); "
+            f"images: {_validate.listing(sdata.images)}"
+        )
+    return scaled[0]
+
+
 def mpp_of(sdata: SpatialData, image: str) -> float | None:
     """µm per pixel of an image's finest level; None where they are not known."""
-    systems = get_transformation(sdata.images[image], get_all=True)
-    # an image may be registered for a section of another name
-    for section in [_keys.section_of(image), *map(_keys.section_of_um, systems)]:
-        if section is not None and _keys.um(section) in systems:
-            what = f"images[{image!r}]"
-            return scale_of(affine_to_um(sdata.images[image], section, what=what), what=what)
-    return None
+    element, what = sdata.images[image], f"images[{image!r}]"
+    system = um_system(element, _keys.section_of(image))
+    if system is None:
+        return None
+    return scale_of(matrix_of(get_transformation(element, system), what=what), what=what)
 
 
 def without_spots(sdata: SpatialData, image: str, section: str) -> Section:

@@ -55,8 +55,7 @@ def read_section(
     levels = _elements.levels_of(sdata, image)
     shapes = _elements.select(sdata.shapes[name], instances[rows], name)
     image_label, shapes_label = f"images[{image!r}]", f"shapes[{name!r}]"
-    image_to_um = _elements.affine_to_um(sdata.images[image], name, what=image_label)
-    shapes_to_um = _elements.affine_to_um(sdata.shapes[name], name, what=shapes_label)
+    image_to_um, shapes_to_um = _elements.affines_to_um(sdata, name, image)
     mpp = _elements.scale_of(image_to_um, what=image_label)
     um_per_unit = _elements.scale_of(shapes_to_um, what=shapes_label)
     centroids = shapes.geometry.centroid

@@ -18,6 +18,7 @@ from stpredict import _keys, _validate
 from stpredict._sdata._elements import image_name
 from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._sections import Section, on_normalized_images, read_section
+from stpredict._sdata._wsi import attach_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -194,6 +195,7 @@ class SpotTable:
 
 def open_table(sdata: SpatialData, name: str = _keys.TABLE, *, copy: bool = False) -> SpotTable:
     """Open a table that annotates shapes, or that of a copy of the object."""
+    attach_slide(sdata)
     require_key(name, sdata.tables, what="tables")
     table = sdata.tables[name]
     if TableModel.ATTRS_KEY not in table.uns:
@@ -228,6 +230,7 @@ def require_key(key: str, available: Iterable[str], *, what: str) -> None:
 
 def copy_of(sdata: SpatialData) -> SpatialData:
     """Copy tables and shapes; images and labels, which are lazy and never changed, are shared."""
+    attach_slide(sdata)
     elements: dict[str, Any] = {**sdata.images, **sdata.labels, **sdata.points}
     elements |= {name: shapes.copy() for name, shapes in sdata.shapes.items()}
     elements |= {name: table.copy() for name, table in sdata.tables.items()}

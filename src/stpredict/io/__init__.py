@@ -1,4 +1,4 @@
-"""Readers that return the files of one section as SpatialData, and an export to AnnData."""
+"""Readers that return the files of one section as SpatialData, and exports to other tools."""
 
 from stpredict.io._concat import concat
 from stpredict.io._read_h5ad import read_h5ad
@@ -10,6 +10,7 @@ from stpredict.io._read_visium_hd import read_visium_hd
 from stpredict.io._read_xenium import read_xenium
 from stpredict.io._register_um import register_um
 from stpredict.io._to_anndata import to_anndata
+from stpredict.io._write_geojson import write_geojson
 
 __all__ = [
     "concat",
@@ -22,6 +23,7 @@ __all__ = [
     "read_xenium",
     "register_um",
     "to_anndata",
+    "write_geojson",
 ]
 
 

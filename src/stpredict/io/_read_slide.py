@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from spatialdata import SpatialData
@@ -11,9 +10,9 @@ from spatialdata.transformations import Scale
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import warn
+from stpredict._sdata._pyramid import multiscale_image
 from stpredict.io._shared._image import open_image
 from stpredict.io._shared._plausible import PLAUSIBLE_MPP, warn_implausible_mpp
-from stpredict.io._shared._pyramid import multiscale_image
 
 _MOST_STRETCH = 0.03  # relative difference of the pixels' sides above which they are not square
 _MOST_DIFFERENCE = 0.1  # of mpp= and the file's µm per pixel, above which one must be wrong
@@ -73,19 +72,12 @@ def read_slide(
     path = Path(path)
     if mpp is not None:
         _validate.positive("mpp", mpp, unit="µm per pixel")
-    section = _slot_name(path) if name is None else _validate.slot_name("name", name)
+    section = _keys.slide(path) if name is None else _validate.slot_name("name", name)
     slide = open_image(path)
     mpp = _mpp(path, slide.mpp_xy, mpp)
     warn_implausible_mpp(section, mpp, slide.levels[0])
     to_um = {_keys.um(section): Scale([mpp, mpp], axes=("x", "y"))}
     return SpatialData(images={_keys.image(section): multiscale_image(slide.levels, to_um)})
-
-
-def _slot_name(path: Path) -> str:
-    """Name of a file without its suffixes, in the letters that SpatialData can write."""
-    stem = path.name.removesuffix(path.suffix)
-    stem = re.sub(r"\.ome$", "", stem, flags=re.IGNORECASE)
-    return re.sub(r"[^\w.-]", "_", stem).lstrip("_.") or "slide"
 
 
 def _mpp(path: Path, in_file: tuple[float, float] | None, given: float | None) -> float:

@@ -68,7 +68,7 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
     if has_shapes:
-        shapes_to_um = Sequence([_shapes_to_image(sdata, section, image), to_um])
+        shapes_to_um = Sequence([_elements.shapes_to_image(sdata, section, image), to_um])
         set_transformation(sdata.shapes[section], shapes_to_um, to_coordinate_system=um)
     _warn_implausible(sdata, section, image, mpp)
     # a stain-normalised copy has the same pixels; any other image loses an earlier registration
@@ -90,7 +90,7 @@ def _warn_implausible(sdata: SpatialData, section: str, image: str, mpp: float) 
     if section in sdata.shapes:
         shapes = sdata.shapes[section]
         to_image = _elements.matrix_of(
-            _shapes_to_image(sdata, section, image), what=f"shapes[{section!r}]"
+            _elements.shapes_to_image(sdata, section, image), what=f"shapes[{section!r}]"
         )
         centroids = shapes.geometry.centroid
         points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
@@ -99,26 +99,3 @@ def _warn_implausible(sdata: SpatialData, section: str, image: str, mpp: float) 
         scale = float(np.sqrt(abs(np.linalg.det(to_image))))
         diameter_um = 2 * float(np.median(_elements.radius_of(shapes))) * scale * mpp
     warn_implausible_mpp(section, mpp, pixels, centers=centers, diameter_um=diameter_um)
-
-
-def _shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
-    """Transformation from the shapes to the pixels of the image, by a shared system."""
-    from_shapes = get_transformation(sdata.shapes[section], get_all=True)
-    from_image = get_transformation(sdata.images[image], get_all=True)
-    shared = [system for system in from_shapes if system in from_image]
-    if not shared:
-        raise ValueError(
-            f"shapes[{section!r}] and images[{image!r}] share no coordinate system: "
-            f"{_validate.listing(from_shapes)} and {_validate.listing(from_image)}"
-        )
-    # the µm system of an earlier call was derived from the others
-    shared = [system for system in shared if system != _keys.um(section)] or shared
-    paths = [Sequence([from_shapes[s], from_image[s].inverse()]) for s in shared]
-    affines = [path.to_affine_matrix(("x", "y"), ("x", "y")) for path in paths]
-    for system, affine in zip(shared, affines, strict=True):
-        if not np.allclose(affine, affines[0], rtol=1e-3, atol=0.5):  # half a pixel
-            raise ValueError(
-                f"the coordinate systems {shared[0]!r} and {system!r} place shapes[{section!r}] "
-                f"differently on images[{image!r}]. Remove the wrong one (remove_transformation)"
-            )
-    return paths[0]

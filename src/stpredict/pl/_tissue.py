@@ -11,6 +11,7 @@ from stpredict._arguments import checked
 from stpredict._sdata._images import without_spots
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._tissue import stored_tissue_mask
+from stpredict._sdata._wsi import attach_slide
 from stpredict.pl._drawing import _axes, _section
 from stpredict.pl._drawing._section import SpotStyle
 
@@ -85,6 +86,7 @@ def tissue(
     'µm'
     """
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
+    attach_slide(sdata)
     table = sdata.tables.get(table_name)
     sections = _sections_and_images(sdata, table_name, section)
     masks = [stored_tissue_mask(sdata, part.image, part.shape_yx) for part in sections]

@@ -14,7 +14,7 @@ from spatialdata.transformations import get_transformation
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._images import require_images, without_spots
+from stpredict._sdata._images import require_images, scaled_image, without_spots
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
 from stpredict.pp._tissue._find import tissue_mask
@@ -32,7 +32,7 @@ _MOST_SPOTS = 5_000_000
 @checked
 def grid(
     sdata: SpatialData,
-    image: str,
+    image: str | None = None,
     *,
     pitch_um: float = 100.0,
     diameter_um: float = 55.0,
@@ -50,7 +50,8 @@ def grid(
     Parameters
     ----------
     sdata, image
-        Object, and name of an image with known µm per pixel (:func:`stpredict.io.register_um`).
+        Object, and name of an image with known µm per pixel (:func:`stpredict.io.register_um`); by
+        default the only such image. The slide of a ``WSIData`` is attached lazily.
     pitch_um, diameter_um
         Distance between neighbouring spots, and diameter of a spot, in µm.
     layout
@@ -76,17 +77,19 @@ def grid(
     KeyError
         If there is no such image.
     ValueError
-        If the µm per pixel are unknown, the section exists, the table has genes, or no spot fits.
+        If the µm per pixel are unknown, there are several images and none is named, the section
+        exists, the table has genes, or no spot fits.
 
     Examples
     --------
     >>> import stpredict as stp
     >>> slide = stp.datasets.phantom().subset(["S1_image"])  # no spots, no table
-    >>> stp.pp.grid(slide, "S1_image", pitch_um=100)
+    >>> stp.pp.grid(slide, pitch_um=100)
     """
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")
     _validate.share("min_tissue_fraction", min_tissue_fraction)
+    image = scaled_image(sdata) if image is None else image
     require_images(sdata, [image])
     sdata = copy_of(sdata) if copy else sdata
     name = _validate.slot_name("section", _keys.section_of(image) if section is None else section)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._arguments import checked
+from stpredict._atomic import replaced, require_folder
 from stpredict._log import info
 from stpredict.report import _maps, _page, _tables
 from stpredict.report._match import open_out_of_fold
@@ -88,7 +87,8 @@ def write_html(
     path = _writable(path)
     maps = _maps.draw_maps(spots, scores, genes)
     text = _page.render(scores, maps, _tables.reliable_genes(spots, scores))
-    _write_atomically(path, text)
+    with replaced(path) as file:
+        file.write(text)
     info(
         f"{path}: {len(text.encode()) / 2**20:.1f} MiB, {spots.table.n_vars} genes, "
         f"{len(maps.genes)} of them drawn on {len(maps.sections)} sections"
@@ -98,20 +98,7 @@ def write_html(
 def _writable(path: str | Path) -> Path:
     """Path at which a report may be written."""
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
+    require_folder(path)
     if path.is_dir() or (path.exists() and not _page.is_report(path)):
         raise FileExistsError(f"{path} exists and is not a report of stpredict: use another path")
     return path
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write to a temporary file and rename it, so that no incomplete page is ever visible."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # files of mkstemp are private
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -21,9 +21,9 @@ from spatialdata.transformations import Scale
 from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._provenance import record
+from stpredict._sdata._pyramid import multiscale_image
 from stpredict.io._shared._image import open_image
 from stpredict.io._shared._plausible import warn_implausible_mpp
-from stpredict.io._shared._pyramid import multiscale_image
 from stpredict.io._shared._windows import Pyramid
 
 _MOST_OUTSIDE = 0.5  # share of spots outside the image above which the positions must be wrong

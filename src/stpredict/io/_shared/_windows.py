@@ -11,7 +11,9 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-CHUNK_PX = 1024
+from stpredict._sdata import _pyramid
+
+CHUNK_PX = _pyramid.CHUNK_PX
 # Bytes of pixels per byte of the file above which its header cannot be right; blank images have
 # about 1,000 in PNG, the format that compresses them most.
 _MOST_COMPRESSION = 10_000

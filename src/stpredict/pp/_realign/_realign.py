@@ -11,7 +11,7 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._elements import matrix_of
+from stpredict._sdata._elements import matrix_of, um_system
 from stpredict._sdata._provenance import read_steps, record, recorded
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
 from stpredict._sdata._steps import EmbedStep
@@ -212,8 +212,9 @@ def move_shapes(sdata: SpatialData, section: Section, matrix: NDArray[np.float64
     shapes = sdata.shapes[section.name]
     shape_systems = get_transformation(shapes, get_all=True)
     image_systems = get_transformation(sdata.images[section.image], get_all=True)
+    um = str(um_system(sdata.images[section.image], section.name))
     labels = {"image": f"images[{section.image!r}]", "shapes": f"shapes[{section.name!r}]"}
-    from_um = np.linalg.inv(matrix_of(image_systems[_keys.um(section.name)], what=labels["image"]))
+    from_um = np.linalg.inv(matrix_of(image_systems[um], what=labels["image"]))
     for system in shape_systems.keys() & image_systems.keys():
         # the motion is in µm: express it in the coordinates of this system
         um_to_system = matrix_of(image_systems[system], what=labels["image"]) @ from_um

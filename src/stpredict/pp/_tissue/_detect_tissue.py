@@ -15,6 +15,7 @@ from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import require_images
 from stpredict._sdata._provenance import record
 from stpredict._sdata._spot_table import copy_of, open_table
+from stpredict._sdata._wsi import attach_slide
 from stpredict.pp._tissue._find import detect_mask
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def detect_tissue(
     >>> sdata.labels["S1_image_tissue"].dims
     ('y', 'x')
     """
+    attach_slide(sdata)
     sdata = copy_of(sdata) if copy else sdata
     has_table = table_name in sdata.tables or table_name != _keys.TABLE
     spots = open_table(sdata, table_name) if has_table else None

@@ -12,8 +12,9 @@ from spatialdata.transformations.transformations import BaseTransformation
 from xarray import DataArray, Dataset, DataTree
 
 from stpredict._sdata._elements import pyramid_of
-from stpredict.io._shared._windows import CHUNK_PX
 
+#: Side of the chunks of images.
+CHUNK_PX = 1024
 #: The pyramid ends at the first level whose shorter side is below this number of pixels.
 COARSEST_PX = 1024
 #: Scanners store every second or fourth resolution; larger steps are filled, so that a tile is

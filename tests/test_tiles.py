@@ -97,7 +97,7 @@ def test_tiles_of_a_pyramid_equal_slices_of_the_level(height, width, side, tile_
     read, _ = read_all(windows, tile_px=tile_px, batch_size=4)
 
     # the coarsest level with a pixel for every pixel of the tile, else the finest
-    scales = [width / image.shape[2] for image in images]
+    scales = [max(height, width) / max(image.shape[1:]) for image in images]
     fine_enough = [k for k, scale in enumerate(scales) if side / scale >= 0.99 * tile_px]
     index = fine_enough[-1] if fine_enough else 0
     assert windows.level is levels[index]
@@ -158,6 +158,35 @@ class CountingImage:
         if pixels.size:
             self.decoded[tuple(part.start for part in window)] += 1
         return pixels
+
+
+@pytest.mark.parametrize("shape", [(1607, 2003), (5003, 83), (83, 5003)])
+@pytest.mark.parametrize("magnification", [1, 4, 16])
+def test_tiles_are_centred_in_levels_whose_sizes_are_rounded(shape, magnification):
+    """A scanner's levels, a fourth each, with dark squares: tiles around them have them inside."""
+    height, width = shape
+    centers = np.array([[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]) * (width, height)
+    side = 16 * magnification
+    image = np.full((3, height, width), 255, dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    for center in centers:
+        image[:, np.maximum(abs(x - center[0]), abs(y - center[1])) < side / 2] = 0
+    levels = [image]
+    for _ in range(2):
+        finer = levels[-1]
+        means = finer[:, : finer.shape[1] // 4 * 4, : finer.shape[2] // 4 * 4]
+        means = means.reshape(3, finer.shape[1] // 4, 4, finer.shape[2] // 4, 4).mean((2, 4))
+        levels.append(means.astype(np.uint8))
+    windows = tiles.tile_windows([*map(da.from_array, levels)], centers, side=2 * side, tile_px=32)
+    assert windows.level.shape == levels[{1: 0, 4: 1, 16: 2}[magnification]].shape
+    read, _ = read_all(windows, tile_px=32, batch_size=8)
+    for tile, (center_x, center_y) in zip(read, centers, strict=True):
+        rows, columns = np.nonzero(tile[0] < 128)
+        # whole pixels of the level, and as far as the square lies inside the image
+        if side / 2 < center_y < height - side:
+            assert abs(rows.mean() - 15.5) <= 1.5
+        if side / 2 < center_x < width - side:
+            assert abs(columns.mean() - 15.5) <= 1.5
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])

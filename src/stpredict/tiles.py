@@ -50,7 +50,8 @@ def pick_level(
     With ``rounding="finer"``, the coarsest level whose factor is at most `downsampling`, else the
     finest; with ``"coarser"``, the finest whose factor is at least `downsampling`, else the last.
     """
-    factors = [levels[0].shape[-1] / level.shape[-1] for level in levels]
+    # of the longer side, which rounding of the size changes least
+    factors = [max(levels[0].shape[-2:]) / max(level.shape[-2:]) for level in levels]
     if rounding == "finer":
         # 1 % tolerance, because pyramids round sizes: 9274 px become 4637, 2318 and 1159
         suitable = [k for k, factor in enumerate(factors) if 0.99 * factor <= downsampling]

@@ -72,6 +72,20 @@ def hackathon(folder):
     return lambda: stp.io.read_hackathon(folder / "hackathon.h5")
 
 
+def slides(folder):
+    """One of each format, and the pixels of their coarsest level."""
+    tests = module(Path("io/test_read_slide.py"))
+    for name, write in tests.WRITERS.items():
+        write(folder / name, tests.levels_of())
+
+    def read():
+        for name in tests.WRITERS:
+            slide = stp.io.read_slide(folder / name)
+            list(slide.images["a_image"].children.values())[-1]["image"].to_numpy()
+
+    return read
+
+
 def model(folder):
     sdata = stp.datasets.phantom(size_px=300, mpp=0.5, pitch_um=40, n_morphology=2)
     stp.pp.normalize(sdata)
@@ -81,7 +95,7 @@ def model(folder):
     return lambda: stp.models.load(folder / "model")
 
 
-KINDS = {f.__name__: f for f in (h5ad, st, visium, visium_hd, xenium, hackathon, model)}
+KINDS = {f.__name__: f for f in (h5ad, st, visium, visium_hd, xenium, hackathon, slides, model)}
 
 
 def damage(file, random):

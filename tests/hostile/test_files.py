@@ -13,7 +13,7 @@ import pytest
 #: Damaged files of each kind; the session `hostile` asks for more.
 N_FILES = int(os.environ.get("STPREDICT_HOSTILE_FILES", "10"))
 MOST_SECONDS, MOST_MEGABYTES = 60, 2048
-KINDS = ("h5ad", "st", "visium", "visium_hd", "xenium", "hackathon", "model")
+KINDS = ("h5ad", "st", "visium", "visium_hd", "xenium", "hackathon", "slides", "model")
 PROGRAM = Path(__file__).with_name("attack_files.py")
 
 

@@ -63,7 +63,7 @@ def test_the_scale_can_be_set_and_corrected():
     sdata = foreign()
     with pytest.raises(ValueError, match=r"µm per pixel .* not known .*stp\.io\.register_um"):
         stp.pp.neighbors(sdata, n_neighbors=2)
-    stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
+    stp.io.register_um(sdata, "S1", mpp=0.5)  # of the only image
     section = only_section(sdata)
     assert section.mpp == 0.5
     np.testing.assert_allclose(section.centers, sdata.tables["table"].obsm["spatial"])

@@ -316,6 +316,27 @@ def test_measured_sections_are_not_extended():
     stp.pp.grid(alone, "slide_image", pitch_um=30)
 
 
+def test_the_only_image_needs_no_name():
+    named, unnamed = slide(DISC), slide(DISC)
+    # the normalised twin of an image is no second one
+    unnamed.images["slide_image_normalized"] = unnamed.images["slide_image"].copy()
+    stp.pp.grid(named, "slide_image", pitch_um=30)
+    stp.pp.grid(unnamed, pitch_um=30)
+    assert unnamed.tables["table"].obs_names.equals(named.tables["table"].obs_names)
+    assert list(unnamed.shapes) == ["slide"]
+
+
+def test_one_of_several_images_is_named():
+    sdata = slide(DISC)
+    sdata.images["other"] = sdata.images["slide_image"].copy()
+    with pytest.raises(ValueError, match=r"has 2 images: slide_image, other\. Select one"):
+        stp.pp.grid(sdata)
+    with pytest.raises(ValueError, match="has 0 images: none"):
+        stp.pp.grid(sd.SpatialData())
+    assert not sdata.shapes
+    assert not sdata.tables
+
+
 def test_other_objects_are_refused():
     with pytest.raises(TypeError, match="sdata must be a SpatialData"):
         stp.pp.grid(None, "slide")

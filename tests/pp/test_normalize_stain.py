@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -15,6 +16,7 @@ import stpredict as stp
 from stpredict._sdata import _provenance
 from stpredict._sdata._provenance import read_steps
 from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._tissue import TissueMask
 from stpredict.io._shared._assemble import assemble_section
 from stpredict.pp._stain import _fit as _stain_fit
 from stpredict.pp._stain._map import transfer_colours, transfer_dyes
@@ -226,6 +228,30 @@ def test_lazy():
     corner = normalized.levels[0][:, :10, :10].compute()
     assert corner.shape == (3, 10, 10)
     assert sum(read) < image.size / 2
+
+
+def test_the_stain_of_a_large_image_is_fitted_to_few_chunks_on_tissue(monkeypatch):
+    image, tissue = draw(size=2000)
+    read = []
+
+    def counting(block, block_info):
+        (y0, y1), (x0, x1) = block_info[0]["array-location"][1:]
+        read.append(tissue[y0:y1, x0:x1].mean())
+        return block
+
+    (whole,) = open_table(section("S1", image, mpp=2.0)).sections  # read at its finest level
+    mask = TissueMask(mask=tissue[::8, ::8], scale=(8.0, 8.0), shape_yx=tissue.shape)
+    finest, *coarse = (level.compute() for level in whole.levels)
+    meta = np.empty((0, 0, 0), np.uint8)
+    lazy = da.from_array(finest, chunks=(3, 128, 128)).map_blocks(counting, meta=meta)
+    large = replace(whole, levels=(lazy, *map(da.from_array, coarse)))
+    fitted = _stain_fit.fit_section(whole, mask, "macenko").stain.stain_matrix
+    monkeypatch.setattr(_stain_fit, "_MOST_READ", 30 * 128**2)
+    from_chunks = _stain_fit.fit_section(large, mask, "macenko").stain.stain_matrix
+    assert len(read) == 30  # of 256
+    assert min(read) > 0.4
+    assert angle(fitted[:, 0], from_chunks[:, 0]) < 1
+    assert angle(fitted[:, 1], from_chunks[:, 1]) < 1
 
 
 def test_survives_zarr(tmp_path):

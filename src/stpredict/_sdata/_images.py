@@ -27,17 +27,23 @@ def require_images(sdata: SpatialData, images: Iterable[str]) -> None:
         raise KeyError(f"no image {names}; images: {images}")
 
 
-def scaled_image(sdata: SpatialData) -> str:
-    """The only image whose µm per pixel are known."""
+def only_image(sdata: SpatialData, image: str | None, *, scaled: bool = False) -> str:
+    """Name of the one image, unless another is given; stain-normalised twins do not count.
+
+    With ``scaled``, of several images only those with known µm per pixel count.
+    """
+    if image is not None:
+        require_images(sdata, [image])
+        return image
     attach_slide(sdata)
-    twins = {_keys.normalized(image) for image in sdata.images}
-    scaled = [image for image in sdata.images if image not in twins and mpp_of(sdata, image)]
-    if len(scaled) != 1:
-        raise ValueError(
-            f"name the image: {len(scaled)} have known µm per pixel ({_validate.listing(scaled)}); "
-            f"images: {_validate.listing(sdata.images)}"
-        )
-    return scaled[0]
+    twins = {_keys.normalized(name) for name in sdata.images}
+    names = [name for name in sdata.images if name not in twins]
+    if scaled and len(names) > 1:
+        names = [name for name in names if mpp_of(sdata, name)] or names
+    if len(names) != 1:
+        which = _validate.listing(names)
+        raise ValueError(f"the object has {len(names)} images: {which}. Select one with image=")
+    return names[0]
 
 
 def mpp_of(sdata: SpatialData, image: str) -> float | None:

@@ -42,6 +42,7 @@ def multiscale_image(
 
 def _completed(levels: Sequence[da.Array]) -> list[da.Array]:
     completed: list[da.Array] = []
+    levels = [level for level in levels if _is_coarser(level, levels[0]) or level is levels[0]]
     for level, coarser in zip(levels, [*levels[1:], None], strict=True):
         shape = level.shape[1:]
         if coarser is not None:
@@ -53,6 +54,13 @@ def _completed(levels: Sequence[da.Array]) -> list[da.Array]:
                 n_missing = max(1, n_missing)  # so that every image is a pyramid
         completed += [level, *_halved(level, n_missing)]
     return completed
+
+
+def _is_coarser(level: da.Array, finest: da.Array) -> bool:
+    """Whether a level shows all of the image at a lower resolution, up to rounding of its size."""
+    steps = np.divide(finest.shape[1:], level.shape[1:])
+    rounding = 0.01 + 1 / min(level.shape[1:])
+    return steps.min() > 1 and bool(np.ptp(steps) < rounding * steps.max())
 
 
 def _halved(level: da.Array, n: int) -> list[da.Array]:

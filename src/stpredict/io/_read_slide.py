@@ -87,9 +87,8 @@ def _mpp(path: Path, in_file: tuple[float, float] | None, given: float | None) -
         if not low <= given <= high:
             raise ValueError(f"mpp={given:g} is not plausible: slides have {low:g} to {high:g} µm")
         if in_file is not None and abs(given / in_file[0] - 1) > _MOST_DIFFERENCE:
-            warn(
-                f"{path}: mpp={given:g}, but the file has {in_file[0]:.4g} µm per pixel. Check mpp"
-            )
+            in_file_um = f"{in_file[0]:.4g} µm per pixel"
+            warn(f"mpp={given:g}, but {path} has {in_file_um}. Check which is right")
         return given
     if in_file is None:
         raise ValueError(f"{path} has no µm per pixel. Give them with mpp=, for example mpp=0.25")

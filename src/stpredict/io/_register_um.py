@@ -16,11 +16,12 @@ from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata import _elements
+from stpredict._sdata._images import only_image
 from stpredict.io._shared._plausible import warn_implausible_mpp
 
 
 @checked
-def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> None:
+def register_um(sdata: SpatialData, section: str, *, image: str | None = None, mpp: float) -> None:
     """Set the image that a section lies on, and its µm per pixel.
 
     stpredict's readers do this themselves; objects from other sources need it once per section.
@@ -33,8 +34,10 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     section
         Name of the shapes element; for an image without spots, of its future section, usually that
         of the image without ``"_image"``.
-    image, mpp
-        Name of the image element, and µm per pixel of its full resolution.
+    image
+        Name of the image element. May be left out if the object has only one.
+    mpp
+        µm per pixel of the image's full resolution.
 
     Returns
     -------
@@ -46,17 +49,16 @@ def register_um(sdata: SpatialData, section: str, *, image: str, mpp: float) -> 
     KeyError
         If the image does not exist, or the section does not and other shapes lie on the image.
     ValueError
-        If ``mpp`` is not positive, or image and shapes share no coordinate system or several that
-        disagree.
+        If ``mpp`` is not positive, the object has several images and none is named, or image and
+        shapes share no coordinate system or several that disagree.
 
     Examples
     --------
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom()
-    >>> stp.io.register_um(sdata, "S1", image="S1_image", mpp=0.5)
+    >>> stp.io.register_um(sdata, "S1", mpp=0.5)
     """
-    if image not in sdata.images:
-        raise KeyError(f"no image {image!r}; images: {_validate.listing(sdata.images)}")
+    image = only_image(sdata, image)
     has_shapes = section in sdata.shapes
     if not has_shapes and section != _keys.section_of(image):
         # a name without shapes is misspelt if other shapes lie on the image

@@ -14,7 +14,7 @@ from spatialdata.transformations import get_transformation
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._images import require_images, scaled_image, without_spots
+from stpredict._sdata._images import only_image, without_spots
 from stpredict._sdata._provenance import record, recorded
 from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
 from stpredict.pp._tissue._find import tissue_mask
@@ -49,9 +49,12 @@ def grid(
 
     Parameters
     ----------
-    sdata, image
-        Object, and name of an image with known µm per pixel (:func:`stpredict.io.register_um`); by
-        default the only such image. The slide of a ``WSIData`` is attached lazily.
+    sdata
+        Slide, for example of :func:`stpredict.io.read_slide`, or a ``WSIData``, whose slide is
+        attached lazily.
+    image
+        Name of an image with known µm per pixel (:func:`stpredict.io.register_um`). May be left out
+        if the object has only one.
     pitch_um, diameter_um
         Distance between neighbouring spots, and diameter of a spot, in µm.
     layout
@@ -77,8 +80,8 @@ def grid(
     KeyError
         If there is no such image.
     ValueError
-        If the µm per pixel are unknown, there are several images and none is named, the section
-        exists, the table has genes, or no spot fits.
+        If the object has several images and none is named, the µm per pixel are unknown, the
+        section exists, the table has genes, or no spot fits.
 
     Examples
     --------
@@ -89,8 +92,7 @@ def grid(
     _validate.positive("pitch_um", pitch_um, unit="µm")
     _validate.positive("diameter_um", diameter_um, unit="µm")
     _validate.share("min_tissue_fraction", min_tissue_fraction)
-    image = scaled_image(sdata) if image is None else image
-    require_images(sdata, [image])
+    image = only_image(sdata, image, scaled=True)
     sdata = copy_of(sdata) if copy else sdata
     name = _validate.slot_name("section", _keys.section_of(image) if section is None else section)
     slide = without_spots(sdata, image, name)

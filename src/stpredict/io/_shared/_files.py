@@ -29,7 +29,8 @@ def require_file(file: str | Path, *, hint: str = "") -> Path:
     """Require an existing file."""
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}" + (f". {hint}" if hint else ""))
+        problem = f"{path} is a folder, not a file" if path.is_dir() else f"no such file: {path}"
+        raise FileNotFoundError(problem + (f". {hint}" if hint else ""))
     return path
 
 

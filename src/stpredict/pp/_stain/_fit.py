@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from stpredict._sdata._steps import ReferenceStain
 from stpredict.tiles import WHITE, pick_level
 
 if TYPE_CHECKING:
+    import dask.array as da
     from numpy.typing import NDArray
     from squidpy.experimental.im import StainReference
 
@@ -29,8 +31,8 @@ Method = Literal["macenko", "vahadane", "reinhard"]
 LEAST_DENSITY = 0.15
 #: µm per pixel at which a nucleus is still several pixels wide.
 _FIT_MPP = 2.0
-#: Pixels that are read, and pixels of tissue that a stain is fitted to.
-_MOST_PIXELS, _MOST_FITTED = 2_000_000, 100_000
+#: Pixels that are decoded, pixels of these that are used, and those a stain is fitted to.
+_MOST_READ, _MOST_PIXELS, _MOST_FITTED = 64 * 2**20, 2_000_000, 100_000
 #: Side of the image in which the colour of the glass is measured.
 _COARSE_PX = 2000
 #: Minimum number of tissue pixels for a fit, and their minimum share of the image.
@@ -88,23 +90,18 @@ def _tissue_pixels(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Sample pixels of stained tissue, (3, n), on white glass; and the glass's colour, (3,)."""
     level, _ = pick_level(section.levels, _FIT_MPP / section.mpp)
-    step = int(np.ceil(np.sqrt(level.shape[1] * level.shape[2] / _MOST_PIXELS)))
     last = section.levels[-1]
     skip = int(np.ceil(max(last.shape[1:]) / _COARSE_PX))
-    sample, coarse = dask.compute(level[:, ::step, ::step], last[:, ::skip, ::skip])
+    coarse = np.asarray(last[:, ::skip, ::skip])
     # tissue at the pixels of the coarse image, by their position in the finest level
     spacing = skip * section.shape_yx[1] / last.shape[2]
     ys, xs = (np.arange(size) * spacing for size in coarse.shape[1:])
     mask = tissue.contains(np.stack(np.meshgrid(xs, ys), axis=-1))
     white = _glass_colour(coarse, mask)  # a coarse level averages the camera's noise
+    sample, on_tissue = _sample(level, mask)
     balanced = np.rint(white_balance(sample, white)).astype(np.uint8)
     density = np.log(256 / (np.arange(256, dtype=np.float32) + 1))[balanced].mean(axis=0)
-    # pixels of the coarse mask that the sampled pixels lie in
-    rows, columns = (
-        ((np.arange(n) + 0.5) * m / n).astype(int)
-        for n, m in zip(sample.shape[1:], mask.shape, strict=True)
-    )
-    stained = mask[np.ix_(rows, columns)] & (density > LEAST_DENSITY)
+    stained = on_tissue & (density > LEAST_DENSITY)
     pixels = balanced[:, stained]
     n = pixels.shape[1]
     if n < max(_LEAST_PIXELS, _LEAST_SHARE * stained.size):
@@ -112,6 +109,44 @@ def _tissue_pixels(
         raise DegenerateError(section, f"only {share:.2%} of its image is stained tissue")
     # evenly over the section, so that the sample is the same in every call
     return pixels[:, np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int)], white
+
+
+def _sample(
+    level: da.Array, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Evenly spaced pixels of a level, (3, n), and whether each lies on the tissue of a mask."""
+    shape = level.shape[1:]
+    pieces = {(0, 0): level} if math.prod(shape) <= _MOST_READ else _chunks_on_tissue(level, mask)
+    n_pixels = sum(math.prod(piece.shape[1:]) for piece in pieces.values())
+    step = math.ceil(math.sqrt(n_pixels / _MOST_PIXELS))
+    samples = dask.compute(*(piece[:, ::step, ::step] for piece in pieces.values()))
+    masks = []
+    for corner, sample in zip(pieces, samples, strict=True):
+        # pixels of the mask that the sampled pixels lie in
+        rows, columns = (
+            ((start + (np.arange(n) + 0.5) * step) * m / size).astype(int).clip(max=m - 1)
+            for start, n, m, size in zip(corner, sample.shape[1:], mask.shape, shape, strict=True)
+        )
+        masks.append(mask[np.ix_(rows, columns)].ravel())
+    return np.hstack([sample.reshape(3, -1) for sample in samples]), np.concatenate(masks)
+
+
+def _chunks_on_tissue(level: da.Array, mask: NDArray[np.bool_]) -> dict[tuple[int, int], da.Array]:
+    """Chunks of a large level with much tissue, evenly over the slide, by their first pixel."""
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in level.chunks[1:]]
+    # the same edges in the mask, of which a chunk covers at least one pixel
+    rows, columns = (
+        np.minimum(edge[:-1] * m // size, m - 1)
+        for edge, m, size in zip(edges, mask.shape, level.shape[1:], strict=True)
+    )
+    n_tissue = np.add.reduceat(np.add.reduceat(mask.astype(int), rows), columns, axis=1)
+    order = np.flatnonzero(n_tissue >= n_tissue.max() / 2)
+    n = max(1, _MOST_READ // int(math.prod(level.chunksize[1:])))
+    order = order[np.linspace(0, len(order) - 1, min(n, len(order))).astype(int)]
+    places = zip(*np.unravel_index(order, n_tissue.shape), strict=True)
+    return {
+        (int(edges[0][i]), int(edges[1][j])): level.blocks[:, int(i), int(j)] for i, j in places
+    }
 
 
 def _glass_colour(image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -90,7 +90,7 @@ def _coarse(
     target = max(1.0, min(target, max(height, width) / _LEAST_SIDE))
     level, downsampling = pick_level(levels, target * np.sqrt(2))
     factor = max(1, round(target / downsampling))
-    scale = downsampling * factor, height / level.shape[1] * factor
+    scale = width / level.shape[2] * factor, height / level.shape[1] * factor
     if factor > 1:  # lazily, so that the level is read chunk by chunk
         level = da.coarsen(np.mean, level, {1: factor, 2: factor}, trim_excess=True)
         level = level.round().astype(np.uint8)

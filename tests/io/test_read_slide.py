@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import spatialdata as sd
 import tifffile
+import wsidata
 from distributed import Client, LocalCluster
 from PIL import Image
 from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
+from stpredict._sdata import _slide_levels
 from stpredict._sdata._pyramid import multiscale_image
-from stpredict.io._shared import _slide
 from stpredict.io._shared._image import open_image
 
 TILE = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib", "metadata": None}
@@ -220,13 +221,13 @@ def test_images_that_are_no_levels_of_the_slide_are_left_out():
 def test_only_the_part_that_is_needed_is_decoded(tmp_path, monkeypatch):
     svs(tmp_path / "a.svs", [tissue(1_100, 4_200), tissue(1_100, 4_200, step=4)])
     n_read = []
-    get_region = _slide.OpenSlideReader.get_region
+    get_region = _slide_levels._OnWhite.get_region
 
     def counting(self, x, y, width, height, level=0, **options):
         n_read.append((level, width * height))
         return get_region(self, x, y, width, height, level, **options)
 
-    monkeypatch.setattr(_slide._OnWhite, "get_region", counting)
+    monkeypatch.setattr(_slide_levels._OnWhite, "get_region", counting)
     table = stp.datasets.phantom(size_px=400).tables["table"][:2].copy()
     table.obsm["spatial"] = np.array([[50.0, 50.0], [90.0, 90.0]])
     options = {"section": "S1", "mpp": 0.5, "diameter_um": 5, "outside": "error"}
@@ -260,6 +261,14 @@ def test_areas_that_a_scanner_left_out_are_white(tmp_path, name):
     assert np.abs(difference).max() <= 8
 
 
+def test_a_slide_opened_with_wsidata_has_white_areas_too(tmp_path):
+    svs(tmp_path / "a.svs", levels_of())
+    remove_first_tile(tmp_path / "a.svs")
+    slide = wsidata.open_wsi(tmp_path / "a.svs", store=None)
+    stp.pp.detect_tissue(slide, "a_image")
+    assert (arrays(slide)[0][:, :64, :64] == 255).all()
+
+
 # --- other processes ----------------------------------------------------------------------------
 
 
@@ -273,7 +282,7 @@ def test_images_are_read_by_dask_in_threads_and_in_other_processes(tmp_path):
     sums = [image.astype(int).sum() for image in images]
     expected = dask.compute(*sums, scheduler="synchronous")
     assert dask.compute(*sums, scheduler="threads", num_workers=8) == expected
-    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
     with LocalCluster(processes=True, **options) as cluster, Client(cluster) as client:
         assert client.gather(client.compute(sums)) == list(expected)
 

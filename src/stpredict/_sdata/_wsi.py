@@ -27,11 +27,10 @@ def attach_slide(sdata: SpatialData) -> None:
     section = _keys.slide(Path(slide.reader.file))
     image = _keys.image(section)
     if image not in slide.images:
-        from wsidata.reader import to_datatree
+        from stpredict._sdata._slide_levels import slide_levels
 
         slide.set_exclude_elements([image, _keys.normalized(image)])
-        scales = to_datatree(slide.reader).children.values()
-        levels = [scale.ds["image"].data for scale in scales]
+        levels = slide_levels(slide.reader)
         # LazySlide's shapes are in pixels of the full resolution, in "global"
         slide.images[image] = multiscale_image(levels, {"global": Identity()})
     _set_um(slide, section)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import openslide
-from numpy.typing import NDArray
-from PIL import Image
-from wsidata.reader import READERS, OpenSlideReader, ReaderBase, to_datatree
+from wsidata.reader import READERS, OpenSlideReader
 
+from stpredict._sdata._slide_levels import slide_levels
 from stpredict.io._shared._files import reading
 from stpredict.io._shared._tiff import is_tiff, require_complete
 from stpredict.io._shared._windows import Pyramid
@@ -33,10 +30,9 @@ def open_vendor_format(path: Path) -> Pyramid:
     if is_tiff(path):
         require_complete(path)
     with reading(path):
-        reader = _OnWhite(path)
-    raw = reader.raw_properties
-    sides = [float(raw.get(name) or 0) for name in ("mpp-x", "mpp-y")]
-    return _pyramid(reader, (sides[0], sides[1]) if min(sides) > 0 else None)
+        reader = OpenSlideReader(path)
+        x, y = (float(reader.raw_properties.get(name) or 0) for name in ("mpp-x", "mpp-y"))
+        return Pyramid(slide_levels(reader), (x, y) if min(x, y) > 0 else None)
 
 
 def open_other_format(path: Path) -> Pyramid:
@@ -50,22 +46,4 @@ def open_other_format(path: Path) -> Pyramid:
             f"installed readers ({names}). Check that it is complete, or convert it to OME-TIFF"
         ) from error
     mpp = reader.properties.mpp
-    return _pyramid(reader, (mpp, mpp) if mpp else None)
-
-
-def _pyramid(reader: ReaderBase, mpp_xy: tuple[float, float] | None) -> Pyramid:
-    scales = to_datatree(reader).children.values()
-    return Pyramid(tuple(scale.ds["image"].data for scale in scales), mpp_xy)
-
-
-class _OnWhite(OpenSlideReader):
-    """Areas that the scanner left out are white; OpenSlide has them as transparent black."""
-
-    def get_region(
-        self, x: int, y: int, width: int, height: int, level: int = 0, **_: Any
-    ) -> NDArray[np.uint8]:
-        with reading(Path(self.file)):
-            region = self.reader.read_region((int(x), int(y)), level, (width, height))
-        glass = Image.new("RGB", region.size, "white")
-        glass.paste(region, mask=region.getchannel("A"))
-        return np.asarray(glass)
+    return Pyramid(slide_levels(reader), (mpp, mpp) if mpp else None)

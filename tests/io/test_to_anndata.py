@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -89,6 +90,20 @@ def test_the_object_does_not_change_and_the_export_is_written(sdata, tmp_path):
     adata = stp.io.to_anndata(sdata, table_name="predicted")
     assert set(sdata.tables["predicted"].uns) == before
     adata.write_h5ad(tmp_path / "predicted.h5ad")
+
+
+def test_squidpy_draws_a_written_file_without_further_arguments(sdata, tmp_path):
+    one = sdata.subset(["S1", "S1_image"])
+    stp.io.to_anndata(one, table_name="predicted").write_h5ad(tmp_path / "predicted.h5ad")
+    adata = ad.read_h5ad(tmp_path / "predicted.h5ad")
+    sq.pl.spatial_scatter(adata, color="morphology_001")
+    ax = plt.gca()
+    assert ax.images[0].get_array().shape[:2] == (700, 1100)
+    expected = np.asarray(one["predicted"].X)[:, 0]
+    np.testing.assert_allclose(circles_of(ax).get_array(), expected, rtol=1e-6)
+    center = circles_of(ax).get_paths()[0].get_extents()
+    section = open_table(one).sections[0]
+    np.testing.assert_allclose((center.p0 + center.p1) / 2, section.centers[0], atol=1)
 
 
 def test_a_table_that_does_not_exist_is_refused(sdata):

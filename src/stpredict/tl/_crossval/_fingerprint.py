@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from stpredict import _keys
-from stpredict._sdata._elements import affine_to_um, pyramid_of
+from stpredict._sdata._elements import affines_to_um, pyramid_of
 from stpredict._sdata._spot_table import layer_names
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def _hash_arrays(*arrays: NDArray[Any]) -> str:
 def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
     """Fingerprints of the shapes, images and tissue masks of a section, with their positions."""
     sdata, name = spots.sdata, section.name
-    hashes = {f"shapes[{name!r}]": _hash_shapes(sdata.shapes[name], name)}
-    what = f"images[{section.image!r}]"
-    to_um = hash_values(affine_to_um(sdata.images[section.image], name, what=what))
+    image_to_um, shapes_to_um = affines_to_um(sdata, name, section.image)
+    hashes = {f"shapes[{name!r}]": _hash_shapes(sdata.shapes[name], shapes_to_um)}
+    to_um = hash_values(image_to_um)
     for image in (section.image, _keys.normalized(section.image)):
         if image in sdata.images:
             hashes[f"images[{image!r}]"] = _hash_pyramid(sdata.images[image]) + to_um
@@ -78,12 +78,11 @@ def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
     return hashes
 
 
-def _hash_shapes(shapes: GeoDataFrame, section: str) -> str:
+def _hash_shapes(shapes: GeoDataFrame, to_um: NDArray[np.float64]) -> str:
     outlines = np.frombuffer(b"".join(shapes.geometry.to_wkb()), dtype=np.uint8)
     columns = hash_values(pd.DataFrame(shapes.drop(columns=shapes.geometry.name)))
-    position = affine_to_um(shapes, section, what=f"shapes[{section!r}]")
     names = np.array([hash_values(shapes.index), columns])
-    return _hash_arrays(outlines, position, names)
+    return _hash_arrays(outlines, to_um, names)
 
 
 def _hash_pyramid(element: Any) -> str:

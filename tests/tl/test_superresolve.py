@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -289,6 +291,33 @@ def test_a_copy_leaves_the_coordinate_systems_of_the_image(sdata, model):
     assert "S1_superresolved_um" in get_transformation(changed["S1_image"], get_all=True)
 
 
+def test_the_stain_of_training_is_used_and_no_image_is_added():
+    training, new = prepared(), prepared(seed=1)
+    stp.pp.normalize_stain(training)
+    stp.pp.embed(training, colour, **EMBED)
+    model = stp.tl.fit_ridge(training, embedding="X_colour", context="spot", alpha=1.0)
+    superresolve(new, model, match=None)
+    assert list(new.images) == ["S1_image"]
+    stp.pp.prepare(new, model, encoder=colour)  # normalises the images
+    raw = new["superresolved"].X
+    superresolve(new, model, match=None)
+    np.testing.assert_allclose(new["superresolved"].X, raw, atol=1e-5)
+
+
+def test_calibrated_models_report_familiarity_and_no_intervals():
+    sdata = prepared(n_sections=3)
+    fit = functools.partial(
+        stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors", alpha=1.0
+    )
+    stp.tl.cross_validate(sdata, {"ridge": fit})
+    model = stp.tl.calibrate(sdata, fit(sdata), level=0.5)
+    superresolve(sdata, model, match=None)
+    fine = sdata["superresolved"]
+    assert fine.obs["familiarity"].between(0, 1).all()
+    assert not {"lower", "upper"} & set(fine.layers)
+    assert "reliable" not in fine.var
+
+
 def registered(sdata):
     stp.pp.register_embedding(sdata, "X_own", encoder="mine", tile_um=40.0)
     return stp.tl.fit_ridge(sdata, embedding="X_own", context="spot", alpha=1.0)
@@ -339,6 +368,12 @@ def without_image(sdata, model):
     del sdata.images["S1_image"]
 
 
+def two_spots_at_one_place(sdata, model):
+    geometry = sdata["S1"].geometry.to_numpy()
+    geometry[1] = geometry[0]
+    sdata["S1"].geometry = geometry
+
+
 def own_shapes(sdata, model):
     sdata["S1_superresolved"] = sdata["S1"].copy()
 
@@ -350,6 +385,7 @@ BAD_OBJECTS = [
     (without_layer, {"match": "table"}, KeyError, "run stp.pp.normalize first"),
     (without_predictions, {}, KeyError, "run stp.tl.predict first"),
     (without_image, {}, ValueError, "no coordinate system"),
+    (two_spots_at_one_place, {}, ValueError, "have no position that is nearer to them"),
     (own_shapes, {}, ValueError, "already: give another key_added="),
 ]
 BAD_OPTIONS = [

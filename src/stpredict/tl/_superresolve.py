@@ -151,6 +151,13 @@ def superresolve(
         )
         for section in spots.sections
     }
+    for name, part in positions.items():
+        n_without = n_spots[name] - len(np.unique(part.spot))
+        if n_without:
+            raise ValueError(
+                f"{n_without} of {n_spots[name]} spots of section {name!r} have no position that "
+                "is nearer to them than to others: use a smaller resolution_um="
+            )
     names = {name: f"{name}_{key_added}" for name in spots.section_names}
     fine = as_sections(spots, positions, names, resolution_um=resolution_um)
     prepare(fine, model, encoder=encoder, weights=weights, batch_size=batch_size, device=device)

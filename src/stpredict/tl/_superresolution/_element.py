@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,8 +64,10 @@ def as_sections(
         obsm={_keys.SPATIAL: np.concatenate([centers for _, centers in parts])},
     )
     table = TableModel.parse(table, list(names.values()), _keys.REGION, _keys.INSTANCE)
-    if spots.steps.normalize_stain is not None:  # else its images would be refused
-        record_step(table, spots.steps.normalize_stain)
+    stain = spots.steps.normalize_stain
+    if stain is not None:  # without the record, its images would be refused
+        skipped = tuple(names.get(section, section) for section in stain.skipped)
+        record_step(table, replace(stain, skipped=skipped))
     return SpatialData.init_from_elements({**elements, _keys.TABLE: table})
 
 

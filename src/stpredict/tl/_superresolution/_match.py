@@ -30,8 +30,7 @@ def match_spots(
     """
     edge = _edge(positions, radius_um, pitch_um)[positions.spot]
     has_value = np.isfinite(spot_values).all(axis=1)
-    # positions of spots with values only
-    near = np.flatnonzero(has_value[positions.spot] & (positions.distance_um < pitch_um))
+    near = np.flatnonzero(has_value[positions.spot])
     spot, distance, edge = positions.spot[near], positions.distance_um[near], edge[near]
     within = distance <= edge
     mean = mean_over_spots(spot[within], len(spot_values))

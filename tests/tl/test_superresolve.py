@@ -283,12 +283,15 @@ def test_a_second_call_replaces_the_first(sdata, model):
     )
 
 
-def test_a_copy_leaves_the_coordinate_systems_of_the_image(sdata, model):
-    systems = dict(get_transformation(sdata["S1_image"], get_all=True))
-    changed = superresolve(sdata, model, copy=True)
-    assert get_transformation(sdata["S1_image"], get_all=True) == systems
-    assert "S1_superresolved" not in sdata
-    assert "S1_superresolved_um" in get_transformation(changed["S1_image"], get_all=True)
+def test_positions_lie_on_the_image_of_their_section(sdata, model):
+    superresolve(sdata, model)
+    assert list(get_transformation(sdata["S2_superresolved"], get_all=True)) == ["S2_um"]
+    assert list(get_transformation(sdata["S2_image"], get_all=True)) == ["S2_um"]
+    for section in open_table(sdata, "superresolved").sections:
+        assert section.image == section.name.replace("superresolved", "image")
+        np.testing.assert_allclose(
+            section.centers, sdata["superresolved"].obsm["spatial"][section.rows]
+        )
 
 
 def test_the_stain_of_training_is_used_and_no_image_is_added():

@@ -84,8 +84,8 @@ def superresolve(
     SpatialData | None
         Writes:
 
-        - ``shapes["<section>_<key_added>"]``, circles with the resolution as diameter, for every
-          section, and on its image the coordinate system of these shapes in µm;
+        - ``shapes["<section>_<key_added>"]``, circles with the resolution as diameter, in the
+          coordinate system of the section's image in µm;
         - ``tables[key_added]``, which annotates them: ``X`` (n_positions, n_genes) float32 in the
           units of the model, not negative where :func:`stpredict.tl.predict` is not;
           ``obs["spot"]``, the nearest spot; ``obsm["spatial"]``, x and y in pixels;
@@ -203,7 +203,7 @@ def _check_names(spots: SpotTable, key_added: str) -> None:
 
 
 def _write(spots: SpotTable, fine: SpatialData, key_added: str) -> None:
-    """Move the shapes and the table to the user's object, and their µm system to its images."""
+    """Move the shapes and the table to the user's object."""
     table = fine.tables[key_added]
     # intervals and reliable genes were calibrated on spots; the graph is an input of the model
     for layer in (_keys.LOWER, _keys.UPPER):
@@ -212,11 +212,7 @@ def _write(spots: SpotTable, fine: SpatialData, key_added: str) -> None:
     for slot in (_keys.CONNECTIVITIES, _keys.DISTANCES):
         table.obsp.pop(slot, None)
     table.uns.pop("spatial_neighbors", None)
-    for section in spots.sections:
-        image = fine.images[section.image]
-        spots.sdata.images.pop(section.image, None)  # SpatialData warns of overwritten elements
-        spots.sdata.images[section.image] = image
     for name, element in [*fine.shapes.items(), (key_added, table)]:
-        if name in spots.sdata:
+        if name in spots.sdata:  # SpatialData warns of overwritten elements
             del spots.sdata[name]
         spots.sdata[name] = element

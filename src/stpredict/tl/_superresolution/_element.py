@@ -11,15 +11,15 @@ import scipy.sparse as sp
 from anndata import AnnData
 from spatialdata import SpatialData
 from spatialdata.models import ShapesModel, TableModel
-from spatialdata.transformations import get_transformation, set_transformation
+from spatialdata.transformations import get_transformation
 
 from stpredict import _keys
+from stpredict._sdata._elements import um_system
 from stpredict._sdata._provenance import record_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stpredict._sdata._sections import Section
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._superresolution._positions import FinePositions
 
@@ -36,20 +36,19 @@ def as_sections(
     parts = []
     for section in spots.sections:
         fine, name = positions[section.name], names[section.name]
-        image = elements.get(section.image, spots.sdata.images[section.image])
-        elements[section.image] = image = _with_system(image, section, name)
+        image = elements[section.image] = spots.sdata.images[section.image]
         for key in (_keys.normalized(section.image), _keys.tissue(section.image)):
             if key in spots.sdata:
                 elements[key] = spots.sdata[key]
         instances = [f"{column}x{row}" for column, row in fine.index]
-        systems = get_transformation(image, get_all=True)
-        own = get_transformation(spots.sdata.shapes[section.name], get_all=True)
+        # no other system: several images may share it
+        system = str(um_system(image, section.name))
         elements[name] = ShapesModel.parse(
             fine.centers_um / section.mpp,
             geometry=0,
             radius=np.full(len(instances), resolution_um / section.mpp / 2),
             index=pd.Index(instances),
-            transformations={key: systems[key] for key in (*own, _keys.um(name)) if key in systems},
+            transformations={system: get_transformation(image, system)},
         )
         obs = pd.DataFrame(index=[f"{name}_{instance}" for instance in instances])
         obs[_keys.REGION] = pd.Categorical([name] * len(obs))
@@ -69,13 +68,3 @@ def as_sections(
         skipped = tuple(names.get(section, section) for section in stain.skipped)
         record_step(table, replace(stain, skipped=skipped))
     return SpatialData.init_from_elements({**elements, _keys.TABLE: table})
-
-
-def _with_system(image: Any, section: Section, name: str) -> Any:
-    """The image with a coordinate system in µm for a new section; its pixels are shared."""
-    systems = get_transformation(image, get_all=True)
-    # a shallow copy shares the dictionary of transformations, which is therefore replaced
-    image = image.copy(deep=False)
-    systems = {**systems, _keys.um(name): systems[_keys.um(section.name)]}
-    set_transformation(image, systems, set_all=True)
-    return image

@@ -41,6 +41,9 @@ LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 FULL = "spot_subspot_neighbors"
 ridge_hest = partial(tl.fit_ridge, context="spot", alpha="hest")
 
+#: Sections of other benchmarks follow this line of the page.
+END = "<!-- end of the part written by benchmarks/methods.py -->"
+
 #: Bases of the stacks.
 BASES: dict[str, Callable[[SpatialData], Model]] = {
     "ridge": tl.fit_ridge,
@@ -200,6 +203,7 @@ def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) ->
     rows = [["method", *table.columns], ["---"] * (1 + len(table.columns))]
     rows += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     shown = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+    page = arguments.write.read_text(encoding="utf-8") if arguments.write.exists() else ""
     arguments.write.write_text(
         "<!-- written by benchmarks/methods.py -->\n\n"
         "# Benchmarks\n\n"
@@ -219,7 +223,7 @@ def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) ->
         "## Comparison with tuned ridge\n\n"
         "Intervals are from drawing the four sections with replacement; with four sections, the "
         "smallest possible p-value is .125.\n\n"
-        f"{differences(scores)}\n",
+        f"{differences(scores)}\n\n{END}{page.partition(END)[2]}",
         encoding="utf-8",
     )
 

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     import torch
     from spatialdata import SpatialData
 
+    from stpredict._sdata._sections import Section
+    from stpredict._sdata._spacing import Spacing
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
+    from stpredict.tl._superresolution._positions import FinePositions
 
 _RECORD = "superresolve"
 
@@ -143,21 +146,9 @@ def superresolve(
         require_key(match, spots.sdata.tables, what="tables")
         spot_values = read_spot_values(spots, model, match)
     positions = {
-        section.name: fine_positions(
-            section.centers_um,
-            spacings[section.name],
-            resolution_um,
-            size_um=section.mpp * np.array(section.shape_yx[::-1]),
-        )
+        section.name: _positions_of(section, spacings[section.name], resolution_um)
         for section in spots.sections
     }
-    for name, part in positions.items():
-        n_without = n_spots[name] - len(np.unique(part.spot))
-        if n_without:
-            raise ValueError(
-                f"{n_without} of {n_spots[name]} spots of section {name!r} have no position that "
-                "is nearer to them than to others: use a smaller resolution_um="
-            )
     names = {name: f"{name}_{key_added}" for name in spots.section_names}
     fine = as_sections(spots, positions, names, resolution_um=resolution_um)
     prepare(fine, model, encoder=encoder, weights=weights, batch_size=batch_size, device=device)
@@ -200,6 +191,20 @@ def _check_names(spots: SpotTable, key_added: str) -> None:
         raise ValueError(
             f"the object has elements {_validate.listing(taken)} already: give another key_added="
         )
+
+
+def _positions_of(section: Section, spacing: Spacing, resolution_um: float) -> FinePositions:
+    """Fine positions of a section; each spot must have one."""
+    size_um = section.mpp * np.array(section.shape_yx[::-1])
+    positions = fine_positions(section.centers_um, spacing, resolution_um, size_um=size_um)
+    n_spots = len(section.rows)
+    n_without = n_spots - len(np.unique(positions.spot))
+    if n_without:
+        raise ValueError(
+            f"{n_without} of {n_spots} spots of section {section.name!r} have no position that is "
+            "nearer to them than to others: use a smaller resolution_um="
+        )
+    return positions
 
 
 def _write(spots: SpotTable, fine: SpatialData, key_added: str) -> None:

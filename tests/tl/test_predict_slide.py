@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 
+import anndata as ad
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import spatialdata as sd
+import squidpy as sq
+import tifffile
 import torch
 
 import stpredict as stp
-from stpredict.tl._prediction import _blocks
+from stpredict._sdata import _provenance
+from stpredict._sdata._spot_table import open_table
+from stpredict.tl._prediction import _blocks, _store
 
 SMALL = {"size_px": 800, "mpp": 0.5, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
 SHORT = stp.tl.Schedule(max_epochs=1)
@@ -20,9 +28,10 @@ def colour(tiles):
     return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
-def training_sections():
+def training_sections(*, normalize_stain=True):
     sdata = stp.datasets.phantom(2, **SMALL, pitch_um=40.0)
-    stp.pp.normalize_stain(sdata)
+    if normalize_stain:
+        stp.pp.normalize_stain(sdata)
     stp.pp.normalize(sdata)
     stp.pp.select_genes(sdata, n_top_genes=5)
     stp.pp.embed(sdata, colour, tile_um=40, n_subtiles=2, key_added="X_colour")
@@ -96,3 +105,71 @@ def test_blocks_predict_what_the_slide_in_memory_does(name, train, monkeypatch):
     assert list(some.tables["predicted"].var_names) == few
     np.testing.assert_allclose(some.tables["predicted"].X, expected[:, few].X, atol=1e-6)
     assert not [slot for slot in slide.tables["table"].obsm if slot.startswith("X_")]
+
+
+@pytest.fixture(scope="module")
+def model(train):
+    return METHODS["ridge"](train)
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stp.settings, "verbosity", 0)
+        # the stain would be fitted again in each fold
+        train = training_sections(normalize_stain=False)
+        stp.tl.cross_validate(train, {"ridge": METHODS["ridge"]})
+        return stp.tl.calibrate(train, METHODS["ridge"](train))
+
+
+def write_file(path, **options):
+    """A TIFF file of the slide without µm per pixel."""
+    pixels = bare_slide(**options).images["S1_image"]["scale0"]["image"].to_numpy()
+    tifffile.imwrite(path, pixels.transpose(1, 2, 0), photometric="rgb", tile=(256, 256))
+    return path
+
+
+def dense(values):
+    return np.asarray(values)
+
+
+def test_the_result_on_disk_is_that_in_memory(calibrated, tmp_path, monkeypatch):
+    monkeypatch.setattr(_blocks, "BLOCK_SPOTS", 30)
+    monkeypatch.setattr(_store, "_CHUNK", 40)
+    file = write_file(tmp_path / "slide 1.tif")
+    whole = stp.tl.predict_slide(file, calibrated, mpp=0.5, encoder=colour)
+    out = tmp_path / "new" / "out"
+    result = stp.tl.predict_slide(file, calibrated, mpp=0.5, encoder=colour, out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["slide_1.h5ad", "slide_1.zarr"]
+    expected, lazy = whole.tables["predicted"], result.tables["predicted"]
+    stored = sd.read_zarr(out / "slide_1.zarr")
+    exported = ad.read_h5ad(out / "slide_1.h5ad")
+    assert isinstance(lazy.X, da.Array)
+    for table in (lazy, stored.tables["predicted"], exported):
+        np.testing.assert_array_equal(dense(table.X), expected.X)
+        for layer in ("lower", "upper"):
+            np.testing.assert_array_equal(dense(table.layers[layer]), expected.layers[layer])
+        pd.testing.assert_frame_equal(table.obs, expected.obs, check_categorical=False)
+        pd.testing.assert_frame_equal(table.var, expected.var)
+        note = _provenance.recorded(table, "predict_slide")
+        assert note["slide"] == "slide 1.tif"
+        assert (note["mpp"], note["pitch_um"], note["method"]) == (0.5, 40, "ridge")
+    np.testing.assert_array_equal(exported.obsm["spatial"], whole.tables["table"].obsm["spatial"])
+    assert "slide_1_image_tissue" in result.labels
+    assert not [slot for slot in stored.tables["table"].obsm if slot.startswith("X_")]
+
+
+def test_the_result_on_disk_is_drawn_without_the_slide(calibrated, tmp_path):
+    file = write_file(tmp_path / "slide.tif", size_px=1600, mpp=0.25)
+    result = stp.tl.predict_slide(file, calibrated, mpp=0.25, encoder=colour, out=tmp_path)
+    assert max(result.images["slide_image"].shape) <= 1500
+    file.unlink()
+    gene = calibrated.genes[0]
+    stp.pl.prediction(result, gene, panels=["image", "predicted", "width"])
+    stp.io.to_anndata(result, table_name="predicted")
+    sq.pl.spatial_scatter(ad.read_h5ad(tmp_path / "slide.h5ad"), color=gene)
+    section = open_table(result, "predicted").sections[0]
+    assert section.mpp == pytest.approx(0.25 * 1600 / section.shape_yx[0])
+    whole = stp.tl.predict_slide(bare_slide(size_px=1600, mpp=0.25), calibrated, encoder=colour)
+    centers = open_table(whole).sections[0].centers_um
+    np.testing.assert_allclose(section.centers_um, centers, atol=1e-6)

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from spatialdata.models import TableModel
 
-from stpredict import _keys, tiles
+from stpredict import _keys
 from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
+from stpredict.io._shared._small import small_image
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from stpredict._sdata._sections import Section
-
-#: Largest side of an image.
-_MAX_PX = 1500
 
 
 @checked
@@ -73,17 +71,12 @@ def to_anndata(sdata: SpatialData, *, table_name: str = "table") -> AnnData:
 
 def _library(section: Section) -> dict[str, Any]:
     """Image and scale of a section, under the names of Space Ranger."""
-    level, factor = tiles.pick_level(
-        section.levels, max(section.shape_yx) / _MAX_PX, rounding="coarser"
-    )
-    # without a level that is coarse enough, pixels are skipped
-    step = int(np.ceil(max(level.shape[1:]) / _MAX_PX))
-    image = np.asarray(level[:, ::step, ::step]).transpose(1, 2, 0)
+    image, factor = small_image(section)
     diameter_um = 2 * float(np.median(section.radius_um))
     return {
-        "images": {"hires": image},
+        "images": {"hires": image.transpose(1, 2, 0)},
         "scalefactors": {
-            "tissue_hires_scalef": 1 / (factor * step),
+            "tissue_hires_scalef": 1 / factor,
             "spot_diameter_fullres": diameter_um / section.mpp,
         },
     }

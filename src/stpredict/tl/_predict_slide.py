@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import dask
 
 from stpredict import _runtime, _validate
 from stpredict._arguments import checked
@@ -13,7 +16,14 @@ from stpredict._sdata._slots import check_new_table
 from stpredict.pp._steps._inputs import InputPlan
 from stpredict.tl._prediction._blocks import SlideInputs, collect, predict_blocks
 from stpredict.tl._prediction._genes import GeneSelection
-from stpredict.tl._prediction._slide import open_slide, pitch_of, place_spots, write_back
+from stpredict.tl._prediction._slide import (
+    open_slide,
+    pitch_of,
+    place_spots,
+    section_name,
+    write_back,
+)
+from stpredict.tl._prediction._store import open_store
 from stpredict.tl._prediction._table import predicted_table
 
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ def predict_slide(
     *,
     pitch_um: float | None = None,
     genes: Sequence[str] | None = None,
+    out: str | Path | None = None,
     mpp: float | None = None,
     encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
     weights: str | Path | None = None,
@@ -59,6 +70,10 @@ def predict_slide(
         Distance between neighbouring spots in µm, by default that of the training data.
     genes
         Genes to predict, by default all of the model.
+    out
+        Folder for ``<name>.zarr`` and ``<name>.h5ad``, which are written while the slide is
+        predicted, so that memory does not depend on the number of spots. They appear when they are
+        complete.
     mpp
         µm per pixel of a file that does not report them.
     encoder, weights
@@ -75,8 +90,13 @@ def predict_slide(
         The slide, with everything that the functions above write except the embeddings: the object
         itself, or for a file a new one. ``tables[key_added]`` is that of
         :func:`stpredict.tl.predict`, and ``uns["stpredict"]["predict_slide"]`` records the
-        ``slide``, its µm per pixel ``mpp`` and the ``pitch_um``. If a step fails, nothing is
-        written.
+        ``slide``, its µm per pixel ``mpp``, the ``pitch_um`` and the ``method``. If a step fails,
+        nothing is written.
+
+        With ``out``, the object is not changed, and the result is opened from ``<name>.zarr``:
+        spots, tissue, tables whose matrices stay on disk (dask arrays) and an image of at most
+        1,500 pixels for figures. ``<name>.h5ad`` is the export of the predictions by
+        :func:`stpredict.io.to_anndata`.
 
     Warns
     -----
@@ -85,8 +105,12 @@ def predict_slide(
 
     Raises
     ------
+    FileExistsError, FileNotFoundError, NotADirectoryError
+        If the result exists, the slide does not, or ``out`` is a file.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
+    OSError
+        If ``out`` cannot be written; what was written is removed.
     RuntimeError
         If the hub does not provide the weights of the encoder.
     TypeError
@@ -117,25 +141,37 @@ def predict_slide(
     plan = InputPlan.of(selection.predictor, encoder=encoder, weights=weights)
     plan.check_complete()
     opened = open_slide(slide, mpp=mpp)
-    encoders = {slot: plan.load(slot) for slot, step in plan.embeddings.items() if step.is_complete}
-    spots = place_spots(opened, model, pitch_um=pitch_um, table_name=table_name)
-    check_new_table(opened, key_added)
-    plan.check_registered(spots)
-    for tile_um in plan.tile_sides_um:
-        check_tiles(spots.sections, tile_um)
-    inputs = SlideInputs.prepare(spots, plan, encoders)
-    blocks = predict_blocks(inputs, selection.predictor, batch_size=batch_size, device=device)
-    predicted = predicted_table(spots, selection.described, collect(blocks, selection))
-    section = spots.sections[0]
-    record(
-        predicted,
-        "predict_slide",
-        slide=Path(slide).name if isinstance(slide, str | Path) else section.image,
-        mpp=section.mpp,
-        pitch_um=pitch_of(spots),
-        method=model.method,
-    )
-    spots.add_table(key_added, predicted)
+    name = section_name(opened, table_name)
+    # a client of dask gets whole slides as tasks, not the chunks of one
+    with (
+        dask.config.set(scheduler="threads"),
+        nullcontext() if out is None else open_store(Path(out), name) as store,
+    ):
+        encoders = {
+            slot: plan.load(slot) for slot, step in plan.embeddings.items() if step.is_complete
+        }
+        spots = place_spots(opened, model, pitch_um=pitch_um, table_name=table_name)
+        check_new_table(opened, key_added)
+        plan.check_registered(spots)
+        for tile_um in plan.tile_sides_um:
+            check_tiles(spots.sections, tile_um)
+        inputs = SlideInputs.prepare(spots, plan, encoders)
+        blocks = predict_blocks(inputs, selection, batch_size=batch_size, device=device)
+        n_obs = spots.table.n_obs
+        predictions = collect(blocks) if store is None else store.collect(blocks, n_obs=n_obs)
+        predicted = predicted_table(spots, selection.described, predictions)
+        section = spots.sections[0]
+        record(
+            predicted,
+            "predict_slide",
+            slide=Path(slide).name if isinstance(slide, str | Path) else section.image,
+            mpp=section.mpp,
+            pitch_um=pitch_of(spots),
+            method=model.method,
+        )
+        spots.add_table(key_added, predicted)
+        if store is not None:
+            return store.finish(spots, key_added)
     if isinstance(slide, str | Path):
         return opened
     write_back(opened, slide)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,9 +82,10 @@ class SlideInputs:
 
 
 def predict_blocks(
-    inputs: SlideInputs, model: Model, *, batch_size: int, device: str
+    inputs: SlideInputs, selection: GeneSelection, *, batch_size: int, device: str
 ) -> Iterator[Predictions]:
-    """Embed and predict all spots of a slide, block by block."""
+    """Embed all spots of a slide and predict the selected genes, block by block."""
+    model = selection.predictor
     blocks = [
         block
         for section in inputs.spots.sections
@@ -102,22 +103,15 @@ def predict_blocks(
             inside = np.isin(part, rows)
             yield Predictions(
                 rows=part[inside],
-                values=values[inside],
-                spread=None if spread is None else spread[inside],
+                values=values[inside][:, selection.columns],
+                spread=None if spread is None else spread[inside][:, selection.columns],
                 familiarity=None if familiarity is None else familiarity[inside],
             )
 
 
-def collect(blocks: Iterator[Predictions], selection: GeneSelection) -> Predictions:
-    """Predictions of all spots in memory, of the selected genes."""
-    parts = [
-        replace(
-            block,
-            values=block.values[:, selection.columns],
-            spread=None if block.spread is None else block.spread[:, selection.columns],
-        )
-        for block in blocks
-    ]
+def collect(blocks: Iterator[Predictions]) -> Predictions:
+    """Predictions of all spots, in memory."""
+    parts = list(blocks)
     order = np.argsort(np.concatenate([part.rows for part in parts]))
 
     def joined(name: str) -> Any:

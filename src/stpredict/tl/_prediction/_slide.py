@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from stpredict import _keys, _validate, io
+from spatialdata.transformations import get_transformation
+
+from stpredict import _keys, _validate
 from stpredict._log import info
 from stpredict._sdata._spacing import spacing_of
 from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
+from stpredict.io._read_slide import read_slide
 from stpredict.models._stack import first_base
 from stpredict.pp._grid import grid
 from stpredict.pp._tissue._detect_tissue import detect_tissue
@@ -23,9 +26,7 @@ if TYPE_CHECKING:
 def open_slide(slide: str | Path | SpatialData, *, mpp: float | None) -> SpatialData:
     """Read a file, or copy an object without its pixels."""
     if isinstance(slide, str | Path):
-        read_slide: Any = vars(io)["read_slide"]
-        opened: SpatialData = read_slide(slide, mpp=mpp)
-        return opened
+        return read_slide(slide, mpp=mpp)
     if mpp is not None:
         raise ValueError(
             "mpp= is for files; give that of an object with stp.io.register_um(sdata, section, "
@@ -45,14 +46,20 @@ def place_spots(
             f"pitch_um={pitch_um:g} places new spots, but tables[{table_name!r}] has spots "
             "already: omit pitch_um=, or delete the table and its shapes"
         )
-    spots = open_table(sdata, table_name)
-    if len(spots.section_names) > 1:
-        names = _validate.listing(spots.section_names)
+    return open_table(sdata, table_name)
+
+
+def section_name(sdata: SpatialData, table_name: str) -> str:
+    """Name of the one section of a slide, or of the one that spots will be placed on."""
+    if table_name not in sdata.tables:
+        return _only_image(sdata)[1]
+    names = open_table(sdata, table_name).section_names
+    if len(names) > 1:
         raise ValueError(
-            f"the object has several sections: {names}. Predict them one by one, "
-            "sdata.subset([section, image, table], filter_tables=True)"
+            f"the object has several sections: {_validate.listing(names)}. Predict them one by "
+            "one, sdata.subset([section, image, table])"
         )
-    return spots
+    return names[0]
 
 
 def pitch_of(spots: SpotTable) -> float | None:
@@ -75,7 +82,7 @@ def write_back(opened: SpatialData, slide: SpatialData) -> None:
 def _place_grid(
     sdata: SpatialData, model: Model, *, pitch_um: float | None, table_name: str
 ) -> None:
-    image = _only_image(sdata)
+    image, section = _only_image(sdata)
     layout: Literal["hexagonal", "square"] = "hexagonal"
     pitch, diameter = 100.0, 55.0
     trained = _training_spots(model)
@@ -93,7 +100,6 @@ def _place_grid(
         detect_tissue(sdata, [image], table_name=_keys.TABLE)
     # spots that overlap would hide each other
     diameter = min(diameter, pitch)
-    section = _keys.section_of(image)
     grid(
         sdata, image, pitch_um=pitch, diameter_um=diameter, layout=layout, section=section,
         table_name=table_name,
@@ -105,7 +111,8 @@ def _training_spots(model: Model) -> TrainingSpots | None:
     return model.training.spots or first_base(model).training.spots
 
 
-def _only_image(sdata: SpatialData) -> str:
+def _only_image(sdata: SpatialData) -> tuple[str, str]:
+    """The image of a slide, and the name of the section on it, which its µm have."""
     twins = {_keys.normalized(image) for image in sdata.images}
     images = [image for image in sdata.images if image not in twins]
     if len(images) != 1:
@@ -113,4 +120,7 @@ def _only_image(sdata: SpatialData) -> str:
             f"the object must have one image, not {len(images)}: {_validate.listing(images)}. "
             "Choose one with sdata.subset([image])"
         )
-    return images[0]
+    systems = get_transformation(sdata.images[images[0]], get_all=True)
+    sections = [name for name in map(_keys.section_of_um, systems) if name is not None]
+    by_image = _keys.section_of(images[0])
+    return images[0], by_image if by_image in sections or not sections else sections[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
-    from stpredict.uncertainty import Calibration
+    from stpredict.uncertainty import Calibration, Intervals
 
 #: Median familiarity of a section below which `predict` warns and writes no intervals: those of
 #: 90 % covered 58 % of such a section of another patient. Sections of HER2ST predicted from others
@@ -30,11 +31,11 @@ _UNFAMILIAR = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions of some spots."""
+    """Predictions of some spots, in memory or in chunks on disk."""
 
     rows: NDArray[np.intp]  # (n,) rows of the table, ascending
-    values: NDArray[np.float32]  # (n, n_genes)
-    spread: NDArray[np.float32] | None  # (n, n_genes), standard deviation over members
+    values: NDArray[np.float32] | da.Array  # (n, n_genes)
+    spread: NDArray[np.float32] | da.Array | None  # (n, n_genes), standard deviation over members
     familiarity: NDArray[np.float32] | None  # (n,), of calibrated models
 
 
@@ -112,11 +113,35 @@ def _add_uncertainty(
     predicted: AnnData, model: Model, calibration: Calibration, is_familiar: NDArray[np.bool_]
 ) -> None:
     """Add intervals and reliable genes, as far as tiles are familiar."""
-    bounds = calibration.intervals.around(np.asarray(predicted.X))
-    for name, bound in zip((_keys.LOWER, _keys.UPPER), bounds, strict=True):
-        bound = np.maximum(bound, np.float32(0)) if model.nonnegative else bound
-        predicted.layers[name] = np.where(is_familiar[:, None], bound, np.float32(np.nan))
+    options = {"intervals": calibration.intervals, "nonnegative": model.nonnegative}
+    for side, name in enumerate((_keys.LOWER, _keys.UPPER)):
+        options["side"] = side
+        predicted.layers[name] = _blockwise(predicted.X, is_familiar[:, None], options)
     reliable = pd.array(calibration.reliable, dtype="boolean")
     if not is_familiar.all():  # a gene may be reliable only on tissue like that of training
         reliable[:] = pd.NA
     predicted.var[_keys.RELIABLE] = reliable
+
+
+def _blockwise(values: Any, is_familiar: NDArray[np.bool_], options: dict[str, Any]) -> Any:
+    """Bounds around predictions, which may be on disk."""
+    if not isinstance(values, da.Array):
+        return _bound(np.asarray(values), is_familiar, **options)
+    mask = da.from_array(is_familiar, chunks=(values.chunks[0], 1))
+    return da.map_blocks(
+        _bound, values, mask, dtype=np.float32, chunks=values.chunks, meta=values._meta, **options
+    )
+
+
+def _bound(
+    values: NDArray[np.float32],
+    is_familiar: NDArray[np.bool_],
+    *,
+    intervals: Intervals,
+    nonnegative: bool,
+    side: int,
+) -> NDArray[np.float32]:
+    """Lower (0) or upper (1) bounds around predictions; NaN where tiles are unfamiliar."""
+    bound = intervals.around(values)[side]
+    bound = np.maximum(bound, np.float32(0)) if nonnegative else bound
+    return np.where(is_familiar, bound, np.float32(np.nan))

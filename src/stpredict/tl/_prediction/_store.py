@@ -1,0 +1,170 @@
+"""Results of a slide on disk, written while they are computed, and moved into place at the end."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import spatialdata as sd
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem
+from filelock import FileLock, Timeout
+from spatialdata.models import Image2DModel, TableModel
+from spatialdata.transformations import Scale, Sequence, get_transformation
+
+from stpredict import _keys
+from stpredict.io._shared._small import small_image
+from stpredict.io._to_anndata import to_anndata
+from stpredict.tl._prediction._table import Predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
+
+_LOCK, _ZARR, _H5AD = "lock", "result.zarr", "result.h5ad"
+#: Numbers in a chunk of predictions: 8 MB.
+_CHUNK = 2_000_000
+#: Seconds after which a folder without a lock is that of a killed run.
+_NEW = 60
+
+
+class Store:
+    """Files of the result of one slide, in a hidden folder next to where they are moved."""
+
+    def __init__(self, folder: Path, out: Path, name: str) -> None:
+        self.folder = folder
+        self.final = {_ZARR: out / f"{name}.zarr", _H5AD: out / f"{name}.h5ad"}
+
+    def collect(self, blocks: Iterator[Predictions], *, n_obs: int) -> Predictions:
+        """Write predictions block by block, and open them lazily."""
+        arrays: dict[str, zarr.Array[Any]] = {}
+        familiarity = np.empty(n_obs, dtype=np.float32)
+        is_calibrated = False
+        for block in blocks:
+            for name in ("values", "spread"):
+                part = getattr(block, name)
+                if part is None:
+                    continue
+                if name not in arrays:
+                    arrays[name] = self._array(name, (n_obs, part.shape[1]))
+                arrays[name].oindex[block.rows, :] = part
+            if block.familiarity is not None:
+                familiarity[block.rows], is_calibrated = block.familiarity, True
+        opened = {name: da.from_zarr(array) for name, array in arrays.items()}
+        return Predictions(
+            np.arange(n_obs),
+            opened["values"],
+            opened.get("spread"),
+            familiarity if is_calibrated else None,
+        )
+
+    def _array(self, name: str, shape: tuple[int, int]) -> zarr.Array[Any]:
+        rows = int(np.clip(_CHUNK // shape[1], 1, shape[0]))
+        # not compressed: blocks of spots are written to parts of chunks
+        return zarr.create_array(
+            self.folder / name, shape=shape, chunks=(rows, shape[1]), dtype="f4", compressors=None
+        )
+
+    def finish(self, spots: SpotTable, key: str) -> SpatialData:
+        """Write the result, move it into place and open it."""
+        _with_small_image(spots, key).write(self.folder / _ZARR)
+        to_anndata(spots.sdata, table_name=key).write_h5ad(self.folder / _H5AD)
+        self.move()
+        return read_result(self.final[_ZARR])
+
+    def move(self) -> None:
+        """Move the files into place; the store first, so that one without it is complete."""
+        for file, target in self.final.items():
+            source = self.folder / file
+            if target.is_dir():  # of a run at the same time
+                target.rename(self.folder / "replaced")
+            if source.exists():
+                source.replace(target)
+
+
+@contextmanager
+def open_store(out: Path, name: str) -> Iterator[Store]:
+    """Folder for the results of a slide; nothing of it remains if a step fails."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"out={str(out)!r} is a file: give a folder")
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    _finish_killed_runs(out, name)
+    existing = [path for path in Store(out, out, name).final.values() if path.exists()]
+    if existing:
+        raise FileExistsError(f"{existing[0]} exists: delete it, or give another out=")
+    # "~" is in no name of a slide
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}~", dir=out))
+    lock = FileLock(folder / _LOCK)
+    try:
+        with lock:
+            yield Store(folder, out, name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # not empty after success
+                out.rmdir()
+
+
+def _finish_killed_runs(out: Path, name: str) -> None:
+    """Remove the folders of killed runs, after moving results that were complete."""
+    for path in out.glob(f".{glob.escape(name)}~*"):
+        # a folder may be younger than its lock
+        if not (path / _LOCK).exists() and time.time() - path.stat().st_mtime < _NEW:
+            continue
+        with suppress(Timeout), FileLock(path / _LOCK, timeout=0):  # else another run uses it
+            if (path / _H5AD).exists() and not (path / _ZARR).exists():
+                Store(path, out, name).move()
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _with_small_image(spots: SpotTable, key: str) -> SpatialData:
+    """The slide with a small image instead of its pyramid."""
+    section = spots.sections[0]
+    pixels, factor = small_image(section)
+    scale = Scale([factor, factor], axes=("x", "y"))
+    systems = get_transformation(spots.sdata.images[section.image], get_all=True)
+    image = Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        transformations={name: Sequence([scale, path]) for name, path in systems.items()},
+    )
+    elements = {section.image: image, section.name: spots.sdata.shapes[section.name]}
+    tissue = _keys.tissue(section.image)
+    if tissue in spots.sdata.labels:
+        elements[tissue] = spots.sdata.labels[tissue]
+    tables = {name: spots.sdata.tables[name] for name in (spots.name, key)}
+    return sd.SpatialData.init_from_elements({**elements, **tables})
+
+
+def read_result(path: Path) -> SpatialData:
+    """Open a stored result; matrices stay on disk."""
+    result = sd.read_zarr(path, selection=("images", "labels", "shapes"))
+    tables = zarr.open_group(path / "tables", mode="r")
+    for name, group in tables.groups():
+        result.tables[name] = _lazy_table(group)
+    return result
+
+
+def _lazy_table(group: zarr.Group) -> AnnData:
+    stored: Any = group["layers"]
+    layers = {name: _lazy(values) for name, values in stored.members()}
+    parts = {name: read_elem(group[name]) for name in ("obs", "var", "uns", "obsm", "obsp")}
+    attrs = parts["uns"][TableModel.ATTRS_KEY]
+    attrs["region"] = np.asarray(attrs["region"]).tolist()  # zarr has arrays for lists
+    return AnnData(X=_lazy(group["X"]), layers=layers, **parts)
+
+
+def _lazy(element: Any) -> Any:
+    return da.from_zarr(element) if isinstance(element, zarr.Array) else read_elem(element)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+from dataclasses import replace
 
 import anndata as ad
 import dask.array as da
@@ -13,10 +15,14 @@ import spatialdata as sd
 import squidpy as sq
 import tifffile
 import torch
+from filelock import FileLock
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Scale
 
 import stpredict as stp
 from stpredict._sdata import _provenance
 from stpredict._sdata._spot_table import open_table
+from stpredict.models._records import TrainingSpots
 from stpredict.tl._prediction import _blocks, _store
 
 SMALL = {"size_px": 800, "mpp": 0.5, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
@@ -76,6 +82,10 @@ METHODS = {
     "stack": lambda sdata: stp.tl.fit_stacking(
         sdata, {"ridge": functools.partial(ridge, context="spot_neighbors"), "cnn": cnn}
     ),
+    "ranked stack": lambda sdata: stp.tl.fit_stacking(sdata, RIDGES, meta="rank_mean"),
+}
+RIDGES = {
+    context: functools.partial(ridge, context=context) for context in ("spot", "spot_neighbors")
 }
 
 
@@ -137,7 +147,11 @@ def test_the_result_on_disk_is_that_in_memory(calibrated, tmp_path, monkeypatch)
     monkeypatch.setattr(_blocks, "BLOCK_SPOTS", 30)
     monkeypatch.setattr(_store, "_CHUNK", 40)
     file = write_file(tmp_path / "slide 1.tif")
-    whole = stp.tl.predict_slide(file, calibrated, mpp=0.5, encoder=colour)
+    whole = stp.io.read_slide(file, mpp=0.5)
+    stp.pp.detect_tissue(whole)
+    stp.pp.grid(whole, "slide_1_image", pitch_um=40, diameter_um=22)
+    stp.pp.prepare(whole, calibrated, encoder=colour)
+    stp.tl.predict(whole, calibrated)
     out = tmp_path / "new" / "out"
     result = stp.tl.predict_slide(file, calibrated, mpp=0.5, encoder=colour, out=out)
     assert sorted(path.name for path in out.iterdir()) == ["slide_1.h5ad", "slide_1.zarr"]
@@ -146,10 +160,11 @@ def test_the_result_on_disk_is_that_in_memory(calibrated, tmp_path, monkeypatch)
     exported = ad.read_h5ad(out / "slide_1.h5ad")
     assert isinstance(lazy.X, da.Array)
     for table in (lazy, stored.tables["predicted"], exported):
-        np.testing.assert_array_equal(dense(table.X), expected.X)
+        np.testing.assert_allclose(dense(table.X), expected.X, atol=1e-6)
         for layer in ("lower", "upper"):
-            np.testing.assert_array_equal(dense(table.layers[layer]), expected.layers[layer])
-        pd.testing.assert_frame_equal(table.obs, expected.obs, check_categorical=False)
+            bound = expected.layers[layer]
+            np.testing.assert_allclose(dense(table.layers[layer]), bound, atol=1e-6)
+        pd.testing.assert_frame_equal(table.obs, expected.obs, check_categorical=False, atol=1e-6)
         pd.testing.assert_frame_equal(table.var, expected.var)
         note = _provenance.recorded(table, "predict_slide")
         assert note["slide"] == "slide 1.tif"
@@ -157,6 +172,20 @@ def test_the_result_on_disk_is_that_in_memory(calibrated, tmp_path, monkeypatch)
     np.testing.assert_array_equal(exported.obsm["spatial"], whole.tables["table"].obsm["spatial"])
     assert "slide_1_image_tissue" in result.labels
     assert not [slot for slot in stored.tables["table"].obsm if slot.startswith("X_")]
+
+
+def test_ranks_on_disk_are_those_of_the_whole_slide(train, tmp_path, monkeypatch):
+    model = METHODS["ranked stack"](train)
+    whole = stp.tl.predict_slide(bare_slide(), model, encoder=colour).tables["predicted"]
+    monkeypatch.setattr(_blocks, "BLOCK_SPOTS", 30)
+    monkeypatch.setattr(_store, "_CHUNK", 400)
+    genes = [model.genes[k] for k in (4, 0, 2)]
+    options = {"encoder": colour, "genes": genes, "out": tmp_path}
+    stored = stp.tl.predict_slide(bare_slide(), model, **options).tables["predicted"]
+    np.testing.assert_allclose(dense(stored.X), whole[:, genes].X, atol=1e-6)
+    np.testing.assert_allclose(
+        dense(stored.layers["std"]), whole[:, genes].layers["std"], atol=1e-6
+    )
 
 
 def test_the_result_on_disk_is_drawn_without_the_slide(calibrated, tmp_path):
@@ -173,3 +202,145 @@ def test_the_result_on_disk_is_drawn_without_the_slide(calibrated, tmp_path):
     whole = stp.tl.predict_slide(bare_slide(size_px=1600, mpp=0.25), calibrated, encoder=colour)
     centers = open_table(whole).sections[0].centers_um
     np.testing.assert_allclose(section.centers_um, centers, atol=1e-6)
+
+
+def test_the_spots_are_those_of_training(train, model, tmp_path):
+    assert model.training.spots == TrainingSpots("hexagonal", 40.0, 22.0)
+    model.save(tmp_path / "model")
+    assert stp.models.load(tmp_path / "model").training.spots == model.training.spots
+    slide = stp.tl.predict_slide(bare_slide(), model, encoder=colour)
+    grid = _provenance.recorded(slide.tables["table"], "grid")["S1"]
+    assert (grid["layout"], grid["pitch_um"], grid["diameter_um"]) == ("hexagonal", 40, 22)
+    older = replace(model, training=replace(model.training, spots=None))
+    slide = stp.tl.predict_slide(bare_slide(), older, encoder=colour)
+    assert _provenance.recorded(slide.tables["table"], "grid")["S1"]["pitch_um"] == 100
+    slide = stp.tl.predict_slide(bare_slide(), model, encoder=colour, pitch_um=15)
+    grid = _provenance.recorded(slide.tables["table"], "grid")["S1"]
+    assert (grid["pitch_um"], grid["diameter_um"]) == (15, 15)
+
+
+def test_spots_of_the_object_are_predicted(model):
+    sdata = stp.datasets.phantom(**SMALL, pitch_um=40.0, seed=3)
+    stp.tl.predict_slide(sdata, model, encoder=colour, key_added="ridge")
+    stp.pp.prepare(sdata, model, encoder=colour)
+    stp.tl.predict(sdata, model)
+    np.testing.assert_allclose(sdata.tables["ridge"].X, sdata.tables["predicted"].X, atol=1e-6)
+    with pytest.raises(ValueError, match=r"tables\['table'\] has spots already: omit pitch_um="):
+        stp.tl.predict_slide(sdata, model, encoder=colour, pitch_um=50)
+
+
+def other_colour(tiles):
+    return colour(tiles) ** 2
+
+
+def glass():
+    pixels = np.full((3, 300, 300), 245, dtype=np.uint8)
+    to_um = {"S1_um": Scale([0.5, 0.5], axes=("x", "y"))}
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=to_um)
+    return sd.SpatialData(images={"S1_image": image})
+
+
+def thumbnail():
+    pixels = bare_slide().images["S1_image"]["scale0"]["image"].to_numpy()[:, 300:360, 300:]
+    to_um = {"S1_um": Scale([0.5, 0.5], axes=("x", "y"))}
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=to_um)
+    return sd.SpatialData(images={"S1_image": image})
+
+
+@pytest.mark.parametrize(
+    ("slide", "options", "error", "message"),
+    [
+        (glass, {}, ValueError, "has no tissue"),
+        (thumbnail, {}, ValueError, "larger than the image of section 'S1'"),
+        (bare_slide, {"mpp": 0.5}, ValueError, "mpp= is for files"),
+        (bare_slide, {"genes": ["none"]}, ValueError, "1 of 1 genes are not among the model's 5"),
+        (bare_slide, {"pitch_um": 0}, ValueError, "pitch_um must be a number above 0"),
+        (bare_slide, {"encoder": None}, KeyError, "custom encoder: give it as encoder="),
+        (bare_slide, {"encoder": other_colour}, ValueError, "has other weights than recorded"),
+        (bare_slide, {"key_added": "S1"}, ValueError, "'S1' is the name of another element"),
+        (lambda: stp.datasets.phantom(2).subset(["S1_image", "S2_image"]), {}, ValueError,
+         "must have one image, not 2"),
+        (lambda: stp.datasets.phantom(2), {}, ValueError, "several sections: S1, S2"),
+    ],
+)  # fmt: skip
+def test_slides_that_cannot_be_predicted_are_refused_unchanged(
+    slide, options, error, message, model, tmp_path
+):
+    slide = slide()
+    before = [name for _, name, _ in slide.gen_elements()]
+    with pytest.raises(error, match=message):
+        stp.tl.predict_slide(slide, model, out=tmp_path / "out", **{"encoder": colour, **options})
+    assert [name for _, name, _ in slide.gen_elements()] == before
+    assert not (tmp_path / "out").exists()
+
+
+def write_result(model, out):
+    return stp.tl.predict_slide(bare_slide(), model, encoder=colour, out=out)
+
+
+def test_a_result_is_not_overwritten(model, tmp_path):
+    write_result(model, tmp_path)
+    with pytest.raises(FileExistsError, match=r"S1\.zarr exists: delete it"):
+        write_result(model, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="is a file: give a folder"):
+        write_result(model, tmp_path / "file")
+
+
+def test_a_full_disk_leaves_nothing_behind(model, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_store, "to_anndata", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_result(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_killed_runs_are_replaced_and_those_of_others_kept(model, tmp_path):
+    killed, running = tmp_path / ".S1~killed", tmp_path / ".S1~running"
+    for folder in (killed, running):
+        (folder / "values").mkdir(parents=True)
+        (folder / "lock").touch()
+    with FileLock(running / "lock"):
+        write_result(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".S1~running", "S1.h5ad", "S1.zarr"]
+
+
+def test_a_run_killed_while_it_moves_its_files_is_finished_by_the_next(model, tmp_path):
+    write_result(model, tmp_path)
+    killed = tmp_path / ".S1~killed"
+    killed.mkdir()
+    (killed / "lock").touch()
+    (tmp_path / "S1.h5ad").rename(killed / "result.h5ad")
+    with pytest.raises(FileExistsError):
+        write_result(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["S1.h5ad", "S1.zarr"]
+
+
+def test_of_two_runs_at_once_the_last_one_wins(model, tmp_path):
+    with _store.open_store(tmp_path, "S1") as store:
+        write_result(model, tmp_path)
+        (store.folder / "result.zarr").mkdir()
+        (store.folder / "result.h5ad").touch()
+        store.move()
+    assert not list((tmp_path / "S1.zarr").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["S1.h5ad", "S1.zarr"]
+
+
+def test_blocks_are_compact_and_of_about_equal_size():
+    points = np.stack(np.meshgrid(np.arange(60.0), np.arange(90.0)), axis=-1).reshape(-1, 2)
+    blocks = _blocks.split_blocks(points, np.arange(5400), most=700)
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.arange(5400))
+    assert len(blocks) == 8
+    assert all(len(block) == 675 for block in blocks)
+    assert all(np.ptp(points[block], axis=0).max() <= 45 for block in blocks)
+
+
+def test_a_slide_has_one_progress_bar(model, monkeypatch, capsys):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    monkeypatch.setattr(_blocks, "BLOCK_SPOTS", 30)
+    stp.tl.predict_slide(bare_slide(), model, encoder=colour)
+    shown = capsys.readouterr().err
+    assert "predict S1: 100%" in shown
+    assert "embed" not in shown

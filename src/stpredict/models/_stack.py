@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -30,21 +30,28 @@ class StackInputs:
     stack: RowModel
     bases: dict[str, RowInputs]  # by name
     sections: NDArray[np.str_]  # (n,) section of each row, within which ranks are taken
+    predicted: NDArray[np.float32] | None = None  # (bases, n, g), if the bases have predicted
 
     def __len__(self) -> int:
         return len(self.sections)
+
+    def predict_bases(self, device: str) -> NDArray[np.float32]:
+        """Predictions of all bases, (bases, n, g)."""
+        if self.predicted is not None:
+            return self.predicted
+        return np.stack(
+            [
+                base.predict_inputs(self.bases[name], spread=False, device=device)[0]
+                for name, base in self.stack.bases.items()
+            ]
+        )
 
     @torch.inference_mode()
     def walk(
         self, network: Any, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
         """Predict all rows with every base, then, in batches, with the network on top."""
-        by_base = np.stack(
-            [
-                base.predict_inputs(self.bases[name], spread=False, device=str(device))[0]
-                for name, base in self.stack.bases.items()
-            ]
-        )
+        by_base = self.predict_bases(str(device))
         # predictions of the bases are in units of genes, the network reads scaled ones
         scaler = cast("Standard", self.stack.inputs)
         values = features_of(by_base, self.sections, meta=_meta(self.stack))
@@ -88,6 +95,42 @@ def rank_mean(predicted: NDArray[np.float32], sections: NDArray[np.str_]) -> NDA
         high = np.take_along_axis(values, np.ceil(position).astype(np.intp), axis=0)
         result[rows] = low + (high - low) * (position - below)
     return result
+
+
+def is_ranked(model: RowModel) -> bool:
+    """Whether a stack compares the spots of a section, so that it needs all of them at once."""
+    return bool(model.bases) and _meta(model) == "rank_mean"
+
+
+def predict_ranked(
+    stack: RowModel,
+    predicted: NDArray[np.float32],
+    sections: NDArray[np.str_],
+    columns: Sequence[int],
+) -> NDArray[np.float32]:
+    """Some genes of a ranked stack, (n, c), from those of its bases, (bases, n, c)."""
+    scaler, n = cast("Standard", stack.inputs), len(columns)
+    part = replace(
+        stack,
+        genes=tuple(stack.genes[column] for column in columns),
+        targets=stack.targets.subset(columns),
+        inputs=Standard(scaler.mean[columns], scaler.scale[columns]),
+        network=STACKING.build(n, n, context="spot", options=stack.hyperparameters.network).eval(),
+        bases={},  # they have predicted
+    )
+    inputs = StackInputs(part, {}, sections, predicted)
+    return part.predict_inputs(inputs, spread=False, device="cpu")[0]
+
+
+def check_blockwise(model: RowModel) -> None:
+    """Require that only the stack itself ranks the spots of a section, none of its bases."""
+    for name, base in model.bases.items():
+        if is_ranked(base):
+            raise ValueError(
+                f"the base {name!r} ranks all spots of a slide, which cannot be done block by "
+                "block: use stp.pp.grid, stp.pp.prepare and stp.tl.predict"
+            )
+        check_blockwise(base)
 
 
 def first_base(model: RowModel) -> RowModel:

@@ -157,8 +157,8 @@ def predict_slide(
             check_tiles(spots.sections, tile_um)
         inputs = SlideInputs.prepare(spots, plan, encoders)
         blocks = predict_blocks(inputs, selection, batch_size=batch_size, device=device)
-        n_obs = spots.table.n_obs
-        predictions = collect(blocks) if store is None else store.collect(blocks, n_obs=n_obs)
+        gather = collect if store is None else store.collect
+        predictions = gather(blocks, selection, spots.section_of_row)
         predicted = predicted_table(spots, selection.described, predictions)
         section = spots.sections[0]
         record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from stpredict import _keys, _runtime
 from stpredict._log import shared_tile_bar
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._steps import NormalizeStainStep
+from stpredict.models._stack import StackInputs, is_ranked
 from stpredict.pp._embed import embed_tiles
 from stpredict.pp._steps._replay import replay
 from stpredict.tl._fitting._inputs import prediction_inputs
@@ -98,18 +99,38 @@ def predict_blocks(
         for rows, part in zip(blocks, parts, strict=True):
             block = inputs.embed(part, batch_size=batch_size, device=device)
             inputs.plan.check_inputs(block)
-            values, spread = model.predict_inputs(prediction_inputs(block, model), device=device)
+            values, spread = _predict(block, selection, device)
             familiarity = familiarity_of(block, model)
             inside = np.isin(part, rows)
             yield Predictions(
                 rows=part[inside],
-                values=values[inside][:, selection.columns],
-                spread=None if spread is None else spread[inside][:, selection.columns],
+                values=values[inside],
+                spread=None if spread is None else spread[inside],
                 familiarity=None if familiarity is None else familiarity[inside],
             )
 
 
-def collect(blocks: Iterator[Predictions]) -> Predictions:
+def _predict(
+    block: SpotTable, selection: GeneSelection, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Predictions of a block; of a ranked stack, those of its bases side by side."""
+    model, columns = selection.predictor, selection.columns
+    inputs = prediction_inputs(block, model)
+    by_base = None
+    if isinstance(inputs, StackInputs) and is_ranked(model):
+        by_base = inputs.predict_bases(device)
+        inputs = replace(inputs, predicted=by_base)  # for the spread
+    values, spread = model.predict_inputs(inputs, device=device)
+    if by_base is not None:
+        values = np.concatenate(by_base[..., columns], axis=1)
+    else:
+        values = values[:, columns]
+    return values, None if spread is None else spread[:, columns]
+
+
+def collect(
+    blocks: Iterator[Predictions], selection: GeneSelection, sections: NDArray[np.str_]
+) -> Predictions:
     """Predictions of all spots, in memory."""
     parts = list(blocks)
     order = np.argsort(np.concatenate([part.rows for part in parts]))
@@ -118,7 +139,12 @@ def collect(blocks: Iterator[Predictions]) -> Predictions:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else np.concatenate(values)[order]
 
-    return Predictions(*map(joined, ("rows", "values", "spread", "familiarity")))
+    whole = Predictions(*map(joined, ("rows", "values", "spread", "familiarity")))
+    if is_ranked(selection.predictor):
+        genes = np.arange(len(selection.described.genes))
+        values = selection.rank(np.asarray(whole.values), sections, genes)
+        return replace(whole, values=values)
+    return whole
 
 
 def _n_passes(inputs: SlideInputs, model: Model) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict.models._restrict import check_genes, restrict
+from stpredict.models._stack import check_blockwise, predict_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ class GeneSelection:
     @classmethod
     def of(cls, model: Model, genes: Sequence[str] | None) -> GeneSelection:
         """Check the names of the genes; None selects all."""
+        check_blockwise(model)
         if genes is None:
             return cls(model, model, slice(None))
         names = check_genes(model, genes)
@@ -40,3 +42,12 @@ class GeneSelection:
             return cls(described, model, index)
         predictor = replace(restrict(model, names), calibration=calibration)
         return cls(described, predictor, slice(None))
+
+    def rank(
+        self, by_base: NDArray[np.float32], sections: NDArray[np.str_], genes: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Some of the selected genes of a ranked stack, (n, c), from its bases, (n, bases × c)."""
+        columns = np.arange(len(self.predictor.genes))[self.columns][genes]
+        n, n_bases = len(by_base), len(self.predictor.bases)
+        predicted = by_base.reshape(n, n_bases, -1).swapaxes(0, 1)
+        return predict_ranked(self.predictor, predicted, sections, columns.tolist())

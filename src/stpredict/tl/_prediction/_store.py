@@ -23,14 +23,17 @@ from spatialdata.transformations import Scale, Sequence, get_transformation
 from stpredict import _keys
 from stpredict.io._shared._small import small_image
 from stpredict.io._to_anndata import to_anndata
+from stpredict.models._stack import is_ranked
 from stpredict.tl._prediction._table import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict.tl._prediction._genes import GeneSelection
 
 _LOCK, _ZARR, _H5AD = "lock", "result.zarr", "result.h5ad"
 #: Numbers in a chunk of predictions: 8 MB.
@@ -46,8 +49,11 @@ class Store:
         self.folder = folder
         self.final = {_ZARR: out / f"{name}.zarr", _H5AD: out / f"{name}.h5ad"}
 
-    def collect(self, blocks: Iterator[Predictions], *, n_obs: int) -> Predictions:
+    def collect(
+        self, blocks: Iterator[Predictions], selection: GeneSelection, sections: NDArray[np.str_]
+    ) -> Predictions:
         """Write predictions block by block, and open them lazily."""
+        n_obs = len(sections)
         arrays: dict[str, zarr.Array[Any]] = {}
         familiarity = np.empty(n_obs, dtype=np.float32)
         is_calibrated = False
@@ -61,6 +67,8 @@ class Store:
                 arrays[name].oindex[block.rows, :] = part
             if block.familiarity is not None:
                 familiarity[block.rows], is_calibrated = block.familiarity, True
+        if is_ranked(selection.predictor):
+            arrays["values"] = self._rank(arrays["values"], selection, sections)
         opened = {name: da.from_zarr(array) for name, array in arrays.items()}
         return Predictions(
             np.arange(n_obs),
@@ -68,6 +76,21 @@ class Store:
             opened.get("spread"),
             familiarity if is_calibrated else None,
         )
+
+    def _rank(
+        self, by_base: zarr.Array[Any], selection: GeneSelection, sections: NDArray[np.str_]
+    ) -> zarr.Array[Any]:
+        """Values of a ranked stack, some genes at a time."""
+        n_obs, n_genes = len(sections), len(selection.described.genes)
+        n_bases = by_base.shape[1] // n_genes
+        values = self._array("ranked", (n_obs, n_genes))
+        at_once = max(1, _CHUNK // (n_obs * n_bases))
+        for start in range(0, n_genes, at_once):
+            genes = np.arange(start, min(start + at_once, n_genes))
+            columns = (np.arange(n_bases)[:, None] * n_genes + genes).ravel()
+            part = np.asarray(by_base.oindex[:, columns])
+            values[:, genes[0] : genes[-1] + 1] = selection.rank(part, sections, genes)
+        return values
 
     def _array(self, name: str, shape: tuple[int, int]) -> zarr.Array[Any]:
         rows = int(np.clip(_CHUNK // shape[1], 1, shape[0]))
@@ -87,10 +110,11 @@ class Store:
         """Move the files into place; the store first, so that one without it is complete."""
         for file, target in self.final.items():
             source = self.folder / file
+            if not source.exists():  # moved before the run was killed
+                continue
             if target.is_dir():  # of a run at the same time
                 target.rename(self.folder / "replaced")
-            if source.exists():
-                source.replace(target)
+            source.replace(target)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from matplotlib.collections import PatchCollection
 
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of, open_table
-from stpredict.io import _to_anndata
+from stpredict.io._shared import _small
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_squidpy_draws_each_section_on_its_image(sdata):
 
 
 def test_large_images_are_reduced_and_positions_still_fit(sdata, monkeypatch):
-    monkeypatch.setattr(_to_anndata, "_MAX_PX", 300)
+    monkeypatch.setattr(_small, "_MAX_PX", 300)
     adata = stp.io.to_anndata(sdata)
     library = adata.uns["spatial"]["S1"]
     image, scale = library["images"]["hires"], library["scalefactors"]["tissue_hires_scalef"]

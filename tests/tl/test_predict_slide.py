@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import anndata as ad
 import dask.array as da
@@ -16,8 +17,8 @@ import squidpy as sq
 import tifffile
 import torch
 from filelock import FileLock
-from spatialdata.models import Image2DModel
-from spatialdata.transformations import Scale
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
 from stpredict._sdata import _provenance
@@ -219,6 +220,13 @@ def test_the_spots_are_those_of_training(train, model, tmp_path):
     assert (grid["pitch_um"], grid["diameter_um"]) == (15, 15)
 
 
+def test_one_of_several_images_is_predicted(model):
+    slide = stp.datasets.phantom(2, **SMALL, pitch_um=40.0).subset(["S1_image", "S2_image"])
+    stp.tl.predict_slide(slide, model, encoder=colour, image="S2_image")
+    assert list(slide.shapes) == ["S2"]
+    assert "S1_image_normalized" not in slide.images
+
+
 def test_spots_of_the_object_are_predicted(model):
     sdata = stp.datasets.phantom(**SMALL, pitch_um=40.0, seed=3)
     stp.tl.predict_slide(sdata, model, encoder=colour, key_added="ridge")
@@ -259,7 +267,7 @@ def thumbnail():
         (bare_slide, {"encoder": other_colour}, ValueError, "has other weights than recorded"),
         (bare_slide, {"key_added": "S1"}, ValueError, "'S1' is the name of another element"),
         (lambda: stp.datasets.phantom(2).subset(["S1_image", "S2_image"]), {}, ValueError,
-         "must have one image, not 2"),
+         "has 2 images: S1_image, S2_image. Select one with image="),
         (lambda: stp.datasets.phantom(2), {}, ValueError, "several sections: S1, S2"),
     ],
 )  # fmt: skip
@@ -344,3 +352,42 @@ def test_a_slide_has_one_progress_bar(model, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "predict S1: 100%" in shown
     assert "embed" not in shown
+
+
+HER2ST = Path(__file__).parents[3] / "shared" / "data" / "her2st"
+
+
+@pytest.mark.skipif(not HER2ST.is_dir(), reason="no real data: ../shared/data/her2st")
+def test_a_measured_section_read_as_a_slide_scores_as_the_section_does():
+    train = stp.datasets.her2st(["C2", "C3", "C4"], directory=HER2ST)
+    stp.pp.filter_spots(train)
+    stp.pp.normalize(train)
+    stp.pp.select_genes(train, n_top_genes=100)
+    stp.pp.embed(train, "texture")
+    stp.pp.neighbors(train)
+    model = stp.tl.fit_ridge(train, alpha=1000.0)
+    measured = stp.datasets.her2st(["C5"], directory=HER2ST)
+    stp.pp.prepare(measured, model)
+    stp.tl.predict(measured, model)
+    (section,) = open_table(measured).sections
+    (file,) = (HER2ST / "ST-imgs" / "C" / "C5").glob("*.jpg")
+    slide = stp.io.read_slide(file, mpp=section.mpp, name="C5")
+    slide.shapes["C5"] = ShapesModel.parse(
+        section.centers,
+        geometry=0,
+        radius=section.radius_um / section.mpp,
+        index=measured.shapes["C5"].index,
+        transformations=get_transformation(slide.images["C5_image"], get_all=True),
+    )
+    obs = measured.tables["table"].obs[["region", "instance_id"]].copy()
+    slide.tables["table"] = TableModel.parse(
+        ad.AnnData(obs=obs), region="C5", region_key="region", instance_key="instance_id"
+    )
+    stp.tl.predict_slide(slide, model)
+    expected = measured.tables["table"][:, list(model.genes)].layers["log1p"].toarray()
+    by_section, by_slide = (
+        stp.metrics.pcc(expected, np.asarray(sdata.tables["predicted"].X)).mean()
+        for sdata in (measured, slide)
+    )
+    assert by_section > 0.3
+    assert by_slide == pytest.approx(by_section, abs=0.01)

@@ -44,6 +44,7 @@ def predict_slide(
     genes: Sequence[str] | None = None,
     out: str | Path | None = None,
     mpp: float | None = None,
+    image: str | None = None,
     encoder: torch.nn.Module | Callable[[torch.Tensor], torch.Tensor] | None = None,
     weights: str | Path | None = None,
     batch_size: int = 64,
@@ -62,8 +63,9 @@ def predict_slide(
     Parameters
     ----------
     slide
-        File, which :func:`stpredict.io.read_slide` reads, or an object with one image of known µm
-        per pixel. If the object has spots (``tables[table_name]``), these are predicted.
+        File, which :func:`stpredict.io.read_slide` reads, or an object with an image of known µm
+        per pixel, also a ``WSIData``. Spots that the object has (``tables[table_name]``) are
+        predicted.
     model
         Fitted model.
     pitch_um
@@ -76,6 +78,8 @@ def predict_slide(
         complete.
     mpp
         µm per pixel of a file that does not report them.
+    image
+        Name of the image, if the object has several.
     encoder, weights
         Encoder, if the model was trained with a module or function of your own; local file with its
         weights, instead of the hub.
@@ -116,9 +120,10 @@ def predict_slide(
     TypeError
         If ``model`` is no fitted model.
     ValueError
-        If the slide has no tissue, several images or sections, unknown µm per pixel or an image
-        smaller than a tile; if ``pitch_um`` does not fit the model's neighbours or the slide has
-        spots already; if the weights are not the model's, or an option is out of range.
+        If the slide has no tissue, several sections, several images of which none is named, unknown
+        µm per pixel or an image smaller than a tile; if ``pitch_um`` does not fit the model's
+        neighbours or the slide has spots already; if the weights are not the model's, or an option
+        is out of range.
 
     Examples
     --------
@@ -141,7 +146,7 @@ def predict_slide(
     plan = InputPlan.of(selection.predictor, encoder=encoder, weights=weights)
     plan.check_complete()
     opened = open_slide(slide, mpp=mpp)
-    name = section_name(opened, table_name)
+    name = section_name(opened, image, table_name)
     # a client of dask gets whole slides as tasks, not the chunks of one
     with (
         dask.config.set(scheduler="threads"),
@@ -150,7 +155,7 @@ def predict_slide(
         encoders = {
             slot: plan.load(slot) for slot, step in plan.embeddings.items() if step.is_complete
         }
-        spots = place_spots(opened, model, pitch_um=pitch_um, table_name=table_name)
+        spots = place_spots(opened, model, pitch_um=pitch_um, image=image, table_name=table_name)
         check_new_table(opened, key_added)
         plan.check_registered(spots)
         for tile_um in plan.tile_sides_um:

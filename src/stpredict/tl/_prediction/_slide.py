@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from spatialdata.transformations import get_transformation
-
 from stpredict import _keys, _validate
 from stpredict._log import info
+from stpredict._sdata._elements import um_system
+from stpredict._sdata._images import only_image
 from stpredict._sdata._spacing import spacing_of
 from stpredict._sdata._spot_table import SpotTable, copy_of, open_table
+from stpredict._sdata._wsi import attach_slide
 from stpredict.io._read_slide import read_slide
 from stpredict.models._stack import first_base
 from stpredict.pp._grid import grid
@@ -32,15 +33,21 @@ def open_slide(slide: str | Path | SpatialData, *, mpp: float | None) -> Spatial
             "mpp= is for files; give that of an object with stp.io.register_um(sdata, section, "
             "image=…, mpp=…)"
         )
+    attach_slide(slide)
     return copy_of(slide)
 
 
 def place_spots(
-    sdata: SpatialData, model: Model, *, pitch_um: float | None, table_name: str
+    sdata: SpatialData,
+    model: Model,
+    *,
+    pitch_um: float | None,
+    image: str | None,
+    table_name: str,
 ) -> SpotTable:
     """Open the table of a slide; without one, place spots on its tissue first."""
     if table_name not in sdata.tables:
-        _place_grid(sdata, model, pitch_um=pitch_um, table_name=table_name)
+        _place_grid(sdata, model, pitch_um=pitch_um, image=image, table_name=table_name)
     elif pitch_um is not None:
         raise ValueError(
             f"pitch_um={pitch_um:g} places new spots, but tables[{table_name!r}] has spots "
@@ -49,10 +56,10 @@ def place_spots(
     return open_table(sdata, table_name)
 
 
-def section_name(sdata: SpatialData, table_name: str) -> str:
+def section_name(sdata: SpatialData, image: str | None, table_name: str) -> str:
     """Name of the one section of a slide, or of the one that spots will be placed on."""
     if table_name not in sdata.tables:
-        return _only_image(sdata)[1]
+        return _image_and_section(sdata, image)[1]
     names = open_table(sdata, table_name).section_names
     if len(names) > 1:
         raise ValueError(
@@ -80,9 +87,14 @@ def write_back(opened: SpatialData, slide: SpatialData) -> None:
 
 
 def _place_grid(
-    sdata: SpatialData, model: Model, *, pitch_um: float | None, table_name: str
+    sdata: SpatialData,
+    model: Model,
+    *,
+    pitch_um: float | None,
+    image: str | None,
+    table_name: str,
 ) -> None:
-    image, section = _only_image(sdata)
+    image, section = _image_and_section(sdata, image)
     layout: Literal["hexagonal", "square"] = "hexagonal"
     pitch, diameter = 100.0, 55.0
     trained = _training_spots(model)
@@ -111,16 +123,9 @@ def _training_spots(model: Model) -> TrainingSpots | None:
     return model.training.spots or first_base(model).training.spots
 
 
-def _only_image(sdata: SpatialData) -> tuple[str, str]:
+def _image_and_section(sdata: SpatialData, image: str | None) -> tuple[str, str]:
     """The image of a slide, and the name of the section on it, which its µm have."""
-    twins = {_keys.normalized(image) for image in sdata.images}
-    images = [image for image in sdata.images if image not in twins]
-    if len(images) != 1:
-        raise ValueError(
-            f"the object must have one image, not {len(images)}: {_validate.listing(images)}. "
-            "Choose one with sdata.subset([image])"
-        )
-    systems = get_transformation(sdata.images[images[0]], get_all=True)
-    sections = [name for name in map(_keys.section_of_um, systems) if name is not None]
-    by_image = _keys.section_of(images[0])
-    return images[0], by_image if by_image in sections or not sections else sections[0]
+    image = only_image(sdata, image, scaled=True)
+    section = _keys.section_of(image)
+    system = um_system(sdata.images[image], section)
+    return image, section if system is None else _keys.section_of_um(system) or section

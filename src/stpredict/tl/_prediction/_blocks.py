@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from stpredict.pp._steps._inputs import InputPlan
     from stpredict.tl._prediction._genes import GeneSelection
 
-#: Spots predicted together. With one ring of neighbours, blocks of this size embed 6 % of the tiles
-#: twice; 4,096 spots with nine sub-tiles of 2,048 features need 340 MB.
-BLOCK_SPOTS = 4096
+#: Spots predicted together, as far as their embeddings and predictions fit into memory. With one
+#: ring of neighbours, blocks of 4,096 spots embed 5 % of the tiles twice.
+BLOCK_SPOTS, BLOCK_BYTES = 16_384, 512 * 2**20
+#: Copies of embeddings and of predictions that exist at the same time.
+_COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +89,11 @@ def predict_blocks(
 ) -> Iterator[Predictions]:
     """Embed all spots of a slide and predict the selected genes, block by block."""
     model = selection.predictor
+    most = _spots_at_once(inputs, model)
     blocks = [
         block
         for section in inputs.spots.sections
-        for block in split_blocks(section.centers_um, section.rows, most=BLOCK_SPOTS)
+        for block in split_blocks(section.centers_um, section.rows, most=most)
     ]
     parts = [inputs.with_neighbors(rows) for rows in blocks]
     n_tiles = sum(map(len, parts)) * _n_passes(inputs, model)
@@ -145,6 +148,15 @@ def collect(
         values = selection.rank(np.asarray(whole.values), sections, genes)
         return replace(whole, values=values)
     return whole
+
+
+def _spots_at_once(inputs: SlideInputs, model: Model) -> int:
+    """Largest number of spots of a block, whatever the sizes of embeddings and of the model."""
+    numbers = len(model.genes) * (1 + len(model.bases))
+    for slot, encoder in inputs.encoders.items():
+        n_subtiles = (inputs.plan.embeddings[slot].n_subtiles or 1) ** 2
+        numbers += encoder.dimension * (1 + n_subtiles)  # an array of sub-tiles exists for 1, too
+    return int(np.clip(BLOCK_BYTES // (4 * _COPIES * numbers), 1, BLOCK_SPOTS))
 
 
 def _n_passes(inputs: SlideInputs, model: Model) -> int:

@@ -82,7 +82,7 @@ NAMED_BY_ELEMENT = {
 #: Functions of a SpatialData that read and write no table.
 WITHOUT_TABLE = {"io.register_um"}
 #: Objects that come first in a signature, the first of them in this order.
-DATA = ("sdata", "slide", "scores", "model")
+DATA = ("sdata", "slide", "slides", "scores", "model")
 #: At most, not counting ``sdata`` and ``table_name``, which all ``fit_*`` share.
 MOST_OPTIONS = 16
 
@@ -136,7 +136,8 @@ def test_at_most_three_positional_parameters(function):
 @every_function
 def test_data_come_first_and_common_options_last(function):
     names = [p.name for p in parameters(function)]
-    data = [name for name in DATA if name in names]
+    positional = [p.name for p in parameters(function) if p.kind in POSITIONAL]
+    data = [name for name in DATA if name in positional]
     assert names[: len(data)] == data
     common = [name for name in ("table_name", "key_added", "copy") if name in names]
     assert sorted(common, key=names.index) == common

@@ -17,7 +17,7 @@ ROOT = Path(stp.__file__).parent
 
 #: Parts of the package, from the bottom up; a part imports none of a higher layer.
 LAYERS = (
-    {"_arguments", "_atomic", "_keys", "_settings", "_log", "_validate", "_runtime"},
+    {"_arguments", "_atomic", "_keys", "_settings", "_log", "_validate", "_runtime", "_workers"},
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
     {"results"},
@@ -27,6 +27,7 @@ LAYERS = (
     {"pp", "pl"},
     {"tl"},
     {"report"},
+    {"cli", "__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 #: The only modules of the boundary that models may import: they need no scverse package.

@@ -92,6 +92,8 @@ _KINDS = {
 }
 _KINDS["Sequence[str]"] = _list_of(_KINDS["str"], "a list of strings")
 _KINDS["Sequence[SpatialData]"] = _list_of(_KINDS["SpatialData"], "a list of SpatialData objects")
+_FILE = _Kind("a path", lambda value: isinstance(value, str | os.PathLike))
+_KINDS["Sequence[str | Path]"] = _list_of(_FILE, "a list of files")
 _NUMBERS = (_KINDS["int"], _KINDS["float"])
 _KINDS |= dict.fromkeys(("ArrayLike", "Floats", "Graph", "Values"), _Kind("an array", _is_array))
 #: Annotations of arrays of anything, and of lists of something else than strings.

@@ -29,7 +29,7 @@ MOST_SECONDS, MOST_BYTES = 60, 2 << 30
 
 MODULES = ("datasets", "encoders", "io", "metrics", "pl", "pp", "report", "tl", "uncertainty")
 #: Functions of files, which `test_files` attacks, and of another object.
-LEFT_OUT = ("io.read_", "io.concat", "encoders.names")
+LEFT_OUT = ("io.read_", "io.concat", "encoders.names", "report.write_slides")
 FUNCTIONS = {
     f"{module}.{name}": function
     for module in MODULES
@@ -75,6 +75,7 @@ VALID = {
     "encoders.record": {"name": "uni"},
     "metrics.cluster_agreement": {"n_clusters": 2},
     "io.register_um": {"section": "S1", "image": "S1_image", "mpp": 0.5},
+    "io.write_geojson": {"path": "spots.geojson", "section": "S1"},
     "pl.attribution": {"gene": "morphology_001"},
     "pl.prediction": {"genes": ["morphology_001"]},
     "pp.balance": {"by": "region_truth"},
@@ -98,6 +99,9 @@ VALID = {
     "tl.fit_stacking": {"bases": TWO},
     "tl.fit_trees": {"embedding": "X_colour", "context": "spot", "n_trees": 2},
     "tl.fit_tuned": {"candidates": TWO},
+    "tl.predict_slide": {"encoder": mean_colour},
+    "tl.predict_slides": {"slides": ["absent.svs"], "out": "slides"},
+    "tl.superresolve": {"encoder": mean_colour, "resolution_um": 25.0},
 }
 #: Arguments that are data: bad tables are the subject of other tests.
 DATA = ("sdata", "sdatas", "model", "scores", "axes", "ax")
@@ -199,6 +203,8 @@ def arguments_of(name, world):
         arguments["model"] = world["network"]
     if "sdata" in names:
         arguments["sdata"] = copy_of(world["drawn" if name.startswith("pl.") else "sdata"])
+    if "slide" in names:
+        arguments["slide"] = copy_of(world["sdata"]).subset(["S1_image"])
     if name == "pp.grid":
         for element in [*arguments["sdata"].tables, *arguments["sdata"].shapes]:
             del arguments["sdata"][element]

@@ -85,7 +85,7 @@ def write_geojson(
     path = Path(path)
     require_folder(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file")
+        raise IsADirectoryError(f"path={str(path)!r} is a folder: give the name of a file")
     spots = open_table(sdata, table_name)
     genes = spots.table.var_names if genes is None else genes
     names = _validate.name_list("genes", [genes] if isinstance(genes, str) else genes)

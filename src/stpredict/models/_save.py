@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -50,8 +51,23 @@ def save(model: ModelState, path: str | Path) -> None:
         raise
 
 
+def fingerprint(model: ModelState) -> str:
+    """Hash of everything that is saved; equal for a model and its loaded copy."""
+    digest = hashlib.sha256(_config_text(model).encode())
+    for name, tensor in sorted(_tensors(model).items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    for base in model.bases.values():
+        digest.update(fingerprint(base).encode())
+    return digest.hexdigest()
+
+
+def _config_text(model: ModelState) -> str:
+    return json.dumps(Config.of(model).to_plain(), indent=2, default=_plain_number)
+
+
 def _write(model: ModelState, folder: Path) -> None:
-    text = json.dumps(Config.of(model).to_plain(), indent=2, default=_plain_number)
+    text = _config_text(model)
     Config.from_plain(json.loads(text))  # what could not be loaded raises here
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     save_file(_tensors(model), folder / WEIGHTS)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -14,13 +15,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from stpredict._atomic import require_folder
 from stpredict.pl import metrics
 from stpredict.report import _maps, _tables, _words
 from stpredict.results import PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from stpredict.report._maps import Maps
@@ -36,19 +36,28 @@ def is_report(path: Path) -> bool:
         return f'name="generator" content="{GENERATOR} '.encode() in file.read(1000)
 
 
+def writable(path: str | Path) -> Path:
+    """Path at which a report may be written."""
+    path = Path(path)
+    require_folder(path)
+    if path.is_dir() or (path.exists() and not is_report(path)):
+        raise FileExistsError(f"{path} exists and is not a report of stpredict: use another path")
+    return path
+
+
 def render(scores: Scores, maps: Maps, reliable: pd.DataFrame | None) -> str:
     """Text of the page."""
     from stpredict import __version__
 
-    style, script = _source("report.css"), _source("report.js")
+    style, script = source("report.css"), source("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     genes = _tables.genes(scores, reliable)
-    return environment.from_string(_source("report.html")).render(
+    return environment.from_string(source("report.html")).render(
         generator=f"{GENERATOR} {__version__}",
         # only the style and the script of this file are used, whatever names may contain
-        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
-        f"script-src '{_digest(script)}'",
+        policy=f"default-src 'none'; img-src data:; style-src '{digest(style)}'; "
+        f"script-src '{digest(script)}'",
         style=Markup(style),
         script=Markup(script),
         scores=scores,
@@ -77,11 +86,11 @@ def _methods_figure(scores: Scores) -> str:
     return _maps.webp_uri(buffer)
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
     return files("stpredict.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(source: str) -> str:
+def digest(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict._arguments import checked
-from stpredict._atomic import replaced, require_folder
+from stpredict._atomic import replaced
 from stpredict._log import info
 from stpredict.report import _maps, _page, _tables
 from stpredict.report._match import open_out_of_fold
@@ -84,7 +84,7 @@ def write_html(
     if genes is not None:
         genes = _validate.name_list("genes", genes)
         _validate.present(genes, spots.table.var_names)
-    path = _writable(path)
+    path = _page.writable(path)
     maps = _maps.draw_maps(spots, scores, genes)
     text = _page.render(scores, maps, _tables.reliable_genes(spots, scores))
     with replaced(path) as file:
@@ -93,12 +93,3 @@ def write_html(
         f"{path}: {len(text.encode()) / 2**20:.1f} MiB, {spots.table.n_vars} genes, "
         f"{len(maps.genes)} of them drawn on {len(maps.sections)} sections"
     )
-
-
-def _writable(path: str | Path) -> Path:
-    """Path at which a report may be written."""
-    path = Path(path)
-    require_folder(path)
-    if path.is_dir() or (path.exists() and not _page.is_report(path)):
-        raise FileExistsError(f"{path} exists and is not a report of stpredict: use another path")
-    return path

@@ -21,6 +21,7 @@ from stpredict.tl._fit_trees import fit_trees
 from stpredict.tl._fit_tuned import fit_tuned
 from stpredict.tl._predict import predict
 from stpredict.tl._predict_slide import predict_slide
+from stpredict.tl._predict_slides import predict_slides
 from stpredict.tl._superresolve import superresolve
 from stpredict.training import Augmentation, Schedule
 
@@ -46,6 +47,7 @@ __all__ = [
     "fit_tuned",
     "predict",
     "predict_slide",
+    "predict_slides",
     "superresolve",
 ]
 

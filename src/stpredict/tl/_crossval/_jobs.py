@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-import dask
-
 from stpredict._log import info, progress_bar
-from stpredict._settings import settings
+from stpredict._workers import active_client, run_on_worker
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
 from stpredict.tl._crossval._outcome import Outcome, run_method
@@ -21,10 +17,6 @@ if TYPE_CHECKING:
     from stpredict.tl._crossval._folds import Fold, Folds
     from stpredict.tl._crossval._store import Store
     from stpredict.tl._fitting._bases import FitFunctions
-
-#: Workers may be threads of one process. They share torch's random state, and pandas' options,
-#: which change while a table is sliced: they take turns.
-_TURN = threading.Lock()
 
 #: By name of the fold and of the method.
 Outcomes = dict[tuple[str, str], Outcome | Failure]
@@ -51,7 +43,7 @@ def run_folds(
         }
         for fold in folds
     }
-    client = _active_client()
+    client = active_client()
     n_jobs = sum(map(len, missing.values()))
     finished = (
         _in_turn(spots, folds, missing, device)
@@ -94,17 +86,6 @@ def _in_turn(
             yield fold.name, name, outcome
 
 
-def _active_client() -> Any:
-    """The active client of a dask cluster; None if there is none."""
-    distributed = sys.modules.get("distributed")  # without the import there is no client
-    if distributed is None:
-        return None
-    try:
-        return distributed.get_client()
-    except ValueError:
-        return None
-
-
 def _on_workers(
     client: Any, spots: SpotTable, folds: Folds, missing: dict[str, FitFunctions], device: str
 ) -> Iterator[tuple[str, str, Outcome | Failure]]:
@@ -115,27 +96,32 @@ def _on_workers(
     torn = folds.torn_sections
     futures = {
         client.submit(
-            _run_on_worker, shared, fold, name, function, torn, device, os.getpid(), pure=False
+            run_on_worker,
+            os.getpid(),
+            _run_one,
+            shared,
+            fold,
+            name,
+            function,
+            torn,
+            device,
+            pure=False,
         ): (fold.name, name)
         for fold in folds
         for name, function in missing[fold.name].items()
+        for job in [(shared, fold, name, function, torn, device)]
     }
     for future, outcome in as_completed(list(futures), with_results=True):
         yield *futures[future], outcome
 
 
-def _run_on_worker(
+def _run_one(
     spots: SpotTable,
     fold: Fold,
     name: str,
     function: Any,
     torn: Collection[str],
     device: str,
-    caller: int,
 ) -> Outcome | Failure:
-    if os.getpid() != caller:  # progress bars of several processes would overwrite each other
-        settings.verbosity = 0
-    # images are read in this process: a worker that waits for other workers would wait forever
-    with _TURN, dask.config.set(scheduler="synchronous"):
-        ((_, outcome),) = run_fold(spots, fold, {name: function}, torn, device=device)
+    ((_, outcome),) = run_fold(spots, fold, {name: function}, torn, device=device)
     return outcome

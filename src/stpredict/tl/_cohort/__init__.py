@@ -1,0 +1,1 @@
+"""Many slides: one record per slide, jobs on workers, the manifest."""

@@ -1,0 +1,142 @@
+"""The command line: thin over the public functions, with exit codes and plain errors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import spatialdata
+import tifffile
+from typer.testing import CliRunner
+
+import stpredict as stp
+from stpredict.cli import app
+
+COMMANDS = ("predict", "train", "evaluate", "report", "doctor")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Measured sections, new sections and a slide, as files."""
+    folder = tmp_path_factory.mktemp("cli")
+    stp.datasets.phantom(3, size_px=600).write(folder / "sections.zarr")
+    new = stp.datasets.phantom(1, seed=1, size_px=600)
+    new.write(folder / "new.zarr")
+    pixels = new.images["S1_image"]["scale0"]["image"].to_numpy().transpose(1, 2, 0)
+    centimetre = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}  # 1 µm
+    tifffile.imwrite(folder / "slide.tif", pixels, photometric="rgb", tile=(256, 256), **centimetre)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """Folder of a model that the command line trained."""
+    out = folder / "model"
+    result = run("train", folder / "sections.zarr", "--method", "ridge", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "ridge" in result.output
+    return out
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def terminal(*arguments):
+    command = [sys.executable, "-m", "stpredict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_help_lists_the_commands_and_each_has_examples():
+    listed = run("--help").output
+    for name in COMMANDS:
+        assert name in listed
+        help_text = run(name, "--help").output
+        assert "Examples" in help_text
+        assert f"stpredict {name}" in help_text
+
+
+def test_the_version_is_printed():
+    assert run("--version").output.strip() == stp.__version__
+
+
+def test_training_leaves_the_sections_as_they_are(folder, model):
+    assert stp.models.load(model).method == "ridge"
+    table = spatialdata.read_zarr(folder / "sections.zarr").tables["table"]
+    assert "log1p" not in table.layers
+    assert "X_texture" not in table.obsm
+
+
+def test_slides_are_predicted_from_a_terminal(folder, model):
+    out = folder / "out"
+    result = terminal(
+        "predict", model, folder / "slide.tif", "--out", out, "--genes", "morphology_001"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "slide 1 of 1, slide: finished" in result.stdout
+    assert "\r" not in result.stderr  # no bars in a log file
+    table = spatialdata.read_zarr(out / "slide.zarr").tables["predicted"]
+    assert table.var_names.tolist() == ["morphology_001"]
+
+
+def test_a_failed_slide_ends_with_exit_code_1(folder, model):
+    out = folder / "failed"
+    result = run("predict", model, folder / "no.svs", folder / "slide.tif", "--out", out)
+    assert result.exit_code == 1
+    assert "1 of 2 slides" in result.output
+    states = pd.read_csv(out / "manifest.csv").set_index("name")["state"]
+    assert states.to_dict() == {"no": "failed", "slide": "finished"}
+
+
+def test_models_are_scored_on_measured_sections(folder, model):
+    scores = folder / "scores.csv"
+    result = run("evaluate", folder / "new.zarr", model, "--out", scores)
+    assert result.exit_code == 0, result.output
+    assert "model" in result.output
+    assert pd.read_csv(scores)["metric"].eq("pcc").any()
+
+
+def test_a_report_of_a_cross_validation_is_written(folder):
+    out = folder / "report.html"
+    result = run("report", folder / "sections.zarr", "--method", "ridge", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "Cross-validation of ridge" in out.read_text(encoding="utf-8")
+
+
+def test_the_doctor_checks_the_installation_and_the_slides(folder, model, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = run("doctor", folder / "slide.tif", "--model", model)
+    assert result.exit_code == 0, result.output
+    for part in (f"stpredict {stp.__version__}", "openslide: available", "texture: needs no"):
+        assert part in result.output
+    assert "600 × 600 px, 1 µm per pixel, 0.6 × 0.6 mm" in result.output
+    assert "tiles of 112 µm are 112 px, enlarged" in result.output
+
+
+def test_the_doctor_reports_a_slide_that_cannot_be_predicted(folder, tmp_path):
+    (tmp_path / "bad.svs").write_bytes(b"no slide")
+    result = run("doctor", tmp_path / "bad.svs", folder / "slide.tif")
+    assert result.exit_code == 1
+    assert "error:" in result.output
+    assert "600 × 600 px" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("predict",), 2, "Missing argument"),
+        (("predict", "no_model", "slide.svs", "--out", "out"), 1, "stpredict: error: .*no_model"),
+        (("train", "no.zarr", "--out", "model"), 1, "stpredict: error: no.zarr does not exist"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(arguments, code, message, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "stpredict", *arguments],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == code
+    assert re.search(message, result.stderr)
+    assert "Traceback" not in result.stderr

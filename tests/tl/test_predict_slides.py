@@ -1,0 +1,209 @@
+"""Many slides: finished ones are skipped, failures are recorded, interrupted runs continue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+import stpredict as stp
+from stpredict.models._save import fingerprint
+from stpredict.tl._cohort import _jobs
+
+GENES = ["morphology_001", "morphology_002"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    sdata = stp.datasets.phantom(2, size_px=600)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, tile_um=60)
+    stp.pp.neighbors(sdata)
+    return stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """Three small slides as TIFF files, with their µm per pixel."""
+    folder = tmp_path_factory.mktemp("slides")
+    return [write_slide(folder / f"slide{seed}.tif", seed) for seed in range(3)]
+
+
+def write_slide(path, seed):
+    image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
+    pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
+    centimetre = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}  # 1 µm
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **centimetre)
+    return path
+
+
+def predicted(out, name):
+    return np.asarray(ad.read_h5ad(out / f"{name}.h5ad").X)
+
+
+def computed(monkeypatch):
+    """Names of the slides that are predicted, as they are."""
+    names, original = [], _jobs.predict_slide
+
+    def counted(slide, *args, **options):
+        names.append(Path(slide).stem)
+        return original(slide, *args, **options)
+
+    monkeypatch.setattr(_jobs, "predict_slide", counted)
+    return names
+
+
+def test_every_slide_is_predicted_once(model, slides, tmp_path, monkeypatch):
+    names = computed(monkeypatch)
+    for _ in range(2):
+        manifest = stp.tl.predict_slides(slides, model, tmp_path)
+    assert names == ["slide0", "slide1", "slide2"]
+    assert manifest["state"].eq("finished").all()
+    assert manifest["slide"].tolist() == [str(slide) for slide in slides]
+    assert (manifest["spots"] > 10).all()
+    columns = ["name", "slide", "state", "spots", "seconds"]
+    written = pd.read_csv(tmp_path / "manifest.csv", dtype={"spots": "Int64"})
+    pd.testing.assert_frame_equal(manifest[columns], written[columns])
+    expected = stp.tl.predict_slide(slides[1], model).tables["predicted"]
+    np.testing.assert_allclose(predicted(tmp_path, "slide1"), expected.X, atol=1e-6)
+
+
+def test_other_options_another_model_or_another_file_are_computed_again(
+    model, slides, tmp_path, monkeypatch
+):
+    slide = write_slide(tmp_path / "slide.tif", seed=0)
+    names, out = computed(monkeypatch), tmp_path / "out"
+    stp.tl.predict_slides([slide], model, out)
+    stp.tl.predict_slides([slide], model, out, genes=GENES[:1])
+    assert predicted(out, "slide").shape[1] == 1
+    stp.tl.predict_slides([slide], model, out, genes=GENES[:1], batch_size=7)
+    assert len(names) == 2  # the size of batches changes nothing
+    os.utime(slide, ns=(1, 1))
+    stp.tl.predict_slides([slide], model, out, genes=GENES[:1])
+    assert len(names) == 3
+
+
+def test_a_corrupt_slide_is_recorded_and_the_others_go_on(model, slides, tmp_path, monkeypatch):
+    corrupt = tmp_path / "corrupt.tif"
+    corrupt.write_bytes(slides[0].read_bytes()[:20_000])
+    absent = tmp_path / "absent.svs"
+    out = tmp_path / "out"
+    manifest = stp.tl.predict_slides([corrupt, absent, slides[1]], model, out).set_index("name")
+    assert manifest["state"].to_dict() == {
+        "absent": "failed",
+        "corrupt": "failed",
+        "slide1": "finished",
+    }
+    assert "absent.svs" in manifest.loc["absent", "error"]
+    assert "truncated" in manifest.loc["corrupt", "error"]
+    assert not list(out.glob("corrupt.*"))
+    names = computed(monkeypatch)
+    write_slide(corrupt, seed=1)
+    again = stp.tl.predict_slides([corrupt, slides[1]], model, out).set_index("name")
+    assert again.loc["corrupt", "state"] == "finished"
+    assert names == ["corrupt"]
+
+
+def test_a_result_of_another_tool_is_not_replaced(model, slides, tmp_path):
+    foreign = tmp_path / "slide0.zarr"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    manifest = stp.tl.predict_slides(slides[:1], model, tmp_path)
+    assert manifest["state"].tolist() == ["failed"]
+    assert "slide0.zarr" in manifest.loc[0, "error"]
+    assert (foreign / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("paths", "error", "message"),
+    [
+        ("slide.svs", TypeError, "is one name; give a list"),
+        (Path("slide.svs"), TypeError, "slides must be a list of files, not PosixPath"),
+        ([1], TypeError, "slides must be a list of files"),
+        ([], ValueError, "slides is empty"),
+        (["a/slide.svs", "b/slide.ndpi"], ValueError, "names of the slides are not unique.* slide"),
+    ],
+)
+def test_bad_lists_of_slides_are_refused(model, tmp_path, paths, error, message):
+    out = tmp_path / "out"
+    with pytest.raises(error, match=message):
+        stp.tl.predict_slides(paths, model, out)
+    assert not out.exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(model, slides, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(FileExistsError):
+        stp.tl.predict_slides(slides, model, tmp_path / "out")
+
+
+def test_a_model_and_its_saved_copy_have_the_same_fingerprint(model, tmp_path):
+    model.save(tmp_path / "model")
+    assert fingerprint(stp.models.load(tmp_path / "model")) == fingerprint(model)
+
+
+def test_workers_of_a_cluster_give_the_same_result(model, slides, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    stp.tl.predict_slides(slides, model, tmp_path / "here")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False}
+    with distributed.Client(dashboard_address=None, **options):
+        manifest = stp.tl.predict_slides(slides, model, tmp_path / "cluster")
+    assert manifest["state"].eq("finished").all()
+    for slide in slides:
+        np.testing.assert_array_equal(
+            predicted(tmp_path / "here", slide.stem), predicted(tmp_path / "cluster", slide.stem)
+        )
+
+
+RUN = """
+import sys
+import stpredict as stp
+if __name__ == "__main__":
+    model, out, *slides = sys.argv[1:]
+    manifest = stp.tl.predict_slides(slides, stp.models.load(model), out, n_jobs=2)
+    print(manifest["state"].tolist())
+"""
+
+
+def finished_slides(out):
+    """Files of the records of finished slides, with the time they were written."""
+    records = (out / ".stpredict").glob("*.json")
+    return {
+        path: path.stat().st_mtime_ns
+        for path in records
+        if json.loads(path.read_text())["state"] == "finished"
+    }
+
+
+def test_a_killed_run_continues_without_repeating_finished_slides(model, slides, tmp_path):
+    model.save(tmp_path / "model")
+    script, out = tmp_path / "run.py", tmp_path / "out"
+    script.write_text(RUN)
+    command = [sys.executable, str(script), str(tmp_path / "model"), str(out), *map(str, slides)]
+    run = subprocess.Popen(command, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not finished_slides(out) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    finished = finished_slides(out)
+    assert finished
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == str(["finished"] * 3)
+    assert finished.items() <= finished_slides(out).items()
+    left = {path.name for path in out.iterdir()}
+    results = {f"slide{i}{suffix}" for i in range(3) for suffix in (".zarr", ".h5ad")}
+    assert left - {".stpredict", "manifest.csv", "summary.html"} == results
+    for slide in slides:
+        expected = stp.tl.predict_slide(slide, model).tables["predicted"].X
+        np.testing.assert_allclose(predicted(out, slide.stem), expected, atol=1e-6)

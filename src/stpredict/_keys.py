@@ -7,6 +7,7 @@ from pathlib import Path
 
 TABLE = "table"
 PREDICTED = "predicted"
+SUPERRESOLVED = "superresolved"
 OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"

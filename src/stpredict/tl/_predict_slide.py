@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
 
-from stpredict import _runtime, _validate
+from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record
@@ -25,6 +26,8 @@ from stpredict.tl._prediction._slide import (
 )
 from stpredict.tl._prediction._store import open_store
 from stpredict.tl._prediction._table import predicted_table
+from stpredict.tl._superresolution._fine import FineSections
+from stpredict.tl._superresolution._slide import check_slide_model, superresolve_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +44,7 @@ def predict_slide(
     model: Model,
     *,
     pitch_um: float | None = None,
+    resolution_um: float | None = None,
     genes: Sequence[str] | None = None,
     out: str | Path | None = None,
     mpp: float | None = None,
@@ -70,6 +74,9 @@ def predict_slide(
         Fitted model.
     pitch_um
         Distance between neighbouring spots in µm, by default that of the training data.
+    resolution_um
+        Distance in µm of positions between the spots that are predicted, too, as by
+        :func:`stpredict.tl.superresolve`; by default none.
     genes
         Genes to predict, by default all of the model.
     out
@@ -97,9 +104,13 @@ def predict_slide(
         ``slide``, its µm per pixel ``mpp``, the ``pitch_um`` and the ``method``. If a step fails,
         nothing is written.
 
+        With ``resolution_um``, also ``shapes["<section>_superresolved"]`` and
+        ``tables["superresolved"]``, which are those of :func:`stpredict.tl.superresolve`, matched
+        to the predictions of the spots.
+
         With ``out``, the object is not changed, and the result is opened from ``<name>.zarr``:
         spots, tissue, tables whose matrices stay on disk (dask arrays) and an image of at most
-        1,500 pixels for figures. ``<name>.h5ad`` is the export of the predictions by
+        1,500 pixels for figures. ``<name>.h5ad`` is the export of the predictions of the spots by
         :func:`stpredict.io.to_anndata`.
 
     Warns
@@ -122,8 +133,9 @@ def predict_slide(
     ValueError
         If the slide has no tissue, several sections, several images of which none is named, unknown
         µm per pixel or an image smaller than a tile; if ``pitch_um`` does not fit the model's
-        neighbours or the slide has spots already; if the weights are not the model's, or an option
-        is out of range.
+        neighbours or the slide has spots already; if :func:`stpredict.tl.superresolve` refuses
+        ``resolution_um``, or the model averages ranks over the slide; if the weights are not the
+        model's, or an option is out of range.
 
     Examples
     --------
@@ -142,6 +154,12 @@ def predict_slide(
     _runtime.resolve_device(device)  # raises if there is no such device
     if pitch_um is not None:
         _validate.positive("pitch_um", pitch_um, unit="µm")
+    if resolution_um is not None:
+        check_slide_model(model, resolution_um)
+        if key_added == _keys.SUPERRESOLVED:
+            raise ValueError(
+                f"key_added={key_added!r} is the name of the table of fine positions: give another"
+            )
     selection = GeneSelection.of(model, genes)
     plan = InputPlan.of(selection.predictor, encoder=encoder, weights=weights)
     plan.check_complete()
@@ -160,6 +178,9 @@ def predict_slide(
         plan.check_registered(spots)
         for tile_um in plan.tile_sides_um:
             check_tiles(spots.sections, tile_um)
+        fine = None
+        if resolution_um is not None:
+            fine = FineSections.place(spots, resolution_um, _keys.SUPERRESOLVED)
         inputs = SlideInputs.prepare(spots, plan, encoders)
         blocks = predict_blocks(inputs, selection, batch_size=batch_size, device=device)
         gather = collect if store is None else store.collect
@@ -175,8 +196,15 @@ def predict_slide(
             method=model.method,
         )
         spots.add_table(key_added, predicted)
+        if fine is not None:
+            if store is not None:
+                gather = partial(store.collect, prefix=f"{fine.key}_")
+            superresolve_slide(
+                fine, plan, encoders, selection, gather, key_added, batch_size, device
+            )
         if store is not None:
-            return store.finish(spots, key_added)
+            tables = [key_added] if fine is None else [key_added, fine.key]
+            return store.finish(spots, *tables)
     if isinstance(slide, str | Path):
         return opened
     write_back(opened, slide)

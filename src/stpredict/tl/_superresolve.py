@@ -9,17 +9,12 @@ import numpy as np
 from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._provenance import record, recorded
-from stpredict._sdata._slots import check_new_table
-from stpredict._sdata._spacing import spacing_of
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.pp._prepare import prepare
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._predict import predict
-from stpredict.tl._superresolution._element import as_sections
-from stpredict.tl._superresolution._inputs import check_model, check_resolution, read_spot_values
-from stpredict.tl._superresolution._match import match_spots
-from stpredict.tl._superresolution._positions import fine_positions
+from stpredict.tl._superresolution._fine import FineSections
+from stpredict.tl._superresolution._inputs import check_model, read_spot_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +23,7 @@ if TYPE_CHECKING:
     import torch
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
-    from stpredict._sdata._spacing import Spacing
-    from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
-    from stpredict.tl._superresolution._positions import FinePositions
-
-_RECORD = "superresolve"
 
 
 @checked
@@ -50,7 +39,7 @@ def superresolve(
     batch_size: int = 64,
     device: str = "auto",
     table_name: str = "table",
-    key_added: str = "superresolved",
+    key_added: str = _keys.SUPERRESOLVED,
     copy: bool = False,
 ) -> SpatialData | None:
     """Predict expression at positions that are closer to each other than the spots.
@@ -137,87 +126,22 @@ def superresolve(
     _validate.whole_number("batch_size", batch_size)
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name, copy=copy)
-    _check_names(spots, key_added)
-    spacings = {section.name: spacing_of(section.centers_um) for section in spots.sections}
-    n_spots = {section.name: len(section.rows) for section in spots.sections}
-    check_resolution(resolution_um, spacings, n_spots)
+    fine = FineSections.place(spots, resolution_um, key_added)
     check_model(model, resolution_um)
     if match is not None:
         require_key(match, spots.sdata.tables, what="tables")
         spot_values = read_spot_values(spots, model, match)
-    positions = {
-        section.name: _positions_of(section, spacings[section.name], resolution_um)
-        for section in spots.sections
-    }
-    names = {name: f"{name}_{key_added}" for name in spots.section_names}
-    fine = as_sections(spots, positions, names, resolution_um=resolution_um)
-    prepare(fine, model, encoder=encoder, weights=weights, batch_size=batch_size, device=device)
-    predict(fine, model, device=device, key_added=key_added)
+    positions = fine.open()
+    sdata = positions.sdata
+    prepare(sdata, model, encoder=encoder, weights=weights, batch_size=batch_size, device=device)
+    predict(sdata, model, device=device, key_added=key_added)
+    predicted = sdata.tables[key_added]
     if match is not None:
-        opened = open_table(fine, key_added)
-        for section, part in zip(spots.sections, opened.sections, strict=True):
-            opened.table.X[part.rows] = match_spots(
-                opened.table.X[part.rows],
-                spot_values[section.rows],
-                positions[section.name],
-                radius_um=section.radius_um,
-                pitch_um=spacings[section.name].pitch_um,
-                nonnegative=model.nonnegative,
+        for section, part in zip(spots.sections, positions.sections, strict=True):
+            rows = np.arange(len(part.rows))
+            predicted.X[part.rows] = fine.match(
+                section, rows, predicted.X[part.rows], spot_values, nonnegative=model.nonnegative
             )
-    record(
-        fine.tables[key_added],
-        _RECORD,
-        resolution_um=float(resolution_um),
-        match=match,
-        table_name=table_name,
-        sections=list(names),
-    )
-    _write(spots, fine, key_added)
-    info(f"superresolve: {fine.tables[key_added].n_obs} positions every {resolution_um:g} µm")
+    fine.write(positions, match)
+    info(f"superresolve: {predicted.n_obs} positions every {resolution_um:g} µm")
     return spots.sdata if copy else None
-
-
-def _check_names(spots: SpotTable, key_added: str) -> None:
-    """Require names of a new table and new shapes, or of those that an earlier call wrote."""
-    sdata = spots.sdata
-    check_new_table(sdata, key_added)
-    is_own = key_added in sdata.tables and recorded(sdata.tables[key_added], _RECORD)
-    if key_added in sdata.tables and not is_own:
-        raise ValueError(
-            f"tables[{key_added!r}] holds predictions of spots: give another key_added="
-        )
-    taken = [name for section in spots.section_names if (name := f"{section}_{key_added}") in sdata]
-    if taken and not is_own:
-        raise ValueError(
-            f"the object has elements {_validate.listing(taken)} already: give another key_added="
-        )
-
-
-def _positions_of(section: Section, spacing: Spacing, resolution_um: float) -> FinePositions:
-    """Fine positions of a section; each spot must have one."""
-    size_um = section.mpp * np.array(section.shape_yx[::-1])
-    positions = fine_positions(section.centers_um, spacing, resolution_um, size_um=size_um)
-    n_spots = len(section.rows)
-    n_without = n_spots - len(np.unique(positions.spot))
-    if n_without:
-        raise ValueError(
-            f"{n_without} of {n_spots} spots of section {section.name!r} have no position that is "
-            "nearer to them than to others: use a smaller resolution_um="
-        )
-    return positions
-
-
-def _write(spots: SpotTable, fine: SpatialData, key_added: str) -> None:
-    """Move the shapes and the table to the user's object."""
-    table = fine.tables[key_added]
-    # intervals and reliable genes were calibrated on spots; the graph is an input of the model
-    for layer in (_keys.LOWER, _keys.UPPER):
-        table.layers.pop(layer, None)
-    table.var = table.var.drop(columns=_keys.RELIABLE, errors="ignore")
-    for slot in (_keys.CONNECTIVITIES, _keys.DISTANCES):
-        table.obsp.pop(slot, None)
-    table.uns.pop("spatial_neighbors", None)
-    for name, element in [*fine.shapes.items(), (key_added, table)]:
-        if name in spots.sdata:  # SpatialData warns of overwritten elements
-            del spots.sdata[name]
-        spots.sdata[name] = element

@@ -85,9 +85,17 @@ class SlideInputs:
 
 
 def predict_blocks(
-    inputs: SlideInputs, selection: GeneSelection, *, batch_size: int, device: str
+    inputs: SlideInputs,
+    selection: GeneSelection,
+    *,
+    groups: NDArray[np.intp] | None = None,
+    batch_size: int,
+    device: str,
 ) -> Iterator[Predictions]:
-    """Embed all spots of a slide and predict the selected genes, block by block."""
+    """Embed all spots of a slide and predict the selected genes, block by block.
+
+    Rows of the same group, of which there is one number per row, are predicted together.
+    """
     model = selection.predictor
     most = _spots_at_once(inputs, model)
     blocks = [
@@ -95,6 +103,8 @@ def predict_blocks(
         for section in inputs.spots.sections
         for block in split_blocks(section.centers_um, section.rows, most=most)
     ]
+    if groups is not None:
+        blocks = keep_together(blocks, groups)
     parts = [inputs.with_neighbors(rows) for rows in blocks]
     n_tiles = sum(map(len, parts)) * _n_passes(inputs, model)
     name = ", ".join(inputs.spots.section_names)
@@ -178,3 +188,15 @@ def split_blocks(
     cut = len(rows) * (n_blocks // 2) // n_blocks
     halves = order[:cut], order[cut:]
     return [block for half in halves for block in split_blocks(points[half], rows[half], most=most)]
+
+
+def keep_together(
+    blocks: list[NDArray[np.intp]], groups: NDArray[np.intp]
+) -> list[NDArray[np.intp]]:
+    """Move rows to the block with the first row of their group."""
+    block = np.empty(len(groups), dtype=np.intp)
+    for number, rows in enumerate(blocks):
+        block[rows] = number
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    block = block[first][group]
+    return [np.flatnonzero(block == number) for number in np.unique(block)]

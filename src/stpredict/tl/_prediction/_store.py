@@ -17,7 +17,7 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 from filelock import FileLock, Timeout
-from spatialdata.models import Image2DModel, TableModel
+from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import Scale, Sequence, get_transformation
 
 from stpredict import _keys
@@ -50,9 +50,14 @@ class Store:
         self.final = {_ZARR: out / f"{name}.zarr", _H5AD: out / f"{name}.h5ad"}
 
     def collect(
-        self, blocks: Iterator[Predictions], selection: GeneSelection, sections: NDArray[np.str_]
+        self,
+        blocks: Iterator[Predictions],
+        selection: GeneSelection,
+        sections: NDArray[np.str_],
+        *,
+        prefix: str = "",
     ) -> Predictions:
-        """Write predictions block by block, and open them lazily."""
+        """Write predictions block by block, and open them lazily; the prefix is that of files."""
         n_obs = len(sections)
         arrays: dict[str, zarr.Array[Any]] = {}
         familiarity = np.empty(n_obs, dtype=np.float32)
@@ -63,7 +68,7 @@ class Store:
                 if part is None:
                     continue
                 if name not in arrays:
-                    arrays[name] = self._array(name, (n_obs, part.shape[1]))
+                    arrays[name] = self._array(prefix + name, (n_obs, part.shape[1]))
                 arrays[name].oindex[block.rows, :] = part
             if block.familiarity is not None:
                 familiarity[block.rows], is_calibrated = block.familiarity, True
@@ -99,9 +104,9 @@ class Store:
             self.folder / name, shape=shape, chunks=(rows, shape[1]), dtype="f4", compressors=None
         )
 
-    def finish(self, spots: SpotTable, key: str) -> SpatialData:
-        """Write the result, move it into place and open it."""
-        _with_small_image(spots, key).write(self.folder / _ZARR)
+    def finish(self, spots: SpotTable, key: str, *others: str) -> SpatialData:
+        """Write the tables of the result, the first also as .h5ad, and open what was written."""
+        _with_small_image(spots, (key, *others)).write(self.folder / _ZARR)
         to_anndata(spots.sdata, table_name=key).write_h5ad(self.folder / _H5AD)
         self.move()
         return read_result(self.final[_ZARR])
@@ -153,8 +158,8 @@ def _finish_killed_runs(out: Path, name: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _with_small_image(spots: SpotTable, key: str) -> SpatialData:
-    """The slide with a small image instead of its pyramid."""
+def _with_small_image(spots: SpotTable, keys: tuple[str, ...]) -> SpatialData:
+    """The slide with some tables, and with a small image instead of its pyramid."""
     section = spots.sections[0]
     pixels, factor = small_image(section)
     scale = Scale([factor, factor], axes=("x", "y"))
@@ -164,11 +169,15 @@ def _with_small_image(spots: SpotTable, key: str) -> SpatialData:
         dims=("c", "y", "x"),
         transformations={name: Sequence([scale, path]) for name, path in systems.items()},
     )
-    elements = {section.image: image, section.name: spots.sdata.shapes[section.name]}
+    tables = {name: spots.sdata.tables[name] for name in (spots.name, *keys)}
+    elements: dict[str, Any] = {section.image: image}
+    for table in tables.values():
+        regions = get_table_keys(table)[0]
+        names = [regions] if isinstance(regions, str) else regions
+        elements |= {name: spots.sdata.shapes[name] for name in names}
     tissue = _keys.tissue(section.image)
     if tissue in spots.sdata.labels:
         elements[tissue] = spots.sdata.labels[tissue]
-    tables = {name: spots.sdata.tables[name] for name in (spots.name, key)}
     return sd.SpatialData.init_from_elements({**elements, **tables})
 
 

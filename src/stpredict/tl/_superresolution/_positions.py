@@ -30,6 +30,12 @@ class FinePositions:
     spot: NDArray[np.intp]  # (n,): row of the nearest spot
     distance_um: NDArray[np.float64]  # (n,): distance to it
 
+    def subset(self, rows: NDArray[np.intp]) -> tuple[FinePositions, NDArray[np.intp]]:
+        """Some positions, and the spots nearest to them, of which they have the row."""
+        spots, spot = np.unique(self.spot[rows], return_inverse=True)
+        distance_um = self.distance_um[rows]
+        return FinePositions(self.index[rows], self.centers_um[rows], spot, distance_um), spots
+
 
 def fine_positions(
     centers_um: NDArray[np.float64],

@@ -82,6 +82,14 @@ def test_slides_are_predicted_from_a_terminal(folder, model):
     assert table.var_names.tolist() == ["morphology_001"]
 
 
+def test_fine_positions_are_predicted(folder, model):
+    out = folder / "fine"
+    result = run("predict", model, folder / "slide.tif", "--out", out, "--resolution-um", 50)
+    assert result.exit_code == 0, result.output
+    tables = spatialdata.read_zarr(out / "slide.zarr").tables
+    assert tables["superresolved"].n_obs > 2 * tables["predicted"].n_obs
+
+
 def test_a_failed_slide_ends_with_exit_code_1(folder, model):
     out = folder / "failed"
     result = run("predict", model, folder / "no.svs", folder / "slide.tif", "--out", out)

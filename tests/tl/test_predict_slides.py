@@ -14,6 +14,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 import tifffile
 
 import stpredict as stp
@@ -91,6 +92,19 @@ def test_other_options_another_model_or_another_file_are_computed_again(
     os.utime(slide, ns=(1, 1))
     stp.tl.predict_slides([slide], model, out, genes=GENES[:1])
     assert len(names) == 3
+
+
+def test_fine_positions_are_predicted_on_every_slide(model, slides, tmp_path):
+    manifest = stp.tl.predict_slides(slides[:2], model, tmp_path, resolution_um=50)
+    expected = stp.tl.predict_slide(slides[1], model, resolution_um=50).tables
+    stored = sd.read_zarr(tmp_path / "slide1.zarr").tables
+    assert manifest["spots"].tolist()[1] == len(expected["predicted"])
+    for key in ("predicted", "superresolved"):
+        np.testing.assert_allclose(np.asarray(stored[key].X), expected[key].X, atol=1e-6)
+    stp.report.write_slides(tmp_path)
+    with pytest.raises(ValueError, match="resolution_um=60 is too coarse for the model's neighb"):
+        stp.tl.predict_slides(slides, model, tmp_path / "other", resolution_um=60)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_corrupt_slide_is_recorded_and_the_others_go_on(model, slides, tmp_path, monkeypatch):

@@ -19,6 +19,10 @@ def _predict(
     pitch_um: Annotated[
         float | None, typer.Option(help="Distance between spots in µm [default: that of training].")
     ] = None,
+    resolution_um: Annotated[
+        float | None,
+        typer.Option(help="Distance in µm of positions between the spots [default: none]."),
+    ] = None,
     genes: Genes = None,
     mpp: Annotated[
         float | None, typer.Option(help="µm per pixel, for files that do not report them.")
@@ -50,6 +54,7 @@ def _predict(
         stp.models.load(model),
         out,
         pitch_um=pitch_um,
+        resolution_um=resolution_um,
         genes=names(genes),
         mpp=mpp,
         weights=weights,

@@ -13,6 +13,7 @@ from stpredict.models._restrict import check_genes
 from stpredict.models._save import fingerprint
 from stpredict.tl._cohort._jobs import Cohort, run_slides
 from stpredict.tl._cohort._records import Records
+from stpredict.tl._superresolution._slide import check_slide_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ def predict_slides(
     out: str | Path,
     *,
     pitch_um: float | None = None,
+    resolution_um: float | None = None,
     genes: Sequence[str] | None = None,
     mpp: float | None = None,
     weights: str | Path | None = None,
@@ -52,7 +54,7 @@ def predict_slides(
         Fitted model.
     out
         Folder for the results, which is created if needed.
-    pitch_um, genes, mpp, weights, batch_size, device
+    pitch_um, resolution_um, genes, mpp, weights, batch_size, device
         Options of :func:`stpredict.tl.predict_slide`, the same for all slides.
     n_jobs
         Number of processes on this machine, each with one slide at a time.
@@ -73,7 +75,8 @@ def predict_slides(
     TypeError
         If ``slides`` is no list of paths, or ``client`` no client of dask.
     ValueError
-        If there are no slides, two have the same name, or an option is invalid.
+        If there are no slides, two have the same name, or an option is invalid or does not fit
+        the model.
     OSError
         If the folder cannot be written, or the weights are no file.
 
@@ -97,6 +100,8 @@ def predict_slides(
     for name, length in {"pitch_um": pitch_um, "mpp": mpp}.items():
         if length is not None:
             _validate.positive(name, length, unit="µm")
+    if resolution_um is not None:
+        check_slide_model(model, resolution_um)
     if genes is not None:
         check_genes(model, genes)
     if weights is not None and not Path(weights).is_file():
@@ -108,6 +113,7 @@ def predict_slides(
     records.create()
     options = {
         "pitch_um": pitch_um,
+        "resolution_um": resolution_um,
         "genes": genes,
         "mpp": mpp,
         "weights": weights,

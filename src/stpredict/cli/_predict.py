@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,30 +45,36 @@ def _predict(
     """
     import stpredict as stp
 
-    client = None
-    if scheduler is not None:
-        from distributed import Client
-
-        client = Client(scheduler)
-    manifest = stp.tl.predict_slides(
-        slides,
-        stp.models.load(model),
-        out,
-        pitch_um=pitch_um,
-        resolution_um=resolution_um,
-        genes=names(genes),
-        mpp=mpp,
-        weights=weights,
-        batch_size=batch_size,
-        device=device,
-        n_jobs=jobs,
-        client=client,
-    )
+    with _client(scheduler) as client:
+        manifest = stp.tl.predict_slides(
+            slides,
+            stp.models.load(model),
+            out,
+            pitch_um=pitch_um,
+            resolution_um=resolution_um,
+            genes=names(genes),
+            mpp=mpp,
+            weights=weights,
+            batch_size=batch_size,
+            device=device,
+            n_jobs=jobs,
+            client=client,
+        )
     stp.report.write_slides(out)
     failed = manifest[manifest["state"] == "failed"]
     print(f"{len(manifest) - len(failed)} of {len(manifest)} slides in {out} are finished")
     if not failed.empty:
         raise typer.Exit(1)
+
+
+def _client(address: str | None) -> AbstractContextManager[Any]:
+    """Client of a scheduler, if its address is given."""
+    if address is None:
+        return nullcontext()
+    from distributed import Client
+
+    client: AbstractContextManager[Any] = Client(address)
+    return client
 
 
 predict = Command(

@@ -65,10 +65,11 @@ def predict_slides(
     Returns
     -------
     pandas.DataFrame
-        One row per slide of the folder, also written as ``manifest.csv``: ``name``, ``slide`` (its
-        file), ``state`` (``"finished"`` or ``"failed"``), ``seconds``, ``peak_memory_gb`` (of the
-        process, since its start), ``spots``, ``familiarity`` (median over the spots, of a
-        calibrated model) and ``error``. Writes ``<name>.zarr`` and ``<name>.h5ad`` for each slide.
+        One row per slide: ``name``, ``slide`` (its file), ``state`` (``"finished"`` or
+        ``"failed"``), ``seconds``, ``peak_memory_gb`` (of the process, since its start), ``spots``,
+        ``familiarity`` (median over the spots, of a calibrated model) and ``error``. Writes
+        ``<name>.zarr`` and ``<name>.h5ad`` for each slide, and ``manifest.csv`` with all slides of
+        the folder; ``"running"`` slides are being computed, or were interrupted.
 
     Raises
     ------
@@ -130,7 +131,8 @@ def predict_slides(
             state = record.state if is_new else "finished before"
             info(f"slide {number} of {len(files)}, {record.name}: {state}, {outcome}")
             bar.update()
-    return records.manifest()
+    manifest = records.manifest()
+    return manifest[manifest["name"].isin(list(files))].reset_index(drop=True)
 
 
 def _by_name(slides: Sequence[str | Path]) -> dict[str, Path]:

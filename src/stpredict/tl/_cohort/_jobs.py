@@ -43,7 +43,8 @@ class Cohort:
     def inputs_of(self, slide: Path) -> str:
         """Hash of what the result of a slide depends on."""
         status = slide.stat()
-        computing = ("batch_size", "device")  # do not change the result
+        # the weights are compared with the model's, wherever their file is
+        computing = ("batch_size", "device", "weights")
         options = {key: value for key, value in self.options.items() if key not in computing}
         inputs = [self.model_hash, options, status.st_size, status.st_mtime_ns]
         return hashlib.sha256(json.dumps(inputs, default=repr).encode()).hexdigest()

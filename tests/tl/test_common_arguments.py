@@ -23,6 +23,10 @@ MAIN = {
     "candidates": {"a": never, "b": never},
     "methods": {"a": never},
     "gene": "no gene",
+    "out": "no folder",
+    "resolution_um": 1000.0,
+    "slide": "no slide",
+    "slides": ["no slide"],
     "tables": "no table",
 }
 
@@ -48,8 +52,8 @@ def functions_with(argument):
 def call(name, sdata, **options):
     function = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty and p.name != "sdata"]
-    return function(sdata, **{part: MAIN[part] for part in required}, **options)
+    required = [p.name for p in parameters if p.default is p.empty]
+    return function(**{part: {"sdata": sdata, **MAIN}[part] for part in required}, **options)
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, "0", True, 2**32, None], ids=repr)

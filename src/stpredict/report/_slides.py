@@ -92,7 +92,7 @@ def _draw(result: SpatialData, genes: Sequence[str]) -> Figure:
     n_panels = 1 + len(genes)
     figure = Figure(figsize=(_PANEL_INCHES * n_panels, _PANEL_INCHES), layout="constrained")
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
-    pl.tissue(result, spot_size=1e-3, alpha=0, ax=axes[0])
+    pl.tissue(result, table_name="no spots", ax=axes[0])
     for gene, ax in zip(genes, axes[1:], strict=True):
         pl.prediction(result, gene, panels=["predicted"], axes=[ax])
     return figure

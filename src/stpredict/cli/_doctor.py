@@ -168,8 +168,9 @@ def _check_tiles(slide: Section, model: Model) -> Iterator[str]:
     """Whether the tiles of a model fit into the slide and its resolution."""
     from stpredict._sdata._pixels import check_tiles
     from stpredict._sdata._steps import EmbedStep
+    from stpredict.models._stack import leaves
 
-    for base in list(model.bases.values()) or [model]:
+    for base in leaves(model):
         step = base.recipe.tiles or base.recipe.embed
         if step is None or step.tile_um is None:
             yield f"{base.method}: the model does not report its tiles"

@@ -11,11 +11,10 @@ import torch
 
 from stpredict import _runtime, _validate
 from stpredict._sdata._links import link_sections
-from stpredict.models._stack import StackInputs
+from stpredict.models._stack import StackInputs, first_base, leaves
 from stpredict.training import Inputs, pad_neighbors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
     from numpy.typing import ArrayLike, NDArray
@@ -47,13 +46,13 @@ class FeaturePredictor:
     @property
     def features_model_name(self) -> str | None:
         """Encoder of the features, by whose name LazySlide looks for them."""
-        step = next(_leaves(self.fitted)).recipe.embed
+        step = first_base(self.fitted).recipe.embed
         return None if step is None else step.encoder
 
     @property
     def needs_coords(self) -> bool:
         """Whether the positions of the tiles are read."""
-        return any(leaf.uses_neighbors for leaf in _leaves(self.fitted))
+        return any(base.uses_neighbors for base in leaves(self.fitted))
 
     @property
     def whole_slide(self) -> bool:
@@ -76,7 +75,7 @@ class FeaturePredictor:
     ) -> dict[str, NDArray[np.float32]]:
         """Predict each gene, (n,), from features (n, d) and corners of the tiles (n, 2) in px."""
         values = np.asarray(features.toarray() if sp.issparse(features) else features)
-        scaler = next(_leaves(self.fitted)).inputs
+        scaler = first_base(self.fitted).inputs
         n_features = 0 if scaler is None else len(scaler.mean)
         if values.ndim != 2 or values.shape[1] != n_features:
             raise ValueError(
@@ -107,22 +106,22 @@ def feature_predictor(model: RowModel, *, mpp: float | None) -> FeaturePredictor
     """Wrap a model that reads one matrix of features; its needs are checked."""
     if mpp is not None:
         _validate.positive("mpp", mpp, unit="µm per pixel")
-    leaves = list(_leaves(model))
-    for leaf in leaves:
-        if leaf.uses_pixels or leaf.uses_subtiles:
-            reads = "the pixels of tiles" if leaf.uses_pixels else "sub-tiles"
+    bases = leaves(model)
+    for base in bases:
+        if base.uses_pixels or base.uses_subtiles:
+            reads = "the pixels of tiles" if base.uses_pixels else "sub-tiles"
             raise ValueError(
-                f"the {leaf.method} model reads {reads}, not only features: {_PREDICT}"
+                f"the {base.method} model reads {reads}, not only features: {_PREDICT}"
             )
-        step = leaf.recipe.neighbors
-        if leaf.uses_neighbors and (step is None or not step.rule):
+        step = base.recipe.neighbors
+        if base.uses_neighbors and (step is None or not step.rule):
             raise ValueError(
                 f"the published model does not report the rule of its neighbours: {_PREDICT}"
             )
     # sub-tiles in the same slot are not read
-    steps = [leaf.recipe.embed and replace(leaf.recipe.embed, n_subtiles=None) for leaf in leaves]
+    steps = [base.recipe.embed and replace(base.recipe.embed, n_subtiles=None) for base in bases]
     if any(step != steps[0] for step in steps):
-        names = _validate.listing(dict.fromkeys(leaf.recipe.embedding for leaf in leaves))
+        names = _validate.listing(dict.fromkeys(base.recipe.embedding for base in bases))
         raise ValueError(
             f"the bases of the stack read several embeddings ({names}), and LazySlide passes one "
             f"matrix: {_PREDICT}"
@@ -134,14 +133,6 @@ def feature_predictor(model: RowModel, *, mpp: float | None) -> FeaturePredictor
             "mpp=wsi.properties.mpp"
         )
     return predictor
-
-
-def _leaves(model: RowModel) -> Iterator[RowModel]:
-    """The model itself, or the bases of a stack."""
-    if not model.bases:
-        yield model
-    for base in model.bases.values():
-        yield from _leaves(base)
 
 
 def _inputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from stpredict.training import row_batches
 if TYPE_CHECKING:
     from stpredict.models._records import StackNetwork
     from stpredict.models._rows import RowInputs, RowModel
+
+_Fitted = TypeVar("_Fitted", bound="RowModel")
 
 #: Spots predicted at a time by the network on top.
 _BATCH = 1024
@@ -133,11 +135,15 @@ def check_blockwise(model: RowModel) -> None:
         check_blockwise(base)
 
 
-def first_base(model: RowModel) -> RowModel:
+def leaves(model: _Fitted) -> list[_Fitted]:
+    """The model itself, or the bases of a stack, also of stacks in it."""
+    bases = cast("dict[str, _Fitted]", model.bases)
+    return [leaf for base in bases.values() for leaf in leaves(base)] or [model]
+
+
+def first_base(model: _Fitted) -> _Fitted:
     """The model itself, or a stack's first base, which embeds tiles for the whole stack."""
-    while model.bases:
-        model = next(iter(model.bases.values()))
-    return model
+    return leaves(model)[0]
 
 
 def check_bases(model: RowModel) -> None:

@@ -28,9 +28,8 @@ _N_GENES = 3
 _PANEL_INCHES, _DPI = 3.6, 110
 
 
-def most_variable_genes(records: Records) -> list[str]:
+def most_variable_genes(records: Records, manifest: pd.DataFrame) -> list[str]:
     """Genes whose predictions vary most within the slide that was finished first."""
-    manifest = records.manifest()
     finished = manifest.loc[manifest["state"] == "finished", "name"]
     if finished.empty:
         return []
@@ -40,11 +39,10 @@ def most_variable_genes(records: Records) -> list[str]:
     return predicted.var_names[np.argsort(-variance, kind="stable")[:_N_GENES]].tolist()
 
 
-def render(records: Records, genes: Sequence[str]) -> str:
+def render(records: Records, manifest: pd.DataFrame, genes: Sequence[str]) -> str:
     """Text of the page."""
     from stpredict import __version__
 
-    manifest = records.manifest()
     style = _page.source("report.css")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_page.source("slides.html")).render(

@@ -60,10 +60,11 @@ def write_slides(
     if manifest.empty:
         raise FileNotFoundError(f"{folder} has no results: run stp.tl.predict_slides first")
     path = _page.writable(Path(folder) / "summary.html" if path is None else path)
-    names = _slides.most_variable_genes(records) if genes is None else genes
-    if genes is not None:
+    if genes is None:
+        names = _slides.most_variable_genes(records, manifest)
+    else:
         names = _validate.name_list("genes", genes)
-    page = _slides.render(records, names)
+    page = _slides.render(records, manifest, names)
     with replaced(path) as file:
         file.write(page)
     info(f"{path}: {len(manifest)} slides, genes {_validate.listing(names)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stpredict import _validate
 from stpredict._sdata._inputs import check_recipe
 from stpredict._sdata._steps import EmbedStep, NormalizeStainStep
+from stpredict.models._stack import leaves
 from stpredict.pp._steps._replay import load_encoder, replay
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class InputPlan:
         weights: str | Path | None,
     ) -> InputPlan:
         """Steps of a model; ``encoder`` and ``weights`` as in `pp.prepare`."""
-        bases = _leaves(model)
+        bases = leaves(model)
         embeddings = _embeddings(bases)
         if len(embeddings) > 1 and (encoder is not None or weights is not None):
             raise ValueError(
@@ -87,12 +88,6 @@ class InputPlan:
         for base in self.bases:
             if not base.uses_pixels:
                 check_recipe(spots, base.recipe, subtiles=base.uses_subtiles)
-
-
-def _leaves(model: Model) -> list[Model]:
-    """The model itself, or the bases of a stack."""
-    bases = [leaf for base in model.bases.values() for leaf in _leaves(base)]
-    return bases or [model]
 
 
 def _embeddings(bases: Sequence[Model]) -> dict[str, EmbedStep]:

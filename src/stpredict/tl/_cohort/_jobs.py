@@ -64,6 +64,8 @@ def run_slides(
             busy[name] = slides[name]
         else:
             yield result
+    if not busy:  # the model would be sent to all workers again
+        return
     for _, result in run(cohort, busy, client, wait=True):
         if result is not None:
             yield result

@@ -12,7 +12,7 @@ from stpredict._sdata._pixels import (
     sections_for_tiles,
     stream_tiles,
 )
-from stpredict.models._stack import StackInputs
+from stpredict.models._stack import StackInputs, first_base
 from stpredict.training import Augmentation, Inputs, Pixels, TileStream
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def tile_embedding(spots: SpotTable, model: Model) -> NDArray[np.float32]:
 
     For a stack, those of its first base; for a model on pixels, those of the texture encoder.
     """
-    while model.bases:
-        model = next(iter(model.bases.values()))
+    model = first_base(model)
     if model.recipe.tiles is None:
         inputs = embedding_inputs(spots, model)
         return inputs.scaler.transform(inputs.center)

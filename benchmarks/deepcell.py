@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from sklearn.neighbors import KDTree
 from torch.nn import functional as F
 
 import stpredict
+from stpredict._runtime import peak_memory
 from stpredict.nn import DeepCell
 from stpredict.targets import Standard
 from stpredict.training import Inputs, Measured
@@ -187,19 +187,13 @@ CASES: dict[str, Case] = {
 }
 
 
-def peak_gib() -> float:
-    """Highest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one case."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     inputs, measured = phantom(options)
     network = DeepCell(options.features, options.targets, n_hidden=options.hidden)
-    return CASES[case](network, inputs, measured, options) | {"gib": peak_gib()}
+    return CASES[case](network, inputs, measured, options) | {"gib": peak_memory() / 2**30}
 
 
 def measure_in_process(case: str, scratch: str) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import resource
-import sys
 import time
 
 import lightning
@@ -27,6 +25,7 @@ import torch
 from spatialdata import SpatialData
 
 import stpredict as stp
+from stpredict._runtime import peak_memory
 from stpredict.io._shared._assemble import assemble_section
 
 # Target of the roadmap, in GiB.
@@ -71,12 +70,6 @@ def phantom(options: argparse.Namespace) -> SpatialData:
     return sdata
 
 
-def peak_gib() -> float:
-    """Peak resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,7 +102,7 @@ def main() -> None:
 
     def report(step: str, start: float) -> None:
         seconds = time.process_time() - start
-        print(f"{step:>24} {seconds:8.0f} {peak_gib():16.2f}", flush=True)
+        print(f"{step:>24} {seconds:8.0f} {peak_memory() / 2**30:16.2f}", flush=True)
 
     lightning.Trainer = functools.partial(lightning.Trainer, limit_train_batches=options.steps)
     report("imports", 0.0)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
+from stpredict._runtime import peak_memory
 from stpredict.nn import DeepSets
 
 # Targets of the roadmap.
@@ -98,12 +98,6 @@ def predict(
     )
 
 
-def peak_mib() -> float:
-    """Peak resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Time one epoch after a warm-up batch, and measure its memory."""
     torch.set_num_threads(options.threads)
@@ -114,7 +108,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     neighbors = grid_neighbors(options.spots, options.neighbors)
     # the first optimizer of a process imports modules, which are not the network's memory
     torch.optim.AdamW(make_network(name, options, n_hidden=1).parameters())
-    before = peak_mib()
+    before = peak_memory()
     network = make_network(name, options, n_hidden=options.hidden)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=1e-6)
 
@@ -132,7 +126,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - start_cpu,
-        "mib": peak_mib() - before,
+        "mib": (peak_memory() - before) / 2**20,
     }
 
 

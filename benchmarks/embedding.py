@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import timm
 import torch
 
 import stpredict as stp
+from stpredict._runtime import peak_memory
 from stpredict._sdata._spot_table import open_table
 from stpredict.encoders._embed import embed_section, tile_side_px
 
@@ -82,14 +82,14 @@ def measure(name: str, n_subtiles: int, path: Path, n_tiles: int) -> dict[str, f
     whole = torch.from_numpy(generator.integers(0, 256, (64, 3, side, side), dtype=np.uint8))
     part = whole[..., : side // n_subtiles, : side // n_subtiles].contiguous()
     encoder(whole[:2])  # warm-up: the first call allocates memory
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
 
     started = time.perf_counter()
     embed_section(
         section.levels, centers, encoder, mpp=section.mpp, tile_um=TILE_UM, n_subtiles=n_subtiles
     )
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
 
     started = time.perf_counter()
     for start in range(0, len(centers), 64):
@@ -101,7 +101,7 @@ def measure(name: str, n_subtiles: int, path: Path, n_tiles: int) -> dict[str, f
     return {
         "tiles_per_s": len(centers) / seconds,
         "bare_tiles_per_s": len(centers) / bare,
-        "peak_mib": (peak - before) / 1024,
+        "peak_mib": (peak - before) / 2**20,
     }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale
 
 import stpredict as stp
+from stpredict._runtime import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,16 +95,12 @@ def slide(stored: str, size_px: int) -> sd.SpatialData:
 
 def measure(stored: str, size_px: int) -> dict[str, tuple[float, float]]:
     sdata = slide(stored, size_px)
-    measurements = {"before": (0.0, peak_mib())}
+    measurements = {"before": (0.0, peak_memory() / 2**20)}
     for name, step in STEPS.items():
         started = time.perf_counter()
         step(sdata)
-        measurements[name] = time.perf_counter() - started, peak_mib()
+        measurements[name] = time.perf_counter() - started, peak_memory() / 2**20
     return measurements
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

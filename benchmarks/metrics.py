@@ -13,7 +13,6 @@ and scipy, and compared.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -92,21 +91,22 @@ def naive(measured: sp.csr_array, predicted: da.Array, scores: list[str]) -> dic
 
 def measure(case: str, n_spots: int, n_genes: int, chunks: str, scores: list[str]) -> None:
     from stpredict import metrics
+    from stpredict._runtime import peak_memory
 
     measured = draw_measured(n_spots, n_genes)
     predicted = draw_predicted(n_spots, n_genes, chunks)
     metrics.per_gene(measured[:100], predicted[:100], names=scores)  # warm-up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter(), time.process_time()
     if case == "naive":
         values = naive(measured, predicted, scores)
     else:
         values = metrics.per_gene(measured, predicted, names=scores)
     seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     print(
         f"{case:>8} {n_spots:9,} × {n_genes:,}: {seconds:7.1f} s ({cpu:.0f} s of CPU), peak "
-        f"{peak / 2**20:5.2f} GiB in total, {before / 2**20:5.2f} of it before",
+        f"{peak / 2**30:5.2f} GiB in total, {before / 2**30:5.2f} of it before",
         flush=True,
     )
     if case == "compare":

@@ -10,7 +10,6 @@ for all genes is dense float32; "beyond it" is the memory of the work itself.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,17 +35,18 @@ def draw(n_spots: int, n_genes: int, density: float) -> sp.csr_matrix:
 
 
 def measure(path: str, method: str, n_ranked: int) -> None:
+    from stpredict._runtime import peak_memory
     from stpredict.pp._rank_expression import rank_rows
 
     counts = sp.load_npz(path)
     n_spots, n_genes = counts.shape
     columns = np.arange(n_ranked)
     rank_rows(counts[:2], columns, method=method, normalize=False)  # warm-up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     ranked = rank_rows(counts, columns, method=method, normalize=False)
     seconds = time.perf_counter() - start
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    extra = (peak_memory() - before) / 2**20
     for row in np.random.default_rng(0).choice(n_spots, 20, replace=False):
         expected = rankdata(counts[row, :n_ranked].toarray().ravel(), method=method)
         np.testing.assert_array_equal(ranked[row], expected)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from _slides import LOCAL
 from safetensors.torch import save_file
 
 import stpredict as stp
+from stpredict._runtime import peak_memory
 from stpredict.encoders._embed import tile_side_px
 
 #: Random tiles that the bare encoder embeds.
@@ -108,7 +108,7 @@ def measure(slide: Path, model_path: Path, name: str, pitch_um: float | None) ->
         slide, model, weights=weights, pitch_um=pitch_um, out=slide.parent / slide.stem
     )
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory() / 2**20
     bare = (bare + time_encoder(encoder)) / 2
     spots = result.tables["predicted"].n_obs
     return {

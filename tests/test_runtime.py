@@ -1,11 +1,15 @@
-"""Devices, threads and random states."""
+"""Devices, threads, random states and memory."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
-from stpredict._runtime import resolve_device, seeded
+from stpredict._runtime import peak_memory, resolve_device, seeded
 
 
 def fail_inside(device):
@@ -47,3 +51,11 @@ def test_the_first_available_device_is_used(monkeypatch, n_cuda, mps, expected):
         assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match=rf"device='cuda:2' is not available .*'{expected}'"):
         resolve_device("cuda:2")
+
+
+def test_the_peak_of_memory_is_that_of_the_process_alone():
+    large = np.ones(250_000_000)  # 2 GB in this process, which starts another
+    assert peak_memory() > large.nbytes
+    program = "from stpredict._runtime import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert float(done.stdout) < large.nbytes

@@ -1,10 +1,12 @@
-"""Devices and threads."""
+"""Devices, threads and memory."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -62,3 +64,17 @@ def single_threaded(n: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(n_threads)  # threads that are started later inherit this number
+
+
+def peak_memory() -> float:
+    """Highest resident size of this process so far in bytes; missing on Windows."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count the process that started this one, too
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        return float("nan")
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import stpredict as stp
+from stpredict._runtime import peak_memory
 
 #: Errors that design and documentation promise.
 PROMISED = (ValueError, KeyError, TypeError, OSError)
@@ -141,7 +141,7 @@ def main(kind, seed, n, folder):
             ours = "stpredict" in traceback.extract_tb(error.__traceback__)[-1].filename
             outcome = {"error": f"{type(error).__name__}: {error}", "ours": ours}
         outcome["seconds"] = time.perf_counter() - start
-        outcome["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        outcome["megabytes"] = peak_memory() / 2**20
         print(json.dumps(outcome), flush=True)
 
 

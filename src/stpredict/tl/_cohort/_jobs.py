@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import Timeout
 
 from stpredict import _keys
+from stpredict._runtime import peak_memory
 from stpredict._workers import run_on_worker
 from stpredict.tl._cohort._records import Records, SlideRecord
 from stpredict.tl._predict_slide import predict_slide
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.models import Model
-
-#: Bytes per unit of `ru_maxrss`, which differs between systems.
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def _on_workers(
         if error is None:
             yield name, future.result()
         else:  # the worker itself was lost, such as by a lack of memory
-            record = _failed(name, slides[name], repr(error), seconds=np.nan)
+            record = _failed(name, slides[name], repr(error), seconds=float("nan"))
             cohort.records.write(record)
             yield name, (record, True)
 
@@ -149,7 +145,7 @@ def _predict(cohort: Cohort, name: str, slide: Path) -> SlideRecord:
         "finished",
         inputs,
         seconds=round(time.perf_counter() - start, 2),
-        peak_memory_gb=_peak_memory_gb(),
+        peak_memory_gb=round(peak_memory() / 1e9, 2),
         **description,
     )
 
@@ -161,7 +157,7 @@ def _failed(name: str, slide: Path, error: str, *, seconds: float) -> SlideRecor
         "failed",
         inputs="",  # failed slides are always computed again
         seconds=round(seconds, 2),
-        peak_memory_gb=_peak_memory_gb(),
+        peak_memory_gb=round(peak_memory() / 1e9, 2),
         error=error,
     )
 
@@ -171,12 +167,3 @@ def _describe(result: SpatialData) -> dict[str, Any]:
     obs = result.tables[_keys.PREDICTED].obs
     familiarity = float(obs[_keys.FAMILIARITY].median()) if _keys.FAMILIARITY in obs else None
     return {"spots": len(obs), "familiarity": familiarity}
-
-
-def _peak_memory_gb() -> float:
-    """Peak memory of this process, missing on Windows."""
-    try:
-        from resource import RUSAGE_SELF, getrusage
-    except ImportError:
-        return np.nan
-    return round(getrusage(RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e9, 2)

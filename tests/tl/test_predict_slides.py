@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import anndata as ad
@@ -179,47 +174,3 @@ def test_workers_of_a_cluster_give_the_same_result(model, slides, tmp_path):
         np.testing.assert_array_equal(
             predicted(tmp_path / "here", slide.stem), predicted(tmp_path / "cluster", slide.stem)
         )
-
-
-RUN = """
-import sys
-import stpredict as stp
-if __name__ == "__main__":
-    model, out, *slides = sys.argv[1:]
-    manifest = stp.tl.predict_slides(slides, stp.models.load(model), out, n_jobs=2)
-    print(manifest["state"].tolist())
-"""
-
-
-def finished_slides(out):
-    """Files of the records of finished slides, with the time they were written."""
-    records = (out / ".stpredict").glob("*.json")
-    return {
-        path: path.stat().st_mtime_ns
-        for path in records
-        if json.loads(path.read_text())["state"] == "finished"
-    }
-
-
-def test_a_killed_run_continues_without_repeating_finished_slides(model, slides, tmp_path):
-    model.save(tmp_path / "model")
-    script, out = tmp_path / "run.py", tmp_path / "out"
-    script.write_text(RUN)
-    command = [sys.executable, str(script), str(tmp_path / "model"), str(out), *map(str, slides)]
-    run = subprocess.Popen(command, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not finished_slides(out) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    finished = finished_slides(out)
-    assert finished
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert printed.splitlines()[-1] == str(["finished"] * 3)
-    assert finished.items() <= finished_slides(out).items()
-    left = {path.name for path in out.iterdir()}
-    results = {f"slide{i}{suffix}" for i in range(3) for suffix in (".zarr", ".h5ad")}
-    assert left - {".stpredict", "manifest.csv", "summary.html"} == results
-    for slide in slides:
-        expected = stp.tl.predict_slide(slide, model).tables["predicted"].X
-        np.testing.assert_allclose(predicted(out, slide.stem), expected, atol=1e-6)

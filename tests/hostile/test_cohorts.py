@@ -1,0 +1,95 @@
+"""Predictions of many slides on two processes, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+import stpredict as stp
+
+#: Slides and kills; the session `hostile` asks for more.
+N_SLIDES, N_KILLS = (10, 2) if "STPREDICT_HOSTILE_KILLS" in os.environ else (4, 1)
+GENES = ["morphology_001", "morphology_002"]
+RUN = """
+import sys
+import stpredict as stp
+if __name__ == "__main__":
+    model, out, *slides = sys.argv[1:]
+    stp.tl.predict_slides(slides, stp.models.load(model), out, n_jobs=2)
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Program that predicts the slides, of which one is damaged, into the folder given last."""
+    sdata = stp.datasets.phantom(2, size_px=600)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, tile_um=60)
+    stp.pp.neighbors(sdata)
+    model = stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
+    model.save(tmp_path / "model")
+    slides = [tmp_path / f"slide{seed}.tif" for seed in range(N_SLIDES)]
+    for seed, slide in enumerate(slides):
+        image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
+        pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
+        one_um = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(slide, pixels, photometric="rgb", tile=(256, 256), **one_um)
+    slides[1].write_bytes(slides[1].read_bytes()[:20_000])
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    program = [sys.executable, str(script), str(tmp_path / "model")]
+    return lambda out: [*program, str(out), *map(str, slides)]
+
+
+def finished_slides(out):
+    """Records of finished slides, with the time they were written."""
+    records = (out / ".stpredict").glob("*.json")
+    return {
+        path.stem: path.stat().st_mtime_ns
+        for path in records
+        if json.loads(path.read_text())["state"] == "finished"
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed by POSIX signals")
+def test_killed_runs_continue_without_repeating_finished_slides(command, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    finished = {}
+    for kill in range(N_KILLS):
+        run = subprocess.Popen(command(killed), start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(finished_slides(killed)) <= len(finished) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # four slides are finished soon after the first
+        time.sleep(random.Random(kill).uniform(0, 1) if N_SLIDES > 4 else 0)
+        assert run.poll() is None, "the run ended before it was killed"
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        assert finished.items() <= finished_slides(killed).items()
+        finished = finished_slides(killed)
+    subprocess.run(command(killed), check=True)
+    subprocess.run(command(whole), check=True)
+    assert 0 < len(finished) < N_SLIDES - 1
+    assert finished.items() <= finished_slides(killed).items()
+    tables = [pd.read_csv(out / "manifest.csv").set_index("name") for out in (killed, whole)]
+    for table in tables:
+        assert table.index[table["state"] == "failed"].tolist() == ["slide1"]
+        assert "truncated" in table.loc["slide1", "error"]
+        assert table["state"].eq("finished").sum() == N_SLIDES - 1
+    left = [{path.name for path in out.iterdir()} for out in (killed, whole)]
+    assert left[0] == left[1]
+    for name in tables[0].index.drop("slide1"):
+        one, other = (ad.read_h5ad(out / f"{name}.h5ad") for out in (killed, whole))
+        np.testing.assert_array_equal(one.X, other.X)
+        pd.testing.assert_frame_equal(one.obs, other.obs)

@@ -67,11 +67,18 @@ FACTORS: dict[str, Callable[[SpatialData], Model]] = {
     },
 }
 
+#: Encoders that are compared with texture, by the suffix of their method.
+ENCODERS = {"efficientnet": "efficientnet_lite0", "random": "random_conv"}
+
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge_spot": partial(tl.fit_ridge, context="spot"),
     "ridge_spot_svd": partial(tl.fit_ridge, context="spot", targets="svd"),
     "ridge": tl.fit_ridge,
     "ridge_svd": partial(tl.fit_ridge, targets="svd"),
+    **{
+        f"ridge_svd_{suffix}": partial(tl.fit_ridge, targets="svd", embedding=f"X_{encoder}")
+        for suffix, encoder in ENCODERS.items()
+    },
     "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
     "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
@@ -126,6 +133,9 @@ def main() -> None:
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
     stp.pp.embed(sdata, "texture", n_subtiles=3)
+    for suffix, encoder in ENCODERS.items():
+        if f"ridge_svd_{suffix}" in arguments.only:
+            stp.pp.embed(sdata, encoder)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = 1
     scores = tl.cross_validate(
@@ -161,7 +171,7 @@ def describe(scores: Scores, stain: str | None) -> str:
     protocol = scores.protocol
     versions = ", ".join(f"{name} {number}" for name, number in protocol.versions.items())
     return (
-        f"{protocol.date}. {protocol} Texture encoder, tiles of 112 µm; stain "
+        f"{protocol.date}. {protocol} Texture encoder unless named, tiles of 112 µm; stain "
         f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
 

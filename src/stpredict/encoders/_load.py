@@ -129,6 +129,8 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
         return _weights.read_state(weights)
     try:
         return record.fetch()
+    except ModuleNotFoundError:  # an extra is not installed
+        raise
     except Exception as error:  # noqa: BLE001 the hub client and timm raise many types
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         access = "Request access (then 'hf auth login')" if record.gated else "They are published"

@@ -52,6 +52,8 @@ class EncoderRecord:
         Whether bfloat16 on a GPU is accurate enough.
     version
         Version of an encoder without weights, increased when its results change.
+    package
+        Package that provides the encoder or its weights.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class EncoderRecord:
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = unchanged
     autocast: bool = True
     version: str = "1"
+    package: str = "stpredict"
 
     def __post_init__(self) -> None:
         if self.resize_px is not None and self.resize_px < (self.input_px or self.resize_px + 1):

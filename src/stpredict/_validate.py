@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -11,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +34,25 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
     if not is_number(value) or value <= 0:
         in_unit = f" ({unit})" if unit else ""
         raise ValueError(f"{name} must be a number above 0{in_unit}: {value!r}")
+
+
+def ascending(name: str, values: float | Sequence[float], *, unit: str) -> tuple[float, ...]:
+    """Require one number above zero, or several that ascend, and return them."""
+    is_list = isinstance(values, Iterable) and not isinstance(values, str)
+    numbers: tuple[Any, ...] = tuple(values) if is_list else (values,)  # type: ignore[arg-type]
+    if not numbers:
+        raise ValueError(f"{name}= is empty")
+    others = [number for number in numbers if not isinstance(number, Real)]
+    if others:
+        kind = type(others[0]).__name__
+        raise TypeError(f"{name} must be a finite number, not {kind}: {others[0]!r:.80}")
+    for number in numbers:
+        positive(name, number, unit=unit)
+    if any(first >= second for first, second in itertools.pairwise(numbers)):
+        raise ValueError(
+            f"{name}={list(numbers)} must ascend, without repetition: {sorted(set(numbers))}"
+        )
+    return tuple(map(float, numbers))
 
 
 def not_negative(name: str, value: float) -> None:

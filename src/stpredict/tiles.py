@@ -82,13 +82,31 @@ def read_tiles(
     Each chunk of the image is decoded about once. Memory scales with the batch and `CACHE_BYTES`,
     not with the image.
     """
-    cache = _ChunkCache(windows.level)
-    order = _spatial_order(windows)
+    for rows, (tiles,) in read_fields([windows], tile_px=[tile_px], batch_size=batch_size):
+        yield rows, tiles
 
-    def read(start: int) -> tuple[NDArray[np.intp], torch.Tensor]:
+
+def read_fields(
+    fields: Sequence[Windows], *, tile_px: Sequence[int], batch_size: int = 64
+) -> Iterator[tuple[NDArray[np.intp], list[torch.Tensor]]]:
+    """Read as `read_tiles` does, but tiles of several sides around the same centres together."""
+    widest = max(windows.level.shape[-1] for windows in fields)
+    caches = {
+        # a row of chunks of a coarse level is shorter
+        windows.level.name: _ChunkCache(
+            windows.level, CACHE_BYTES * windows.level.shape[-1] // widest
+        )
+        for windows in fields
+    }
+    order = _spatial_order(fields[0])
+
+    def read(start: int) -> tuple[NDArray[np.intp], list[torch.Tensor]]:
         rows = order[start : start + batch_size]
-        tiles = torch.from_numpy(cache.windows(windows.corners[rows], windows.side))
-        return rows, resize(tiles, tile_px)
+        batch = []
+        for windows, px in zip(fields, tile_px, strict=True):
+            cut = caches[windows.level.name].windows(windows.corners[rows], windows.side)
+            batch.append(resize(torch.from_numpy(cut), px))
+        return rows, batch
 
     # one batch is decoded in the background while the caller uses the previous one
     with single_threaded(1) as pool:
@@ -124,7 +142,8 @@ def _spatial_order(windows: Windows) -> NDArray[np.intp]:
 class _ChunkCache:
     """Least-recently-used cache of the decoded chunks of an image."""
 
-    def __init__(self, level: da.Array) -> None:
+    def __init__(self, level: da.Array, n_bytes: int) -> None:
+        self.n_bytes = n_bytes  # of decoded chunks
         self.level = level.rechunk({0: -1})  # all channels of a chunk at once
         self.shape_yx = self.level.shape[1:]
         self.starts = [np.concatenate([[0], np.cumsum(s)]) for s in self.level.chunks[1:]]
@@ -172,6 +191,6 @@ class _ChunkCache:
     def _shrink(self) -> None:
         # after cutting: the chunks of the current batch are needed even if they exceed the limit
         n_bytes = sum(chunk.nbytes for chunk in self.chunks.values())
-        while n_bytes > CACHE_BYTES:
+        while n_bytes > self.n_bytes:
             _, oldest = self.chunks.popitem(last=False)
             n_bytes -= oldest.nbytes

@@ -117,7 +117,7 @@ def test_every_position_has_the_tile_and_the_neighbours_of_training(sdata, model
     places_um = fine.centers_um[position] + np.vstack([[0, 0], steps])
     encoder = load(colour, name="colour")
     tiles, _ = embed_section(
-        fine.levels, places_um / fine.mpp, encoder, mpp=fine.mpp, tile_um=40, n_subtiles=1,
+        fine.levels, places_um / fine.mpp, encoder, mpp=fine.mpp, fields_um=[40], n_subtiles=1,
         batch_size=9, description="",
     )  # fmt: skip
     alone = model.predict_array(tiles[:1], neighbors=tiles[None, 1:])

@@ -16,7 +16,7 @@ from stpredict.tiles import read_tiles, resize, tile_windows
 from stpredict.training._pixels import cached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -26,17 +26,19 @@ if TYPE_CHECKING:
     from stpredict._sdata._steps import TilesStep
 
 
-def check_tiles(sections: Sequence[Section], tile_um: float) -> None:
-    """Require spots inside their images, and images that are at least as large as a tile."""
+def check_tiles(sections: Sequence[Section], sides_um: Iterable[float]) -> None:
+    """Require spots inside their images, and images that are at least as large as all tiles."""
+    sides_um = sorted(sides_um)
     for section in sections:
         _validate.inside_image(section.centers, section.shape_yx, section=section.name)
-        side = tile_um / section.mpp
         height, width = section.shape_yx
-        if side > min(height, width):
-            raise ValueError(
-                f"a tile of {tile_um:g} µm is {side:.0f} px at {section.mpp:.3g} µm per pixel, "
-                f"larger than the image of section {section.name!r} ({width} × {height} px)"
-            )
+        for tile_um in sides_um:
+            side = tile_um / section.mpp
+            if side > min(height, width):
+                raise ValueError(
+                    f"a tile of {tile_um:g} µm is {side:.0f} px at {section.mpp:.3g} µm per pixel, "
+                    f"larger than the image of section {section.name!r} ({width} × {height} px)"
+                )
 
 
 def stream_tiles(
@@ -80,7 +82,7 @@ def sections_for_tiles(spots: SpotTable, step: TilesStep) -> tuple[Section, ...]
     differences = stain_differences(step.stain, None if step.stain is None else spots.stain)
     if differences:
         raise ValueError(f"{differences[0]}: run stp.pp.prepare(sdata, model)")
-    check_tiles(sections, step.tile_um)
+    check_tiles(sections, [step.tile_um])
     return sections
 
 

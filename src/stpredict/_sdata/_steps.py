@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,6 +25,9 @@ MAX_RINGS, MAX_SUBTILES = 100, 100
 
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(ge=1)]
+
+#: Of each field, if there are several.
+Several = Annotated[tuple[Positive, ...], Field(min_length=2)]
 
 #: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
 Vector = tuple[float, ...]
@@ -77,12 +81,28 @@ class EmbedStep(Step):
     per_slot: ClassVar[bool] = True
     encoder: str | None = None
     weights_hash: str | None = None
-    tile_um: Positive | None = None
-    mpp: Positive | None = None
+    tile_um: Positive | Several | None = None  # several fields ascend
+    mpp: Positive | Several | None = None
     n_subtiles: Annotated[int, Field(ge=1, le=MAX_SUBTILES)] | None = None
     stain: ReferenceStain | None = None
     registered: Literal[True] | None = None  # computed elsewhere, so that it cannot be repeated
     response: tuple[float, float, float] | None = None  # of an encoder of the user to a fixed tile
+
+    def __post_init__(self) -> None:
+        if self.mpp is not None and len(as_fields(self.mpp)) != len(self.fields_um):
+            raise ValueError(f"tile_um={self.tile_um} and mpp={self.mpp} differ in length")
+        if list(self.fields_um) != sorted(set(self.fields_um)):
+            raise ValueError(f"tile_um={self.tile_um} does not ascend")
+
+    @property
+    def fields_um(self) -> tuple[float, ...]:
+        """Sides of the tiles of each field, the parts of an embedding from left to right."""
+        return as_fields(self.tile_um)
+
+    @property
+    def mpp_of_fields(self) -> dict[float, float | None]:
+        """µm per pixel at which the encoder saw the tiles of each side, if it is reported."""
+        return dict(itertools.zip_longest(self.fields_um, as_fields(self.mpp)))
 
     @property
     def is_complete(self) -> bool:
@@ -246,6 +266,18 @@ class RecordedSteps:
         if layer == _keys.LOG1P and self.normalize is not None:
             steps.insert(0, self.normalize)
         return tuple(steps)
+
+
+def as_fields(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    """One value per field; none if it is not reported."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def of_fields(values: tuple[float, ...]) -> float | tuple[float, ...]:
+    """Values of all fields as they are recorded: a number if there is one field."""
+    return values if len(values) > 1 else values[0]
 
 
 def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | None) -> list[str]:

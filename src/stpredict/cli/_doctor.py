@@ -167,20 +167,21 @@ def _check_slide(path: Path, model: Model | None) -> Iterator[str]:
 def _check_tiles(slide: Section, model: Model) -> Iterator[str]:
     """Whether the tiles of a model fit into the slide and its resolution."""
     from stpredict._sdata._pixels import check_tiles
-    from stpredict._sdata._steps import EmbedStep
     from stpredict.models._stack import leaves
 
     for base in leaves(model):
-        step = base.recipe.tiles or base.recipe.embed
-        if step is None or step.tile_um is None:
+        tiles, embed = base.recipe.tiles, base.recipe.embed
+        fields: dict[float, float | None] = {} if embed is None else embed.mpp_of_fields
+        if tiles is not None:
+            fields = {tiles.tile_um: tiles.tile_um / tiles.tile_px}
+        if not fields:
             yield f"{base.method}: the model does not report its tiles"
-            continue
-        check_tiles([slide], step.tile_um)
-        mpp = step.mpp if isinstance(step, EmbedStep) else step.tile_um / step.tile_px
-        line = f"{base.method}: tiles of {step.tile_um:g} µm are {step.tile_um / slide.mpp:.0f} px"
-        if mpp is not None and slide.mpp > _MOST_ENLARGEMENT * mpp:
-            line += f", enlarged: the model was trained at {mpp:.3g} µm per pixel"
-        yield line
+        check_tiles([slide], fields)
+        for tile_um, mpp in fields.items():
+            line = f"{base.method}: tiles of {tile_um:g} µm are {tile_um / slide.mpp:.0f} px"
+            if mpp is not None and slide.mpp > _MOST_ENLARGEMENT * mpp:
+                line += f", enlarged: the model was trained at {mpp:.3g} µm per pixel"
+            yield line
 
 
 doctor = Command(

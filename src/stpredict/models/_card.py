@@ -98,9 +98,10 @@ def _inputs(model: ModelState) -> list[Fact]:
     context = ("context", f"{model.context}, neighbours: {rule}")
     embed = recipe.embed
     # nor do they report their tiles
-    if embed is None or embed.tile_um is None:
+    if embed is None or not embed.fields_um:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
-    tiles = f"{embed.tile_um:g} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
+    sides = " and ".join(f"{side:g}" for side in embed.fields_um)
+    tiles = f"{sides} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
     return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), context]
 
 

@@ -81,6 +81,7 @@ class FeaturePredictor:
             raise ValueError(
                 f"features have the shape {values.shape}, the model was trained on (n, "
                 f"{n_features}): give those of the encoder {self.features_model_name!r}"
+                f"{_fields(first_base(self.fitted))}"
             )
         _validate.finite(values, what="features")
         centers_um = self._centers_um(coords, len(values)) if self.needs_coords else None
@@ -133,6 +134,15 @@ def feature_predictor(model: RowModel, *, mpp: float | None) -> FeaturePredictor
             "mpp=wsi.properties.mpp"
         )
     return predictor
+
+
+def _fields(model: RowModel) -> str:
+    """Which features of several fields are meant, in words."""
+    step = model.recipe.embed
+    if step is None or len(step.fields_um) < 2:
+        return ""
+    sides = " and ".join(f"{side:g}" for side in step.fields_um)
+    return f" on tiles of {sides} µm around the same centres, next to each other"
 
 
 def _inputs(

@@ -181,7 +181,10 @@ def _check_shapes(model: Model) -> None:
     if inputs is not None:
         # sub-tiles and familiarity are measured in the same embedding as the inputs
         if model.subtiles is not None:
-            shapes += [("subtiles.mean", model.subtiles.mean, inputs.mean.shape)]
+            embed = model.recipe.embed
+            n_fields = max(1, len(embed.fields_um)) if embed is not None else 1
+            width = (len(inputs.mean) // n_fields,)  # sub-tiles are those of the first field
+            shapes += [("subtiles.mean", model.subtiles.mean, width)]
         if calibration is not None:
             mean = calibration.familiarity.mean
             shapes += [("calibration.familiarity.mean", mean, inputs.mean.shape)]

@@ -13,7 +13,7 @@ from stpredict.models._card import card_html, summary
 from stpredict.models._feature_predictor import feature_predictor
 from stpredict.models._rows import RowModel
 from stpredict.models._save import save
-from stpredict.training import Pixels, TileStream, row_batches
+from stpredict.training import Pixels, TileStream, pad_features, row_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,8 @@ class Model(RowModel):
             (n, d) embeddings of the spots' tiles; for models on pixels, the tiles themselves,
             (n, 3, tile_px, tile_px) uint8.
         subtiles
-            (n, s, d) embeddings of their sub-tiles, if the context has them.
+            (n, s, d) embeddings of their sub-tiles, if the context has them; of several fields, the
+            width of the first.
         neighbors
             (n, k, d) embeddings of their neighbours, if the context has them.
         neighbor_mask
@@ -181,8 +182,8 @@ class Model(RowModel):
 
         ``lazyslide.tl.feature_prediction(wsi, model.as_feature_predictor(...), feature_key)``
         writes a table with one row per tile. The features must be those of the encoder that the
-        model was trained with, on tiles of the same side in µm. LazySlide passes only numbers, so
-        that this is not checked.
+        model was trained with, on tiles of the same side in µm; of several fields, next to each
+        other. LazySlide passes only numbers, so that this is not checked.
 
         Parameters
         ----------
@@ -218,11 +219,11 @@ class Model(RowModel):
         """Scale embeddings, checked."""
         # without sub-tiles in the context, the network itself refuses them
         scaler = self.subtiles if name == "subtiles" and self.subtiles else self.inputs
-        if scaler is None or values.shape[-1] != len(scaler.mean):
+        if scaler is None or self.inputs is None or values.shape[-1] != len(scaler.mean):
             raise ValueError(
                 f"{name} has {values.shape[-1]} features, the model was trained on "
                 f"{0 if scaler is None else len(scaler.mean)} ({self.recipe.embedding})"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has NaN or infinite values")
-        return torch.from_numpy(scaler.transform(values))
+        return pad_features(torch.from_numpy(scaler.transform(values)), len(self.inputs.mean))

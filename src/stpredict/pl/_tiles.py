@@ -44,7 +44,8 @@ def tiles(
     """Draw the input of a model for a few spots.
 
     The upper row shows the tile as the encoder received it, with lines along which it is split
-    into sub-tiles. The lower row shows where it lies, with the tiles of its spatial neighbours.
+    into sub-tiles; of several fields, the first. The lower row shows where it lies, with its wider
+    fields and the tiles of its spatial neighbours.
 
     Parameters
     ----------
@@ -87,7 +88,8 @@ def tiles(
     """
     opened = open_table(sdata, table_name)
     step, _ = recorded_inputs(opened, embedding or _only_embedding(opened), neighbors=False)
-    if step.tile_um is None or step.mpp is None:
+    tile_um, mpp = next(iter(step.mpp_of_fields.items()), (None, None))
+    if tile_um is None or mpp is None:
         raise ValueError("the record of the embedding has no size of its tiles")
     sections = _section.sections_to_draw(opened, section, normalized=step.stain is not None)
     _validate.whole_number("n", n)
@@ -97,14 +99,14 @@ def tiles(
         blocks = [_section.rows_of_spots(opened.table.obs_names, spots, rows_by_section)]
     grid, pairs = _axes.tile_axes(axes, blocks, width=2.4)
     rows = [row for block in blocks for row in block]
-    tile_px = max(1, round(step.tile_um / step.mpp))
-    drawn = _section.read_tiles_of(sections, rows, tile_um=step.tile_um, tile_px=tile_px)
+    tile_px = max(1, round(tile_um / mpp))
+    drawn = _section.read_tiles_of(sections, rows, tile_um=tile_um, tile_px=tile_px)
     for k, tile, extent in drawn:
         _draw_tile(pairs[k][0], tile, extent, step.n_subtiles or 1)
     for (above, below), row in zip(pairs, rows, strict=True):
         above.set_title(_axes.plain(opened.table.obs_names[row]))
         part = next(part for part in sections if row in part.rows)
-        _draw_surroundings(below, opened, part, row, step.tile_um)
+        _draw_surroundings(below, opened, part, row, step.fields_um)
     return _axes.finish(grid, save)
 
 
@@ -139,19 +141,21 @@ def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_sub
 
 
 def _draw_surroundings(
-    ax: Axes, opened: SpotTable, section: Section, row: int, tile_um: float
+    ax: Axes, opened: SpotTable, section: Section, row: int, fields_um: Sequence[float]
 ) -> None:
-    """Draw the place of a tile, and the tiles of its neighbours if there is a graph."""
+    """Draw the place of a tile, with its wider fields, and the tiles of linked neighbours."""
+    tile_um = fields_um[0]
     spot, neighbors = int(np.searchsorted(section.rows, row)), np.empty(0, dtype=np.intp)
     if _keys.CONNECTIVITIES in opened.table.obsp:
         neighbors = np.flatnonzero(np.isin(section.rows, opened.graph[[row]].indices))
     center = section.centers_um[spot]
     reach = np.abs(section.centers_um[neighbors] - center).max(initial=0) + tile_um / 2
-    half = 1.05 * max(reach, _MIN_VIEW_TILES * tile_um / 2)
+    half = 1.05 * max(reach, _MIN_VIEW_TILES * tile_um / 2, fields_um[-1] / 2)
     _section.draw_images([ax], [section], (center - half, center + half))
-    squares = [(int(neighbor), _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
-    for position, color, width in [*squares, (spot, _SPOT_COLOR, 2.0)]:
-        corner = section.centers_um[position] - tile_um / 2
-        square = Rectangle(corner, tile_um, tile_um, fill=False, edgecolor=color, linewidth=width)
+    squares = [(int(neighbor), tile_um, _NEIGHBOR_COLOR, 1.0) for neighbor in neighbors]
+    squares += [(spot, side, _SPOT_COLOR, 2.0) for side in fields_um]
+    for position, side, color, width in squares:
+        corner = section.centers_um[position] - side / 2
+        square = Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=width)
         ax.add_patch(square)
     ax.set_title(f"{len(neighbors)} neighbours" if len(neighbors) else "")

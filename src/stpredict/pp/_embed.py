@@ -13,11 +13,11 @@ from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
-from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep
+from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep, of_fields
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -35,7 +35,7 @@ def embed(
     | torch.nn.Module
     | Callable[[torch.Tensor], torch.Tensor] = "texture",
     *,
-    tile_um: float = DEFAULT_TILE_UM,
+    tile_um: float | Sequence[float] = DEFAULT_TILE_UM,
     n_subtiles: int = 1,
     weights: str | Path | None = None,
     batch_size: int = 64,
@@ -52,6 +52,10 @@ def embed(
     publisher crops it (87 to 97 % of the side). Area outside the image is white. Images of
     :func:`stpredict.pp.normalize_stain` are preferred.
 
+    With several fields, such as ``tile_um=[112, 224, 448]``, wider tiles around the same spot are
+    embedded as well and give its surroundings. They are read in the same pass over the image, with
+    as many pixels as the first tile, and thus at a lower resolution.
+
     Parameters
     ----------
     sdata
@@ -59,8 +63,10 @@ def embed(
     encoder
         Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, module, or any callable from
         float32 tiles (b, 3, h, w) in [0, 1] to (b, d).
-    tile_um, n_subtiles
-        Side of a tile in µm, and number of sub-tiles along it.
+    tile_um
+        Side of a tile in µm, or those of several fields, ascending.
+    n_subtiles
+        Number of sub-tiles along the side of a tile, of the first of several fields.
     weights
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
     batch_size, device
@@ -72,9 +78,9 @@ def embed(
     Returns
     -------
     SpatialData | None
-        Writes to ``tables[table_name]``: ``obsm["X_<encoder>"]`` (n_obs, d) float32, with sub-tiles
-        ``obsm["X_<encoder>_subtiles"]`` (n_obs, n_subtiles², d) float32, row by row from the upper
-        left, and ``uns["stpredict"]["embed"]``.
+        Writes to ``tables[table_name]``: ``obsm["X_<encoder>"]`` (n_obs, n_fields × d) float32,
+        field by field, with sub-tiles ``obsm["X_<encoder>_subtiles"]`` (n_obs, n_subtiles², d)
+        float32, row by row from the upper left, and ``uns["stpredict"]["embed"]``.
 
     Raises
     ------
@@ -94,13 +100,13 @@ def embed(
     >>> sdata.tables["table"].obsm["X_texture"].shape[0] == sdata.tables["table"].n_obs
     True
     """
-    _validate.positive("tile_um", tile_um, unit="µm")
+    fields_um = _validate.ascending("tile_um", tile_um, unit="µm")
     _validate.whole_number("n_subtiles", n_subtiles, at_most=MAX_SUBTILES)
     _validate.whole_number("batch_size", batch_size)
     torch_device = _runtime.resolve_device(device)
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
-    check_tiles(spots.normalized_sections, tile_um)
+    check_tiles(spots.normalized_sections, fields_um)
     name = None
     if key_added is not None:
         _check_slots(spots, key_added)
@@ -108,7 +114,9 @@ def embed(
         name = None if isinstance(encoder, str) else key_added.removeprefix("X_")
     loaded = encoders.load(encoder, weights=weights, name=name)
     recorded = encoder if isinstance(encoder, str) else loaded.name
-    step = EmbedStep(recorded, tile_um=float(tile_um), n_subtiles=n_subtiles, stain=spots.stain)
+    step = EmbedStep(
+        recorded, tile_um=of_fields(fields_um), n_subtiles=n_subtiles, stain=spots.stain
+    )
     slot = _keys.embedding(loaded.name) if key_added is None else key_added
     _check_slots(spots, slot)
     embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
@@ -134,11 +142,11 @@ def embed_tiles(
 ) -> None:
     """Write the embeddings of an opened table; raw images are read for a step without stain."""
     sections = spots.sections if step.stain is None else spots.normalized_sections
-    tile_um, n_subtiles = float(step.tile_um or DEFAULT_TILE_UM), step.n_subtiles or 1
-    check_tiles(sections, tile_um)
+    fields_um, n_subtiles = step.fields_um or (DEFAULT_TILE_UM,), step.n_subtiles or 1
+    check_tiles(sections, fields_um)
     encoder = encoder.to(device)
     n_obs = spots.table.n_obs
-    whole = np.empty((n_obs, encoder.dimension), dtype=np.float32)
+    whole = np.empty((n_obs, len(fields_um) * encoder.dimension), dtype=np.float32)
     parts = np.empty((n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)
     for section in sections:
         tile, subtile = embed_section(
@@ -146,7 +154,7 @@ def embed_tiles(
             section.centers,
             encoder,
             mpp=section.mpp,
-            tile_um=tile_um,
+            fields_um=fields_um,
             n_subtiles=n_subtiles,
             batch_size=batch_size,
             description=f"embed {section.name}",
@@ -160,9 +168,12 @@ def embed_tiles(
     else:  # sub-tiles of an earlier call belong to other tiles
         spots.table.obsm.pop(_keys.subtiles(slot), None)
     # record what was used, also where the step left it open
-    mpp = tile_um / tile_side_px(encoder, tile_um)
-    response = encoder.response if encoder.is_custom else None
+    tile_px = tile_side_px(encoder, fields_um[0])
     step = replace(
-        step, weights_hash=encoder.weights_hash, tile_um=tile_um, mpp=mpp, response=response
+        step,
+        weights_hash=encoder.weights_hash,
+        tile_um=of_fields(fields_um),
+        mpp=of_fields(tuple(tile_um / tile_px for tile_um in fields_um)),
+        response=encoder.response if encoder.is_custom else None,
     )
     record_step(spots.table, step, slot=slot)

@@ -176,8 +176,7 @@ def predict_slide(
         spots = place_spots(opened, model, pitch_um=pitch_um, image=image, table_name=table_name)
         check_new_table(opened, key_added)
         plan.check_registered(spots)
-        for tile_um in plan.tile_sides_um:
-            check_tiles(spots.sections, tile_um)
+        check_tiles(spots.sections, plan.tile_sides_um)
         fine = None
         if resolution_um is not None:
             fine = FineSections.place(spots, resolution_um, _keys.SUPERRESOLVED)

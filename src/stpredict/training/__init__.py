@@ -1,7 +1,14 @@
 """Training of networks: datasets over arrays, options, and the function that fits a network."""
 
 from stpredict.training._augment import Augmentation
-from stpredict.training._data import Batch, Inputs, Measured, pad_neighbors, row_batches
+from stpredict.training._data import (
+    Batch,
+    Inputs,
+    Measured,
+    pad_features,
+    pad_neighbors,
+    row_batches,
+)
 from stpredict.training._fit import Fitted, fit_network
 from stpredict.training._pixels import Pixels, TileBatch, TileStream
 from stpredict.training._schedule import Schedule
@@ -17,6 +24,7 @@ __all__ = [
     "TileBatch",
     "TileStream",
     "fit_network",
+    "pad_features",
     "pad_neighbors",
     "row_batches",
 ]

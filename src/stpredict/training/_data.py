@@ -67,7 +67,7 @@ class Inputs:
 
     center: NDArray[np.float32]  # (n, d), in memory or memory-mapped
     scaler: Standard  # fitted on the embeddings of training rows
-    subtiles: NDArray[np.float32] | None = None  # (n, s, d)
+    subtiles: NDArray[np.float32] | None = None  # (n, s, d), or of the first of several fields
     subtile_scaler: Standard | None = None  # fitted on training rows; required with `subtiles`
     neighbors: NDArray[np.int64] | None = None  # (n, k), rows; -1 if a spot has fewer than k
     # (n,), all rows, ordered so that close spots are close; required for patches
@@ -139,7 +139,13 @@ class Inputs:
         """Scaled embeddings of the sub-tiles of some spots, (n, s, d)."""
         if self.subtiles is None or self.subtile_scaler is None:
             return None
-        return torch.from_numpy(self.subtile_scaler.transform(self.subtiles[rows]))
+        scaled = torch.from_numpy(self.subtile_scaler.transform(self.subtiles[rows]))
+        return pad_features(scaled, self.center.shape[1])
+
+
+def pad_features(scaled: torch.Tensor, n_features: int) -> torch.Tensor:
+    """Append features at their training mean, 0: sub-tiles have the first of several fields."""
+    return F.pad(scaled, (0, n_features - scaled.shape[-1]))
 
 
 def row_batches(n: int, batch_size: int) -> Iterator[NDArray[np.intp]]:

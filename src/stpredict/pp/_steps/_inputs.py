@@ -52,8 +52,8 @@ class InputPlan:
     @property
     def tile_sides_um(self) -> set[float]:
         """Sides of all tiles that are read."""
-        steps = [base.recipe.tiles for base in self.bases] + list(self.embeddings.values())
-        return {step.tile_um for step in steps if step is not None and step.tile_um is not None}
+        tiles = {base.recipe.tiles.tile_um for base in self.bases if base.recipe.tiles is not None}
+        return tiles.union(*(step.fields_um for step in self.embeddings.values()))
 
     def normalize_stain(self, spots: SpotTable) -> None:
         """Normalise the images for models on pixels, which need nothing else."""
@@ -109,10 +109,11 @@ def _require_registered(spots: SpotTable, slot: str, step: EmbedStep) -> None:
         problems = step.differences(recorded, subtiles=(step.n_subtiles or 1) > 1)
     if not problems:
         return
+    sides = ", ".join(f"{side:g}" for side in step.fields_um)
     raise ValueError(
         f"obsm[{slot!r}] must hold the model's features, but {'; '.join(problems)}: run "
         f"stp.pp.register_embedding(sdata, {slot!r}, encoder={step.encoder!r}, "
-        f"tile_um={step.tile_um:g})"
+        f"tile_um={sides})"
     )
 
 

@@ -99,7 +99,7 @@ def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) ->
     with torch.random.fork_rng(devices=[]):  # bad sizes and weights raise before images are read
         plan.build(0, 1)
     sections = spots.normalized_sections
-    check_tiles(sections, tile_um)
+    check_tiles(sections, [tile_um])
     values = read_values(spots, plan.task)
     rows = hold_out_group(spots, groups=plan.task.groups, seed=plan.task.seed)
     targets = fit_targets(values, plan.task, rows.training)

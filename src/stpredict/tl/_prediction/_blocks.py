@@ -164,8 +164,9 @@ def _spots_at_once(inputs: SlideInputs, model: Model) -> int:
     """Largest number of spots of a block, whatever the sizes of embeddings and of the model."""
     numbers = len(model.genes) * (1 + len(model.bases))
     for slot, encoder in inputs.encoders.items():
-        n_subtiles = (inputs.plan.embeddings[slot].n_subtiles or 1) ** 2
-        numbers += encoder.dimension * (1 + n_subtiles)  # an array of sub-tiles exists for 1, too
+        step = inputs.plan.embeddings[slot]
+        n_subtiles = (step.n_subtiles or 1) ** 2  # an array of sub-tiles exists for 1, too
+        numbers += encoder.dimension * (len(step.fields_um) + n_subtiles)
     return int(np.clip(BLOCK_BYTES // (4 * _COPIES * numbers), 1, BLOCK_SPOTS))
 
 

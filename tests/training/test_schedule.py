@@ -148,6 +148,10 @@ def test_the_defaults_are_those_of_deepspot():
         "monitor": "pearson",
         "decay": "constant",
         "patch_size": 1,
+        "precision": "auto",
+        "compile": False,
+        "devices": 1,
+        "strategy": "auto",
     }
 
 

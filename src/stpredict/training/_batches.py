@@ -19,6 +19,7 @@ from torch.utils.data import (
 
 from stpredict.training._data import Batch, Inputs, Measured
 from stpredict.training._pixels import Pixels, TileBatch
+from stpredict.training._processes import RankBatches
 
 
 class RowDataset(Dataset["Batch | TileBatch"]):
@@ -90,7 +91,7 @@ def training_loader(
         sampler = PatchSampler(_spatial_order(inputs.order, rows), patch_size, generator)
     else:
         sampler = RandomSampler(dataset, generator=generator)
-    return _loader(dataset, sampler, batch_size)
+    return _loader(dataset, RankBatches(BatchSampler(sampler, batch_size, drop_last=False)))
 
 
 def validation_loader(
@@ -100,7 +101,8 @@ def validation_loader(
     if inputs.order is not None:  # batches share neighbours, as in patches
         rows = rows[_spatial_order(inputs.order, rows)]
     dataset = RowDataset(inputs, measured, rows, training=False)
-    return _loader(dataset, SequentialSampler(dataset), batch_size)
+    # every process validates on all rows
+    return _loader(dataset, BatchSampler(SequentialSampler(dataset), batch_size, drop_last=False))
 
 
 def _spatial_order(order: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -111,11 +113,5 @@ def _spatial_order(order: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[
     return np.argsort(rank[rows])
 
 
-def _loader(
-    dataset: RowDataset, sampler: Sampler[int], batch_size: int
-) -> DataLoader[Batch | TileBatch]:
-    return DataLoader(
-        dataset,
-        sampler=BatchSampler(sampler, batch_size, drop_last=False),
-        batch_size=None,  # the sampler yields whole batches
-    )
+def _loader(dataset: RowDataset, batches: Sampler[list[int]]) -> DataLoader[Batch | TileBatch]:
+    return DataLoader(dataset, sampler=batches, batch_size=None)  # batches are indices

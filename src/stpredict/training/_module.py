@@ -40,6 +40,7 @@ class Regression(L.LightningModule):
         weight_decay: float,
         cosine_epochs: int | None = None,
         monitor: str = "loss",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -47,6 +48,8 @@ class Regression(L.LightningModule):
         self.loss = copy.deepcopy(loss)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.cosine_epochs, self.monitor = cosine_epochs, monitor
+        # batches differ in their number of tiles
+        self._predict = torch.compile(_predict, dynamic=True) if compiled else _predict
         self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -58,7 +61,9 @@ class Regression(L.LightningModule):
     def training_step(self, batch: Batch | TileBatch, _: int) -> torch.Tensor:
         """Loss of a batch; raises before a step if it is not finite."""
         loss = self._loss(batch)[0]
-        if not torch.isfinite(loss):
+        # all processes stop together: one alone would leave the others waiting
+        strategy = self.trainer.strategy
+        if not strategy.reduce_boolean_decision(bool(torch.isfinite(loss)), all=True):
             raise NotFiniteError(
                 loss=loss.item(), step=self.global_step + 1, epoch=self.current_epoch + 1
             )
@@ -87,7 +92,7 @@ class Regression(L.LightningModule):
             self.log("validation_pearson", pearson_per_target(predicted, targets))
 
     def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        predicted = batch.predict(self.network)
+        predicted = self._predict(self.network, batch)
         if batch.log_expected is None:
             return self.loss(predicted, batch.targets), predicted
         # for counts, the network predicts the log-ratio to the training mean; the expected counts
@@ -104,6 +109,10 @@ class Regression(L.LightningModule):
             return optimizer
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.cosine_epochs)
         return {"optimizer": optimizer, "lr_scheduler": cosine}
+
+
+def _predict(network: nn.Module, batch: Batch | TileBatch) -> torch.Tensor:
+    return batch.predict(network)
 
 
 def pearson_per_target(predicted: torch.Tensor, targets: torch.Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from stpredict import _validate
 
@@ -13,11 +13,17 @@ MONITORS = {
     "pearson": ("validation_pearson", "max"),
     "spearman": ("validation_spearman", "max"),
 }
+#: Lightning's name of each precision.
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, step size and early stopping of the training of a network.
+    """Length, step size, early stopping and hardware of the training of a network.
 
     Attributes
     ----------
@@ -40,6 +46,19 @@ class Schedule:
     patch_size
         Number of spots close in space that stay together in a batch. Spots of a patch share
         neighbours, which are then encoded once. Ignored for networks on pixels.
+    precision
+        ``"32"``, or mixed with ``"bf16"`` or ``"16"`` bits (``"16"`` on a GPU only); ``"auto"``:
+        ``"bf16"`` on an NVIDIA GPU, otherwise ``"32"``.
+    compile
+        Whether to compile the network with :func:`torch.compile`. It takes minutes on a CPU and
+        needs a C++ compiler; it pays off for long training of large networks.
+    devices
+        Number of GPUs, or of processes on a CPU. Each takes batches of ``batch_size`` spots, so
+        that a step sees ``devices`` times as many; the gradients are averaged.
+    strategy
+        How Lightning starts the other processes if ``devices`` is larger than 1: ``"ddp"`` runs
+        the script again in each, ``"ddp_fork"`` copies this process, also in a notebook, as long as
+        nothing has used a GPU. ``"auto"``: Lightning chooses.
 
     Raises
     ------
@@ -61,13 +80,18 @@ class Schedule:
     monitor: Literal["loss", "pearson", "spearman"] = "pearson"
     decay: Literal["constant", "cosine"] = "constant"
     patch_size: int = 1
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    compile: bool = False
+    devices: int = 1
+    strategy: Literal["auto", "ddp", "ddp_fork"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size", "patch_size"):
+        for name in ("max_epochs", "patience", "batch_size", "patch_size", "devices"):
             _validate.whole_number(name, getattr(self, name))
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):  # nor NaN
                 raise ValueError(f"{name} must be at least 0: {value!r}")
-        _validate.one_of("monitor", self.monitor, MONITORS)
-        _validate.one_of("decay", self.decay, ("constant", "cosine"))
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                _validate.one_of(name, getattr(self, name), get_args(hint))

@@ -29,7 +29,7 @@ from stpredict._runtime import peak_memory
 from stpredict.encoders._embed import tile_side_px
 
 #: Random tiles that the bare encoder embeds.
-N_TILES = 1024
+N_TILES = 256
 LIMIT_MIB, LIMIT_RATIO = 2500, 1.2
 
 

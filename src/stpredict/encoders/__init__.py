@@ -2,9 +2,9 @@
 
 from stpredict.encoders._load import load
 from stpredict.encoders._record import Encoder, EncoderRecord
-from stpredict.encoders._registry import names, record
+from stpredict.encoders._registry import names, record, table
 
-__all__ = ["Encoder", "EncoderRecord", "load", "names", "record"]
+__all__ = ["Encoder", "EncoderRecord", "load", "names", "record", "table"]
 
 
 def __dir__() -> list[str]:

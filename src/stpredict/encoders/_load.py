@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stpredict._arguments import checked
-from stpredict.encoders import _weights
+from stpredict.encoders import _lazyslide, _timm, _weights
+from stpredict.encoders._aliases import slot_part
 from stpredict.encoders._record import Encoder, EncoderRecord
-from stpredict.encoders._registry import names, record, timm_record
+from stpredict.encoders._registry import record
 
 
 @checked
@@ -28,7 +30,8 @@ def load(
     Parameters
     ----------
     encoder
-        Name from :func:`names`; ``"timm:<name>"`` for any model of timm; a record; or a module or
+        Name from :func:`names`; ``"timm:<name>"`` for any model of timm, and
+        ``"hf-hub:<owner>/<name>"`` for one on the Hugging Face hub; a record; or a module or
         callable that maps float32 tiles ``(b, 3, h, w)`` in [0, 1], which are not resized, to
         ``(b, d)``. A module is set to evaluation mode.
     weights
@@ -59,13 +62,13 @@ def load(
     'texture'
     """
     if isinstance(encoder, str):
-        encoder = timm_record(encoder) if encoder.startswith("timm:") else record(encoder)
+        encoder = record(encoder)
     if isinstance(encoder, EncoderRecord):
         return _from_record(encoder, weights=weights, name=name)
     if not callable(encoder) or isinstance(encoder, type):
         raise TypeError(
             "An encoder is a name, a record, an instance of nn.Module or a callable, not "
-            f"{encoder!r}. Names: {', '.join(names())}"
+            f"{encoder!r}. See stp.encoders.names()"
         )
     if weights is not None:
         raise ValueError("weights= requires a name; use module.load_state_dict(...) for a module")
@@ -74,7 +77,7 @@ def load(
 
 def published_weights(backbone: str, weights: str | Path | None) -> Callable[[nn.Module], None]:
     """Read the weights of a timm model that is trained further; returns a function to load them."""
-    record = timm_record(f"timm:{backbone}")
+    record = _timm.timm_record(_timm.IN_TIMM + backbone)
     state = _state_of(record, weights)
 
     def fill(module: nn.Module) -> None:
@@ -99,15 +102,17 @@ def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) ->
 
 
 def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str | None) -> Encoder:
-    name = _check_name(record.name.replace(":", "_") if name is None else name)
-    # weights are read before the network is built, so that a bad file fails early
-    state = _state_of(record, weights)
-    module = record.build()
-    if record.fetch is not None:
-        _weights.fill(module, record.convert(state, module), name=record.name)
+    name = _check_name(slot_part(record.name) if name is None else name)
+    module: nn.Module
+    if record.package == _lazyslide.PACKAGE:
+        module = _lazyslide.load(record, weights)
+        record = replace(record, input_px=module.tile_px)
+    else:
+        module = _build(record, weights)
     return Encoder(
         name,
         module.eval().requires_grad_(requires_grad=False),
+        takes_uint8=record.takes_uint8,
         input_px=record.input_px,
         resize_px=record.resize_px,
         min_px=record.min_px,
@@ -117,6 +122,15 @@ def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str
         identity=f"stpredict encoder {record.name} {record.version}",
         autocast=record.autocast,
     )
+
+
+def _build(record: EncoderRecord, weights: str | Path | None) -> nn.Module:
+    # weights are read before the network is built, so that a bad file fails early
+    state = _state_of(record, weights)
+    module = record.build()
+    if record.fetch is not None:
+        _weights.fill(module, record.convert(state, module), name=record.name)
+    return module
 
 
 def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Tensor]:
@@ -132,15 +146,9 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
     except ModuleNotFoundError:  # an extra is not installed
         raise
     except Exception as error:  # noqa: BLE001 the hub client and timm raise many types
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
         access = "Request access (then 'hf auth login')" if record.gated else "They are published"
-        # the client's chain of causes says no more than its last message
-        raise RuntimeError(
-            f"The hub did not provide the weights of encoder '{record.name}' "
-            f"({type(error).__name__}: {reason:.200}). {access} at {record.source} (licence: "
-            f"{record.licence}), or pass a file, as in stp.pp.embed(sdata, '{record.name}', "
-            "weights='path/to/model.safetensors')"
-        ) from None
+        access += f" at {record.source} (licence: {record.licence})"
+        raise _weights.hub_error(record.name, error, access) from None
 
 
 def _check_name(name: str) -> str:

@@ -54,6 +54,8 @@ class EncoderRecord:
         Version of an encoder without weights, increased when its results change.
     package
         Package that provides the encoder or its weights.
+    takes_uint8
+        Whether the module takes uint8 tiles as read, and resizes and normalises them itself.
 
     Examples
     --------
@@ -79,6 +81,7 @@ class EncoderRecord:
     autocast: bool = True
     version: str = "1"
     package: str = "stpredict"
+    takes_uint8: bool = False
 
     def __post_init__(self) -> None:
         if self.resize_px is not None and self.resize_px < (self.input_px or self.resize_px + 1):
@@ -96,7 +99,7 @@ class Encoder:
         Name of the slot ``obsm["X_<name>"]``.
     function
         Function from float32 tiles ``(b, 3, h, w)`` to ``(b, dimension)``.
-    input_px, resize_px, min_px, mean, std, autocast
+    input_px, resize_px, min_px, mean, std, autocast, takes_uint8
         As in :class:`EncoderRecord`.
     known_dimension
         Expected `dimension`, which every output is checked against; ``None`` if unknown.
@@ -126,6 +129,7 @@ class Encoder:
     known_dimension: int | None = None
     identity: str = ""
     autocast: bool = False
+    takes_uint8: bool = False
     is_custom: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -203,7 +207,10 @@ class Encoder:
         return embedding.float()
 
     def _prepare(self, tiles: Tensor) -> Tensor:
-        x = tiles.to(self.device, non_blocking=True).float().div_(255)
+        tiles = tiles.to(self.device, non_blocking=True)
+        if self.takes_uint8:
+            return tiles
+        x = tiles.float().div_(255)
         side = self.resize_px or self.input_px
         if side is not None and x.shape[-2:] != (side, side):
             # antialiased, as PIL resizes in the pipelines of published encoders

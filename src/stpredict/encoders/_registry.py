@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from stpredict._arguments import checked
-from stpredict.encoders import _stages, _weights
+from stpredict.encoders import _lazyslide, _stages, _timm, _weights
+from stpredict.encoders._aliases import ALIASES, canonical, suggestions
 from stpredict.encoders._record import EncoderRecord
 from stpredict.encoders.texture import MIN_PX, Texture
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _IMAGENET: dict[str, Any] = {
     "input_px": 224,
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
 }
-_HUB = "https://huggingface.co/"
-
-
-def _timm(architecture: str, /, **options: Any) -> nn.Module:
-    """Build a timm model without classifier: CLS token of a ViT, global mean of a CNN."""
-    import timm
-
-    module: nn.Module = timm.create_model(architecture, num_classes=0, **options)
-    return module
 
 
 def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> EncoderRecord:
-    build = functools.partial(_timm, architecture, **fields.pop("options", {}))
+    build = functools.partial(_timm.build, architecture, **fields.pop("options", {}))
     fetch = functools.partial(_weights.hub_state, hub_id)
-    return EncoderRecord(name, build, fetch=fetch, source=_HUB + hub_id, **fields)
+    return EncoderRecord(name, build, fetch=fetch, source=_weights.HUB + hub_id, **fields)
 
 
 # Values are from the pages in `source` and the papers. All networks are built by timm. Phikon and
@@ -45,6 +37,7 @@ _RECORDS = {
         EncoderRecord(
             "texture",
             Texture,
+            dimension=200,
             min_px=MIN_PX,
             licence="MIT",
             source="stpredict",
@@ -69,6 +62,7 @@ _RECORDS = {
         EncoderRecord(
             "random_conv",
             _stages.RandomConvolutions,
+            dimension=960,
             min_px=_stages.RANDOM_MIN_PX,
             licence="MIT",
             source="stpredict",
@@ -158,8 +152,16 @@ _RECORDS = {
 }
 
 
+#: Columns of the table of encoders, named as in the records.
+_COLUMNS = ("dimension", "input_px", "licence", "gated", "package", "source", "paper")
+
+
 def names() -> list[str]:
-    """Names of the registered encoders; ``"timm:<name>"`` loads any other model of timm.
+    """Names of the encoders: those of this package, then those of lazyslide-models.
+
+    The latter need the extra ``[encoders]``. Other models are loaded as ``"timm:<name>"``, with
+    timm's name, and ``"hf-hub:<owner>/<name>"``, a timm model on the Hugging Face hub. The names of
+    DeepSpot and HEST are accepted, too, such as ``"hoptimus0"`` and ``"inception"``.
 
     Returns
     -------
@@ -171,7 +173,32 @@ def names() -> list[str]:
     >>> "texture" in encoders.names()
     True
     """
-    return list(_RECORDS)
+    others = [name for name in _lazyslide.names() if canonical(name) not in _RECORDS]
+    return [*_RECORDS, *others]
+
+
+def table() -> pd.DataFrame:
+    """Table of the encoders of :func:`names`, without loading them.
+
+    Returns
+    -------
+    DataFrame
+        One row for each encoder, by name: ``dimension`` of an embedding and ``input_px``, the side
+        of the input (missing if they are unknown, or if any size is accepted), ``licence``,
+        ``gated``, ``package`` that provides the network or its weights, ``source`` and ``paper``.
+
+    Examples
+    --------
+    >>> from stpredict import encoders
+    >>> encoders.table().loc["uni", "licence"]
+    'CC BY-NC-ND 4.0'
+    """
+    import pandas as pd
+
+    records = [record(name) for name in names()]
+    columns = {column: [getattr(r, column) for r in records] for column in _COLUMNS}
+    index = pd.Index([r.name for r in records], name="encoder")
+    return pd.DataFrame(columns, index=index).astype({"dimension": "Int64", "input_px": "Int64"})
 
 
 @checked
@@ -181,7 +208,8 @@ def record(name: str) -> EncoderRecord:
     Parameters
     ----------
     name
-        Name from :func:`stpredict.encoders.names`.
+        Name from :func:`stpredict.encoders.names`, ``"timm:<name>"`` or
+        ``"hf-hub:<owner>/<name>"``.
 
     Returns
     -------
@@ -191,6 +219,8 @@ def record(name: str) -> EncoderRecord:
     ------
     KeyError
         If the name is unknown.
+    RuntimeError
+        If the hub does not provide the configuration of a model on the hub.
 
     Examples
     --------
@@ -198,42 +228,20 @@ def record(name: str) -> EncoderRecord:
     >>> encoders.record("inception_v3").input_px
     299
     """
-    if name not in _RECORDS:
-        raise KeyError(
-            f"No encoder '{name}'.{_suggestions(name, names())} Available: {', '.join(names())}, "
-            "and any model of timm as 'timm:<name>'"
-        )
-    return _RECORDS[name]
-
-
-def timm_record(encoder: str) -> EncoderRecord:
-    """Record of any timm model, from its pretrained configuration."""
-    import timm
-
-    model = encoder.removeprefix("timm:")
-    try:
-        config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    except RuntimeError:  # known model, unknown tag
-        config = None
-    if config is None:
-        suggestions = _suggestions(model, timm.list_models() + timm.list_pretrained())
-        raise KeyError(f"timm has no model '{model}'.{suggestions} See timm.list_models().")
-    mean, std = ((float(r), float(g), float(b)) for r, g, b in (config.mean, config.std))
-    return EncoderRecord(
-        encoder,
-        functools.partial(_timm, model),
-        input_px=int(config.input_size[-1]),
-        mean=mean,
-        std=std,
-        licence=config.license or "unknown",
-        source=f"{_HUB}{config.hf_hub_id}" if config.hf_hub_id else str(config.url or "unknown"),
-        fetch=functools.partial(_weights.timm_state, model),
-        convert=_weights.from_timm,
+    encoder = canonical(name)
+    if encoder in _RECORDS:
+        return _RECORDS[encoder]
+    if encoder.startswith(_timm.ON_HUB):
+        return _timm.hub_record(encoder)
+    if encoder.startswith(_timm.IN_TIMM):
+        return _timm.timm_record(encoder)
+    if encoder in _lazyslide.names():
+        return _lazyslide.record(encoder)
+    available = names()
+    aliases = [alias for alias, target in ALIASES.items() if target in available]
+    hint = suggestions(name, [*available, *aliases])
+    more = "" if _lazyslide.names() else f"; {_lazyslide.INSTALL} provides more"
+    raise KeyError(
+        f"No encoder '{name}'.{hint} See stp.encoders.table(){more}; 'timm:<name>' and "
+        "'hf-hub:<owner>/<name>' load other models of timm"
     )
-
-
-def _suggestions(name: str, choices: list[str]) -> str:
-    # names that differ in case only should match
-    by_lower_case = {choice.lower(): choice for choice in choices}
-    matches = [by_lower_case[k] for k in difflib.get_close_matches(name.lower(), by_lower_case)]
-    return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""

@@ -90,10 +90,9 @@ class RandomConvolutions(nn.Module):
             weights = (2 * generator.random((n_out, n_in, 3, 3)) - 1) * bound
             tensor = torch.from_numpy(weights.astype(np.float32))
             self.register_buffer(f"weight{i}", tensor, persistent=False)
-        self.dimension = 2 * sum(self.channels[1:])
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Features ``(b, dimension)`` of tiles ``(b, 3, h, w)``, RGB in [0, 1]."""
+        """Features ``(b, 960)`` of tiles ``(b, 3, h, w)``, RGB in [0, 1]."""
         x = (tiles - 0.5) / 0.25  # about zero mean and unit variance
         stages = []
         for weight in self.buffers():

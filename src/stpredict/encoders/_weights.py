@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stpredict import _validate
 
+HUB = "https://huggingface.co/"
 _State: TypeAlias = dict[str, Tensor]
 _CHECKPOINTS = (".bin", ".pt", ".pth")
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts save the weights
@@ -87,16 +88,43 @@ def _unwrap(checkpoint: Any, path: Path) -> _State:
     raise ValueError(f"'{path}' does not contain a state dict. It contains: {listed}")
 
 
-def require_hub(hub_id: str) -> None:
-    """Raise at once if weights are neither cached nor available on the hub."""
+def require_hub(hub_id: str, *files: str) -> None:
+    """Raise at once if files, by default weights, are neither cached nor available on the hub."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
-    names = ("model.safetensors", "pytorch_model.bin")
+    names = files or ("model.safetensors", "pytorch_model.bin")
     # the hub's client retries for a minute; without a network, a single request fails at once
     if not any(isinstance(huggingface_hub.try_to_load_from_cache(hub_id, n), str) for n in names):
         with suppress(EntryNotFoundError):  # published in another format
             huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(hub_id, names[0]))
+
+
+def cached_repositories() -> set[str]:
+    """Repositories of the hub that are, at least in part, on this machine."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    try:
+        return {repository.repo_id for repository in scan_cache_dir().repos}
+    except CacheNotFound:
+        return set()
+
+
+def hub_error(
+    encoder: str, error: Exception, access: str, *, takes_file: bool = True
+) -> RuntimeError:
+    """One message for the chain of errors of the hub's client, which says no more."""
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    file = (
+        f"pass a file, as in stp.pp.embed(sdata, '{encoder}', weights='path/to/model.safetensors')"
+        if takes_file
+        else "copy the hub's cache of another machine"
+    )
+    return RuntimeError(
+        f"The hub did not provide the weights of encoder '{encoder}' ({type(error).__name__}: "
+        f"{reason:.200}). {access}, {file}, or use 'efficientnet_lite0' or 'texture', which need "
+        "no hub"
+    )
 
 
 def hub_state(hub_id: str) -> _State:

@@ -14,6 +14,7 @@ from stpredict._sdata._provenance import record_step
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep, of_fields
+from stpredict.encoders._aliases import canonical
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def embed(
         # a module of the user is known by the name of its slot
         name = None if isinstance(encoder, str) else key_added.removeprefix("X_")
     loaded = encoders.load(encoder, weights=weights, name=name)
-    recorded = encoder if isinstance(encoder, str) else loaded.name
+    recorded = canonical(encoder) if isinstance(encoder, str) else loaded.name
     step = EmbedStep(
         recorded, tile_um=of_fields(fields_um), n_subtiles=n_subtiles, stain=spots.stain
     )

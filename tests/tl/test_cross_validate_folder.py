@@ -22,10 +22,10 @@ from spatialdata import transformations
 from spatialdata.models import Image2DModel
 
 import stpredict as stp
+from stpredict._describe import describe
 from stpredict._sdata._elements import pyramid_of
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.tl._crossval import _fingerprint, _store
-from stpredict.tl._crossval._describe import describe
 from stpredict.tl._crossval._fingerprint import data_fingerprints
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
@@ -252,7 +252,7 @@ def test_a_method_has_the_same_description_in_another_process():
     code = f"""
 import functools, torch
 import stpredict as stp
-from stpredict.tl._crossval._describe import describe
+from stpredict._describe import describe
 {inspect.getsource(Weighted)}
 fit = functools.partial(stp.tl.fit_deepspot, loss=Weighted(1.0, 2), genes={{"b", "a", "c"}})
 description = describe(fit)

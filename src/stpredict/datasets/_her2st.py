@@ -13,6 +13,7 @@ from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._arguments import checked
+from stpredict._settings import cache_folder
 from stpredict.io import concat, read_st
 from stpredict.io._shared._files import require_file
 
@@ -24,8 +25,9 @@ URL = f"https://raw.githubusercontent.com/almaan/her2st/{_COMMIT}/data/"
 def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None) -> SpatialData:
     """Sections of HER2-positive breast tumours, measured with legacy Spatial Transcriptomics.
 
-    Files are downloaded once into the folder in the environment variable ``STPREDICT_CACHE``, by
-    default the user's cache folder. Every file is checked against its git blob id.
+    Files are downloaded once into ``stp.settings.cache_dir``, by default the folder in the
+    environment variable ``STPREDICT_CACHE``, else the user's cache folder. Every file is checked
+    against its git blob id.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def _local(directory: str | Path, name: str) -> Path:
 def _download(name: str) -> Path:
     import pooch
 
-    path = Path(os.environ.get("STPREDICT_CACHE", pooch.os_cache("stpredict"))) / "her2st" / name
+    path = cache_folder() / "her2st" / name
     if path.is_file() and _blob_id(path) == _blob_ids()[name]:
         return path
     path.unlink(missing_ok=True)  # damaged; pooch would keep it

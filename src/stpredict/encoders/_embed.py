@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from stpredict._log import tile_bar
+from stpredict.encoders._cache import stored_tiles
 from stpredict.nn._tiles import split_tiles
 from stpredict.tiles import read_fields, resize, tile_windows
 
@@ -40,6 +44,7 @@ def embed_section(
     n_subtiles: int,  # along each side of a tile of the first field; 1 for none
     batch_size: int = 64,
     description: str = "",  # label of the progress bar
+    cache: bool = False,  # whether stored embeddings are used, and new ones stored
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Embed tiles, (n, n_fields · d), and sub-tiles in row-major order, (n, n_subtiles², d)."""
     encoder_px = tile_side_px(encoder, fields_um[0])
@@ -49,20 +54,48 @@ def embed_section(
         tile_windows(levels, centers, side=tile_um / mpp, tile_px=px)
         for tile_um, px in zip(fields_um, tile_px, strict=True)
     ]
-    n = len(centers)
-    whole = np.empty((n, len(fields), encoder.dimension), dtype=np.float32)
-    parts = np.empty((n, n_subtiles**2, encoder.dimension), dtype=np.float32)
-    with tile_bar(n, description) as bar:
-        for rows, batch in read_fields(fields, tile_px=tile_px, batch_size=batch_size):
-            for field, tiles in enumerate(batch):
-                whole[rows, field] = encoder(resize(tiles, encoder_px)).cpu().numpy()
-            if n_subtiles > 1:
-                split = split_tiles(batch[0], n_subtiles)
-                # one sub-tile position at a time keeps the batch size
-                for k in range(n_subtiles**2):
-                    parts[rows, k] = encoder(split[:, k]).cpu().numpy()
-            bar.update(len(rows))
-    return whole.reshape(n, len(fields) * encoder.dimension), parts if n_subtiles > 1 else None
+    n, d = len(centers), encoder.dimension
+    n_parts = n_subtiles**2 if n_subtiles > 1 else 0
+    embeddings = np.empty((n, len(fields) + n_parts, d), dtype=np.float32)
+    values = embeddings.reshape(n, (len(fields) + n_parts) * d)  # the same memory
+    options = {"tile_px": tile_px, "n_subtiles": n_subtiles, "mpp": mpp, "fields_um": fields_um}
+    opened = (
+        stored_tiles(encoder, fields, centers, width=values.shape[1], **options)
+        if cache
+        else nullcontext()
+    )
+    with opened as stored, tile_bar(n, description) as bar:
+        todo = np.arange(n)
+        if stored is not None and stored.by_center:
+            todo = todo[~stored.fill(todo, [], values)]
+            bar.update(n - len(todo))
+        fields = [replace(windows, corners=windows.corners[todo]) for windows in fields]
+        for places, batch in read_fields(fields, tile_px=tile_px, batch_size=batch_size):
+            rows = todo[places]
+            if stored is not None and not stored.by_center:
+                is_new = ~stored.fill(rows, batch, values)
+                rows, batch = rows[is_new], [tiles[torch.from_numpy(is_new)] for tiles in batch]
+            if len(rows):
+                values[rows] = _embed_batch(batch, encoder, encoder_px, n_subtiles)
+            if stored is not None:
+                stored.add(rows, batch, values)
+            bar.update(len(places))
+    whole = embeddings[:, : len(fields)].reshape(n, len(fields) * d)
+    return whole, embeddings[:, len(fields) :] if n_parts else None
+
+
+def _embed_batch(
+    batch: Sequence[torch.Tensor],  # tiles of each field, (b, 3, h, w) uint8
+    encoder: Encoder,
+    encoder_px: int,
+    n_subtiles: int,
+) -> NDArray[np.float32]:
+    """Embed the tiles of all fields, then sub-tiles of the first; all numbers of a row, (b, m)."""
+    parts = [resize(tiles, encoder_px) for tiles in batch]
+    if n_subtiles > 1:
+        # one sub-tile position at a time keeps the batch size
+        parts += split_tiles(batch[0], n_subtiles).unbind(1)
+    return np.concatenate([encoder(tiles).cpu().numpy() for tiles in parts], axis=1)
 
 
 def _first_px(encoder: Encoder, tile_um: float, n_subtiles: int, *, most_px: int) -> int:

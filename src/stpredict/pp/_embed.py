@@ -15,6 +15,7 @@ from stpredict._sdata._slots import check_slot
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep, of_fields
 from stpredict.encoders._aliases import canonical
+from stpredict.encoders._cache import require_cache
 from stpredict.encoders._embed import embed_section, tile_side_px
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def embed(
     weights: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    cache: bool = False,
     table_name: str = "table",
     key_added: str | None = None,
     copy: bool = False,
@@ -72,6 +74,10 @@ def embed(
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
     batch_size, device
         Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+    cache
+        Whether to use embeddings that an earlier call stored, in this or another session, and to
+        store new ones in ``stp.settings.cache_dir``. Images, spots, encoder and sides of the tiles
+        are compared; an interrupted call continues.
     table_name, key_added, copy
         Name of the table; slot in ``obsm``, by default ``X_<encoder>``; and whether to change and
         return a copy.
@@ -92,6 +98,13 @@ def embed(
         If there is no such encoder.
     RuntimeError
         If the hub does not provide the weights of the encoder.
+    OSError
+        If the cache folder cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If a stored file is damaged; its embeddings are computed again.
 
     Examples
     --------
@@ -105,6 +118,8 @@ def embed(
     _validate.whole_number("n_subtiles", n_subtiles, at_most=MAX_SUBTILES)
     _validate.whole_number("batch_size", batch_size)
     torch_device = _runtime.resolve_device(device)
+    if cache:
+        require_cache()
     spots = open_table(sdata, table_name, copy=copy)
     # before an encoder is loaded, which may take long
     check_tiles(spots.normalized_sections, fields_um)
@@ -120,7 +135,9 @@ def embed(
     )
     slot = _keys.embedding(loaded.name) if key_added is None else key_added
     _check_slots(spots, slot)
-    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
+    embed_tiles(
+        spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device, cache=cache
+    )
     return spots.sdata if copy else None
 
 
@@ -140,6 +157,7 @@ def embed_tiles(
     slot: str,
     batch_size: int,
     device: torch.device,
+    cache: bool = False,
 ) -> None:
     """Write the embeddings of an opened table; raw images are read for a step without stain."""
     sections = spots.sections if step.stain is None else spots.normalized_sections
@@ -159,6 +177,7 @@ def embed_tiles(
             n_subtiles=n_subtiles,
             batch_size=batch_size,
             description=f"embed {section.name}",
+            cache=cache,
         )
         whole[section.rows] = tile
         if subtile is not None:

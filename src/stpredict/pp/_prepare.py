@@ -10,6 +10,7 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict._sdata._steps import EmbedStep, LayerStep, NormalizeStainStep, NormalizeStep
+from stpredict.encoders._cache import require_cache
 from stpredict.pp._steps._inputs import InputPlan
 from stpredict.pp._steps._replay import replay
 
@@ -32,6 +33,7 @@ def prepare(
     weights: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    cache: bool = False,
     table_name: str = "table",
     copy: bool = False,
 ) -> SpatialData | None:
@@ -52,6 +54,8 @@ def prepare(
         weights, instead of the hub. Stacks on several embeddings are then prepared base by base.
     batch_size, device
         Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+    cache
+        Whether to use stored embeddings and store new ones, as in :func:`stpredict.pp.embed`.
     table_name, copy
         Name of the table, and whether to change and return a copy.
 
@@ -69,6 +73,8 @@ def prepare(
         neighbours or on another grid, a step cannot be run, or an option is out of range.
     KeyError
         If the model was trained with a module or function of your own, and ``encoder`` is missing.
+    OSError
+        If the cache folder cannot be written.
 
     Examples
     --------
@@ -84,6 +90,8 @@ def prepare(
     """
     _validate.whole_number("batch_size", batch_size)
     _runtime.resolve_device(device)  # raises if there is no such device
+    if cache:
+        require_cache()
     # on a copy, so that a failing step leaves nothing behind
     spots = open_table(sdata, table_name, copy=True)
     plan = InputPlan.of(model, encoder=encoder, weights=weights)
@@ -99,7 +107,8 @@ def prepare(
             replay(spots, NormalizeStainStep(reference=step.stain))
         if not step.registered:
             loaded = plan.load(slot)
-            replay(spots, step, slot=slot, encoder=loaded, batch_size=batch_size, device=device)
+            options = {"batch_size": batch_size, "device": device, "cache": cache}
+            replay(spots, step, slot=slot, encoder=loaded, **options)
     if spots.table.n_vars:  # a grid on a slide has no measured expression
         for steps in dict.fromkeys(base.recipe.layer_steps for base in plan.bases):
             _replay_layer(spots, steps)

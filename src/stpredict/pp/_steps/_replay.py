@@ -70,10 +70,13 @@ def _replay_embed(
     encoder: encoders.Encoder | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    cache: bool = False,
 ) -> None:
     loaded = encoder or load_encoder(step)
     torch_device = _runtime.resolve_device(device)
-    embed_tiles(spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device)
+    embed_tiles(
+        spots, step, loaded, slot=slot, batch_size=batch_size, device=torch_device, cache=cache
+    )
 
 
 def _replay_stain(spots: SpotTable, step: NormalizeStainStep) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from stpredict import _keys
+from stpredict._describe import hash_arrays, hash_values
 from stpredict._sdata._elements import affines_to_um, pyramid_of
 from stpredict._sdata._spot_table import layer_names
 
@@ -41,29 +40,6 @@ def data_fingerprints(spots: SpotTable) -> dict[str, str]:
     return hashes
 
 
-def hash_values(values: Any) -> str:
-    """Hash an array, a sparse matrix, or a column, index or table of pandas."""
-    if isinstance(values, pd.DataFrame):
-        return hash_values(np.array([[str(name), hash_values(values[name])] for name in values]))
-    if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
-        values = values.astype(str)  # categories and strings change their type when written
-    if not sp.issparse(values):
-        return _hash_arrays(np.asarray(values))
-    matrix = sp.csr_matrix(values).sorted_indices()
-    # scipy picks the type of the indices by the size of the matrix
-    places = [part.astype(np.int64) for part in (matrix.indices, matrix.indptr)]
-    return _hash_arrays(np.array(matrix.shape), matrix.data, *places)
-
-
-def _hash_arrays(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        array = np.ascontiguousarray(array if array.dtype.kind in "biufcSU" else array.astype(str))
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
-
-
 def _hash_section(spots: SpotTable, section: Section) -> dict[str, str]:
     """Fingerprints of the shapes, images and tissue masks of a section, with their positions."""
     sdata, name = spots.sdata, section.name
@@ -82,7 +58,7 @@ def _hash_shapes(shapes: GeoDataFrame, to_um: NDArray[np.float64]) -> str:
     outlines = np.frombuffer(b"".join(shapes.geometry.to_wkb()), dtype=np.uint8)
     columns = hash_values(pd.DataFrame(shapes.drop(columns=shapes.geometry.name)))
     names = np.array([hash_values(shapes.index), columns])
-    return _hash_arrays(outlines, to_um, names)
+    return hash_arrays(outlines, to_um, names)
 
 
 def _hash_pyramid(element: Any) -> str:
@@ -100,9 +76,9 @@ def _hash_level(level: da.Array) -> str:
     hashes = blocks.map_blocks(_hash_block, dtype=np.uint64, chunks=one, meta=np.empty(one))
     # in this process: the workers of a cluster need not see the files
     values = hashes.compute(scheduler="threads")
-    return _hash_arrays(np.array(level.shape), values)
+    return hash_arrays(np.array(level.shape), values)
 
 
 def _hash_block(block: NDArray[Any]) -> NDArray[np.uint64]:
-    number = int(_hash_arrays(block)[:16], 16)
+    number = int(hash_arrays(block)[:16], 16)
     return np.full((1,) * block.ndim, number, dtype=np.uint64)

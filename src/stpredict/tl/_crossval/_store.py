@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _validate
+from stpredict._describe import describe, hash_values
 from stpredict._log import info
 from stpredict._sdata._provenance import recorded_steps
-from stpredict.tl._crossval._describe import describe
-from stpredict.tl._crossval._fingerprint import data_fingerprints, hash_values
+from stpredict.tl._crossval._fingerprint import data_fingerprints
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Methods as text, which changes with their arguments and their code."""
+"""Functions and data as text, equal in every session, which changes with code and values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-
-from stpredict.tl._crossval._fingerprint import hash_values
+from numpy.typing import NDArray
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Values of an outer function that a function closes over as settings; others may be its notes.
@@ -103,3 +102,26 @@ def _code(code: CodeType) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def hash_values(values: Any) -> str:
+    """Hash an array, a sparse matrix, or a column, index or table of pandas."""
+    if isinstance(values, pd.DataFrame):
+        return hash_values(np.array([[str(name), hash_values(values[name])] for name in values]))
+    if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
+        values = values.astype(str)  # categories and strings change their type when written
+    if not sp.issparse(values):
+        return hash_arrays(np.asarray(values))
+    matrix = sp.csr_matrix(values).sorted_indices()
+    # scipy picks the type of the indices by the size of the matrix
+    places = [part.astype(np.int64) for part in (matrix.indices, matrix.indptr)]
+    return hash_arrays(np.array(matrix.shape), matrix.data, *places)
+
+
+def hash_arrays(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        array = np.ascontiguousarray(array if array.dtype.kind in "biufcSU" else array.astype(str))
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

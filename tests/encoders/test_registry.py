@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -125,6 +126,89 @@ def test_a_centre_larger_than_the_tile_is_refused() -> None:
     for input_px in (None, 300):
         with pytest.raises(ValueError, match=r"resize_px=256 and input_px.*cannot be cropped"):
             encoders.EncoderRecord("odd", Pooled, input_px=input_px, resize_px=256)
+
+
+class Classifier(nn.Module):
+    """Stand-in for a network of torchvision, which warns by the module of its class."""
+
+    __module__ = "torchvision.models.resnet"
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return mean_colour(tiles)
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: timm.create_model("test_resnet", pretrained=False, num_classes=0),
+        lambda: nn.Sequential(timm.create_model("test_resnet", num_classes=0), nn.Flatten()),
+        Classifier,
+    ],
+    ids=["timm", "sequence", "torchvision"],
+)
+def test_an_imagenet_network_without_normalisation_warns(build: Any) -> None:
+    module = build()
+    with pytest.warns(UserWarning, match=r"expects normalised.*load\(module, mean=\(0") as caught:
+        plain = encoders.load(module, name="mine")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    tiles = random_tiles(side=64)
+    normalised = encoders.load(module, name="mine", **IMAGENET)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in IMAGENET.values())
+    with torch.inference_mode():
+        torch.testing.assert_close(normalised(tiles), module((tiles.float() / 255 - mean) / std))
+        torch.testing.assert_close(plain(tiles), module(tiles.float() / 255))
+    encoders.load(module, name="mine", mean=(0, 0, 0), std=(1, 1, 1))  # no warning
+
+
+def test_other_callables_do_not_warn() -> None:
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    for function in (mean_colour, MeanColour(), Pooled(), nn.Sequential(nn.Identity(), backbone)):
+        assert encoders.load(function, name="mine").mean is None
+    whole = timm.create_model("test_resnet", num_classes=0)
+    whole.pretrained_cfg = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    encoders.load(whole, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (0.5, 0.5, 0.5)}, r"std must be three numbers above 0.*None\. Give mean= and"),
+        ({"mean": 0.5, "std": (1, 1, 1)}, r"mean must be three numbers, for .*: 0\.5"),
+        ({"mean": (0, 0), "std": (1, 1, 1)}, r"mean must be three numbers.*\(0, 0\)"),
+        ({"mean": (0, 0, 0), "std": (1, 0, 1)}, r"std must be three numbers above 0.*\(1, 0, 1\)"),
+        ({"mean": (0, 0, float("nan")), "std": (1, 1, 1)}, "mean must be three numbers"),
+    ],
+)
+def test_a_normalisation_is_checked(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoders.load(mean_colour, **options)
+    for named in ("texture", encoders.load("texture")):
+        with pytest.raises(ValueError, match="'texture' has its own normalisation: omit mean="):
+            encoders.load(named, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_a_loaded_encoder_is_accepted_and_embeds_sections() -> None:
+    encoder = encoders.load(mean_colour, mean=(0.5, 0.5, 0.5), std=(0.1, 0.1, 0.1))
+    assert encoders.load(encoder) is encoder
+    assert encoders.load(encoder, name="mine").name == "mine"
+    sdata = stp.datasets.phantom(size_px=300, mpp=0.5, pitch_um=20)
+    stp.pp.embed(sdata, encoder, tile_um=40)
+    stp.pp.embed(sdata, mean_colour, tile_um=40, key_added="X_plain")
+    obsm = sdata.tables["table"].obsm
+    expected = (obsm["X_plain"] - 0.5) / 0.1
+    np.testing.assert_allclose(obsm["X_mean_colour"], expected, rtol=1e-4, atol=1e-5)
+    stp.pp.normalize(sdata)
+    genes = list(sdata.tables["table"].var_names[:2])
+    model = stp.tl.fit_ridge(sdata, embedding="X_mean_colour", context="spot", genes=genes)
+    new = stp.datasets.phantom(size_px=300, mpp=0.5, pitch_um=20)
+    with pytest.raises(ValueError, match="computes other values"):
+        stp.pp.prepare(new, model, encoder=mean_colour)
+    stp.pp.prepare(new, model, encoder=encoder)
+    assert np.array_equal(new.tables["table"].obsm["X_mean_colour"], obsm["X_mean_colour"])
 
 
 def test_an_unknown_name_is_refused_with_suggestions() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from stpredict._arguments import checked
+from stpredict._log import warn
 from stpredict.encoders import _lazyslide, _timm, _weights
 from stpredict.encoders._aliases import slot_part
+from stpredict.encoders._normalisation import (
+    Channels,
+    check_normalisation,
+    expected_normalisation,
+)
 from stpredict.encoders._record import Encoder, EncoderRecord
 from stpredict.encoders._registry import record
 
@@ -23,6 +29,8 @@ def load(
     encoder: str | EncoderRecord | nn.Module | Callable[[Tensor], Tensor] = "texture",
     *,
     weights: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     name: str | None = None,
 ) -> Encoder:
     """Load an encoder, ready to embed tiles.
@@ -33,10 +41,14 @@ def load(
         Name from :func:`names`; ``"timm:<name>"`` for any model of timm, and
         ``"hf-hub:<owner>/<name>"`` for one on the Hugging Face hub; a record; or a module or
         callable that maps float32 tiles ``(b, 3, h, w)`` in [0, 1], which are not resized, to
-        ``(b, d)``. A module is set to evaluation mode.
+        ``(b, d)``. A module is set to evaluation mode. A loaded encoder is returned.
     weights
         Local file with the weights, ``.safetensors`` or a torch checkpoint of tensors only
         (``.bin``, ``.pt``, ``.pth``). ``None`` downloads them from the hub.
+    mean, std
+        Normalisation per channel of values in [0, 1], for a module or callable that does not
+        normalise its input itself. Networks of timm and torchvision do not: without ``mean`` and
+        ``std``, they cause a warning.
     name
         Name of the encoder, and of ``obsm["X_<name>"]``. Default: the name of the record (with
         ``timm_`` for ``timm:``), of the function, or of the class in lower case.
@@ -51,9 +63,11 @@ def load(
         If the name is unknown, `encoder` is neither a name, a record, a module nor a callable, or
         `weights` is not a path.
     ValueError
-        If weights are damaged, unsafe or do not fit, or a function has no name.
-    FileNotFoundError, RuntimeError
-        If the file `weights` does not exist, or the hub does not provide the weights.
+        If weights are damaged, unsafe or do not fit, a function has no name, or ``mean`` and
+        ``std`` are not three numbers each, or are given for a name.
+    FileNotFoundError, RuntimeError, ImportError
+        If the file `weights` does not exist, the hub does not provide the weights, or a package
+        that the encoder needs is not installed.
 
     Examples
     --------
@@ -61,8 +75,11 @@ def load(
     >>> encoders.load("texture").name
     'texture'
     """
+    normalisation = check_normalisation(mean, std)
     if isinstance(encoder, str):
         encoder = record(encoder)
+    if normalisation and isinstance(encoder, EncoderRecord | Encoder):
+        raise ValueError(f"Encoder '{encoder.name}' has its own normalisation: omit mean= and std=")
     if isinstance(encoder, EncoderRecord):
         return _from_record(encoder, weights=weights, name=name)
     if not callable(encoder) or isinstance(encoder, type):
@@ -72,7 +89,9 @@ def load(
         )
     if weights is not None:
         raise ValueError("weights= requires a name; use module.load_state_dict(...) for a module")
-    return _from_callable(encoder, name=name)
+    if isinstance(encoder, Encoder):
+        return encoder if name is None else replace(encoder, name=_check_name(name))
+    return _from_callable(encoder, normalisation, name=name)
 
 
 def published_weights(backbone: str, weights: str | Path | None) -> Callable[[nn.Module], None]:
@@ -86,7 +105,12 @@ def published_weights(backbone: str, weights: str | Path | None) -> Callable[[nn
     return fill
 
 
-def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) -> Encoder:
+def _from_callable(
+    function: Callable[[Tensor], Tensor],
+    normalisation: tuple[Channels, Channels] | None,
+    *,
+    name: str | None,
+) -> Encoder:
     kind = function if hasattr(function, "__qualname__") else type(function)
     default = getattr(function, "__name__", type(function).__name__.lower())
     if name is None and (default == "<lambda>" or isinstance(function, functools.partial)):
@@ -98,7 +122,18 @@ def _from_callable(function: Callable[[Tensor], Tensor], *, name: str | None) ->
     if isinstance(function, nn.Module):
         function.eval()
         device = next((t.device for t in function.state_dict().values()), device)
-    return Encoder(name, function, identity=identity, is_custom=True, device=device)
+        expected = None if normalisation else expected_normalisation(function)
+        if expected:
+            values = f"mean={expected[0]}, std={expected[1]}"
+            warn(
+                f"the network {name!r} expects normalised tiles, and gets values in [0, 1]: pass "
+                f"stp.encoders.load(module, {values}), or zeros and ones if it normalises them "
+                "itself"
+            )
+    mean, std = normalisation or (None, None)
+    return Encoder(
+        name, function, mean=mean, std=std, identity=identity, is_custom=True, device=device
+    )
 
 
 def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str | None) -> Encoder:

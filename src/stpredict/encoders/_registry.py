@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 from stpredict._arguments import checked
 from stpredict.encoders import _lazyslide, _stages, _timm, _weights
 from stpredict.encoders._aliases import ALIASES, canonical, suggestions
+from stpredict.encoders._normalisation import IMAGENET_MEAN, IMAGENET_STD
 from stpredict.encoders._record import EncoderRecord
 from stpredict.encoders.texture import MIN_PX, Texture
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_IMAGENET: dict[str, Any] = {
-    "input_px": 224,
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-}
+_IMAGENET: dict[str, Any] = {"input_px": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 
 def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> EncoderRecord:

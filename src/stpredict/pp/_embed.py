@@ -64,8 +64,9 @@ def embed(
     sdata
         Sections with images, shapes and a table.
     encoder
-        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, module, or any callable from
-        float32 tiles (b, 3, h, w) in [0, 1] to (b, d).
+        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, an encoder of
+        :func:`stpredict.encoders.load`, or a module or callable from float32 tiles (b, 3, h, w) in
+        [0, 1] to (b, d).
     tile_um
         Side of a tile in µm, or those of several fields, ascending.
     n_subtiles

@@ -46,7 +46,10 @@ def load_encoder(
             name=None if encoder is None else name,
         )
     except KeyError as error:  # a module or function of the user
-        raise KeyError(f"{name!r} is a custom encoder: give it as encoder=") from error
+        raise KeyError(
+            f"{name!r} is a custom encoder, or its extra is not installed: give it as encoder=, or "
+            "pip install 'stpredict[encoders]'"
+        ) from error
     # the same name with other weights would give silently wrong predictions
     if loaded.weights_hash != step.weights_hash:
         raise ValueError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import dask.array as da
 import numpy as np
 import pytest
 import spatialdata as sd
+import tifffile
 import torch
 from PIL import Image
 from spatialdata.models import Image2DModel
@@ -318,6 +320,16 @@ def test_a_folder_that_cannot_be_written_is_reported_before_embedding(tmp_path):
     assert "X_colour" not in sdata["table"].obsm
 
 
+def test_a_disk_that_fills_up_does_not_stop_the_embedding(monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_cache, "replaced_binary", full)
+    with pytest.warns(UserWarning, match=r"cannot be stored in .* \(No space left on device\)"):
+        values, _ = embed(section())
+    np.testing.assert_array_equal(values, uncached(section()))
+
+
 def test_two_processes_may_use_one_folder():
     sdata = section()
     level = open_table(sdata).sections[0].levels[:1]
@@ -384,3 +396,19 @@ def test_content_is_that_of_the_file_and_of_the_part_that_is_read(tmp_path):
     Image.fromarray(255 - image).save(path)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert content_of(open_image(path).levels[0]) != before
+
+
+def test_slides_of_scanners_are_recognised_by_their_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    text = "Aperio Image Library v11.2.1\r\n256x256 [0,0 256x256] (64x64)|AppMag = 20|MPP = 0.5"
+    options = {"description": text, "compression": "jpeg", "photometric": "rgb", "metadata": None}
+    contents = []
+    for image in (pixels, pixels, 255 - pixels):
+        with tifffile.TiffWriter(tmp_path / "a.svs") as file:
+            file.write(image, tile=(64, 64), **options)
+            file.write(image[::8, ::8].copy(), **options)
+        level = open_image(tmp_path / "a.svs").levels[0]
+        assert level.name.startswith("_read_block-")
+        contents.append(content_of(level))
+    assert contents[0] == contents[1] != contents[2]
+    assert None not in contents

@@ -110,8 +110,11 @@ class StoredTiles:
             ids = np.frombuffer(b"".join(self.pending), dtype=np.uint8).reshape(-1, _ID)
             values = np.stack([self.values[tile] for tile in self.pending])
             name = hashlib.sha256(ids.tobytes()).hexdigest()[:_ID]
-            with replaced_binary(self.folder / f"{name}.npz") as file:
-                np.savez(file, ids=ids, values=values)
+            try:
+                with replaced_binary(self.folder / f"{name}.npz") as file:
+                    np.savez(file, ids=ids, values=values)
+            except OSError as error:  # hours of embedding are worth more than their copy
+                warn(f"embeddings cannot be stored in {self.folder} ({error.strerror or error})")
             self.pending = []
         self.written = time.monotonic()
 
@@ -161,7 +164,8 @@ def stored_tiles(
     **options: Any,  # how tiles are read
 ) -> Iterator[StoredTiles]:
     """Open stored embeddings of a section; new ones are written when the context ends."""
-    content = [content_of(windows.level) for windows in fields]
+    digests: dict[Path, str] = {}
+    content = [content_of(windows.level, digests) for windows in fields]
     is_known = None not in content
     facts = {
         "format": _FORMAT,
@@ -188,12 +192,18 @@ def _describe_encoder(encoder: Encoder) -> dict[str, Any]:
     names = ("identity", "weights_hash", "input_px", "resize_px", "mean", "std", "autocast")
     facts = {name: getattr(encoder, name) for name in names}
     facts["device"] = encoder.device.type
-    module = type(encoder.function).__module__.partition(".")[0]
-    if encoder.is_custom or module not in _KNOWN:
+    package = type(encoder.function).__module__.partition(".")[0]
+    if package not in _KNOWN or not _has_weights(encoder):
         facts["code"] = describe(encoder.function)
         # what code and parameters do not show, such as values of other modules
         facts["response"] = [f"{value:.4g}" for value in encoder.response]
     return facts
+
+
+def _has_weights(encoder: Encoder) -> bool:
+    """Whether the hash of the weights identifies an encoder of a known package."""
+    function = encoder.function
+    return isinstance(function, torch.nn.Module) and any(True for _ in function.parameters())
 
 
 def _versions() -> dict[str, str]:

@@ -12,8 +12,11 @@ import zarr
 
 #: Names of dask's layers that hold an array, whose name has a hash of its values.
 _ARRAYS = ("array-", "original-array-")
-#: Layers that read a file: zarr, this package's readers of TIFF and HDF5, and of JPEG and PNG.
-_FILES = ("original-from-zarr-", "original-image-", "_decode_once-")
+#: Layers that read a file: zarr, this package's readers of TIFF and HDF5, and of JPEG and PNG, and
+#: wsidata's readers of slides.
+_FILES = ("original-from-zarr-", "original-image-", "_decode_once-", "_read_block-")
+#: Formats of slides that consist of one file.
+_SINGLE_FILES = {".svs", ".ndpi", ".scn", ".bif", ".svslide", ".tif", ".tiff", ".czi", ".isyntax"}
 #: Layers that read, cut, join and downsample. The results of others may depend on code that dask
 #: knows by its name only.
 _DERIVED = (
@@ -31,25 +34,30 @@ _DERIVED = (
 )
 
 
-def content_of(level: da.Array) -> str | None:
+def content_of(level: da.Array, digests: dict[Path, str] | None = None) -> str | None:
     """Fingerprint of a lazy image and of the files it is read from.
 
     None for images that are computed by anything but reading and downsampling, and for files of an
-    unknown kind: only their pixels show whether they are equal.
+    unknown kind: only their pixels show whether they are equal. ``digests`` of files are used
+    again, and new ones added.
     """
+    digests = {} if digests is None else digests
     graph: Any = level.__dask_graph__()
-    digest = hashlib.sha256(level.name.encode())  # describes the layers and their parameters
+    names = [level.name]  # it describes the layers and their parameters
     for name, layer in sorted(graph.layers.items()):
         if name.startswith(_FILES):
-            # a file may change without its name, so that its bytes decide
-            paths = [path for task in layer.values() for path in _paths(task)]
+            # tasks of a layer read the same file
+            paths = sorted(set(_paths(next(iter(layer.values())))))
             if not paths:
                 return None
-            for path in sorted(set(paths)):
-                _add_bytes(digest, path)
+            for path in paths:
+                if path not in digests:
+                    # a file may change without its name, so that its bytes decide
+                    digests[path] = _hash_files(path)
+                names.append(digests[path])
         elif not name.startswith(_ARRAYS + _DERIVED):
             return None
-    return digest.hexdigest()
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _paths(task: Any) -> Iterator[Path]:
@@ -60,6 +68,10 @@ def _paths(task: Any) -> Iterator[Path]:
         root = getattr(task.store, "root", None)  # of a folder on this machine
         if root is not None and Path(root).is_dir():
             yield Path(root) / task.path
+    elif any(base.__name__ == "ReaderBase" for base in type(task).__mro__):
+        # of wsidata, by name: importing it takes seconds
+        if Path(task.file).suffix.lower() in _SINGLE_FILES:
+            yield Path(task.file)
     elif isinstance(path := getattr(task, "path", None), Path):
         yield path
     elif isinstance(task, tuple | list):
@@ -71,12 +83,12 @@ def _paths(task: Any) -> Iterator[Path]:
                 yield from _paths(part)
 
 
-def _add_bytes(digest: Any, path: Path) -> None:
-    """Add the bytes of a file, or of all files of a folder with their names."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in files:
+def _hash_files(path: Path) -> str:
+    """Hash the bytes of a file, or of all files of a folder with their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
-            name = file.relative_to(path).as_posix() if file != path else ""
             with file.open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()
-            digest.update(f"{name} {content}\n".encode())
+            digest.update(f"{file.relative_to(path).as_posix()} {content}\n".encode())
+    return digest.hexdigest()

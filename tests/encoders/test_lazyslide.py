@@ -112,6 +112,10 @@ def test_the_declared_input_is_that_of_the_transform() -> None:
         ("virchow2", "paige-ai/Virchow2"),  # class token and mean of patches
         ("gigapath", "prov-gigapath/prov-gigapath"),  # crops
         ("lunit-bt", "1aurent/resnet50.lunit_bt"),  # a CNN
+        ("lunit-dino-s8-moozy", "1aurent/vit_small_patch8_224.lunit_dino"),
+        ("h0-mini", "bioptimus/H0-mini"),
+        ("mstar", "Wangyh/mSTAR"),
+        ("path_orchestra", "AI4Pathology/PathOrchestra"),
     ],
 )
 def test_embeddings_are_those_of_the_class(
@@ -124,8 +128,43 @@ def test_embeddings_are_those_of_the_class(
     assert encoder.name == name
     assert all(repository in built for built in small())
     assert [url for url in requests if repository in url] == requests
-    assert encoder.input_px == {"gigapath": 256, "lunit-bt": 160}.get(name, 224)
+    resized = {"gigapath": 256, "lunit-bt": 160, "lunit-dino-s8-moozy": 248}
+    assert encoder.input_px == resized.get(name, 224)
     assert encoder.mean is None
+
+
+def test_models_of_transformers_are_embedded_by_their_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="a dependency of lazyslide-models")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Dinov2Config(**sizes, image_size=224, patch_size=14)
+    network = transformers.Dinov2Model(config).eval()
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *_, **__: network)
+    tiles = random_tiles(300)
+    encoder = encoders.load(record_of_any_dimension("midnight"))
+    expected = embedded_by_the_class("midnight", tiles)
+    torch.testing.assert_close(encoder(tiles), expected.clone(), rtol=0, atol=1e-5)
+
+
+def test_a_model_with_its_own_processor_embeds_as_from_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="a dependency of lazyslide-models")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(text_config=sizes, vision_config=sizes, projection_dim=8)
+    network, processor = transformers.CLIPModel(config).eval(), transformers.CLIPImageProcessor()
+    monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", lambda *_, **__: network)
+    monkeypatch.setattr(transformers.CLIPProcessor, "from_pretrained", lambda *_, **__: processor)
+    with pytest.warns(UserWarning, match="Normalization"):
+        encoder = encoders.load(record_of_any_dimension("plip"))
+    tiles = random_tiles(300)
+    pictures = [Image.fromarray(tile.permute(1, 2, 0).numpy()) for tile in tiles]
+    with torch.inference_mode():
+        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        pooled = network.vision_model(pixel_values=pixels).pooler_output
+        expected = network.visual_projection(pooled)
+    torch.testing.assert_close(encoder(tiles), expected, rtol=0, atol=1e-5)
 
 
 def test_a_model_without_transform_gets_the_tiles_as_read(

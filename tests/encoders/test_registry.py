@@ -235,7 +235,7 @@ def test_the_names_of_deepspot_are_accepted(published: str, name: str) -> None:
 def test_an_alias_is_recorded_by_the_name_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     record = encoders.record("random_conv")
     monkeypatch.setitem(
-        _registry._RECORDS, "h-optimus-0", dataclasses.replace(record, name="h-optimus-0")
+        _registry.RECORDS, "h-optimus-0", dataclasses.replace(record, name="h-optimus-0")
     )
     sdata = stp.datasets.phantom(size_px=300)
     stp.pp.embed(sdata, "hoptimus0", tile_um=40)

@@ -62,7 +62,7 @@ def normalised(tiles: Tensor, record: EncoderRecord) -> Tensor:
     tiles = tiles.float() / 255
     if record.resize_px is not None:
         tiles = F.interpolate(tiles, record.resize_px, mode="bilinear", antialias=True)
-        start, side = (record.resize_px - record.input_px) // 2, record.input_px
+        start, side = round((record.resize_px - record.input_px) / 2), record.input_px
         tiles = tiles[..., start : start + side, start : start + side]
     return (tiles - mean) / std
 
@@ -99,6 +99,20 @@ def test_weights_are_read_from_a_file(name: str, suffix: str, tmp_path: Path) ->
         encoder.weights_hash
         == encoders.load(module, name=name, mean=(0, 0, 0), std=(1, 1, 1)).weights_hash
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_of_full_size_are_read_from_a_file(name: str, tmp_path: Path) -> None:
+    record = encoders.record(name)
+    module = record.build().eval()
+    path = save(module.state_dict(), tmp_path / "weights.safetensors")
+    tiles = tiles_for(record)
+    with torch.inference_mode():
+        expected = module(normalised(tiles, record))
+    del module
+    encoder = encoders.load(name, weights=path)
+    torch.testing.assert_close(encoder(tiles), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_inception_file_of_torchvision_is_read_without_heads(

@@ -28,7 +28,7 @@ def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> Enco
 # Phikon-v2 are published as transformers models, but are equal to ViT-B/16 and to ViT-L/16 with
 # layer scale, so that renaming the tensors avoids a second library. The three CNNs resize and crop
 # as torchvision's weights do, whose transforms DeepSpot used.
-_RECORDS = {
+RECORDS = {
     record.name: record
     for record in (
         EncoderRecord(
@@ -170,8 +170,8 @@ def names() -> list[str]:
     >>> "texture" in encoders.names()
     True
     """
-    others = [name for name in _lazyslide.names() if canonical(name) not in _RECORDS]
-    return [*_RECORDS, *others]
+    others = [name for name in _lazyslide.names() if canonical(name) not in RECORDS]
+    return [*RECORDS, *others]
 
 
 def table() -> pd.DataFrame:
@@ -226,8 +226,8 @@ def record(name: str) -> EncoderRecord:
     299
     """
     encoder = canonical(name)
-    if encoder in _RECORDS:
-        return _RECORDS[encoder]
+    if encoder in RECORDS:
+        return RECORDS[encoder]
     if encoder.startswith(_timm.ON_HUB):
         return _timm.hub_record(encoder)
     if encoder.startswith(_timm.IN_TIMM):

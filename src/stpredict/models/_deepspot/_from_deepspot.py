@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stpredict import encoders
 from stpredict._arguments import checked
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._steps import EmbedStep, NeighborsStep
+from stpredict.encoders._aliases import canonical
+from stpredict.encoders._registry import RECORDS
 from stpredict.models._deepspot._release import Release, read_release
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
@@ -20,9 +21,6 @@ from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.targets._genes import Genes
-
-#: Published names of encoders that differ from ours in more than case.
-_ENCODERS = {"phikonv2": "phikon-v2", "hoptimus0": "h-optimus-0", "inception": "inception_v3"}
 
 
 @checked
@@ -142,15 +140,15 @@ def from_deepspot(
 
 def _encoder(release: Release, embedding: str | None) -> tuple[str | None, str]:
     """Name of the encoder in this package, and the slot of its embedding."""
-    published = (release.encoder or "").lower()
-    name = _ENCODERS.get(published, published)
-    encoder = name if name in encoders.names() else None
+    name = canonical((release.encoder or "").lower())
+    # the exact transforms that the release was trained with
+    encoder = name if name in RECORDS else None
     if embedding is not None:
         return (encoder if embedding == f"X_{encoder}" else None), embedding
     if encoder is None:
         reported = f"the encoder {release.encoder!r}" if release.encoder else "no encoder"
         raise ValueError(
-            f"the release names {reported}, known are {', '.join(encoders.names())}: give "
+            f"the release names {reported}, known are {', '.join(RECORDS)}: give "
             "embedding=, the slot in obsm with the embeddings it was trained on"
         )
     return encoder, f"X_{encoder}"

@@ -253,7 +253,7 @@ def test_files_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         encoders.load("virchow2", weights=tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize("name", ["uni2", "virchow2", "gpfm"])
+@pytest.mark.parametrize("name", ["uni2", "virchow2", "gpfm", "chief"])
 def test_an_offline_hub_is_reported_in_one_message(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +271,7 @@ def test_an_offline_hub_is_reported_in_one_message(
     assert error.value.__suppress_context__
     assert "page of detail" not in message
     assert f"{record.source} (licence: {record.licence})" in message
-    assert ("Request access" in message) == record.gated == (name != "gpfm")
+    assert ("Request access" in message) == record.gated == (name in ("uni2", "virchow2"))
     assert ("weights=" in message) == (name == "uni2")
     assert "'efficientnet_lite0' or 'texture'" in message
 

@@ -18,6 +18,8 @@ PACKAGE = "lazyslide-models"
 INSTALL = "pip install 'stpredict[encoders]'"
 #: Models that read the file model_path; the others accept this argument and ignore it.
 _READ_FILES = {"conch", "conch-madeleine", "crisp", "crown", "gigapath-flash", "uni2"}
+#: Repository of the models that are not published on the hub.
+_EXPORTED = "RendeiroLab/LazySlide-models-gpl"
 
 
 def _models() -> dict[str, Any]:
@@ -60,21 +62,22 @@ def record(name: str) -> EncoderRecord:
 def load(encoder: EncoderRecord, weights: str | Path | None) -> LazySlideModel:
     """Load an encoder with the weights of the hub or of a file."""
     model = _models()[encoder.name]
-    repository = encoder.source.removeprefix(_weights.HUB)
+    on_hub = encoder.source.startswith(_weights.HUB)
+    repository = encoder.source.removeprefix(_weights.HUB) if on_hub else _EXPORTED
     if weights is not None:
         return _from_file(encoder, model, weights)
     try:
         # a single request fails at once without a network
-        if repository != encoder.source and repository not in _weights.cached_repositories():
+        if repository not in _weights.cached_repositories():
             _weights.require_hub(repository)
         return _build(model, None)
     except ImportError:  # names the package that the model needs
         raise
     except Exception as error:  # noqa: BLE001 the hub client and the models raise many types
-        access = "Request access (then 'hf auth login')" if encoder.gated else "They are published"
-        access += f" at {encoder.source} (licence: {encoder.licence})"
         takes_file = encoder.name in _READ_FILES
-        raise _weights.hub_error(encoder.name, error, access, takes_file=takes_file) from None
+        raise _weights.hub_error(
+            encoder.name, error, encoder.access, takes_file=takes_file
+        ) from None
 
 
 def _from_file(encoder: EncoderRecord, model: Any, weights: str | Path) -> LazySlideModel:

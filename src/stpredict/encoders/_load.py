@@ -181,9 +181,7 @@ def _state_of(record: EncoderRecord, weights: str | Path | None) -> dict[str, Te
     except ModuleNotFoundError:  # an extra is not installed
         raise
     except Exception as error:  # noqa: BLE001 the hub client and timm raise many types
-        access = "Request access (then 'hf auth login')" if record.gated else "They are published"
-        access += f" at {record.source} (licence: {record.licence})"
-        raise _weights.hub_error(record.name, error, access) from None
+        raise _weights.hub_error(record.name, error, record.access) from None
 
 
 def _check_name(name: str) -> str:

@@ -88,6 +88,12 @@ class EncoderRecord:
             sides = f"resize_px={self.resize_px} and input_px={self.input_px}"
             raise ValueError(f"{sides}: the centre cannot be cropped. Increase resize_px")
 
+    @property
+    def access(self) -> str:
+        """What to do to get the weights, for a message."""
+        first = "Request access (then 'hf auth login') at" if self.gated else "Retry with access to"
+        return f"{first} {self.source} (licence: {self.licence})"
+
 
 @dataclass(frozen=True, eq=False)
 class Encoder:

@@ -118,7 +118,12 @@ def test_the_doctor_checks_the_installation_and_the_slides(folder, model, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = run("doctor", folder / "slide.tif", "--model", model)
     assert result.exit_code == 0, result.output
-    for part in (f"stpredict {stp.__version__}", "openslide: available", "texture: needs no"):
+    for part in (
+        f"stpredict {stp.__version__}",
+        "openslide: available",
+        "texture: needs no",
+        "lazyslide-models: ",
+    ):
         assert part in result.output
     assert "600 × 600 px, 1 µm per pixel, 0.6 × 0.6 mm" in result.output
     assert "tiles of 112 µm are 112 px, enlarged" in result.output

@@ -31,6 +31,13 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def all_devices(device: torch.device) -> list[torch.device]:
+    """All GPUs for ``cuda`` without a number, otherwise the device alone."""
+    if device.type != "cuda" or device.index is not None:
+        return [device]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch on the CPU and on a device; the random states before are restored at the end."""

@@ -17,6 +17,7 @@ from stpredict._sdata._steps import MAX_SUBTILES, EmbedStep, of_fields
 from stpredict.encoders._aliases import canonical
 from stpredict.encoders._cache import require_cache
 from stpredict.encoders._embed import embed_section, tile_side_px
+from stpredict.encoders._replicas import replicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +75,8 @@ def embed(
     weights
         Local safetensors or checkpoint file with the encoder's weights, instead of the hub.
     batch_size, device
-        Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu.
+        Tiles at a time, and where to embed them; ``"auto"``: cuda, then mps, then cpu. ``"cuda"``
+        uses all GPUs, ``"cuda:0"`` one; each takes ``batch_size`` tiles.
     cache
         Whether to use embeddings that an earlier call stored, in this or another session, and to
         store new ones in ``stp.settings.cache_dir``. Images, spots, encoder and sides of the tiles
@@ -164,7 +166,8 @@ def embed_tiles(
     sections = spots.sections if step.stain is None else spots.normalized_sections
     fields_um, n_subtiles = step.fields_um or (DEFAULT_TILE_UM,), step.n_subtiles or 1
     check_tiles(sections, fields_um)
-    encoder = encoder.to(device)
+    devices = _runtime.all_devices(device)
+    encoder = replicate(encoder, devices)
     n_obs = spots.table.n_obs
     whole = np.empty((n_obs, len(fields_um) * encoder.dimension), dtype=np.float32)
     parts = np.empty((n_obs, n_subtiles**2, encoder.dimension), dtype=np.float32)
@@ -176,7 +179,7 @@ def embed_tiles(
             mpp=section.mpp,
             fields_um=fields_um,
             n_subtiles=n_subtiles,
-            batch_size=batch_size,
+            batch_size=batch_size * len(devices),
             description=f"embed {section.name}",
             cache=cache,
         )

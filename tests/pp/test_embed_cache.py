@@ -412,3 +412,28 @@ def test_slides_of_scanners_are_recognised_by_their_file(tmp_path):
         contents.append(content_of(level))
     assert contents[0] == contents[1] != contents[2]
     assert None not in contents
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.zarr", "memory"])
+def test_images_of_readers_are_recognised_without_reading_pixels(tmp_path, name):
+    image = np.random.default_rng(0).integers(0, 256, (1100, 300, 3), dtype=np.uint8)
+    path = tmp_path / name
+    if name == "a.tif":
+        tifffile.imwrite(path, image, tile=(128, 128), photometric="rgb")
+    elif name == "a.png":
+        Image.fromarray(image).save(path)
+    contents = []
+    for _ in range(2):
+        sdata = assemble_section(
+            "S1", image=path if path.exists() and name != "a.zarr" else image, mpp=0.5,
+            counts=np.ones((1, 1)), obs_names=["s"], var_names=["A"], diameter_um=10,
+            positions=np.array([[100.0, 100.0]]),
+        )  # fmt: skip
+        if name == "a.zarr":
+            sdata.write(path, overwrite=True)
+            sdata = sd.read_zarr(path)
+        # also the level that is computed from the finest
+        contents.append([content_of(level) for level in open_table(sdata).sections[0].levels])
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 1
+    assert None not in contents[0]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Colour of glass, used beyond the border of the image.
 WHITE = 255
-#: Memory for decoded chunks: one row of chunks of a slide with a width of 130,000 px.
-CACHE_BYTES = 384 * 2**20
+#: Memory for decoded chunks: one row of chunks of a slide with a width of 87,000 px.
+CACHE_BYTES = 256 * 2**20
 
 
 class _Array(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -131,6 +132,18 @@ def test_embeddings_are_those_of_the_class(
     resized = {"gigapath": 256, "lunit-bt": 160, "lunit-dino-s8-moozy": 248}
     assert encoder.input_px == resized.get(name, 224)
     assert encoder.mean is None
+
+
+def test_a_copy_has_a_network_of_its_own(small: Any) -> None:
+    encoder = encoders.load(record_of_any_dimension("h-optimus-1"))
+    tiles = random_tiles(224)
+    expected = encoder(tiles)
+    duplicate = copy.deepcopy(encoder.function)
+    with torch.no_grad():
+        for parameter in encoder.function.parameters():  # type: ignore[attr-defined]
+            parameter.zero_()
+    torch.testing.assert_close(duplicate(tiles), expected)
+    assert not torch.allclose(encoder(tiles), expected)
 
 
 def test_models_of_transformers_are_embedded_by_their_class(

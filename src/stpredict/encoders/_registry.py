@@ -175,7 +175,7 @@ def names() -> list[str]:
 
 
 def table() -> pd.DataFrame:
-    """Table of the encoders of :func:`names`, without loading them.
+    """Table of the encoders of :func:`stpredict.encoders.names`, without loading them.
 
     Returns
     -------

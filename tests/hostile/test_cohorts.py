@@ -31,14 +31,17 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def command(tmp_path):
-    """Program that predicts the slides, of which one is damaged, into the folder given last."""
+def model():
     sdata = stp.datasets.phantom(2, size_px=600)
     stp.pp.normalize(sdata)
     stp.pp.embed(sdata, tile_um=60)
     stp.pp.neighbors(sdata)
-    model = stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
-    model.save(tmp_path / "model")
+    return stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """Files of slides, of which the second is damaged."""
     slides = [tmp_path / f"slide{seed}.tif" for seed in range(N_SLIDES)]
     for seed, slide in enumerate(slides):
         image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
@@ -46,10 +49,7 @@ def command(tmp_path):
         one_um = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
         tifffile.imwrite(slide, pixels, photometric="rgb", tile=(256, 256), **one_um)
     slides[1].write_bytes(slides[1].read_bytes()[:20_000])
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    program = [sys.executable, str(script), str(tmp_path / "model")]
-    return lambda out: [*program, str(out), *map(str, slides)]
+    return slides
 
 
 def finished_slides(out):
@@ -63,11 +63,15 @@ def finished_slides(out):
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed by POSIX signals")
-def test_killed_runs_continue_without_repeating_finished_slides(command, tmp_path):
+def test_killed_runs_continue_without_repeating_finished_slides(model, slides, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
+    model.save(tmp_path / "model")
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    command = [sys.executable, script, tmp_path / "model", killed, *slides]
     finished = {}
     for kill in range(N_KILLS):
-        run = subprocess.Popen(command(killed), start_new_session=True)
+        run = subprocess.Popen(command, start_new_session=True)
         deadline = time.monotonic() + 120
         while len(finished_slides(killed)) <= len(finished) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -78,8 +82,8 @@ def test_killed_runs_continue_without_repeating_finished_slides(command, tmp_pat
         run.wait()
         assert finished.items() <= finished_slides(killed).items()
         finished = finished_slides(killed)
-    subprocess.run(command(killed), check=True)
-    subprocess.run(command(whole), check=True)
+    subprocess.run(command, check=True)
+    stp.tl.predict_slides(slides, model, whole)
     assert 0 < len(finished) < N_SLIDES - 1
     assert finished.items() <= finished_slides(killed).items()
     tables = [pd.read_csv(out / "manifest.csv").set_index("name") for out in (killed, whole)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stpredict.encoders import _texture_spatial as spatial
 from stpredict.encoders.texture import Texture
 
 HAEMATOXYLIN = torch.tensor([0.650, 0.704, 0.286])
@@ -240,3 +241,43 @@ def test_invalid_tiles_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         encoder(tiles)
+
+
+def test_the_blurs_of_the_nuclear_detectors_equal_repeated_smoothing() -> None:
+    x = noise(2)[:, :1, :64, :41]
+    rows, columns = (spatial._nucleus_blurs(n, x.device) for n in x.shape[-2:])
+    for k, count in enumerate(spatial._NUCLEUS_BLURS.values()):
+        expected = x
+        for _ in range(count):
+            expected = spatial._blur(expected)
+        torch.testing.assert_close(rows[k] @ x @ columns[k].T, expected, rtol=0, atol=1e-6)
+
+
+def test_the_local_maximum_equals_max_pooling() -> None:
+    x = torch.rand(2, 3, 20, 31, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.max_pool2d(x, 7, stride=1, padding=3)
+    assert torch.equal(spatial._local_maximum(x), expected)
+
+
+def test_binary_patterns_equal_a_count_pixel_by_pixel() -> None:
+    x = torch.rand(2, 9, 12, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(2, 10)
+    ring = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
+    for tile, i, j in np.ndindex(2, 7, 10):
+        centre = x[tile, i + 1, j + 1] + spatial._PATTERN_MARGIN
+        bits = [bool(x[tile, i + 1 + di, j + 1 + dj] > centre) for di, dj in ring]
+        changes = sum(bit != bits[k - 1] for k, bit in enumerate(bits))
+        expected[tile, sum(bits) if changes <= 2 else 9] += 1 / 70
+    torch.testing.assert_close(spatial._binary_patterns(x), expected)
+
+
+def test_large_batches_equal_single_tiles_at_any_number_of_threads(encoder: Texture) -> None:
+    tiles = noise(23, side=101)
+    alone = torch.cat([encoder(tile[None]) for tile in tiles])
+    n_threads = torch.get_num_threads()
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            torch.testing.assert_close(encoder(tiles), alone, rtol=1e-5, atol=1e-5)
+    finally:
+        torch.set_num_threads(n_threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,10 +17,13 @@ _EOSIN = (0.072, 0.990, 0.105)
 
 MIN_PX = 48  # leaves 3 x 3 pixels at the coarsest of five levels
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+_CHANNELS = ("R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation")
 _TISSUE_DENSITIES = (0.1, 0.2, 0.4)  # optical density, summed over R, G, B
-# A few tiles at a time fit into the cache of the CPU and bound the memory; GPUs need larger chunks.
-_CHUNK_PIXELS = {"cpu": 2**18}
+# Coarse levels take a few tiles at a time, which amortises the calls and bounds the memory; GPUs
+# need larger chunks.
+_CHUNK_PIXELS = {"cpu": 2**19}
 _CHUNK_PIXELS_ACCELERATOR = 2**21
+_CACHE_PIXELS = 2**16  # at full resolution, one tile at a time fits into the cache of a core
 
 
 class Texture(nn.Module):
@@ -76,9 +80,11 @@ class Texture(nn.Module):
         super().__init__()
         stains = functional.normalize(torch.tensor([_HAEMATOXYLIN, _EOSIN]).double(), dim=1)
         residual = functional.normalize(torch.linalg.cross(stains[0], stains[1]), dim=0)
-        unmixing = torch.linalg.inv(torch.cat([stains, residual[None]])).T.float().contiguous()
+        mixing = torch.cat([stains, residual[None]]).T
+        self.mixing: Tensor
         self.unmixing: Tensor
-        self.register_buffer("unmixing", unmixing, persistent=False)
+        self.register_buffer("mixing", mixing.float().contiguous(), persistent=False)
+        self.register_buffer("unmixing", mixing.inverse().float().contiguous(), persistent=False)
         groups = self._groups(torch.zeros(1, 3, MIN_PX, MIN_PX))
         # in the order of the columns
         self.feature_names: tuple[str, ...] = tuple(n for names, _ in groups for n in names)
@@ -89,32 +95,52 @@ class Texture(nn.Module):
         _check_input(tiles)
         size = tiles.shape[-2] * tiles.shape[-1]
         pixels = _CHUNK_PIXELS.get(tiles.device.type, _CHUNK_PIXELS_ACCELERATOR)
-        chunks = tiles.split(max(1, pixels // size))
         if tiles.device.type != "cpu":
+            chunks = tiles.split(max(1, pixels // size))
             return torch.cat([self._describe(chunk) for chunk in chunks])
-        with single_threaded(torch.get_num_threads()) as pool:
+        n_threads = torch.get_num_threads()
+        chunks = tiles.split(max(1, min(pixels // size, -(-len(tiles) // n_threads))))
+        with single_threaded(n_threads) as pool:
             return torch.cat(list(pool.map(self._describe, chunks)))
 
     @torch.no_grad()
     def _describe(self, tiles: Tensor) -> Tensor:
         with torch.autocast(tiles.device.type, enabled=False):
-            groups = self._groups(tiles.float().clamp(0, 1))
+            groups = self._groups(tiles.float())
             return torch.cat([values for _, values in groups], dim=1)
 
     def _groups(self, rgb: Tensor) -> list[spatial.Group]:
         """Names and values of all groups of features, from ``(b, 3, h, w)`` float32."""
-        density = torch.log10(rgb.clamp_min(1 / 255)).neg_()
-        stains = torch.matmul(self.unmixing, density.flatten(2)).view_as(rgb)
-        pyramid = [stains[:, :2]]
-        for _ in spatial.LEVELS[1:]:
-            pyramid.append(spatial.halve(pyramid[-1]))
-        density_1um = spatial.halve(density)
-        coarse = torch.cat([pyramid[2], spatial.halve(density_1um)], dim=1)
-        groups = _colour_features(rgb, density, stains)
-        groups.append(_quantile_features(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"]))
-        groups += spatial.scale_features(pyramid)
+        at_once = max(1, _CACHE_PIXELS // (rgb.shape[-2] * rgb.shape[-1]))
+        chunks = rgb.split(at_once) if rgb.device.type == "cpu" else (rgb,)
+        finest = [self._finest(tiles) for tiles in chunks]
+        stains, envelope, statistics, *moments = map(torch.cat, zip(*finest, strict=True))
+        levels = [stains]
+        for _ in spatial.LEVELS[2:]:
+            levels.append(spatial.halve(levels[-1]))
+        pyramid = [level[:, :2] for level in levels]
+        # halving and mixing commute, and the stains are halved anyway
+        density_1um, density_2um = (
+            torch.matmul(self.mixing, level.flatten(2)).view_as(level) for level in levels[:2]
+        )
+        coarse = torch.cat([pyramid[1], density_2um], dim=1)
+        quantiles = _quantile_features(coarse, ["H", "E", "OD_R", "OD_G", "OD_B"])
+        groups = [*_colour_features(*moments), quantiles]
+        groups += spatial.level_features(statistics, spatial.LEVELS[0])
+        groups += spatial.scale_features(pyramid, envelope)
         groups += spatial.pattern_features(pyramid)
         return groups + spatial.nuclear_features(pyramid, density_1um)
+
+    def _finest(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        """Stains and envelope at 1 µm per pixel, and the statistics at full resolution."""
+        channels = rgb.new_empty(len(rgb), len(_CHANNELS), *rgb.shape[-2:])
+        density, stains = channels[:, 3:6], channels[:, 6:9]
+        torch.clamp(rgb, 0, 1, out=channels[:, :3])
+        torch.clamp(rgb, 1 / 255, 1, out=density).log10_().neg_()
+        torch.matmul(self.unmixing, density.flatten(2), out=stains.flatten(2))
+        statistics, envelope = spatial.level_statistics(stains[:, :2])
+        halved = spatial.halve(stains), spatial.halve(envelope)
+        return *halved, statistics, *_colour_moments(channels)
 
 
 def _check_input(tiles: Tensor) -> None:
@@ -133,35 +159,45 @@ def _check_input(tiles: Tensor) -> None:
         )
 
 
-def _colour_features(rgb: Tensor, density: Tensor, stains: Tensor) -> list[spatial.Group]:
-    """Mean, standard deviation, skewness and correlation of channels at full resolution."""
-    brightest = rgb.amax(1, keepdim=True)
-    saturation = (brightest - rgb.amin(1, keepdim=True)) / (brightest + 1e-3)
-    names = ["R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation"]
-    x = torch.cat([rgb, density, stains, saturation], dim=1)
-    average = spatial.mean(x)
-    x = (x - average[..., None, None]).flatten(2)
+def _colour_moments(channels: Tensor) -> tuple[Tensor, ...]:
+    """Tissue shares, means, covariances and third moments of channels, which are overwritten."""
+    rgb, density, saturation = channels[:, :3], channels[:, 3:6], channels[:, 9]
+    # a smooth threshold on the summed density is robust to rounding
+    steepness = torch.tensor([4 / t for t in _TISSUE_DENSITIES], device=rgb.device)
+    weights = steepness[:, None].expand(len(rgb), -1, 3)
+    shares = torch.baddbmm(rgb.new_tensor(-4.0), weights, density.flatten(2)).sigmoid_().mean(-1)
+    brightest = rgb.amax(1)
+    torch.sub(brightest, rgb.amin(1), out=saturation).div_(brightest.add_(1e-3))
+    x = channels.flatten(2)
+    average = x.mean(-1)
+    x -= average[..., None]
     covariance = torch.bmm(x, x.transpose(1, 2)) / x.shape[-1]
+    return shares, average, covariance, x[:, 6:9].square().mul_(x[:, 6:9]).mean(-1)
+
+
+def _colour_features(
+    shares: Tensor, average: Tensor, covariance: Tensor, third_moment: Tensor
+) -> list[spatial.Group]:
+    """Mean, standard deviation, skewness and correlation of channels at full resolution."""
     std = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    groups = [([f"{n}_mean" for n in names], average), ([f"{n}_std" for n in names], std)]
+    groups = [([f"{n}_mean" for n in _CHANNELS], average), ([f"{n}_std" for n in _CHANNELS], std)]
     pairs = [(3, 4), (3, 5), (4, 5), (6, 7), (6, 8), (7, 8), (6, 9), (7, 9)]
     first, second = (list(side) for side in zip(*pairs, strict=True))
-    labels = [f"{names[i]}_{names[j]}_correlation" for i, j in pairs]
-    groups.append(
-        (labels, spatial.share(covariance[:, first, second], std[:, first] * std[:, second]))
-    )
-    skewness = (x[:, 6:9].square() * x[:, 6:9]).mean(-1) / (std[:, 6:9] + spatial.GREY_LEVEL) ** 3
-    groups.append(([f"{n}_skewness" for n in names[6:9]], skewness))
-    total = density.sum(1)
-    # a smooth threshold is robust to rounding
-    shares = [spatial.mean(torch.sigmoid((total - t) * (4 / t))) for t in _TISSUE_DENSITIES]
-    groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], torch.stack(shares, 1)))
+    labels = [f"{_CHANNELS[i]}_{_CHANNELS[j]}_correlation" for i, j in pairs]
+    correlation = spatial.share(covariance[:, first, second], std[:, first] * std[:, second])
+    groups.append((labels, correlation))
+    skewness = third_moment / (std[:, 6:9] + spatial.GREY_LEVEL) ** 3
+    groups.append(([f"{n}_skewness" for n in _CHANNELS[6:9]], skewness))
+    groups.append(([f"tissue_share_od{t}" for t in _TISSUE_DENSITIES], shares))
     return groups
 
 
 def _quantile_features(x: Tensor, names: list[str]) -> spatial.Group:
     """Quantiles of every channel over pixels."""
-    values = x.flatten(2).sort(-1).values
+    values = x.flatten(2)
+    # on a CPU, numpy sorts twenty times as fast as torch
+    on_cpu = x.device.type == "cpu"
+    values = torch.from_numpy(np.sort(values.numpy())) if on_cpu else values.sort().values
     labels, columns = [], []
     for q in _QUANTILES:
         low, weight = divmod(q * (values.shape[-1] - 1), 1)

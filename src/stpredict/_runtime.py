@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -71,6 +72,12 @@ def single_threaded(n: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(n_threads)  # threads that are started later inherit this number
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, which glibc otherwise keeps after large images."""
+    with suppress(OSError, AttributeError):  # other systems have no such function
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_memory() -> float:

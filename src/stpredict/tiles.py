@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -94,7 +95,8 @@ def read_fields(
     caches = {
         # a row of chunks of a coarse level is shorter
         windows.level.name: _ChunkCache(
-            windows.level, CACHE_BYTES * windows.level.shape[-1] // widest
+            windows.level,
+            min(CACHE_BYTES * windows.level.shape[-1] // widest, _most_useful_bytes(windows)),
         )
         for windows in fields
     }
@@ -126,6 +128,13 @@ def resize(tiles: torch.Tensor, tile_px: int) -> torch.Tensor:
     return functional.interpolate(
         tiles, size=(tile_px, tile_px), mode="bilinear", antialias=True, align_corners=False
     )
+
+
+def _most_useful_bytes(windows: Windows) -> int:
+    """Memory of the rows of chunks under the tiles of one row of chunks, and of the row after."""
+    chunk = max(windows.level.chunks[1])
+    n_rows = 2 + 2 * math.ceil(windows.side / (2 * chunk))
+    return n_rows * chunk * 3 * windows.level.shape[2]
 
 
 def _spatial_order(windows: Windows) -> NDArray[np.intp]:

@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 import stpredict as stp
-from stpredict.io._shared import _image
+from stpredict._sdata import _pyramid
+from stpredict.io._shared import _decoded, _image
 
 
 def random_pixels(height=200, width=260, channels=3, dtype=np.uint8, seed=0):
@@ -213,10 +214,52 @@ def test_a_tiff_file_is_read_by_window(tmp_path, monkeypatch):
     # without the decoder of whole files, only windows can be read
     pixels = random_pixels(2100, 1100)
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb")
-    monkeypatch.setattr(_image, "_decode", None)
+    monkeypatch.setattr(_decoded, "_decode", None)
     array = _image.open_image(tmp_path / "a.tif").levels[0]
     assert max(array.chunks[1]) <= _image.CHUNK_PX
     np.testing.assert_array_equal(
         array[:, 2000:2010, 1000:1010].compute(),
         pixels[2000:2010, 1000:1010].transpose(2, 0, 1),
     )
+
+
+@pytest.mark.parametrize("memory_bytes", [2**30, 0])
+def test_a_png_file_is_decoded_once_into_a_pyramid(tmp_path, monkeypatch, memory_bytes):
+    monkeypatch.setattr(_decoded, "_MEMORY_BYTES", memory_bytes)
+    monkeypatch.setattr(_decoded, "_STRIP_PX", 64)
+    monkeypatch.setattr(_pyramid, "COARSEST_PX", 100)
+    pixels = random_pixels(1051, 403)
+    png(tmp_path / "a.png", pixels)
+    levels = _image.open_image(tmp_path / "a.png").levels
+    assert [level.shape for level in levels] == [
+        (3, 1051, 403),
+        (3, 525, 201),
+        (3, 262, 100),
+        (3, 131, 50),
+    ]
+    np.testing.assert_array_equal(levels[0].compute(), pixels.transpose(2, 0, 1))
+    (tmp_path / "a.png").unlink()  # it is not read again
+    expected = _pyramid._halved(levels[0], 3)
+    for level, means in zip(levels[1:], expected, strict=True):
+        np.testing.assert_array_equal(level.compute(), means.compute())
+
+
+def test_opening_a_png_file_does_not_decode_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(_decoded, "_decode", None)
+    png(tmp_path / "a.png", random_pixels())
+    assert _image.open_image(tmp_path / "a.png").levels[0].shape == (3, 200, 260)
+
+
+def test_pixels_in_a_temporary_file_are_logged_and_removed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    monkeypatch.setattr(_decoded, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    png(tmp_path / "a.png", random_pixels())
+    _image.open_image(tmp_path / "a.png").levels[0].compute()
+    _image.open_image(tmp_path / "a.png").levels[1].compute()
+    assert len(list((tmp_path / "temporary").iterdir())) == 2
+    log = capsys.readouterr().out
+    assert log.count("a.png (200 × 260 px) is decoded once, into temporary files") == 1
+    _decoded._decode.cache_clear()
+    assert not list((tmp_path / "temporary").iterdir())

@@ -49,11 +49,14 @@ def _completed(levels: Sequence[da.Array]) -> list[da.Array]:
             step = max(shape) / max(coarser.shape[1:])
             n_missing = int(np.ceil(np.log2(step / _MOST_STEP) - 0.1))  # sizes are rounded
         else:
-            n_missing = int(np.ceil(np.log2(min(shape) / COARSEST_PX)))
-            if len(levels) == 1:
-                n_missing = max(1, n_missing)  # so that every image is a pyramid
+            n_missing = n_coarser_levels(shape, at_least=int(len(levels) == 1))
         completed += [level, *_halved(level, n_missing)]
     return completed
+
+
+def n_coarser_levels(shape: tuple[int, ...], *, at_least: int = 1) -> int:
+    """Halvings until the shorter side is below `COARSEST_PX`; every image has at least one."""
+    return max(at_least, int(np.ceil(np.log2(min(shape) / COARSEST_PX))))
 
 
 def _is_coarser(level: da.Array, finest: da.Array) -> bool:

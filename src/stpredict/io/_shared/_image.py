@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,12 @@ import dask.array as da
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from stpredict._log import info
+from stpredict.io._shared._decoded import is_pillow, open_pillow
 from stpredict.io._shared._files import reading, require_file
 from stpredict.io._shared._tiff import is_tiff, open_tiff
 from stpredict.io._shared._windows import CHUNK_PX, Pyramid, Windows, check_size
-
-_LOCK = threading.Lock()
-_TRAILERS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # a file without is truncated
 
 
 def open_image(image: str | Path | NDArray[Any] | da.Array | Pyramid) -> Pyramid:
@@ -44,8 +37,8 @@ def open_image(image: str | Path | NDArray[Any] | da.Array | Pyramid) -> Pyramid
     if is_tiff(path):
         levels, mpp_xy = open_tiff(path)
         return Pyramid(_to_rgb(levels, str(path)), mpp_xy)
-    if _is_pillow(path):
-        return Pyramid(_to_rgb([_open_pillow(path)], str(path)))
+    if is_pillow(path):
+        return Pyramid(_to_rgb(open_pillow(path), str(path)))
     return _slide.open_other_format(path)
 
 
@@ -94,49 +87,3 @@ def _to_rgb(arrays: Sequence[da.Array], source: str) -> tuple[da.Array, ...]:
             raise ValueError(f"{source} has {properties}. Convert it to 8-bit RGB (y, x, 3)")
         levels.append(array.rechunk({0: 3}))
     return tuple(levels)
-
-
-def _is_pillow(path: Path) -> bool:
-    """Whether Pillow knows the format of a file."""
-    with reading(path), _LOCK, _no_size_limit():
-        try:
-            Image.open(path).close()
-        except UnidentifiedImageError:
-            return False
-    return True
-
-
-def _open_pillow(path: Path) -> da.Array:
-    with reading(path), _LOCK, _no_size_limit(), Image.open(path) as opened:
-        mode, shape = opened.mode, (opened.height, opened.width, len(opened.getbands()))
-        trailer = _TRAILERS.get(opened.format or "", b"")
-    if mode not in ("RGB", "RGBA"):
-        raise ValueError(f"{path} has the colour model {mode}. Convert it to 8-bit RGB")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.rfind(trailer) < 0:
-            raise ValueError(f"{path} is truncated: its last part is missing")
-    check_size(path, shape, path.stat().st_size)
-    # the time is part of the name and the cache's key: a file that was replaced is decoded again
-    pixels = dask.delayed(_decode_once, pure=True)(path, path.stat().st_mtime_ns)
-    return da.from_delayed(pixels, shape, np.uint8).rechunk((CHUNK_PX, CHUNK_PX, -1))
-
-
-def _decode_once(path: Path, modified_ns: int) -> NDArray[Any]:
-    with _LOCK:  # so that two threads do not decode the same file twice
-        return _decode(path, modified_ns)
-
-
-@lru_cache(maxsize=1)  # JPEG and PNG files are decoded whole; only the last stays in memory
-def _decode(path: Path, modified_ns: int) -> NDArray[Any]:
-    with reading(path), _no_size_limit(), Image.open(path) as opened:
-        return np.asarray(opened)
-
-
-@contextmanager
-def _no_size_limit() -> Iterator[None]:
-    """Lift Pillow's limit on the size of an image, which slides exceed; callers hold the lock."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

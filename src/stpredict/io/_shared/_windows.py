@@ -48,7 +48,8 @@ class Windows:
     def lazy(self, chunks: Sequence[int], *, name: str) -> da.Array:
         """The lazy array, whose name differs if the file is replaced."""
         token = f"image-{self.path}-{name}-{self.modified_ns}"
-        return da.from_array(self, chunks=tuple(chunks), name=token)
+        meta = np.empty((0,) * self.ndim, self.dtype)  # else dask reads a window
+        return da.from_array(self, chunks=tuple(chunks), name=token, meta=meta)
 
 
 def check_size(source: object, shape: tuple[int, ...], n_stored: int) -> None:

@@ -13,6 +13,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 from stpredict._log import SPATIALDATA, quiet
+from stpredict._runtime import return_memory
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of
 from stpredict._sdata._tissue import MOST_PX, TissueMask, stored_tissue_mask
@@ -55,6 +56,7 @@ def detect_mask(
     """Tissue mask of an image, and the number of the piece in each of its pixels."""
     levels = levels_of(sdata, image)
     pieces, scale = find_tissue(levels, mpp=mpp_of(sdata, image), method=method)
+    return_memory()  # of squidpy's intermediate images
     _, height, width = levels[0].shape
     return TissueMask(mask=pieces > 0, scale=scale, shape_yx=(height, width)), pieces
 

@@ -312,3 +312,29 @@ class TestTiles:
         del one.tables["table"].obsm["X_wide"]
         with pytest.raises(KeyError, match=r"run stp\.pp\.embed first"):
             stp.pl.tiles(one)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("", IsADirectoryError, "is a folder: give the name of a file"),
+        ("new/", IsADirectoryError, "is a folder"),
+        ("absent/tissue.png", FileNotFoundError, "its folder does not exist"),
+        ("tissue.abc", ValueError, "save='.*tissue.abc' has an unknown format: use .*png"),
+    ],
+)
+def test_a_figure_that_cannot_be_saved_is_refused(tmp_path, name, error, message):
+    sdata = stp.datasets.phantom(size_px=300)
+    stp.pp.detect_tissue(sdata)
+    with pytest.raises(error, match=message):
+        stp.pl.tissue(sdata, save=f"{tmp_path}/{name}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_list_of_sections_and_an_absent_table_are_refused():
+    sdata = stp.datasets.phantom(size_px=300)
+    stp.pp.detect_tissue(sdata)
+    with pytest.raises(ValueError, match="section= is empty"):
+        stp.pl.tissue(sdata, section=[])
+    with pytest.raises(KeyError, match="no 'absent'; available: table"):
+        stp.pl.tissue(sdata, table_name="absent")

@@ -87,7 +87,7 @@ def calibration(
     >>> stp.pl.calibration(sdata).shape
     (2,)
     """
-    keys = [key] if isinstance(key, str) else list(key)
+    keys = _validate.name_list("key", [key] if isinstance(key, str) else key)
     tables = [open_table(sdata, name) for name in keys if name in sdata.tables]
     panels: list[_Panel] = []
     for opened in tables:

@@ -122,11 +122,14 @@ def _sections_and_images(
     sdata: SpatialData, table_name: str, section: str | Sequence[str] | None
 ) -> list[Section]:
     """Sections, and images without spots, by name; by default all of one kind."""
-    sections = list(open_table(sdata, table_name).sections) if table_name in sdata.tables else []
+    # the default table may be absent: slides have tissue before they have spots
+    has_table = table_name in sdata.tables or table_name != _keys.TABLE
+    sections = list(open_table(sdata, table_name).sections) if has_table else []
     if section is None and sections:
         return sections
     images = list(sdata.images)
     names = images if section is None else [section] if isinstance(section, str) else section
+    names = _validate.name_list("section", names)
     selected = []
     for name in names:
         matching = [part for part in sections if name in (part.name, part.image)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -71,8 +72,20 @@ def finish(axes: AxesType, path: str | Path | None) -> AxesType:
     if path is not None:
         # axes may lie in a subfigure, which cannot be saved
         figure = np.ravel(np.asarray(axes))[0].figure.canvas.figure
+        _check_file(str(path), figure.canvas.get_supported_filetypes())
         figure.savefig(path, dpi=_SAVE_DPI, bbox_inches="tight")
     return axes[0] if isinstance(axes, np.ndarray) and axes.ndim == 2 and len(axes) == 1 else axes
+
+
+def _check_file(path: str, formats: Iterable[str]) -> None:
+    """Require the name of a file in an existing folder, and a format of matplotlib."""
+    if path.endswith(("/", os.sep)) or Path(path).is_dir():
+        raise IsADirectoryError(f"save={path!r} is a folder: give the name of a file")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"save={path!r}: its folder does not exist, create it first")
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix and suffix not in formats:
+        raise ValueError(f"save={path!r} has an unknown format: use {', '.join(sorted(formats))}")
 
 
 def plain(text: str) -> str:

@@ -90,7 +90,8 @@ def _draw(result: SpatialData, genes: Sequence[str]) -> Figure:
     n_panels = 1 + len(genes)
     figure = Figure(figsize=(_PANEL_INCHES * n_panels, _PANEL_INCHES), layout="constrained")
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
-    pl.tissue(result, table_name="no spots", ax=axes[0])
+    tissue = result.subset([*result.images, *result.labels])  # without spots
+    pl.tissue(tissue, ax=axes[0])
     for gene, ax in zip(genes, axes[1:], strict=True):
         pl.prediction(result, gene, panels=["predicted"], axes=[ax])
     return figure

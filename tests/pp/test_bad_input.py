@@ -338,7 +338,7 @@ NUMERIC = {
     "select_genes": ({}, ["n_top_genes"]),
     "smooth": ({"by": "expression"}, ["n_neighbors"]),
 }
-NOT_NUMBERS = [np.nan, np.inf, -np.inf, -1, True, "5", b"5", [], [1], {}, 1j, object(), 10**400]
+NOT_NUMBERS = [np.nan, np.inf, -np.inf, -1, True, "5", b"5", [], ["1"], {}, 1j, object(), 10**400]
 
 
 @pytest.mark.parametrize("value", NOT_NUMBERS, ids=lambda value: repr(value)[:8])

@@ -263,7 +263,7 @@ def thumbnail():
         (bare_slide, {"mpp": 0.5}, ValueError, "mpp= is for files"),
         (bare_slide, {"genes": ["none"]}, ValueError, "1 of 1 genes are not among the model's 5"),
         (bare_slide, {"pitch_um": 0}, ValueError, "pitch_um must be a number above 0"),
-        (bare_slide, {"encoder": None}, KeyError, "custom encoder: give it as encoder="),
+        (bare_slide, {"encoder": None}, KeyError, "'colour' is a custom encoder.* as encoder="),
         (bare_slide, {"encoder": other_colour}, ValueError, "has other weights than recorded"),
         (bare_slide, {"key_added": "S1"}, ValueError, "'S1' is the name of another element"),
         (lambda: stp.datasets.phantom(2).subset(["S1_image", "S2_image"]), {}, ValueError,

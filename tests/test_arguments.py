@@ -78,7 +78,7 @@ def test_arguments_of_the_annotated_types_are_accepted(arguments):
         ({"panels": ["std"]}, ValueError, r"panels=\['std'\] is not a list of one of 'image',"),
         ({"panels": "image"}, TypeError, r"panels='image' is one name; give a list"),
         ({"panels": 3}, TypeError, "panels must be a list of one of .*, not int: 3"),
-        ({"values": "anything"}, TypeError, "values must be an array, not str"),
+        ({"values": "anything"}, TypeError, "values must be an array of numbers, not str"),
         ({"bases": [len]}, TypeError, "bases must be a mapping or None, not list"),
     ],
 )

@@ -64,6 +64,15 @@ def _is_array(value: Any) -> bool:
     return is_matrix or (hasattr(value, "dtype") and not isinstance(value, np.generic))
 
 
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        try:
+            return np.asarray(value).dtype.kind in "biuf"
+        except ValueError:  # rows of different lengths
+            return False
+    return _is_array(value)
+
+
 def _list_of(kind: _Kind, label: str = "", *, length: int | None = None) -> _Kind:
     def accepts(value: Any) -> bool:
         is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
@@ -96,7 +105,9 @@ _KINDS["Sequence[float]"] = _list_of(_KINDS["float"], "a list of numbers")
 _FILE = _Kind("a path", lambda value: isinstance(value, str | os.PathLike))
 _KINDS["Sequence[str | Path]"] = _list_of(_FILE, "a list of files")
 _NUMBERS = (_KINDS["int"], _KINDS["float"])
-_KINDS |= dict.fromkeys(("ArrayLike", "Floats", "Graph", "Values"), _Kind("an array", _is_array))
+_KINDS["Values"] = _Kind("an array", _is_array)  # also labels
+_NUMERIC = _Kind("an array of numbers", _is_numeric)
+_KINDS |= dict.fromkeys(("ArrayLike", "Floats", "Graph"), _NUMERIC)
 #: Annotations of arrays of anything, and of lists of something else than strings.
 _UNCHECKED = {"Any", "Array", "NDArray", "Sequence"}
 

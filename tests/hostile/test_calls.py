@@ -203,6 +203,10 @@ def arguments_of(name, world):
         arguments["model"] = world["network"]
     if "sdata" in names:
         arguments["sdata"] = copy_of(world["drawn" if name.startswith("pl.") else "sdata"])
+    if name == "io.register_um":  # images are shared with the other calls
+        images = arguments["sdata"].images
+        for key in list(images):
+            images[key] = images.pop(key).copy(deep=True)  # overwriting would cause a warning
     if "slide" in names:
         arguments["slide"] = copy_of(world["sdata"]).subset(["S1_image"])
     if name == "pp.grid":

@@ -148,7 +148,7 @@ def test_per_gene_equals_the_single_functions():
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(KeyError, match="r2; choose from pcc, spearman, rmse"):
+    with pytest.raises(KeyError, match="'r2'; choose from pcc, spearman, rmse"):
         metrics.per_gene(*random_pair(), names=["pcc", "r2"])
 
 

@@ -47,11 +47,11 @@ def check_pair(
     return measured, predicted
 
 
-def check_values(values: Values) -> Any:
+def check_values(values: Values, *, name: str = "values") -> Any:
     """Require one matrix with at least two spots, and return it as `blocks` needs it."""
     values = as_values(values)
     if values.ndim != 2:
-        raise ValueError(f"values must be (n_spots, n_genes): {values.shape}")
+        raise ValueError(f"{name} must be (n_spots, n_genes): {values.shape}")
     _check_size(values.shape, 2, 1)
     return values
 

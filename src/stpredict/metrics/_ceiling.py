@@ -113,7 +113,7 @@ def noise_ceiling(
     _validate.positive("target_sum", target_sum)
     _validate.whole_number("n_splits", n_splits, at_most=_MOST_SPLITS)
     _validate.seed(seed)
-    counts = check_values(counts)
+    counts = check_values(counts, name="counts")
     places = slice(None) if genes is None else np.asarray(genes)
     if isinstance(places, np.ndarray) and places.dtype.kind not in "biu":
         raise ValueError(f"genes must be positions of columns or a mask, not {places.dtype}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from stpredict import _validate
 from stpredict._arguments import checked
 from stpredict.metrics._blocks import GENES, SPOTS, blocks, check_pair, score_blocks
 from stpredict.metrics._scores import METRICS, Pair
@@ -109,7 +110,8 @@ def per_gene(
     unknown = [name for name in names if name not in functions]
     if unknown:
         choices = ", ".join(functions)
-        raise KeyError(f"unknown metric per gene: {', '.join(unknown)}; choose from {choices}")
+        listed = _validate.listing(map(repr, unknown))
+        raise KeyError(f"names= has no metrics per gene {listed}; choose from {choices}")
     measured, predicted = check_pair(measured, predicted)
     scores = {name: np.empty(measured.shape[1]) for name in names}
     for genes, rows in blocks(GENES, measured=measured, predicted=predicted):

@@ -128,7 +128,7 @@ def cluster_agreement(
     _validate.seed(seed)
     measured = as_values(measured)
     if measured.ndim == 1:
-        predicted = check_values(predicted)
+        predicted = check_values(predicted, name="predicted")
         labels: NDArray[Any] = _check_labels(measured, predicted.shape[0])
         n_clusters = len(np.unique(labels)) if n_clusters is None else n_clusters
     else:

@@ -69,7 +69,7 @@ def pcc_of_top(pcc: ArrayLike, ranking: ArrayLike) -> TopCurve:
         raise ValueError(f"ranking must be integer positions of genes, not {order.dtype}")
     outside = order[(order < 0) | (order >= len(scores))]
     if len(outside):  # a negative position would count from the end
-        raise ValueError(f"ranking has {outside[0]}, not a position from 0 to {len(scores) - 1}")
+        raise ValueError(f"ranking has {outside[0]}, but pcc has positions 0 to {len(scores) - 1}")
     _validate.unique_names(order, what="genes of the ranking")
     curve = np.cumsum(scores[order]) / np.arange(1, len(order) + 1)
     return TopCurve(pcc=curve, area=float(curve.mean()))

@@ -101,7 +101,6 @@ _KINDS = {
 }
 _KINDS["Sequence[str]"] = _list_of(_KINDS["str"], "a list of strings")
 _KINDS["Sequence[SpatialData]"] = _list_of(_KINDS["SpatialData"], "a list of SpatialData objects")
-_KINDS["Sequence[float]"] = _list_of(_KINDS["float"], "a list of numbers")
 _FILE = _Kind("a path", lambda value: isinstance(value, str | os.PathLike))
 _KINDS["Sequence[str | Path]"] = _list_of(_FILE, "a list of files")
 _NUMBERS = (_KINDS["int"], _KINDS["float"])

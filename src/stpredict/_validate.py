@@ -38,9 +38,14 @@ def positive(name: str, value: float, *, unit: str = "") -> None:
 
 def ascending(name: str, values: float | Sequence[float], *, unit: str) -> tuple[float, ...]:
     """Require one number above zero, or several that ascend, and return them."""
-    numbers = tuple(values) if isinstance(values, Iterable) else (values,)
+    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+    numbers: tuple[Any, ...] = tuple(values) if is_list else (values,)  # type: ignore[arg-type]
     if not numbers:
         raise ValueError(f"{name}= is empty")
+    others = [number for number in numbers if not isinstance(number, Real)]
+    if others:
+        kind = type(others[0]).__name__
+        raise TypeError(f"{name} must be a finite number, not {kind}: {others[0]!r:.80}")
     for number in numbers:
         positive(name, number, unit=unit)
     if any(first >= second for first, second in itertools.pairwise(numbers)):

@@ -251,7 +251,7 @@ def test_distance_and_reason_are_logged(shifted, capsys, monkeypatch):
         (
             {"transform": "far"},
             TypeError,
-            "transform must be an array or a mapping",
+            "transform must be an array of numbers or a mapping",
         ),
         ({"max_shift_um": 0}, ValueError, "max_shift_um must be"),
         ({"max_shift_um": True}, ValueError, "max_shift_um must be"),

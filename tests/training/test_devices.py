@@ -92,6 +92,7 @@ def test_bfloat16_changes_the_weights_slightly():
     assert torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # Python 3.13.0
 def test_a_compiled_network_gets_the_same_weights(monkeypatch):
     compiled, original = [], torch.compile
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from spatialdata.transformations import get_transformation
 
 import stpredict as stp
 
@@ -50,7 +51,6 @@ def test_a_plausible_scale_is_not_reported(sections, mpp, factor):
             0.05,
             "'A': at 0.05 µm per pixel neighbouring spots of 55 µm are 10 µm apart, .* 27.5",
         ),
-        (0.5, 200, "'A': at 200 µm per pixel the image is 160 mm wide, but a slide is at most 75"),
     ],
 )
 def test_an_implausible_scale_is_reported(sections, true_mpp, mpp, message):
@@ -60,10 +60,29 @@ def test_an_implausible_scale_is_reported(sections, true_mpp, mpp, message):
     assert reported[0].filename == __file__
 
 
+def test_an_image_wider_than_a_slide_is_reported(sections):
+    image = np.full((800, 6000, 3), 255, dtype=np.uint8)
+    message = "'A': at 20 µm per pixel the image is 120 mm wide, but a slide is at most 75 mm"
+    with pytest.warns(UserWarning, match=message):
+        read(sections[0.5], image, mpp=20)
+
+
+@pytest.mark.parametrize("mpp", [1e-3, 200, 2e289])
+def test_absurd_um_per_pixel_are_refused(sections, mpp):
+    sdata = stp.datasets.phantom(size_px=400)
+    before = get_transformation(sdata.images["S1_image"], get_all=True)
+    message = r"mpp=\S+ is not plausible: images of tissue have 0\.05 to 20 µm per pixel"
+    with pytest.raises(ValueError, match=message):
+        read(sections[0.5], mpp=mpp)
+    with pytest.raises(ValueError, match=message):
+        stp.io.register_um(sdata, "S1", mpp=mpp)
+    assert get_transformation(sdata.images["S1_image"], get_all=True) == before
+
+
 def test_images_without_details_say_nothing_about_the_scale(sections):
     noise = np.random.default_rng(0).integers(0, 255, (800, 800, 3), dtype=np.uint8)
     for image in (noise, np.full_like(noise, 255), np.zeros_like(noise)):
-        read(sections[0.5], image, mpp=0.01, diameter_um=0.5)
+        read(sections[0.5], image, mpp=0.05, diameter_um=2)
 
 
 @pytest.mark.parametrize("with_spots", [True, False])

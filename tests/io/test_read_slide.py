@@ -359,7 +359,7 @@ def test_absurd_um_per_pixel_in_the_file_are_refused(tmp_path, size):
     [
         (0, ValueError, "mpp must be a number above 0"),
         (np.nan, ValueError, "mpp must be"),
-        (250, ValueError, "mpp=250 is not plausible: slides have 0.05 to 20 µm"),
+        (250, ValueError, "mpp=250 is not plausible: images of tissue have 0.05 to 20"),
         (0.001, ValueError, "mpp=0.001 is not plausible"),
         ("0.5", TypeError, "mpp must be a finite number or None, not str"),
     ],

@@ -70,7 +70,8 @@ def read_h5ad(
         If a file, a column or ``obsm["spatial"]`` does not exist.
     ValueError
         If a file is damaged, counts are negative or NaN, ids are not unique, positions lie outside
-        the image (often because x and y are swapped), or the image is not 8-bit RGB.
+        the image (often because x and y are swapped), the image is not 8-bit RGB, or ``mpp`` is not
+        plausible (0.05 to 20).
     TypeError
         If counts or positions are not numbers.
 

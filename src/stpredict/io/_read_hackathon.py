@@ -81,8 +81,8 @@ def read_hackathon(
         If the file does not exist, or has no such slide.
     ValueError
         If the file is not HDF5, is damaged, lacks a group or a field, an image is not RGB in 8 bits
-        or in [0, 1], spots lie outside it or not on a grid, or abundances are negative, NaN or of
-        different cell types.
+        or in [0, 1], spots lie outside it or not on a grid, ``mpp`` is not plausible (0.05 to 20),
+        or abundances are negative, NaN or of different cell types.
     TypeError
         If positions or abundances are not numbers.
 

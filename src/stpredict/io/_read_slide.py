@@ -12,7 +12,11 @@ from stpredict._arguments import checked
 from stpredict._log import warn
 from stpredict._sdata._pyramid import multiscale_image
 from stpredict.io._shared._image import open_image
-from stpredict.io._shared._plausible import PLAUSIBLE_MPP, warn_implausible_mpp
+from stpredict.io._shared._plausible import (
+    PLAUSIBLE_MPP,
+    require_plausible_mpp,
+    warn_implausible_mpp,
+)
 
 _MOST_STRETCH = 0.03  # relative difference of the pixels' sides above which they are not square
 _MOST_DIFFERENCE = 0.1  # of mpp= and the file's µm per pixel, above which one must be wrong
@@ -71,7 +75,7 @@ def read_slide(
     """
     path = Path(path)
     if mpp is not None:
-        _validate.positive("mpp", mpp, unit="µm per pixel")
+        require_plausible_mpp(mpp)
     section = _keys.slide(path) if name is None else _validate.slot_name("name", name)
     slide = open_image(path)
     mpp = _mpp(path, slide.mpp_xy, mpp)
@@ -82,10 +86,7 @@ def read_slide(
 
 def _mpp(path: Path, in_file: tuple[float, float] | None, given: float | None) -> float:
     """µm per pixel, as given or else as in the file."""
-    low, high = PLAUSIBLE_MPP
     if given is not None:
-        if not low <= given <= high:
-            raise ValueError(f"mpp={given:g} is not plausible: slides have {low:g} to {high:g} µm")
         if in_file is not None and abs(given / in_file[0] - 1) > _MOST_DIFFERENCE:
             in_file_um = f"{in_file[0]:.4g} µm per pixel"
             warn(f"mpp={given:g}, but {path} has {in_file_um}. Check which is right")
@@ -93,6 +94,7 @@ def _mpp(path: Path, in_file: tuple[float, float] | None, given: float | None) -
     if in_file is None:
         raise ValueError(f"{path} has no µm per pixel. Give them with mpp=, for example mpp=0.25")
     x, y = in_file
+    low, high = PLAUSIBLE_MPP
     if not (low <= min(x, y) and max(x, y) <= high):
         raise ValueError(
             f"{path} has {x:.4g} × {y:.4g} µm per pixel, but slides have {low:g} to {high:g}. Give "

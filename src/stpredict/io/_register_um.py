@@ -17,7 +17,7 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata import _elements
 from stpredict._sdata._images import only_image
-from stpredict.io._shared._plausible import warn_implausible_mpp
+from stpredict.io._shared._plausible import require_plausible_mpp, warn_implausible_mpp
 
 
 @checked
@@ -49,8 +49,8 @@ def register_um(sdata: SpatialData, section: str, *, image: str | None = None, m
     KeyError
         If the image does not exist, or the section does not and other shapes lie on the image.
     ValueError
-        If ``mpp`` is not positive, the object has several images and none is named, or image and
-        shapes share no coordinate system or several that disagree.
+        If ``mpp`` is not plausible (0.05 to 20), the object has several images and none is named,
+        or image and shapes share no coordinate system or several that disagree.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def register_um(sdata: SpatialData, section: str, *, image: str | None = None, m
         others = (get_transformation(shapes, get_all=True) for shapes in sdata.shapes.values())
         if not all(systems.isdisjoint(other) for other in others):
             raise KeyError(f"no shapes {section!r}; shapes: {_validate.listing(sdata.shapes)}")
-    _validate.positive("mpp", mpp, unit="µm per pixel")
+    require_plausible_mpp(mpp)
     to_um = Scale([mpp, mpp], axes=("x", "y"))
     um = _keys.um(section)
     if has_shapes:

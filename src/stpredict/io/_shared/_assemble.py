@@ -23,7 +23,7 @@ from stpredict._log import info
 from stpredict._sdata._provenance import record
 from stpredict._sdata._pyramid import multiscale_image
 from stpredict.io._shared._image import open_image
-from stpredict.io._shared._plausible import warn_implausible_mpp
+from stpredict.io._shared._plausible import require_plausible_mpp, warn_implausible_mpp
 from stpredict.io._shared._windows import Pyramid
 
 _MOST_OUTSIDE = 0.5  # share of spots outside the image above which the positions must be wrong
@@ -55,7 +55,8 @@ def assemble_section(
     var = pd.DataFrame(index=[*var_names]) if var is None else var
     spot_ids = pd.Index(map(str, obs.index))
     genes = _unique_genes(section, pd.Index(map(str, var.index)))
-    _validate.positive("mpp", mpp, unit="µm per pixel")
+    if check_mpp:
+        require_plausible_mpp(mpp)
     _validate.not_empty(section, len(spot_ids))
     if polygons is None:
         smallest: Any = diameter_um.min() if isinstance(diameter_um, np.ndarray) else diameter_um

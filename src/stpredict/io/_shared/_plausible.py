@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from stpredict import _validate
 from stpredict._log import warn
 
 #: µm per pixel of images of tissue: from oil immersion to overviews.
@@ -25,6 +26,16 @@ _TYPICAL_UM = 3.0
 _SHARP_PX, _RESOLVED_PX = 1.2, 3.0  # noise is narrower; coarse pixels widen details below 3 px
 _WINDOW_PX, _N_WINDOWS = 256, 9
 _LEAST_CONTRAST = 0.03  # standard deviation of the optical density; glass has less
+
+
+def require_plausible_mpp(mpp: float) -> None:
+    """Require µm per pixel that images of tissue can have."""
+    _validate.positive("mpp", mpp, unit="µm per pixel")
+    low, high = PLAUSIBLE_MPP
+    if not low <= mpp <= high:
+        raise ValueError(
+            f"mpp={mpp:g} is not plausible: images of tissue have {low:g} to {high:g} µm per pixel"
+        )
 
 
 def warn_implausible_mpp(

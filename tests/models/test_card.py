@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from stpredict._sdata._recipe import Recipe
-from stpredict._sdata._steps import EmbedStep, NeighborsStep, ReferenceStain, TilesStep
+from stpredict._sdata._reference_stain import ReferenceStain
+from stpredict._sdata._steps import EmbedStep, NeighborsStep, TilesStep
 from stpredict.models import Model
 from stpredict.models._card import card
 from stpredict.models._records import SampleWeight, TrainingRecord

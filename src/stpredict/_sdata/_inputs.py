@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._recipe import Recipe
+    from stpredict._sdata._recorded_steps import RecordedSteps
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict._sdata._steps import EmbedStep, NeighborsStep, RecordedSteps
+    from stpredict._sdata._steps import EmbedStep, NeighborsStep
 
 _PREPARE = "run stp.pp.prepare(sdata, model)"
 

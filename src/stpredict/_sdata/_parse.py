@@ -6,7 +6,10 @@ import json
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+#: A name that a dataclass does not have is an error, and so are NaN and infinite numbers.
+FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def parse(kind: type, values: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stpredict import _validate, encoders
 from stpredict._log import tile_bar
-from stpredict._sdata._steps import stain_differences
+from stpredict._sdata._reference_stain import stain_differences
 from stpredict.encoders._embed import tile_side_px
 from stpredict.tiles import read_tiles, resize, tile_windows
 from stpredict.training._pixels import cached

@@ -10,7 +10,7 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict._sdata._parse import parse
-from stpredict._sdata._steps import REPEATABLE, RecordedSteps
+from stpredict._sdata._recorded_steps import REPEATABLE, RecordedSteps
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,14 +9,15 @@ from typing import Any, ClassVar, get_args
 from pydantic import ConfigDict
 
 from stpredict._sdata import _steps
-from stpredict._sdata._parse import parse_json
+from stpredict._sdata._parse import FORBID, parse_json
+from stpredict._sdata._reference_stain import ReferenceStain
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What has to be done to new sections before a model can predict them."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _steps.FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     layer: str | None  # layer that the model predicts; None is X
     layer_steps: tuple[_steps.LayerStep, ...] = ()  # they make the layer from counts, in order
     embedding: str | None = None  # slot in obsm; None for models on pixels and for stacks
@@ -25,7 +26,7 @@ class Recipe:
     tiles: _steps.TilesStep | None = None  # None for models on embeddings
 
     @property
-    def stain(self) -> _steps.ReferenceStain | None:
+    def stain(self) -> ReferenceStain | None:
         """Stain that the images were normalised to; None for raw images."""
         step = self.tiles or self.embed
         return None if step is None else step.stain

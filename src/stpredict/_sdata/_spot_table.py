@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stpredict._sdata._steps import RecordedSteps, ReferenceStain
+    from stpredict._sdata._recorded_steps import RecordedSteps
+    from stpredict._sdata._reference_stain import ReferenceStain
 
 #: Functions that write layers and tables of these names, for error messages.
 _WRITTEN_BY = {

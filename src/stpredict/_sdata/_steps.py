@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from stpredict import _keys
 from stpredict._sdata._differences import (
     CELL_TOLERANCE,
     PITCH_TOLERANCE,
@@ -16,9 +15,8 @@ from stpredict._sdata._differences import (
     length_differences,
     response_differences,
 )
-
-#: A name that a dataclass does not have is an error, and so are NaN and infinite numbers.
-FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
+from stpredict._sdata._parse import FORBID
+from stpredict._sdata._reference_stain import ReferenceStain, stain_differences
 
 #: Rings of a grid, and sub-tiles along a tile; more would take forever.
 MAX_RINGS, MAX_SUBTILES = 100, 100
@@ -29,25 +27,8 @@ Size = Annotated[int, Field(ge=1)]
 #: Of each field, if there are several.
 Several = Annotated[tuple[Positive, ...], Field(min_length=2)]
 
-#: Tables, channels or stains as nested tuples: they compare by value and survive JSON and zarr.
-Vector = tuple[float, ...]
-Matrix = tuple[Vector, ...]
-
 Grid = Literal["hexagonal", "square"]
 Layout = Literal["hexagonal", "square", "irregular"]
-
-
-@dataclass(frozen=True)
-class ReferenceStain:
-    """Stain that images were normalised to; which numbers it has depends on the method."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    method: Literal["macenko", "vahadane", "reinhard"]
-    stain_matrix: Matrix | None = None
-    max_concentrations: Vector | None = None
-    white_point: Vector | None = None
-    mu: Vector | None = None
-    sigma: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -227,47 +208,6 @@ class BalanceStep(Step):
     seed: int | None = None
 
 
-#: Steps that are recorded in ``uns`` and can be repeated.
-REPEATABLE: tuple[type[Step], ...] = (
-    NormalizeStainStep,
-    EmbedStep,
-    NeighborsStep,
-    NormalizeStep,
-    SmoothStep,
-    RankStep,
-    SelectGenesStep,
-    BalanceStep,
-)
-
-
-@dataclass(frozen=True)
-class RecordedSteps:
-    """All repeatable steps that were recorded for a table; those of slots by slot."""
-
-    normalize_stain: NormalizeStainStep | None = None
-    embed: dict[str, EmbedStep] = field(default_factory=dict)
-    neighbors: NeighborsStep | None = None
-    normalize: NormalizeStep | None = None
-    smooth: dict[str, SmoothStep] = field(default_factory=dict)
-    rank_expression: dict[str, RankStep] = field(default_factory=dict)
-    select_genes: SelectGenesStep | None = None
-    balance: BalanceStep | None = None
-
-    def layer(self, layer: str | None) -> tuple[LayerStep, ...]:
-        """Steps that make a layer from counts, in order; none for ``X`` and the user's layers."""
-        steps: list[LayerStep] = []
-        derived: dict[str | None, SmoothStep | RankStep] = {}
-        derived.update(self.smooth)
-        derived.update(self.rank_expression)
-        while layer in derived:
-            step = derived.pop(layer)  # popped, so that a circular record ends
-            steps.insert(0, step)
-            layer = step.layer
-        if layer == _keys.LOG1P and self.normalize is not None:
-            steps.insert(0, self.normalize)
-        return tuple(steps)
-
-
 def as_fields(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
     """One value per field; none if it is not reported."""
     if value is None:
@@ -278,16 +218,6 @@ def as_fields(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
 def of_fields(values: tuple[float, ...]) -> float | tuple[float, ...]:
     """Values of all fields as they are recorded: a number if there is one field."""
     return values if len(values) > 1 else values[0]
-
-
-def stain_differences(model: ReferenceStain | None, recorded: ReferenceStain | None) -> list[str]:
-    """How the stain of images differs from the one a model was trained on, in words."""
-    if recorded == model:
-        return []
-    trained = "raw images" if model is None else f"normalised images ({model.method!r})"
-    reference = "" if model is None else " to another reference"
-    state = "raw" if recorded is None else f"normalised{reference} ({recorded.method!r})"
-    return [f"the images are {state}, the model was trained on {trained}"]
 
 
 def _without_none(value: Any) -> Any:

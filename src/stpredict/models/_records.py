@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from stpredict._sdata._steps import FORBID, Layout, Positive
+from stpredict._sdata._parse import FORBID
+from stpredict._sdata._steps import Layout, Positive
 from stpredict.training import Augmentation, Schedule
 
 #: Bounds of sizes, far above those of any model, so that a damaged file cannot ask for more.

@@ -14,7 +14,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 
 from stpredict._log import SPATIALDATA, quiet
-from stpredict._sdata._steps import ReferenceStain
+from stpredict._sdata._reference_stain import ReferenceStain
 from stpredict.tiles import WHITE, pick_level
 
 if TYPE_CHECKING:

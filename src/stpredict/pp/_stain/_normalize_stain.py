@@ -15,8 +15,9 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._parse import parse
 from stpredict._sdata._provenance import record_step
+from stpredict._sdata._reference_stain import ReferenceStain
 from stpredict._sdata._spot_table import SpotTable, open_table, require_key
-from stpredict._sdata._steps import NormalizeStainStep, ReferenceStain
+from stpredict._sdata._steps import NormalizeStainStep
 from stpredict.pp._stain import _fit
 from stpredict.pp._stain._map import map_image
 from stpredict.pp._tissue._find import tissue_mask

@@ -13,6 +13,7 @@ from spatialdata import SpatialData
 
 from stpredict import _validate
 from stpredict._arguments import checked
+from stpredict._download import attempt
 from stpredict._settings import cache_folder
 from stpredict.io import concat, read_st
 from stpredict.io._shared._files import require_file
@@ -123,16 +124,13 @@ def _download(name: str) -> Path:
     if path.is_file() and _blob_id(path) == _blob_ids()[name]:
         return path
     path.unlink(missing_ok=True)  # damaged; pooch would keep it
+    attempt(
+        lambda: pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent),
+        what=URL + name,
+        remedy="Set directory= or STPREDICT_HER2ST to a copy, or retry with a network",
+    )
     try:
-        pooch.retrieve(URL + name, known_hash=None, fname=path.name, path=path.parent)
         _check(path, name)
-    except OSError as error:  # the base class of requests' errors
-        reason: BaseException = error
-        while reason.__context__ is not None:  # through the layers of the client
-            reason = reason.__context__
-        problem = f"{URL + name} could not be downloaded ({type(reason).__name__}: {reason!s:.200})"
-        remedy = "Set directory= or STPREDICT_HER2ST to a copy, or retry with a network"
-        raise ConnectionError(f"{problem}. {remedy}") from None
     except ValueError:
         path.unlink()  # so that the next call downloads it again
         raise

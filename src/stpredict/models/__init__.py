@@ -1,10 +1,11 @@
 """Fitted models: save, load, predict from arrays."""
 
 from stpredict.models._deepspot._from_deepspot import from_deepspot
+from stpredict.models._deepspot._released import released
 from stpredict.models._load import load
 from stpredict.models._model import Model
 
-__all__ = ["Model", "from_deepspot", "load"]
+__all__ = ["Model", "from_deepspot", "load", "released"]
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stpredict._sdata._steps import EmbedStep, NeighborsStep
 from stpredict.encoders._aliases import canonical
 from stpredict.encoders._registry import RECORDS
 from stpredict.models._deepspot._release import Release, read_release
+from stpredict.models._deepspot._released import downloaded, find_source
 from stpredict.models._methods import METHODS
 from stpredict.models._model import Model
 from stpredict.models._records import Hyperparameters, TrainingRecord
@@ -41,10 +43,17 @@ def from_deepspot(
     :func:`stpredict.tl.predict`. Missing neighbours are ignored; the published code replaces them
     by zeros.
 
+    Released models are downloaded once into ``stp.settings.cache_dir``; the archives of the names
+    below have about 1.5 GB. Every file is compared with its hash in each call. Hashes that are not
+    part of this package are those that Zenodo lists, requested with the first download.
+
     Parameters
     ----------
     weights
-        Path of ``…final_model.pkl``, or of a folder with one release.
+        Path of ``…final_model.pkl``, or of a folder with one release; or a released model, by its
+        name (:func:`stpredict.models.released`), or by its record and path on Zenodo:
+        ``"zenodo:<record>/<file>"``, and ``"zenodo:<record>/<folder>"`` for a folder in the
+        record's archive.
     hyperparameters
         Path of ``…top_param_overall.yaml``; by default the file next to the weights, if any.
     genes
@@ -62,10 +71,13 @@ def from_deepspot(
     Raises
     ------
     FileNotFoundError, TypeError
-        If a file does not exist, or an argument is not a path.
+        If a file or a released model does not exist, or an argument is not a path.
+    ConnectionError
+        If a file cannot be downloaded.
     ValueError
-        If the file contains anything but such a model, is damaged, or its parts disagree; if genes
-        are missing; if the encoder is unknown and ``embedding`` is not given.
+        If the file contains anything but such a model, is damaged, differs from its hash, or its
+        parts disagree; if genes are missing; if the encoder is unknown and ``embedding`` is not
+        given; if the record or the archive has no such file.
 
     References
     ----------
@@ -76,9 +88,12 @@ def from_deepspot(
     --------
     >>> import stpredict as stp
     >>> model = stp.models.from_deepspot("COAD_hest_uni/final_model.pkl")  # doctest: +SKIP
+    >>> model = stp.models.from_deepspot("Colon_HEST1K")  # doctest: +SKIP
     >>> stp.tl.predict(sdata, model)  # doctest: +SKIP
     """
-    release = read_release(weights, hyperparameters, genes)
+    source = find_source(weights)
+    with nullcontext(weights) if source is None else downloaded(source) as path:
+        release = read_release(path, hyperparameters, genes)
     encoder, slot = _encoder(release, embedding)
     method = METHODS[release.method]
     uses_subtiles, uses_neighbors = method.contexts[release.context]

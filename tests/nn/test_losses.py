@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -121,13 +122,16 @@ def by_formula(name, p, t, library):
         return np.mean([1 - scipy.stats.pearsonr(a, b).statistic for a, b in columns])
     if name == "pearson_spot":
         return np.mean([1 - scipy.stats.pearsonr(a, b).statistic for a, b in rows])
-    mean = np.exp(p + library[:, None])
     if name == "poisson":
-        return -np.mean(scipy.stats.poisson.logpmf(t, mean))
+        return -np.mean(scipy.stats.poisson.logpmf(t, np.exp(p + library[:, None])))
     if name == "negative_binomial":  # dispersion 1
-        return -np.mean(scipy.stats.nbinom.logpmf(t, 1, 1 / (1 + mean)))
+        return -np.mean(scipy.stats.nbinom.logpmf(t, 1, 1 / (1 + np.exp(p + library[:, None]))))
     if name == "hybrid_rank":
         return 0.7 * np.mean(e**2) + 0.3 * by_formula("pairwise_hinge", p, t, library)
+    if name == "pairwise_spots":
+        return np.mean([pairs(name, a, b) for a, b in columns])
+    if name == "mse_pairwise_spots":
+        return np.mean(e**2) + by_formula("pairwise_spots", p, t, library)
     if name.startswith("pairwise"):
         return np.mean([pairs(name, a, b) for a, b in rows])
     first, second = name.split("_")
@@ -135,7 +139,7 @@ def by_formula(name, p, t, library):
 
 
 def pairs(name, p, t, margin=1.0):
-    costs = []
+    costs, weights = [], []
     for j, k in itertools.combinations(range(len(p)), 2):
         if t[j] == t[k]:
             continue
@@ -143,7 +147,8 @@ def pairs(name, p, t, margin=1.0):
         ahead = p[high] - p[low]
         hinge = name == "pairwise_hinge"
         costs.append(max(0, margin - ahead) if hinge else np.log1p(np.exp(-ahead)))
-    return np.mean(costs) if costs else 0.0
+        weights.append(t[high] - t[low] if name == "pairwise_spots" else 1)
+    return np.average(costs, weights=weights) if costs else 0.0
 
 
 @every_loss
@@ -238,6 +243,69 @@ def test_rank_losses_depend_on_the_order_only():
         assert make(name)(predicted, target) == make(name)(predicted, target.exp() * 3)
 
 
+numbers = st.integers(0, 3)
+spots_of_sections = st.lists(
+    st.tuples(st.lists(numbers, min_size=3, max_size=3), st.sampled_from([2, 5, 9])),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(spots_of_sections, st.integers(1, 40))
+@settings(max_examples=80, deadline=None)
+def test_pairs_of_spots_are_those_of_each_section(spots, chunk):
+    target = torch.tensor([values for values, _ in spots], dtype=torch.float64)
+    section = torch.tensor([number for _, number in spots])
+    predicted = data(len(spots), 3)[0]
+    expected = 0
+    for number in set(section.tolist()):
+        p, t = (values[section == number].numpy() for values in (predicted, target))
+        expected += by_formula("pairwise_spots", p, t, None) * len(p) / len(spots)
+    before, _rank._CHUNK_CPU = _rank._CHUNK_CPU, chunk
+    try:
+        loss = functools.partial(make("pairwise_spots", n_targets=3), section=section)
+        value, grad = gradient(lambda p, t, _: loss(p, t), predicted, target, None)
+    finally:
+        _rank._CHUNK_CPU = before
+    assert value.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert torch.isfinite(grad).all()
+    assert torch.autograd.gradcheck(lambda p: loss(p, target), predicted.requires_grad_())
+
+
+def test_pairs_across_sections_never_count():
+    predicted, target, _ = data()
+    section = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    in_first = (section == 0).double()[:, None]
+    for name in ("pairwise_spots", "mse_pairwise_spots"):
+        loss = functools.partial(make(name), section=section)
+        # a shift of a whole section changes all pairs across sections, and none within
+        both = torch.stack([predicted, predicted + 100 * in_first])
+        if name == "pairwise_spots":
+            assert loss(both[0], target).item() == pytest.approx(loss(both[1], target).item())
+            shifted = loss(predicted, target - 7 * in_first)
+            assert shifted.item() == pytest.approx(loss(predicted, target).item())
+        # one spot of each section has no partner, so only the squared error is left
+        alone = make(name)(predicted, target, section=torch.arange(N))
+        expected = 0 if name == "pairwise_spots" else F.mse_loss(predicted, target)
+        assert float(alone) == pytest.approx(float(expected))
+
+
+def test_losses_of_single_spots_do_not_depend_on_sections():
+    section = torch.arange(N) % 2
+    for name in NAMES:
+        if losses.LOSSES[name].within_sections:
+            continue
+        predicted, target, library = data_for(name)
+        loss = make(name)
+        assert loss(predicted, target, library, section) == loss(predicted, target, library)
+
+
+def test_sections_of_another_number_of_spots_are_refused():
+    predicted, target, _ = data()
+    with pytest.raises(ValueError, match=r"section has shape \(3,\), but \(7\) is needed"):
+        make("pairwise_spots")(predicted, target, section=torch.zeros(3))
+
+
 @pytest.mark.parametrize("log_dispersion", [-8.0, -2.0, 1.0, 8.0])
 @pytest.mark.parametrize("mean", [1e-6, 0.5, 300.0, 1e6])
 def test_the_negative_binomial_is_that_of_scipy_for_any_dispersion(log_dispersion, mean):
@@ -313,6 +381,8 @@ CONSTANT = {
     "huber_cosine": 0.5,
     "pairwise_hinge": 0.0,
     "pairwise_logistic": 0.0,
+    "pairwise_spots": 0.0,
+    "mse_pairwise_spots": 1.0,
     "hybrid_rank": 0.7,
 }
 
@@ -378,7 +448,9 @@ def test_cosines_and_correlations_are_independent_of_the_scale(name, scale):
 
 
 #: Losses that compare the spots of a batch with each other.
-OF_A_BATCH = {name for name in NAMES if "cosine" in name or name in ("pearson", "mse_pearson")}
+OF_A_BATCH = {name for name in NAMES if "cosine" in name or name in ("pearson", "mse_pearson")} | {
+    name for name, loss in losses.LOSSES.items() if loss.within_sections
+}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_A_BATCH])

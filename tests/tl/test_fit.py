@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from stpredict import metrics
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._sdata._steps import NeighborsStep, NormalizeStep
 from stpredict.models._records import SampleWeight
+from stpredict.nn import losses
 from stpredict.tl._fitting._split import hold_out_group
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0}
@@ -168,6 +171,52 @@ def test_the_same_seed_gives_the_same_predictions(sdata):
     )
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
+
+
+class RecordingLoss(losses.Loss):
+    """Squared error that records the section of each target."""
+
+    within_sections = True
+    batches: ClassVar[list[tuple[torch.Tensor, torch.Tensor]]] = []
+
+    def forward(self, predicted, target, log_library=None, section=None):
+        self.batches.append((target, section))
+        return super().forward(predicted, target, log_library, section)
+
+    def compute(self, predicted, target, log_library):
+        return (predicted - target).square().mean()
+
+
+@pytest.mark.parametrize("method", ["fit_deepspot", "finetune"])
+def test_a_loss_within_sections_gets_the_section_of_each_spot(sdata, method, monkeypatch):
+    monkeypatch.setattr(RecordingLoss, "batches", [])
+    model = stp.tl.fit_deepspot(sdata, **TINY, loss=RecordingLoss())
+    if method == "finetune":
+        RecordingLoss.batches.clear()
+        stp.tl.finetune(sdata, model, loss=RecordingLoss(), schedule=TINY["schedule"])
+    spots = open_table(sdata, "table")
+    table = sdata.tables["table"]
+    targets = model.targets.transform(table[:, list(model.genes)].layers["log1p"])
+    section_of = {
+        values.tobytes(): name for values, name in zip(targets, spots.section_of_row, strict=True)
+    }
+    pairs = [
+        (section_of[values.numpy().tobytes()], int(number))
+        for batch, section in RecordingLoss.batches
+        for values, number in zip(batch, section, strict=True)
+    ]
+    assert len(pairs) >= 2 * table.n_obs
+    assert len(set(pairs)) == 3
+    assert len({number for _, number in pairs}) == 3
+
+
+def test_a_loss_of_pairs_of_spots_is_recorded_and_used_again(sdata, tmp_path):
+    model = stp.tl.fit_deepspot(sdata, **TINY, loss="mse_pairwise_spots")
+    assert model.hyperparameters.loss == "mse_pairwise_spots"
+    model.save(tmp_path / "model")
+    loaded = stp.models.load(tmp_path / "model")
+    tuned = stp.tl.finetune(sdata, loaded, schedule=TINY["schedule"])
+    assert tuned.hyperparameters.loss == "mse_pairwise_spots"
 
 
 def test_fitting_changes_no_table(sdata):

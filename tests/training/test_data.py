@@ -201,6 +201,63 @@ def test_patches_keep_neighbors_together_and_cover_each_row_once():
     assert not np.array_equal(drawn(0), drawn(1))
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(2, 70), min_size=1, max_size=6),
+    st.integers(1, 100),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_spots_of_a_section_stay_together_and_each_row_is_drawn_once(
+    sizes, batch_size, is_weighted, seed
+):
+    section = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    n, rows = len(section), np.arange(1, len(section))
+    center = np.zeros((n, 2), dtype=np.float32)
+    measured = Measured(np.arange(n, dtype=np.float32)[:, None], section=section)
+
+    def drawn():
+        batches = training_loader(
+            Inputs(center=center, scaler=Standard.fit(center)),
+            measured,
+            rows,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(seed),
+            weights=np.ones(len(rows)) if is_weighted else None,
+            within_sections=True,
+        )
+        return list(batches)
+
+    order = torch.cat([batch.targets.ravel() for batch in drawn()]).numpy().astype(int)
+    np.testing.assert_array_equal(torch.cat([batch.section for batch in drawn()]), section[order])
+    assert len(order) == len(rows)
+    if not is_weighted:
+        assert sorted(order) == rows.tolist()
+    changes = np.count_nonzero(np.diff(section[order]))
+    n_runs = sum(-(-size // 32) for size in np.unique(section[order], return_counts=True)[1])
+    assert changes < max(1, n_runs)
+
+
+def test_runs_of_a_section_differ_between_epochs_and_seeds():
+    inputs, rows = inputs_of("spot"), np.arange(N)
+    measured = Measured(np.arange(N, dtype=np.float32)[:, None], section=np.arange(N) % 2)
+
+    def drawn(seed):
+        loader = training_loader(
+            inputs,
+            measured,
+            rows,
+            batch_size=8,
+            generator=torch.Generator().manual_seed(seed),
+            within_sections=True,
+        )
+        return [torch.cat([batch.targets.ravel() for batch in loader]).tolist() for _ in range(2)]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+    assert drawn(0)[0] != drawn(0)[1]
+
+
 def test_validation_follows_the_spatial_order():
     order = np.random.default_rng(0).permutation(N)
     inputs = dataclasses.replace(inputs_of("spot"), order=order)

@@ -21,6 +21,9 @@ from stpredict.training._data import Batch, Inputs, Measured
 from stpredict.training._pixels import Pixels, TileBatch
 from stpredict.training._processes import RankBatches
 
+#: Spots of one section that stay together in a batch, for losses within sections.
+_SECTION_RUN = 32
+
 
 class RowDataset(Dataset["Batch | TileBatch"]):
     """Some rows of the inputs, indexed by whole batches."""
@@ -63,6 +66,32 @@ class PatchSampler(Sampler[int]):
             yield from patches[i].tolist()
 
 
+class SectionSampler(Sampler[int]):
+    """Another sampler's indices, in runs of spots of one section, in random order.
+
+    A batch then has enough spots of a section to compare them, however many sections there are.
+    """
+
+    def __init__(
+        self, sampler: Sampler[int], section: NDArray[np.int64], generator: torch.Generator
+    ) -> None:
+        self.sampler, self.section, self.generator = sampler, section, generator
+
+    def __len__(self) -> int:
+        return len(self.section)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = np.fromiter(self.sampler, dtype=np.int64)
+        runs = [
+            spots[start : start + _SECTION_RUN]
+            for number in np.unique(self.section)
+            if len(spots := drawn[self.section[drawn] == number])
+            for start in range(0, len(spots), _SECTION_RUN)
+        ]
+        for i in torch.randperm(len(runs), generator=self.generator).tolist():
+            yield from runs[i].tolist()
+
+
 def training_loader(
     inputs: Inputs | Pixels,
     measured: Measured,
@@ -72,11 +101,12 @@ def training_loader(
     generator: torch.Generator,
     patch_size: int = 1,
     weights: NDArray[np.float64] | None = None,
+    within_sections: bool = False,
 ) -> DataLoader[Batch | TileBatch]:
     """Batches of rows in random order.
 
     With ``weights``, (n_rows,), as many rows are drawn with replacement. With ``patch_size``, rows
-    close in space stay together.
+    close in space stay together; with ``within_sections``, some of the same section.
     """
     dataset = RowDataset(inputs, measured, rows, training=True)
     sampler: Sampler[int]
@@ -91,6 +121,8 @@ def training_loader(
         sampler = PatchSampler(_spatial_order(inputs.order, rows), patch_size, generator)
     else:
         sampler = RandomSampler(dataset, generator=generator)
+    if within_sections and measured.section is not None and not isinstance(sampler, PatchSampler):
+        sampler = SectionSampler(sampler, measured.section[rows], generator)
     return _loader(dataset, RankBatches(BatchSampler(sampler, batch_size, drop_last=False)))
 
 

@@ -29,6 +29,11 @@ class Measured:
     # counts in training, (g,)
     log_library: NDArray[np.float32] | None = None
     log_share: NDArray[np.float32] | None = None
+    section: NDArray[np.int64] | None = None  # (n,), its number, for losses within sections
+
+    def sections_of(self, rows: NDArray[np.intp]) -> torch.Tensor | None:
+        """Number of the section of some rows, (n_rows,)."""
+        return None if self.section is None else torch.from_numpy(self.section[rows])
 
     def log_expected(self, rows: NDArray[np.intp]) -> torch.Tensor | None:
         """Logarithm of the counts expected from the training mean, (n_rows, g)."""
@@ -49,6 +54,7 @@ class Batch(NamedTuple):
     targets: torch.Tensor  # (n, g) float32, scaled
     # (n, g) float32, offset of the network's output for losses on counts
     log_expected: torch.Tensor | None = None
+    section: torch.Tensor | None = None  # (n,) int64, for losses within sections
 
     def predict(self, network: nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -94,6 +100,7 @@ class Inputs:
             neighbor_mask=None if mask is None else torch.from_numpy(mask),
             targets=torch.from_numpy(measured.targets[rows]),
             log_expected=measured.log_expected(rows),
+            section=measured.sections_of(rows),
         )
 
     @torch.inference_mode()

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from stpredict import _runtime
 from stpredict._log import info, quiet, shows_bars
+from stpredict.nn import losses
 from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._data import Batch, Inputs, Measured
 from stpredict.training._module import (
@@ -87,6 +88,7 @@ def fit_network(
             generator=torch.Generator().manual_seed(seed),
             patch_size=schedule.patch_size,
             weights=None if weights is None else weights[training],
+            within_sections=isinstance(loss, losses.Loss) and loss.within_sections,
         )
         held_out = validation_loader(inputs, measured, validation, batch_size=schedule.batch_size)
         early_stopping = EarlyStopping(name, patience=schedule.patience, mode=mode)

@@ -94,6 +94,8 @@ class Regression(L.LightningModule):
     def _loss(self, batch: Batch | TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = self._predict(self.network, batch)
         if batch.log_expected is None:
+            if isinstance(self.loss, losses.Loss) and self.loss.within_sections:
+                return self.loss(predicted, batch.targets, section=batch.section), predicted
             return self.loss(predicted, batch.targets), predicted
         # for counts, the network predicts the log-ratio to the training mean; the expected counts
         # include the library size, so the loss gets an offset of 0

@@ -31,7 +31,8 @@ class TileBatch(NamedTuple):
 
     tiles: torch.Tensor  # (n, 3, h, w) uint8
     targets: torch.Tensor  # (n, g) float32, scaled
-    log_expected: torch.Tensor | None = None  # as in `Batch`
+    log_expected: torch.Tensor | None = None  # this and the next as in `Batch`
+    section: torch.Tensor | None = None
 
     def predict(self, network: nn.Module) -> torch.Tensor:
         """Run a network on the batch, (n, g)."""
@@ -65,6 +66,7 @@ class Pixels:
             tiles=self.augmentation(tiles) if training else tiles,
             targets=torch.from_numpy(measured.targets[rows]),
             log_expected=measured.log_expected(rows),
+            section=measured.sections_of(rows),
         )
 
     def read(self, rows: NDArray[np.intp]) -> torch.Tensor:

@@ -20,12 +20,15 @@ name                   averaged quantity                                        
                        ``l1_cosine`` and ``huber_cosine``
 ``pairwise_hinge``     hinge of a spot's pairs of targets; over pairs, then spots  0 (a spot)
 ``pairwise_logistic``  the same with RankNet's logistic cost                       0 (a spot)
+``pairwise_spots``     logistic cost of a gene's pairs of spots within a section,  0
+                       weighted by measured differences; over pairs, then genes;
+                       also as ``mse_pairwise_spots``
 ``hybrid_rank``        (1 - w) mse + w rank loss, with a schedule for w            as the parts
 =====================  ==========================================================  =============
 
-A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, both without gradient. These two
-compare the spots of a batch, so their mean over batches is not the loss of all spots, unlike that
-of the other losses, which are means over spots.
+A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, 0 with ``pairwise_spots``, all
+without gradient. These three compare the spots of a batch, so their mean over batches is not the
+loss of all spots, unlike that of the other losses, which are means over spots.
 
 Published code that computes something else under the same name:
 
@@ -52,8 +55,14 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson, check_counts
 from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
-from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
-from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
+from stpredict.nn.losses._pairs import (
+    HuberCosine,
+    L1Cosine,
+    MSECosine,
+    MSEPairwiseSpots,
+    MSEPearson,
+)
+from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic, PairwiseSpots
 from stpredict.nn.losses._registry import LOSSES, make
 
 __all__ = [
@@ -67,10 +76,12 @@ __all__ = [
     "L1Cosine",
     "Loss",
     "MSECosine",
+    "MSEPairwiseSpots",
     "MSEPearson",
     "NegativeBinomial",
     "PairwiseHinge",
     "PairwiseLogistic",
+    "PairwiseSpots",
     "Pearson",
     "PearsonSpot",
     "Poisson",

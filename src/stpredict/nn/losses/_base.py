@@ -24,6 +24,8 @@ class Loss(nn.Module):
         Whether it is a likelihood of raw counts; outputs are then logarithms of rates.
     needs_several_targets
         Whether it compares the targets of a spot with each other.
+    within_sections
+        Whether it compares spots, but only those of the same section.
     progress
         Fraction of the training that is done, 0 to 1, set at the start of each epoch.
 
@@ -41,6 +43,7 @@ class Loss(nn.Module):
     name: ClassVar[str]
     needs_counts: ClassVar[bool] = False
     needs_several_targets: ClassVar[bool] = False
+    within_sections: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +55,11 @@ class Loss(nn.Module):
         return tuple(inspect.signature(cls).parameters)
 
     def forward(
-        self, predicted: Tensor, target: Tensor, log_library: Tensor | None = None
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        log_library: Tensor | None = None,
+        section: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch.
 
@@ -62,6 +69,10 @@ class Loss(nn.Module):
             ``(n, g)`` floating point. Half precision, as under autocast, is converted to float32.
         log_library
             ``(n,)`` or ``(n, 1)``, logarithm of each spot's library size, for losses of counts.
+        section
+            ``(n,)``, number of each spot's section, for losses within sections: these are computed
+            for every section, and averaged with the numbers of spots as weights. By default all
+            spots are of one section.
 
         Returns
         -------
@@ -85,7 +96,13 @@ class Loss(nn.Module):
                 raise ValueError(f"{self.name} needs log_library: pass the sizes, or zeros.")
             offset = log_library.unsqueeze(1) if log_library.ndim == 1 else log_library
             check_shape("log_library", offset, (len(predicted), 1))
-        return self.compute(predicted.to(dtype), target.to(dtype), offset.to(dtype))
+        values = predicted.to(dtype), target.to(dtype), offset.to(dtype)
+        if section is None or not self.within_sections:
+            return self.compute(*values)
+        check_shape("section", section, (len(predicted),))
+        masks = [section == number for number in section.unique()]
+        costs = [self.compute(*(part[mask] for part in values)) * mask.sum() for mask in masks]
+        return torch.stack(costs).sum() / len(predicted)
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Loss of ``(n, g)`` each; ``log_library`` is ``(n, 1)``, 0 unless ``needs_counts``."""

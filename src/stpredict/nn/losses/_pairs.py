@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson
+from stpredict.nn.losses._rank import PairwiseSpots
 
 
 class WeightedPair(Loss):
@@ -75,3 +76,14 @@ class HuberCosine(WeightedPair):
 
     name = "huber_cosine"
     kinds = (Huber, Cosine)
+
+
+class MSEPairwiseSpots(WeightedPair):
+    """Sum of `MSE` and `PairwiseSpots`: ``mse_weight=1.0`` and ``pairwise_spots_weight=1.0``.
+
+    It keeps both the level and the pattern of a gene.
+    """
+
+    name = "mse_pairwise_spots"
+    kinds = (MSE, PairwiseSpots)
+    within_sections = True

@@ -1,4 +1,4 @@
-"""Losses of the ranking of a spot's targets, after HEVisum."""
+"""Losses of rankings: of a spot's targets, after HEVisum, and of a section's spots."""
 
 from __future__ import annotations
 
@@ -19,39 +19,47 @@ _CHUNK_CPU, _CHUNK_ACCELERATOR = 2**17, 2**25
 
 
 class _Pairwise(torch.autograd.Function):
-    """Mean cost of the pairs of each spot, (n,), with the gradient computed on the way."""
+    """Mean cost of the pairs of each spot, (n,), with the gradient computed on the way.
+
+    The mean is over pairs, or weighted by their measured differences.
+    """
 
     @staticmethod
-    def forward(ctx: Any, predicted: Tensor, target: Tensor, margin: float | None) -> Tensor:
+    def forward(
+        ctx: Any, predicted: Tensor, target: Tensor, margin: float | None, weighted: bool
+    ) -> Tensor:
         cost, pairs = torch.zeros_like(predicted), torch.zeros_like(predicted)
         slope = torch.zeros_like(predicted)
         # all g × g differences of a spot may not fit into memory: only the gradient is stored
         for spots, left in _chunks(*predicted.shape, device=predicted.device):
+            difference = target[spots, left, None] - target[spots, None]
             # 1 where the left target is measured above the right one, -1 below, 0 for ties
-            order = torch.sign(target[spots, left, None] - target[spots, None])
+            order = torch.sign(difference)
             ahead = (predicted[spots, left, None] - predicted[spots, None]).mul_(order)
-            is_pair = order.abs()
-            pairs[spots, left] = is_pair.sum(-1)
+            # signed weight of each pair, 0 for ties and for a target with itself
+            signed = difference if weighted else order
+            weight = signed.abs()
+            pairs[spots, left] = weight.sum(-1)
             if margin is None:
                 # softplus and its derivative
                 each, falls = F.softplus(-ahead), torch.sigmoid(-ahead)
             else:
                 each = ahead.neg_().add_(margin).clamp_(min=0)
                 falls = (each > 0).to(each.dtype)
-            # ties, and a target with itself, do not count as pairs
-            cost[spots, left] = each.mul_(is_pair).sum(-1)
-            slope[spots, left] = -falls.mul_(order).sum(-1)
+            cost[spots, left] = each.mul_(weight).sum(-1)
+            slope[spots, left] = -falls.mul_(signed).sum(-1)
         # each pair was counted twice, once from each side
-        twice = pairs.sum(1).clamp(min=1)
+        twice = pairs.sum(1)
+        twice = torch.where(twice > 0, twice, 1)
         ctx.save_for_backward(2 * slope / twice.unsqueeze(1))
         return cost.sum(1) / twice
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         # the stored slope is the derivative, up to the incoming gradient
-        return grads[0].unsqueeze(1) * slope, None, None
+        return grads[0].unsqueeze(1) * slope, None, None, None
 
 
 def _chunks(n: int, g: int, *, device: torch.device) -> Iterator[tuple[slice, slice]]:
@@ -93,7 +101,7 @@ class PairwiseHinge(Loss):
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Mean over spots of the mean over pairs."""
-        return _Pairwise.apply(predicted, target, self.margin).mean()
+        return _Pairwise.apply(predicted, target, self.margin, False).mean()
 
 
 class PairwiseLogistic(Loss):
@@ -112,7 +120,33 @@ class PairwiseLogistic(Loss):
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """Mean over spots of the mean over pairs."""
-        return _Pairwise.apply(predicted, target, None).mean()
+        return _Pairwise.apply(predicted, target, None, False).mean()
+
+
+class PairwiseSpots(Loss):
+    """Logistic loss over the pairs of a section's spots, gene by gene.
+
+    A pair of spots costs ``log(1 + exp(-(p_i - p_j)))`` if the gene is measured higher in spot i
+    than in spot j. Averaged over pairs with the measured differences as weights, then over genes;
+    sections are averaged with their numbers of spots as weights. A constant gene costs 0.
+
+    PairSTRank [1]_ is the binomial likelihood of the counts of two spots of a section, given their
+    total: the same logistic function, weighted by both counts. This loss takes any targets, and its
+    weight is 0 for ties. It ignores the level of a gene in a section: combine it with `MSE`, as
+    `MSEPairwiseSpots` does.
+
+    References
+    ----------
+    .. [1] Nishimura et al., Learning relative gene expression trends from pathology images in
+       spatial transcriptomics, NeurIPS 2025, arXiv:2512.06612.
+    """
+
+    name = "pairwise_spots"
+    within_sections = True
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """Mean over genes of the weighted mean over pairs."""
+        return _Pairwise.apply(predicted.T, target.T, None, True).mean()
 
 
 class HybridRank(Loss):

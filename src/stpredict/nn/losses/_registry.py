@@ -12,13 +12,25 @@ from torch import Tensor, nn
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
 from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
-from stpredict.nn.losses._pairs import HuberCosine, L1Cosine, MSECosine, MSEPearson
-from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic
+from stpredict.nn.losses._pairs import (
+    HuberCosine,
+    L1Cosine,
+    MSECosine,
+    MSEPairwiseSpots,
+    MSEPearson,
+)
+from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic, PairwiseSpots
 
 _ERRORS: tuple[type[Loss], ...] = (MSE, L1, Huber, Cosine, Pearson, PearsonSpot)
 _COUNTS: tuple[type[Loss], ...] = (Poisson, NegativeBinomial)
-_PAIRS: tuple[type[Loss], ...] = (MSEPearson, MSECosine, L1Cosine, HuberCosine)
-_RANKS: tuple[type[Loss], ...] = (PairwiseHinge, PairwiseLogistic, HybridRank)
+_PAIRS: tuple[type[Loss], ...] = (
+    MSEPearson,
+    MSECosine,
+    L1Cosine,
+    HuberCosine,
+    MSEPairwiseSpots,
+)
+_RANKS: tuple[type[Loss], ...] = (PairwiseHinge, PairwiseLogistic, PairwiseSpots, HybridRank)
 
 #: Class of each named loss.
 LOSSES: Mapping[str, type[Loss]] = MappingProxyType(

@@ -73,6 +73,7 @@ class Values:
     weights: tuple[NDArray[np.float64], SampleWeight] | None = None
     fit_names: tuple[str, ...] = ()  # names of fit_genes
     loss: losses.Loss | None = None  # of a network that is trained on the values
+    section: NDArray[np.int64] | None = None  # (n_obs,) number of the section of each row
 
     def dense(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
@@ -106,6 +107,7 @@ def read_values(spots: SpotTable, task: Task) -> Values:
         weights=weights,
         fit_names=tuple(spots.table.var_names),
         loss=loss,
+        section=_section_numbers(spots),
     )
     # a baseline of models of counts learns the units in which they predict
     return replace(values, fit_genes=values.dense(), library=None) if task.per_10k else values
@@ -181,10 +183,11 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
 
 def measured_targets(values: Values, fitted: Targets) -> Measured:
     """Targets of all rows."""
-    scaled = fitted.transform(values.fit_genes)
+    measured = Measured(fitted.transform(values.fit_genes), section=values.section)
     if values.library is None or not isinstance(fitted, Counts):
-        return Measured(scaled)
-    return Measured(scaled, np.log(values.library).astype(np.float32), fitted.log_share)
+        return measured
+    log_library = np.log(values.library).astype(np.float32)
+    return replace(measured, log_library=log_library, log_share=fitted.log_share)
 
 
 def _weights(
@@ -234,5 +237,16 @@ def _values_of(
             raise ValueError(f"{n_empty} spots have no counts: drop them with stp.pp.filter_spots")
     selected = values[:, spots.table.var_names.get_indexer(list(names))]
     return Values(
-        list(model.genes), selected, columns, model.recipe.layer_steps, model.units, library
+        list(model.genes),
+        selected,
+        columns,
+        model.recipe.layer_steps,
+        model.units,
+        library,
+        section=_section_numbers(spots),
     )
+
+
+def _section_numbers(spots: SpotTable) -> NDArray[np.int64]:
+    """Number of the section of each row, (n_obs,)."""
+    return np.unique(spots.section_of_row, return_inverse=True)[1].astype(np.int64)

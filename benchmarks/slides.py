@@ -30,7 +30,9 @@ from stpredict.encoders._embed import tile_side_px
 
 #: Random tiles that the bare encoder embeds.
 N_TILES = 256
-LIMIT_MIB, LIMIT_RATIO = 2500, 1.2
+LIMIT_MIB = 2384  # 2.5 GB
+#: Of the last slide: on small ones, seconds of imports are a large part.
+LIMIT_RATIO = 1.2
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
         return
     print(f"{arguments.encoder}, {torch.get_num_threads()} threads")
     print(f"{'px':>7}{'spots':>8}{'MB':>7}{'ms/spot':>9}{'bare':>7}{'ratio':>7}{'peak MiB':>10}")
-    worst = 0.0, 0.0
+    most_mib = ratio = 0.0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = folder / "model"
@@ -72,8 +74,8 @@ def main() -> None:
                 flush=True,
             )
             slide.unlink()
-            worst = max(worst[0], result["peak_mib"]), max(worst[1], ratio)
-    if worst[0] > LIMIT_MIB or worst[1] > LIMIT_RATIO:
+            most_mib = max(most_mib, result["peak_mib"])
+    if most_mib > LIMIT_MIB or ratio > LIMIT_RATIO:
         raise SystemExit(f"limits are {LIMIT_MIB} MiB and a ratio of {LIMIT_RATIO}")
 
 

@@ -1,7 +1,37 @@
-"""Condition that every test meets: no display."""
+"""Condition that every test meets: no display. Fixtures for tests of slides."""
 
 from __future__ import annotations
 
 import os
 
-os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported
+import pytest
+import tifffile
+
+import stpredict as stp
+
+os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported, which stpredict defers
+
+
+@pytest.fixture(scope="session")
+def slide_model():
+    """Small model of two genes, trained on sections like the slides of `write_slide`."""
+    sdata = stp.datasets.phantom(2, size_px=600)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, tile_um=60)
+    stp.pp.neighbors(sdata)
+    genes = ["morphology_001", "morphology_002"]
+    return stp.tl.fit_ridge(sdata, genes=genes, alpha=10.0, context="spot_neighbors")
+
+
+@pytest.fixture(scope="session")
+def write_slide():
+    """Function that writes a small slide of a seed as a TIFF file with 1 µm per pixel."""
+
+    def write(path, seed):
+        image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
+        pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
+        one_um = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **one_um)
+        return path
+
+    return write

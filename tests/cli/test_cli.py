@@ -9,7 +9,6 @@ import sys
 import pandas as pd
 import pytest
 import spatialdata
-import tifffile
 from typer.testing import CliRunner
 
 import stpredict as stp
@@ -19,15 +18,12 @@ COMMANDS = ("predict", "train", "evaluate", "report", "doctor")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(write_slide, tmp_path_factory):
     """Measured sections, new sections and a slide, as files."""
     folder = tmp_path_factory.mktemp("cli")
     stp.datasets.phantom(3, size_px=600).write(folder / "sections.zarr")
-    new = stp.datasets.phantom(1, seed=1, size_px=600)
-    new.write(folder / "new.zarr")
-    pixels = new.images["S1_image"]["scale0"]["image"].to_numpy().transpose(1, 2, 0)
-    centimetre = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}  # 1 µm
-    tifffile.imwrite(folder / "slide.tif", pixels, photometric="rgb", tile=(256, 256), **centimetre)
+    stp.datasets.phantom(1, seed=1, size_px=600).write(folder / "new.zarr")
+    write_slide(folder / "slide.tif", seed=1)
     return folder
 
 

@@ -14,13 +14,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 
 import stpredict as stp
 
 #: Slides and kills; the session `hostile` asks for more.
 N_SLIDES, N_KILLS = (10, 2) if "STPREDICT_HOSTILE_KILLS" in os.environ else (4, 1)
-GENES = ["morphology_001", "morphology_002"]
 RUN = """
 import sys
 import stpredict as stp
@@ -31,23 +29,9 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def model():
-    sdata = stp.datasets.phantom(2, size_px=600)
-    stp.pp.normalize(sdata)
-    stp.pp.embed(sdata, tile_um=60)
-    stp.pp.neighbors(sdata)
-    return stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
-
-
-@pytest.fixture
-def slides(tmp_path):
+def slides(write_slide, tmp_path):
     """Files of slides, of which the second is damaged."""
-    slides = [tmp_path / f"slide{seed}.tif" for seed in range(N_SLIDES)]
-    for seed, slide in enumerate(slides):
-        image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
-        pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
-        one_um = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
-        tifffile.imwrite(slide, pixels, photometric="rgb", tile=(256, 256), **one_um)
+    slides = [write_slide(tmp_path / f"slide{seed}.tif", seed) for seed in range(N_SLIDES)]
     slides[1].write_bytes(slides[1].read_bytes()[:20_000])
     return slides
 
@@ -63,9 +47,9 @@ def finished_slides(out):
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed by POSIX signals")
-def test_killed_runs_continue_without_repeating_finished_slides(model, slides, tmp_path):
+def test_killed_runs_continue_without_repeating_finished_slides(slide_model, slides, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    model.save(tmp_path / "model")
+    slide_model.save(tmp_path / "model")
     script = tmp_path / "run.py"
     script.write_text(RUN)
     command = [sys.executable, script, tmp_path / "model", killed, *slides]
@@ -83,7 +67,7 @@ def test_killed_runs_continue_without_repeating_finished_slides(model, slides, t
         assert finished.items() <= finished_slides(killed).items()
         finished = finished_slides(killed)
     subprocess.run(command, check=True)
-    stp.tl.predict_slides(slides, model, whole)
+    stp.tl.predict_slides(slides, slide_model, whole)
     assert 0 < len(finished) < N_SLIDES - 1
     assert finished.items() <= finished_slides(killed).items()
     tables = [pd.read_csv(out / "manifest.csv").set_index("name") for out in (killed, whole)]

@@ -10,37 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-import tifffile
 
 import stpredict as stp
 from stpredict.models._save import fingerprint
 from stpredict.tl._cohort import _jobs
 
-GENES = ["morphology_001", "morphology_002"]
+
+@pytest.fixture
+def model(slide_model):
+    return slide_model
 
 
 @pytest.fixture(scope="module")
-def model():
-    sdata = stp.datasets.phantom(2, size_px=600)
-    stp.pp.normalize(sdata)
-    stp.pp.embed(sdata, tile_um=60)
-    stp.pp.neighbors(sdata)
-    return stp.tl.fit_ridge(sdata, genes=GENES, alpha=10.0, context="spot_neighbors")
-
-
-@pytest.fixture(scope="module")
-def slides(tmp_path_factory):
+def slides(write_slide, tmp_path_factory):
     """Three small slides as TIFF files, with their µm per pixel."""
     folder = tmp_path_factory.mktemp("slides")
     return [write_slide(folder / f"slide{seed}.tif", seed) for seed in range(3)]
-
-
-def write_slide(path, seed):
-    image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
-    pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
-    centimetre = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}  # 1 µm
-    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **centimetre)
-    return path
 
 
 def predicted(out, name):
@@ -75,17 +60,17 @@ def test_every_slide_is_predicted_once(model, slides, tmp_path, monkeypatch):
 
 
 def test_other_options_another_model_or_another_file_are_computed_again(
-    model, slides, tmp_path, monkeypatch
+    model, write_slide, tmp_path, monkeypatch
 ):
     slide = write_slide(tmp_path / "slide.tif", seed=0)
     names, out = computed(monkeypatch), tmp_path / "out"
     stp.tl.predict_slides([slide], model, out)
-    stp.tl.predict_slides([slide], model, out, genes=GENES[:1])
+    stp.tl.predict_slides([slide], model, out, genes=["morphology_001"])
     assert predicted(out, "slide").shape[1] == 1
-    stp.tl.predict_slides([slide], model, out, genes=GENES[:1], batch_size=7)
+    stp.tl.predict_slides([slide], model, out, genes=["morphology_001"], batch_size=7)
     assert len(names) == 2  # the size of batches changes nothing
     os.utime(slide, ns=(1, 1))
-    stp.tl.predict_slides([slide], model, out, genes=GENES[:1])
+    stp.tl.predict_slides([slide], model, out, genes=["morphology_001"])
     assert len(names) == 3
 
 
@@ -102,7 +87,9 @@ def test_fine_positions_are_predicted_on_every_slide(model, slides, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_corrupt_slide_is_recorded_and_the_others_go_on(model, slides, tmp_path, monkeypatch):
+def test_a_corrupt_slide_is_recorded_and_the_others_go_on(
+    model, slides, write_slide, tmp_path, monkeypatch
+):
     corrupt = tmp_path / "corrupt.tif"
     corrupt.write_bytes(slides[0].read_bytes()[:20_000])
     absent = tmp_path / "absent.svs"

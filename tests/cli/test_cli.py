@@ -90,7 +90,7 @@ def test_a_failed_slide_ends_with_exit_code_1(folder, model):
     out = folder / "failed"
     result = run("predict", model, folder / "no.svs", folder / "slide.tif", "--out", out)
     assert result.exit_code == 1
-    assert "1 of 2 slides" in result.output
+    assert f"finished slides in {out}: 1 of 2" in result.output.replace("\n", "")
     states = pd.read_csv(out / "manifest.csv").set_index("name")["state"]
     assert states.to_dict() == {"no": "failed", "slide": "finished"}
 

@@ -62,7 +62,7 @@ def _predict(
         )
     stp.report.write_slides(out)
     failed = manifest[manifest["state"] == "failed"]
-    print(f"{len(manifest) - len(failed)} of {len(manifest)} slides in {out} are finished")
+    print(f"finished slides in {out}: {len(manifest) - len(failed)} of {len(manifest)}")
     if not failed.empty:
         raise typer.Exit(1)
 

@@ -81,6 +81,11 @@ class EmbedStep(Step):
         return as_fields(self.tile_um)
 
     @property
+    def sides(self) -> str:
+        """Sides of the tiles in words, such as "112 and 224 µm"."""
+        return " and ".join(f"{side:g}" for side in self.fields_um) + " µm"
+
+    @property
     def mpp_of_fields(self) -> dict[float, float | None]:
         """µm per pixel at which the encoder saw the tiles of each side, if it is reported."""
         return dict(itertools.zip_longest(self.fields_um, as_fields(self.mpp)))

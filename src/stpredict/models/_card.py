@@ -100,8 +100,7 @@ def _inputs(model: ModelState) -> list[Fact]:
     # nor do they report their tiles
     if embed is None or not embed.fields_um:
         return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
-    sides = " and ".join(f"{side:g}" for side in embed.fields_um)
-    tiles = f"{sides} µm, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
+    tiles = f"{embed.sides}, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
     return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), context]
 
 

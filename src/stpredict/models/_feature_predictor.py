@@ -141,8 +141,7 @@ def _fields(model: RowModel) -> str:
     step = model.recipe.embed
     if step is None or len(step.fields_um) < 2:
         return ""
-    sides = " and ".join(f"{side:g}" for side in step.fields_um)
-    return f" on tiles of {sides} µm around the same centres, next to each other"
+    return f" on tiles of {step.sides} around the same centres, next to each other"
 
 
 def _inputs(

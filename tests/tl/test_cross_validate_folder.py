@@ -307,21 +307,19 @@ def test_two_processes_share_a_folder_and_lose_no_method(sdata, tmp_path, monkey
     )
 
 
-def test_files_of_two_writers_never_share_a_temporary_name(tmp_path):
-    names = []
+def test_files_of_two_writers_never_share_a_temporary_name(tmp_path, monkeypatch):
+    names, original = [], _store.replaced
 
-    def write(file):
-        names.append(file.name)
+    def replaced(path):
+        names.append(path.name)
         if len(names) == 1:  # another process writes the same file at the same time
             _store._claim(tmp_path / "run.json", {"value": 2})
-        file.write(b'{"value": 1}')
+        return original(path)
 
-    original = _store._write_temporary
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_store, "_write_temporary", lambda folder, _: original(folder, write))
-        stored = _store._claim(tmp_path / "run.json", {"value": 1})
+    monkeypatch.setattr(_store, "replaced", replaced)
+    stored = _store._claim(tmp_path / "run.json", {"value": 1})
     assert len(set(names)) == 2
-    assert stored == {"value": 1}
+    assert stored == {"value": 2}  # the other process was faster
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     assert _store._claim(tmp_path / "run.json", {"value": 3}) == stored  # the first one counts
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
 from stpredict import _validate
+from stpredict._atomic import replaced, replaced_binary
 from stpredict._describe import describe, hash_values
 from stpredict._log import info
 from stpredict._sdata._provenance import recorded_steps
@@ -21,8 +22,6 @@ from stpredict.tl._crossval._fingerprint import data_fingerprints
 from stpredict.tl._crossval._outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.tl._crossval._folds import Folds
     from stpredict.tl._fitting._bases import FitFunctions
@@ -84,8 +83,8 @@ class Store:
         """Store an outcome; a file is complete or absent."""
         if self.folder is not None:
             arrays = {part.name: getattr(outcome, part.name) for part in fields(Outcome)}
-            temporary = _write_temporary(self.folder, lambda file: np.savez(file, **arrays))
-            temporary.replace(self._file(fold, method))
+            with replaced_binary(self._file(fold, method)) as file:
+                np.savez(file, **arrays)
 
     def _file(self, fold: str, method: str) -> Path:
         return Path(self.folder or "") / f"fold{self._places[fold]}_{method}.npz"
@@ -114,8 +113,10 @@ def _has_files(folder: Path) -> bool:
 def _claim(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Write values unless the file exists, and return those of the file."""
     if not file.exists():
-        text = json.dumps(values, indent=1).encode()
-        temporary = _write_temporary(file.parent, lambda stream: stream.write(text))
+        text = json.dumps(values, indent=1)
+        temporary = file.with_name(f".{file.name}-{uuid4().hex}")  # used by no other process
+        with replaced(temporary) as stream:
+            stream.write(text)
         try:
             os.link(temporary, file)  # unlike a renaming, never replaces that of another process
         except OSError:
@@ -129,14 +130,3 @@ def _claim(file: Path, values: dict[str, Any]) -> dict[str, Any]:
             f"{file} is damaged: delete its folder, or give another folder="
         ) from error
     return stored if isinstance(stored, dict) else {}
-
-
-def _write_temporary(folder: Path, write: Callable[[Any], Any]) -> Path:
-    """Write a file with a name that no other process uses."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part", delete=False) as file:
-        try:
-            write(file)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    return Path(file.name)

@@ -136,6 +136,8 @@ class TestBadInput:
             metrics.noise_ceiling(container([[1, 0], [-2, 3]]))
         with pytest.raises(ValueError, match=r"NaN|such as nan"):
             metrics.noise_ceiling(container([[1, 0], [np.nan, 3]]))
+        with pytest.raises(ValueError, match=r"1 counts (values are|.*such as inf)"):
+            metrics.noise_ceiling(container([[1, 0], [np.inf, 3]]))
 
     def test_one_spot_is_refused(self, container):
         with pytest.raises(ValueError, match="at least two spots, found 1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tracemalloc
 
 import dask
@@ -182,6 +183,39 @@ def test_nan_is_reported_for_every_container(container, side, score):
     name = ("measured", "predicted")[side]
     with pytest.raises(ValueError, match=rf"2 {name} values are NaN or infinite, among "):
         SCORES[score](*sides)
+
+
+#: Array arguments of metrics, with values that are accepted.
+ARRAYS = {
+    "measured": lambda: pair()[0],
+    "predicted": lambda: pair()[1],
+    "values": lambda: pair()[0],
+    "counts": lambda: np.ones((N_SPOTS, N_GENES)),
+    "positions": lambda: POSITIONS.astype(float),
+    "graph": lambda: NEAR.astype(float),
+    "pcc": lambda: np.linspace(0, 1, N_GENES),
+    "ranking": lambda: np.arange(N_GENES, dtype=float),
+}
+OPTIONS = {
+    "cluster_agreement": {"n_clusters": 3},
+    "spatial_null": {"generator": np.random.default_rng(0)},
+}
+TAKES = {
+    name: [key for key in inspect.signature(function).parameters if key in ARRAYS]
+    for name in metrics.__all__
+    if inspect.isfunction(function := getattr(metrics, name))
+}
+
+
+@pytest.mark.parametrize("places", [3, slice(None)], ids=["one", "all"])
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, key) for name, keys in TAKES.items() for key in keys]
+)
+def test_an_error_for_nan_names_the_argument(name, argument, places):
+    arrays = {key: ARRAYS[key]() for key in TAKES[name]}
+    arrays[argument].flat[places] = np.nan
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
+        getattr(metrics, name)(**arrays, **OPTIONS.get(name, {}))
 
 
 def test_the_genes_with_nan_are_reported(monkeypatch):

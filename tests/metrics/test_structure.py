@@ -154,7 +154,7 @@ class TestClusters:
             (["one"] * N_SPOTS, {}, "n_clusters must be 2 to 90, .*: 1"),
             (["one"] * N_SPOTS, {"seed": -1}, "seed must be a whole number of at least 0: -1"),
             (["one", "two"], {}, "measured has 2 labels, predicted 90 spots"),
-            (["one"] * 88 + [None, np.nan], {}, "2 spots have no label: exclude them"),
+            (["one"] * 88 + [None, np.nan], {}, "measured has no label for 2 spots: exclude"),
         ],
     )
     def test_invalid_input_is_refused(self, measured, options, message):

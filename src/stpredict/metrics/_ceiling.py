@@ -136,10 +136,10 @@ def _integer_counts(counts: Any) -> sp.csr_array:
     """Counts as a CSR matrix of int64."""
     if not sp.issparse(counts):
         # dense rows are converted a block at a time, which bounds the memory
-        parts = [sp.csr_array(rows) for _, (rows,) in blocks(SPOTS, measured=counts)]
+        parts = [sp.csr_array(rows) for _, (rows,) in blocks(SPOTS, counts=counts)]
         counts = sp.vstack(parts, format="csr")
     data = counts.data
-    invalid = ~(data >= 0) | (data != np.floor(data))
+    invalid = ~(np.isfinite(data) & (data >= 0)) | (data != np.floor(data))
     if invalid.any():
         raise ValueError(
             f"{np.count_nonzero(invalid)} counts are not whole numbers of at least 0, such as "

@@ -151,7 +151,9 @@ def _check_labels(labels: NDArray[Any], n_spots: int) -> NDArray[np.str_]:
     # None, and NaN of any type, the only value that differs from itself
     n_missing = sum(label is None or label != label for label in labels.tolist())
     if n_missing:
-        raise ValueError(f"{n_missing} spots have no label: exclude them from both sides")
+        raise ValueError(
+            f"measured has no label for {n_missing} spots: exclude them from both sides"
+        )
     return labels.astype(str)  # scikit-learn refuses labels of mixed types
 
 

@@ -7,13 +7,12 @@ from stpredict.metrics._per_gene import (
     explained_variance,
     mae,
     pcc,
-    pcc_per_spot,
     per_gene,
     rmse,
     spearman,
-    spearman_per_spot,
     variance_ratio,
 )
+from stpredict.metrics._per_spot import pcc_per_spot, spearman_per_spot
 from stpredict.metrics._scores import METRICS, Metric
 from stpredict.metrics._spatial import morans_i, ssim
 from stpredict.metrics._structure import ClusterAgreement, cluster_agreement, gene_correlation

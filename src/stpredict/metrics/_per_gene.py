@@ -1,16 +1,15 @@
-"""Metrics of every gene over the spots of a section, and of every spot over its genes."""
+"""Metrics of every gene over the spots of a section."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stpredict import _validate
 from stpredict._arguments import checked
-from stpredict.metrics._blocks import GENES, SPOTS, blocks, check_pair, score_blocks
+from stpredict.metrics._blocks import GENES, blocks, check_pair
+from stpredict.metrics._docs import documented
 from stpredict.metrics._scores import METRICS, Pair
 
 if TYPE_CHECKING:
@@ -19,45 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict.metrics._blocks import Values
-
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-#: Docstring of every metric of a pair of arrays.
-_TEMPLATE = """\
-{summary}Parameters
-----------
-measured, predicted
-    (n_spots, n_genes) values each: dense, scipy sparse, or dask; read in blocks, see `per_gene`.
-
-Returns
-{returns}
-
-Raises
-------
-ValueError
-    If the shapes differ, a gene (spot) has fewer than two values, or a value is NaN.
-
-Examples
---------
->>> from stpredict import metrics
->>> measured = [[0.0, 4.0], [2.0, 1.0], [4.0, 0.0]]
->>> predicted = [[1.0, 3.0], [2.0, 2.0], [3.0, 0.0]]
->>> metrics.{name}(measured, predicted).round(2)
-{example}
-"""
-
-
-def _documented(example: str) -> Callable[[_Function], _Function]:
-    """Add the sections that all metrics share, with the result of an example that they share."""
-
-    def describe(function: _Function) -> _Function:
-        summary, _, returns = inspect.cleandoc(function.__doc__ or "").partition("Returns\n")
-        function.__doc__ = _TEMPLATE.format(
-            summary=summary, returns=returns, name=function.__name__, example=example
-        )
-        return function
-
-    return describe
 
 
 @checked
@@ -122,7 +82,7 @@ def per_gene(
 
 
 @checked
-@_documented("array([1.  , 0.89])")
+@documented("array([1.  , 0.89])")
 def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Pearson correlation of every gene.
 
@@ -135,7 +95,7 @@ def pcc(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 @checked
-@_documented("array([1., 1.])")
+@documented("array([1., 1.])")
 def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Spearman correlation of every gene: the Pearson correlation of ranks.
 
@@ -147,7 +107,7 @@ def spearman(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 @checked
-@_documented("array([0.82, 0.82])")
+@documented("array([0.82, 0.82])")
 def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Root mean squared error of every gene, in the units of the values.
 
@@ -159,7 +119,7 @@ def rmse(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 @checked
-@_documented("array([0.67, 0.67])")
+@documented("array([0.67, 0.67])")
 def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Mean absolute error of every gene, in the units of the values.
 
@@ -171,7 +131,7 @@ def mae(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 @checked
-@_documented("array([0.75, 0.77])")
+@documented("array([0.75, 0.77])")
 def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Share of the measured variance of every gene that the prediction explains.
 
@@ -186,7 +146,7 @@ def explained_variance(measured: Values, predicted: Values) -> NDArray[np.float6
 
 
 @checked
-@_documented("array([0.25, 0.54])")
+@documented("array([0.25, 0.54])")
 def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Predicted variance of every gene divided by its measured variance.
 
@@ -202,7 +162,7 @@ def variance_ratio(measured: Values, predicted: Values) -> NDArray[np.float64]:
 
 
 @checked
-@_documented("array([1., 1.])")
+@documented("array([1., 1.])")
 def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     """Area under the ROC curve of every gene, for spots with counts against spots without.
 
@@ -218,42 +178,3 @@ def auc(measured: Values, predicted: Values) -> NDArray[np.float64]:
     with `numpy.nanmean`.
     """
     return per_gene(measured, predicted, names=["auc"])["auc"]
-
-
-@checked
-@_documented("array([1., 0., 1.])")
-def pcc_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Pearson correlation of every spot over its genes.
-
-    Genes that are high in all spots dominate this metric, and the training mean scores well.
-    Compare it with the training mean, or centre every gene first.
-
-    Returns
-    -------
-    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
-    """
-    return _per_spot(Pair.pcc, measured, predicted)
-
-
-@checked
-@_documented("array([1., 0., 1.])")
-def spearman_per_spot(measured: Values, predicted: Values) -> NDArray[np.float64]:
-    """Spearman correlation of every spot over its genes; ties get their mean rank.
-
-    As with `pcc_per_spot`, compare it with the training mean.
-
-    Returns
-    -------
-    (n_spots,) float64 in [-1, 1]; 0 if either side is constant, as for `pcc`.
-    """
-    return _per_spot(Pair.spearman, measured, predicted)
-
-
-def _per_spot(
-    score: Callable[[Pair], NDArray[np.float64]], measured: Values, predicted: Values
-) -> NDArray[np.float64]:
-    measured, predicted = check_pair(measured, predicted, least_spots=1, least_genes=2)
-    # a spot is a row, as a gene is in a block of genes
-    return score_blocks(
-        lambda *rows: score(Pair(*rows)), SPOTS, measured=measured, predicted=predicted
-    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stpredict.encoders._record import Encoder
+    from stpredict.encoders._encoder import Encoder
     from stpredict.tiles import Windows
 
 _FORMAT = 1

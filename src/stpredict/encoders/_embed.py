@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
-    from stpredict.encoders._record import Encoder
+    from stpredict.encoders._encoder import Encoder
 
 #: µm per pixel for encoders that accept tiles of any size: a 20× objective.
 DEFAULT_MPP = 0.5

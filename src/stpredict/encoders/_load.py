@@ -15,12 +15,13 @@ from stpredict._arguments import checked
 from stpredict._log import warn
 from stpredict.encoders import _lazyslide, _timm, _weights
 from stpredict.encoders._aliases import slot_part
+from stpredict.encoders._encoder import Encoder
 from stpredict.encoders._normalisation import (
     Channels,
     check_normalisation,
     expected_normalisation,
 )
-from stpredict.encoders._record import Encoder, EncoderRecord
+from stpredict.encoders._record import EncoderRecord
 from stpredict.encoders._registry import record
 
 

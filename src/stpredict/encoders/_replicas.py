@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from stpredict.encoders._record import Encoder
+from stpredict.encoders._encoder import Encoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -86,6 +87,7 @@ class Imports(ast.NodeVisitor):
             self.modules.add(whole if whole in SOURCES else str(node.module))
 
 
+@cache  # some tests follow the imports of hundreds of modules
 def imports(module: str, *, type_checking: bool = False) -> set[str]:
     visitor = Imports(type_checking=type_checking)
     visitor.visit(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
@@ -101,6 +103,7 @@ def third_party(modules: set[str]) -> set[str]:
     return roots - {"stpredict"} - sys.stdlib_module_names
 
 
+@cache
 def reachable(module: str) -> set[str]:
     """The module, all modules that it imports at run time, and their packages."""
     visited: set[str] = set()

@@ -83,6 +83,17 @@ METHODS = {
     "stack": lambda sdata: stp.tl.fit_stacking(
         sdata, {"ridge": functools.partial(ridge, context="spot_neighbors"), "cnn": cnn}
     ),
+    "ridge within sections": functools.partial(
+        ridge, context="spot_subspot_neighbors", standardize="section"
+    ),
+    "stack within sections": lambda sdata: stp.tl.fit_stacking(
+        sdata,
+        {
+            "section": functools.partial(ridge, context="spot", standardize="section"),
+            "training": functools.partial(ridge, context="spot_neighbors"),
+            "cnn": cnn,
+        },
+    ),
     "ranked stack": lambda sdata: stp.tl.fit_stacking(sdata, RIDGES, meta="rank_mean"),
 }
 RIDGES = {

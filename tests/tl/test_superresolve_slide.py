@@ -50,6 +50,7 @@ SCHEDULE = stp.tl.Schedule(max_epochs=1)
 METHODS = {
     "spot": functools.partial(ridge, context="spot"),
     "neighbours": functools.partial(ridge, context="spot_neighbors"),
+    "within sections": functools.partial(ridge, context="spot_neighbors", standardize="section"),
     "ensemble": functools.partial(
         stp.tl.fit_deepspot,
         embedding="X_colour",

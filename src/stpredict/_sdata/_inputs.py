@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from stpredict import _keys, _validate
 from stpredict._sdata._links import require_spacing
-from stpredict.training import pad_neighbors
+from stpredict.training import pad_neighbors, standardize_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +34,18 @@ class Embeddings:
 
 
 def read_embeddings(
-    spots: SpotTable, embedding: str, *, subtiles: bool, neighbors: bool
+    spots: SpotTable,
+    embedding: str,
+    *,
+    subtiles: bool,
+    neighbors: bool,
+    standardize: Literal["training", "section"],
 ) -> Embeddings:
-    """Read an embedding, its sub-tiles and the neighbourhood graph, checked."""
+    """Read an embedding, its sub-tiles and the neighbourhood graph, checked.
+
+    With ``standardize="section"``, the features have mean 0 and standard deviation 1 in the tiles
+    of each section.
+    """
     steps = recorded_inputs(spots, embedding, neighbors=neighbors)
     slots = {"center": embedding, **({"subtiles": _keys.subtiles(embedding)} if subtiles else {})}
     arrays = {}
@@ -49,9 +58,13 @@ def read_embeddings(
             raise KeyError(f"obsm[{slot!r}] is not registered as sub-tiles: run {register} first")
         arrays[name] = np.asarray(spots.table.obsm[slot], dtype=np.float32)
         _validate.finite(arrays[name], what=f"obsm[{slot!r}]")
+    center, parts = arrays["center"], arrays.get("subtiles")
+    if standardize == "section":
+        scalers = spots.section_scalers.get(embedding, {})
+        center, parts = standardize_sections(center, parts, spots.section_rows, scalers)
     return Embeddings(
-        center=arrays["center"],
-        subtiles=arrays.get("subtiles"),
+        center=center,
+        subtiles=parts,
         neighbors=pad_neighbors(spots.graph) if neighbors else None,
         embed=steps[0],
         graph=steps[1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict
 
@@ -22,6 +22,8 @@ class Recipe:
     layer_steps: tuple[_steps.LayerStep, ...] = ()  # they make the layer from counts, in order
     embedding: str | None = None  # slot in obsm; None for models on pixels and for stacks
     embed: _steps.EmbedStep | None = None
+    # rows that the mean and standard deviation of a feature are taken over
+    standardize: Literal["training", "section"] = "training"
     neighbors: _steps.NeighborsStep | None = None  # None for models that take no neighbours
     tiles: _steps.TilesStep | None = None  # None for models on embeddings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ from stpredict._sdata._sections import Section, on_normalized_images, read_secti
 from stpredict._sdata._wsi import attach_slide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from stpredict._sdata._recorded_steps import RecordedSteps
     from stpredict._sdata._reference_stain import ReferenceStain
+    from stpredict.targets import Standard
 
 #: Functions that write layers and tables of these names, for error messages.
 _WRITTEN_BY = {
@@ -45,6 +46,9 @@ class SpotTable:
     sdata: SpatialData  # the object that the table belongs to
     name: str
     table: AnnData
+    # by slot and section, where the rows are a part of a section: the features' mean and standard
+    # deviation in the whole section
+    section_scalers: Mapping[str, Mapping[str, Standard]] = field(default_factory=dict)
 
     @property
     def steps(self) -> RecordedSteps:

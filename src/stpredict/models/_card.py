@@ -97,11 +97,14 @@ def _inputs(model: ModelState) -> list[Fact]:
         rule = ", ".join(f"{name} {value}" for name, value in step) or "not reported"
     context = ("context", f"{model.context}, neighbours: {rule}")
     embed = recipe.embed
+    facts = [context]
+    if recipe.standardize == "section":
+        facts.append(("features", "standardised within each section"))
     # nor do they report their tiles
     if embed is None or not embed.fields_um:
-        return [("embedding", f"obsm[{recipe.embedding!r}]"), context]
+        return [("embedding", f"obsm[{recipe.embedding!r}]"), *facts]
     tiles = f"{embed.sides}, {embed.n_subtiles} × {embed.n_subtiles} sub-tiles"
-    return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), context]
+    return [("encoder", str(embed.encoder)), ("tiles", tiles), ("stain", stain), *facts]
 
 
 def _training(training: TrainingRecord) -> list[Fact]:

@@ -12,7 +12,7 @@ import torch
 from stpredict import _runtime, _validate
 from stpredict._sdata._links import link_sections
 from stpredict.models._stack import StackInputs, first_base, leaves
-from stpredict.training import Inputs, pad_neighbors
+from stpredict.training import Inputs, pad_neighbors, standardize_sections
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,8 +56,12 @@ class FeaturePredictor:
 
     @property
     def whole_slide(self) -> bool:
-        """Whether all tiles of a slide must be given at once: neighbours, or ranks in a stack."""
-        return self.needs_coords or bool(self.fitted.bases)
+        """Whether all tiles of a slide must be given at once.
+
+        Neighbours, ranks in a stack, or features standardised within the slide.
+        """
+        standardizes = any(base.recipe.standardize == "section" for base in leaves(self.fitted))
+        return self.needs_coords or bool(self.fitted.bases) or standardizes
 
     def get_transform(self) -> None:
         """Transform of images, which are not read."""
@@ -159,4 +163,7 @@ def _inputs(
         neighbors = pad_neighbors(sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape))
     if model.inputs is None:
         raise ValueError(f"the model of {model.method} has no scaling of embeddings")
+    if model.recipe.standardize == "section":
+        slide = {"slide": np.arange(len(features))}
+        features, _ = standardize_sections(features, None, slide, {})
     return Inputs(center=features, scaler=model.inputs, neighbors=neighbors)

@@ -55,7 +55,8 @@ class Model(RowModel):
         Loss of every training step and validation: ``epoch`` and ``step``, both counted from 1,
         ``split`` and ``loss``. Empty for methods that are fitted in one go.
     inputs
-        Scaling of the embeddings, fitted on training rows; for stacks, of the bases' predictions.
+        Scaling of the embeddings, fitted on training rows, with ``standardize="section"`` after
+        standardising within sections; for stacks, of the bases' predictions.
         For models on pixels, None until :func:`stpredict.tl.calibrate` sets that of the texture
         embedding, by which familiarity is measured.
     subtiles
@@ -121,7 +122,10 @@ class Model(RowModel):
         ----------
         center
             (n, d) embeddings of the spots' tiles; for models on pixels, the tiles themselves,
-            (n, 3, tile_px, tile_px) uint8.
+            (n, 3, tile_px, tile_px) uint8. Models with ``standardize="section"`` expect features
+            that were standardised over all spots of their section, with
+            ``scaler = stpredict.targets.Standard.fit(embeddings)`` and ``scaler.transform``;
+            neighbours and sub-tiles with the same scaler.
         subtiles
             (n, s, d) embeddings of their sub-tiles, if the context has them; of several fields, the
             width of the first.

@@ -58,9 +58,14 @@ class Standard:
         starts = range(0, values.shape[1], step)
         blocks = (values[:, start : start + step] for start in starts)
         scale = np.concatenate([np.zeros(0), *(block.std(0, np.float64) for block in blocks)])
+        return cls.of_moments(mean, scale)
+
+    @classmethod
+    def of_moments(cls, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> Standard:
+        """Standardisation with these means and standard deviations."""
         # rounding can give a constant column a standard deviation slightly above 0
-        constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-        return cls(mean.astype(np.float32), np.where(constant, 0.0, scale).astype(np.float32))
+        constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+        return cls(mean.astype(np.float32), np.where(constant, 0.0, deviation).astype(np.float32))
 
     def times(self, factor: float) -> Standard:
         """Scaling with ``factor`` times the scale, so that its results are smaller."""

@@ -59,7 +59,8 @@ def attribute(
     *model* used, which may be a proxy for something else in the tissue. Negative predictions are
     explained as they were before `tl.predict` set them to 0.
 
-    For models on embeddings the baseline is the mean training embedding, and the spot's tile, each
+    For models on embeddings the baseline is the mean training embedding (with
+    ``standardize="section"`` the mean of the standardised ones), and the spot's tile, each
     sub-tile and neighbour gets one attribution. For models on pixels it is white glass, and each
     pixel gets one attribution, summed over its colours. Models of counts need more steps.
 
@@ -243,6 +244,8 @@ def _record(model: Model, gene: str, n_steps: int, gap: float) -> dict[str, Any]
     """What is recorded in ``uns``."""
     step = model.recipe.tiles
     baseline: dict[str, Any] = {"baseline": "mean training embedding"}
+    if model.recipe.standardize == "section":
+        baseline = {"baseline": "mean training embedding, standardised within each section"}
     if step is not None:
         baseline = {"baseline": "white", "tile_um": step.tile_um, "tile_px": step.tile_px}
         baseline["normalized"] = step.stain is not None

@@ -29,6 +29,7 @@ def fit_deepcell(
     *,
     embedding: str = "X_texture",
     context: Literal["cell", "cell_neighbors"] = "cell_neighbors",
+    standardize: Literal["training", "section"] = "training",
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     groups: str | None = None,
@@ -58,6 +59,7 @@ def fit_deepcell(
     {embedding}
     context
         What the network sees next to the cell: its neighbours, or nothing.
+    {standardize}
     {rows}
     {weight}
     {targets}
@@ -93,6 +95,7 @@ def fit_deepcell(
     task = Task(
         embedding=embedding,
         context=context,
+        standardize=standardize,
         genes=genes,
         layer=layer,
         groups=groups,

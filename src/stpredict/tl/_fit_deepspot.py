@@ -31,6 +31,7 @@ def fit_deepspot(
     context: Literal[
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
     ] = "spot_neighbors",
+    standardize: Literal["training", "section"] = "training",
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     groups: str | None = None,
@@ -61,6 +62,7 @@ def fit_deepspot(
     {sdata}
     {embedding}
     {context}
+    {standardize}
     {rows}
     {weight}
     {targets}
@@ -96,6 +98,7 @@ def fit_deepspot(
     task = Task(
         embedding=embedding,
         context=context,
+        standardize=standardize,
         genes=genes,
         layer=layer,
         groups=groups,

@@ -30,6 +30,7 @@ def fit_ridge(
     context: Literal[
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
     ] = "spot_neighbors",
+    standardize: Literal["training", "section"] = "training",
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     groups: str | None = None,
@@ -50,6 +51,7 @@ def fit_ridge(
     {sdata}
     {embedding}
     {context}
+    {standardize}
     {rows}
     {targets}
     alpha
@@ -88,6 +90,7 @@ def fit_ridge(
     task = Task(
         embedding=embedding,
         context=context,
+        standardize=standardize,
         genes=genes,
         layer=layer,
         groups=groups,

@@ -30,6 +30,7 @@ def fit_trees(
     context: Literal[
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
     ] = "spot_neighbors",
+    standardize: Literal["training", "section"] = "training",
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
@@ -50,6 +51,7 @@ def fit_trees(
     {sdata}
     {embedding}
     {context}
+    {standardize}
     genes
         Genes to predict, by default those of ``var["selected"]``.
     layer
@@ -90,6 +92,7 @@ def fit_trees(
     task = Task(
         embedding=embedding,
         context=context,
+        standardize=standardize,
         genes=genes,
         layer=layer,
         targets=targets,

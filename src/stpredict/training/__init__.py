@@ -10,8 +10,13 @@ from stpredict.training._data import (
     row_batches,
 )
 from stpredict.training._fit import Fitted, fit_network
-from stpredict.training._pixels import Pixels, TileBatch, TileStream
+from stpredict.training._pixels import Pixels, TileBatch, TileStream, reserve
 from stpredict.training._schedule import Schedule
+from stpredict.training._sections import (
+    scaler_of_blocks,
+    scaler_of_section,
+    standardize_sections,
+)
 
 __all__ = [
     "Augmentation",
@@ -26,5 +31,9 @@ __all__ = [
     "fit_network",
     "pad_features",
     "pad_neighbors",
+    "reserve",
     "row_batches",
+    "scaler_of_blocks",
+    "scaler_of_section",
+    "standardize_sections",
 ]

@@ -105,15 +105,15 @@ def cached(tiles: Tiles, *, n: int, tile_px: int) -> Iterator[NDArray[np.uint8]]
     shape = (n, 3, tile_px, tile_px)
     # on POSIX the file has no name, so that nothing remains of it even if the process is killed
     with tempfile.TemporaryFile(prefix="stpredict-tiles-") as file:
-        _allocate(file, math.prod(shape))
+        reserve(file, math.prod(shape), what="tiles")
         cache = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
         _fill(cache, tiles)
         cache.flags.writeable = False
         yield cache
 
 
-def _allocate(file: IO[bytes], n_bytes: int) -> None:
-    """Reserve space: writing to a mapped file on a full disk would end the process."""
+def reserve(file: IO[bytes], n_bytes: int, *, what: str) -> None:
+    """Reserve space for data: writing to a mapped file on a full disk would end the process."""
     folder = Path(tempfile.gettempdir())
     try:
         if hasattr(os, "posix_fallocate"):
@@ -125,7 +125,7 @@ def _allocate(file: IO[bytes], n_bytes: int) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"the temporary folder cannot hold {n_bytes / 1e9:.3g} GB of tiles "
+            f"the temporary folder cannot hold {n_bytes / 1e9:.3g} GB of {what} "
             f"({error.strerror}): free space, or set the environment variable TMPDIR to another",
             str(folder),
         ) from error

@@ -65,6 +65,7 @@ def _options(model: Model) -> dict[str, Any]:
         "context": model.context,
         "layer": recipe.layer,
         "embedding": recipe.embedding,
+        "standardize": recipe.standardize,
         "targets": {name: value for name, value in targets.items() if name != "n_fit_genes"},
         "hyperparameters": hyperparameters,
         "sample_weight": None if weights is None else asdict(weights),

@@ -41,6 +41,12 @@ _SHARED = {
         What the method sees next to the spot's own tile: its sub-tiles (``subspot``), its
         neighbours, both, or nothing. Sub-tiles help encoders that resize a tile to their input.
     """,
+    "standardize": """\
+    standardize
+        Rows over which features are standardised: those of ``"training"``, or all spots of each
+        ``"section"``, also of a section that is predicted. The latter removes differences of stain
+        and scanner, but also those of tissue composition, between sections.
+    """,
     "rows": """\
     genes
         Genes to predict, by default those of ``var["selected"]``.

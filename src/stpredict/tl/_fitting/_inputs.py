@@ -59,7 +59,11 @@ def embedding_inputs(spots: SpotTable, model: Model) -> Inputs:
     check_recipe(spots, model.recipe, subtiles=model.uses_subtiles)
     embedding = str(model.recipe.embedding)
     embeddings = read_embeddings(
-        spots, embedding, subtiles=model.uses_subtiles, neighbors=model.uses_neighbors
+        spots,
+        embedding,
+        subtiles=model.uses_subtiles,
+        neighbors=model.uses_neighbors,
+        standardize=model.recipe.standardize,
     )
     if model.inputs is None:
         raise ValueError(f"the model of {model.method} has no scaling of embeddings")

@@ -62,7 +62,13 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     method, task = plan.method, plan.task
     uses_subtiles, uses_neighbors = method.contexts[task.context]
     embedding = str(task.embedding)
-    embeddings = read_embeddings(spots, embedding, subtiles=uses_subtiles, neighbors=uses_neighbors)
+    embeddings = read_embeddings(
+        spots,
+        embedding,
+        subtiles=uses_subtiles,
+        neighbors=uses_neighbors,
+        standardize=task.standardize,
+    )
     values = read_values(spots, task)
     if method.estimate is None:  # only training step by step stops early
         rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
@@ -83,6 +89,7 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
         layer_steps=values.layer_steps,
         embedding=embedding,
         embed=embeddings.embed,
+        standardize=task.standardize,
         neighbors=embeddings.graph,
     )
     return fit_inputs(plan, values, targets, rows, inputs=inputs, recipe=recipe)

@@ -40,6 +40,7 @@ class Task:
 
     embedding: str | None = None  # None for models on pixels
     context: str = "spot"
+    standardize: Literal["training", "section"] = "training"
     genes: Sequence[str] | None  # None: those selected
     layer: str | None  # None: X
     groups: str | None = None  # None: patients, else sections

@@ -15,6 +15,7 @@ from stpredict.models._stack import StackInputs, is_ranked
 from stpredict.pp._embed import embed_tiles
 from stpredict.pp._steps._replay import replay
 from stpredict.tl._fitting._inputs import prediction_inputs
+from stpredict.tl._prediction._sections import stored_sections
 from stpredict.tl._prediction._table import Predictions, familiarity_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stpredict.models import Model
     from stpredict.pp._steps._inputs import InputPlan
     from stpredict.tl._prediction._genes import GeneSelection
+    from stpredict.tl._prediction._sections import StoredSections
 
 #: Spots predicted together, as far as their embeddings and predictions fit into memory. With one
 #: ring of neighbours, blocks of 4,096 spots embed 5 % of the tiles twice.
@@ -66,12 +68,51 @@ class SlideInputs:
             return np.sort(rows)
         return np.unique(np.concatenate([rows, self.spots.graph[rows].indices]))
 
-    def embed(self, rows: NDArray[np.intp], *, batch_size: int, device: str) -> SpotTable:
-        """Copy some rows, ascending, with their embeddings."""
+    @property
+    def standardized(self) -> set[str]:
+        """Slots whose features are standardised within each section."""
+        recipes = [base.recipe for base in self.plan.bases]
+        return {str(each.embedding) for each in recipes if each.standardize == "section"}
+
+    @property
+    def stored_slots(self) -> list[str]:
+        """Slots that are embedded for the whole slide before the first prediction."""
+        return [slot for slot in self.encoders if slot in self.standardized]
+
+    def store(
+        self,
+        stored: StoredSections,
+        blocks: list[NDArray[np.intp]],
+        *,
+        batch_size: int,
+        device: str,
+    ) -> None:
+        """Embed all spots, as far as the statistics of their sections are needed."""
+        slots = self.stored_slots
+        for rows in blocks if slots else []:
+            block = self.embed(rows, slots, batch_size=batch_size, device=device)
+            for slot in slots:
+                stored.add(rows, block, slot)
+        stored.finish(self.spots, self.standardized - set(slots))
+
+    def block(
+        self, rows: NDArray[np.intp], stored: StoredSections, *, batch_size: int, device: str
+    ) -> SpotTable:
+        """Copy some rows, ascending, with their embeddings, which may have been stored."""
+        slots = [slot for slot in self.encoders if slot not in self.standardized]
+        block = self.embed(rows, slots, batch_size=batch_size, device=device)
+        for slot in self.stored_slots:
+            stored.fill(block, rows, slot)
+        return stored.with_scalers(block)
+
+    def embed(
+        self, rows: NDArray[np.intp], slots: list[str], *, batch_size: int, device: str
+    ) -> SpotTable:
+        """Copy some rows, ascending, and embed them."""
         block = self.spots.subset(rows)
         torch_device = _runtime.resolve_device(device)
-        for slot, encoder in self.encoders.items():
-            whole = self.stained[slot]
+        for slot in slots:
+            encoder, whole = self.encoders[slot], self.stained[slot]
             source = block if whole is self.spots else whole.subset(rows)
             step = self.plan.embeddings[slot]
             embed_tiles(
@@ -106,11 +147,15 @@ def predict_blocks(
     if groups is not None:
         blocks = keep_together(blocks, groups)
     parts = [inputs.with_neighbors(rows) for rows in blocks]
-    n_tiles = sum(map(len, parts)) * _n_passes(inputs, model)
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    n_obs = inputs.spots.table.n_obs
+    n_stored = len(inputs.stored_slots)
+    n_tiles = sum(map(len, parts)) * (_n_passes(inputs, model) - n_stored) + n_obs * n_stored
     name = ", ".join(inputs.spots.section_names)
-    with shared_tile_bar(n_tiles, f"predict {name}"):
+    with stored_sections(n_obs) as stored, shared_tile_bar(n_tiles, f"predict {name}"):
+        inputs.store(stored, blocks, **options)
         for rows, part in zip(blocks, parts, strict=True):
-            block = inputs.embed(part, batch_size=batch_size, device=device)
+            block = inputs.block(part, stored, **options)
             inputs.plan.check_inputs(block)
             values, spread = _predict(block, selection, device)
             familiarity = familiarity_of(block, model)

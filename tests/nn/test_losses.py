@@ -116,6 +116,8 @@ def by_formula(name, p, t, library):
         return np.mean(np.abs(e))
     if name == "huber":
         return np.mean(np.where(np.abs(e) <= 1, e**2 / 2, np.abs(e) - 0.5))
+    if name == "bce":
+        return -np.mean(t * np.log(1 / (1 + np.exp(-p))) + (1 - t) * np.log(1 / (1 + np.exp(p))))
     if name == "cosine":
         return np.mean([1 - a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in columns])
     if name == "pearson":
@@ -370,6 +372,7 @@ CONSTANT = {
     "mse": 1.0,
     "l1": 1.0,
     "huber": 0.5,
+    "bce": math.log1p(math.exp(2)) - 6,
     "cosine": 0.0,
     "pearson": 1.0,
     "pearson_spot": 1.0,
@@ -471,7 +474,7 @@ def test_a_step_along_the_gradient_lowers_the_loss(name):
     before.backward()
     after = loss(predicted - 1e-3 * start.grad, target, library)
     assert after < before
-    if name not in COUNTS and "pairwise" not in name and name != "hybrid_rank":
+    if name not in (*COUNTS, "bce", "hybrid_rank") and "pairwise" not in name:
         assert loss(target, target).item() == pytest.approx(0, abs=1e-12)
 
 

@@ -17,6 +17,7 @@ def fitted(kind, scaling="robust"):
     options = {
         "genes": {"scaling": scaling},
         "counts": {"library": np.full(60, 200)},
+        "high": {"quantile": 0.4},
     }.get(kind, {"n_factors": 2, "scaling": scaling})
     return targets.fit(kind, values, columns=[8, 4, 1], **options), values
 

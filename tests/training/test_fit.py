@@ -42,6 +42,8 @@ def data():
 
 def fit(*, seed=0, loss=functional.mse_loss, weights=None, **options):
     inputs, targets = data()
+    if getattr(loss, "needs_binary", False):
+        targets = (targets > 0).astype(np.float32)
     schedule = {
         "max_epochs": 12,
         "patience": 4,

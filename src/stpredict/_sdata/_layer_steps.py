@@ -12,6 +12,7 @@ from stpredict._sdata._provenance import forget_step, read_steps, record_step
 from stpredict._sdata._slots import check_slot
 from stpredict._sdata._steps import NormalizeStep, RankStep, SmoothStep
 from stpredict.targets._counts import COUNTS_UNITS, RAW_COUNTS_UNITS
+from stpredict.targets._high import HIGH_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +70,8 @@ def check_same_units(table: AnnData, record: Mapping[str, Any]) -> None:
     if not record.get("training_sections") or units == COUNTS_UNITS:
         return
     measured_units = units_of(table, layer)
-    if measured_units != units:
+    # high and low are those of the layer
+    if measured_units != str(units).removeprefix(HIGH_UNITS):
         label = "X" if layer is None else f"layers[{layer!r}]"
         raise ValueError(
             f"{label} holds {measured_units}, but the predictions are in {units}. Make the layer "

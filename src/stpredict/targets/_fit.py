@@ -14,6 +14,7 @@ from stpredict.targets._base import Targets
 from stpredict.targets._components import ComponentTargets
 from stpredict.targets._counts import Counts
 from stpredict.targets._genes import Genes
+from stpredict.targets._high import High, check_quantile
 from stpredict.targets._matrix import Matrix, as_matrix
 from stpredict.targets._nmf import Nmf
 from stpredict.targets._saved import SavedTargets, check_columns
@@ -23,14 +24,14 @@ from stpredict.targets._svd import Svd
 _FactorKind = type[ComponentTargets | Latent]
 _FACTORS: dict[str, _FactorKind] = {"svd": Svd, "nmf": Nmf, "autoencoder": Latent}
 
-_KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS, "counts": Counts}
+_KINDS: dict[str, type[Targets]] = {"genes": Genes, **_FACTORS, "counts": Counts, "high": High}
 
 #: Names of the kinds of targets.
 KINDS = tuple(_KINDS)
 
 
 def fit(
-    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"],
+    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts", "high"],
     values: Matrix,
     *,
     columns: ArrayLike,
@@ -38,6 +39,7 @@ def fit(
     scaling: Literal["standard", "robust", "none"] = "standard",
     seed: int = 0,
     library: ArrayLike | None = None,
+    quantile: float | None = None,
 ) -> Targets:
     """Fit the targets of a model.
 
@@ -53,6 +55,8 @@ def fit(
           tenth of the training rows out for early stopping.
         - ``"counts"``: counts of the model's genes, for Poisson and negative binomial losses;
           genes are predicted as expected counts per 10,000.
+        - ``"high"``: whether each of the model's genes is above its ``quantile``, as in STDL [2]_;
+          genes are predicted as the probability of being high.
     values
         (n_rows, n_fit_genes), training rows of all fit genes, dense or sparse.
     columns
@@ -60,7 +64,7 @@ def fit(
     n_factors
         Number of factors, for ``"svd"``, ``"nmf"`` and ``"autoencoder"``.
     scaling
-        Scaling of genes, before factors are computed. Counts are not scaled.
+        Scaling of genes, before factors are computed. Counts and ``"high"`` are not scaled.
 
         - ``"standard"``: mean and standard deviation of each gene.
         - ``"robust"``: median, and interquartile range over 1.349, as in scikit-learn's
@@ -72,6 +76,8 @@ def fit(
         Random seed of the solvers. The global state of torch's random numbers does not change.
     library
         (n_rows,), total counts of each training row over all its genes, for ``"counts"``.
+    quantile
+        Quantile of the training rows above which a gene is high, for ``"high"``: between 0 and 1.
 
     Returns
     -------
@@ -81,7 +87,8 @@ def fit(
     Raises
     ------
     ValueError
-        If a name is unknown, values or columns are invalid, or ``n_factors`` is too large.
+        If a name is unknown, values or columns are invalid, ``n_factors`` is too large, or
+        ``quantile`` is not between 0 and 1.
 
     Notes
     -----
@@ -128,6 +135,12 @@ def fit(
     if n_factors is not None and kind not in _FACTORS:
         kinds = _validate.listing(map(repr, _FACTORS))
         raise ValueError(f"n_factors={n_factors!r} is only for targets={kinds}, not for {kind!r}")
+    if (quantile is None) == (kind == "high"):
+        need = "needs" if quantile is None else "takes no"
+        raise ValueError(f"targets={kind!r} {need} quantile=, above which a gene is high")
+    if quantile is not None:
+        check_quantile(quantile)
+        return High.fit(values, columns, quantile=quantile)
     if library is not None:
         return Counts.fit(values, columns, library=library)
     if kind == "genes":

@@ -14,6 +14,7 @@ from stpredict._sdata._layer_steps import check_same_units, units_of
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
+from stpredict.targets._high import HIGH_UNITS, is_high
 from stpredict.targets._matrix import as_matrix, dense
 from stpredict.tl._crossval._fold_scores import n_patients
 from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
@@ -57,7 +58,8 @@ def evaluate(
     tables
         Name of a table of predictions, or several to compare.
     layer
-        Measured layer, by default that of training; for models of counts, counts per 10,000.
+        Measured layer, by default that of training; for models of counts, counts per 10,000; for
+        ``targets="high"``, whether it is above the threshold of training (1) or not (0).
     seed
         Random seed of the nulls.
     table_name
@@ -75,7 +77,8 @@ def evaluate(
     ValueError
         If a table was not written by `predict`, shares no spots or genes with the measured one, has
         NaN or other units than another, or a section has a single spot. If the measured layer is in
-        other units, such as log counts of another total, unless it is named by ``layer``.
+        other units, such as log counts of another total, unless it is named by ``layer``, which
+        predictions of high expression do not allow.
 
     Examples
     --------
@@ -99,10 +102,16 @@ def evaluate(
     if layer is None:
         check_same_units(spots.table, first)
     per_10k = layer is None and first["units"] == COUNTS_UNITS
+    is_binary = first["units"].startswith(HIGH_UNITS)
+    if is_binary and layer not in (None, first.get("layer")):
+        raise ValueError(
+            f"layer={layer!r} has other values than layer={first.get('layer')!r}, whose high "
+            "values were predicted: leave out layer="
+        )
     layer = first.get("layer") if layer is None else layer
     measured = as_matrix(spots.layer(layer))
     labels, _ = group_labels(spots, None)
-    ceiling_layer = None if per_10k else layer  # the ceiling is known for log1p only
+    ceiling_layer = None if per_10k or is_binary else layer  # known for log1p only
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
     covered: set[tuple[str, str, str]] = set()
@@ -111,6 +120,8 @@ def evaluate(
         values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
         if per_10k:
             values = values / library_size(measured)[rows, None] * TARGET_SUM
+        if is_binary:
+            values = is_high(values, matched.var[_keys.THRESHOLD].to_numpy()).astype(np.float64)
         predicted = np.asarray(matched.X, dtype=np.float64)
         genes = matched.var_names.to_numpy()
         reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
@@ -124,7 +135,7 @@ def evaluate(
                 scored, spots, values[places], genes, mean, covered, layer=ceiling_layer, seed=seed
             )
     rows = np.unique(np.concatenate(scored_rows))
-    words = COUNTS_UNITS if per_10k else units_of(spots.table, layer)
+    words = first["units"] if per_10k or is_binary else units_of(spots.table, layer)
     protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
     scores = results.Scores(as_table(parts), tuple(names), protocol)
     info(repr(scores))

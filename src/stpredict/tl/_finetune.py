@@ -15,6 +15,7 @@ from stpredict.models._methods import METHODS
 from stpredict.models._restrict import check_genes, restrict
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, Counts
+from stpredict.targets._high import HIGH_UNITS, High
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
 from stpredict.tl._fitting._runner import training_record
@@ -165,7 +166,9 @@ def _with_layer(spots: SpotTable, model: Model, layer: str | None) -> Model:
     spots.layer(name)  # raises if it does not exist
     steps = spots.steps.layer(name)
     units = COUNTS_UNITS if isinstance(model.targets, Counts) else units_of(spots.table, name)
-    if layer is None and units != model.units:
+    if isinstance(model.targets, High):
+        units = f"{HIGH_UNITS}{units}"
+    if units != model.units and (layer is None or isinstance(model.targets, High)):
         label = "X" if name is None else f"layers[{name!r}]"
         raise ValueError(
             f"{label} holds {units}, the model predicts {model.units}: run stp.pp.prepare, or name "
@@ -181,6 +184,11 @@ def _make_loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
         raise ValueError(f"the model was trained with its own loss: give loss= ({trained_with})")
     name = trained_with if loss is None else loss
     objective = losses.make(name, n_targets=model.targets.n_outputs)
+    if isinstance(name, str) and objective.needs_binary != isinstance(model.targets, High):
+        natural = "bce" if isinstance(model.targets, High) else "mse"
+        raise ValueError(
+            f"loss={name!r} does not suit a model that predicts {model.units}: use {natural!r}"
+        )
     if objective.needs_counts != isinstance(model.targets, Counts):
         verb = "is" if objective.needs_counts else "is not"
         raise ValueError(

@@ -37,10 +37,10 @@ def fit_cnn(
     layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
-    loss: str | nn.Module = "mse",
+    loss: str | nn.Module | None = None,
     augmentation: Augmentation = Augmentation(flip=True, rotate=True, stain=0.1, color=0.1),
     average_symmetries: bool = False,
     schedule: Schedule = Schedule(

@@ -34,10 +34,11 @@ def fit_deepcell(
     layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
-    loss: str | nn.Module = "mse",
+    quantile: float | None = None,
+    loss: str | nn.Module | None = None,
     network: DeepCellNetwork = DeepCellNetwork(),
     schedule: Schedule = Schedule(learning_rate=1e-4, batch_size=256, patch_size=64),
     seed: int = 0,
@@ -63,6 +64,7 @@ def fit_deepcell(
     {rows}
     {weight}
     {targets}
+    {quantile}
     {loss}
     network
         Sizes of the network (:class:`stpredict.tl.DeepCellNetwork`).
@@ -103,6 +105,7 @@ def fit_deepcell(
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,
+        quantile=quantile,
         loss=loss,
         seed=seed,
         device=device,

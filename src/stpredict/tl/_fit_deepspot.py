@@ -36,10 +36,11 @@ def fit_deepspot(
     layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
-    loss: str | nn.Module = "mse",
+    quantile: float | None = None,
+    loss: str | nn.Module | None = None,
     network: DeepSpotNetwork = DeepSpotNetwork(),
     schedule: Schedule = Schedule(),
     seed: int = 0,
@@ -66,6 +67,7 @@ def fit_deepspot(
     {rows}
     {weight}
     {targets}
+    {quantile}
     {loss}
     network
         Sizes of the network (:class:`stpredict.tl.DeepSpotNetwork`).
@@ -106,6 +108,7 @@ def fit_deepspot(
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,
+        quantile=quantile,
         loss=loss,
         seed=seed,
         device=device,

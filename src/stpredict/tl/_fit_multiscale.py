@@ -33,10 +33,11 @@ def fit_multiscale(
     layer: str | None = "log1p",
     groups: str | None = None,
     sample_weight: str | None = None,
-    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
-    loss: str | nn.Module = "mse",
+    quantile: float | None = None,
+    loss: str | nn.Module | None = None,
     augmentation: Augmentation = Augmentation(flip=True, rotate=True, stain=0.1, color=0.1),
     average_symmetries: bool = False,
     schedule: Schedule = Schedule(
@@ -62,6 +63,7 @@ def fit_multiscale(
     {rows}
     {weight}
     {targets}
+    {quantile}
     {loss}
     {tiles}
     {schedule}
@@ -112,6 +114,7 @@ def fit_multiscale(
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,
+        quantile=quantile,
         loss=loss,
         seed=seed,
         device=device,

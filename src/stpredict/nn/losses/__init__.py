@@ -11,6 +11,7 @@ name                   averaged quantity                                        
 ``mse``                squared error, over spots and genes                         as any other
 ``l1``                 absolute error, over spots and genes                        as any other
 ``huber``              error²/2 up to ``delta``, linear beyond                     as any other
+``bce``                -log p of high or low, for ``targets="high"``; over both     as any other
 ``cosine``             1 - cosine of a gene over the batch; over genes             1 where zero
 ``pearson``            1 - correlation of a gene over the batch; over genes        1
 ``pearson_spot``       1 - correlation of a spot over its genes; over spots        1 (a spot)
@@ -54,7 +55,7 @@ https://github.com/ratschlab/DeepSpot. HEVisum: https://github.com/Dewey-Wang/HE
 
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson, check_counts
-from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
+from stpredict.nn.losses._errors import BCE, L1, MSE, Cosine, Huber, Pearson, PearsonSpot
 from stpredict.nn.losses._pairs import (
     HuberCosine,
     L1Cosine,
@@ -66,6 +67,7 @@ from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogisti
 from stpredict.nn.losses._registry import LOSSES, make
 
 __all__ = [
+    "BCE",
     "L1",
     "LOSSES",
     "MSE",

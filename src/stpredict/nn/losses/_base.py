@@ -24,6 +24,8 @@ class Loss(nn.Module):
         Whether it is a likelihood of raw counts; outputs are then logarithms of rates.
     needs_several_targets
         Whether it compares the targets of a spot with each other.
+    needs_binary
+        Whether it is a likelihood of targets of 0 and 1; outputs are then logarithms of odds.
     within_sections
         Whether it compares spots, but only those of the same section.
     progress
@@ -43,6 +45,7 @@ class Loss(nn.Module):
     name: ClassVar[str]
     needs_counts: ClassVar[bool] = False
     needs_several_targets: ClassVar[bool] = False
+    needs_binary: ClassVar[bool] = False
     within_sections: ClassVar[bool] = False
 
     def __init__(self) -> None:

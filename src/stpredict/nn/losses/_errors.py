@@ -63,6 +63,20 @@ class Huber(Loss):
         return F.huber_loss(predicted, target, delta=self.delta)
 
 
+class BCE(Loss):
+    """Binary cross-entropy, ``-log p(target)``, averaged over spots and targets.
+
+    For targets of 0 and 1; predictions are the logarithms of the odds of 1.
+    """
+
+    name = "bce"
+    needs_binary = True
+
+    def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
+        """``log(1 + exp(predicted)) - target predicted``, averaged."""
+        return F.binary_cross_entropy_with_logits(predicted, target)
+
+
 class Cosine(Loss):
     """One minus the cosine of predicted and measured values of a gene over the batch.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stpredict.nn.losses._base import Loss
 from stpredict.nn.losses._counts import NegativeBinomial, Poisson
-from stpredict.nn.losses._errors import L1, MSE, Cosine, Huber, Pearson, PearsonSpot
+from stpredict.nn.losses._errors import BCE, L1, MSE, Cosine, Huber, Pearson, PearsonSpot
 from stpredict.nn.losses._pairs import (
     HuberCosine,
     L1Cosine,
@@ -21,7 +21,7 @@ from stpredict.nn.losses._pairs import (
 )
 from stpredict.nn.losses._rank import HybridRank, PairwiseHinge, PairwiseLogistic, PairwiseSpots
 
-_ERRORS: tuple[type[Loss], ...] = (MSE, L1, Huber, Cosine, Pearson, PearsonSpot)
+_ERRORS: tuple[type[Loss], ...] = (MSE, L1, Huber, BCE, Cosine, Pearson, PearsonSpot)
 _COUNTS: tuple[type[Loss], ...] = (Poisson, NegativeBinomial)
 _PAIRS: tuple[type[Loss], ...] = (
     MSEPearson,

@@ -14,6 +14,7 @@ from stpredict._sdata._layer_steps import check_same_units
 from stpredict._sdata._provenance import recorded
 from stpredict.pl._drawing import _axes, _section
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
+from stpredict.targets._high import is_high
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,8 @@ def measured_values(
         library = np.asarray(all_genes.sum(axis=1), dtype=np.float64).reshape(-1, 1)
         # spots without counts have an expression of 0
         values = values * np.divide(TARGET_SUM, library, out=0 * library, where=library > 0)
+    if _keys.THRESHOLD in predicted.var:  # predictions are probabilities of being above it
+        values = is_high(values, predicted.var.loc[genes, _keys.THRESHOLD].to_numpy())
     return values
 
 

@@ -12,6 +12,7 @@ from spatialdata import SpatialData
 from stpredict import _validate
 from stpredict._log import info
 from stpredict.models import Model
+from stpredict.targets._high import High
 from stpredict.tl._fitting._inputs import prediction_inputs
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def call_function(name: str, function: Callable[[SpatialData], Model], spots: Sp
     model = function(spots.sdata)
     if not isinstance(model, Model):
         raise TypeError(f"{name!r} must return a fitted model, but returned {type(model).__name__}")
+    if isinstance(model.targets, High):  # thresholds differ between folds, and bases in meaning
+        raise ValueError(
+            f"{name!r} predicts probabilities of high expression, which are neither "
+            "cross-validated nor stacked: predict sections left out, and run stp.tl.evaluate"
+        )
     return model
 
 

@@ -66,15 +66,23 @@ _SHARED = {
     targets
         What is learnt: ``"genes"``, or ``n_factors`` factors of all genes of the layer, turned
         back into genes after prediction: ``"svd"``, ``"nmf"`` or ``"autoencoder"`` (as in STDL).
+        Networks also learn ``"high"``: whether each gene is above a quantile of the training spots,
+        by default the median. Predictions are then probabilities, and `tl.evaluate` compares them
+        with measured values above the same threshold: ``auc`` is that of high and low.
     n_factors
         Number of factors, by default 8.
     scaling
         Scaling of the genes; by default ``"standard"`` for genes and autoencoders, ``"none"`` for
         SVD, NMF and losses that compare the genes of a spot with each other.
     """,
+    "quantile": """\
+    quantile
+        Quantile of the training spots for ``targets="high"``, between 0 and 1, by default 0.5.
+    """,
     "loss": """\
     loss
-        Name of one of `stpredict.nn.losses.LOSSES`, or a module. Likelihoods of counts
+        Name of one of `stpredict.nn.losses.LOSSES`, or a module; by default ``"mse"``, and
+        ``"bce"`` for ``targets="high"``. Likelihoods of counts
         (``"poisson"``, ``"negative_binomial"``) need ``layer=None`` or a layer of counts, use the
         library size as offset, and predict counts per 10,000.
     """,

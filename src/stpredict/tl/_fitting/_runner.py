@@ -199,7 +199,8 @@ def _train(
         device=plan.task.device,
         weights=targets.weights,
     )
-    name = loss.name if isinstance(plan.task.loss, str) else repr(plan.task.loss)
+    own = isinstance(plan.task.loss, torch.nn.Module)
+    name = repr(plan.task.loss) if own else loss.name
     return fitted, replace(plan.hyperparameters, loss=name)
 
 

@@ -15,6 +15,7 @@ from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM, Counts
+from stpredict.targets._high import HIGH_UNITS, check_quantile
 from stpredict.targets._matrix import as_matrix, dense
 from stpredict.training import Measured
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 #: Default number of factors. On sections left out of the training sections of HER2ST C2-C5, 5, 8
 #: and 12 predict about equally well, 3 and 20 worse.
 _N_FACTORS = 8
+#: Default quantile above which a gene is high.
+_QUANTILE = 0.5
+
+
+#: Targets that are computed from the model's genes alone.
+_OF_GENES = ("genes", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +51,13 @@ class Task:
     genes: Sequence[str] | None  # None: those selected
     layer: str | None  # None: X
     groups: str | None = None  # None: patients, else sections
-    targets: Literal["genes", "svd", "nmf", "autoencoder"]
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"]
     n_factors: int | None = None
+    quantile: float | None = None  # above which a gene is high; None for other targets
     scaling: Literal["standard", "robust", "none"] | None
     seed: int = 0  # of the split, the targets and the training
     sample_weight: str | None = None
-    loss: str | nn.Module = "mse"
+    loss: str | nn.Module | None = None  # None: "bce" for targets="high", else "mse"
     device: str = "cpu"
     per_10k: bool = False  # learn counts per 10,000, as models of counts predict
 
@@ -58,6 +66,8 @@ class Task:
         _runtime.resolve_device(self.device)  # raises if there is no such device
         if self.n_factors is not None:
             _validate.whole_number("n_factors", self.n_factors)
+        if self.quantile is not None:
+            check_quantile(self.quantile)
 
 
 @dataclass(frozen=True)
@@ -100,10 +110,10 @@ def read_values(spots: SpotTable, task: Task) -> Values:
     shares = loss.needs_counts or task.per_10k
     values = Values(
         genes=genes,
-        fit_genes=layer[:, places] if task.targets == "genes" else layer,
-        columns=np.arange(len(genes)) if task.targets == "genes" else places,
+        fit_genes=layer[:, places] if task.targets in _OF_GENES else layer,
+        columns=np.arange(len(genes)) if task.targets in _OF_GENES else places,
         layer_steps=steps,
-        units=COUNTS_UNITS if shares else units_of(spots.table, task.layer),
+        units=_units(spots, task, shares=shares),
         library=library_size(layer) if shares else None,
         weights=weights,
         fit_names=tuple(spots.table.var_names),
@@ -133,10 +143,27 @@ def library_size(counts: Any) -> NDArray[np.float64]:
     return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
 
 
+def _units(spots: SpotTable, task: Task, *, shares: bool) -> str:
+    """Units of the predictions, in words."""
+    units = COUNTS_UNITS if shares else units_of(spots.table, task.layer)
+    return f"{HIGH_UNITS}{units}" if task.targets == "high" else units
+
+
 def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     """Make the loss, which must fit the targets."""
-    n_targets = n_genes if task.targets == "genes" else task.n_factors or _N_FACTORS
-    loss = losses.make(task.loss, n_targets=n_targets)
+    is_high = task.targets == "high"
+    n_targets = n_genes if task.targets in _OF_GENES else task.n_factors or _N_FACTORS
+    natural = "bce" if is_high else "mse"
+    loss = losses.make(natural if task.loss is None else task.loss, n_targets=n_targets)
+    if isinstance(task.loss, str) and loss.needs_binary != is_high:
+        raise ValueError(
+            f"loss={task.loss!r} does not suit targets={task.targets!r}: use {natural!r}, the "
+            "default"
+        )
+    if is_high and (task.scaling is not None or task.n_factors is not None):
+        raise ValueError('targets="high" has no scaling and no factors: leave out both arguments')
+    if task.quantile is not None and not is_high:
+        raise ValueError(f'quantile={task.quantile!r} is only for targets="high"')
     if loss.needs_counts and (task.targets != "genes" or task.scaling is not None):
         raise ValueError(
             f"loss={loss.name!r} needs counts, which are neither scaled nor replaced by factors: "
@@ -160,9 +187,11 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
         column = values.weights[1].column
         raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
     options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
-    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts"] = task.targets
+    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts", "high"] = task.targets
     if values.library is not None:  # a likelihood of counts takes them as they are
         kind, options["library"] = "counts", values.library[training]
+    elif kind == "high":
+        options["quantile"] = task.quantile or _QUANTILE
     elif kind == "genes":
         # a loss that compares the genes of a spot needs them in common units
         common = values.loss is not None and values.loss.needs_several_targets

@@ -13,6 +13,7 @@ from anndata import AnnData
 from stpredict import _keys, _validate
 from stpredict._log import warn
 from stpredict._sdata._provenance import record
+from stpredict.targets._high import High
 from stpredict.tl._fitting._inputs import tile_embedding
 
 if TYPE_CHECKING:
@@ -84,13 +85,13 @@ def _describe_columns(model: Model, space: str) -> pd.DataFrame:
         return pd.DataFrame(index=pd.Index(model.targets.outputs))
     # the scaler of a published model may be centred on something else than the mean
     mean = model.targets.mean
-    return pd.DataFrame(
-        {
-            "training_mean": mean if model.training.knows_mean else np.full_like(mean, np.nan),
-            "constant": model.targets.constant,
-        },
-        index=pd.Index(model.genes),
-    )
+    columns = {
+        "training_mean": mean if model.training.knows_mean else np.full_like(mean, np.nan),
+        "constant": model.targets.constant,
+    }
+    if isinstance(model.targets, High):
+        columns[_keys.THRESHOLD] = model.targets.threshold
+    return pd.DataFrame(columns, index=pd.Index(model.genes))
 
 
 def _unfamiliar_sections(familiarity: NDArray[np.float32], sections: NDArray[np.str_]) -> list[str]:

@@ -58,6 +58,7 @@ IN_PLACE = {
     },
     "pp.select_genes": lambda sdata, model: {"n_top_genes": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
+    "tl.adapt": lambda sdata, model: {"model": model, "measured": every_fifth(sdata)},
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
     "tl.predict": lambda sdata, model: {"model": model},
     "tl.superresolve": lambda sdata, model: {
@@ -95,6 +96,10 @@ def bare_slide(sdata):
 
 def mean_colour(tiles):
     return tiles.mean((-2, -1))
+
+
+def every_fifth(sdata):
+    return np.arange(sdata["table"].n_obs) % 5 == 0
 
 
 def name_of(function):
@@ -310,7 +315,7 @@ def dense(values):
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_a_copy_gets_the_changes_of_the_object_itself(name, model):
     sdata = phantom()
-    if name in ("tl.attribute", "tl.predict"):
+    if name in ("tl.adapt", "tl.attribute", "tl.predict"):
         stp.pp.prepare(sdata, model, encoder=mean_colour)
     if name == "tl.attribute":
         stp.tl.predict(sdata, model)

@@ -8,6 +8,7 @@ from pathlib import Path
 TABLE = "table"
 PREDICTED = "predicted"
 SUPERRESOLVED = "superresolved"
+ADAPTED = "adapted"
 OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"
@@ -33,6 +34,7 @@ UPPER = "upper"
 RELIABLE = "reliable"
 THRESHOLD = "threshold"  # above which a gene is high, for targets="high"
 FAMILIARITY = "familiarity"
+MEASURED = "measured"
 SELECTED = "selected"
 SPOT = "spot"
 TISSUE_FRACTION = "tissue_fraction"
@@ -40,6 +42,7 @@ SAMPLING_WEIGHT = "sampling_weight"
 
 UNS = "stpredict"
 REALIGN = "realign"  # step that is recorded section by section
+ADAPT = "adapt"  # step that used measured spots
 OUTSIDE = "outside_image"  # spots that a reader dropped, section by section
 
 

@@ -87,6 +87,7 @@ VALID = {
     "pp.register_embedding": {"key": "features", "encoder": "mine", "tile_um": 40.0},
     "pp.select_genes": {"n_top_genes": 3},
     "report.write_html": {"path": "report.html"},
+    "tl.adapt": {"measured": "sequenced"},
     "tl.attribute": {"gene": "morphology_001", "n_steps": 4},
     "tl.calibrate": {"method": "ridge"},
     "tl.cross_validate": {"methods": {"ridge": lambda sdata: fit_ridge(sdata)}},
@@ -125,6 +126,7 @@ def world(tmp_path_factory):
         stp.pp.embed(sdata, mean_colour, key_added="X_colour", tile_um=40)
         stp.pp.neighbors(sdata)
         stp.pp.detect_tissue(sdata)
+        sdata["table"].obs["sequenced"] = np.arange(sdata["table"].n_obs) % 3 == 0
         sdata["table"].obsm["features"] = np.ones((sdata["table"].n_obs, 3))
         model = fit_ridge(sdata)
         network = stp.tl.fit_deepspot(sdata, **SMALL)

@@ -14,6 +14,7 @@ from stpredict._sdata._recorded_steps import REPEATABLE, RecordedSteps
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from stpredict._sdata._steps import Step
 
@@ -70,6 +71,13 @@ def recorded_steps(table: AnnData) -> dict[str, Any]:
 def recorded(table: AnnData, name: str) -> dict[str, Any]:
     """Read one record, in plain Python types; empty if the step was not run."""
     return dict(recorded_steps(table).get(name, {}))
+
+
+def rows_to_score(table: AnnData) -> NDArray[np.bool_]:
+    """Rows whose measured expression took no part in their prediction (`tl.adapt`), (n_obs,)."""
+    if not recorded(table, _keys.ADAPT):
+        return np.ones(table.n_obs, dtype=bool)
+    return ~table.obs[_keys.MEASURED].to_numpy(dtype=bool)
 
 
 def _plain(value: Any) -> Any:

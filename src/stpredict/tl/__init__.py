@@ -6,6 +6,7 @@ from stpredict.models._records import (
     DeepSpotNetwork,
     MultiScaleNetwork,
 )
+from stpredict.tl._adapt import adapt
 from stpredict.tl._attribute import attribute
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cross_validate import cross_validate
@@ -32,6 +33,7 @@ __all__ = [
     "DeepSpotNetwork",
     "MultiScaleNetwork",
     "Schedule",
+    "adapt",
     "attribute",
     "calibrate",
     "cross_validate",

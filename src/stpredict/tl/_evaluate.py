@@ -6,12 +6,13 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from stpredict import _keys, _validate, results
 from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._layer_steps import check_same_units, units_of
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import recorded, rows_to_score
 from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._high import HIGH_UNITS, is_high
@@ -24,9 +25,8 @@ from stpredict.tl._fitting._split import group_labels
 from stpredict.tl._fitting._values import library_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
@@ -49,7 +49,8 @@ def evaluate(
     Correlations are computed per gene over the spots of each section; a gene that is constant in
     either scores 0 and is counted. Nulls, references and noise ceiling are as in
     :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
-    with another ``key_added``. Rows and genes are matched by name.
+    with another ``key_added``. Rows and genes are matched by name. Spots whose expression
+    :func:`stpredict.tl.adapt` used for one of the tables are not scored.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ def evaluate(
     spots = open_table(sdata, table_name)
     predictions = {name: _predictions(sdata, name) for name in names}
     records = {name: recorded(table, "predict") for name, table in predictions.items()}
+    used = _used_spots(predictions.values())
     units = {name: step["units"] for name, step in records.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
@@ -116,7 +118,7 @@ def evaluate(
     scored_rows: list[NDArray[np.intp]] = []
     covered: set[tuple[str, str, str]] = set()
     for name, table in predictions.items():
-        rows, columns, matched = _match(spots.table, table, name)
+        rows, columns, matched = _match(spots.table, table, name, used)
         values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
         if per_10k:
             values = values / library_size(measured)[rows, None] * TARGET_SUM
@@ -151,11 +153,20 @@ def _predictions(sdata: SpatialData, name: str) -> AnnData:
     return table
 
 
+def _used_spots(tables: Iterable[AnnData]) -> pd.Index:
+    """Spots whose expression one of the tables used (`tl.adapt`), so that none is scored there."""
+    used = pd.Index([])
+    for table in tables:
+        used = used.union(table.obs_names[~rows_to_score(table)], sort=False)
+    return used
+
+
 def _match(
-    measured: AnnData, table: AnnData, name: str
+    measured: AnnData, table: AnnData, name: str, used: pd.Index
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], AnnData]:
     """Rows and columns of the measured table that a table predicts, and that part of it."""
-    spots = table.obs_names.intersection(measured.obs_names, sort=False)
+    spots = table.obs_names.difference(used, sort=False)
+    spots = spots.intersection(measured.obs_names, sort=False)
     genes = table.var_names.intersection(measured.var_names, sort=False)
     if not len(spots) or not len(genes):
         reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)
@@ -207,6 +218,9 @@ def _notes(
         n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
         if n_absent:
             notes.append(f"{n_absent} genes of {name!r} were not measured.")
+        n_used = int((~rows_to_score(table)).sum())
+        if n_used:
+            notes.append(f"{n_used} spots that {name!r} was adapted to are not scored.")
     if units != predicted_units:
         notes.append(f"Predictions are in {predicted_units}: RMSE compares the two as they are.")
     return tuple(notes)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stpredict import _keys, uncertainty
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import recorded, rows_to_score
 from stpredict._sdata._spot_table import layer_names
 from stpredict.pl._drawing._panels import measured_values
 from stpredict.pl._drawing._scores import choose_method
@@ -75,7 +75,9 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
     columns = predicted.var_names.get_indexer(genes)
     record = recorded(predicted, "predict")
     names, by_gene = [], []
-    for name, rows in opened.section_rows.items():
+    is_scored = rows_to_score(predicted)
+    for name, section_rows in opened.section_rows.items():
+        rows = section_rows[is_scored[section_rows]]
         measured = measured_values(measured_table, predicted, rows, genes)
         if measured is None:
             continue

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 
 from stpredict import _keys, metrics
 from stpredict._sdata._layer_steps import check_same_units
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import recorded, rows_to_score
 from stpredict.pl._drawing import _axes, _section
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._high import is_high
@@ -112,8 +112,10 @@ def panels_of_gene(
         elif name == "predicted":
             for (opened, section), values, truth in zip(pairs, predicted, measured, strict=True):
                 title = f"{gene} predicted" if len(tables) == 1 else f"{gene}: {opened.name}"
-                if truth is not None and len(values) > 1:
-                    title += f" (PCC {metrics.pcc(truth, values[:, None])[0]:.2f})"
+                is_scored = rows_to_score(opened.table)[section.rows]
+                if truth is not None and is_scored.sum() > 1:
+                    pcc = metrics.pcc(truth[is_scored], values[is_scored, None])[0]
+                    title += f" (PCC {pcc:.2f})"
                 row.append(Panel(section, title, values, norm, units, style.cmap))
         else:
             make_panel = _width_panel if name == "width" else _familiarity_panel

@@ -36,8 +36,9 @@ class Predictions:
 
     rows: NDArray[np.intp]  # (n,) rows of the table, ascending
     values: NDArray[np.float32] | da.Array  # (n, n_genes)
-    spread: NDArray[np.float32] | da.Array | None  # (n, n_genes), standard deviation over members
-    familiarity: NDArray[np.float32] | None  # (n,), of calibrated models
+    # (n, n_genes), standard deviation over members
+    spread: NDArray[np.float32] | da.Array | None = None
+    familiarity: NDArray[np.float32] | None = None  # (n,), of calibrated models
 
 
 def familiarity_of(spots: SpotTable, model: Model) -> NDArray[np.float32] | None:
@@ -53,8 +54,12 @@ def predicted_table(
     predictions: Predictions,
     *,
     space: str = "genes",
+    level: float | None = None,
 ) -> AnnData:
-    """Table of the predictions of all rows; intervals are refused for unfamiliar sections."""
+    """Table of the predictions of all rows; intervals are refused for unfamiliar sections.
+
+    ``level`` is that of intervals that the caller adds, instead of those of a calibrated model.
+    """
     obs, var = spots.table.obs.copy(), _describe_columns(model, space)
     predicted = AnnData(X=predictions.values, obs=obs, var=var)
     if predictions.spread is not None:
@@ -65,6 +70,8 @@ def predicted_table(
         unfamiliar = _unfamiliar_sections(predictions.familiarity, spots.section_of_row)
         is_familiar = ~np.isin(spots.section_of_row, unfamiliar)
         _add_uncertainty(predicted, model, model.calibration, is_familiar)
+    if level is None and model.calibration is not None:
+        level = model.calibration.level
     record(
         predicted,
         "predict",
@@ -72,7 +79,7 @@ def predicted_table(
         units=model.units if space == "genes" else "factor",
         layer=model.recipe.layer,
         training_sections=list(model.training.sections),
-        level=None if model.calibration is None else model.calibration.level,
+        level=level,
         unfamiliar_sections=unfamiliar or None,
         minimum=0.0 if model.nonnegative and space == "genes" else None,
     )

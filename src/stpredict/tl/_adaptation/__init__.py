@@ -1,0 +1,1 @@
+"""Correction of predictions by measured spots: Gaussian processes, directions and intervals."""

@@ -1,0 +1,108 @@
+"""The measured spots of a table: which they are, and their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype
+
+from stpredict import _validate
+from stpredict._sdata._layer_steps import check_same_units
+from stpredict._sdata._spot_table import SpotTable
+from stpredict._sdata._steps import SmoothStep
+from stpredict.tl._fitting._values import genes_of_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stpredict.models import Model
+
+#: Measured spots of a section, below which errors say little about those of other spots.
+_LEAST = 5
+
+
+def measured_rows(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
+    """Which spots are measured, (n_obs,), from a column of obs or a mask, checked."""
+    mask = _read_mask(spots, measured)
+    n_measured = int(mask.sum())
+    if n_measured == 0:
+        raise ValueError(
+            "measured marks no spot: for predictions without measured spots, use stp.tl.predict"
+        )
+    for name, rows in spots.section_rows.items():
+        n_in_section = int(mask[rows].sum())
+        if n_in_section == len(rows):
+            raise ValueError(
+                f"measured marks all {len(rows)} spots of section {name!r}, so that none remains "
+                "to predict: mark only some, or leave the section out"
+            )
+        if 0 < n_in_section < _LEAST:
+            raise ValueError(
+                f"measured marks {n_in_section} spots of section {name!r}: mark at least {_LEAST}, "
+                "or none to keep the predictions of the model"
+            )
+    for section in spots.sections:
+        _validate.inside_image(
+            section.centers[mask[section.rows]],
+            section.shape_yx,
+            section=section.name,
+            hint="They are marked by measured=: mark spots inside the image only",
+        )
+    return mask
+
+
+def _read_mask(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
+    obs, label = spots.table.obs, "measured"
+    if isinstance(measured, str):
+        if measured not in obs:
+            columns = _validate.listing(obs.columns)
+            raise KeyError(f"obs has no column measured={measured!r}; columns: {columns}")
+        measured, label = obs[measured], f"obs[{measured!r}], given as measured="
+    if isinstance(measured, pd.Series):
+        if not measured.index.equals(obs.index):
+            raise ValueError(
+                "the index of measured differs from obs_names of the table: select its rows with "
+                "measured.loc[table.obs_names]"
+            )
+        n_missing = int(measured.isna().sum())
+        if is_bool_dtype(measured.dtype) and n_missing:
+            raise ValueError(f"{label} has {n_missing} missing values: fill them with False")
+        mask = measured.to_numpy()
+    elif isinstance(measured, np.ndarray | list | tuple):
+        try:
+            mask = np.asarray(measured)
+        except ValueError as error:  # rows of different lengths
+            raise TypeError(f"measured must be one list of booleans: {error}") from error
+    else:
+        kind = type(measured).__name__
+        raise TypeError(f"measured must be a column of obs or an array of booleans, not {kind}")
+    if not is_bool_dtype(mask.dtype):
+        raise TypeError(f"{label} must hold booleans, not {mask.dtype}")
+    if mask.shape != (spots.table.n_obs,):
+        raise ValueError(
+            f"{label} has the shape {mask.shape}, but the table has {spots.table.n_obs} spots: "
+            "give one boolean per spot"
+        )
+    return np.asarray(mask, dtype=bool)
+
+
+def read_measured_values(
+    spots: SpotTable, model: Model, mask: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Measured values of the model's genes, (n_measured, n_genes); other spots are not read."""
+    if not model.training.sections:
+        raise ValueError(
+            "the model does not report the units that it predicts, so that they cannot be compared "
+            "with measured values: finetune it first (stp.tl.finetune)"
+        )
+    if any(isinstance(step, SmoothStep) for step in model.recipe.layer_steps):
+        raise ValueError(
+            f"the model predicts {model.units}, and smoothing mixes measured spots with others: "
+            "fit a model on a layer that is not smoothed"
+        )
+    measured = SpotTable(spots.sdata, spots.name, spots.rows(np.flatnonzero(mask)))
+    training = {"units": model.units, "layer": model.recipe.layer}
+    check_same_units(measured.table, {**training, "training_sections": model.training.sections})
+    return genes_of_model(measured, model).dense().astype(np.float64)

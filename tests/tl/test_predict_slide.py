@@ -126,6 +126,14 @@ def test_blocks_predict_what_the_slide_in_memory_does(name, train, monkeypatch):
     some = stp.tl.predict_slide(bare_slide(), model, encoder=encoder, genes=few)
     assert list(some.tables["predicted"].var_names) == few
     np.testing.assert_allclose(some.tables["predicted"].X, expected[:, few].X, atol=1e-6)
+    stp.tl.predict(whole, model, genes=few, key_added="few")
+    in_memory = whole.tables["few"]
+    assert list(in_memory.var_names) == few
+    np.testing.assert_allclose(in_memory.X, expected[:, few].X, atol=1e-6)
+    assert in_memory.layers.keys() == expected.layers.keys()
+    if "std" in expected.layers:
+        spread = expected[:, few].layers["std"]
+        np.testing.assert_allclose(in_memory.layers["std"], spread, atol=1e-6)
     assert not [slot for slot in slide.tables["table"].obsm if slot.startswith("X_")]
 
 
@@ -182,6 +190,12 @@ def test_the_result_on_disk_is_that_in_memory(calibrated, tmp_path, monkeypatch)
         assert note["slide"] == "slide 1.tif"
         assert (note["mpp"], note["pitch_um"], note["method"]) == (0.5, 40, "ridge")
     np.testing.assert_array_equal(exported.obsm["spatial"], whole.tables["table"].obsm["spatial"])
+    few = list(expected.var_names[[2, 0]])
+    stp.tl.predict(whole, calibrated, genes=few, key_added="few")
+    for layer in ("lower", "upper"):
+        bound = expected[:, few].layers[layer]
+        np.testing.assert_allclose(whole.tables["few"].layers[layer], bound, atol=1e-6)
+    pd.testing.assert_frame_equal(whole.tables["few"].var, expected.var.loc[few])
     assert "slide_1_image_tissue" in result.labels
     assert not [slot for slot in stored.tables["table"].obsm if slot.startswith("X_")]
 

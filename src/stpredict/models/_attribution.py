@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from stpredict import _runtime, _validate
-from stpredict.models._methods import METHODS
+from stpredict.models._methods import EXTERNAL, METHODS
 from stpredict.nn._tiles import N_SYMMETRIES, symmetry
 from stpredict.training import row_batches
 
@@ -59,6 +59,8 @@ def check(model: Model, gene: str) -> int:
     if model.bases:
         bases = ", ".join(model.bases)
         raise ValueError(f"a stack cannot be attributed: use one of model.bases[name] ({bases})")
+    if model.method in EXTERNAL:
+        raise ValueError(f"a model of {model.method} cannot be attributed here")
     if not METHODS[model.method].has_gradient:
         differentiable = ", ".join(name for name, each in METHODS.items() if each.has_gradient)
         raise ValueError(

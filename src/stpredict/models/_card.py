@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from stpredict import _validate
-from stpredict.models._methods import METHODS
+from stpredict.models._methods import method_of
 
 if TYPE_CHECKING:
     from stpredict.models._config import ModelState
@@ -49,7 +49,7 @@ def card(model: ModelState) -> str:
     parts = [f"# {_title(model)}", f"Made with stpredict {version}.", _USAGE]
     for title, facts in _chapters(model).items():
         parts += [f"## {title}", "\n".join(f"- {label}: {text}" for label, text in facts)]
-    return "\n\n".join([*parts, _SCORES, "## Paper", METHODS[model.method].paper]) + "\n"
+    return "\n\n".join([*parts, _SCORES, "## Paper", method_of(model.method).paper]) + "\n"
 
 
 def card_html(model: ModelState) -> str:
@@ -60,7 +60,7 @@ def card_html(model: ModelState) -> str:
             f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in facts
         )
         parts.append(f"<h4>{escape(title)}</h4><table>{rows}</table>")
-    return f"<div>{''.join(parts)}<p>{escape(METHODS[model.method].paper)}</p></div>"
+    return f"<div>{''.join(parts)}<p>{escape(method_of(model.method).paper)}</p></div>"
 
 
 def _title(model: ModelState) -> str:

@@ -11,7 +11,7 @@ from stpredict import _validate
 from stpredict._sdata._parse import parse_json
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._steps import NormalizeStep, RankStep
-from stpredict.models._methods import METHODS
+from stpredict.models._methods import METHODS, method_of
 from stpredict.models._records import Hyperparameters, Record, TrainingRecord
 from stpredict.targets._counts import COUNTS_UNITS, RAW_COUNTS_UNITS
 
@@ -57,17 +57,17 @@ class ModelState:
     @property
     def uses_subtiles(self) -> bool:
         """Whether the network takes sub-tiles."""
-        return METHODS[self.method].contexts[self.context][0]
+        return method_of(self.method).contexts[self.context][0]
 
     @property
     def uses_neighbors(self) -> bool:
         """Whether the network takes neighbours."""
-        return METHODS[self.method].contexts[self.context][1]
+        return method_of(self.method).contexts[self.context][1]
 
     @property
     def uses_pixels(self) -> bool:
         """Whether the network takes the pixels of tiles."""
-        return METHODS[self.method].inputs == "pixels"
+        return method_of(self.method).inputs == "pixels"
 
     @property
     def nonnegative(self) -> bool:

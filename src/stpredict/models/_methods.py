@@ -127,3 +127,26 @@ STACKING = Method("stacking", stacking_network, SPOT, StackNetwork, paper=_HEVIS
 
 _ALL = (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES, STACKING)
 METHODS = {method.name: method for method in _ALL}
+
+
+def _not_built(*_: object, **options: object) -> nn.Module:
+    raise ValueError("the network of DeepSpot-M is built by its package only")
+
+
+DEEPSPOTM = Method(
+    "deepspotm",
+    _not_built,
+    SPOT,
+    inputs="pixels",
+    paper=(
+        "Nonchev et al., DeepSpot-M: a multimodal foundation model for transcriptome-wide virtual "
+        "spatial transcriptomics from histology, medRxiv 2026"
+    ),
+)
+#: Networks of other packages, which are neither saved nor trained here.
+EXTERNAL = {DEEPSPOTM.name: DEEPSPOTM}
+
+
+def method_of(name: str) -> Method:
+    """Record of the method of a model."""
+    return EXTERNAL.get(name) or METHODS[name]

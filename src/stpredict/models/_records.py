@@ -196,3 +196,10 @@ class TrainingRecord(Record):
     before: TrainingRecord | None = None  # record of the model before it was finetuned
     # None in older models, and without images or with too few spots
     spots: TrainingSpots | None = None
+
+    @classmethod
+    def unreported(
+        cls, *, versions: dict[str, str], seed: int = 0, knows_mean: bool = True
+    ) -> TrainingRecord:
+        """Record of published weights, which do not report their training."""
+        return cls((), (), "not reported", 0, 0, 0, seed, versions, knows_mean=knows_mean)

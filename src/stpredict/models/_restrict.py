@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stpredict import _validate
+from stpredict.models._deepspotm import QueriedGenes
 from stpredict.models._methods import METHODS
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def check_genes(model: Model, genes: Sequence[str]) -> list[str]:
 
 def _sliced(model: Model, gene_index: list[int]) -> nn.Module:
     """Build the network with fewer targets, from the slices that its ``output_axes`` declare."""
+    if isinstance(model.network, QueriedGenes):
+        return model.network.select_outputs(gene_index)
     axes: Mapping[str, int] = model.network.output_axes  # type: ignore[assignment]
     index = torch.tensor(gene_index)
     state = {

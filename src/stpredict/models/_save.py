@@ -18,6 +18,7 @@ from stpredict.models import _folder
 from stpredict.models._card import card
 from stpredict.models._config import Config
 from stpredict.models._folder import BASE, CARD, CONFIG, HISTORY, WEIGHTS
+from stpredict.models._methods import EXTERNAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +32,11 @@ HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
 def save(model: ModelState, path: str | Path) -> None:
     """Write a model to a folder; see :meth:`stpredict.models.Model.save`."""
     path = Path(path)
+    if model.method in EXTERNAL:
+        raise ValueError(
+            f"a model of {model.method} is not saved, as its own package reads its weights: use "
+            f"stp.models.from_{model.method} again"
+        )
     _folder.check_replaceable(path)
     is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from stpredict._arguments import checked
 from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
-from stpredict.models._methods import METHODS
+from stpredict.models._methods import EXTERNAL, METHODS
 from stpredict.models._restrict import check_genes, restrict
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, Counts
@@ -154,6 +154,8 @@ def finetune(
 def _check_trainable(model: Model, train: str) -> None:
     if model.bases:
         raise ValueError("a stack cannot be finetuned: finetune its bases (model.bases)")
+    if model.method in EXTERNAL:
+        raise ValueError(f"a model of {model.method} cannot be finetuned here")
     if METHODS[model.method].estimate is not None:
         raise ValueError(
             f"a model of {model.method} is fitted in one go: run fit_{model.method} on all sections"

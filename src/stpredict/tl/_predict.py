@@ -12,9 +12,12 @@ from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import prediction_inputs
+from stpredict.tl._prediction._genes import GeneSelection
 from stpredict.tl._prediction._table import Predictions, familiarity_of, predicted_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spatialdata import SpatialData
 
     from stpredict.models import Model
@@ -26,6 +29,7 @@ def predict(
     sdata: SpatialData,
     model: Model,
     *,
+    genes: Sequence[str] | None = None,
     space: Literal["genes", "factors"] = "genes",
     device: str = "auto",
     table_name: str = "table",
@@ -43,6 +47,8 @@ def predict(
         Sections prepared for the model (`pp.prepare`).
     model
         Fitted model.
+    genes
+        Genes to predict, of those of the model; by default all.
     space
         ``"genes"``, or the ``"factors"`` that a model of factors turns into genes.
     {device}
@@ -59,7 +65,7 @@ def predict(
         Writes ``tables[key_added]``, which annotates the same shapes and has the same ``obs``,
         positions and neighbourhood graph:
 
-        - ``X`` (n_obs, n_genes) float32, the model's genes in the units of its layer. If these
+        - ``X`` (n_obs, n_genes) float32, ``genes`` in the units of the model's layer. If these
           cannot be negative (counts, and ``log1p`` of counts), predictions and intervals below 0
           are set to 0, and ``uns["stpredict"]["predict"]["minimum"]`` is 0;
         - ``layers["std"]``, the standard deviation over members of ensembles and stacks;
@@ -85,8 +91,9 @@ def predict(
     TypeError
         If ``model`` is no fitted model.
     ValueError
-        If inputs contain NaN or differ from training, the model has no factors, the device is not
-        available, or ``key_added`` is invalid or the name of another element or of your own table.
+        If inputs contain NaN or differ from training, the model lacks a gene, it has no factors or
+        ``genes`` is given with them, the device is not available, or ``key_added`` is invalid or
+        the name of another element or of your own table.
 
     Examples
     --------
@@ -99,10 +106,17 @@ def predict(
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
-    inputs = prediction_inputs(spots, model)
-    values, spread = model.predict_inputs(inputs, space=space, device=device)
+    if genes is not None and space == "factors":
+        raise ValueError('genes= selects genes, which space="factors" does not predict: omit one')
+    selection = GeneSelection.of(model, genes)
+    described, predictor = selection.described, selection.predictor
+    inputs = prediction_inputs(spots, predictor)
+    values, spread = predictor.predict_inputs(inputs, space=space, device=device)
+    if genes is not None:  # a stack predicts all of its genes
+        values = values[:, selection.columns]
+        spread = None if spread is None else spread[:, selection.columns]
     familiarity = familiarity_of(spots, model) if space == "genes" else None
     predictions = Predictions(np.arange(len(values)), values, spread, familiarity)
-    predicted = predicted_table(spots, model, predictions, space=space)
+    predicted = predicted_table(spots, described, predictions, space=space)
     spots.add_table(key_added, predicted)
     return spots.sdata if copy else None

@@ -14,6 +14,7 @@ from stpredict._arguments import checked
 from stpredict._sdata._pixels import check_tiles
 from stpredict._sdata._provenance import record
 from stpredict._sdata._slots import check_new_table
+from stpredict.models._stack import check_blockwise
 from stpredict.pp._steps._inputs import InputPlan
 from stpredict.tl._prediction._blocks import SlideInputs, collect, predict_blocks
 from stpredict.tl._prediction._genes import GeneSelection
@@ -160,6 +161,7 @@ def predict_slide(
             raise ValueError(
                 f"key_added={key_added!r} is the name of the table of fine positions: give another"
             )
+    check_blockwise(model)
     selection = GeneSelection.of(model, genes)
     plan = InputPlan.of(selection.predictor, encoder=encoder, weights=weights)
     plan.check_complete()

@@ -126,16 +126,9 @@ def from_deepspot(
             embed=EmbedStep(encoder=encoder),
             neighbors=NeighborsStep() if uses_neighbors else None,
         ),
-        # a release reports at most the seed of its training
-        training=TrainingRecord(
-            sections=(),
-            groups=(),
-            held_out="not reported",
-            n_spots=0,
-            n_held_out=0,
-            best_epoch=0,
-            seed=seed if type(seed) is int else 0,
+        training=TrainingRecord.unreported(
             versions={"torch": torch.__version__},
+            seed=seed if type(seed) is int else 0,  # the most that a release reports
             knows_mean=release.knows_mean,
         ),
         units="the release's normalised expression",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict.models._restrict import check_genes, restrict
-from stpredict.models._stack import check_blockwise, predict_ranked
+from stpredict.models._stack import predict_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,6 @@ class GeneSelection:
     @classmethod
     def of(cls, model: Model, genes: Sequence[str] | None) -> GeneSelection:
         """Check the names of the genes; None selects all."""
-        check_blockwise(model)
         if genes is None:
             return cls(model, model, slice(None))
         names = check_genes(model, genes)

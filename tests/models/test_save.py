@@ -134,23 +134,27 @@ def test_saved_model_is_loaded_unchanged(folder):
     assert not loaded.network.training
 
 
-@pytest.mark.parametrize("context", ["spot", "spot_subspot_neighbors"])
-def test_fresh_process_predicts_bit_identically(tmp_path, context):
-    model = model_of(context=context)
-    used = {k: v for k, v in arrays().items() if context != "spot" or k == "center"}
-    model.save(tmp_path / "model")
-    for name, values in used.items():
-        np.save(tmp_path / f"{name}.npy", values)
+def test_fresh_process_predicts_bit_identically(tmp_path):
+    contexts = ("spot", "spot_subspot_neighbors")
+    models = {context: model_of(context=context) for context in contexts}
+    used = {"spot": {"center": arrays()["center"]}, "spot_subspot_neighbors": arrays()}
+    for context in contexts:
+        models[context].save(tmp_path / context)
+        np.savez(tmp_path / f"{context}.npz", **used[context])
     code = (
         "import sys, numpy as np, stpredict as stp\n"
-        "folder, *names = sys.argv[1:]\n"
-        "model = stp.models.load(f'{folder}/model')\n"
-        "arrays = {name: np.load(f'{folder}/{name}.npy') for name in names}\n"
-        "np.save(f'{folder}/predicted.npy', model.predict_array(**arrays, device='cpu'))\n"
+        "for folder in sys.argv[1:]:\n"
+        "    model = stp.models.load(folder)\n"
+        "    with np.load(f'{folder}.npz') as arrays:\n"
+        "        predicted = model.predict_array(**arrays, device='cpu')\n"
+        "    np.save(f'{folder}.npy', predicted)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path), *used], check=True)
-    predicted = model.predict_array(**used, device="cpu")
-    np.testing.assert_array_equal(np.load(tmp_path / "predicted.npy"), predicted, strict=True)
+    folders = [tmp_path / context for context in contexts]
+    subprocess.run([sys.executable, "-c", code, *folders], check=True)
+    for context in contexts:
+        predicted = models[context].predict_array(**used[context], device="cpu")
+        stored = np.load(tmp_path / f"{context}.npy")
+        np.testing.assert_array_equal(stored, predicted, strict=True)
 
 
 def test_folder_has_the_documented_files(folder):

@@ -9,7 +9,7 @@ from spatialdata.transformations import Scale, get_transformation, set_transform
 
 import stpredict as stp
 from stpredict._sdata import _provenance
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.alignment import pitch_of
 
 SHIFT = (80.0, -60.0)
@@ -24,8 +24,8 @@ FINE = {
 }
 
 
-@pytest.fixture
-def shifted():
+@pytest.fixture(scope="module")
+def displaced():
     """Two sections whose spots are displaced by 100 µm, one pitch."""
     return stp.datasets.phantom(
         2, size_px=1600, n_morphology=8, n_neighborhood=2, n_null=4, misalignment_um=SHIFT, seed=2
@@ -33,8 +33,18 @@ def shifted():
 
 
 @pytest.fixture
-def small():
+def shifted(displaced):
+    return copy_of(displaced)
+
+
+@pytest.fixture(scope="module")
+def section():
     return stp.datasets.phantom(**FINE)
+
+
+@pytest.fixture
+def small(section):
+    return copy_of(section)
 
 
 def centers(sdata):
@@ -155,7 +165,8 @@ def test_a_mapping_moves_the_sections_it_names(shifted):
     np.testing.assert_allclose(centers(shifted)["S2"], before["S2"] + 5)
 
 
-def test_every_coordinate_system_shared_with_the_image_moves_alike(small):
+def test_every_coordinate_system_shared_with_the_image_moves_alike():
+    small = stp.datasets.phantom(**FINE)  # images of a copy would be those of the original
     set_transformation(small.images["S1_image"], Scale([2, 2], ("x", "y")), "double")
     set_transformation(small.shapes["S1"], Scale([2, 2], ("x", "y")), "double")
     set_transformation(small.shapes["S1"], Scale([3, 3], ("x", "y")), "elsewhere")

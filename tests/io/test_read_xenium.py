@@ -244,8 +244,9 @@ BAD_ALIGNMENTS = [
     (np.diag([1.0, 0, 1]), "stretches its axes by 0.2125 and 0;"),
     (np.zeros((3, 3)) + np.diag([0, 0, 1]), "stretches its axes by 0 and 0"),
     (np.diag([1.0, 1.2, 1]), "stretches its axes by 0.255 and 0.2125"),
+    (np.linalg.inv(rotated(0.1, 20.0)), r"mpp=0.010625 is not plausible: .*inverse"),
     (
-        np.linalg.inv(rotated(0.1, 20.0)),
+        np.linalg.inv(rotated(0.1, 2.0)),
         r"section 'X1' .* lie outside the image .*inverse",
     ),
 ]

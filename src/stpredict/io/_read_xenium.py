@@ -25,12 +25,14 @@ from stpredict.io._shared._files import (
     require_folder,
 )
 from stpredict.io._shared._image import open_image
+from stpredict.io._shared._plausible import require_plausible_mpp
 
 _SPECS = "experiment.xenium"
 _CELLS = "cells.parquet"
 _COUNTS = "cell_feature_matrix.h5"
 _MOST_INVALID = 0.1  # share of boundaries apart from their cells above which all must be wrong
 _HE = "he_image.ome.tif"
+_OTHER_ALIGNMENT = "Is the alignment the inverse, or of another image?"
 # Elements that spatialdata-io would also read.
 _OTHERS = "nucleus_boundaries cells_labels nucleus_labels transcripts morphology_mip"
 _NOT_READ = dict.fromkeys([*_OTHERS.split(), "morphology_focus", "aligned_images"], False)
@@ -84,7 +86,8 @@ def read_xenium(
         If the folder, one of its files, the image or its alignment does not exist.
     ValueError
         If a file is damaged or lists other cells, the alignment is no invertible 3 × 3 matrix or
-        stretches the axes differently, most cells lie outside the image, or it is not 8-bit RGB.
+        stretches the axes differently, µm per pixel are not plausible (0.05 to 20), most cells lie
+        outside the image, or it is not 8-bit RGB.
 
     References
     ----------
@@ -112,6 +115,7 @@ def read_xenium(
     # pixels of the H&E image -> pixels of the morphology image -> µm
     to_um = np.diag([pixel_size, pixel_size, 1]) @ to_morphology
     mpp = scale_of(to_um, what="the H&E image")
+    require_plausible_mpp(mpp, hint=_OTHER_ALIGNMENT)
     pixels = open_image(image)
 
     check_10x(path / _COUNTS)
@@ -153,7 +157,7 @@ def read_xenium(
         polygons=polygons,
         patient=patient,
         outside="drop",
-        outside_hint="Is the alignment the inverse, or of another image?",
+        outside_hint=_OTHER_ALIGNMENT,
         obs=obs.drop(columns=["region", "cell_id"])[keep],
         var=var,
     )

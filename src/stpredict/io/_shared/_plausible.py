@@ -28,13 +28,14 @@ _WINDOW_PX, _N_WINDOWS = 256, 9
 _LEAST_CONTRAST = 0.03  # standard deviation of the optical density; glass has less
 
 
-def require_plausible_mpp(mpp: float) -> None:
+def require_plausible_mpp(mpp: float, *, hint: str = "") -> None:
     """Require µm per pixel that images of tissue can have."""
     _validate.positive("mpp", mpp, unit="µm per pixel")
     low, high = PLAUSIBLE_MPP
     if not low <= mpp <= high:
         raise ValueError(
             f"mpp={mpp:g} is not plausible: images of tissue have {low:g} to {high:g} µm per pixel"
+            + (f". {hint}" if hint else "")
         )
 
 

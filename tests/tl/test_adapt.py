@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -341,6 +343,39 @@ def test_scores_leave_out_the_spots_that_were_used(sdata, model):
     assert "not scored" in repr(scores)
 
 
+SMALL = {"embedding": "X_colour", "context": "spot", "schedule": stp.tl.Schedule(max_epochs=1)}
+RIDGE = {"embedding": "X_colour", "context": "spot", "alpha": 1.0}
+METHODS = {
+    "svd": lambda sdata: stp.tl.fit_ridge(sdata, targets="svd", n_factors=3, **RIDGE),
+    "trees": lambda sdata: stp.tl.fit_trees(sdata, embedding="X_colour", context="spot", n_trees=3),
+    "deepspot": lambda sdata: stp.tl.fit_deepspot(sdata, **SMALL),
+    "counts": lambda sdata: stp.tl.fit_deepspot(sdata, layer=None, loss="poisson", **SMALL),
+    "ranks": lambda sdata: stp.tl.fit_ridge(sdata, layer="ranks", **RIDGE),
+    "stack": lambda sdata: stp.tl.fit_stacking(
+        sdata, {"a": lambda part: stp.tl.fit_ridge(part, **RIDGE), "b": METHODS["svd"]}
+    ),
+    "pixels": lambda sdata: stp.tl.fit_cnn(
+        sdata,
+        tile_um=30.0,
+        network=stp.tl.CNNNetwork(tile_px=32),
+        schedule=stp.tl.Schedule(max_epochs=1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_kind_of_model_is_corrected_in_its_units(trained, name):
+    sdata = copy_of(trained[0])
+    if name == "ranks":
+        stp.pp.rank_expression(sdata)
+    model = METHODS[name](sdata)
+    stp.tl.predict(sdata, model, key_added="alone")
+    stp.tl.adapt(sdata, model, measured=every(2, sdata))
+    scores = stp.tl.evaluate(sdata, ["alone", "adapted"])
+    rmse = scores.summary()["rmse"]
+    assert rmse["adapted"] < rmse["alone"]
+
+
 def unchanged(sdata, model, error, message, **options):
     """The call fails with the message, and no table is changed or written."""
     before = {
@@ -429,6 +464,16 @@ def test_smoothed_expression_is_refused(sdata):
         sdata, embedding="X_colour", context="spot", alpha=1.0, layer="smoothed"
     )
     unchanged(sdata, model, ValueError, "smoothing mixes", measured="sequenced")
+
+
+def test_a_model_that_does_not_report_its_units_is_refused(sdata, model):
+    published = replace(model, training=replace(model.training, sections=()))
+    unchanged(sdata, published, ValueError, "does not report its units", measured="sequenced")
+
+
+def test_a_model_of_high_expression_is_refused(sdata):
+    model = stp.tl.fit_deepspot(sdata, targets="high", **SMALL)
+    unchanged(sdata, model, ValueError, "probability of high", measured="sequenced")
 
 
 def test_a_table_of_the_user_is_not_overwritten(sdata, model):

@@ -86,8 +86,8 @@ def adapt(
         If ``measured`` has another length or index than the table, or marks no spot, all spots or
         fewer than 5 spots of a section, or spots outside the image; if the layer is in other units
         than the model's, smoothed or NaN in measured spots; if inputs differ from training, the
-        device is not available, the model does not report its units, or ``key_added`` is invalid or
-        the name of something else.
+        device is not available, the model predicts which genes are high or does not report its
+        units, or ``key_added`` is invalid or the name of something else.
 
     Notes
     -----

@@ -12,6 +12,7 @@ from stpredict import _validate
 from stpredict._sdata._layer_steps import check_same_units
 from stpredict._sdata._spot_table import SpotTable
 from stpredict._sdata._steps import SmoothStep
+from stpredict.targets._high import HIGH_UNITS
 from stpredict.tl._fitting._values import genes_of_model
 
 if TYPE_CHECKING:
@@ -94,8 +95,13 @@ def read_measured_values(
     """Measured values of the model's genes, (n_measured, n_genes); other spots are not read."""
     if not model.training.sections:
         raise ValueError(
-            "the model does not report the units that it predicts, so that they cannot be compared "
-            "with measured values: finetune it first (stp.tl.finetune)"
+            "the model does not report its units, in which spots must be measured: use a model "
+            "that was fitted or finetuned on a layer"
+        )
+    if model.units.startswith(HIGH_UNITS):
+        raise ValueError(
+            f"the model predicts {model.units}, which is not measured: fit a model with another "
+            "targets="
         )
     if any(isinstance(step, SmoothStep) for step in model.recipe.layer_steps):
         raise ValueError(

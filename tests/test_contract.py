@@ -7,6 +7,7 @@ import builtins
 import importlib
 import inspect
 import re
+import tempfile
 import typing
 from pathlib import Path
 
@@ -56,6 +57,7 @@ IN_PLACE = {
         "encoder": "my_model",
         "tile_um": 40.0,
     },
+    "pp.score_programs": lambda sdata, model: {"gene_sets": one_set(), "layer": None},
     "pp.select_genes": lambda sdata, model: {"n_top_genes": 3},
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.adapt": lambda sdata, model: {"model": model, "measured": every_fifth(sdata)},
@@ -92,6 +94,12 @@ def bare_slide(sdata):
     """Remove the spots and their table, so that the image remains."""
     for name in [*sdata.tables, *sdata.shapes]:
         del sdata[name]
+
+
+def one_set():
+    path = Path(tempfile.mkdtemp()) / "sets.gmt"
+    path.write_text("PROGRAMME\tdescription\tmorphology_001\tneighborhood_002\n")
+    return path
 
 
 def mean_colour(tiles):

@@ -34,7 +34,7 @@ _RESERVED: dict[str, tuple[str, ...]] = {
 #: Record of the slots that were written under other names than the defaults.
 _RECORD = "slots"
 #: Records of the functions that write tables.
-_TABLE_RECORDS = ("predict", "cross_validate")
+_TABLE_RECORDS = ("predict", "cross_validate", "score_programs")
 
 
 def check_slot(table: AnnData, kind: _Kind, key: object, *, own: Iterable[str] = ()) -> None:

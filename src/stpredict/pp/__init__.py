@@ -10,6 +10,7 @@ from stpredict.pp._prepare import prepare
 from stpredict.pp._rank_expression import rank_expression
 from stpredict.pp._realign._realign import realign
 from stpredict.pp._register_embedding import register_embedding
+from stpredict.pp._score_programs import score_programs
 from stpredict.pp._select_genes import select_genes
 from stpredict.pp._smooth import smooth
 from stpredict.pp._stain._normalize_stain import normalize_stain
@@ -28,6 +29,7 @@ __all__ = [
     "rank_expression",
     "realign",
     "register_embedding",
+    "score_programs",
     "select_genes",
     "smooth",
 ]

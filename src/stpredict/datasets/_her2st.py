@@ -28,7 +28,8 @@ def her2st(sections: Sequence[str] | str, *, directory: str | Path | None = None
 
     Files are downloaded once into ``stp.settings.cache_dir``, by default the folder in the
     environment variable ``STPREDICT_CACHE``, else the user's cache folder. Every file is checked
-    against its git blob id.
+    against its git blob id. The images are JPEG files: each is decoded at its first use, into
+    temporary files of about 370 MB (see :func:`stpredict.io.read_slide`).
 
     Parameters
     ----------

@@ -44,7 +44,8 @@ def read_h5ad(
     h5ad
         File or AnnData object, with counts in ``X``.
     image
-        H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
+        H&E image: a TIFF, JPEG or PNG file, read as by `read_slide`, or an array (y, x, 3) or
+        (3, y, x).
     section
         Name of the section.
     mpp, diameter_um

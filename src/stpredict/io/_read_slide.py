@@ -29,8 +29,12 @@ def read_slide(
     """Read a whole slide, or any other H&E image, lazily and with the file's own pyramid.
 
     The format is recognised by its content: SVS, NDPI, MRXS, SCN, BIF, DICOM and whatever else the
-    installed readers of wsidata open, TIFF and OME-TIFF, JPEG and PNG (which are decoded whole).
-    Areas that a scanner left out are white. Place spots with :func:`stpredict.pp.grid`.
+    installed readers of wsidata open, TIFF and OME-TIFF, JPEG and PNG. Areas that a scanner left
+    out are white. Place spots with :func:`stpredict.pp.grid`.
+
+    JPEG and PNG files are decoded whole, at the first use: up to 16 MiB of pixels stay in memory,
+    larger images go to temporary files that are removed at exit. The environment variable
+    ``TMPDIR`` sets their folder. Other formats are read in parts.
 
     Parameters
     ----------

@@ -53,7 +53,8 @@ def read_st(
         Tab-separated table of counts, spots (``10x13``: column and row of the array) × genes,
         optionally gzipped.
     image
-        H&E image: a TIFF, JPEG or PNG file, or an array (y, x, 3) or (3, y, x).
+        H&E image: a TIFF, JPEG or PNG file, read as by `read_slide`, or an array (y, x, 3) or
+        (3, y, x).
     spots
         Tab-separated spot file with the columns ``x``, ``y`` (array), ``pixel_x``,
         ``pixel_y``, and optionally ``new_x``, ``new_y`` (adjusted array positions) and

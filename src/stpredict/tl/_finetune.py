@@ -21,7 +21,7 @@ from stpredict.tl._fitting._inputs import training_inputs
 from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group
 from stpredict.tl._fitting._values import measured_targets, target_genes_of_model
-from stpredict.training import Schedule, fit_network
+from stpredict.training import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,8 @@ def finetune(
     >>> tuned.genes == model.genes
     True
     """
+    from stpredict.training import fit_network  # Lightning takes seconds to import
+
     _validate.seed(seed)
     _runtime.resolve_device(device)  # raises if there is no such device
     _check_trainable(model, train)

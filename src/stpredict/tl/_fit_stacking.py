@@ -33,7 +33,7 @@ from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import genes_of_model
-from stpredict.training import Fitted, Inputs, Measured, Schedule, fit_network
+from stpredict.training import Fitted, Inputs, Measured, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -183,6 +183,8 @@ def _fit_meta(
     n_features, n_genes = inputs.center.shape[1], scaled_targets.shape[1]
     options, schedule = plan.network, plan.schedule
     if isinstance(options, StackNetwork) and options.meta == "mlp" and schedule is not None:
+        from stpredict.training import fit_network  # Lightning takes seconds to import
+
         fitted = fit_network(
             lambda: STACKING.build(n_features, n_genes, context="spot", options=options),
             inputs,

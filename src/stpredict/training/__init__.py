@@ -1,5 +1,7 @@
 """Training of networks: datasets over arrays, options, and the function that fits a network."""
 
+from typing import TYPE_CHECKING, Any
+
 from stpredict.training._augment import Augmentation
 from stpredict.training._data import (
     Batch,
@@ -9,7 +11,7 @@ from stpredict.training._data import (
     pad_neighbors,
     row_batches,
 )
-from stpredict.training._fit import Fitted, fit_network
+from stpredict.training._fitted import Fitted
 from stpredict.training._pixels import Pixels, TileBatch, TileStream, reserve
 from stpredict.training._schedule import Schedule
 from stpredict.training._sections import (
@@ -17,6 +19,9 @@ from stpredict.training._sections import (
     scaler_of_section,
     standardize_sections,
 )
+
+if TYPE_CHECKING:
+    from stpredict.training._fit import fit_network
 
 __all__ = [
     "Augmentation",
@@ -37,3 +42,11 @@ __all__ = [
     "scaler_of_section",
     "standardize_sections",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "fit_network":  # Lightning takes seconds to import, and predictions do not need it
+        from stpredict.training import _fit
+
+        return _fit.fit_network
+    raise AttributeError(f"module 'stpredict.training' has no attribute {name!r}")

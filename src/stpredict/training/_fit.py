@@ -7,12 +7,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from stpredict._log import info, quiet, shows_bars
 from stpredict.nn import losses
 from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._data import Batch, Inputs, Measured
+from stpredict.training._fitted import Fitted
 from stpredict.training._module import (
     BestWeights,
     History,
@@ -35,15 +34,6 @@ from stpredict.training._module import (
 from stpredict.training._pixels import Pixels, TileBatch
 from stpredict.training._processes import Handover
 from stpredict.training._schedule import MONITORS, PRECISIONS, Schedule
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained network with the weights of its best epoch, counted from 1."""
-
-    network: nn.Module
-    history: pd.DataFrame
-    best_epoch: int
 
 
 def fit_network(

@@ -21,7 +21,7 @@ from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
 from stpredict.tl._fitting._values import fit_targets, read_values
-from stpredict.training import Augmentation, Fitted, Inputs, Pixels, fit_network
+from stpredict.training import Augmentation, Fitted, Inputs, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +183,8 @@ def _train(
     plan: Plan, inputs: Inputs | Pixels, values: Values, targets: TrainingTargets, rows: Split
 ) -> tuple[Fitted, Hyperparameters]:
     """Train a network step by step."""
+    from stpredict.training import fit_network  # Lightning takes seconds to import
+
     schedule, loss = plan.hyperparameters.schedule, values.loss
     if schedule is None or loss is None:
         raise TypeError(f"{plan.method.name} is trained step by step: it needs a schedule")

@@ -15,6 +15,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of, open_table
+from stpredict.tl._adaptation import _process
 from stpredict.tl._adaptation._correct import SHARED, correct, main_directions
 from stpredict.tl._adaptation._process import (
     Covariance,
@@ -125,6 +126,23 @@ def test_many_measured_spots_are_corrected():
     posterior, _ = average(places, rows, field[rows], SHARED)
     rest = np.setdiff1d(np.arange(1024), rows)
     assert stp.metrics.pcc(field[rest], posterior.mean[rest]).min() > 0.99
+
+
+def test_the_nearest_measured_spots_give_nearly_the_result_of_all(monkeypatch):
+    random = np.random.default_rng(0)
+    positions = np.stack(np.meshgrid(np.arange(32.0), np.arange(32.0)), axis=-1).reshape(-1, 2)
+    places = Places(positions, standardised(random.normal(size=(1024, 2))))
+    rows = np.sort(random.permutation(1024)[:500])
+    values = np.sin(positions / 3)[rows] + 0.3 * random.normal(size=(500, 2))
+    everywhere, left_out = average(places, rows, values, one(2.0, 0.1, 0.2))
+    monkeypatch.setattr(_process, "_MOST_NEAR", 200)
+    monkeypatch.setattr(_process, "_BLOCK", 60)
+    monkeypatch.setattr(_process, "_PLACES", 50)
+    near, near_left_out = average(places, rows, values, one(2.0, 0.1, 0.2))
+    for exact, local in ((everywhere, near), (left_out, near_left_out)):
+        error = np.sqrt(((local.mean - exact.mean) ** 2).mean())
+        assert 0 < error < 0.05  # a sixth of the noise
+        assert np.abs(np.log(local.variance / exact.variance)).mean() < 0.3
 
 
 def test_directions_are_those_of_the_largest_variance():

@@ -99,7 +99,7 @@ def adapt(
     of the intervals are quantiles of the errors of measured spots that are left out in turn, over
     all genes.
 
-    Time grows with the cube of the measured spots of a section.
+    Of more than 1,600 measured spots in a section, those nearest to a block of spots are used.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
@@ -15,11 +16,17 @@ from stpredict.targets import Standard
 from stpredict.tl._prediction._blocks import split_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 #: Measured spots whose hyperparameters are weighted together: the evidence of many spots is the
 #: product over blocks of neighbouring spots.
 _BLOCK = 400
+#: Measured spots that the signal of a spot depends on at most: of more, the nearest to its block.
+_MOST_NEAR = 1600
+#: Places whose covariance with measured spots is in memory at a time.
+_PLACES = 4096
 #: Hyperparameters that weigh less in every column are left out.
 _LEAST_WEIGHT = 0.01
 #: Variance of an offset that all spots of a section share, relative to that over space.
@@ -100,11 +107,15 @@ class Posterior:
         return cls(np.zeros((n_rows, n_columns)), np.zeros((n_rows, n_columns)))
 
     def add(
-        self, weights: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
+        self,
+        rows: NDArray[np.intp],
+        weights: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
     ) -> None:
-        """Add the posterior of some hyperparameters with a weight for each column."""
-        self.mean += weights * mean
-        self.square += weights * (mean**2 + variance)
+        """Add the posterior of some hyperparameters in some rows, with a weight for each column."""
+        self.mean[rows] += weights * mean
+        self.square[rows] += weights * (mean**2 + variance)
 
     @property
     def variance(self) -> NDArray[np.float64]:
@@ -126,23 +137,80 @@ def average(
         return everywhere, left_out
     covariances = grid.covariances()
     weights = _weights(measured, values, covariances, grid)
-    for covariance, weight in zip(covariances, weights, strict=True):
-        if not weight.any():
-            continue
+    used = [pair for pair in zip(covariances, weights, strict=True) if pair[1].any()]
+    for part, own, near in _neighborhoods(places, measured):
+        own_places, near_measured, near_values = (
+            places.take(part),
+            measured.take(near),
+            values[near],
+        )
+        for covariance, weight in used:
+            process = _Process.fit(near_measured, near_values, covariance)
+            everywhere.add(part, weight, *process.predict(own_places))
+            left_out.add(own, weight, *process.leave_out(len(own)))
+    return everywhere, left_out
+
+
+def _neighborhoods(
+    places: Places, measured: Places
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+    """Places of a block, its measured spots, and these followed by other measured spots nearby."""
+    n_measured = len(measured)
+    if n_measured <= _MOST_NEAR:
+        blocks = [np.arange(n_measured)]
+    else:
+        blocks = split_blocks(measured.positions, np.arange(n_measured), most=_BLOCK)
+    block_of = np.empty(n_measured, dtype=np.intp)
+    for number, own in enumerate(blocks):
+        block_of[own] = number
+    block_of_place = block_of[cKDTree(measured.positions).query(places.positions)[1]]
+    for number, own in enumerate(blocks):
+        low, high = measured.positions[own].min(axis=0), measured.positions[own].max(axis=0)
+        beyond = measured.positions - np.clip(measured.positions, low, high)
+        order = np.argsort((beyond**2).sum(axis=1), kind="stable")
+        others = order[block_of[order] != number]
+        near = np.concatenate([own, others])[:_MOST_NEAR]
+        yield np.flatnonzero(block_of_place == number), own, near
+
+
+@dataclass(frozen=True, eq=False)
+class _Process:
+    """A Gaussian process with given hyperparameters, fitted to columns of measured values."""
+
+    measured: Places
+    values: NDArray[np.float64]  # (m, k)
+    covariance: Covariance
+    factor: NDArray[np.float64]  # (m, m), Cholesky factor of the covariance of measured values
+    coefficients: NDArray[np.float64]  # (m, k)
+    scale: NDArray[np.float64]  # (k,), variance of the signal over space
+
+    @classmethod
+    def fit(cls, measured: Places, values: NDArray[np.float64], covariance: Covariance) -> _Process:
         factor = _factor(measured, covariance)
         whitened = solve_triangular(factor, values, lower=True)
-        scale = (whitened**2).mean(axis=0)  # variance of the signal over space
         coefficients = solve_triangular(factor, whitened, lower=True, trans="T")
-        cross = measured.kernel(places, covariance)
-        explained = (solve_triangular(factor, cross, lower=True) ** 2).sum(axis=0)
-        variance = np.maximum(places.variance(covariance) - explained, 0)
-        everywhere.add(weight, cross.T @ coefficients, variance[:, None] * scale)
-        inverse = solve_triangular(factor, np.eye(len(rows)), lower=True)
-        precision = (inverse**2).sum(axis=0)[:, None]
+        scale = (whitened**2).mean(axis=0)
+        return cls(measured, values, covariance, factor, coefficients, scale)
+
+    def predict(self, places: Places) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance of the signal in some places, (n, k)."""
+        means, variances = [np.zeros((0, len(self.scale)))], [np.zeros(0)]
+        for start in range(0, len(places), _PLACES):
+            part = places.take(np.arange(start, min(start + _PLACES, len(places))))
+            cross = self.measured.kernel(part, self.covariance)
+            explained = (solve_triangular(self.factor, cross, lower=True) ** 2).sum(axis=0)
+            means.append(cross.T @ self.coefficients)
+            variances.append(np.maximum(part.variance(self.covariance) - explained, 0))
+        return np.concatenate(means), np.concatenate(variances)[:, None] * self.scale
+
+    def leave_out(self, n_first: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance of the signal in each of the first measured spots without itself."""
+        inverse = solve_triangular(self.factor, np.eye(len(self.factor)), lower=True)
+        precision = (inverse**2).sum(axis=0)[:n_first, None]
         # the variance of a value that is left out is that of the signal and of the noise
-        signal = np.maximum(1 / precision - covariance.noise, 0)
-        left_out.add(weight, values - coefficients / precision, signal * scale)
-    return everywhere, left_out
+        signal = np.maximum(1 / precision - self.covariance.noise, 0)
+        mean = self.values[:n_first] - self.coefficients[:n_first] / precision
+        return mean, signal * self.scale
 
 
 def _weights(

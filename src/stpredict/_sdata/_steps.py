@@ -64,6 +64,7 @@ class EmbedStep(Step):
     weights_hash: str | None = None
     tile_um: Positive | Several | None = None  # several fields ascend
     mpp: Positive | Several | None = None
+    widths: tuple[Size, ...] | None = None  # of the embedding of each of several joined encoders
     n_subtiles: Annotated[int, Field(ge=1, le=MAX_SUBTILES)] | None = None
     stain: ReferenceStain | None = None
     registered: Literal[True] | None = None  # computed elsewhere, so that it cannot be repeated

@@ -37,7 +37,7 @@ def canonical(name: str) -> str:
 
 def slot_part(name: str) -> str:
     """Name of an encoder as part of the name of a slot."""
-    return re.sub("[:/@]", "_", canonical(name))
+    return re.sub("[:/@+]", "_", canonical(name))
 
 
 def suggestions(name: str, choices: Iterable[str]) -> str:

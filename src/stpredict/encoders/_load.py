@@ -40,7 +40,8 @@ def load(
     ----------
     encoder
         Name from :func:`names`; ``"timm:<name>"`` for any model of timm, and
-        ``"hf-hub:<owner>/<name>"`` for one on the Hugging Face hub; a record; or a module or
+        ``"hf-hub:<owner>/<name>"`` for one on the Hugging Face hub; several names joined by ``+``,
+        such as ``"texture+uni2"``, whose embeddings are put side by side; a record; or a module or
         callable that maps float32 tiles ``(b, 3, h, w)`` in [0, 1], which are not resized, to
         ``(b, d)``. A module is set to evaluation mode. A loaded encoder is returned.
     weights
@@ -163,6 +164,8 @@ def _from_record(record: EncoderRecord, *, weights: str | Path | None, name: str
 def _build(record: EncoderRecord, weights: str | Path | None) -> nn.Module:
     # weights are read before the network is built, so that a bad file fails early
     state = _state_of(record, weights)
+    if record.parts:
+        return record.build([_from_record(part, weights=None, name=None) for part in record.parts])
     module = record.build()
     if record.fetch is not None:
         _weights.fill(module, record.convert(state, module), name=record.name)

@@ -44,6 +44,8 @@ class EncoderRecord:
         Package that provides the encoder or its weights.
     takes_uint8
         Whether the module takes uint8 tiles as read, and resizes and normalises them itself.
+    parts
+        Records of joined encoders; ``build`` is then called with the loaded encoders.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class EncoderRecord:
     version: str = "1"
     package: str = "stpredict"
     takes_uint8: bool = False
+    parts: tuple[EncoderRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resize_px is not None and self.resize_px < (self.input_px or self.resize_px + 1):

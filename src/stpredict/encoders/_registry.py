@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from stpredict._arguments import checked
-from stpredict.encoders import _lazyslide, _stages, _timm, _weights
+from stpredict.encoders import _joined, _lazyslide, _stages, _timm, _weights
 from stpredict.encoders._aliases import ALIASES, canonical, suggestions
 from stpredict.encoders._normalisation import IMAGENET_MEAN, IMAGENET_STD
 from stpredict.encoders._record import EncoderRecord
@@ -205,8 +205,8 @@ def record(name: str) -> EncoderRecord:
     Parameters
     ----------
     name
-        Name from :func:`stpredict.encoders.names`, ``"timm:<name>"`` or
-        ``"hf-hub:<owner>/<name>"``.
+        Name from :func:`stpredict.encoders.names`, ``"timm:<name>"``, ``"hf-hub:<owner>/<name>"``,
+        or several with ``+`` between them.
 
     Returns
     -------
@@ -215,7 +215,9 @@ def record(name: str) -> EncoderRecord:
     Raises
     ------
     KeyError
-        If the name is unknown.
+        If a name is unknown.
+    ValueError
+        If an encoder is joined with itself.
     RuntimeError
         If the hub does not provide the configuration of a model on the hub.
 
@@ -234,6 +236,8 @@ def record(name: str) -> EncoderRecord:
         return _timm.timm_record(encoder)
     if encoder in _lazyslide.names():
         return _lazyslide.record(encoder)
+    if _joined.AND in encoder:
+        return _joined.joined_record(encoder, [record(part) for part in encoder.split(_joined.AND)])
     available = names()
     aliases = [alias for alias, target in ALIASES.items() if target in available]
     hint = suggestions(name, [*available, *aliases])

@@ -65,7 +65,8 @@ def embed(
     sdata
         Sections with images, shapes and a table.
     encoder
-        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, an encoder of
+        Name of :func:`stpredict.encoders.names`, ``"timm:<name>"``, several names joined by ``+``
+        (``"texture+uni2"``), an encoder of
         :func:`stpredict.encoders.load`, or a module or callable from float32 tiles (b, 3, h, w) in
         [0, 1] to (b, d).
     tile_um
@@ -198,6 +199,7 @@ def embed_tiles(
         weights_hash=encoder.weights_hash,
         tile_um=of_fields(fields_um),
         mpp=of_fields(tuple(tile_um / tile_px for tile_um in fields_um)),
+        widths=getattr(encoder.function, "widths", None),
         response=encoder.response if encoder.is_custom else None,
     )
     record_step(spots.table, step, slot=slot)

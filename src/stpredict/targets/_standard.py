@@ -67,9 +67,9 @@ class Standard:
         constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         return cls(mean.astype(np.float32), np.where(constant, 0.0, deviation).astype(np.float32))
 
-    def times(self, factor: float) -> Standard:
+    def times(self, factor: float | NDArray[np.floating]) -> Standard:
         """Scaling with ``factor`` times the scale, so that its results are smaller."""
-        return Standard(self.mean, self.scale * np.float32(factor))
+        return Standard(self.mean, self.scale * np.asarray(factor, dtype=np.float32))
 
     @property
     def constant(self) -> NDArray[np.bool_]:

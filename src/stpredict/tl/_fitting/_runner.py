@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from stpredict._sdata._inputs import Embeddings
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict._sdata._steps import EmbedStep
     from stpredict.models._methods import Method
     from stpredict.models._records import EstimatorOptions
     from stpredict.tl._fitting._split import Split
@@ -78,9 +80,9 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     schedule = plan.hyperparameters.schedule
     inputs = Inputs(
         center=embeddings.center,
-        scaler=Standard.fit(embeddings.center[rows.training]),
+        scaler=_scaler(embeddings.center[rows.training], embeddings.embed),
         subtiles=embeddings.subtiles,
-        subtile_scaler=_subtile_scaler(embeddings.subtiles, rows.training),
+        subtile_scaler=_subtile_scaler(embeddings, rows.training),
         neighbors=embeddings.neighbors,
         order=spots.spatial_order if schedule and schedule.patch_size > 1 else None,
     )
@@ -228,11 +230,18 @@ def _estimate(
     return fitted, replace(plan.hyperparameters, estimator=options)
 
 
-def _subtile_scaler(
-    subtiles: NDArray[np.float32] | None, training: NDArray[np.intp]
-) -> Standard | None:
+def _scaler(values: NDArray[np.float32], step: EmbedStep) -> Standard:
+    """Standardise embeddings; joined encoders vary equally in total, however wide they are."""
+    widths = np.array(step.widths or [values.shape[1]])
+    factors = np.repeat(np.sqrt(widths / widths.mean()), widths)  # of one field
+    return Standard.fit(values).times(np.tile(factors, values.shape[1] // len(factors)))
+
+
+def _subtile_scaler(embeddings: Embeddings, training: NDArray[np.intp]) -> Standard | None:
     """Scale sub-tiles so that the sum over them varies about as much as a tile."""
+    subtiles = embeddings.subtiles
     if subtiles is None:
         return None
     _, n_subtiles, n_features = subtiles.shape
-    return Standard.fit(subtiles[training].reshape(-1, n_features)).times(n_subtiles)
+    values = subtiles[training].reshape(-1, n_features)
+    return _scaler(values, embeddings.embed).times(n_subtiles)

@@ -15,7 +15,6 @@ import stpredict as stp
 from stpredict import results
 from stpredict._sdata._spot_table import copy_of, open_table
 
-FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
 SECTIONS = ("S1", "S2", "S3")
 
 
@@ -23,20 +22,9 @@ def colour(tiles):
     return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
-@pytest.fixture(scope="module")
-def sections():
-    sdata = stp.datasets.phantom(3, size_px=800, **FINE)
-    del sdata["table"].obs["patient"]
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
-    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
-    return sdata
-
-
 @pytest.fixture
-def sdata(sections):
-    return copy_of(sections)
+def sdata(colour_sections):
+    return copy_of(colour_sections)
 
 
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
@@ -294,8 +282,7 @@ def test_a_gene_that_identifies_the_patient_scores_zero(sdata):
     assert abs(after["pcc"] - before["pcc"])[list(METHODS)].max() < 0.03
 
 
-def test_the_stain_of_a_left_out_section_is_not_used(sections):
-    sdata = copy_of(sections)
+def test_the_stain_of_a_left_out_section_is_not_used(sdata, colour_sections):
     stp.pp.normalize_stain(sdata, method="reinhard", reference="S1")
     stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
     calls = {}
@@ -309,7 +296,7 @@ def test_the_stain_of_a_left_out_section_is_not_used(sections):
     stp.tl.cross_validate(sdata, {"ridge": spy})
     assert calls["S2", "S3"][0] == ["S2", "S3"]
     assert calls["S1", "S3"][0] == calls["S1", "S2"][0] == ["S1"]
-    raw = only(sections, ["S1"])
+    raw = only(colour_sections, ["S1"])
     model = calls["S2", "S3"][1]
     stp.pp.prepare(raw, model)
     stp.tl.predict(raw, model)

@@ -28,27 +28,10 @@ from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.tl._crossval import _fingerprint, _store
 from stpredict.tl._crossval._fingerprint import data_fingerprints
 
-FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-
-@pytest.fixture(scope="module")
-def sections():
-    sdata = stp.datasets.phantom(3, size_px=800, **FINE)
-    del sdata["table"].obs["patient"]
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
-    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
-    return sdata
-
 
 @pytest.fixture
-def sdata(sections):
-    return copy_of(sections)
+def sdata(colour_sections):
+    return copy_of(colour_sections)
 
 
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")

@@ -78,15 +78,8 @@ TRAINED["finetune"] = finetune
 
 
 @pytest.fixture(scope="module")
-def sdata():
-    sdata = stp.datasets.phantom(
-        2, size_px=500, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=2, n_null=2
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=4, flavor="variance")
-    stp.pp.embed(sdata, tile_um=40.0)
-    stp.pp.neighbors(sdata)
-    return sdata
+def sdata(texture_sections):
+    return texture_sections
 
 
 def global_state():

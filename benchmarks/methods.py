@@ -7,7 +7,7 @@ scores show how well a section is predicted from other sections of the same tumo
 patients.
 
     python benchmarks/methods.py [--directory PATH] [--only ridge deepspot …] [--folder RUN]
-                                 [--write docs/benchmarks.md]
+                                 [--rings 2] [--write docs/benchmarks.md]
 """
 
 from __future__ import annotations
@@ -71,6 +71,17 @@ FACTORS: dict[str, Callable[[SpatialData], Model]] = {
 
 #: Encoders that are compared with texture, by the suffix of their method.
 ENCODERS = {"efficientnet": "efficientnet_lite0", "random": "random_conv"}
+JOINED = "texture+efficientnet_lite0"
+#: Encoder and fields of the embeddings that are computed for the methods that use them.
+EMBEDDINGS: dict[str, tuple[str, float | list[float]]] = {
+    FIELDS: ("texture", FIELDS_UM),
+    "X_efficientnet_lite0": ("efficientnet_lite0", 112.0),
+    "X_efficientnet_lite0_fields": ("efficientnet_lite0", FIELDS_UM[:2]),
+    "X_random_conv": ("random_conv", 112.0),
+    "X_joined": (JOINED, 112.0),
+    "X_joined_two_fields": (JOINED, FIELDS_UM[:2]),
+    "X_joined_fields": (JOINED, FIELDS_UM),
+}
 
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge_spot": partial(tl.fit_ridge, context="spot"),
@@ -82,6 +93,13 @@ METHODS: dict[str, Callable[[SpatialData], Model]] = {
         for suffix, encoder in ENCODERS.items()
     },
     "ridge_svd_fields": partial(tl.fit_ridge, targets="svd", embedding=FIELDS),
+    # features standardised within each section
+    **{
+        f"ridge_section_{slot.removeprefix('X_')}": partial(
+            tl.fit_ridge, targets="svd", embedding=slot, standardize="section"
+        )
+        for slot in ("X_texture", *EMBEDDINGS)
+    },
     "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
     "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
@@ -125,6 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--stain", choices=["macenko", "vahadane", "reinhard"], help="normalise the stain first"
     )
+    parser.add_argument("--rings", type=int, default=1, help="rings of neighbours")
     parser.add_argument("--write", type=Path, help="page of the documentation to write")
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
@@ -136,12 +155,12 @@ def main() -> None:
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
     stp.pp.embed(sdata, "texture", n_subtiles=3)
-    for suffix, encoder in ENCODERS.items():
-        if f"ridge_svd_{suffix}" in arguments.only:
-            stp.pp.embed(sdata, encoder)
-    if any(name.endswith("_fields") for name in arguments.only):
-        stp.pp.embed(sdata, "texture", tile_um=FIELDS_UM, key_added=FIELDS)
-    stp.pp.neighbors(sdata)
+    options = [getattr(METHODS[name], "keywords", {}) for name in arguments.only]
+    slots = {option.get("embedding") for option in options}
+    for slot, (encoder, tile_um) in EMBEDDINGS.items():
+        if slot in slots:
+            stp.pp.embed(sdata, encoder, tile_um=tile_um, key_added=slot)
+    stp.pp.neighbors(sdata, n_rings=arguments.rings)
     stp.settings.verbosity = 1
     scores = tl.cross_validate(
         sdata, {name: METHODS[name] for name in arguments.only}, folder=arguments.folder
@@ -177,7 +196,7 @@ def describe(scores: Scores, stain: str | None) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in protocol.versions.items())
     return (
         f"{protocol.date}. {protocol} Texture encoder unless named, tiles of 112 µm "
-        f"(*fields*: also of 224 and 448 µm); stain "
+        f"(*fields*: also of 224 and, except for efficientnet, 448 µm); stain "
         f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
 

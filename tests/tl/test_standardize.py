@@ -189,6 +189,13 @@ def test_a_constant_feature_is_0_in_its_section(train, new):
     assert scaled.constant.tolist() == [False] * 8 + [True]
 
 
+def test_a_section_with_few_spots_is_predicted_with_a_warning(train, new):
+    model = ridge(train, context="spot", standardize="section")
+    few = open_table(new).subset(np.arange(10)).sdata
+    with pytest.warns(UserWarning, match="section 'S4' has 10 spots; features standardised over"):
+        assert np.isfinite(predicted(few, model)).all()
+
+
 @pytest.mark.parametrize("rows", [[4], [4, 4]], ids=["one spot", "equal spots"])
 def test_a_section_that_does_not_vary_is_refused_and_nothing_is_written(rows, train, new):
     model = ridge(train, context="spot", standardize="section")

@@ -82,7 +82,7 @@ def predict(
     -----
     UserWarning
         If the tiles of a section look unlike those that a calibrated model was trained on: a median
-        familiarity below 0.1.
+        familiarity below 0.1. If features are standardised within a section of fewer than 60 spots.
 
     Raises
     ------

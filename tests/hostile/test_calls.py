@@ -85,6 +85,7 @@ VALID = {
     "pp.rank_expression": {"layer": None},
     "pp.realign": {"shift_um": (2.0, -1.0)},
     "pp.register_embedding": {"key": "features", "encoder": "mine", "tile_um": 40.0},
+    "pp.score_programs": {"gene_sets": "programs.gmt"},
     "pp.select_genes": {"n_top_genes": 3},
     "report.write_html": {"path": "report.html"},
     "tl.adapt": {"measured": "sequenced"},
@@ -118,6 +119,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stp.settings, "verbosity", 0)
         patch.chdir(tmp_path_factory.mktemp("hostile"))
+        Path("programs.gmt").write_text("planted\t\tmorphology_001\tmorphology_002\n")
         sdata = stp.datasets.phantom(
             2, size_px=600, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=3, n_null=2
         )

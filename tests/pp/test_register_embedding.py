@@ -52,7 +52,7 @@ def test_features_are_stored_as_float32_and_recorded(sdata):
     assert features(sdata).dtype == np.float32
     np.testing.assert_array_equal(features(sdata), values.astype(np.float32))
     step = read_steps(sdata.tables["table"]).embed["features"]
-    assert step == EmbedStep("uni", "abc", 56.0, 0.25, 1, registered=True)
+    assert step == EmbedStep("uni", "abc", 56.0, 0.25, n_subtiles=1, registered=True)
 
 
 def test_a_model_is_fitted_and_predicts_new_sections(model, tmp_path):

@@ -23,6 +23,7 @@ MAIN = {
     "candidates": {"a": never, "b": never},
     "methods": {"a": never},
     "gene": "no gene",
+    "measured": "no column",
     "out": "no folder",
     "resolution_um": 1000.0,
     "slide": "no slide",

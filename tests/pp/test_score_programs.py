@@ -133,8 +133,12 @@ def test_a_set_of_all_genes_has_nothing_to_be_compared_with(sdata, tmp_path):
 
 
 def test_missing_files_and_layers_and_other_tables_are_refused(sdata, gmt, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        stp.pp.score_programs(sdata, tmp_path / "none.gmt")
+    for absent in (tmp_path / "none.gmt", tmp_path):
+        with pytest.raises(FileNotFoundError, match="gene_sets= is not a file"):
+            stp.pp.score_programs(sdata, absent)
+    (tmp_path / "bytes.gmt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"gene_sets: bytes\.gmt is no text"):
+        stp.pp.score_programs(sdata, tmp_path / "bytes.gmt")
     with pytest.raises(KeyError, match="'counts'"):
         stp.pp.score_programs(sdata, gmt, layer="counts")
     with pytest.raises(ValueError, match="exists, and holds no predictions"):

@@ -70,9 +70,9 @@ def score_programs(
     FileNotFoundError, KeyError
         If there is no such file or layer.
     ValueError
-        If the file has no sets, a line without genes or a set twice; if the table has no gene of a
-        set, or no other genes to compare with; if values are NaN, or ``key_added`` is invalid or
-        the name of another element or of your own table.
+        If the file is no text, has no sets, a line without genes or a set twice; if the table has
+        no gene of a set, or no other genes to compare with; if values are NaN, or ``key_added`` is
+        invalid or the name of another element or of your own table.
 
     References
     ----------
@@ -118,8 +118,14 @@ def score_programs(
 
 def _read_gmt(path: Path) -> dict[str, list[str]]:
     """Genes of each set, by name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"gene_sets= is not a file: {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"gene_sets: {path.name} is no text: give a GMT file") from error
     sets: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, *rest = (part.strip() for part in line.split("\t"))

@@ -19,11 +19,11 @@ MIN_PX = 48  # leaves 3 x 3 pixels at the coarsest of five levels
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _CHANNELS = ("R", "G", "B", "OD_R", "OD_G", "OD_B", "H", "E", "residual", "saturation")
 _TISSUE_DENSITIES = (0.1, 0.2, 0.4)  # optical density, summed over R, G, B
-# Coarse levels take five tiles of 224 px at a time, which amortises the calls and fits into the
-# cache; GPUs need larger chunks.
-_CHUNK_PIXELS = {"cpu": 2**18}
+# Coarse levels take ten tiles of 224 px at a time, which amortises the calls and bounds the memory;
+# GPUs need larger chunks.
+_CHUNK_PIXELS = {"cpu": 2**19}
 _CHUNK_PIXELS_ACCELERATOR = 2**21
-_CACHE_PIXELS = 2**16  # at full resolution, one tile at a time fits into the cache of a core
+_CACHE_PIXELS = 2**17  # at full resolution, two tiles at a time; threads wait less for each other
 
 
 class Texture(nn.Module):

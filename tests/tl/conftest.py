@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import stpredict as stp
+from helpers import prepared_phantom
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,29 +18,15 @@ def _silent():
 @pytest.fixture(scope="module")
 def colour_sections():
     """Three sections without patients, with the colours of tiles as features."""
-
-    def colour(tiles):
-        return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-    sdata = stp.datasets.phantom(
-        3, size_px=800, mpp=0.5, pitch_um=40.0, n_morphology=4, n_neighborhood=2, n_null=2
-    )
+    design = {"size_px": 800, "n_morphology": 4, "n_neighborhood": 2, "n_null": 2}
+    sdata = prepared_phantom(3, design, select={"n_top_genes": 6, "flavor": "variance"})
     del sdata["table"].obs["patient"]
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
-    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
     return sdata
 
 
 @pytest.fixture(scope="module")
 def texture_sections():
     """Two small sections with texture features and four genes."""
-    sdata = stp.datasets.phantom(
-        2, size_px=500, mpp=0.5, pitch_um=40, n_morphology=3, n_neighborhood=2, n_null=2
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=4, flavor="variance")
-    stp.pp.embed(sdata, tile_um=40.0)
-    stp.pp.neighbors(sdata)
-    return sdata
+    design = {"size_px": 500, "n_morphology": 3, "n_neighborhood": 2, "n_null": 2}
+    select = {"n_top_genes": 4, "flavor": "variance"}
+    return prepared_phantom(2, design, select=select, encoder="texture")

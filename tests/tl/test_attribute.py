@@ -13,6 +13,7 @@ import spatialdata as sd
 import torch
 
 import stpredict as stp
+from helpers import colour
 from stpredict._sdata._pixels import stream_tiles
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.models import _attribution
@@ -51,10 +52,6 @@ def fit_deepcell(sdata, *, aggregation):
 
 def fit_cnn(sdata, **options):
     return stp.tl.fit_cnn(sdata, network=stp.tl.CNNNetwork(tile_px=24), **PIXELS, **options)
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,10 @@ import squidpy as sq
 import torch
 
 import stpredict as stp
+from helpers import colour
 from stpredict._sdata._spot_table import copy_of
 
 GENES = ["morphology_001", "null_001"]
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
 @pytest.fixture(scope="module")

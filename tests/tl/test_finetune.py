@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import stpredict as stp
+from helpers import only, prepared_phantom
 from stpredict import metrics
-from stpredict._sdata._spot_table import open_table
 from stpredict.models._restrict import restrict
 
 SHORT = {
@@ -28,26 +28,11 @@ TUNE = {"schedule": tuning(max_epochs=40, learning_rate=3e-3), "device": "cpu"}
 BRIEF = {"schedule": tuning(max_epochs=1), "device": "cpu"}
 
 
-def only(sdata, names):
-    """A copy of some sections."""
-    spots = open_table(sdata)
-    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-
 @pytest.fixture(scope="module")
 def sections():
     """Six sections; in the last three, half of the genes are shifted, the others are mirrored."""
-    sdata = stp.datasets.phantom(
-        6, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=0
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
-    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
+    design = {"size_px": 800, "n_morphology": 6, "n_neighborhood": 2, "n_null": 0}
+    sdata = prepared_phantom(6, design, select={"n_top_genes": 6, "flavor": "variance"})
     table = sdata.tables["table"]
     values = table.layers["log1p"].toarray()
     new = table.obs["region"].isin(["S4", "S5", "S6"]).to_numpy()

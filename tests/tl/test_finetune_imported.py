@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import stpredict as stp
+from helpers import only
 from stpredict import metrics
-from stpredict._sdata._spot_table import open_table
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepspot_release"
 
@@ -24,12 +24,6 @@ def tune(sdata, model, *, max_epochs=40, learning_rate=1e-2, **options):
 
 
 every_release = pytest.mark.parametrize("kind", ["spot", "cell"])
-
-
-def only(sdata, names):
-    """A copy of some sections."""
-    spots = open_table(sdata)
-    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 def mixed(tiles):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import stpredict as stp
+from helpers import only
 from stpredict import metrics
-from stpredict._sdata._spot_table import open_table
 from stpredict.datasets._phantom_parts import _draw_tissue
 from stpredict.models._restrict import restrict
 from stpredict.nn import TileCNN
@@ -52,12 +52,6 @@ def tuning(**changes):
 TUNE = {"schedule": tuning(), "device": "cpu"}
 BRIEF = {"schedule": tuning(max_epochs=1), "device": "cpu"}
 every_method = pytest.mark.parametrize("method", METHODS)
-
-
-def only(sdata, names):
-    """A copy of some sections."""
-    spots = open_table(sdata)
-    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 def prepared():

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import stpredict as stp
+from helpers import prepared_phantom
 from stpredict._sdata._spot_table import copy_of
 from stpredict.models._methods import METHODS
 
@@ -40,14 +41,9 @@ PIXELS = ("cnn", "multiscale")
 
 @pytest.fixture(scope="module")
 def sections():
-    sdata = stp.datasets.phantom(
-        4, size_px=900, mpp=0.5, pitch_um=40, n_morphology=8, n_neighborhood=2, n_null=2
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=10, flavor="variance")
-    stp.pp.embed(sdata, "texture", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
-    return sdata
+    design = {"size_px": 900, "n_morphology": 8, "n_neighborhood": 2, "n_null": 2}
+    select = {"n_top_genes": 10, "flavor": "variance"}
+    return prepared_phantom(4, design, select=select, encoder="texture")
 
 
 def part(sdata, names):

@@ -12,15 +12,12 @@ import torch
 from spatialdata.models import TableModel, get_table_keys
 
 import stpredict as stp
+from helpers import colour
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.training import pad_neighbors
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
 EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
 def other_colour(tiles):

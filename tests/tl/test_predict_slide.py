@@ -15,12 +15,12 @@ import pytest
 import spatialdata as sd
 import squidpy as sq
 import tifffile
-import torch
 from filelock import FileLock
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, get_transformation
 
 import stpredict as stp
+from helpers import colour, prepared_phantom
 from stpredict._sdata import _provenance
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._records import TrainingSpots
@@ -31,19 +31,10 @@ SHORT = stp.tl.Schedule(max_epochs=1)
 SETS = {"network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2), "schedule": SHORT}
 
 
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-
 def training_sections(*, normalize_stain=True):
-    sdata = stp.datasets.phantom(2, **SMALL, pitch_um=40.0)
-    if normalize_stain:
-        stp.pp.normalize_stain(sdata)
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=5)
-    stp.pp.embed(sdata, colour, tile_um=40, n_subtiles=2, key_added="X_colour")
-    stp.pp.neighbors(sdata)
-    return sdata
+    return prepared_phantom(
+        2, SMALL, select={"n_top_genes": 5}, n_subtiles=2, normalize_stain=normalize_stain
+    )
 
 
 @pytest.fixture(scope="module")

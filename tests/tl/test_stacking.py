@@ -11,6 +11,7 @@ import torch
 from scipy.stats import rankdata
 
 import stpredict as stp
+from helpers import colour, only, prepared_phantom
 from stpredict import metrics
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._records import Hyperparameters, StackNetwork
@@ -25,10 +26,6 @@ from stpredict.tl._fitting._values import genes_of_model
 from stpredict.training import Inputs
 
 
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-
 def noise(tiles):
     """Features that identify a tile and are unrelated to its content."""
     mean = tiles.double().mean((-3, -2, -1))
@@ -37,14 +34,10 @@ def noise(tiles):
 
 @pytest.fixture(scope="module")
 def sections():
-    sdata = stp.datasets.phantom(
-        4, size_px=800, mpp=0.5, pitch_um=40, n_morphology=6, n_neighborhood=2, n_null=1
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=6, flavor="variance")
-    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40, n_subtiles=2)
+    design = {"size_px": 800, "n_morphology": 6, "n_neighborhood": 2, "n_null": 1}
+    select = {"n_top_genes": 6, "flavor": "variance"}
+    sdata = prepared_phantom(4, design, select=select, n_subtiles=2)
     stp.pp.embed(sdata, noise, key_added="X_noise", tile_um=40, n_subtiles=1)
-    stp.pp.neighbors(sdata)
     return sdata
 
 
@@ -56,12 +49,6 @@ def train(sections):
 @pytest.fixture
 def test(sections):
     return only(sections, ["S4"])
-
-
-def only(sdata, names):
-    """A copy of some sections."""
-    spots = open_table(sdata)
-    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
 
 
 ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_subspot")

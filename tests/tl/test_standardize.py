@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import stpredict as stp
+from helpers import prepared_phantom
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.targets import Standard
 
@@ -24,12 +25,10 @@ def colour(tiles):
 
 
 def prepared(n_sections=2, **options):
-    sdata = stp.datasets.phantom(n_sections, **{**SMALL, **options})
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, genes=GENES)
-    stp.pp.embed(sdata, colour, tile_um=40, n_subtiles=2, key_added="X_colour")
-    stp.pp.neighbors(sdata)
-    return sdata
+    design = {**SMALL, **options}
+    return prepared_phantom(
+        n_sections, design, select={"genes": GENES}, encoder=colour, n_subtiles=2
+    )
 
 
 @pytest.fixture(scope="module")

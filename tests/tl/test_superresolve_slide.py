@@ -10,28 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-import torch
 
 import stpredict as stp
+from helpers import colour, prepared_phantom
 from stpredict._sdata._provenance import recorded
 from stpredict.tl._prediction import _blocks, _store
 
 SMALL = {"size_px": 800, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_null": 2}
 
 
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
-
-
 def training_sections(*, normalize_stain=True):
-    sdata = stp.datasets.phantom(2, **SMALL)
-    if normalize_stain:
-        stp.pp.normalize_stain(sdata)
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, n_top_genes=5)
-    stp.pp.embed(sdata, colour, tile_um=40, n_subtiles=2, key_added="X_colour")
-    stp.pp.neighbors(sdata)
-    return sdata
+    return prepared_phantom(
+        2, SMALL, select={"n_top_genes": 5}, n_subtiles=2, normalize_stain=normalize_stain
+    )
 
 
 @pytest.fixture(scope="module")

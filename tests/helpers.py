@@ -1,0 +1,34 @@
+"""Prepared sections, parts of them, and a small encoder, which several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import stpredict as stp
+from stpredict._sdata._spot_table import open_table
+
+
+def colour(tiles):
+    """Mean and standard deviation of each colour of a tile."""
+    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+def only(sdata, names):
+    """A copy of some sections."""
+    spots = open_table(sdata)
+    return spots.subset(np.flatnonzero(np.isin(spots.section_of_row, names))).sdata
+
+
+def prepared_phantom(
+    n_sections, design, *, select, encoder=colour, n_subtiles=1, normalize_stain=False
+):
+    """Sections of a phantom with 40 µm between spots, ready for training."""
+    sdata = stp.datasets.phantom(n_sections, **{"mpp": 0.5, "pitch_um": 40.0, **design})
+    if normalize_stain:
+        stp.pp.normalize_stain(sdata)
+    stp.pp.normalize(sdata)
+    stp.pp.select_genes(sdata, **select)
+    stp.pp.embed(sdata, encoder, tile_um=40, n_subtiles=n_subtiles)
+    stp.pp.neighbors(sdata)
+    return sdata

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tifffile
+from _sections import LOCAL, SECTIONS
 from PIL import Image
 
 import stpredict as stp
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SECTIONS = ("C2", "C3", "C4", "C5")
-LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 MPP = 0.687  # 291 px between spots, which are 200 µm apart
 TILE_PX = 256
 #: Side of a section, which all images have: a number of tiles.

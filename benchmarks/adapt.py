@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from _sections import LOCAL, SECTIONS, part, read_sections
 
 import stpredict as stp
 from stpredict import metrics
@@ -28,15 +28,11 @@ from stpredict.tl._adaptation import _correct
 from stpredict.tl._adaptation._process import Places, standardised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict.models import Model
 
-SECTIONS = ["C2", "C3", "C4", "C5"]
-LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 SHARES = (0.05, 0.1, 0.2, 0.5)
 N_DRAWS = 5
 
@@ -47,9 +43,7 @@ def main() -> None:
     parser.add_argument("--section", choices=SECTIONS, default="C5")
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
-    sdata = stp.datasets.her2st(SECTIONS, directory=arguments.directory)
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(arguments.directory)
     stp.pp.embed(sdata, "texture")
     stp.pp.neighbors(sdata)
     trained_on = [name for name in SECTIONS if name not in (arguments.section, "C5")]
@@ -67,12 +61,6 @@ def main() -> None:
         for seed in range(N_DRAWS)
     ]
     show(pd.DataFrame(rows))
-
-
-def part(sdata: SpatialData, names: Sequence[str]) -> SpatialData:
-    """Some of the sections."""
-    elements = [element for name in names for element in (name, f"{name}_image")]
-    return sdata.subset(elements, filter_tables=True)
 
 
 def score(

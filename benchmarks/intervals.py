@@ -17,10 +17,10 @@ import argparse
 import datetime
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from _sections import LOCAL, SECTIONS, part, read_sections
 from skimage.color import hed2rgb, rgb2hed
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from stpredict.models import Model
 
-SECTIONS = ["C2", "C3", "C4", "C5"]
-LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 #: Factors of haematoxylin and eosin of the restained slides.
 RESTAINED = ((1.3, 0.75), (1.6, 0.5))
 #: Number of sections of the phantom, and how many of them are for training.
@@ -85,9 +83,7 @@ def her2st(
     methods: dict[str, Callable[[SpatialData], Model]], level: float, directory: str | None
 ) -> None:
     """Predict every section in turn, after training on the other three."""
-    sdata = stp.datasets.her2st(SECTIONS, directory=directory)
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(directory)
     stp.pp.embed(sdata, "texture", n_subtiles=3)
     stp.pp.neighbors(sdata)
     print(f"\nHER2ST {', '.join(SECTIONS)} (one patient), leave one section out, 250 genes.")
@@ -165,12 +161,6 @@ def restained(pixels: np.ndarray, stains: tuple[float, float]) -> np.ndarray:
     """Pixels (3, y, x) with other amounts of haematoxylin and eosin."""
     changed = rgb2hed(pixels.transpose(1, 2, 0)) * [*stains, 1.0]
     return (255 * hed2rgb(changed)).round().astype(np.uint8).transpose(2, 0, 1)
-
-
-def part(sdata: SpatialData, names: Sequence[str]) -> SpatialData:
-    """Some of the sections."""
-    elements = [element for name in names for element in (name, f"{name}_image")]
-    return sdata.subset(elements, filter_tables=True)
 
 
 if __name__ == "__main__":

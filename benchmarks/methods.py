@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from _sections import LOCAL, read_sections
 
 import stpredict as stp
 from stpredict import tl
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from stpredict.models import Model
     from stpredict.results import Scores
 
-SECTIONS = ["C2", "C3", "C4", "C5"]
-LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 FULL = "spot_subspot_neighbors"
 #: Embedding of tiles of several sides around each spot, in µm.
 FIELDS, FIELDS_UM = "X_texture_fields", [112, 224, 448]
@@ -148,9 +147,7 @@ def main() -> None:
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
 
-    sdata = stp.datasets.her2st(SECTIONS, directory=arguments.directory)
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(arguments.directory)
     stp.pp.select_genes(sdata, n_top_genes=arguments.n_genes, flavor=arguments.flavor)
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)

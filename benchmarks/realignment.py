@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from methods import LOCAL, SECTIONS
+from _sections import LOCAL, SECTIONS, read_sections
 
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of, open_table
@@ -106,9 +106,7 @@ def measure(
 
 def compare_scores(directory: Path | None, rng: np.random.Generator) -> None:
     """Print leave-one-section-out scores as published, shifted, and realigned."""
-    sdata = stp.datasets.her2st(SECTIONS, directory=directory)
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(directory)
     shifted = copy_of(sdata)
     for section in open_table(sdata).sections:
         shift = pitch_of(section.centers_um) * direction(rng)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from _slides import LOCAL
+from _sections import LOCAL, read_sections
 from safetensors.torch import save_file
 
 import stpredict as stp
@@ -91,9 +91,7 @@ def train(encoder: str, path: Path) -> None:
     torch.manual_seed(0)
     network = timm.create_model(encoder.removeprefix("timm:"), pretrained=False, num_classes=0)
     save_file(network.state_dict(), weights)
-    sdata = stp.datasets.her2st(["C2"], directory=LOCAL if LOCAL.is_dir() else None)
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(LOCAL if LOCAL.is_dir() else None, ["C2"])
     stp.pp.select_genes(sdata, n_top_genes=250)
     stp.pp.embed(sdata, encoder, weights=weights)
     stp.pp.neighbors(sdata)

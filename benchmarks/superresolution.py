@@ -28,22 +28,19 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from _sections import SECTIONS, part, read_sections
 from scipy.interpolate import griddata
 from scipy.spatial import cKDTree
 
 import stpredict as stp
 from stpredict import tl
-from stpredict.datasets import _phantom
-from stpredict.datasets._phantom_parts import _spots
-from stpredict.datasets._phantom_parts._design import Design
-from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
+from stpredict.datasets._phantom_parts._truth import planted_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data"
-HER2ST = ["C2", "C3", "C4", "C5"]
 #: Sections of the phantom for training and for scores.
 N_TRAINING, N_NEW = 4, 2
 #: µm per pixel of the Xenium image, which its files do not report; nuclei are about 7 µm wide then.
@@ -84,7 +81,7 @@ def phantom(data: Path) -> pd.DataFrame:
         tl.predict(new, model)
         fine = superresolved(new, model, resolution_um=25.0)
         centers = next(iter(fine.values())).obsm["spatial"]
-        truth = planted_at(sdata, index, centers)
+        truth = planted_at(sdata["table"], index, centers)
         values = {name: table.X for name, table in fine.items()}
         values |= interpolated(spot_values(new, genes), new["table"].obsm["spatial"], centers)
         inside = np.isfinite(values["predicted, cubic"]).all(axis=1)
@@ -94,14 +91,12 @@ def phantom(data: Path) -> pd.DataFrame:
 
 def her2st(data: Path) -> pd.DataFrame:
     """Scores at the spots between those that are kept, averaged over four choices of these."""
-    sdata = stp.datasets.her2st(HER2ST, directory=data / "her2st")
-    stp.pp.filter_spots(sdata)
-    stp.pp.normalize(sdata)
+    sdata = read_sections(data / "her2st")
     stp.pp.embed(sdata)
     stp.pp.neighbors(sdata)
     columns = {}
-    for held_out in HER2ST:
-        training = part(sdata, [name for name in HER2ST if name != held_out])
+    for held_out in SECTIONS:
+        training = part(sdata, [name for name in SECTIONS if name != held_out])
         stp.pp.select_genes(training, n_top_genes=250)
         model = tl.fit_ridge(training, targets="svd")
         new = part(sdata, [held_out])
@@ -267,29 +262,6 @@ def interpolated(
             fine = griddata(centers, at_spots, places, method=method)
             values[f"{name}, {method}"] = np.where(np.isnan(fine), nearest, fine) if fill else fine
     return values
-
-
-def planted_at(sdata: SpatialData, index: int, xy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Planted expression of the morphology genes at any place of a phantom's section."""
-    record = sdata["table"].uns["stpredict"]["phantom"]
-    names = [name for name in Design.__dataclass_fields__ if name != "size_px"]
-    design = Design(size_px=tuple(record["size_px"]), **{name: record[name] for name in names})
-    rng = [
-        np.random.default_rng([design.seed, index + 1, stream])
-        for stream in range(len(_phantom._STREAMS))
-    ]
-    tissue = draw_tissue(rng[0], rng[1], design)
-    places = _spots.PlacedSpots(xy, np.ones(len(xy), dtype=bool), np.zeros(len(xy), int), None)
-    genes = sdata["table"].var.query("planted == 'morphology'")
-    weights = genes[[f"weight_{name}" for name in _spots.MORPHOLOGY]].to_numpy()
-    share = genes["share"].to_numpy()
-    raw = share * np.exp(_spots.in_tiles(design, tissue, places) @ weights.T)
-    return np.log1p(1e4 * raw * share.sum() / raw.sum(axis=1, keepdims=True))
-
-
-def part(sdata: SpatialData, names: list[str]) -> SpatialData:
-    """Some sections."""
-    return sdata.subset([element for name in names for element in (name, f"{name}_image")])
 
 
 def dense(values: object) -> NDArray[np.floating]:

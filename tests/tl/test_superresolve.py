@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import spatialdata as sd
-import torch
 from scipy.interpolate import griddata
 from spatialdata.transformations import get_transformation
 
 import stpredict as stp
+from helpers import colour
 from stpredict._sdata._spacing import Spacing
 from stpredict._sdata._spot_table import copy_of, open_table
-from stpredict.datasets import _phantom
-from stpredict.datasets._phantom_parts import _spots
-from stpredict.datasets._phantom_parts._design import Design
-from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
+from stpredict.datasets._phantom_parts._truth import planted_at
 from stpredict.encoders import load
 from stpredict.encoders._embed import embed_section
 from stpredict.tl._superresolution._match import match_spots
@@ -26,10 +23,6 @@ from stpredict.tl._superresolution._positions import fine_positions
 
 SMALL = {"mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
 EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 1}
-
-
-def colour(tiles):
-    return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
 
 
 def prepared(spots="square", n_sections=1, seed=0):
@@ -137,24 +130,6 @@ def test_positions_cover_the_area_of_the_spots_on_one_lattice(sdata, model):
         assert np.bincount(distance.argmin(axis=1)).min() == 16
 
 
-def planted_on(sdata, index, xy):
-    """Planted expression of the morphology genes at any place of a phantom's section."""
-    record = sdata["table"].uns["stpredict"]["phantom"]
-    names = [name for name in Design.__dataclass_fields__ if name != "size_px"]
-    design = Design(size_px=tuple(record["size_px"]), **{name: record[name] for name in names})
-    rng = [
-        np.random.default_rng([design.seed, index + 1, stream])
-        for stream in range(len(_phantom._STREAMS))
-    ]
-    tissue = draw_tissue(rng[0], rng[1], design)
-    places = _spots.PlacedSpots(xy, np.ones(len(xy), dtype=bool), np.zeros(len(xy), int), None)
-    genes = sdata["table"].var.query("planted == 'morphology'")
-    weights = genes[[f"weight_{name}" for name in _spots.MORPHOLOGY]].to_numpy()
-    share = genes["share"].to_numpy()
-    raw = share * np.exp(_spots.in_tiles(design, tissue, places) @ weights.T)
-    return np.log1p(1e4 * raw * share.sum() / raw.sum(axis=1, keepdims=True))
-
-
 def mean_pcc(truth, values):
     return stp.metrics.pcc(truth, values).mean()
 
@@ -172,11 +147,11 @@ def test_fine_predictions_recover_planted_expression_better_than_interpolation(m
     stp.pp.prepare(new, model, encoder=colour)
     stp.tl.predict(new, model)
     section = open_table(new).sections[0]
-    at_spots = planted_on(sdata, 3, section.centers)
+    at_spots = planted_at(sdata["table"], 3, section.centers)
     np.testing.assert_allclose(at_spots, new["table"][:, genes].layers["expected"], atol=1e-4)
     superresolve(new, model, match=match)
     fine = open_table(new, "superresolved").sections[0]
-    truth = planted_on(sdata, 3, fine.centers)
+    truth = planted_at(sdata["table"], 3, fine.centers)
     spot_values = layer(new["table"], genes) if match == "table" else new["predicted"].X
     for method in ("nearest", "linear", "cubic"):
         interpolated = griddata(section.centers, spot_values, fine.centers, method=method)

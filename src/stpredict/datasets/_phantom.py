@@ -18,9 +18,6 @@ from stpredict.datasets._phantom_parts._maps import REGIONS
 from stpredict.io._concat import concat
 from stpredict.io._shared._assemble import assemble_section
 
-# Independent random streams of a section, so that an option changes only what it is for.
-_STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
-
 _MOST_GENES = 100_000  # of each kind, so that the table fits in memory
 
 
@@ -167,8 +164,7 @@ def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -
 def _section(
     design: Design, program: _expression.GeneProgram, index: int, patient: str
 ) -> SpatialData:
-    section, seed = f"S{index + 1}", [design.seed, index + 1]
-    rng = {stream: np.random.default_rng([*seed, i]) for i, stream in enumerate(_STREAMS)}
+    section, rng = f"S{index + 1}", design.random_streams(index)
     tissue = draw_tissue(rng["tissue"], rng["stain"], design)
     spots = _spots.place_spots(design, rng["spots"], tissue, section)
     on = spots.on_tissue

@@ -15,6 +15,8 @@ _CELL_UM = 8.0
 _MOST_PX = 30_000  # per side; the maps of a larger image do not fit in memory
 _MOST_COUNTS = 1e9  # larger numbers are not exact in float32
 _MIN_PITCH_PX = 8  # smaller tiles show no nuclei
+# Independent random streams of a section, so that an option changes only what it is for.
+_STREAMS = ("tissue", "stain", "spots", "expression", "counts", "ambient")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,13 @@ class Design:
         affine[:2, :2] = rotation
         affine[:2, 2] = center - rotation @ center + self.misalignment_um
         return affine
+
+    def random_streams(self, index: int) -> dict[str, np.random.Generator]:
+        """Random generators of the section with an index, by what they draw."""
+        return {
+            stream: np.random.default_rng([self.seed, index + 1, i])
+            for i, stream in enumerate(_STREAMS)
+        }
 
     def parameters(self) -> dict[str, Any]:
         """Options in types that a table's ``uns`` can store."""

@@ -98,8 +98,6 @@ def read_xenium(
     >>> import stpredict as stp
     >>> sdata = stp.io.read_xenium("outs", section="X1")  # doctest: +SKIP
     """
-    import spatialdata_io
-
     # check everything before reading anything
     path = require_folder(path)
     for name in (_SPECS, _CELLS, "cells.zarr.zip", _COUNTS):
@@ -118,20 +116,8 @@ def read_xenium(
     require_plausible_mpp(mpp, hint=_OTHER_ALIGNMENT)
     pixels = open_image(image)
 
-    check_10x(path / _COUNTS)
-    with reading(path / _CELLS):
-        metadata = pd.read_parquet(path / _CELLS)
-    number_columns(path / _CELLS, metadata, ["x_centroid", "y_centroid", "cell_area"])
-    with warnings.catch_warnings(), reading(path):
-        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        warnings.filterwarnings("error", ".*cell_id.* does not match", UserWarning)
-        cells = spatialdata_io.xenium(
-            path, cells_boundaries=shapes == "boundaries", cells_as_circles=True, **_NOT_READ
-        )
+    cells = _read_cells(path, boundaries=shapes == "boundaries")
     table = cells.tables["table"]
-    # spatialdata-io compares only a sample of the ids
-    if not np.array_equal(table.obs["cell_id"].astype(str), table.obs_names):
-        raise ValueError(f"{path}: {_CELLS} and {_COUNTS} list different cells")
     var = name_genes(table.var, table.var_names, gene_names)
     centroids_um = np.asarray(table.obsm["spatial"], dtype=float)
     from_um = np.linalg.inv(to_um)
@@ -161,6 +147,27 @@ def read_xenium(
         obs=obs.drop(columns=["region", "cell_id"])[keep],
         var=var,
     )
+
+
+def _read_cells(path: Path, *, boundaries: bool) -> SpatialData:
+    """Read the counts and metadata of all cells, and their boundaries."""
+    import spatialdata_io
+
+    check_10x(path / _COUNTS)
+    with reading(path / _CELLS):
+        metadata = pd.read_parquet(path / _CELLS)
+    number_columns(path / _CELLS, metadata, ["x_centroid", "y_centroid", "cell_area"])
+    with warnings.catch_warnings(), reading(path):
+        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+        warnings.filterwarnings("error", ".*cell_id.* does not match", UserWarning)
+        cells = spatialdata_io.xenium(
+            path, cells_boundaries=boundaries, cells_as_circles=True, **_NOT_READ
+        )
+    # spatialdata-io compares only a sample of the ids
+    table = cells.tables["table"]
+    if not np.array_equal(table.obs["cell_id"].astype(str), table.obs_names):
+        raise ValueError(f"{path}: {_CELLS} and {_COUNTS} list different cells")
+    return cells
 
 
 def _has_boundary(

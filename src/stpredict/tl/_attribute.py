@@ -16,6 +16,7 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models import _attribution
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import embedding_inputs
+from stpredict.tl._prediction._selection import select_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,7 +139,7 @@ def attribute(
     own = recorded(predicted, "attribute")
     check_slot(predicted, "obsm", name, own=own)
     check_slot(predicted, "obsp", name, own=own)
-    rows = _rows(opened, section, spots, required=model.uses_pixels)
+    rows = select_rows(opened, section, spots, required=model.uses_pixels)
     options: dict[str, Any] = {"place": place, "n_steps": int(n_steps), "device": device}
     step = model.recipe.tiles
     slots: dict[str, Any]
@@ -174,34 +175,6 @@ def _predictions(spots: SpotTable, key: str, gene: str) -> AnnData:
         difference = "other spots than the table" if not same_rows else f"no gene {gene!r}"
         raise ValueError(f"tables[{key!r}] has {difference}: run stp.tl.predict(sdata, model)")
     return predicted
-
-
-def _rows(
-    opened: SpotTable, section: str | None, spots: Sequence[str] | None, *, required: bool
-) -> NDArray[np.intp]:
-    """Rows to attribute, ascending."""
-    if section is not None and spots is not None:
-        raise ValueError("give section= or spots=, not both")
-    table = opened.table
-    if spots is not None:
-        names = [spots] if isinstance(spots, str) else list(spots)
-        rows = table.obs_names.get_indexer(names)
-        absent = [name for name, row in zip(names, rows, strict=True) if row < 0]
-        if absent or not names:
-            examples = _validate.listing(table.obs_names, most=4)
-            raise KeyError(f"no spots {_validate.listing(map(repr, absent))}; spots: {examples}")
-        return np.unique(rows)  # ascending, without repetition
-    if section is not None:
-        if section not in opened.section_names:
-            listing = _validate.listing(opened.section_names)
-            raise KeyError(f"no section {section!r}; sections: {listing}")
-        return np.flatnonzero(opened.section_of_row == section)
-    if required:  # seconds per tile
-        first = str(table.obs_names[0])
-        raise ValueError(
-            f"a model on pixels needs a choice of spots: spots=[{first!r}, …], or section="
-        )
-    return np.arange(table.n_obs)
 
 
 def _with_progress(batches: Iterable[Attributed], n_spots: int) -> list[Attributed]:

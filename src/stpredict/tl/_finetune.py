@@ -20,7 +20,8 @@ from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
 from stpredict.tl._fitting._runner import training_record
 from stpredict.tl._fitting._split import hold_out_group
-from stpredict.tl._fitting._values import measured_targets, target_genes_of_model
+from stpredict.tl._fitting._targets import measured_targets
+from stpredict.tl._fitting._values import target_genes_of_model
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from stpredict.models._records import Hyperparameters, TrainingRecord
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
 from stpredict.tl._fitting._split import hold_out_group, use_all_rows
-from stpredict.tl._fitting._values import fit_targets, read_values
+from stpredict.tl._fitting._targets import fit_targets
+from stpredict.tl._fitting._values import read_values
 from stpredict.training import Augmentation, Fitted, Inputs, Pixels
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from stpredict.models._methods import Method
     from stpredict.models._records import EstimatorOptions
     from stpredict.tl._fitting._split import Split
-    from stpredict.tl._fitting._values import Task, TrainingTargets, Values
+    from stpredict.tl._fitting._targets import TrainingTargets
+    from stpredict.tl._fitting._values import Task, Values
 
 #: Packages whose versions a model records.
 _VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")

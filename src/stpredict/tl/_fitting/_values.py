@@ -1,4 +1,4 @@
-"""What is learnt: the task, measured values, the targets they become, and weights of spots."""
+"""What is learnt: the task, measured values of its genes, and weights of spots."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 import scipy.sparse as sp
 from pandas.api.types import is_numeric_dtype
 
-from stpredict import _keys, _runtime, _validate, targets
-from stpredict._log import info
+from stpredict import _keys, _runtime, _validate
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
-from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM, Counts
+from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._high import HIGH_UNITS, check_quantile
 from stpredict.targets._matrix import as_matrix, dense
-from stpredict.training import Measured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,14 +26,10 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import LayerStep
     from stpredict.models import Model
-    from stpredict.targets import Targets
 
 #: Default number of factors. On sections left out of the training sections of HER2ST C2-C5, 5, 8
 #: and 12 predict about equally well, 3 and 20 worse.
-_N_FACTORS = 8
-#: Default quantile above which a gene is high.
-_QUANTILE = 0.5
-
+N_FACTORS = 8
 
 #: Targets that are computed from the model's genes alone.
 _OF_GENES = ("genes", "high")
@@ -152,7 +146,7 @@ def _units(spots: SpotTable, task: Task, *, shares: bool) -> str:
 def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     """Make the loss, which must fit the targets."""
     is_high = task.targets == "high"
-    n_targets = n_genes if task.targets in _OF_GENES else task.n_factors or _N_FACTORS
+    n_targets = n_genes if task.targets in _OF_GENES else task.n_factors or N_FACTORS
     natural = "bce" if is_high else "mse"
     loss = losses.make(natural if task.loss is None else task.loss, n_targets=n_targets)
     if isinstance(task.loss, str) and loss.needs_binary != is_high:
@@ -170,54 +164,6 @@ def _make_loss(task: Task, n_genes: int) -> losses.Loss:
             "leave out targets= and scaling="
         )
     return loss
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingTargets:
-    """What a network learns: fitted targets, their values and the weights of all rows."""
-
-    fitted: Targets  # on the training rows
-    measured: Measured  # of all rows
-    weights: NDArray[np.float64] | None  # (n_obs,)
-
-
-def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> TrainingTargets:
-    """Fit what the network is to predict on training rows."""
-    if values.weights is not None and not values.weights[0][training].any():
-        column = values.weights[1].column
-        raise ValueError(f"the weights in obs[{column!r}] are 0 for every training spot")
-    options: dict[str, Any] = {"columns": values.columns, "seed": task.seed}
-    kind: Literal["genes", "svd", "nmf", "autoencoder", "counts", "high"] = task.targets
-    if values.library is not None:  # a likelihood of counts takes them as they are
-        kind, options["library"] = "counts", values.library[training]
-    elif kind == "high":
-        options["quantile"] = task.quantile or _QUANTILE
-    elif kind == "genes":
-        # a loss that compares the genes of a spot needs them in common units
-        common = values.loss is not None and values.loss.needs_several_targets
-        scaling = task.scaling or ("none" if common else "standard")
-        options |= {"n_factors": task.n_factors, "scaling": scaling}
-    else:
-        default = "standard" if kind == "autoencoder" else "none"
-        options |= {"n_factors": task.n_factors or _N_FACTORS, "scaling": task.scaling or default}
-    fitted = targets.fit(kind, values.fit_genes[training], **options)
-    constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
-    if constant:
-        info(
-            f"{len(constant)} of {len(values.genes)} genes are constant in training and predicted "
-            f"as that constant: {_validate.listing(constant)}"
-        )
-    weights = None if values.weights is None else values.weights[0]
-    return TrainingTargets(fitted, measured_targets(values, fitted), weights)
-
-
-def measured_targets(values: Values, fitted: Targets) -> Measured:
-    """Targets of all rows."""
-    measured = Measured(fitted.transform(values.fit_genes), section=values.section)
-    if values.library is None or not isinstance(fitted, Counts):
-        return measured
-    log_library = np.log(values.library).astype(np.float32)
-    return replace(measured, log_library=log_library, log_share=fitted.log_share)
 
 
 def _weights(

@@ -66,6 +66,21 @@ def test_training_leaves_the_sections_as_they_are(folder, model):
     assert "X_texture" not in table.obsm
 
 
+@pytest.mark.filterwarnings("ignore:section .* has .* spots")
+def test_features_are_standardised_as_the_option_says(folder):
+    command = ["train", folder / "sections.zarr", "--method", "ridge", "--standardize"]
+    result = run(*command, "section", "--out", folder / "by_section")
+    assert result.exit_code == 0, result.output
+    assert stp.models.load(folder / "by_section").recipe.standardize == "section"
+    result = run(*command, "slide", "--out", folder / "refused")
+    assert result.exit_code != 0
+    assert "training" in result.output
+    command[3] = "cnn"
+    result = run(*command, "section", "--out", folder / "refused")
+    assert "cnn reads pixels" in str(result.exception) + result.output
+    assert not (folder / "refused").exists()
+
+
 def test_slides_are_predicted_from_a_terminal(folder, model):
     out = folder / "out"
     result = terminal(

@@ -253,16 +253,22 @@ spots_of_sections = st.lists(
 )
 
 
+def section_by_section(name, predicted, target, section):
+    """A loss by its formula in each section, with the numbers of spots as weights."""
+    loss = 0
+    for number in set(section.tolist()):
+        p, t = (values[section == number].numpy() for values in (predicted, target))
+        loss += by_formula(name, p, t, None) * len(p) / len(section)
+    return loss
+
+
 @given(spots_of_sections, st.integers(1, 40))
 @settings(max_examples=80, deadline=None)
 def test_pairs_of_spots_are_those_of_each_section(spots, chunk):
     target = torch.tensor([values for values, _ in spots], dtype=torch.float64)
     section = torch.tensor([number for _, number in spots])
     predicted = data(len(spots), 3)[0]
-    expected = 0
-    for number in set(section.tolist()):
-        p, t = (values[section == number].numpy() for values in (predicted, target))
-        expected += by_formula("pairwise_spots", p, t, None) * len(p) / len(spots)
+    expected = section_by_section("pairwise_spots", predicted, target, section)
     before, _rank._CHUNK_CPU = _rank._CHUNK_CPU, chunk
     try:
         loss = functools.partial(make("pairwise_spots", n_targets=3), section=section)
@@ -272,6 +278,34 @@ def test_pairs_of_spots_are_those_of_each_section(spots, chunk):
     assert value.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert torch.isfinite(grad).all()
     assert torch.autograd.gradcheck(lambda p: loss(p, target), predicted.requires_grad_())
+
+
+WITHIN_SECTIONS = [name for name, loss in losses.LOSSES.items() if loss.within_sections]
+
+
+@pytest.mark.parametrize("name", WITHIN_SECTIONS)
+def test_losses_over_spots_are_the_mean_of_those_of_each_section(name):
+    predicted, target, _ = data(40)
+    section = torch.from_numpy(
+        np.random.default_rng(1).permutation(np.repeat([2, 5, 9], [6, 4, 30]))
+    )
+    value = make(name)(predicted, target, section=section)
+    expected = section_by_section(name, predicted, target, section)
+    assert value.item() == pytest.approx(expected)
+    assert value.item() != pytest.approx(make(name)(predicted, target).item(), abs=1e-3)
+    assert torch.autograd.gradcheck(
+        lambda p: make(name)(p, target, section=section), predicted.requires_grad_()
+    )
+
+
+@pytest.mark.parametrize("name", ["pearson", "pairwise_spots"])
+def test_the_level_of_a_section_is_not_rewarded(name):
+    predicted, target, _ = data(200)
+    section = torch.arange(200) % 2
+    level = (10.0 * section - 5)[:, None]  # random values of different levels correlate
+    assert make(name)(predicted + level, target + level) < 0.2
+    within = make(name)(predicted + level, target + level, section=section)
+    assert within.item() == pytest.approx(make(name)(predicted, target, section=section).item())
 
 
 def test_pairs_across_sections_never_count():
@@ -450,13 +484,7 @@ def test_cosines_and_correlations_are_independent_of_the_scale(name, scale):
     assert torch.allclose(scaled * scale, grad, rtol=1e-3, atol=1e-5)
 
 
-#: Losses that compare the spots of a batch with each other.
-OF_A_BATCH = {name for name in NAMES if "cosine" in name or name in ("pearson", "mse_pearson")} | {
-    name for name, loss in losses.LOSSES.items() if loss.within_sections
-}
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_A_BATCH])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHIN_SECTIONS])
 def test_means_over_batches_are_the_mean_over_spots(name):
     predicted, target, library = data_for(name)
     loss = make(name)

@@ -12,6 +12,7 @@ from stpredict.cli._sections import (
     Encoder,
     Method,
     NTopGenes,
+    Standardization,
     Weights,
     fit_function,
     prepare_training,
@@ -28,6 +29,7 @@ def _report(
     encoder: Encoder = "texture",
     weights: Weights = None,
     n_top_genes: NTopGenes = 250,
+    standardize: Standardization = None,
     groups: Annotated[
         str | None, typer.Option(help="Column of obs whose groups are left out in turn.")
     ] = None,
@@ -43,13 +45,16 @@ def _report(
     """
     import stpredict as stp
 
+    methods = {
+        name.value: fit_function(
+            name, encoder=encoder, standardize=standardize, seed=seed, device=device
+        )
+        for name in method
+    }
     sdata = read_sections(sections)
     prepare_training(
         sdata, method, encoder=encoder, weights=weights, n_top_genes=n_top_genes, device=device
     )
-    methods = {
-        name.value: fit_function(name, encoder=encoder, seed=seed, device=device) for name in method
-    }
     scores = stp.tl.cross_validate(
         sdata, methods, groups=groups, folder=folder, seed=seed, device=device
     )

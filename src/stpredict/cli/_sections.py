@@ -34,9 +34,25 @@ class Method(StrEnum):
         return self in (Method.CNN, Method.MULTISCALE)
 
 
+class Standardize(StrEnum):
+    """Rows over which features are standardised."""
+
+    TRAINING = "training"
+    SECTION = "section"
+
+
 Encoder = Annotated[str, typer.Option(help="Encoder of the tiles; see stpredict doctor.")]
 Weights = Annotated[Path | None, typer.Option(help="File with the weights of the encoder.")]
 NTopGenes = Annotated[int, typer.Option(help="Number of genes, unless genes are selected.")]
+
+Standardization = Annotated[
+    Standardize | None,
+    typer.Option(
+        "--standardize",
+        help="Rows over which features of the encoder are standardised, by default the method's.",
+        show_default=False,
+    ),
+]
 
 
 def read_sections(path: Path) -> SpatialData:
@@ -77,14 +93,20 @@ def prepare_training(
 
 
 def fit_function(
-    method: Method, *, encoder: str, seed: int, device: str
+    method: Method, *, encoder: str, standardize: Standardize | None, seed: int, device: str
 ) -> Callable[[SpatialData], FittedModel]:
     """``stp.tl.fit_<method>`` with the options of the command."""
+    if standardize is not None and method.uses_pixels:
+        raise ValueError(
+            f"--standardize is for features of an encoder, but {method} reads pixels: leave it out"
+        )
     import stpredict as stp
     from stpredict import _keys
     from stpredict.encoders._aliases import slot_part
 
     function = getattr(stp.tl, f"fit_{method}")
     options = {"embedding": _keys.embedding(slot_part(encoder)), "seed": seed, "device": device}
+    if standardize is not None:
+        options["standardize"] = standardize.value
     accepted = signature(function).parameters
     return partial(function, **{name: options[name] for name in options if name in accepted})

@@ -12,6 +12,7 @@ from stpredict.cli._sections import (
     Encoder,
     Method,
     NTopGenes,
+    Standardization,
     Weights,
     fit_function,
     prepare_training,
@@ -26,6 +27,7 @@ def _train(
     encoder: Encoder = "texture",
     weights: Weights = None,
     n_top_genes: NTopGenes = 250,
+    standardize: Standardization = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -34,11 +36,12 @@ def _train(
     Normalisation, genes, embedding and neighbours are computed where the sections lack them. The
     file of the sections is not changed.
     """
+    fit = fit_function(method, encoder=encoder, standardize=standardize, seed=seed, device=device)
     sdata = read_sections(sections)
     prepare_training(
         sdata, [method], encoder=encoder, weights=weights, n_top_genes=n_top_genes, device=device
     )
-    model = fit_function(method, encoder=encoder, seed=seed, device=device)(sdata)
+    model = fit(sdata)
     model.save(out)
     print(model)
 

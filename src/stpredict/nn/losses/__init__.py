@@ -12,8 +12,9 @@ name                   averaged quantity                                        
 ``l1``                 absolute error, over spots and genes                        as any other
 ``huber``              error²/2 up to ``delta``, linear beyond                     as any other
 ``bce``                -log p of high or low, for ``targets="high"``; over both     as any other
-``cosine``             1 - cosine of a gene over the batch; over genes             1 where zero
-``pearson``            1 - correlation of a gene over the batch; over genes        1
+``cosine``             1 - cosine of a gene over a section's spots; over genes     1 where zero
+``pearson``            1 - correlation of a gene over a section's spots; over      1
+                       genes
 ``pearson_spot``       1 - correlation of a spot over its genes; over spots        1 (a spot)
 ``poisson``            -log p(count), log-rate + log library size; over both       as any other
 ``negative_binomial``  the same, with a learnt dispersion per gene                 as any other
@@ -27,9 +28,10 @@ name                   averaged quantity                                        
 ``hybrid_rank``        (1 - w) mse + w rank loss, with a schedule for w            as the parts
 =====================  ==========================================================  =============
 
-A batch of one costs 1 with ``pearson``, 0 or 2 with ``cosine``, 0 with ``pairwise_spots``, all
-without gradient. These three compare the spots of a batch, so their mean over batches is not the
-loss of all spots, unlike that of the other losses, which are means over spots.
+A single spot of a section costs 1 with ``pearson``, 0 or 2 with ``cosine``, 0 with
+``pairwise_spots``, all without gradient. These three compare the spots of a section in the batch,
+so their mean over batches is not the loss of all spots, unlike that of the other losses, which are
+means over spots. Their batches consist of runs of spots of one section.
 
 Published code that computes something else under the same name:
 

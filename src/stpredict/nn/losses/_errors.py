@@ -78,14 +78,16 @@ class BCE(Loss):
 
 
 class Cosine(Loss):
-    """One minus the cosine of predicted and measured values of a gene over the batch.
+    """One minus the cosine of predicted and measured values of a gene over the spots of a section.
 
-    Averaged over genes. A gene that is zero in all spots, predicted or measured, has a cosine of
-    0, so a loss of 1 without gradient. In a batch of one, the cosine is the sign of the product,
+    Only spots in the batch count. Averaged over genes, and over sections with their numbers of
+    spots as weights. A gene that is zero in all spots, predicted or measured, has a cosine of
+    0, so a loss of 1 without gradient. For a single spot, the cosine is the sign of the product,
     also without gradient.
     """
 
     name = "cosine"
+    within_sections = True
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``1 - cos``, averaged over genes."""
@@ -93,13 +95,15 @@ class Cosine(Loss):
 
 
 class Pearson(Loss):
-    """One minus Pearson's correlation of a gene over the spots of the batch.
+    """One minus Pearson's correlation of a gene over the spots of a section.
 
-    Averaged over genes, as in `metrics.pcc`. A gene that is constant, predicted or measured, has
-    a correlation of 0, so a loss of 1 without gradient. The same holds for a batch of one.
+    Only spots in the batch count. Averaged over genes, as in `metrics.pcc`, and over sections with
+    their numbers of spots as weights. A gene that is constant, predicted or measured, has a
+    correlation of 0, so a loss of 1 without gradient. The same holds for a single spot.
     """
 
     name = "pearson"
+    within_sections = True
 
     def compute(self, predicted: Tensor, target: Tensor, log_library: Tensor) -> Tensor:
         """``1 - r``, averaged over genes."""

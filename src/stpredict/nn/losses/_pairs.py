@@ -12,12 +12,13 @@ from stpredict.nn.losses._rank import PairwiseSpots
 
 
 class WeightedPair(Loss):
-    """Weighted sum of the two losses that a subclass names in ``kinds``.
+    """Weighted sum of two losses that a subclass names in ``kinds``: of values, and of sections.
 
     The weights are the options ``<name>_weight``, 1 by default; at least 0, not both 0.
     """
 
     kinds: ClassVar[tuple[type[Loss], type[Loss]]]
+    within_sections = True
 
     def __init__(self, **weights: float) -> None:
         super().__init__()
@@ -86,4 +87,3 @@ class MSEPairwiseSpots(WeightedPair):
 
     name = "mse_pairwise_spots"
     kinds = (MSE, PairwiseSpots)
-    within_sections = True

@@ -41,6 +41,10 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 #: Functions that write to their first argument, with arguments for a test.
 IN_PLACE = {
+    "io.read_predictions": lambda sdata, model: {
+        "predictions": sdata["table"].to_df("expected"),
+        "layer": None,
+    },
     "pp.balance": lambda sdata, model: {"by": "region_truth"},
     "pp.detect_tissue": lambda sdata, model: {},
     "pp.embed": lambda sdata, model: {"encoder": mean_colour, "key_added": "X_colour"},

@@ -6,10 +6,13 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 import tifffile
 import torch
+from anndata import AnnData
+from lazyslide_models.base import FeaturePredictionModel
 from wsidata import open_wsi
 from wsidata.io import add_features
 
@@ -242,3 +245,88 @@ def test_thumbnails_and_attached_images_do_not_confuse_sections(zs, slide_file):
     add_spots(wsi)
     assert open_table(wsi).sections[0].image == "tumour_1_image"
     assert set(wsi.images) == {"wsi", "wsi_thumbnail", "tumour_1_image"}
+
+
+class LinearPredictor(FeaturePredictionModel):
+    """A small predictor of LazySlide: genes from the mean colour of a tile."""
+
+    name = "linear"
+    features_model_name = "mean_colour"
+    model = torch.nn.Identity()
+
+    def predict(self, features, coords=None):
+        red, green, blue = np.asarray(features).T
+        return {GENES[0]: 3 - 2 * red + blue, "absent": green, GENES[1]: red * green}
+
+
+@pytest.fixture(scope="module")
+def predicted_tiles(zs, slide_file):
+    """Tiles of LazySlide that do not coincide with the spots of the section."""
+    wsi = open_wsi(slide_file, store=None)
+    zs.pp.find_tissues(wsi)
+    zs.pp.tile_tissues(wsi, tile_px=100, mpp=MPP, stride_px=70)
+    scale = lambda tile: torch.from_numpy(tile).permute(2, 0, 1) / 255  # noqa: E731
+    options = {"model_name": "mean_colour", "pbar": False}
+    zs.tl.feature_extraction(wsi, MeanColour(), transform=scale, **options)
+    zs.tl.feature_prediction(wsi, LinearPredictor(), pbar=False)
+    return wsi
+
+
+def nearest_tiles(wsi, sdata):
+    """Predictions of the tiles of each spot, in a loop; NaN for spots off the tiles."""
+    section, bounds = open_table(sdata).sections[0], wsi["tiles"].bounds.to_numpy()
+    tiles, values = (bounds[:, :2] + bounds[:, 2:]) / 2 * MPP, wsi["linear_tiles"].to_df()[GENES]
+    expected = np.full((sdata["table"].n_obs, len(GENES)), np.nan)
+    for row, center in zip(section.rows, section.centers_um, strict=True):
+        distance = np.hypot(*(tiles - center).T)
+        inside = distance <= section.radius_um[0]
+        if inside.any():
+            expected[row] = values[inside].mean(axis=0)
+        elif distance.min() < 1.05 * 35 / np.sqrt(2):
+            expected[row] = values[distance <= distance.min() + 1e-3].mean(axis=0)
+    return expected
+
+
+def test_predictions_of_lazyslide_score_like_the_same_values_inside(predicted_tiles, training):
+    sdata = phantom(seed=5, off_tissue=2)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, MeanColour(), key_added="X_mean_colour", tile_um=50)
+    stp.pp.neighbors(sdata)
+    stp.io.read_predictions(
+        sdata, predicted_tiles, key="linear_tiles", training_sections=[], key_added="lazyslide"
+    )
+    expected = nearest_tiles(predicted_tiles, sdata)
+    matched = np.isfinite(expected).all(axis=1)
+    assert 20 < matched.sum() < len(matched)  # spots lie off the tissue, too
+    np.testing.assert_allclose(sdata["lazyslide"].X, expected[matched], atol=1e-5)
+    # the same values in a table of our own
+    stp.tl.predict(sdata, fit(training, "spot"))
+    sdata["predicted"].X = np.where(matched[:, None], expected, 0).astype(np.float32)
+    sdata["predicted"] = sdata["predicted"][matched].copy()
+    scores = stp.tl.evaluate(sdata, ["predicted", "lazyslide"])
+    for metric in ("pcc", "spearman", "auc", "ssim", "morans_i_difference", "pcc_shuffled"):
+        values = scores.values(metric)
+        np.testing.assert_allclose(values["lazyslide"], values["predicted"], atol=1e-6)
+    note = str(scores.protocol)
+    assert f"{matched.sum()} of {len(matched)} spots matched by position to tiles 35 µm" in note
+    assert "1 others not measured" in note
+
+
+def test_predictions_on_tiles_of_the_same_object_are_read_by_its_coordinates(
+    predicted_tiles, training
+):
+    wsi = predicted_tiles
+    table = stp.pp.grid(wsi, pitch_um=PITCH_UM, diameter_um=30, table_name="spots", copy=True)
+    spots = table["spots"]
+    genes = np.random.default_rng(0).poisson(2.0, (spots.n_obs, 2)).astype(np.float32)
+    measured = sd.models.TableModel.parse(
+        AnnData(genes, obs=spots.obs, var=pd.DataFrame(index=GENES)),
+        region=list(spots.obs["region"].cat.categories),
+        region_key="region",
+        instance_key="instance_id",
+    )
+    table.tables["table"] = measured
+    stp.io.read_predictions(table, table, key="linear_tiles", layer=None)
+    stp.io.read_predictions(table, wsi, key="linear_tiles", layer=None, key_added="separate")
+    assert table["external"].n_obs > 20
+    np.testing.assert_allclose(table["external"].X, table["separate"].X, atol=1e-6)

@@ -40,6 +40,8 @@ SPOT = "spot"
 TISSUE_FRACTION = "tissue_fraction"
 SAMPLING_WEIGHT = "sampling_weight"
 
+UNKNOWN_UNITS = "unknown units"  # of predictions that another tool made
+
 UNS = "stpredict"
 REALIGN = "realign"  # step that is recorded section by section
 ADAPT = "adapt"  # step that used measured spots

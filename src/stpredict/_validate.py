@@ -181,6 +181,12 @@ def present(genes: Sequence[str], available: Any) -> None:
         )
 
 
+def without_version(gene: str) -> str:
+    """Ensembl id without its version; other names as they are."""
+    match = _ENSEMBL.fullmatch(gene)
+    return match[1] if match else gene
+
+
 def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
     """A clause on why genes are absent, as far as their names show it; else an empty string."""
     absent, available = [str(gene) for gene in absent], [str(gene) for gene in available]
@@ -194,7 +200,7 @@ def why_absent(absent: Iterable[str], available: Iterable[str]) -> str:
         names = f'{n_absent - n_ids} of the {n_absent} absent are not: use gene_names="symbols"'
         return f". The table is named by Ensembl ids, {names}"
     for written, plain in (
-        ("with another version of the Ensembl id", lambda gene: _ENSEMBL.sub(r"\1", gene)),
+        ("with another version of the Ensembl id", without_version),
         ("in another case, as in another species", str.upper),
     ):
         by_plain_name = {plain(gene): gene for gene in available}

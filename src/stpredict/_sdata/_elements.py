@@ -117,6 +117,16 @@ def affines_to_um(
     return image_to_um, image_to_um @ to_image
 
 
+def centers_px(
+    sdata: SpatialData, name: str, image: str, shapes: GeoDataFrame
+) -> NDArray[np.float64]:
+    """Centres (n, 2) of selected shapes of an element, in pixels of the image's finest level."""
+    image_to_um, shapes_to_um = affines_to_um(sdata, name, image)
+    centroids = shapes.geometry.centroid
+    points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
+    return np.ascontiguousarray((points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T)[:, :2])
+
+
 def shapes_to_image(sdata: SpatialData, section: str, image: str) -> Sequence:
     """Transformation from the shapes to the pixels of the image, by a shared system."""
     from_shapes = get_transformation(sdata.shapes[section], get_all=True)

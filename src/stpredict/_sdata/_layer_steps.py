@@ -67,7 +67,7 @@ def check_same_units(table: AnnData, record: Mapping[str, Any]) -> None:
     """Require the layer of a record of predictions in the units that it had in training."""
     units, layer = record.get("units"), record.get("layer")
     # published models do not report their units; counts per 10,000 are computed from counts
-    if not record.get("training_sections") or units == COUNTS_UNITS:
+    if not record.get("training_sections") or units in (COUNTS_UNITS, _keys.UNKNOWN_UNITS):
         return
     measured_units = units_of(table, layer)
     # high and low are those of the layer

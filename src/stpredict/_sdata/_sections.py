@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stpredict import _keys, _validate
 from stpredict._sdata import _elements
 
 if TYPE_CHECKING:
     import dask.array as da
+    import numpy as np
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
@@ -58,16 +57,13 @@ def read_section(
     image_to_um, shapes_to_um = _elements.affines_to_um(sdata, name, image)
     mpp = _elements.scale_of(image_to_um, what=image_label)
     um_per_unit = _elements.scale_of(shapes_to_um, what=shapes_label)
-    centroids = shapes.geometry.centroid
-    points = np.column_stack([centroids.x, centroids.y, np.ones(len(shapes))])
-    centers = points @ (np.linalg.inv(image_to_um) @ shapes_to_um).T
     return Section(
         name=name,
         image=image,
         levels=levels,
         mpp=mpp,
         rows=rows,
-        centers=np.ascontiguousarray(centers[:, :2]),
+        centers=_elements.centers_px(sdata, name, image, shapes),
         radius_um=_elements.radius_of(shapes) * um_per_unit,
     )
 

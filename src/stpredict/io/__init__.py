@@ -3,6 +3,7 @@
 from stpredict.io._concat import concat
 from stpredict.io._read_h5ad import read_h5ad
 from stpredict.io._read_hackathon import read_hackathon
+from stpredict.io._read_predictions import read_predictions
 from stpredict.io._read_slide import read_slide
 from stpredict.io._read_st import read_st
 from stpredict.io._read_visium import read_visium
@@ -16,6 +17,7 @@ __all__ = [
     "concat",
     "read_h5ad",
     "read_hackathon",
+    "read_predictions",
     "read_slide",
     "read_st",
     "read_visium",

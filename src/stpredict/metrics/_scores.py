@@ -121,6 +121,8 @@ class Metric:
         Which values are better: ``"higher"``, ``"lower"``, or ``"closer"`` to `best`.
     best, chance
         Values of a perfect and of an uninformative prediction; None where no single value is.
+    needs_units
+        Whether it changes if the predictions of a gene are shifted and scaled.
     function
         Scores of a block of genes, for metrics of `per_gene`.
     """
@@ -131,6 +133,7 @@ class Metric:
     better: Literal["higher", "lower", "closer"] = "higher"
     best: float = 1.0
     chance: float | None = None
+    needs_units: bool = False
     function: Callable[[Pair], NDArray[np.float64]] | None = field(default=None, repr=False)
 
     def cost(self, scores: pd.Series) -> pd.Series:
@@ -148,15 +151,15 @@ _RECORDS = (
            "Rank correlation of a gene over spots. Higher is better.", chance=0.0,
            function=Pair.spearman),
     Metric("rmse", "RMSE", "Root mean squared error. Lower is better.", better="lower", best=0.0,
-           function=Pair.rmse),
+           needs_units=True, function=Pair.rmse),
     Metric("mae", "MAE", "Mean absolute error. Lower is better.", better="lower", best=0.0,
-           function=Pair.mae),
+           needs_units=True, function=Pair.mae),
     Metric("explained_variance", "explained variance",
            "Share of the measured variance that is explained. 1 is best; a constant scores 0.",
-           chance=0.0, function=Pair.explained_variance),
+           chance=0.0, needs_units=True, function=Pair.explained_variance),
     Metric("variance_ratio", "variance ratio",
            "Predicted variance divided by measured variance. 1 is best.", better="closer",
-           function=Pair.variance_ratio),
+           needs_units=True, function=Pair.variance_ratio),
     Metric("auc", "ROC-AUC", "Area under the ROC curve for zero versus non-zero. 0.5 is chance.",
            chance=0.5, function=Pair.auc),
     Metric("ssim", "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
@@ -169,16 +172,19 @@ _RECORDS = (
     Metric("pcc_top50", "PCC of the 50 most variable genes",
            "Mean PCC of the 50 genes with the highest variance in the training data.", chance=0.0),
     Metric("pcc_per_spot", "PCC per spot",
-           "Pearson correlation of a spot over its genes. Higher is better.", chance=0.0),
+           "Pearson correlation of a spot over its genes. Higher is better.", chance=0.0,
+           needs_units=True),
     Metric("spearman_per_spot", "Spearman correlation per spot",
-           "Rank correlation of a spot over its genes. Higher is better.", chance=0.0),
+           "Rank correlation of a spot over its genes. Higher is better.", chance=0.0,
+           needs_units=True),
     Metric("gene_correlation", "gene–gene correlation",
            "How well the correlations between genes are preserved. 1 is best.", chance=0.0),
     Metric("ari", "ARI of clusters",
-           "Agreement of predicted and measured clusters: adjusted Rand index.", chance=0.0),
+           "Agreement of predicted and measured clusters: adjusted Rand index.", chance=0.0,
+           needs_units=True),
     Metric("nmi", "NMI of clusters",
            "Agreement of predicted and measured clusters: normalised mutual information.",
-           chance=0.0),
+           chance=0.0, needs_units=True),
     Metric("reliability", "split-half reliability",
            "Share of the measured variance that is not counting noise."),
 )

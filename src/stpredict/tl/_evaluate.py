@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +16,9 @@ from stpredict._sdata._spot_table import open_table, require_key
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._high import HIGH_UNITS, is_high
 from stpredict.targets._matrix import as_matrix, dense
-from stpredict.tl._crossval._fold_scores import n_patients
 from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
+from stpredict.tl._evaluation._protocol import evaluation_protocol
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._runner import package_versions
 from stpredict.tl._fitting._split import group_labels
 from stpredict.tl._fitting._values import library_size
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
-
-    from stpredict._sdata._spot_table import SpotTable
 
 
 @checked
@@ -50,12 +46,15 @@ def evaluate(
     either scores 0 and is counted. Nulls, references and noise ceiling are as in
     :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
     with another ``key_added``. Rows and genes are matched by name. Spots whose expression
-    :func:`stpredict.tl.adapt` used for one of the tables are not scored.
+    :func:`stpredict.tl.adapt` used for one of the tables are not scored. Predictions of other tools
+    are read by :func:`stpredict.io.read_predictions`; without units, they have only the scores that
+    do not depend on units.
 
     Parameters
     ----------
     sdata
-        Sections with measured expression and tables of predictions (`tl.predict`).
+        Sections with measured expression and tables of predictions (`tl.predict`,
+        `io.read_predictions`).
     tables
         Name of a table of predictions, or several to compare.
     layer
@@ -76,7 +75,7 @@ def evaluate(
     KeyError
         If a table or the layer does not exist.
     ValueError
-        If a table was not written by `predict`, shares no spots or genes with the measured one, has
+        If a table holds no such predictions, shares no spots or genes with the measured one, has
         NaN or other units than another, or a section has a single spot. If the measured layer is in
         other units, such as log counts of another total, unless it is named by ``layer``, which
         predictions of high expression do not allow.
@@ -98,13 +97,18 @@ def evaluate(
     records = {name: recorded(table, "predict") for name, table in predictions.items()}
     used = _used_spots(predictions.values())
     units = {name: step["units"] for name, step in records.items()}
-    if len(set(units.values())) > 1:
+    in_units = [name for name in names if units[name] != _keys.UNKNOWN_UNITS]
+    if len({units[name] for name in in_units}) > 1:
         raise ValueError(f"the tables are in different units: {units}; evaluate them one by one")
-    first = records[names[0]]
+    first = records[(in_units or names)[0]]
     if layer is None:
         check_same_units(spots.table, first)
     per_10k = layer is None and first["units"] == COUNTS_UNITS
     is_binary = first["units"].startswith(HIGH_UNITS)
+    if is_binary and len(in_units) < len(names):
+        raise ValueError(
+            f"predictions of high expression are not compared with unknown units: {units}"
+        )
     if is_binary and layer not in (None, first.get("layer")):
         raise ValueError(
             f"layer={layer!r} has other values than layer={first.get('layer')!r}, whose high "
@@ -117,7 +121,9 @@ def evaluate(
     parts: list[pd.DataFrame] = []
     scored_rows: list[NDArray[np.intp]] = []
     covered: set[tuple[str, str, str]] = set()
-    for name, table in predictions.items():
+    # references are scored once, with the training mean if a table has it
+    for name in sorted(names, key=lambda name: _training_mean(predictions[name]) is None):
+        table, has_units = predictions[name], name in in_units
         rows, columns, matched = _match(spots.table, table, name, used)
         values = np.asarray(dense(measured[rows][:, columns]), dtype=np.float64)
         if per_10k:
@@ -126,19 +132,21 @@ def evaluate(
             values = is_high(values, matched.var[_keys.THRESHOLD].to_numpy()).astype(np.float64)
         predicted = np.asarray(matched.X, dtype=np.float64)
         genes = matched.var_names.to_numpy()
-        reported = matched.var["training_mean"].to_numpy(dtype=np.float64)
-        mean = None if np.isnan(reported).any() else reported  # NaN for some published models
+        mean = _training_mean(matched)
         scored_rows.append(rows)  # tables may cover different spots
         order = np.argsort(rows)  # sections are found in ascending rows
         for scored in scored_sections(spots, rows[order], labels):
             places = order[np.searchsorted(rows[order], scored.rows)]
-            parts += score_method(scored, name, values[places], predicted[places], genes, seed=seed)
+            options: dict[str, Any] = {"seed": seed, "has_units": has_units}
+            parts += score_method(scored, name, values[places], predicted[places], genes, **options)
             parts += score_references(
                 scored, spots, values[places], genes, mean, covered, layer=ceiling_layer, seed=seed
             )
     rows = np.unique(np.concatenate(scored_rows))
     words = first["units"] if per_10k or is_binary else units_of(spots.table, layer)
-    protocol = _protocol(spots, predictions, records, rows, layer=layer, units=words, seed=seed)
+    protocol = evaluation_protocol(
+        spots, predictions, records, rows, layer=layer, units=words, seed=seed
+    )
     scores = results.Scores(as_table(parts), tuple(names), protocol)
     info(repr(scores))
     return scores
@@ -148,9 +156,18 @@ def _predictions(sdata: SpatialData, name: str) -> AnnData:
     require_key(name, sdata.tables, what="tables")
     table = sdata.tables[name]
     if not recorded(table, "predict") or "training_mean" not in table.var:
-        raise ValueError(f"tables[{name!r}] does not hold genes predicted by stp.tl.predict")
+        raise ValueError(
+            f"tables[{name!r}] does not hold genes predicted by stp.tl.predict. Read predictions "
+            "of another tool with stp.io.read_predictions"
+        )
     _validate.finite(table.X, what=f"tables[{name!r}].X")
     return table
+
+
+def _training_mean(table: AnnData) -> NDArray[np.float64] | None:
+    """Mean of each gene in training; None if it is not known, as for some published models."""
+    mean = table.var["training_mean"].to_numpy(dtype=np.float64)
+    return None if np.isnan(mean).any() else mean
 
 
 def _used_spots(tables: Iterable[AnnData]) -> pd.Index:
@@ -174,53 +191,3 @@ def _match(
         raise ValueError(f"tables[{name!r}] and the measured table share {shared_rows}{reason}")
     rows = measured.obs_names.get_indexer(spots)
     return rows, measured.var_names.get_indexer(genes), table[spots, genes]
-
-
-def _protocol(
-    spots: SpotTable,
-    predictions: dict[str, AnnData],
-    records: dict[str, dict[str, Any]],
-    rows: NDArray[np.intp],
-    *,
-    layer: str | None,
-    units: str,
-    seed: int,
-) -> results.Protocol:
-    sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
-    trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
-    training = {section for names in trained_on.values() for section in names}
-    return results.Protocol(
-        sections=sections,
-        n_spots=len(rows),
-        n_patients=n_patients(spots.table[rows]),
-        n_genes={
-            name: int(table.var_names.isin(spots.table.var_names).sum())
-            for name, table in predictions.items()
-        },
-        units=units,
-        layer=layer,
-        trained_on=trained_on,
-        notes=_notes(spots, predictions, units, str(records[next(iter(records))]["units"])),
-        leaking_sections=tuple(section for section in sections if section in training),
-        realigned=bool(recorded(spots.table, _keys.REALIGN)),
-        seed=seed,
-        date=datetime.date.today().isoformat(),
-        versions=package_versions(),
-    )
-
-
-def _notes(
-    spots: SpotTable, predictions: dict[str, AnnData], units: str, predicted_units: str
-) -> tuple[str, ...]:
-    """What a reader of the scores should know: genes that were not measured, other units."""
-    notes = []
-    for name, table in predictions.items():
-        n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
-        if n_absent:
-            notes.append(f"{n_absent} genes of {name!r} were not measured.")
-        n_used = int((~rows_to_score(table)).sum())
-        if n_used:
-            notes.append(f"{n_used} spots that {name!r} was adapted to are not scored.")
-    if units != predicted_units:
-        notes.append(f"Predictions are in {predicted_units}: RMSE compares the two as they are.")
-    return tuple(notes)

@@ -87,12 +87,15 @@ def score_method(
     *,
     seed: int,
     variance: NDArray[np.float64] | None = None,  # (n_genes,) of the training rows, if known
+    has_units: bool = True,  # if not, scores that depend on the scale of a gene are left out
 ) -> Iterator[pd.DataFrame]:
     """Score one method in one section, with its own nulls."""
     scores = _score_genes(scored, measured, predicted)
     scores |= _score_nulls(scored, measured, predicted, seed=seed)
-    yield scored.tidy(method, genes, scores)
     whole = _score_section(measured, predicted, seed=seed)
+    if not has_units:
+        scores, whole = _without_units(scores), _without_units(whole)
+    yield scored.tidy(method, genes, scores)
     if variance is not None:
         top = np.argsort(-variance, kind="stable")[:_N_TOP]
         whole = {f"pcc_top{_N_TOP}": float(scores["pcc"][top].mean()), **whole}
@@ -188,6 +191,11 @@ def _score_section(
         )
         scores |= {"ari": agreement.ari, "nmi": agreement.nmi}
     return scores
+
+
+def _without_units(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores that do not change if every gene is shifted and scaled."""
+    return {name: value for name, value in scores.items() if not metrics.METRICS[name].needs_units}
 
 
 def _noise_ceiling(

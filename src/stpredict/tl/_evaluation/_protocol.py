@@ -1,0 +1,85 @@
+"""How tables of predictions were scored, for readers of the scores."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpredict import _keys, results
+from stpredict._sdata._provenance import recorded, rows_to_score
+from stpredict.metrics._scores import is_constant
+from stpredict.tl._crossval._fold_scores import n_patients
+from stpredict.tl._fitting._runner import package_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from stpredict._sdata._spot_table import SpotTable
+
+
+def evaluation_protocol(
+    spots: SpotTable,
+    predictions: dict[str, AnnData],
+    records: dict[str, dict[str, Any]],
+    rows: NDArray[np.intp],
+    *,
+    layer: str | None,
+    units: str,
+    seed: int,
+) -> results.Protocol:
+    """How tables were scored; ``records`` are those of their predictions."""
+    sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
+    trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
+    training = {section for names in trained_on.values() for section in names}
+    return results.Protocol(
+        sections=sections,
+        n_spots=len(rows),
+        n_patients=n_patients(spots.table[rows]),
+        n_genes={
+            name: int(table.var_names.isin(spots.table.var_names).sum())
+            for name, table in predictions.items()
+        },
+        units=units,
+        layer=layer,
+        trained_on=trained_on,
+        notes=tuple(_notes(spots, predictions, records, units)),
+        leaking_sections=tuple(section for section in sections if section in training),
+        realigned=bool(recorded(spots.table, _keys.REALIGN)),
+        seed=seed,
+        date=datetime.date.today().isoformat(),
+        versions=package_versions(),
+    )
+
+
+def _notes(
+    spots: SpotTable,
+    predictions: dict[str, AnnData],
+    records: dict[str, dict[str, Any]],
+    units: str,
+) -> Iterator[str]:
+    """What a reader of the scores should know about each table."""
+    for name, table in predictions.items():
+        record = records[name]
+        n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
+        if n_absent:
+            yield f"{n_absent} genes of {name!r} were not measured."
+        n_used = int((~rows_to_score(table)).sum())
+        if n_used:
+            yield f"{n_used} spots that {name!r} was adapted to are not scored."
+        n_constant = int(is_constant(np.asarray(table.X).T).sum())
+        if n_constant:
+            yield f"{n_constant} genes of {name!r} are CONSTANT and score 0."
+        for note in record.get("notes", ()):  # of `io.read_predictions`
+            yield f"{name!r}: {note}."
+        if record.get("unknown_training"):
+            yield f"The training sections of {name!r} are UNKNOWN: leaks cannot be excluded."
+        if record["units"] == _keys.UNKNOWN_UNITS:
+            yield f"{name!r} is in unknown units: scores that depend on units are left out."
+    predicted = {str(record["units"]) for record in records.values()} - {_keys.UNKNOWN_UNITS}
+    if predicted - {units}:
+        yield f"Predictions are in {predicted.pop()}: RMSE compares the two as they are."

@@ -2,6 +2,7 @@
 
 from stpredict.pl._attribution import attribution
 from stpredict.pl._calibration import calibration
+from stpredict.pl._folds import folds
 from stpredict.pl._gene_scores import gene_scores
 from stpredict.pl._loss_curve import loss_curve
 from stpredict.pl._metrics import metrics
@@ -14,6 +15,7 @@ from stpredict.pl._tissue import tissue
 __all__ = [
     "attribution",
     "calibration",
+    "folds",
     "gene_scores",
     "loss_curve",
     "metrics",

@@ -21,8 +21,10 @@ class Protocol:
     units, layer
         Units of the measured and predicted values, and the measured layer; None is ``X``.
     group_kind, folds
-        What a cross-validation left out together (``"section"`` or a column of ``obs``), and the
-        groups of each fold, by its name; None and empty for `tl.evaluate`.
+        What a cross-validation left out together (``"section"``, ``"block"`` or a column of
+        ``obs``), and the groups of each fold, by its name; None and empty for `tl.evaluate`.
+    buffer_um
+        For blocks: no training spot was nearer to the block left out, in x and in y.
     trained_on
         For `tl.evaluate`: the training sections of each table, as far as they are recorded.
     leaking_patients, leaking_sections
@@ -47,6 +49,7 @@ class Protocol:
     layer: str | None
     group_kind: str | None = None
     folds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    buffer_um: float | None = None
     gene_selection: str = ""
     trained_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaking_patients: tuple[str, ...] = ()
@@ -80,8 +83,8 @@ class Protocol:
             self._leaks(),
             self._split(),
             self._genes(),
-            "Pearson correlation per gene within each section, mean over genes, then over "
-            f"sections; constant genes count as 0. Measured values: {self.units}.",
+            f"Pearson correlation per gene within each {self._scored()}, mean over genes, then "
+            f"over sections; constant genes count as 0. Measured values: {self.units}.",
             realigned if self.realigned else "",
             f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
             *self.notes,
@@ -93,15 +96,25 @@ class Protocol:
         parts = [f"{what} {_validate.listing(names)}" for what, names in leaking.items() if names]
         return f"LEAKY: {' and '.join(parts)} are both in training and scored." if parts else ""
 
+    def _scored(self) -> str:
+        return "section" if self.buffer_um is None else "block of a section"
+
     def _split(self) -> str:
         words = {None: "unknown patients", 1: "one patient"}
         patients = words.get(self.n_patients, f"{self.n_patients} patients")
-        data = f"{self.n_spots} spots of {len(self.sections)} sections of {patients}"
+        sections = "1 section" if len(self.sections) == 1 else f"{len(self.sections)} sections"
+        data = f"{self.n_spots} spots of {sections} of {patients}"
         if self.group_kind is None:
             training = sorted({name for names in self.trained_on.values() for name in names})
             trained = f", trained on {_validate.listing(training)}" if training else ""
             held_out = "" if self.leaky or not training else "Held out: "
             return f"{held_out}{_validate.listing(self.sections)}{trained}; {data}."
+        if self.buffer_um is not None:
+            return (
+                f"Leave one block of each section out ({len(self.folds)} folds), with a buffer of "
+                f"{self.buffer_um:g} µm; {data}. The rest of each section is in training: the "
+                "score is that of unseen tissue of the same sections, not of other sections."
+            )
         single = all(len(groups) == 1 for groups in self.folds.values())
         split = f"Leave one {self.group_kind} out" if single else f"Grouped by {self.group_kind}"
         return f"{split} ({len(self.folds)} folds: {_validate.listing(self.folds)}); {data}."

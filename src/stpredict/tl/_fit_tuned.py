@@ -88,7 +88,7 @@ def fit_tuned(
     scores: dict[str, list[float]] = {name: [] for name in candidates}
     for fold in folds:
         sections = spots.section_of_row[fold.rows]
-        for name, outcome in run_fold(spots, fold, candidates, (), device=device):
+        for name, outcome in run_fold(spots, fold, candidates, device=device):
             if not isinstance(outcome, Outcome):
                 raise ValueError(f"{name} failed without {fold.name}:\n{outcome.traceback}")
             for section in dict.fromkeys(sections):  # as cross_validate scores them

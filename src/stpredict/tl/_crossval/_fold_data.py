@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from stpredict import _keys
 from stpredict._sdata._steps import EmbedStep
 from stpredict.pp._steps._replay import load_encoder, replay
@@ -14,23 +12,19 @@ from stpredict.pp._steps._replay import load_encoder, replay
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-
     from stpredict._sdata._spot_table import SpotTable
-    from stpredict.tl._crossval._folds import Folds
+    from stpredict.tl._crossval._folds import Fold, Folds
 
 
-def fold_data(
-    spots: SpotTable, held_out: NDArray[np.intp], *, device: str
-) -> tuple[SpotTable, SpotTable]:
+def fold_data(spots: SpotTable, fold: Fold, *, device: str) -> tuple[SpotTable, SpotTable]:
     """Split a table into training and test sections.
 
     Steps that learn from rows were run on all sections. They are repeated, as recorded, on the
     training sections: selected genes, ranks among selected genes, weights of groups, and a
-    reference stain that test sections contributed to, with the embeddings of its images.
+    reference stain that test sections contributed to, with the embeddings of its images. The
+    neighbourhood graph of each part links its own spots only.
     """
-    training = spots.subset(np.delete(np.arange(spots.table.n_obs), held_out))
-    test = spots.subset(held_out)
+    training, test = spots.subset(fold.training), spots.subset(fold.rows)
     _refit_stain(training, test, device=device)
     _refit_genes(training, test)
     _refit_weights(training)
@@ -41,8 +35,7 @@ def check_repeatable(spots: SpotTable, folds: Folds) -> None:
     """Require that every step that has to be repeated in a fold can be."""
     section = spots.section_of_row
     if not any(
-        _reference_changes(spots, section[fold.rows], np.delete(section, fold.rows))
-        for fold in folds
+        _reference_changes(spots, section[fold.rows], section[fold.training]) for fold in folds
     ):
         return
     for slot, step in _stained_embeddings(spots).items():

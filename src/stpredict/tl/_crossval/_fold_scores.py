@@ -83,9 +83,12 @@ def cross_validation_protocol(
         layer=first.layer or None,
         group_kind=folds.kind,
         folds={fold.name: fold.groups for fold in folds},
-        gene_selection=_gene_selection(spots, given),
+        gene_selection=_gene_selection(
+            spots, given, part="sections" if folds.buffer_um is None else "spots"
+        ),
         leaking_patients=folds.torn_patients,
         leaking_sections=folds.torn_sections,
+        buffer_um=folds.buffer_um,
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
         n_failed=n_failed,
         seed=seed,
@@ -99,9 +102,9 @@ def n_patients(table: AnnData) -> int | None:
     return int(table.obs[_keys.PATIENT].nunique()) if _keys.PATIENT in table.obs else None
 
 
-def _gene_selection(spots: SpotTable, given: Sequence[str]) -> str:
+def _gene_selection(spots: SpotTable, given: Sequence[str], *, part: str) -> str:
     step = spots.steps.select_genes
     if step is None or step.n_top_genes is None:
         return "given in advance"
-    selection = f"chosen by {step.flavor} on the training sections of each fold"
+    selection = f"chosen by {step.flavor} on the training {part} of each fold"
     return selection + (f"; those of {_validate.listing(given)} given in advance" if given else "")

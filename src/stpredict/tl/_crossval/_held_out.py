@@ -100,6 +100,11 @@ def _check_source(
 def _groups(spots: SpotTable, protocol: dict[str, Any]) -> NDArray[np.str_]:
     """Group of each row, as it was left out; at least two."""
     kind, groups = protocol.get("group_kind"), spots.section_of_row
+    if kind == "block":
+        raise ValueError(
+            "the cross-validation left out blocks, which do not show how sections differ: leave "
+            "out sections or patients"
+        )
     if kind not in (None, "section"):
         groups = group_labels(spots, str(kind))[0]
     if len(set(groups)) < 2:

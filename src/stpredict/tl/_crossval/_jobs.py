@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stpredict._log import info, progress_bar
@@ -62,16 +62,12 @@ def run_folds(
 
 
 def run_fold(
-    spots: SpotTable, fold: Fold, methods: FitFunctions, torn: Collection[str], *, device: str
+    spots: SpotTable, fold: Fold, methods: FitFunctions, *, device: str
 ) -> Iterator[tuple[str, Outcome | Failure]]:
-    """Run some methods in one fold; sections in ``torn`` are partly in training."""
-    training, test = fold_data(spots, fold.rows, device=device)
-    held_out = set(test.section_names) - set(torn)
+    """Run some methods in one fold."""
+    training, test = fold_data(spots, fold, device=device)
     for name, function in methods.items():
-        outcome = run_method(
-            name, function, training, test, fold=fold.name, held_out=held_out, device=device
-        )
-        yield name, outcome
+        yield name, run_method(name, function, training, test, fold=fold, device=device)
 
 
 def _in_turn(
@@ -80,9 +76,7 @@ def _in_turn(
     for fold in folds:
         if not missing[fold.name]:
             continue
-        for name, outcome in run_fold(
-            spots, fold, missing[fold.name], folds.torn_sections, device=device
-        ):
+        for name, outcome in run_fold(spots, fold, missing[fold.name], device=device):
             yield fold.name, name, outcome
 
 
@@ -93,7 +87,6 @@ def _on_workers(
 
     # with hash=True a second run would reuse a key that the first one is about to release
     shared = client.scatter([spots], broadcast=True, hash=False)[0]
-    torn = folds.torn_sections
     futures = {
         client.submit(
             run_on_worker,
@@ -103,13 +96,11 @@ def _on_workers(
             fold,
             name,
             function,
-            torn,
             device,
             pure=False,
         ): (fold.name, name)
         for fold in folds
         for name, function in missing[fold.name].items()
-        for job in [(shared, fold, name, function, torn, device)]
     }
     for future, outcome in as_completed(list(futures), with_results=True):
         yield *futures[future], outcome
@@ -120,8 +111,7 @@ def _run_one(
     fold: Fold,
     name: str,
     function: Any,
-    torn: Collection[str],
     device: str,
 ) -> Outcome | Failure:
-    ((_, outcome),) = run_fold(spots, fold, {name: function}, torn, device=device)
+    ((_, outcome),) = run_fold(spots, fold, {name: function}, device=device)
     return outcome

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stpredict.models._stack import leaves
 from stpredict.results import Failure
 from stpredict.tl._crossval._options import options_of
 from stpredict.tl._fitting._bases import predict_unseen
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.models import Model
+    from stpredict.tl._crossval._folds import Fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,24 +48,35 @@ def run_method(
     training: SpotTable,
     test: SpotTable,
     *,
-    fold: str,
-    held_out: Collection[str],
+    fold: Fold,
     device: str,
 ) -> Outcome | Failure:
-    """Fit on a copy and predict; an error is recorded, not raised.
-
-    ``held_out`` names the sections that are left out as a whole, which the model may not know.
-    """
+    """Fit on a copy and predict; an error is recorded, not raised."""
+    # the model may not know sections that are left out as a whole
+    held_out = set(test.section_names) - set(training.section_names)
     start = time.perf_counter()
     try:
         model, predicted = predict_unseen(
             name, function, training.copy(), test, held_out=held_out, device=device
         )
+        check_tiles(name, model, fold)
         seconds = time.perf_counter() - start
         return _outcome(model, predicted, training, test, seconds=seconds)
     except Exception as error:  # noqa: BLE001 the other methods go on, and failures are reported
         line = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Failure(name, fold, line, traceback.format_exc())
+        return Failure(name, fold.name, line, traceback.format_exc())
+
+
+def check_tiles(name: str, model: Model, fold: Fold) -> None:
+    """Require tiles that do not reach from training spots across the buffer to test spots."""
+    recipes = [leaf.recipe for leaf in leaves(model)]
+    sides = [side for recipe in recipes if recipe.embed for side in recipe.embed.fields_um]
+    sides += [recipe.tiles.tile_um for recipe in recipes if recipe.tiles]
+    if fold.buffer_um is not None and max(sides, default=0.0) > fold.buffer_um:
+        raise ValueError(
+            f"{name!r} reads tiles of {max(sides):g} µm, which reach across the buffer of "
+            f"{fold.buffer_um:g} µm: use smaller tiles, or leave out sections"
+        )
 
 
 def _outcome(

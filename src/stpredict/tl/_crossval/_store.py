@@ -99,6 +99,7 @@ def _describe_run(spots: SpotTable, folds: Folds, **options: Any) -> dict[str, A
     """Everything but the methods that a cross-validation depends on, in plain types."""
     return {
         "folds": {fold.name: hash_values(fold.rows) for fold in folds},
+        "training": {fold.name: hash_values(fold.training) for fold in folds},
         "data": data_fingerprints(spots),
         "steps": json.loads(json.dumps(recorded_steps(spots.table), default=str)),
         **options,

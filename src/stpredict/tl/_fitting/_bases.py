@@ -95,12 +95,19 @@ def predict_unseen(
     device: str,
 ) -> tuple[Model, NDArray[np.float32]]:
     """Fit to sections, which the function may change; predict others, (n_test, n_genes)."""
+    n_rows, sections = training.table.n_obs, set(training.section_names)
     model = call_function(name, function, training)
     leaked = [section for section in model.training.sections if section in held_out]
     if leaked:
         raise ValueError(
             f"{name!r} was to predict {_validate.listing(held_out)} unseen, but its model was "
             f"trained on {_validate.listing(leaked)}: give a function, not a fitted model"
+        )
+    record = model.training
+    if set(record.sections) <= sections and record.n_spots + record.n_held_out > n_rows:
+        raise ValueError(
+            f"{name!r} got {n_rows} training spots, but its model was trained on "
+            f"{record.n_spots + record.n_held_out}: give a function, not a fitted model"
         )
     predicted = predict_values(test, model, device=device)
     _validate.finite(predicted, what=f"the predictions of {name!r}")
@@ -113,13 +120,12 @@ def predict_out_of_fold(
     """Predictions of each group by every base, (n_bases, n_obs, n_genes), and the first model."""
     first: Model | None = None
     first_name = next(iter(bases))
-    all_rows = np.arange(spots.table.n_obs)
-    predicted = np.empty((len(bases), len(all_rows), 0), dtype=np.float32)
+    predicted = np.empty((len(bases), spots.table.n_obs, 0), dtype=np.float32)
     for fold in folds:
         held_out = set(spots.section_of_row[fold.rows])
         for number, (name, function) in enumerate(bases.items()):
             info(f"stacking: {name} without {fold.name}")
-            training = spots.subset(np.delete(all_rows, fold.rows))  # bases may change it
+            training = spots.subset(fold.training)  # bases may change it
             test = spots.subset(fold.rows)
             model, values = predict_unseen(
                 name, function, training, test, held_out=held_out, device=device

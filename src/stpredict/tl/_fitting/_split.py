@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._spot_table import SpotTable
 
-#: Share of the spots of a single section that is held out.
-_BLOCK_SHARE = 0.2
+#: Number of blocks of a section, one of which is held out.
+N_BLOCKS = 5
 #: Correlation and spread of fewer spots are not informative.
-_MIN_SPOTS = 10
+MIN_SPOTS = 10
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     """Train on all rows; hyperparameters are tuned over groups, or blocks of a single one."""
     labels, _ = group_labels(spots, groups)
     if len(set(labels)) == 1:
-        labels = _block_labels(spots)
+        labels = block_labels(spots)
     rows = np.arange(len(labels))
     return Split(rows, rows[:0], labels, "nothing", *_described(spots))
 
@@ -104,7 +104,7 @@ def require_patients(spots: SpotTable) -> None:
 def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
     """Hold out one end of every section, along its longer side."""
     ordered = [_along_longer_side(spots, number) for number in range(len(spots.sections))]
-    cuts = [len(rows) - round(len(rows) * _BLOCK_SHARE) for rows in ordered]
+    cuts = [len(rows) - round(len(rows) / N_BLOCKS) for rows in ordered]
     pairs = list(zip(ordered, cuts, strict=True))
     training = np.sort(np.concatenate([rows[:cut] for rows, cut in pairs]))
     validation = np.sort(np.concatenate([rows[cut:] for rows, cut in pairs]))
@@ -112,14 +112,14 @@ def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
     size = len(validation)
     info(f"only one {label}: a contiguous block of {size} spots is held out for early stopping")
     held_out = f"a contiguous block of {label}"
-    return Split(training, validation, _block_labels(spots), held_out, *_described(spots))
+    return Split(training, validation, block_labels(spots), held_out, *_described(spots))
 
 
-def _block_labels(spots: SpotTable) -> NDArray[np.str_]:
-    """Blocks of tissue that replace groups, (n_obs,)."""
+def block_labels(spots: SpotTable, n_blocks: int = N_BLOCKS) -> NDArray[np.str_]:
+    """Blocks of tissue that replace groups, (n_obs,): strips across the longer side."""
     labels = np.empty(spots.table.n_obs, dtype="<U32")
     for number in range(len(spots.sections)):
-        blocks = np.array_split(_along_longer_side(spots, number), round(1 / _BLOCK_SHARE))
+        blocks = np.array_split(_along_longer_side(spots, number), n_blocks)
         for place, rows in enumerate(blocks):
             labels[rows] = f"block {place}"
     return labels
@@ -133,8 +133,8 @@ def _along_longer_side(spots: SpotTable, number: int) -> NDArray[np.intp]:
 
 
 def _check_sizes(n_training: int, n_validation: int) -> None:
-    if min(n_training, n_validation) < _MIN_SPOTS:
+    if min(n_training, n_validation) < MIN_SPOTS:
         raise ValueError(
             f"too few spots to hold any out: {n_training} for training and {n_validation} for "
-            f"early stopping, at least {_MIN_SPOTS} of each"
+            f"early stopping, at least {MIN_SPOTS} of each"
         )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 
 from stpredict import _keys, _validate
@@ -17,9 +15,9 @@ from stpredict._sdata._provenance import record, recorded_steps
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
 from stpredict._sdata._steps import NormalizeStep, RankStep, SelectGenesStep, SmoothStep
+from stpredict.pp._expression._programs import read_gmt, score_sets
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 #: Records of the genes and layers of a table, which a table of programmes does not have.
@@ -94,14 +92,14 @@ def score_programs(
     {'TUMOUR': 2}
     """
     _validate.seed(seed)
-    sets = _read_gmt(Path(gene_sets))
+    sets = read_gmt(Path(gene_sets))
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
     values = spots.layer(layer)
     _validate.finite(values, what="X" if layer is None else f"layers[{layer!r}]")
     genes = {name: _present(name, names, spots.table.var_names) for name, names in sets.items()}
     table = spots.table
-    scores = _score(AnnData(values, var=pd.DataFrame(index=table.var_names)), genes, seed=seed)
+    scores = score_sets(values, table.var_names, genes, seed=seed)
     n_genes = [len(names) for names in genes.values()]
     var = pd.DataFrame({"n_genes": n_genes, _keys.SELECTED: True}, index=pd.Index(list(genes)))
     programs = AnnData(scores, obs=table.obs.copy(), var=var)
@@ -116,33 +114,6 @@ def score_programs(
     return spots.sdata if copy else None
 
 
-def _read_gmt(path: Path) -> dict[str, list[str]]:
-    """Genes of each set, by name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"gene_sets= is not a file: {path}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"gene_sets: {path.name} is no text: give a GMT file") from error
-    sets: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, *rest = (part.strip() for part in line.split("\t"))
-        genes = list(dict.fromkeys(filter(None, rest[1:])))  # the first is the description
-        if not name or not genes:
-            raise ValueError(
-                f"line {number} of {path.name} has no genes: a line of a GMT file is a name, a "
-                "description and genes, separated by tabs"
-            )
-        if name in sets:
-            raise ValueError(f"gene_sets: {path.name} has the set {name!r} twice: rename one")
-        sets[name] = genes
-    if not sets:
-        raise ValueError(f"gene_sets: {path.name} has no sets: give a GMT file")
-    return sets
-
-
 def _present(name: str, genes: list[str], available: pd.Index) -> list[str]:
     """Genes of a set that the table has, at least one."""
     present = [gene for gene in genes if gene in available]
@@ -152,25 +123,3 @@ def _present(name: str, genes: list[str], available: pd.Index) -> list[str]:
             f"gene_sets: the table has none of the {len(genes)} genes of {name!r}{reason}"
         )
     return present
-
-
-def _score(table: AnnData, sets: dict[str, list[str]], *, seed: int) -> NDArray[np.float32]:
-    """Score of each set in each row, (n_obs, n_sets)."""
-    # scanpy needs a few genes in each bin of expression
-    n_bins = min(25, max(2, 1 + table.n_vars // 5))
-    scores = np.empty((table.n_obs, len(sets)), dtype=np.float32)
-    state = np.random.get_state()  # noqa: NPY002 scanpy seeds the global generator
-    try:
-        for column, (name, genes) in enumerate(sets.items()):
-            options = {"n_bins": n_bins, "random_state": seed, "use_raw": False}
-            try:
-                sc.tl.score_genes(table, genes, ctrl_as_ref=False, **options)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"gene_sets: the table has no genes outside {name!r} whose expression is "
-                    "similar: score a table with more genes"
-                ) from error
-            scores[:, column] = table.obs["score"]
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-    return scores

@@ -25,6 +25,8 @@ class Protocol:
         ``obs``), and the groups of each fold, by its name; None and empty for `tl.evaluate`.
     buffer_um
         For blocks: no training spot was nearer to the block left out, in x and in y.
+    targets
+        What was scored: ``"genes"`` or ``"programmes"``.
     trained_on
         For `tl.evaluate`: the training sections of each table, as far as they are recorded.
     leaking_patients, leaking_sections
@@ -51,6 +53,7 @@ class Protocol:
     folds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     buffer_um: float | None = None
     gene_selection: str = ""
+    targets: str = "genes"
     trained_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaking_patients: tuple[str, ...] = ()
     leaking_sections: tuple[str, ...] = ()
@@ -83,8 +86,9 @@ class Protocol:
             self._leaks(),
             self._split(),
             self._genes(),
-            f"Pearson correlation per gene within each {self._scored()}, mean over genes, then "
-            f"over sections; constant genes count as 0. Measured values: {self.units}.",
+            f"Pearson correlation per {self.targets[:-1]} within each {self._scored()}, mean over "
+            f"{self.targets}, then over sections; constant {self.targets} count as 0. Measured "
+            f"values: {self.units}.",
             realigned if self.realigned else "",
             f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
             *self.notes,
@@ -122,4 +126,4 @@ class Protocol:
     def _genes(self) -> str:
         sizes = sorted(set(self.n_genes.values()))
         count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        return f"{count} genes{', ' if self.gene_selection else ''}{self.gene_selection}."
+        return f"{count} {self.targets}{', ' if self.gene_selection else ''}{self.gene_selection}."

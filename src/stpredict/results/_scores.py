@@ -53,6 +53,9 @@ class Scores:
         How the scores were obtained.
     failures
         Fits that raised.
+    programs
+        Scores of gene programmes, in which a programme has the place of a gene, for
+        ``tl.evaluate(…, gene_sets=…)``.
     seconds
         Time that fitting and predicting took, by method.
 
@@ -77,6 +80,7 @@ class Scores:
     baselines: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    programs: Scores | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.table.columns) != COLUMNS:
@@ -195,7 +199,10 @@ class Scores:
     def __repr__(self) -> str:
         columns = ["pcc", PCC_SHUFFLED, PCC_SPATIAL_NULL, "spearman", "rmse"]
         shown = self.summary().filter(items=columns).round(3)
-        return f"{self.protocol}\n{shown}"
+        parts = [str(self.protocol), str(shown)]
+        if self.programs is not None:
+            parts += ["", *repr(self.programs).splitlines()]
+        return "\n".join(parts)
 
     def _in_order(self, names: pd.Series) -> list[str]:
         """Methods as they were given, then baselines, then references."""

@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict.tl._evaluation._truth import Truth
 
 
 def evaluation_protocol(
     spots: SpotTable,
     predictions: dict[str, AnnData],
-    records: dict[str, dict[str, Any]],
+    truth: Truth,
     rows: NDArray[np.intp],
     *,
-    layer: str | None,
-    units: str,
     seed: int,
+    targets: str,
 ) -> results.Protocol:
-    """How tables were scored; ``records`` are those of their predictions."""
+    """How tables were scored on some rows of the measured table."""
+    records = {name: recorded(table, "predict") for name, table in predictions.items()}
     sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
     trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
     training = {section for names in trained_on.values() for section in names}
@@ -44,10 +45,11 @@ def evaluation_protocol(
             name: int(table.var_names.isin(spots.table.var_names).sum())
             for name, table in predictions.items()
         },
-        units=units,
-        layer=layer,
+        units=truth.units,
+        layer=truth.layer,
+        targets=targets,
         trained_on=trained_on,
-        notes=tuple(_notes(spots, predictions, records, units)),
+        notes=tuple(_notes(spots, predictions, records, truth.units, targets)),
         leaking_sections=tuple(section for section in sections if section in training),
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
         seed=seed,
@@ -61,19 +63,20 @@ def _notes(
     predictions: dict[str, AnnData],
     records: dict[str, dict[str, Any]],
     units: str,
+    targets: str,
 ) -> Iterator[str]:
     """What a reader of the scores should know about each table."""
     for name, table in predictions.items():
         record = records[name]
         n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())
         if n_absent:
-            yield f"{n_absent} genes of {name!r} were not measured."
+            yield f"{n_absent} {targets} of {name!r} were not measured."
         n_used = int((~rows_to_score(table)).sum())
         if n_used:
             yield f"{n_used} spots that {name!r} was adapted to are not scored."
         n_constant = int(is_constant(np.asarray(table.X).T).sum())
         if n_constant:
-            yield f"{n_constant} genes of {name!r} are CONSTANT and score 0."
+            yield f"{n_constant} {targets} of {name!r} are CONSTANT and score 0."
         for note in record.get("notes", ()):  # of `io.read_predictions`
             yield f"{name!r}: {note}."
         if record.get("unknown_training"):

@@ -1,0 +1,111 @@
+"""Tables of predictions, matched with the measured table, and scored section by section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stpredict import _keys, _validate
+from stpredict._sdata._provenance import recorded, rows_to_score
+from stpredict._sdata._spot_table import require_key
+from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
+from stpredict.tl._fitting._split import group_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stpredict._sdata._spot_table import SpotTable
+    from stpredict.tl._evaluation._truth import Truth
+
+
+def open_predictions(sdata: SpatialData, names: Iterable[str]) -> dict[str, AnnData]:
+    """Tables of predictions by name, checked."""
+    return {name: _open(sdata, name) for name in names}
+
+
+def _open(sdata: SpatialData, name: str) -> AnnData:
+    require_key(name, sdata.tables, what="tables")
+    table = sdata.tables[name]
+    if not recorded(table, "predict") or "training_mean" not in table.var:
+        raise ValueError(
+            f"tables[{name!r}] does not hold genes predicted by stp.tl.predict. Read predictions "
+            "of another tool with stp.io.read_predictions"
+        )
+    _validate.finite(table.X, what=f"tables[{name!r}].X")
+    return table
+
+
+def has_units(table: AnnData) -> bool:
+    """Whether the units of predictions are known."""
+    return bool(recorded(table, "predict")["units"] != _keys.UNKNOWN_UNITS)
+
+
+def training_mean(table: AnnData) -> NDArray[np.float64] | None:
+    """Mean of each gene in training; None if it is not known, as for some published models."""
+    mean = table.var["training_mean"].to_numpy(dtype=np.float64)
+    return None if np.isnan(mean).any() else mean
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Spots and genes that a table predicts and that were measured."""
+
+    rows: NDArray[np.intp]  # (n,) rows of the measured table
+    columns: NDArray[np.intp]  # (n_genes,) its columns
+    predicted: AnnData  # (n, n_genes)
+
+
+def match(spots: SpotTable, predictions: dict[str, AnnData]) -> dict[str, Pairs]:
+    """Match tables by the names of spots and genes, without the spots that a table used."""
+    used = pd.Index([])  # by `tl.adapt`: no table is scored there
+    for table in predictions.values():
+        used = used.union(table.obs_names[~rows_to_score(table)], sort=False)
+    return {name: _match(spots.table, table, name, used) for name, table in predictions.items()}
+
+
+def _match(measured: AnnData, table: AnnData, name: str, used: pd.Index) -> Pairs:
+    spots = table.obs_names.difference(used, sort=False)
+    spots = spots.intersection(measured.obs_names, sort=False)
+    genes = table.var_names.intersection(measured.var_names, sort=False)
+    if not len(spots) or not len(genes):
+        reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)
+        shared_rows = f"{len(spots)} spots and {len(genes)} genes"
+        raise ValueError(f"tables[{name!r}] and the measured table share {shared_rows}{reason}")
+    rows = measured.obs_names.get_indexer(spots)
+    return Pairs(rows, measured.var_names.get_indexer(genes), table[spots, genes])
+
+
+def score_tables(
+    spots: SpotTable, truth: Truth, pairs: dict[str, Pairs], *, seed: int
+) -> pd.DataFrame:
+    """Tidy scores of all tables, with nulls, references and ceiling."""
+    labels, _ = group_labels(spots, None)
+    parts: list[pd.DataFrame] = []
+    covered: set[tuple[str, str, str]] = set()
+    # references are scored once, with the training mean if a table has it
+    for name in _with_mean_first(pairs):
+        rows, matched = pairs[name].rows, pairs[name].predicted
+        values = truth.values(spots, rows, pairs[name].columns, matched)
+        predicted = np.asarray(matched.X, dtype=np.float64)
+        genes, mean = matched.var_names.to_numpy(), training_mean(matched)
+        options: dict[str, Any] = {"seed": seed, "has_units": has_units(matched)}
+        order = np.argsort(rows)  # sections are found in ascending rows
+        for scored in scored_sections(spots, rows[order], labels):
+            places = order[np.searchsorted(rows[order], scored.rows)]
+            measured = values[places]
+            parts += score_method(scored, name, measured, predicted[places], genes, **options)
+            parts += score_references(
+                scored, spots, measured, genes, mean, covered, layer=truth.ceiling_layer, seed=seed
+            )
+    return as_table(parts)
+
+
+def _with_mean_first(pairs: dict[str, Pairs]) -> Sequence[str]:
+    return sorted(pairs, key=lambda name: training_mean(pairs[name].predicted) is None)

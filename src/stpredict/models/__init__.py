@@ -1,12 +1,13 @@
 """Fitted models: save, load, predict from arrays."""
 
+from stpredict.models._average import average
 from stpredict.models._deepspot._from_deepspot import from_deepspot
 from stpredict.models._deepspot._released import released
 from stpredict.models._deepspotm import from_deepspotm
 from stpredict.models._load import load
 from stpredict.models._model import Model
 
-__all__ = ["Model", "from_deepspot", "from_deepspotm", "load", "released"]
+__all__ = ["Model", "average", "from_deepspot", "from_deepspotm", "load", "released"]
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,8 @@ class Scores:
         ``tl.evaluate(…, gene_sets=…)``.
     seconds
         Time that fitting and predicting took, by method.
+    models
+        Fitted models by method and fold, for ``cross_validate(keep_models=True)``; else empty.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Scores:
     failures: tuple[Failure, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     programs: Scores | None = None
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if tuple(self.table.columns) != COLUMNS:

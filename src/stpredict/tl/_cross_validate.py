@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from stpredict import _runtime, _validate, results
@@ -43,6 +44,7 @@ def cross_validate(
     groups: str | None = None,
     n_folds: int | None = None,
     folder: str | Path | None = None,
+    keep_models: bool = False,
     allow_leak: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -81,6 +83,9 @@ def cross_validate(
         data (table, shapes, images) and methods runs only what is missing; images are read to
         compare them. A function of your own is recognised by its name, its code, and the numbers,
         names and functions from its surroundings: after another change, use another folder.
+    keep_models
+        Keep the fitted model of each fold in ``scores.models[method][fold]``, and in ``folder``.
+        :func:`stpredict.models.average` makes one model of them.
     allow_leak
         Continue when a patient or section is on both sides of a split, with scores marked LEAKY.
     seed
@@ -170,10 +175,13 @@ def cross_validate(
     check_sizes(spots, folds)
 
     store = Store(folder, spots, folds, device=device)
-    outcomes = run_folds(spots, methods, folds, store, device=device)
+    run = functools.partial(
+        run_folds, spots, folds=folds, store=store, device=device, keep_models=keep_models
+    )
+    outcomes = run(methods)
     # the baseline reads the embeddings and genes that the methods read
     baselines = ridge_baselines(spots, list(_finished(outcomes).values()), groups=groups)
-    outcomes |= run_folds(spots, baselines, folds, store, device=device)
+    outcomes |= run(baselines)
 
     finished = _finished(outcomes)
     failures = tuple(one for one in outcomes.values() if isinstance(one, results.Failure))
@@ -183,7 +191,12 @@ def cross_validate(
         name: float(sum(one.seconds for (_, method), one in finished.items() if method == name))
         for name in (*methods, *baselines)
     }
-    scores = results.Scores(table, tuple(methods), protocol, tuple(baselines), failures, seconds)
+    models: dict[str, dict[str, Model]] = {}
+    for (fold, method), one in finished.items():
+        if one.model is not None:
+            models.setdefault(method, {})[fold] = one.model
+    names = tuple(methods), tuple(baselines)
+    scores = results.Scores(table, names[0], protocol, names[1], failures, seconds, models=models)
     write_out_of_fold(spots, scores, folds, outcomes, key_added=key_added)
     info(repr(scores))
     return scores

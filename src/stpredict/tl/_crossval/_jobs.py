@@ -23,14 +23,20 @@ Outcomes = dict[tuple[str, str], Outcome | Failure]
 
 
 def run_folds(
-    spots: SpotTable, methods: FitFunctions, folds: Folds, store: Store, *, device: str
+    spots: SpotTable,
+    methods: FitFunctions,
+    folds: Folds,
+    store: Store,
+    *,
+    device: str,
+    keep_models: bool = False,
 ) -> Outcomes:
     """Run every method in every fold, except what the store has."""
     store.add_methods(methods)
     outcomes: Outcomes = {}
     for fold in folds:
         for name in methods:
-            stored = store.read(fold.name, name)
+            stored = store.read(fold.name, name, with_model=keep_models)
             if stored is not None:
                 outcomes[fold.name, name] = stored
     if outcomes:
@@ -46,9 +52,9 @@ def run_folds(
     client = active_client()
     n_jobs = sum(map(len, missing.values()))
     finished = (
-        _in_turn(spots, folds, missing, device)
+        _in_turn(spots, folds, missing, device, keep_models)
         if client is None
-        else _on_workers(client, spots, folds, missing, device)
+        else _on_workers(client, spots, folds, missing, device, keep_models)
     )
     with progress_bar(total=n_jobs, description="cross-validate", leave=n_jobs > 0) as bar:
         for fold_name, name, outcome in finished:
@@ -62,26 +68,40 @@ def run_folds(
 
 
 def run_fold(
-    spots: SpotTable, fold: Fold, methods: FitFunctions, *, device: str
+    spots: SpotTable, fold: Fold, methods: FitFunctions, *, device: str, keep_models: bool = False
 ) -> Iterator[tuple[str, Outcome | Failure]]:
     """Run some methods in one fold."""
     training, test = fold_data(spots, fold, device=device)
     for name, function in methods.items():
-        yield name, run_method(name, function, training, test, fold=fold, device=device)
+        outcome = run_method(
+            name, function, training, test, fold=fold, device=device, keep_models=keep_models
+        )
+        yield name, outcome
 
 
 def _in_turn(
-    spots: SpotTable, folds: Folds, missing: dict[str, FitFunctions], device: str
+    spots: SpotTable,
+    folds: Folds,
+    missing: dict[str, FitFunctions],
+    device: str,
+    keep_models: bool,
 ) -> Iterator[tuple[str, str, Outcome | Failure]]:
     for fold in folds:
         if not missing[fold.name]:
             continue
-        for name, outcome in run_fold(spots, fold, missing[fold.name], device=device):
+        for name, outcome in run_fold(
+            spots, fold, missing[fold.name], device=device, keep_models=keep_models
+        ):
             yield fold.name, name, outcome
 
 
 def _on_workers(
-    client: Any, spots: SpotTable, folds: Folds, missing: dict[str, FitFunctions], device: str
+    client: Any,
+    spots: SpotTable,
+    folds: Folds,
+    missing: dict[str, FitFunctions],
+    device: str,
+    keep_models: bool,
 ) -> Iterator[tuple[str, str, Outcome | Failure]]:
     from distributed import as_completed
 
@@ -97,6 +117,7 @@ def _on_workers(
             name,
             function,
             device,
+            keep_models,
             pure=False,
         ): (fold.name, name)
         for fold in folds
@@ -112,6 +133,9 @@ def _run_one(
     name: str,
     function: Any,
     device: str,
+    keep_models: bool,
 ) -> Outcome | Failure:
-    ((_, outcome),) = run_fold(spots, fold, {name: function}, device=device)
+    ((_, outcome),) = run_fold(
+        spots, fold, {name: function}, device=device, keep_models=keep_models
+    )
     return outcome

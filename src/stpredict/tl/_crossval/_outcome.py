@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,7 @@ class Outcome:
     selected: bool  # whether the genes are those selected on the training rows
     options: str  # method and options of the model, to recognise it
     seconds: float  # for fitting and predicting
+    model: Model | None = None  # None unless models are kept
 
 
 def run_method(
@@ -50,6 +51,7 @@ def run_method(
     *,
     fold: Fold,
     device: str,
+    keep_models: bool,
 ) -> Outcome | Failure:
     """Fit on a copy and predict; an error is recorded, not raised."""
     # the model may not know sections that are left out as a whole
@@ -61,7 +63,8 @@ def run_method(
         )
         check_tiles(name, model, fold)
         seconds = time.perf_counter() - start
-        return _outcome(model, predicted, training, test, seconds=seconds)
+        outcome = _outcome(model, predicted, training, test, seconds=seconds)
+        return replace(outcome, model=model) if keep_models else outcome
     except Exception as error:  # noqa: BLE001 the other methods go on, and failures are reported
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return Failure(name, fold.name, line, traceback.format_exc())

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from stpredict._atomic import replaced, replaced_binary
 from stpredict._describe import describe, hash_values
 from stpredict._log import info
 from stpredict._sdata._provenance import recorded_steps
+from stpredict.models import load
 from stpredict.tl._crossval._fingerprint import data_fingerprints
 from stpredict.tl._crossval._outcome import Outcome
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from stpredict.tl._fitting._bases import FitFunctions
 
 _RUN = "run.json"
+#: Fields of an outcome that are arrays or plain values.
+_ARRAYS = tuple(part.name for part in fields(Outcome) if part.name != "model")
 #: What reading a damaged file raises.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
 
@@ -66,28 +69,41 @@ class Store:
             if _claim(self.folder / f"method_{name}.json", method) != method:
                 self._refuse(f"method {name!r}")
 
-    def read(self, fold: str, method: str) -> Outcome | None:
-        """Stored outcome; None if the method did not finish, or its file is damaged."""
+    def read(self, fold: str, method: str, *, with_model: bool = False) -> Outcome | None:
+        """Stored outcome; None if the method or its model is missing, or a file is damaged."""
         file = self._file(fold, method)
         if self.folder is None or not file.exists():
             return None
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                values = {part.name: arrays[part.name] for part in fields(Outcome)}
+                values = {name: arrays[name] for name in _ARRAYS}
         except _DAMAGE as error:
             info(f"cross_validate: {file} is damaged ({error}) and is computed again")
             return None
-        return Outcome(**{name: x if x.ndim else x.item() for name, x in values.items()})
+        outcome = Outcome(**{name: x if x.ndim else x.item() for name, x in values.items()})
+        if not with_model:
+            return outcome
+        try:
+            return replace(outcome, model=load(self._model(fold, method)))
+        except (OSError, ValueError):  # models were not kept before, or the folder is damaged
+            return None
 
     def write(self, fold: str, method: str, outcome: Outcome) -> None:
         """Store an outcome; a file is complete or absent."""
         if self.folder is not None:
-            arrays = {part.name: getattr(outcome, part.name) for part in fields(Outcome)}
+            if outcome.model is not None:  # before the outcome, which says that all is there
+                path = self._model(fold, method)
+                path.parent.mkdir(exist_ok=True)
+                outcome.model.save(path)
+            arrays = {name: getattr(outcome, name) for name in _ARRAYS}
             with replaced_binary(self._file(fold, method)) as file:
                 np.savez(file, **arrays)
 
     def _file(self, fold: str, method: str) -> Path:
         return Path(self.folder or "") / f"fold{self._places[fold]}_{method}.npz"
+
+    def _model(self, fold: str, method: str) -> Path:
+        return Path(self.folder or "") / "models" / f"fold{self._places[fold]}_{method}"
 
     def _refuse(self, what: str, details: str = "") -> None:
         raise ValueError(

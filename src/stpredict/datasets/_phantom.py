@@ -13,6 +13,7 @@ from stpredict._arguments import checked
 from stpredict._sdata import _provenance
 from stpredict.datasets._phantom_parts import _expression, _spots
 from stpredict.datasets._phantom_parts._design import Design
+from stpredict.datasets._phantom_parts._donors import donor_effects
 from stpredict.datasets._phantom_parts._draw_tissue import draw_tissue
 from stpredict.datasets._phantom_parts._maps import REGIONS
 from stpredict.io._concat import concat
@@ -39,6 +40,7 @@ def phantom(
     misalignment_um: tuple[float, float] = (0.0, 0.0),
     misalignment_deg: float = 0.0,
     n_patients: int | None = None,
+    donor_variation: float = 0.0,
     seed: int = 0,
 ) -> SpatialData:
     """Draw synthetic H&E sections and plant gene expression on their morphology.
@@ -80,6 +82,9 @@ def phantom(
         the image's centre in degrees, from x towards y.
     n_patients
         Number of patients ``"P1"``, …, assigned to sections in turn. Default: one per section.
+    donor_variation
+        Strength of differences in expression between patients; 0: none, 1: as between patients with
+        breast cancer. Above 0, *donor* genes are added: sex-linked, HLA and immunoglobulin genes.
     seed
         Random seed.
 
@@ -131,11 +136,14 @@ def phantom(
         off_tissue=off_tissue,
         misalignment_um=misalignment_um,
         misalignment_deg=misalignment_deg,
+        donor_variation=donor_variation,
         seed=seed,
     )
     program = _expression.gene_program(np.random.default_rng([seed, 0]), n_genes)
+    if donor_variation > 0:
+        program = _expression.with_donor_genes(program)
     patients = [f"P{i % n_patients + 1}" for i in range(n_sections)]
-    sdata = concat([_section(design, program, i, patient) for i, patient in enumerate(patients)])
+    sdata = concat([_section(design, program, i, i % n_patients) for i in range(n_sections)])
     table = sdata.tables["table"]
     table.obs[_keys.PATIENT] = pd.Categorical(table.obs[_keys.PATIENT], patients[:n_patients])
     _provenance.record(
@@ -162,7 +170,7 @@ def _check_sections(n_sections: int, n_patients: int, n_genes: dict[str, int]) -
 
 
 def _section(
-    design: Design, program: _expression.GeneProgram, index: int, patient: str
+    design: Design, program: _expression.GeneProgram, index: int, patient: int
 ) -> SpatialData:
     section, rng = f"S{index + 1}", design.random_streams(index)
     tissue = draw_tissue(rng["tissue"], rng["stain"], design)
@@ -172,7 +180,11 @@ def _section(
     neighborhood = np.zeros_like(morphology)
     neighborhood[on] = _spots.in_neighborhood(design, morphology[on], spots.xy[on])
     sources = {"morphology": morphology[on], "neighborhood": neighborhood[on]}
-    shares = _expression.expected_shares(rng["expression"], program, sources)
+    effects = None
+    if design.donor_variation > 0:
+        strength = design.donor_variation
+        effects = donor_effects(program.genes, strength=strength, seed=design.seed, patient=patient)
+    shares = _expression.expected_shares(rng["expression"], program, sources, effects)
     # off the tissue: diluted RNA of the whole section
     ambient = np.broadcast_to(shares.mean(axis=0), (int((~on).sum()), shares.shape[1]))
     depth = design.counts_per_spot
@@ -189,7 +201,7 @@ def _section(
         positions=_spots.recorded_positions(design, spots.xy, section),
         mpp=design.mpp,
         diameter_um=design.diameter_um,
-        patient=patient,
+        patient=f"P{patient + 1}",
         obs=pd.DataFrame({"on_tissue": on, "region_truth": regions}, index=names),
         var=program.columns(),
         check_mpp=False,

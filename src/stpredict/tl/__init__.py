@@ -8,6 +8,7 @@ from stpredict.models._records import (
 )
 from stpredict.tl._adapt import adapt
 from stpredict.tl._attribute import attribute
+from stpredict.tl._audit_donors import audit_donors
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cross_validate import cross_validate
 from stpredict.tl._evaluate import evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "Schedule",
     "adapt",
     "attribute",
+    "audit_donors",
     "calibrate",
     "cross_validate",
     "evaluate",

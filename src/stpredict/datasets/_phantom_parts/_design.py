@@ -33,6 +33,7 @@ class Design:
     off_tissue: int
     misalignment_um: tuple[float, float]
     misalignment_deg: float
+    donor_variation: float
     seed: int
 
     def __post_init__(self) -> None:
@@ -43,7 +44,8 @@ class Design:
         _validate.seed(self.seed)
         for name in ("mpp", "pitch_um", "tile_um", "counts_per_spot"):
             _validate.positive(name, getattr(self, name))
-        _validate.not_negative("stain_variation", self.stain_variation)
+        for name in ("stain_variation", "donor_variation"):
+            _validate.not_negative(name, getattr(self, name))
         if self.pitch_px < _MIN_PITCH_PX:
             pitch = f"pitch_um={self.pitch_um:g} is only {self.pitch_px:.3g} px at mpp={self.mpp:g}"
             raise ValueError(f"{pitch}. At least {_MIN_PITCH_PX} px are needed")

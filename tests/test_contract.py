@@ -91,7 +91,7 @@ WITHOUT_TABLE = {"io.register_um"}
 #: Objects that come first in a signature, the first of them in this order.
 DATA = ("sdata", "slide", "slides", "scores", "model")
 #: At most, not counting ``sdata`` and ``table_name``, which all ``fit_*`` share.
-MOST_OPTIONS = 16
+MOST_OPTIONS = 17
 
 
 def bare_slide(sdata):

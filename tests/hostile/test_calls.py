@@ -77,6 +77,7 @@ VALID = {
     "io.register_um": {"section": "S1", "image": "S1_image", "mpp": 0.5},
     "io.write_geojson": {"path": "spots.geojson", "section": "S1"},
     "pl.attribution": {"gene": "morphology_001"},
+    "pl.precision_recall": {"genes": ["morphology_001"], "key": "high"},
     "pl.prediction": {"genes": ["morphology_001"]},
     "pp.balance": {"by": "region_truth"},
     "pp.embed": {"encoder": "texture", "tile_um": 40.0, "key_added": "X_new"},
@@ -136,6 +137,8 @@ def world(tmp_path_factory):
         stp.tl.predict(sdata, model)
         drawn = copy_of(sdata)
         stp.tl.attribute(drawn, model, model.genes[0])
+        high = stp.tl.fit_ridge(drawn, embedding="X_colour", context="spot", targets="high")
+        stp.tl.predict(drawn, high, key_added="high")
         stp.pp.realign(drawn, shift_um=(2.0, -1.0))
         stp.pp.normalize_stain(drawn)
         stp.pp.embed(drawn, "texture", tile_um=40)

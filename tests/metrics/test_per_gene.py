@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.metrics import (
+    average_precision_score,
     explained_variance_score,
     mean_absolute_error,
     roc_auc_score,
@@ -91,6 +92,28 @@ def test_auc_equals_scikit_learn(density, n_levels):
     np.testing.assert_allclose(metrics.auc(measured, predicted), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("density", [0.02, 0.3, 0.95])
+@pytest.mark.parametrize("n_levels", [1, 3, 1000])
+def test_average_precision_equals_scikit_learn(density, n_levels):
+    random = np.random.default_rng(1)
+    measured = random.poisson(2, (N_SPOTS, N_GENES)) * (random.random((N_SPOTS, N_GENES)) < density)
+    measured[0] = 3
+    predicted = random.integers(n_levels, size=measured.shape) / 7
+    expected = by_gene(lambda x, y: average_precision_score(x != 0, y), measured, predicted)
+    scores = metrics.average_precision(measured, predicted)
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+    if n_levels == 1:  # chance
+        np.testing.assert_allclose(scores, (measured != 0).mean(axis=0))
+
+
+def test_average_precision_of_genes_in_no_spot_and_in_all():
+    measured, predicted = tied_pair()
+    measured[:, 2], measured[:, 4] = 0, 1
+    scores = metrics.average_precision(measured, predicted)
+    np.testing.assert_array_equal(np.isnan(scores), np.arange(N_GENES) == 2)
+    assert scores[4] == 1
+
+
 @pytest.mark.parametrize("level", [0, 2])
 def test_auc_is_nan_for_a_gene_expressed_in_no_spot_or_in_all(level):
     measured, predicted = tied_pair()
@@ -141,7 +164,7 @@ def test_a_constant_offset_changes_the_error_but_not_the_explained_variance():
 
 def test_per_gene_equals_the_single_functions():
     measured, predicted = tied_pair()
-    scores = metrics.per_gene(measured, predicted)
+    scores = metrics.per_gene(measured, predicted, names=PER_GENE)
     assert list(scores) == PER_GENE
     for name, values in scores.items():
         np.testing.assert_array_equal(values, getattr(metrics, name)(measured, predicted))

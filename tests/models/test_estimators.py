@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
-from stpredict.models._estimators import fit_forest, fit_linear
+from stpredict.models._estimators import fit_forest, fit_linear, fit_log_odds
 from stpredict.models._records import RidgeOptions, TreesOptions
 from stpredict.models._tune import ALPHAS, tune_ridge
 from stpredict.nn import ForestSets, LinearSets
@@ -39,6 +39,36 @@ def test_ridge_network_predicts_as_scikit_learn(n_components):
     oracle = make_pipeline(*steps, Ridge(3.0)).fit(features, targets)
     np.testing.assert_allclose(values, oracle.predict(features), rtol=1e-4, atol=1e-5)
     assert alpha == 3.0
+
+
+def test_log_odds_have_the_order_and_near_the_share_the_value_of_ridge_on_high_and_low():
+    features, targets, groups = data()
+    is_high = (targets > np.quantile(targets, [0.3, 0.5, 0.9], axis=0)[[0, 1, 2], [0, 1, 2]]) * 1.0
+    network = LinearSets(12, 3, context="spot")
+    options = RidgeOptions(alpha=200.0)
+    fit_log_odds(network, features, is_high.astype(np.float32), groups, options, seed=0)
+    with torch.no_grad():
+        values = network(torch.from_numpy(features)).numpy().astype(np.float64)
+    linear = Ridge(200.0).fit(features, is_high).predict(features)
+    share = is_high.mean(axis=0)
+    expected = np.log(share / (1 - share)) + (linear - share) / (share * (1 - share))
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
+    near = np.abs(linear - share) < 0.05
+    assert near.any()
+    np.testing.assert_allclose((1 / (1 + np.exp(-values)))[near], linear[near], atol=0.02)
+
+
+def test_targets_that_are_always_high_or_low_have_finite_log_odds():
+    features, _, groups = data()
+    is_high = np.tile(np.float32([0, 1, 0]), (90, 1))
+    is_high[:45, 2] = 1
+    network = LinearSets(12, 3, context="spot")
+    fit_log_odds(network, features, is_high, groups, RidgeOptions(), seed=0)
+    with torch.no_grad():
+        values = network(torch.from_numpy(features)).numpy()
+    assert np.isfinite(values).all()
+    assert values[:, 0].max() < -10
+    assert values[:, 1].min() > 10
 
 
 @pytest.mark.parametrize("n_components", [None, 4])

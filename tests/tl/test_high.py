@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 import stpredict as stp
 from stpredict import metrics
-from stpredict._sdata._spot_table import copy_of, open_table
+from stpredict._sdata._spot_table import copy_of
 
 TINY = {
     "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=2, n_rho=2, dropout=0.1),
@@ -60,17 +60,19 @@ def test_planted_genes_are_recognised_as_high(model, test_section):
     assert abs(auc[kind == "null"].mean() - 0.5) < 0.15
 
 
-def test_thresholds_are_quantiles_of_training_rows(prepared, model):
-    held_out = model.training.held_out.removeprefix("patient ")
-    sections = open_table(prepared, "table").section_of_row
-    patients = prepared["table"].obs["patient"].astype(str).to_numpy()
-    rows = np.isin(sections, ["S1", "S2", "S3"]) & (patients != held_out)
-    assert rows.sum() == model.training.n_spots
-    training = prepared["table"][rows, list(model.genes)].layers["log1p"].toarray()
-    expected = np.quantile(training, 0.5, axis=0, method="lower")
-    np.testing.assert_array_equal(model.targets.threshold, expected.astype(np.float32))
-    assert model.units == "probability of high log(1 + counts per 10,000)"
+def test_thresholds_are_quantiles_of_all_rows_whichever_are_held_out(prepared, model):
+    sections = part(prepared, "S1", "S2", "S3")
+    training = sections["table"][:, list(model.genes)].layers["log1p"].toarray()
+    expected = np.quantile(training, 0.5, axis=0, method="lower").astype(np.float32)
+    ridge = stp.tl.fit_ridge(sections, targets="high")
+    for one in (model, ridge):
+        np.testing.assert_array_equal(one.targets.threshold, expected)
+        assert one.targets.quantile == 0.5
+        assert one.units == "probability of high log(1 + counts per 10,000)"
     assert model.hyperparameters.loss == "bce"
+    rare = stp.tl.fit_ridge(sections, targets="high", quantile=0.9)
+    expected = np.quantile(training, 0.9, axis=0, method="lower").astype(np.float32)
+    np.testing.assert_array_equal(rare.targets.threshold, expected)
 
 
 def test_scores_are_those_at_the_threshold(model, test_section):
@@ -136,14 +138,3 @@ def test_measured_values_are_drawn_as_high_or_low(model, test_section):
 def test_bad_options_are_refused(prepared, arguments, message):
     with pytest.raises(ValueError, match=message):
         stp.tl.fit_deepspot(prepared, **{"targets": "high", **TINY, **arguments})
-
-
-def test_probabilities_are_neither_cross_validated_nor_stacked(prepared):
-    def high(sdata):
-        return stp.tl.fit_deepspot(
-            sdata, targets="high", network=TINY["network"], schedule=stp.tl.Schedule(max_epochs=1)
-        )
-
-    message = "predicts probabilities of high expression, which are neither cross-validated nor"
-    with pytest.raises(ValueError, match=message):
-        stp.tl.fit_stacking(copy_of(prepared), {"a": high, "b": high}, meta="mean")

@@ -4,6 +4,7 @@ from stpredict.metrics._ceiling import NoiseCeiling, noise_ceiling
 from stpredict.metrics._nulls import neighbor_mean, spatial_null
 from stpredict.metrics._per_gene import (
     auc,
+    average_precision,
     explained_variance,
     mae,
     pcc,
@@ -25,6 +26,7 @@ __all__ = [
     "NoiseCeiling",
     "TopCurve",
     "auc",
+    "average_precision",
     "cluster_agreement",
     "explained_variance",
     "gene_correlation",

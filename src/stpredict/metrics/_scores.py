@@ -106,6 +106,17 @@ class Pair:
         u = rank_sum - n_expressed * (n_expressed + 1) / 2
         return _ratio(u, n_expressed * n_zero, otherwise=np.nan)
 
+    def average_precision(self) -> NDArray[np.float64]:
+        """Mean precision over the non-zero spots; NaN if there is none."""
+        expressed = self.measured != 0
+        # spots that are predicted at least as high as each spot, with itself: ties count together
+        n_above = rankdata(-self.predicted_ranks, method="max", axis=1).astype(np.intp)
+        order = np.argsort(-self.predicted_ranks, axis=1)
+        hits = np.cumsum(np.take_along_axis(expressed, order, axis=1), axis=1)
+        precision = np.take_along_axis(hits, n_above - 1, axis=1) / n_above
+        total = np.sum(precision, axis=1, where=expressed)
+        return _ratio(total, expressed.sum(axis=1).astype(np.float64), otherwise=np.nan)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -162,6 +173,9 @@ _RECORDS = (
            needs_units=True, function=Pair.variance_ratio),
     Metric("auc", "ROC-AUC", "Area under the ROC curve for zero versus non-zero. 0.5 is chance.",
            chance=0.5, function=Pair.auc),
+    Metric("average_precision", "average precision",
+           "Area under the precision-recall curve for zero versus non-zero. The share of non-zero "
+           "spots is chance, and the score of the training mean.", function=Pair.average_precision),
     Metric("ssim", "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
     Metric("morans_i_difference", "Moran's I, predicted − measured",
            "Difference in spatial autocorrelation. 0 is best.", better="closer", best=0.0),
@@ -169,6 +183,13 @@ _RECORDS = (
            "Null: PCC after shuffling the predictions among the spots of a section."),
     Metric("pcc_spatial_null", "PCC, spatial null",
            "Null: PCC after moving the predictions within the section, as smooth as before."),
+    Metric("auc_shuffled", "ROC-AUC, shuffled", "Null: ROC-AUC after shuffling, as for the PCC."),
+    Metric("auc_spatial_null", "ROC-AUC, spatial null",
+           "Null: ROC-AUC after moving the predictions, as for the PCC."),
+    Metric("average_precision_shuffled", "average precision, shuffled",
+           "Null: average precision after shuffling, as for the PCC."),
+    Metric("average_precision_spatial_null", "average precision, spatial null",
+           "Null: average precision after moving the predictions, as for the PCC."),
     Metric("pcc_top50", "PCC of the 50 most variable genes",
            "Mean PCC of the 50 genes with the highest variance in the training data.", chance=0.0),
     Metric("pcc_per_spot", "PCC per spot",

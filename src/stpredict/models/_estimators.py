@@ -11,6 +11,7 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
 from stpredict.models._tune import fit_ridge, tune_ridge
+from stpredict.targets._high import log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +58,32 @@ def fit_linear(
         network.linear.bias.copy_(torch.from_numpy(intercept))
     source = options.alpha if isinstance(options.alpha, str) else "given"
     return replace(options, alpha=alpha, alpha_from=source)
+
+
+def fit_log_odds(
+    network: LinearSets,
+    features: NDArray[np.float32],
+    is_high: NDArray[np.float32],  # (n, n_targets), 0 or 1
+    groups: NDArray[np.str_],
+    options: RidgeOptions,
+    *,
+    seed: int,
+) -> RidgeOptions:
+    """Fill a linear network with log odds, by ridge regression on 0 and 1.
+
+    It is the first step of logistic regression by reweighted least squares, which starts from the
+    share of each target: log odds change by 1 / (share (1 - share)) times the probability.
+    """
+    share = is_high.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(share * (1 - share))
+    deviation[deviation == 0] = 1  # constant targets are predicted as their constant
+    scaled = ((is_high - share) / deviation).astype(np.float32)  # so that each has the same weight
+    options = fit_linear(network, features, scaled, groups, options, seed=seed)
+    with torch.no_grad():
+        slope = torch.from_numpy(1 / deviation).to(network.linear.weight)
+        network.linear.weight.mul_(slope[:, None])
+        network.linear.bias.mul_(slope).add_(torch.from_numpy(log_odds(share)))
+    return options
 
 
 def fit_forest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stpredict.models._estimators import fit_forest, fit_linear
+from stpredict.models._estimators import fit_forest, fit_linear, fit_log_odds
 from stpredict.models._records import (
     CNNNetwork,
     DeepCellNetwork,
@@ -46,6 +46,8 @@ class Method:
     # fits all rows at once: called with the network, pooled inputs (n, n_pooled), scaled targets
     # (n, n_targets), groups (n,), its options and seed=; returns the options used
     estimate: Callable[..., EstimatorOptions] | None = None
+    # the same for targets of 0 and 1, whose log odds are predicted
+    estimate_high: Callable[..., EstimatorOptions] | None = None
     estimator_options: type[EstimatorOptions] | None = None
     head: str = ""  # part of the network that can be trained alone
     has_gradient: bool = True  # whether predictions change smoothly, as attribution needs
@@ -88,6 +90,7 @@ RIDGE = Method(
         "analysis, NeurIPS 2024"
     ),
     estimate=fit_linear,
+    estimate_high=fit_log_odds,
     estimator_options=RidgeOptions,
 )
 TREES = Method(

@@ -189,7 +189,7 @@ class TrainingRecord(Record):
     sample_weight: SampleWeight | None = None  # None for equal weights
     target_genes: tuple[str, ...] | None = None  # genes that the factors were fitted on
     knows_mean: bool = True  # some releases do not report the mean of the training rows
-    # for `tl.fit_tuned`: mean PCC of each candidate on the groups left out, best first
+    # for `tl.fit_tuned`: mean PCC (or ROC-AUC) of each candidate on the groups left out, best first
     # NaN if a gene of a candidate is constant
     tuned: dict[str, Annotated[float, Field(allow_inf_nan=True)]] | None = None
     finetuned_on: tuple[str, ...] = ()  # sections

@@ -13,11 +13,13 @@ from scipy.stats import rankdata
 
 from stpredict.models._methods import STACKING
 from stpredict.targets import Standard
+from stpredict.targets._high import High, log_odds
 from stpredict.training import row_batches
 
 if TYPE_CHECKING:
     from stpredict.models._records import StackNetwork
     from stpredict.models._rows import RowInputs, RowModel
+    from stpredict.targets import Targets
 
 _Fitted = TypeVar("_Fitted", bound="RowModel")
 
@@ -53,7 +55,7 @@ class StackInputs:
         self, network: Any, device: torch.device, *, members: bool = True
     ) -> Iterator[tuple[NDArray[np.intp], torch.Tensor, torch.Tensor | None]]:
         """Predict all rows with every base, then, in batches, with the network on top."""
-        by_base = self.predict_bases(str(device))
+        by_base = combinable(self.predict_bases(str(device)), self.stack.targets)
         # predictions of the bases are in units of genes, the network reads scaled ones
         scaler = cast("Standard", self.stack.inputs)
         values = features_of(by_base, self.sections, meta=_meta(self.stack))
@@ -66,6 +68,11 @@ class StackInputs:
             # members of a stack are the predictions of its bases, (bases, n, g)
             each = torch.from_numpy(by_base[:, rows]) if members else None
             yield rows, network.head(pooled), each
+
+
+def combinable(predicted: NDArray[np.float32], targets: Targets) -> NDArray[np.float32]:
+    """Predictions of bases as a network combines them: log odds for probabilities."""
+    return log_odds(predicted) if isinstance(targets, High) else predicted
 
 
 def features_of(

@@ -6,6 +6,7 @@ from stpredict.pl._folds import folds
 from stpredict.pl._gene_scores import gene_scores
 from stpredict.pl._loss_curve import loss_curve
 from stpredict.pl._metrics import metrics
+from stpredict.pl._precision_recall import precision_recall
 from stpredict.pl._prediction import prediction
 from stpredict.pl._realignment import realignment
 from stpredict.pl._stain import stain
@@ -19,6 +20,7 @@ __all__ = [
     "gene_scores",
     "loss_curve",
     "metrics",
+    "precision_recall",
     "prediction",
     "realignment",
     "stain",

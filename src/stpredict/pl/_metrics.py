@@ -10,7 +10,7 @@ import pandas as pd
 from stpredict._arguments import checked
 from stpredict.pl._drawing import _axes, _scores
 from stpredict.pl._drawing._scores import ScoreRow
-from stpredict.results import NOISE_CEILING, PCC_SHUFFLED, PCC_SPATIAL_NULL
+from stpredict.results import NOISE_CEILING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 #: One marker shape per section, unless there are too many to distinguish.
 _MARKERS = "osD^vP"
-#: Nulls of the PCC: name, label, colour, distance below the row.
+#: Nulls of a metric: end of their name, label, colour, distance below the row.
 _NULLS = (
-    (PCC_SHUFFLED, "shuffled predictions", _scores.SHUFFLED, 0.16),
-    (PCC_SPATIAL_NULL, "spatial null", _scores.SPATIAL, 0.29),
+    ("shuffled", "shuffled predictions", _scores.SHUFFLED, 0.16),
+    ("spatial_null", "spatial null", _scores.SPATIAL, 0.29),
 )
 
 
@@ -95,8 +95,7 @@ def metrics(
             text = "failed in every fold" if failed else "not scored"
             ax.text(0.5, position, text, ha="center", va="center", color=_scores.LEAKY,
                     transform=ax.get_yaxis_transform())  # fmt: skip
-    if metric == "pcc":
-        _draw_nulls(ax, scores, methods)
+    _draw_nulls(ax, scores, metric, methods)
     _draw_references(ax, rows, baseline)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
@@ -133,9 +132,10 @@ def _section_markers(ax: Axes, wide: pd.DataFrame) -> dict[str, str]:
     return markers
 
 
-def _draw_nulls(ax: Axes, scores: Scores, methods: list[str]) -> None:
+def _draw_nulls(ax: Axes, scores: Scores, metric: str, methods: list[str]) -> None:
     """Draw the nulls of every method below it."""
-    for null, label, color, below in _NULLS:
+    for kind, label, color, below in _NULLS:
+        null = f"{metric}_{kind}"
         if null not in scores.metrics:
             continue
         wide = scores.values(null)

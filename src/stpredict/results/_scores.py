@@ -46,7 +46,8 @@ class Scores:
         Columns ``method`` (also the references ``training_mean``, ``neighbor_mean`` and
         ``noise_ceiling``), ``section``, ``group`` (patient or section), ``gene`` (empty for
         metrics of a whole section), ``metric`` (also the nulls ``pcc_shuffled`` and
-        ``pcc_spatial_null``) and ``value``.
+        ``pcc_spatial_null``, and for ``targets="high"`` those of ``auc`` and
+        ``average_precision``) and ``value``.
     methods, baselines
         Names of the methods or tables, in the order given, and of the baselines fitted with them.
     protocol
@@ -201,6 +202,8 @@ class Scores:
 
     def __repr__(self) -> str:
         columns = ["pcc", PCC_SHUFFLED, PCC_SPATIAL_NULL, "spearman", "rmse"]
+        if "average_precision" in self.metrics:  # of high and low
+            columns = ["auc", "auc_spatial_null", "average_precision", "rmse"]
         shown = self.summary().filter(items=columns).round(3)
         parts = [str(self.protocol), str(shown)]
         if self.programs is not None:

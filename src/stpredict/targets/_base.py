@@ -16,7 +16,7 @@ from stpredict.nn._check import check_shape
 from stpredict.targets._matrix import Matrix, as_matrix, dense
 from stpredict.targets._saved import SavedTargets
 
-State = tuple[dict[str, str | int], dict[str, "NDArray[Any]"]]
+State = tuple[dict[str, str | int | float], dict[str, "NDArray[Any]"]]
 
 
 @dataclass(frozen=True, eq=False)

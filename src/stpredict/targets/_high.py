@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from stpredict import _validate
 from stpredict.targets._base import State, Targets
@@ -18,6 +18,8 @@ from stpredict.targets._saved import SavedTargets
 
 #: Units of the predictions, before those of the layer.
 HIGH_UNITS = "probability of high "
+#: Probabilities nearer to 0 and 1 have no float32 log odds.
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class High(Targets):
     """
 
     threshold: NDArray[np.float32]  # (n_genes,), in the units of the layer
+    quantile: float  # of the training rows, that the threshold is
 
     kind: ClassVar[str] = "high"
 
@@ -39,7 +42,7 @@ class High(Targets):
         threshold = np.quantile(genes, quantile, axis=0, method="lower").astype(np.float32)
         share = (genes > threshold).mean(axis=0, dtype=np.float64).astype(np.float32)
         constant = (share == 0) | (share == 1)
-        return cls(columns, values.shape[1], share, constant, threshold)
+        return cls(columns, values.shape[1], share, constant, threshold, float(quantile))
 
     def transform(self, values: Matrix) -> NDArray[np.float32]:
         """1 where a gene is high, else 0: (n, n_fit_genes) to (n, n_genes)."""
@@ -63,18 +66,26 @@ class High(Targets):
         )
 
     def _state(self) -> State:
-        return {}, {"threshold": self.threshold}
+        return {"quantile": self.quantile}, {"threshold": self.threshold}
 
     @classmethod
     def _read(cls, saved: SavedTargets) -> Self:
-        shared = saved.shared()
-        return cls(**shared, threshold=saved.array("threshold", (len(shared["columns"]),)))
+        shared, quantile = saved.shared(), saved.value("quantile")
+        check_quantile(quantile)
+        threshold = saved.array("threshold", (len(shared["columns"]),))
+        return cls(**shared, threshold=threshold, quantile=float(quantile))
 
 
 def is_high(values: NDArray[Any], threshold: NDArray[np.floating]) -> NDArray[np.float32]:
     """1 where values, (n, n_genes), are above the threshold of their gene, else 0."""
     # compare at the precision of the threshold, which is a measured value
     return (np.asarray(values, dtype=np.float32) > threshold.astype(np.float32)).astype(np.float32)
+
+
+def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Logarithms of the odds, also of probabilities of 0 and 1, as large finite numbers."""
+    clipped = np.clip(np.asarray(probabilities, np.float64), _SMALLEST, 1 - _SMALLEST)
+    return logit(clipped).astype(np.float32)
 
 
 def check_quantile(quantile: object) -> None:

@@ -9,6 +9,7 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.targets import Standard
+from stpredict.targets._high import High
 from stpredict.tl._crossval._held_out import read_held_out
 from stpredict.tl._fitting._inputs import tile_embedding
 from stpredict.uncertainty import (
@@ -78,7 +79,8 @@ def calibrate(
     ValueError
         If the split leaks a group, the method, its options, the rows, sections or units are not the
         model's, several methods have its options, a gene is NaN in some rows of a fold, there is
-        only one group, or too few rows for the level.
+        only one group, or too few rows for the level, or the model predicts probabilities of high
+        expression.
 
     References
     ----------
@@ -98,6 +100,11 @@ def calibrate(
     ['P1', 'P2', 'P3']
     """
     n_needed = rows_needed(level)  # raises on a bad level
+    if isinstance(model.targets, High):
+        raise ValueError(
+            "the model predicts probabilities of high expression, which have no intervals: "
+            "calibrate a model of the expression itself"
+        )
     spots = open_table(sdata, table_name)
     held_out = read_held_out(spots, model, method=method, key=key)
     if len(held_out.predicted) < n_needed:

@@ -19,7 +19,7 @@ from stpredict.tl._crossval._fold_scores import (
 )
 from stpredict.tl._crossval._folds import BLOCKS, leave_blocks_out, leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
-from stpredict.tl._crossval._outcome import Outcome
+from stpredict.tl._crossval._outcome import Outcome, check_same_quantile
 from stpredict.tl._crossval._store import Store
 from stpredict.tl._crossval._table import write_out_of_fold
 from stpredict.tl._fitting._bases import check_functions, check_names
@@ -212,4 +212,5 @@ def _finished(outcomes: Outcomes) -> dict[tuple[str, str], Outcome]:
     units = {name: outcome.units for (_, name), outcome in finished.items()}
     if len(set(units.values())) > 1:
         raise ValueError(f"methods must predict in the same units, but predict in {units}")
+    check_same_quantile({name: outcome for (_, name), outcome in finished.items()})
     return finished

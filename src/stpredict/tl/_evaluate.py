@@ -58,7 +58,9 @@ def evaluate(
         Name of a table of predictions, or several to compare.
     layer
         Measured layer, by default that of training; for models of counts, counts per 10,000; for
-        ``targets="high"``, whether it is above the threshold of training (1) or not (0).
+        ``targets="high"``, whether it is above the threshold of training (1) or not (0), with
+        ``average_precision``, whose chance level is the score of the training mean, as a further
+        metric.
     gene_sets
         Path of a GMT file, as for :func:`stpredict.pp.score_programs`: programmes are scored next
         to genes, in ``scores.programs``. Both sides are computed from the genes that all tables
@@ -79,10 +81,10 @@ def evaluate(
         If the file, a table or the layer does not exist.
     ValueError
         If a table holds no such predictions, shares no spots or genes with the measured one, has
-        NaN or other units than another, or a section has a single spot. If no gene of a set is
-        predicted, or the file is no GMT file. If the measured layer is in
-        other units, such as log counts of another total, unless it is named by ``layer``, which
-        predictions of high expression do not allow.
+        NaN, or other units or thresholds than another, or a section has a single spot. If no gene
+        of a set is predicted, or the file is no GMT file. If the measured layer is in other units,
+        such as log counts of another total, unless it is named by ``layer``, which predictions of
+        high expression do not allow.
 
     Examples
     --------

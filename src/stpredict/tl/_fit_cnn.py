@@ -40,6 +40,7 @@ def fit_cnn(
     targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
+    quantile: float | None = None,
     loss: str | nn.Module | None = None,
     augmentation: Augmentation = Augmentation(flip=True, rotate=True, stain=0.1, color=0.1),
     average_symmetries: bool = False,
@@ -72,6 +73,7 @@ def fit_cnn(
     {rows}
     {weight}
     {targets}
+    {quantile}
     {loss}
     {tiles}
     {schedule}
@@ -126,6 +128,7 @@ def fit_cnn(
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,
+        quantile=quantile,
         loss=loss,
         seed=seed,
         device=device,

@@ -34,9 +34,10 @@ def fit_ridge(
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     groups: str | None = None,
-    targets: Literal["genes", "svd", "nmf", "autoencoder"] = "genes",
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes",
     n_factors: int | None = None,
     scaling: Literal["standard", "robust", "none"] | None = None,
+    quantile: float | None = None,
     alpha: float | Literal["tuned", "hest"] = "tuned",
     n_components: int | None = None,
     seed: int = 0,
@@ -44,7 +45,9 @@ def fit_ridge(
 ) -> Model:
     """Fit ridge regression on the embedding of a spot and the means over its context.
 
-    All rows are used. HEST-bench uses ``context="spot", n_components=256, alpha="hest"``.
+    All rows are used. HEST-bench uses ``context="spot", n_components=256, alpha="hest"``. For
+    ``targets="high"``, ridge regression on 0 and 1 is turned into log odds around the share of high
+    spots, the first step of logistic regression.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ def fit_ridge(
     {standardize}
     {rows}
     {targets}
+    {quantile}
     alpha
         Shrinkage: ``"tuned"`` by leaving out one group at a time, ``"hest"`` for 100 / (features ×
         targets), or a number.
@@ -97,6 +101,7 @@ def fit_ridge(
         targets=targets,
         n_factors=n_factors,
         scaling=scaling,
+        quantile=quantile,
         seed=seed,
     )
     options = Hyperparameters(estimator=RidgeOptions(alpha, n_components))

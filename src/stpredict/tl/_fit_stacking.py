@@ -14,14 +14,15 @@ from stpredict._log import info
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._spot_table import open_table
 from stpredict.models import Model
-from stpredict.models._estimators import fit_linear
+from stpredict.models._estimators import fit_linear, fit_log_odds
 from stpredict.models._methods import STACKING
 from stpredict.models._records import Hyperparameters, RidgeOptions, StackNetwork
 from stpredict.models._save import HISTORY_COLUMNS
-from stpredict.models._stack import features_of
+from stpredict.models._stack import combinable, features_of
 from stpredict.nn import LinearSets, losses
 from stpredict.targets import Standard
 from stpredict.targets._genes import Genes
+from stpredict.targets._high import High
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._fitting._bases import (
     call_function,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict.tl._fitting._split import Split
+    from stpredict.tl._fitting._values import Values
 
 
 @checked
@@ -73,7 +75,8 @@ def fit_stacking(
         Training sections, with everything that the bases read.
     bases
         Functions by name that take sections and return a fitted model; at least two. They must
-        predict the same genes in the same units.
+        predict the same genes in the same units. Probabilities of ``targets="high"``, of the same
+        quantile, are combined as log odds.
     meta
         ``"mean"``: the mean of the bases; nothing is fitted. ``"rank_mean"``: for each gene and
         section, the values of the mean in the order of the spots' mean ranks, so that the
@@ -106,7 +109,7 @@ def fit_stacking(
         If a base is no function, or returns no model.
     ValueError
         If there is a single base or group, a group is part of a section, the bases predict
-        different genes or units, or one was trained on sections left out.
+        different genes, units or quantiles, or one was trained on sections left out.
 
     References
     ----------
@@ -141,14 +144,16 @@ def fit_stacking(
     else:
         rows = use_all_rows(spots, groups=groups)
     predicted, first = predict_out_of_fold(spots, bases, folds, device=device)
-    measured = genes_of_model(spots, first).dense()
-    columns = np.arange(len(first.genes))
-    targets = Genes.fit(measured[rows.training], columns, scaling="standard")
+    targets, learnt = _fit_targets(genes_of_model(spots, first), first, rows.training)
+    predicted = combinable(predicted, targets)
     features = features_of(predicted, spots.section_of_row, meta=meta)
-    scaler = _repeat(targets.standard, features.shape[1])
+    scaler = _scaler(targets, features.shape[1])
     plan = Hyperparameters(network=network, schedule=schedule)
-    inputs, scaled = Inputs(center=features, scaler=scaler), targets.transform(measured)
-    fitted, hyperparameters = _fit_meta(inputs, scaled, rows, plan, seed=seed, device=device)
+    inputs = Inputs(center=features, scaler=scaler)
+    is_binary = isinstance(targets, High)
+    fitted, hyperparameters = _fit_meta(
+        inputs, learnt, rows, plan, is_binary=is_binary, seed=seed, device=device
+    )
     fitted_bases = {}  # the stack predicts from bases that know all sections
     for name, function in bases.items():
         info(f"stacking: {name} on all sections")
@@ -170,46 +175,64 @@ def fit_stacking(
     )
 
 
+def _fit_targets(
+    values: Values, first: Model, training: NDArray[np.intp]
+) -> tuple[Genes | High, NDArray[np.float32]]:
+    """Targets of the stack, and their values in all rows, (n_obs, n_genes)."""
+    columns = np.arange(len(first.genes))
+    if isinstance(first.targets, High):
+        # thresholds of all rows, as those of the bases that are fitted on all sections
+        high = High.fit(values.fit_genes, columns, quantile=first.targets.quantile)
+        return high, high.transform(values.fit_genes)
+    measured = values.dense()
+    genes = Genes.fit(measured[training], columns, scaling="standard")
+    return genes, genes.transform(measured)
+
+
 def _fit_meta(
     inputs: Inputs,
-    scaled_targets: NDArray[np.float32],
+    learnt: NDArray[np.float32],
     rows: Split,
     plan: Hyperparameters,
     *,
+    is_binary: bool = False,  # whether 1 (high) and 0 (low) are learnt
     seed: int,
     device: str,
 ) -> tuple[Fitted, Hyperparameters]:
     """Fit the network of a stack to the out-of-fold predictions of its bases."""
-    n_features, n_genes = inputs.center.shape[1], scaled_targets.shape[1]
+    n_features, n_genes = inputs.center.shape[1], learnt.shape[1]
     options, schedule = plan.network, plan.schedule
     if isinstance(options, StackNetwork) and options.meta == "mlp" and schedule is not None:
         from stpredict.training import fit_network  # Lightning takes seconds to import
 
+        loss = "bce" if is_binary else "mse"
         fitted = fit_network(
             lambda: STACKING.build(n_features, n_genes, context="spot", options=options),
             inputs,
-            Measured(scaled_targets),
+            Measured(learnt),
             training=rows.training,
             validation=rows.validation,
-            loss=losses.make("mse", n_targets=n_genes),
+            loss=losses.make(loss, n_targets=n_genes),
             schedule=schedule,
             seed=seed,
             device=device,
         )
-        return fitted, Hyperparameters(network=options, schedule=schedule, loss="mse")
+        return fitted, Hyperparameters(network=options, schedule=schedule, loss=loss)
     with torch.random.fork_rng(devices=[]):  # the first weights are random, and replaced
         network = STACKING.build(n_features, n_genes, context="spot", options=options).eval()
     estimator = None
     if isinstance(network, LinearSets):
         features = inputs.scaler.transform(inputs.center)
-        estimator = fit_linear(
-            network, features, scaled_targets, rows.groups, RidgeOptions(), seed=seed
-        )
+        estimate = fit_log_odds if is_binary else fit_linear
+        estimator = estimate(network, features, learnt, rows.groups, RidgeOptions(), seed=seed)
     history = pd.DataFrame(columns=list(HISTORY_COLUMNS))  # no epochs
     return Fitted(network, history, 0), Hyperparameters(network=options, estimator=estimator)
 
 
-def _repeat(standard: Standard, n_features: int) -> Standard:
+def _scaler(targets: Genes | High, n_features: int) -> Standard:
     """Scale the predictions of all bases, side by side, as the targets are scaled."""
-    times = n_features // len(standard.mean)
-    return Standard(np.tile(standard.mean, times), np.tile(standard.scale, times))
+    n_genes = len(targets.columns)
+    if isinstance(targets, High):  # log odds are combined as they are
+        return Standard(np.zeros(n_features, np.float32), np.ones(n_features, np.float32))
+    times = n_features // n_genes
+    return Standard(np.tile(targets.standard.mean, times), np.tile(targets.standard.scale, times))

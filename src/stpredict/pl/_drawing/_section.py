@@ -60,14 +60,20 @@ class SpotStyle:
         )
 
 
-def sections_to_draw(
-    opened: SpotTable, section: str | Sequence[str] | None, *, normalized: bool = False
-) -> list[Section]:
-    """Sections by name, in that order, on raw or normalised images; all by default."""
+def section_names(opened: SpotTable, section: str | Sequence[str] | None) -> list[str]:
+    """Names of the sections that a picture is to show; all by default."""
     names = opened.section_names if section is None else section
     names = _validate.name_list("section", [names] if isinstance(names, str) else names)
     for name in names:
         _validate.one_of("section", name, opened.section_names)
+    return names
+
+
+def sections_to_draw(
+    opened: SpotTable, section: str | Sequence[str] | None, *, normalized: bool = False
+) -> list[Section]:
+    """Sections by name, in that order, on raw or normalised images; all by default."""
+    names = section_names(opened, section)
     sections = opened.normalized_sections if normalized else opened.sections
     return [sections[opened.section_names.index(name)] for name in names]
 

@@ -45,6 +45,7 @@ def ridge_baselines(
             genes=None if outcome.selected else tuple(map(str, outcome.genes)),
             groups=groups,
             per_10k=outcome.units == COUNTS_UNITS,
+            quantile=outcome.quantile if outcome.is_binary else None,
             table_name=spots.name,
         )
         for number, (slot, outcome) in enumerate(by_embedding.items())
@@ -59,6 +60,7 @@ def _fit_baseline(
     genes: Sequence[str] | None,
     groups: str | None,
     per_10k: bool,
+    quantile: float | None,
     table_name: str,
 ) -> Model:
     task = Task(
@@ -66,8 +68,9 @@ def _fit_baseline(
         genes=genes,
         layer=layer,
         groups=groups,
-        targets="genes",
-        scaling="standard",
+        targets="genes" if quantile is None else "high",
+        quantile=quantile,
+        scaling="standard" if quantile is None else None,
         per_10k=per_10k,
     )
     options = Hyperparameters(estimator=RidgeOptions())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,12 +49,13 @@ def score_outcomes(
                 measured, predicted = outcome.measured[inside], outcome.predicted[inside]
                 genes, variance = outcome.genes, outcome.training_variance
                 mean = outcome.training_mean
+                options: dict[str, Any] = {"seed": seed, "is_binary": outcome.is_binary}
                 parts += score_method(
-                    scored, method, measured, predicted, genes, variance=variance, seed=seed
+                    scored, method, measured, predicted, genes, variance=variance, **options
                 )
                 layer = None if outcome.units == COUNTS_UNITS else outcome.layer or None
                 parts += score_references(
-                    scored, spots, measured, genes, mean, covered, layer=layer, seed=seed
+                    scored, spots, measured, genes, mean, covered, layer=layer, **options
                 )
     return as_table(parts)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stpredict import _validate
 from stpredict.models._stack import leaves
 from stpredict.results import Failure
+from stpredict.targets._high import High
 from stpredict.tl._crossval._options import options_of
 from stpredict.tl._fitting._bases import predict_unseen
 from stpredict.tl._fitting._values import genes_of_model
@@ -37,10 +40,16 @@ class Outcome:
     embedding: str  # slot that the model reads; empty if it reads tiles
     layer: str  # empty for X
     units: str
+    quantile: float  # of the training rows, above which genes are high; NaN for other targets
     selected: bool  # whether the genes are those selected on the training rows
     options: str  # method and options of the model, to recognise it
     seconds: float  # for fitting and predicting
     model: Model | None = None  # None unless models are kept
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether measured values are 1 (high) and 0 (low)."""
+        return not math.isnan(self.quantile)
 
 
 def run_method(
@@ -101,7 +110,22 @@ def _outcome(
         embedding=next((slot for slot in on_embeddings if slot), ""),
         layer=model.recipe.layer or "",
         units=model.units,
+        quantile=model.targets.quantile if isinstance(model.targets, High) else math.nan,
         selected=set(training.selected_genes) == set(model.genes),
         options=options_of(model),
         seconds=seconds,
     )
+
+
+def check_same_quantile(outcomes: Mapping[str, Outcome]) -> None:
+    """Require that methods, by name, learn the same: values, or whether they are high."""
+    quantiles = {name: outcome.quantile for name, outcome in outcomes.items()}
+    if len({str(quantile) for quantile in quantiles.values()}) > 1:
+        words = _validate.listing(
+            f"{name} ({f'quantile {quantile:g}' if outcomes[name].is_binary else 'values'})"
+            for name, quantile in quantiles.items()
+        )
+        raise ValueError(
+            f"the scores of {words} cannot be compared: give all methods the same targets and "
+            "quantile="
+        )

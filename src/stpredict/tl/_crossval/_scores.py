@@ -88,10 +88,11 @@ def score_method(
     seed: int,
     variance: NDArray[np.float64] | None = None,  # (n_genes,) of the training rows, if known
     has_units: bool = True,  # if not, scores that depend on the scale of a gene are left out
+    is_binary: bool = False,  # whether measured values are 1 (high) and 0 (low)
 ) -> Iterator[pd.DataFrame]:
     """Score one method in one section, with its own nulls."""
-    scores = _score_genes(scored, measured, predicted)
-    scores |= _score_nulls(scored, measured, predicted, seed=seed)
+    scores = _score_genes(scored, measured, predicted, is_binary=is_binary)
+    scores |= _score_nulls(scored, measured, predicted, is_binary=is_binary, seed=seed)
     whole = _score_section(measured, predicted, seed=seed)
     if not has_units:
         scores, whole = _without_units(scores), _without_units(whole)
@@ -113,6 +114,7 @@ def score_references(
     *,
     layer: str | None,
     seed: int,
+    is_binary: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Score the training mean and the mean of the measured neighbours; add the noise ceiling."""
     scored_genes = [(scored.section, scored.group, gene) for gene in genes]
@@ -126,8 +128,10 @@ def score_references(
         constant = np.broadcast_to(training_mean[is_new], measured.shape)
         references = {results.TRAINING_MEAN: constant, **references}
     for name, values in references.items():
-        yield scored.tidy(name, genes, _score_genes(scored, measured, values))
-    ceiling = _noise_ceiling(spots, scored.rows, genes, layer, seed=seed)
+        scores = _score_genes(scored, measured, values, is_binary=is_binary)
+        yield scored.tidy(name, genes, scores)
+    # known for log1p only, and not for whether it is high
+    ceiling = None if is_binary else _noise_ceiling(spots, scored.rows, genes, layer, seed=seed)
     if ceiling is not None:
         scores = {"pcc": ceiling.pcc, "reliability": ceiling.reliability}
         yield scored.tidy(results.NOISE_CEILING, genes, scores)
@@ -142,11 +146,18 @@ def as_table(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _score_genes(
-    scored: ScoredSection, measured: NDArray[np.floating], predicted: NDArray[np.floating]
+    scored: ScoredSection,
+    measured: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    *,
+    is_binary: bool,
 ) -> dict[str, NDArray[np.float64]]:
     """All scores of single genes, each (n_genes,)."""
+    scores = metrics.per_gene(measured, predicted)
+    if is_binary:
+        scores["average_precision"] = metrics.average_precision(measured, predicted)
     return {
-        **metrics.per_gene(measured, predicted),
+        **scores,
         "ssim": metrics.ssim(measured, predicted, scored.positions),
         "morans_i_difference": metrics.morans_i(predicted, scored.graph)
         - metrics.morans_i(measured, scored.graph),
@@ -158,19 +169,26 @@ def _score_nulls(
     measured: NDArray[np.floating],
     predicted: NDArray[np.floating],
     *,
+    is_binary: bool,
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """PCC of predictions shuffled, and of predictions moved within the section, (n_genes,)."""
+    """Scores of predictions shuffled, and of predictions moved within the section, (n_genes,)."""
     random = np.random.default_rng(seed)  # the same draws for every method
     orders = {
-        results.PCC_SHUFFLED: [random.permutation(len(measured)) for _ in range(_N_NULLS)],
-        results.PCC_SPATIAL_NULL: [
+        "shuffled": [random.permutation(len(measured)) for _ in range(_N_NULLS)],
+        "spatial_null": [
             metrics.spatial_null(scored.positions, generator=random) for _ in range(_N_NULLS)
         ],
     }
+    names = ["pcc", "auc", "average_precision"] if is_binary else ["pcc"]
+    draws = {
+        null: [metrics.per_gene(measured, predicted[order], names=names) for order in permutations]
+        for null, permutations in orders.items()
+    }
     return {
-        name: np.mean([metrics.pcc(measured, predicted[order]) for order in permutations], axis=0)
-        for name, permutations in orders.items()
+        f"{name}_{null}": np.mean([scores[name] for scores in of_null], axis=0)
+        for name in names
+        for null, of_null in draws.items()
     }
 
 

@@ -95,14 +95,18 @@ def score_tables(
         values = truth.values(spots, rows, pairs[name].columns, matched)
         predicted = np.asarray(matched.X, dtype=np.float64)
         genes, mean = matched.var_names.to_numpy(), training_mean(matched)
-        options: dict[str, Any] = {"seed": seed, "has_units": has_units(matched)}
+        options: dict[str, Any] = {"seed": seed, "is_binary": truth.is_binary}
+        in_units = has_units(matched)
         order = np.argsort(rows)  # sections are found in ascending rows
         for scored in scored_sections(spots, rows[order], labels):
             places = order[np.searchsorted(rows[order], scored.rows)]
             measured = values[places]
-            parts += score_method(scored, name, measured, predicted[places], genes, **options)
+            parts += score_method(
+                scored, name, measured, predicted[places], genes, has_units=in_units, **options
+            )
+            layer = truth.ceiling_layer
             parts += score_references(
-                scored, spots, measured, genes, mean, covered, layer=truth.ceiling_layer, seed=seed
+                scored, spots, measured, genes, mean, covered, layer=layer, **options
             )
     return as_table(parts)
 

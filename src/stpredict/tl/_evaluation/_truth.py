@@ -50,6 +50,8 @@ class Truth:
             raise ValueError(
                 f"predictions of high expression are not compared with unknown units: {units}"
             )
+        if is_binary:
+            _check_same_thresholds(predictions)
         if is_binary and layer not in (None, first.get("layer")):
             raise ValueError(
                 f"layer={layer!r} has other values than layer={first.get('layer')!r}, whose high "
@@ -63,7 +65,7 @@ class Truth:
     @property
     def ceiling_layer(self) -> str | None:
         """Layer whose noise ceiling is computed, which is possible for log1p only."""
-        return None if self.per_10k or self.is_binary else self.layer
+        return None if self.per_10k else self.layer
 
     def values(
         self,
@@ -80,3 +82,16 @@ class Truth:
         if self.is_binary:
             values = is_high(values, predicted.var[_keys.THRESHOLD].to_numpy()).astype(np.float64)
         return values
+
+
+def _check_same_thresholds(predictions: dict[str, AnnData]) -> None:
+    """Require one threshold per gene, so that tables are scored against the same values."""
+    (first_name, first), *others = predictions.items()
+    for name, table in others:
+        genes = first.var_names.intersection(table.var_names)
+        pair = (one.var[_keys.THRESHOLD].loc[genes] for one in (first, table))
+        if not np.array_equal(*pair):
+            raise ValueError(
+                f"{first_name!r} and {name!r} call genes high above different thresholds, since "
+                "their models have other training sections or quantiles: evaluate them one by one"
+            )

@@ -52,11 +52,6 @@ def call_function(name: str, function: Callable[[SpatialData], Model], spots: Sp
     model = function(spots.sdata)
     if not isinstance(model, Model):
         raise TypeError(f"{name!r} must return a fitted model, but returned {type(model).__name__}")
-    if isinstance(model.targets, High):  # thresholds differ between folds, and bases in meaning
-        raise ValueError(
-            f"{name!r} predicts probabilities of high expression, which are neither "
-            "cross-validated nor stacked: predict sections left out, and run stp.tl.evaluate"
-        )
     return model
 
 
@@ -78,6 +73,12 @@ def check_alike(name: str, model: Model, first_name: str, first: Model) -> None:
                 f"the bases must predict in the same {what}, but {name!r} predicts {value!r} and "
                 f"{first_name!r} {first_value!r}"
             )
+    quantiles = [one.targets.quantile for one in (model, first) if isinstance(one.targets, High)]
+    if len(set(quantiles)) > 1:
+        raise ValueError(
+            f"the bases must have the same quantile=, but {name!r} has {quantiles[0]:g} and "
+            f"{first_name!r} {quantiles[1]:g}"
+        )
 
 
 def predict_values(spots: SpotTable, model: Model, *, device: str) -> NDArray[np.float32]:

@@ -66,9 +66,10 @@ _SHARED = {
     targets
         What is learnt: ``"genes"``, or ``n_factors`` factors of all genes of the layer, turned
         back into genes after prediction: ``"svd"``, ``"nmf"`` or ``"autoencoder"`` (as in STDL).
-        Networks also learn ``"high"``: whether each gene is above a quantile of the training spots,
-        by default the median. Predictions are then probabilities, and `tl.evaluate` compares them
-        with measured values above the same threshold: ``auc`` is that of high and low.
+        Networks and ridge regression also learn ``"high"``: whether each gene is above a quantile
+        of the training spots, also of those held out, by default the median. Predictions are then
+        probabilities, and are scored against measured values above the same threshold: ``auc`` and
+        ``average_precision`` are those of high and low.
     n_factors
         Number of factors, by default 8.
     scaling

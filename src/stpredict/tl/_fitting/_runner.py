@@ -214,9 +214,10 @@ def _estimate(
     plan: Plan, inputs: Inputs | Pixels, targets: TrainingTargets, rows: Split
 ) -> tuple[Fitted, Hyperparameters]:
     """Fill a network by the estimator of its method."""
-    estimate = plan.method.estimate
+    is_binary = plan.task.targets == "high"
+    estimate = plan.method.estimate_high if is_binary else plan.method.estimate
     if estimate is None or not isinstance(inputs, Inputs):
-        raise TypeError(f"{plan.method.name} has no estimator on embeddings")
+        raise TypeError(f"{plan.method.name} has no estimator of {plan.task.targets}")
     with torch.random.fork_rng(devices=[]):  # the first weights are random, and replaced
         network = plan.build(inputs.center.shape[1], targets.fitted.n_outputs).eval()
     pooled = torch.cat([part for _, part in inputs.pooled(network, torch.device("cpu"))])

@@ -51,7 +51,9 @@ def fit_targets(values: Values, task: Task, training: NDArray[np.intp]) -> Train
     else:
         default = "standard" if kind == "autoencoder" else "none"
         options |= {"n_factors": task.n_factors or N_FACTORS, "scaling": task.scaling or default}
-    fitted = targets.fit(kind, values.fit_genes[training], **options)
+    # all methods are asked the same question, whichever rows they hold out
+    rows = slice(None) if kind == "high" else training
+    fitted = targets.fit(kind, values.fit_genes[rows], **options)
     constant = [gene for gene, flag in zip(values.genes, fitted.constant, strict=True) if flag]
     if constant:
         info(

@@ -14,7 +14,7 @@ from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
-from stpredict.targets._high import HIGH_UNITS, check_quantile
+from stpredict.targets._high import HIGH_UNITS, High, check_quantile, is_high
 from stpredict.targets._matrix import as_matrix, dense
 
 if TYPE_CHECKING:
@@ -79,10 +79,14 @@ class Values:
     fit_names: tuple[str, ...] = ()  # names of fit_genes
     loss: losses.Loss | None = None  # of a network that is trained on the values
     section: NDArray[np.int64] | None = None  # (n_obs,) number of the section of each row
+    # (n_genes,) above which a gene is high, where that is what is predicted
+    threshold: NDArray[np.float32] | None = None
 
     def dense(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Values of the model's genes in the units of predictions, (n_rows, n_genes)."""
         values = dense(self.fit_genes[rows][:, self.columns])
+        if self.threshold is not None:
+            return is_high(values, self.threshold)
         if self.library is None:
             return values
         return (values / self.library[rows, None] * TARGET_SUM).astype(np.float32)
@@ -145,18 +149,18 @@ def _units(spots: SpotTable, task: Task, *, shares: bool) -> str:
 
 def _make_loss(task: Task, n_genes: int) -> losses.Loss:
     """Make the loss, which must fit the targets."""
-    is_high = task.targets == "high"
+    binary = task.targets == "high"
     n_targets = n_genes if task.targets in _OF_GENES else task.n_factors or N_FACTORS
-    natural = "bce" if is_high else "mse"
+    natural = "bce" if binary else "mse"
     loss = losses.make(natural if task.loss is None else task.loss, n_targets=n_targets)
-    if isinstance(task.loss, str) and loss.needs_binary != is_high:
+    if isinstance(task.loss, str) and loss.needs_binary != binary:
         raise ValueError(
             f"loss={task.loss!r} does not suit targets={task.targets!r}: use {natural!r}, the "
             "default"
         )
-    if is_high and (task.scaling is not None or task.n_factors is not None):
+    if binary and (task.scaling is not None or task.n_factors is not None):
         raise ValueError('targets="high" has no scaling and no factors: leave out both arguments')
-    if task.quantile is not None and not is_high:
+    if task.quantile is not None and not binary:
         raise ValueError(f'quantile={task.quantile!r} is only for targets="high"')
     if loss.needs_counts and (task.targets != "genes" or task.scaling is not None):
         raise ValueError(
@@ -220,6 +224,7 @@ def _values_of(
         model.units,
         library,
         section=_section_numbers(spots),
+        threshold=model.targets.threshold if isinstance(model.targets, High) else None,
     )
 
 

@@ -261,3 +261,30 @@ def test_a_stack_may_combine_both_kinds_of_bases(train, new):
     stack = stp.tl.fit_stacking(train, bases)
     values = [predicted(new, base) for base in stack.bases.values()]
     np.testing.assert_allclose(predicted(new, stack), np.mean(values, axis=0), atol=1e-5)
+
+
+def restained_phantom(variation):
+    """The same three sections and genes in other stains."""
+    options = {**SMALL, "n_morphology": 6, "n_neighborhood": 0}
+    sdata = stp.datasets.phantom(3, **options, stain_variation=variation, seed=1)
+    stp.pp.normalize(sdata)
+    stp.pp.embed(sdata, tile_um=40)
+    return open_table(sdata)
+
+
+def test_less_is_lost_in_a_section_of_another_stain_than_with_statistics_of_training():
+    raw, restained = restained_phantom(0.0), restained_phantom(2.0)
+    genes = [f"morphology_{i:03d}" for i in range(1, 7)]
+    train = raw.subset(np.flatnonzero(raw.section_of_row != "S3")).sdata
+    lost = {}
+    for name in ("training", "section"):
+        model = stp.tl.fit_ridge(train, genes=genes, context="spot", standardize=name)
+        pcc = []
+        for spots in (raw, restained):
+            section = spots.subset(spots.section_rows["S3"]).sdata
+            measured = section.tables["table"][:, genes].layers["log1p"]
+            pcc.append(stp.metrics.pcc(measured, predicted(section, model)).mean())
+        assert pcc[0] > 0.6  # the planted genes are predicted in the stain of training
+        lost[name] = pcc[0] - pcc[1]
+    assert lost["training"] > 0.1
+    assert lost["section"] < 0.5 * lost["training"]

@@ -25,6 +25,7 @@ from stpredict import metrics
 from stpredict._sdata._spacing import spacing_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.tl._adaptation import _correct
+from stpredict.tl._adaptation._measured import read_measured
 from stpredict.tl._adaptation._process import Places, standardised
 
 if TYPE_CHECKING:
@@ -105,13 +106,15 @@ def spots_alone(
     places = Places(
         section.centers_um / spacing_of(section.centers_um).pitch_um, standardised(embedding)
     )
+    spots = read_measured(open_table(new), model, mask)
     corrected = _correct.correct(
         places,
-        np.flatnonzero(mask),
+        spots.rows,
         np.tile(expression.mean(axis=0), (len(mask), 1)),
-        values_of(new, model)[mask],
+        spots.values,
         directions=_correct.main_directions(expression),
         nonnegative=True,
+        noise=spots.noise,
     )
     return corrected.values
 

@@ -5,8 +5,9 @@ spots 100 µm apart, and scored at positions every 25 µm of new sections.
 
 HER2ST C2-C5, leave one section out: of the section left out, every second spot in both directions
 is kept (400 µm apart), and the spots in between are predicted. Differences between measured and
-predicted values of the spots that are kept are spread in two ways; `tl.superresolve` spreads them
-less far, up to half the distance between spots.
+predicted values of the spots that are kept are spread in three ways: constant, interpolated, and by
+the processes of `tl.adapt`. `tl.superresolve` spreads those of ``match="table"`` less far, up to
+half the distance between spots.
 
 Xenium (200 cells of lung fibrosis, example data of DeepSpot): cells are binned to square spots of
 40 µm. A model is trained on the bins of one half of the image, and scored at the cells of the other
@@ -115,6 +116,8 @@ def her2st(data: Path) -> pd.DataFrame:
                 values[f"super-resolved, difference of measured spots {name}"] = (
                     predicted[~kept] + shift
                 )
+            tl.adapt(new, model, measured=kept)
+            values["super-resolved, corrected by measured spots"] = new["adapted"].X[~kept]
             spots = {"predicted": predicted[kept], "measured": measured[kept]}
             values |= interpolated(spots, centers[kept], centers[~kept])
             inside = np.isfinite(values["predicted, cubic"]).all(axis=1)
@@ -214,7 +217,8 @@ def with_intervals(splits: list[tuple[NDArray[np.float64], Values]]) -> pd.DataF
         name: "measured, linear" if name.startswith("measured") else "predicted, linear"
         for name in table.index
     }
-    baselines |= {"super-resolved, matched to measured": "measured, linear"}
+    for name in ("matched to measured", "corrected by measured spots"):
+        baselines[f"super-resolved, {name}"] = "measured, linear"
     difference = table - table.loc[list(baselines.values())].to_numpy()
     result = pd.DataFrame({"pcc": table[0]})
     for name, values in (("", table), ("difference ", difference)):
@@ -228,12 +232,14 @@ def with_intervals(splits: list[tuple[NDArray[np.float64], Values]]) -> pd.DataF
 def superresolved(
     new: SpatialData, model: stp.models.Model, *, resolution_um: float
 ) -> dict[str, ad.AnnData]:
-    """Tables at fine positions: not matched, and matched to predicted and to measured spots."""
+    """Tables at fine positions: not matched, matched, and corrected by measured spots."""
     names = {
         "super-resolved": None,
         "super-resolved, matched to predicted": "predicted",
         "super-resolved, matched to measured": "table",
+        "super-resolved, corrected by measured spots": "denoised",
     }
+    tl.denoise(new, model)
     for match in names.values():
         tl.superresolve(
             new, model, resolution_um=resolution_um, match=match, key_added=f"fine_{match}"

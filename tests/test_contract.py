@@ -66,6 +66,7 @@ IN_PLACE = {
     "pp.smooth": lambda sdata, model: {"layer": None, "by": "expression", "n_neighbors": 3},
     "tl.adapt": lambda sdata, model: {"model": model, "measured": every_fifth(sdata)},
     "tl.attribute": lambda sdata, model: {"model": model, "gene": model.genes[0], "n_steps": 128},
+    "tl.denoise": lambda sdata, model: {"model": model},
     "tl.predict": lambda sdata, model: {"model": model},
     "tl.superresolve": lambda sdata, model: {
         "model": model,
@@ -327,7 +328,7 @@ def dense(values):
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_a_copy_gets_the_changes_of_the_object_itself(name, model):
     sdata = phantom()
-    if name in ("tl.adapt", "tl.attribute", "tl.predict"):
+    if name in ("tl.adapt", "tl.attribute", "tl.denoise", "tl.predict"):
         stp.pp.prepare(sdata, model, encoder=mean_colour)
     if name == "tl.attribute":
         stp.tl.predict(sdata, model)

@@ -9,6 +9,7 @@ TABLE = "table"
 PREDICTED = "predicted"
 SUPERRESOLVED = "superresolved"
 ADAPTED = "adapted"
+DENOISED = "denoised"
 OUT_OF_FOLD = "out_of_fold"
 
 REGION = "region"

@@ -73,6 +73,15 @@ def recorded(table: AnnData, name: str) -> dict[str, Any]:
     return dict(recorded_steps(table).get(name, {}))
 
 
+def check_measured(table: AnnData, name: str) -> None:
+    """Require a table whose expression was measured."""
+    if recorded(table, "predict"):
+        raise ValueError(
+            f"tables[{name!r}] holds predictions, which would be taken for measured expression: "
+            "give the table of the measured spots as table_name="
+        )
+
+
 def rows_to_score(table: AnnData) -> NDArray[np.bool_]:
     """Rows whose measured expression took no part in their prediction (`tl.adapt`), (n_obs,)."""
     if not recorded(table, _keys.ADAPT):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info, warn
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import check_measured, recorded
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
 from stpredict.io._predictions._source import Layout
@@ -132,6 +132,7 @@ def read_predictions(
         raise ValueError("predictions in the same units need no fit: omit fit_sections=")
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
+    check_measured(spots.table, spots.name)
     spots.layer(layer)  # raises if there is no such layer
     fitted = [] if fit_sections is None else _validate.name_list("fit_sections", fit_sections)
     for name in fitted:

@@ -11,6 +11,7 @@ from stpredict.tl._attribute import attribute
 from stpredict.tl._audit_donors import audit_donors
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cross_validate import cross_validate
+from stpredict.tl._denoise import denoise
 from stpredict.tl._evaluate import evaluate
 from stpredict.tl._finetune import finetune
 from stpredict.tl._fit_cnn import fit_cnn
@@ -39,6 +40,7 @@ __all__ = [
     "audit_donors",
     "calibrate",
     "cross_validate",
+    "denoise",
     "evaluate",
     "finetune",
     "fit_cnn",

@@ -10,22 +10,16 @@ import pandas as pd
 from stpredict import _keys, _runtime
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._provenance import record
 from stpredict._sdata._slots import check_new_table
-from stpredict._sdata._spacing import spacing_of
 from stpredict._sdata._spot_table import open_table
-from stpredict.tl._adaptation._correct import LEVEL, correct, main_directions
-from stpredict.tl._adaptation._measured import measured_rows, read_measured_values
-from stpredict.tl._adaptation._process import Places, standardised
+from stpredict.tl._adaptation._measured import measured_rows
+from stpredict.tl._adaptation._table import Correction, corrected_table
 from stpredict.tl._fitting._docs import shared
-from stpredict.tl._fitting._inputs import prediction_inputs, tile_embedding
-from stpredict.tl._prediction._table import Predictions, predicted_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
     from stpredict.models import Model
 
 
@@ -55,7 +49,8 @@ def adapt(
         Fitted model.
     measured
         Spots whose expression is used: a column of ``obs``, or a mask (n_obs,), of booleans. At
-        least 5 of a section, but not all; a section without any keeps the model's predictions.
+        least 5 of a section, but not all (:func:`stpredict.tl.denoise`); a section without any
+        keeps the model's predictions.
     {device}
     table_name
         Name of the table with the model's inputs and the measured expression.
@@ -70,7 +65,8 @@ def adapt(
         Writes ``tables[key_added]``, as :func:`stpredict.tl.predict` does:
 
         - ``X`` (n_obs, n_genes) float32, in the units of the model. In measured spots, which are
-          corrected by their own values, too, it is the expression without noise;
+          corrected by their own values, too, it is the expression without noise, as
+          :func:`stpredict.tl.denoise` writes it;
         - ``layers["std"]``, the standard deviation of measured values around the prediction, with
           their noise, and ``layers["lower"]`` and ``layers["upper"]``, an interval for 90 % of them
           (float32, NaN in sections without measured spots);
@@ -113,51 +109,9 @@ def adapt(
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name, copy=copy)
     check_new_table(spots.sdata, key_added)
-    inputs = prediction_inputs(spots, model)
-    mask = measured_rows(spots, measured)
-    values = read_measured_values(spots, model, mask)
-    sections = [section for section in spots.sections if mask[section.rows].any()]
-    pitches = {section.name: _pitch_um(section) for section in sections}
-    predicted, _ = model.predict_inputs(inputs, spread=False, device=device)
-    embedding = tile_embedding(spots, model)
-    layers = {
-        name: np.full_like(predicted, np.nan) for name in (_keys.STD, _keys.LOWER, _keys.UPPER)
-    }
-    place = np.cumsum(mask) - 1  # of each measured row in the values
-    for section in sections:
-        rows, is_measured = section.rows, mask[section.rows]
-        before = predicted[rows].astype(np.float64)
-        corrected = correct(
-            Places(section.centers_um / pitches[section.name], standardised(embedding[rows])),
-            np.flatnonzero(is_measured),
-            before,
-            values[place[rows[is_measured]]],
-            # the errors of a model lie mostly in the directions in which its predictions vary
-            directions=main_directions(before),
-            nonnegative=model.nonnegative,
-        )
-        predicted[rows] = corrected.values
-        for name, layer in layers.items():
-            layer[rows] = getattr(corrected, name)
-    predictions = Predictions(np.arange(len(predicted)), predicted)
-    adapted = predicted_table(spots, model, predictions, level=LEVEL)
-    adapted.layers.update(layers)
-    adapted.obs[_keys.MEASURED] = mask
-    n_measured = {section.name: int(mask[section.rows].sum()) for section in sections}
+    correction = Correction.read(spots, model, measured_rows(spots, measured), device=device)
     column = measured if isinstance(measured, str) else None
-    record(adapted, _keys.ADAPT, column=column, n_measured=n_measured)
-    spots.add_table(key_added, adapted)
-    counted = ", ".join(f"{n} in {name}" for name, n in n_measured.items())
+    spots.add_table(key_added, corrected_table(correction, column=column))
+    counted = ", ".join(f"{n} in {name}" for name, n in correction.n_measured.items())
     info(f"adapt: corrected by measured spots, {counted}")
     return spots.sdata if copy else None
-
-
-def _pitch_um(section: Section) -> float:
-    """Distance between neighbouring spots, by which lengths are measured."""
-    pitch = spacing_of(section.centers_um).pitch_um
-    if not pitch > 0:
-        raise ValueError(
-            f"the spots of section {section.name!r} lie in one place, so that errors of measured "
-            "spots cannot be interpolated: check their positions"
-        )
-    return pitch

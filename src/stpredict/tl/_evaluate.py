@@ -81,10 +81,11 @@ def evaluate(
         If the file, a table or the layer does not exist.
     ValueError
         If a table holds no such predictions, shares no spots or genes with the measured one, has
-        NaN, or other units or thresholds than another, or a section has a single spot. If no gene
-        of a set is predicted, or the file is no GMT file. If the measured layer is in other units,
-        such as log counts of another total, unless it is named by ``layer``, which predictions of
-        high expression do not allow.
+        NaN, or other units or thresholds than another, all its spots were used (`tl.denoise`), or
+        a section has a single spot. If ``table_name`` holds predictions itself. If no gene of a set
+        is predicted, or the file is no GMT file. If the measured layer is in other units, such as
+        log counts of another total, unless it is named by ``layer``, which predictions of high
+        expression do not allow.
 
     Examples
     --------

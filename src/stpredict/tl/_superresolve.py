@@ -9,12 +9,13 @@ import numpy as np
 from stpredict import _keys, _runtime, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
-from stpredict._sdata._spot_table import open_table, require_key
+from stpredict._sdata._spot_table import open_table
 from stpredict.pp._prepare import prepare
+from stpredict.tl._adaptation._table import Correction, correct_positions
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._predict import predict
 from stpredict.tl._superresolution._fine import FineSections
-from stpredict.tl._superresolution._inputs import check_model, read_spot_values
+from stpredict.tl._superresolution._inputs import check_model, read_match
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,9 @@ def superresolve(
     Positions lie on a square lattice over the area that the spots cover. Each is predicted like a
     spot: from a tile of the size of training and, for models with neighbours, from tiles at the
     distances of training. Where the spot itself was predicted or measured, the values are shifted
-    so that their mean over the spot is the spot's value.
+    so that their mean over the spot is the spot's value. With a table of
+    :func:`stpredict.tl.denoise` or :func:`stpredict.tl.adapt`, they are corrected by the measured
+    spots of the section instead, as spots are there.
 
     Parameters
     ----------
@@ -60,7 +63,8 @@ def superresolve(
         with neighbours, also at most 0.55 of that in training.
     match
         Table with the values of the spots: predictions with this model, or measured expression, of
-        which the model's layer is used. Spots that it lacks are not matched; None matches none.
+        which the model's layer is used. Spots that it lacks are not matched; None matches none. For
+        a table of `tl.denoise` or `tl.adapt`, the spots must be prepared for the model.
     encoder, weights
         Encoder, if the model was trained with a module or function of your own; local file with its
         weights, instead of the hub.
@@ -82,7 +86,9 @@ def superresolve(
           units of the model, not negative where :func:`stpredict.tl.predict` is not;
           ``obs["spot"]``, the nearest spot; ``obsm["spatial"]``, x and y in pixels;
           ``var["training_mean"]``; for ensembles ``layers["std"]``, the spread before matching; for
-          calibrated models ``obs["familiarity"]``. Intervals hold for spots only.
+          calibrated models ``obs["familiarity"]``. If corrected by measured spots,
+          ``layers["std"]``, ``["lower"]`` and ``["upper"]`` of a spot that would be measured there;
+          else no intervals, which hold for spots only.
 
     Warns
     -----
@@ -92,8 +98,8 @@ def superresolve(
     Raises
     ------
     KeyError
-        If there is no such table, it lacks genes or the layer of the model, or ``encoder`` is
-        missing.
+        If there is no such table, it lacks genes or the layer of the model, or ``encoder`` or the
+        embedding of spots that correct the positions is missing.
     TypeError
         If ``model`` is no fitted model.
     ValueError
@@ -110,6 +116,9 @@ def superresolve(
     to 0 at half the distance between spots, because the error of a measured spot says little about
     the tissue next to it. Where values may not be negative, they are cut at 0, and the shift of the
     others makes up for it.
+
+    The correction by measured spots is that of :func:`stpredict.tl.adapt`: a position in the centre
+    of a spot with noise that is not known, or that was not measured, gets the value of the spot.
 
     Examples
     --------
@@ -128,20 +137,21 @@ def superresolve(
     spots = open_table(sdata, table_name, copy=copy)
     fine = FineSections.place(spots, resolution_um, key_added)
     check_model(model, resolution_um)
-    if match is not None:
-        require_key(match, spots.sdata.tables, what="tables")
-        spot_values = read_spot_values(spots, model, match)
+    matched = None if match is None else read_match(spots, model, match, device=device)
     positions = fine.open()
     sdata = positions.sdata
     prepare(sdata, model, encoder=encoder, weights=weights, batch_size=batch_size, device=device)
     predict(sdata, model, device=device, key_added=key_added)
     predicted = sdata.tables[key_added]
-    if match is not None:
+    is_corrected = isinstance(matched, Correction)
+    if isinstance(matched, Correction):
+        correct_positions(matched, open_table(sdata), predicted)
+    elif matched is not None:
         for section, part in zip(spots.sections, positions.sections, strict=True):
             rows = np.arange(len(part.rows))
             predicted.X[part.rows] = fine.match(
-                section, rows, predicted.X[part.rows], spot_values, nonnegative=model.nonnegative
+                section, rows, predicted.X[part.rows], matched, nonnegative=model.nonnegative
             )
-    fine.write(positions, match)
+    fine.write(positions, match, intervals=is_corrected)
     info(f"superresolve: {predicted.n_obs} positions every {resolution_um:g} µm")
     return spots.sdata if copy else None

@@ -78,6 +78,8 @@ def interval_coverage(opened: SpotTable, measured_table: AnnData) -> Coverage | 
     is_scored = rows_to_score(predicted)
     for name, section_rows in opened.section_rows.items():
         rows = section_rows[is_scored[section_rows]]
+        if not rows.size:
+            continue
         measured = measured_values(measured_table, predicted, rows, genes)
         if measured is None:
             continue

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.decomposition import PCA
 
+from stpredict.tl._adaptation._noise import signal_of_spots
 from stpredict.tl._adaptation._process import Grid, average
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict.tl._adaptation._noise import CountingNoise
     from stpredict.tl._adaptation._process import Places
 
     Array = NDArray[np.float64]
@@ -46,12 +48,17 @@ _MOST_SIGNAL = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """Predictions of the spots of one section, each (n, n_genes)."""
+    """Predictions of places in one section, each (n, n_genes)."""
 
     values: Array
     std: Array  # of a measured value around its prediction
     lower: Array
     upper: Array
+
+    def after(self, n_first: int) -> Corrected:
+        """Without the first places."""
+        parts = (self.values, self.std, self.lower, self.upper)
+        return Corrected(*(part[n_first:] for part in parts))
 
 
 def correct(
@@ -62,10 +69,12 @@ def correct(
     *,
     directions: Array,
     nonnegative: bool,
+    noise: CountingNoise | None = None,
 ) -> Corrected:
     """Correct predictions (n, n_genes) by the values (m, n_genes) measured in ``rows`` (m,).
 
-    ``directions`` (k, n_genes) are orthonormal.
+    ``directions`` (k, n_genes) are orthonormal. If the noise of the measured values is known, their
+    spots have a signal of their own, which says nothing about other spots.
     """
     residuals = measured - predicted[rows]
     scores = residuals @ directions.T
@@ -75,11 +84,18 @@ def correct(
     left_out = predicted[rows] + shared_left_out.mean @ directions + single_left_out.mean
     if nonnegative:
         values, left_out = np.maximum(values, 0), np.maximum(left_out, 0)
+    signal = shared.variance @ directions**2 + single.variance
     std, lowest, highest = _errors(
         measured - left_out,
         shared_left_out.variance @ directions**2 + single_left_out.variance,
-        shared.variance @ directions**2 + single.variance,
+        signal,
     )
+    if noise is not None:
+        left = measured - values[rows]
+        counted = noise.variance(values[rows], left)
+        own, uncertain = signal_of_spots(left, counted, directions)
+        values[rows] = np.maximum(values[rows] + own, 0)  # log(1 + x) is not negative
+        std[rows] = np.sqrt(signal[rows] + uncertain + counted)
     lower, upper = values + lowest * std, values + highest * std
     if nonnegative:
         lower, upper = np.maximum(lower, 0), np.maximum(upper, 0)

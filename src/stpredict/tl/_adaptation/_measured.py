@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,17 +12,41 @@ from pandas.api.types import is_bool_dtype
 from stpredict import _validate
 from stpredict._sdata._layer_steps import check_same_units
 from stpredict._sdata._spot_table import SpotTable
-from stpredict._sdata._steps import SmoothStep
+from stpredict._sdata._steps import NormalizeStep, SmoothStep
 from stpredict.targets._high import HIGH_UNITS
-from stpredict.tl._fitting._values import genes_of_model
+from stpredict.targets._matrix import dense
+from stpredict.tl._adaptation._noise import CountingNoise
+from stpredict.tl._fitting._values import genes_of_model, library_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpredict._sdata._sections import Section
     from stpredict.models import Model
 
 #: Measured spots of a section, below which errors say little about those of other spots.
 _LEAST = 5
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSpots:
+    """Measured spots of a table or of a section."""
+
+    mask: NDArray[np.bool_]  # (n,)
+    values: NDArray[np.float64]  # (n_measured, n_genes)
+    noise: CountingNoise | None  # None if it is not known
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Rows of the measured spots, (n_measured,)."""
+        return np.flatnonzero(self.mask)
+
+    def of(self, section: Section) -> MeasuredSpots:
+        """Those of a section."""
+        mask = self.mask[section.rows]
+        places = (np.cumsum(self.mask) - 1)[section.rows[mask]]
+        noise = None if self.noise is None else self.noise.take(places)
+        return MeasuredSpots(mask, self.values[places], noise)
 
 
 def measured_rows(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
@@ -37,21 +62,38 @@ def measured_rows(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
         if n_in_section == len(rows):
             raise ValueError(
                 f"measured marks all {len(rows)} spots of section {name!r}, so that none remains "
-                "to predict: mark only some, or leave the section out"
+                "to predict: mark only some, or use stp.tl.denoise for their expression"
             )
         if 0 < n_in_section < _LEAST:
             raise ValueError(
                 f"measured marks {n_in_section} spots of section {name!r}: mark at least {_LEAST}, "
                 "or none to keep the predictions of the model"
             )
+    _check_inside(spots, mask, "They are marked by measured=: mark spots inside the image only")
+    return mask
+
+
+def all_rows(spots: SpotTable) -> NDArray[np.bool_]:
+    """All spots as measured, (n_obs,), checked."""
+    for name, rows in spots.section_rows.items():
+        if len(rows) < _LEAST:
+            raise ValueError(
+                f"section {name!r} has {len(rows)} spots, but at least {_LEAST} are needed: leave "
+                "it out with sdata.subset"
+            )
+    mask = np.ones(spots.table.n_obs, dtype=bool)
+    _check_inside(spots, mask, "Drop them with stp.pp.filter_spots")
+    return mask
+
+
+def _check_inside(spots: SpotTable, mask: NDArray[np.bool_], hint: str) -> None:
     for section in spots.sections:
         _validate.inside_image(
             section.centers[mask[section.rows]],
             section.shape_yx,
             section=section.name,
-            hint="They are marked by measured=: mark spots inside the image only",
+            hint=hint,
         )
-    return mask
 
 
 def _read_mask(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
@@ -89,10 +131,8 @@ def _read_mask(spots: SpotTable, measured: Any) -> NDArray[np.bool_]:
     return np.asarray(mask, dtype=bool)
 
 
-def read_measured_values(
-    spots: SpotTable, model: Model, mask: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Measured values of the model's genes, (n_measured, n_genes); other spots are not read."""
+def read_measured(spots: SpotTable, model: Model, mask: NDArray[np.bool_]) -> MeasuredSpots:
+    """Measured values of the model's genes and their noise; other spots are not read."""
     if not model.training.sections:
         raise ValueError(
             "the model does not report its units, in which spots must be measured: use a model "
@@ -111,4 +151,21 @@ def read_measured_values(
     measured = SpotTable(spots.sdata, spots.name, spots.rows(np.flatnonzero(mask)))
     training = {"units": model.units, "layer": model.recipe.layer}
     check_same_units(measured.table, {**training, "training_sections": model.training.sections})
-    return genes_of_model(measured, model).dense().astype(np.float64)
+    values = genes_of_model(measured, model).dense().astype(np.float64)
+    return MeasuredSpots(mask, values, _counting_noise(measured, model, values))
+
+
+def _counting_noise(
+    measured: SpotTable, model: Model, values: NDArray[np.float64]
+) -> CountingNoise | None:
+    """Noise of the values if they are the log of normalised counts, which are in X."""
+    match model.recipe.layer_steps:
+        case (NormalizeStep(target_sum=target_sum),):
+            totals = library_size(measured.table.X)
+        case _:
+            return None
+    columns = measured.table.var_names.get_indexer(list(model.genes))
+    counts = np.asarray(dense(measured.table.X[:, columns]), dtype=np.float64)
+    expected = np.log1p(counts * target_sum / np.maximum(totals, 1)[:, None])
+    # the layer may have been changed, or X be something else
+    return CountingNoise(totals, target_sum) if np.allclose(values, expected, atol=1e-3) else None

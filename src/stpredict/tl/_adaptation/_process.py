@@ -88,11 +88,15 @@ class Places:
         return 1 + _OFFSET + covariance.linear * (self.features**2).sum(axis=1)
 
 
-def standardised(embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Standard scores of the features of one section, (n, d), with a mean square norm of 1."""
-    features = Standard.fit(embedding).transform(embedding).astype(np.float64)
+def standardised(
+    embedding: NDArray[np.floating], *others: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Standard scores of the features of a section, (n, d), then those of others on this scale."""
+    scaler = Standard.fit(embedding)
+    features = scaler.transform(embedding).astype(np.float64)
     norm = np.sqrt((features**2).sum(axis=1).mean())
-    return np.asarray(features / norm if norm > 0 else features)
+    parts = [features, *(scaler.transform(other).astype(np.float64) for other in others)]
+    return np.concatenate(parts) / (norm if norm > 0 else 1)
 
 
 @dataclass(eq=False)

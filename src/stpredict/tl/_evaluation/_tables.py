@@ -71,6 +71,11 @@ def match(spots: SpotTable, predictions: dict[str, AnnData]) -> dict[str, Pairs]
 
 
 def _match(measured: AnnData, table: AnnData, name: str, used: pd.Index) -> Pairs:
+    if table.obs_names.isin(used).all():
+        raise ValueError(
+            f"the measured expression of all spots of tables[{name!r}] was used for predictions "
+            "(stp.tl.denoise, stp.tl.adapt), so that none is left to score"
+        )
     spots = table.obs_names.difference(used, sort=False)
     spots = spots.intersection(measured.obs_names, sort=False)
     genes = table.var_names.intersection(measured.var_names, sort=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from stpredict import _keys
 from stpredict._sdata._layer_steps import check_same_units, units_of
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import check_measured, recorded
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
 from stpredict.targets._high import HIGH_UNITS, is_high
 from stpredict.targets._matrix import as_matrix, dense
@@ -34,6 +34,7 @@ class Truth:
     @classmethod
     def of(cls, spots: SpotTable, predictions: dict[str, AnnData], layer: str | None) -> Truth:
         """That of tables of predictions, which must be in the same units as far as known."""
+        check_measured(spots.table, spots.name)
         records = {name: recorded(table, "predict") for name, table in predictions.items()}
         units = {name: str(record["units"]) for name, record in records.items()}
         in_units = [name for name, one in units.items() if one != _keys.UNKNOWN_UNITS]

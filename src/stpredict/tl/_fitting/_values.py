@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from stpredict import _keys, _runtime, _validate
 from stpredict._sdata._layer_steps import check_ranked, units_of
+from stpredict._sdata._provenance import check_measured
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
 from stpredict.targets._counts import COUNTS_UNITS, TARGET_SUM
@@ -94,6 +95,7 @@ class Values:
 
 def read_values(spots: SpotTable, task: Task) -> Values:
     """Read the genes to learn (for factors, all genes of the layer) and the weights of spots."""
+    check_measured(spots.table, spots.name)
     weights = _weights(spots, task.sample_weight)
     genes = _genes(spots, task.genes)
     steps = spots.steps.layer(task.layer)
@@ -207,6 +209,7 @@ def _genes(spots: SpotTable, genes: Sequence[str] | None) -> list[str]:
 def _values_of(
     spots: SpotTable, model: Model, names: Sequence[str], columns: NDArray[np.intp]
 ) -> Values:
+    check_measured(spots.table, spots.name)
     _validate.present(names, spots.table.var_names)
     values = as_matrix(spots.layer(model.recipe.layer))
     library = None

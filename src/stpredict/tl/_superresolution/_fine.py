@@ -77,13 +77,17 @@ class FineSections:
             nonnegative=nonnegative,
         )
 
-    def write(self, fine: SpotTable, match: str | None) -> None:
-        """Move the shapes and the table of predictions to the object of the spots."""
+    def write(self, fine: SpotTable, match: str | None, *, intervals: bool = False) -> None:
+        """Move the shapes and the table of predictions to the object of the spots.
+
+        ``intervals`` is whether those in the table hold for positions.
+        """
         table = fine.sdata.tables[self.key]
-        # intervals and reliable genes were calibrated on spots; the graph is an input of the model
-        for layer in (_keys.LOWER, _keys.UPPER):
+        # those of predict, and reliable genes, were calibrated on spots
+        for layer in () if intervals else (_keys.LOWER, _keys.UPPER):
             table.layers.pop(layer, None)
         table.var = table.var.drop(columns=_keys.RELIABLE, errors="ignore")
+        # the graph is an input of the model
         for slot in (_keys.CONNECTIVITIES, _keys.DISTANCES):
             table.obsp.pop(slot, None)
         table.uns.pop("spatial_neighbors", None)

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from spatialdata.models import get_table_keys
 
-from stpredict import _validate
+from stpredict import _keys, _validate
 from stpredict._sdata._layer_steps import check_same_units
 from stpredict._sdata._links import FINER
-from stpredict._sdata._provenance import recorded
-from stpredict._sdata._spot_table import open_table
+from stpredict._sdata._provenance import recorded, rows_to_score
+from stpredict._sdata._spot_table import open_table, require_key
+from stpredict.tl._adaptation._table import Correction
 from stpredict.tl._fitting._values import genes_of_model
 from stpredict.tl._superresolution._positions import COARSEST
 
@@ -85,16 +86,23 @@ def _check_neighbors(step: NeighborsStep, resolution_um: float) -> None:
         )
 
 
-def read_spot_values(spots: SpotTable, model: Model, match: str) -> NDArray[np.float64]:
+def read_match(
+    spots: SpotTable, model: Model, match: str, *, device: str
+) -> NDArray[np.float64] | Correction:
     """Measured or predicted values of the model's genes, (n_obs, n_genes).
 
-    Rows of spots that the table lacks are NaN.
+    Rows of spots that the table lacks are NaN. For tables that measured spots have corrected, the
+    correction by these spots.
     """
+    require_key(match, spots.sdata.tables, what="tables")
     other = open_table(spots.sdata, match)
     record = recorded(other.table, "predict")
     rows = _names(other.table).get_indexer(_names(spots.table))
     if (rows < 0).all():
         raise ValueError(f"match={match!r}: tables[{match!r}] has none of the spots")
+    if recorded(other.table, _keys.ADAPT):
+        measured = (rows >= 0) & ~rows_to_score(other.table)[rows]
+        return Correction.read(spots, model, measured, device=device)
     if not record:  # a measured table
         training = {"units": model.units, "layer": model.recipe.layer}
         check_same_units(other.table, {**training, "training_sections": model.training.sections})

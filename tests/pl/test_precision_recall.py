@@ -112,6 +112,19 @@ def test_a_method_of_a_cross_validation_is_drawn_at_the_threshold_of_each_fold(s
         stp.pl.precision_recall(sdata, GENES[0], key="out_of_fold")
 
 
+def test_folds_that_divide_a_section_have_a_curve_each(sdata):
+    table = sdata["out_of_fold"]
+    names = open_table(sdata, "out_of_fold").section_of_row
+    rows = np.flatnonzero(names == "S1")
+    folds = table.obs["fold"].astype(str).to_numpy(dtype=object, copy=True)
+    folds[rows[: len(rows) // 2]], folds[rows[len(rows) // 2 :]] = "upper", "lower"
+    table.obs["fold"] = folds
+    left, _ = stp.pl.precision_recall(sdata, GENES[0], section="S1", key="out_of_fold", method="a")
+    assert [label.partition(":")[0] for label in labels_of(left)] == ["S1, upper", "S1, lower"]
+    pair = table[:, GENES[0]].X[rows[: len(rows) // 2], 0]
+    assert labels_of(left)[0].endswith(f"(chance {pair.mean():.2f})")
+
+
 def test_a_section_where_all_spots_are_low_has_a_note_and_no_curve(sdata):
     sdata["predicted"].var.loc[GENES[0], "threshold"] = 1e9
     left, right = stp.pl.precision_recall(sdata, GENES[0], section="S3")

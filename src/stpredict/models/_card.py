@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stpredict import _validate
 from stpredict.models._methods import method_of
+from stpredict.targets._high import High
 
 if TYPE_CHECKING:
     from stpredict.models._config import ModelState
@@ -68,15 +69,21 @@ def _title(model: ModelState) -> str:
 
 
 def _chapters(model: ModelState) -> dict[str, list[Fact]]:
-    training = model.training
+    training, genes = model.training, _validate.listing(model.genes, most=5)
     versions = ", ".join(f"{name} {each}" for name, each in training.versions.items())
     chapters = {
-        "Predictions": [("genes", _validate.listing(model.genes, most=5)), ("units", model.units)],
+        "Predictions": [("genes", genes), ("units", _units(model))],
         "Inputs": _inputs(model),
         "Training": [*_training(training), ("seed", str(training.seed)), ("versions", versions)],
         "Uncertainty": _uncertainty(model),
     }
     return {title: facts for title, facts in chapters.items() if facts}
+
+
+def _units(model: ModelState) -> str:
+    if isinstance(model.targets, High):
+        return f"{model.units}, above the {model.targets.quantile:g} quantile of training"
+    return model.units
 
 
 def _inputs(model: ModelState) -> list[Fact]:

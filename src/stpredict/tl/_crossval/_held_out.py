@@ -100,7 +100,7 @@ def _check_source(
 def _groups(spots: SpotTable, protocol: dict[str, Any]) -> NDArray[np.str_]:
     """Group of each row, as it was left out; at least two."""
     kind, groups = protocol.get("group_kind"), spots.section_of_row
-    if kind == "block":
+    if protocol.get("buffer_um") is not None:  # blocks of tissue
         raise ValueError(
             "the cross-validation left out blocks, which do not show how sections differ: leave "
             "out sections or patients"

@@ -271,16 +271,10 @@ def fewer_spots(validated):
     return {}
 
 
-def of_evaluate(validated):
-    protocol = replace(validated.scores.protocol, group_kind=None)
-    return {"scores": replace(validated.scores, protocol=protocol)}
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         (lambda _: {"scores": {}}, TypeError, "scores must be a Scores, not dict"),
-        (of_evaluate, TypeError, "got Scores of stp.tl.evaluate"),
         (lambda _: {"sdata": None}, TypeError, "sdata must be a SpatialData"),
         (without_the_table, KeyError, "no 'out_of_fold'; available: table: run stp.tl.cross_val"),
         (

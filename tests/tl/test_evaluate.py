@@ -173,6 +173,31 @@ def test_references_cover_sections_that_only_the_second_table_predicts(sdata):
         assert np.isfinite(scores.loc[("neighbor_mean", section), "pcc"])
 
 
+def test_tables_are_scored_on_the_spots_that_all_of_a_section_predict(sdata):
+    ridge = sdata.tables["ridge"]
+    second = np.flatnonzero(ridge.obs["region"] == "S3")
+    sdata.tables["ridge"] = ridge[np.setdiff1d(np.arange(ridge.n_obs), second[:9])].copy()
+    scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
+    assert scores.protocol.n_spots == ridge.n_obs - 9
+    assert "9 spots that not all tables of their section predict are not scored." in str(
+        scores.protocol
+    )
+    sdata.tables["predicted"] = sdata.tables["predicted"][sdata.tables["ridge"].obs_names].copy()
+    alone = stp.tl.evaluate(sdata)
+    pd.testing.assert_series_equal(
+        scores.values()["predicted"], alone.values()["predicted"], atol=1e-6
+    )
+
+
+def test_tables_of_different_spots_of_a_section_are_refused(sdata):
+    first = (sdata.tables["table"].obs["region"] == "S2").to_numpy()
+    half = np.arange(len(first)) % 2 == 0
+    for name, part in (("predicted", half), ("ridge", ~half)):
+        sdata.tables[name] = sdata.tables[name][~first | part].copy()
+    with pytest.raises(ValueError, match="predict different spots of section 'S2'"):
+        stp.tl.evaluate(sdata, ["predicted", "ridge"])
+
+
 def test_nulls_and_references_are_scored_with_the_model(sdata):
     scores = stp.tl.evaluate(sdata, ["predicted", "ridge"])
     summary = scores.summary()

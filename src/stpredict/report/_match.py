@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from stpredict import _validate
 from stpredict._sdata._provenance import recorded
 from stpredict._sdata._spot_table import layer_names, open_table
-from stpredict.results import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,15 +14,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stpredict._sdata._spot_table import SpotTable
+    from stpredict.results import Scores
 
 
 def open_out_of_fold(sdata: SpatialData, scores: Scores, table_name: str, key: str) -> SpotTable:
     """Table of out-of-fold predictions, which must belong to the scores and to the table."""
-    if not isinstance(scores, Scores) or scores.protocol.group_kind is None:
-        raise TypeError(
-            f"scores must be those of stp.tl.cross_validate, got {type(scores).__name__}"
-            + (" of stp.tl.evaluate" if isinstance(scores, Scores) else "")
-        )
     spots = open_table(sdata, key)
     cross_validated = open_table(sdata, table_name).table
     record = recorded(spots.table, "cross_validate")

@@ -21,6 +21,8 @@ from stpredict.report import _maps, _tables, _words
 from stpredict.results import PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from stpredict.report._maps import Maps
@@ -45,8 +47,10 @@ def writable(path: str | Path) -> Path:
     return path
 
 
-def render(scores: Scores, maps: Maps, reliable: pd.DataFrame | None) -> str:
-    """Text of the page."""
+def render(
+    scores: Scores, maps: Maps, reliable: pd.DataFrame | None, rescaled: Sequence[str] = ()
+) -> str:
+    """Text of the page; ``rescaled`` methods are drawn on the scale of the measured values."""
     from stpredict import __version__
 
     style, script = source("report.css"), source("report.js")
@@ -63,11 +67,14 @@ def render(scores: Scores, maps: Maps, reliable: pd.DataFrame | None) -> str:
         scores=scores,
         protocol=scores.protocol,
         facts=_words.facts(scores),
+        title="Evaluation" if scores.protocol.group_kind is None else "Cross-validation",
+        rescaled=[_words.method_label(name) for name in rescaled],
         figure=_methods_figure(scores),
         summary=_tables.summary(scores),
         differences=_tables.differences(scores),
         by_section=_tables.by_section(scores),
         genes=genes,
+        programs=None if scores.programs is None else _tables.genes(scores.programs, None),
         sections=maps.sections,
         series=[_maps.MEASURED, *(_words.method_label(name) for name in maps.methods)],
         n_drawn=len(maps.genes),

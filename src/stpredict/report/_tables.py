@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ from stpredict.report import _words
 from stpredict.results import PCC_SHUFFLED, PCC_SPATIAL_NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from stpredict._sdata._spot_table import SpotTable
     from stpredict.results import Scores
@@ -83,14 +84,16 @@ def by_section(scores: Scores) -> Table:
 
 
 def differences(scores: Scores) -> list[str]:
-    """Differences of each method from the baselines, one sentence each."""
+    """Differences of each method from the baselines, or from the others, one sentence each."""
     pcc = scores.values("pcc")
+    pairs: Iterable[tuple[str, str]] = itertools.product(scores.methods, scores.baselines)
+    if not scores.baselines:
+        pairs = itertools.combinations(scores.methods, 2)
     return [
-        str(scores.compare(method, baseline))
-        for method in scores.methods
-        for baseline in scores.baselines
+        str(scores.compare(method, other))
+        for method, other in pairs
         # only where some gene has both
-        if {method, baseline} <= set(pcc) and pcc[[method, baseline]].notna().all(axis=1).any()
+        if {method, other} <= set(pcc) and pcc[[method, other]].notna().all(axis=1).any()
     ]
 
 
@@ -136,7 +139,9 @@ def per_section(
 
 
 def reliable_genes(spots: SpotTable, scores: Scores) -> pd.DataFrame | None:
-    """Genes that each method predicts reliably, bool; None if the split leaks or has one fold."""
+    """Genes that each method predicts reliably, bool; None without folds, or if the split leaks."""
+    if scores.protocol.group_kind is None:
+        return None
     table = spots.table
     folds = table.obs[_keys.FOLD].astype(str).to_numpy()
     if scores.leaky or len(set(folds)) < 2:

@@ -25,8 +25,11 @@ def method_label(name: str) -> str:
 
 
 def facts(scores: Scores) -> dict[str, str]:
-    """Conditions of the cross-validation, by label; unknown ones are left out."""
+    """Conditions of the scores, by label; unknown ones are left out."""
     protocol = scores.protocol
+    training = {
+        name: ", ".join(sections) for name, sections in protocol.trained_on.items() if sections
+    }
     values = {
         "left out": protocol.group_kind,
         "folds": "; ".join(
@@ -34,6 +37,7 @@ def facts(scores: Scores) -> dict[str, str]:
             name if groups == (name,) else f"{name}: {', '.join(groups)}"
             for name, groups in protocol.folds.items()
         ),
+        "trained on": "; ".join(f"{name}: {sections}" for name, sections in training.items()),
         "layer": protocol.layer or "X",
         "units": protocol.units,
         "spots": f"{protocol.n_spots:,}",

@@ -81,6 +81,11 @@ class Protocol:
         return {**plain, "leaky": self.leaky, "text": str(self)}
 
     def __str__(self) -> str:
+        return " ".join((self.summary, *self.notes))
+
+    @property
+    def summary(self) -> str:
+        """The protocol in words, without the notes."""
         realigned = "Spots were realigned with the help of their measured expression."
         sentences = (
             self._leaks(),
@@ -91,7 +96,6 @@ class Protocol:
             f"values: {self.units}.",
             realigned if self.realigned else "",
             f"{self.n_failed} fits FAILED and are not scored." if self.n_failed else "",
-            *self.notes,
         )
         return " ".join(sentence for sentence in sentences if sentence)
 

@@ -44,10 +44,11 @@ def evaluate(
     Correlations are computed per gene over the spots of each section; a gene that is constant in
     either scores 0 and is counted. Nulls, references and noise ceiling are as in
     :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
-    with another ``key_added``. Rows and genes are matched by name. Spots whose expression
-    :func:`stpredict.tl.adapt` used for one of the tables are not scored. Predictions of other tools
-    are read by :func:`stpredict.io.read_predictions`; without units, they have only the scores that
-    do not depend on units.
+    with another ``key_added``. Rows and genes are matched by name. In each section, all tables that
+    predict it are scored on the same spots, without those whose expression
+    :func:`stpredict.tl.adapt` used. Predictions of other tools are read by
+    :func:`stpredict.io.read_predictions`; without units, they have only the scores that do not
+    depend on units.
 
     Parameters
     ----------
@@ -80,12 +81,12 @@ def evaluate(
     FileNotFoundError, KeyError
         If the file, a table or the layer does not exist.
     ValueError
-        If a table holds no such predictions, shares no spots or genes with the measured one, has
-        NaN, or other units or thresholds than another, all its spots were used (`tl.denoise`), or
-        a section has a single spot. If ``table_name`` holds predictions itself. If no gene of a set
-        is predicted, or the file is no GMT file. If the measured layer is in other units, such as
-        log counts of another total, unless it is named by ``layer``, which predictions of high
-        expression do not allow.
+        If a table holds no such predictions, shares no spots or genes with the measured one or no
+        spots of a section with another, has NaN, or other units or thresholds than another, all its
+        spots were used (`tl.denoise`), or a section has a single spot. If ``table_name`` holds
+        predictions itself. If no gene of a set is predicted, or the file is no GMT file. If the
+        measured layer is in other units, such as log counts of another total, unless it is named by
+        ``layer``, which predictions of high expression do not allow.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def evaluation_protocol(
         layer=truth.layer,
         targets=targets,
         trained_on=trained_on,
-        notes=tuple(_notes(spots, predictions, records, truth.units, targets)),
+        notes=tuple(_notes(spots, predictions, records, truth.units, targets, len(rows))),
         leaking_sections=tuple(section for section in sections if section in training),
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
         seed=seed,
@@ -64,8 +64,17 @@ def _notes(
     records: dict[str, dict[str, Any]],
     units: str,
     targets: str,
+    n_scored: int,
 ) -> Iterator[str]:
     """What a reader of the scores should know about each table."""
+    names = spots.table.obs_names
+    is_predicted, is_used = np.zeros((2, len(names)), dtype=bool)
+    for table in predictions.values():
+        is_predicted |= names.isin(table.obs_names)
+        is_used |= names.isin(table.obs_names[~rows_to_score(table)])
+    n_left_out = int((is_predicted & ~is_used).sum()) - n_scored
+    if n_left_out:
+        yield f"{n_left_out} spots that not all tables of their section predict are not scored."
     for name, table in predictions.items():
         record = records[name]
         n_absent = int((~table.var_names.isin(spots.table.var_names)).sum())

@@ -63,21 +63,44 @@ class Pairs:
 
 
 def match(spots: SpotTable, predictions: dict[str, AnnData]) -> dict[str, Pairs]:
-    """Match tables by the names of spots and genes, without the spots that a table used."""
+    """Match tables by the names of spots and genes, without the spots that a table used.
+
+    In each section, all tables that predict spots of it are scored on the same spots.
+    """
     used = pd.Index([])  # by `tl.adapt`: no table is scored there
     for table in predictions.values():
         used = used.union(table.obs_names[~rows_to_score(table)], sort=False)
-    return {name: _match(spots.table, table, name, used) for name, table in predictions.items()}
+    names = spots.table.obs_names
+    is_predicted = {
+        name: names.isin(_unused(table, name, used)) for name, table in predictions.items()
+    }
+    is_scored = np.zeros(len(names), dtype=bool)
+    for section, rows in spots.section_rows.items():
+        in_section = [mask[rows] for mask in is_predicted.values() if mask[rows].any()]
+        if in_section:
+            is_scored[rows] = np.logical_and.reduce(in_section)
+            if not is_scored[rows].any():
+                raise ValueError(
+                    f"the tables predict different spots of section {section!r}: evaluate them "
+                    "one by one"
+                )
+    scored = names[is_scored]
+    return {name: _match(spots.table, table, name, scored) for name, table in predictions.items()}
 
 
-def _match(measured: AnnData, table: AnnData, name: str, used: pd.Index) -> Pairs:
-    if table.obs_names.isin(used).all():
+def _unused(table: AnnData, name: str, used: pd.Index) -> pd.Index:
+    """Spots whose measured expression took no part in predictions."""
+    unused = table.obs_names.difference(used, sort=False)
+    if not len(unused):
         raise ValueError(
             f"the measured expression of all spots of tables[{name!r}] was used for predictions "
             "(stp.tl.denoise, stp.tl.adapt), so that none is left to score"
         )
-    spots = table.obs_names.difference(used, sort=False)
-    spots = spots.intersection(measured.obs_names, sort=False)
+    return unused
+
+
+def _match(measured: AnnData, table: AnnData, name: str, scored: pd.Index) -> Pairs:
+    spots = table.obs_names.intersection(scored, sort=False)
     genes = table.var_names.intersection(measured.var_names, sort=False)
     if not len(spots) or not len(genes):
         reason = "" if len(genes) else _validate.why_absent(table.var_names, measured.var_names)

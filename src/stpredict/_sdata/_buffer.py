@@ -27,9 +27,14 @@ def block_buffer_um(spots: SpotTable) -> float:
     pitch = common_spacing(spacing_of(part.centers_um) for part in spots.sections).pitch_um
     if not pitch > 0:
         raise ValueError("blocks of tissue need sections with several spots: give other groups=")
+    return float(f"{max(_PITCHES * pitch, largest_tile_um(spots)):.4g}")
+
+
+def largest_tile_um(spots: SpotTable) -> float:
+    """Side in µm of the largest embedded tile; 0 without any."""
     steps = spots.steps.embed
     sides = [side for slot in spots.table.obsm if slot in steps for side in steps[slot].fields_um]
-    return float(f"{max(_PITCHES * pitch, *sides, 0.0):.4g}")
+    return max(sides, default=0.0)
 
 
 def rows_near(spots: SpotTable, rows: NDArray[np.intp], width_um: float) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ from stpredict.tl._crossval._fold_scores import (
     cross_validation_protocol,
     score_outcomes,
 )
-from stpredict.tl._crossval._folds import BLOCKS, leave_blocks_out, leave_groups_out
+from stpredict.tl._crossval._folds import leave_blocks_out, leave_groups_out
 from stpredict.tl._crossval._jobs import run_folds
 from stpredict.tl._crossval._outcome import Outcome, check_same_quantile
 from stpredict.tl._crossval._store import Store
@@ -157,7 +157,9 @@ def cross_validate(
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name)
     check_new_table(sdata, key_added)
-    if groups == BLOCKS:  # which are asked for by name, and marked where there are other sections
+    if (
+        groups == results.BLOCKS
+    ):  # which are asked for by name, and marked where there are other sections
         folds, groups = leave_blocks_out(spots, n_folds), None
     else:
         folds = leave_groups_out(
@@ -165,7 +167,7 @@ def cross_validate(
             groups,
             purpose="cross-validation",
             n_folds=n_folds,
-            remedy=f", or groups={BLOCKS!r} for blocks of tissue",
+            remedy=f", or groups={results.BLOCKS!r} for blocks of tissue",
         )
         if not allow_leak:
             remedy = "; allow_leak=True continues and marks the scores LEAKY"

@@ -24,7 +24,8 @@ def fold_data(spots: SpotTable, fold: Fold, *, device: str) -> tuple[SpotTable, 
     reference stain that test sections contributed to, with the embeddings of its images. The
     neighbourhood graph of each part links its own spots only.
     """
-    training, test = spots.subset(fold.training), spots.subset(fold.rows)
+    training = spots.subset(fold.training)
+    test = spots.subset(fold.rows if fold.visible is None else fold.visible)
     _refit_stain(training, test, device=device)
     _refit_genes(training, test)
     _refit_weights(training)

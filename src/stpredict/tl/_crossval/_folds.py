@@ -10,6 +10,7 @@ from sklearn.model_selection import GroupKFold
 
 from stpredict import _keys, _validate
 from stpredict._sdata._buffer import block_buffer_um, rows_near
+from stpredict.results import BLOCKS  # also the value of groups=
 from stpredict.tl._fitting._split import (
     MIN_SPOTS,
     N_BLOCKS,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from stpredict._sdata._spot_table import SpotTable
 
-#: Value of ``groups=`` that leaves out blocks of tissue.
-BLOCKS = "blocks"
-
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -38,6 +36,9 @@ class Fold:
     rows: NDArray[np.intp]  # rows of the table that are left out, ascending
     training: NDArray[np.intp]  # all others but those of the buffer, ascending
     buffer_um: float | None = None  # no training spot is nearer to one left out, in x and in y
+    # rows whose images a prediction may read, ascending: those left out and, for a random split,
+    # their neighbours; others are no context of a test spot
+    visible: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +103,13 @@ def leave_groups_out(
     return folds_of(spots, kind, labels, by_fold)
 
 
-def leave_blocks_out(spots: SpotTable, n_blocks: int | None = None) -> Folds:
-    """Leave one block of every section out in turn, with a buffer between training and test."""
+def leave_blocks_out(
+    spots: SpotTable, n_blocks: int | None = None, *, staggered: bool = False
+) -> Folds:
+    """Leave one block of every section out in turn, with a buffer between training and test.
+
+    Staggered, the blocks that a fold leaves out lie at different places of the sections.
+    """
     if BLOCKS in spots.table.obs:
         raise ValueError(
             f"groups={BLOCKS!r} means blocks of tissue, but obs has a column {BLOCKS!r}: rename it"
@@ -111,8 +117,13 @@ def leave_blocks_out(spots: SpotTable, n_blocks: int | None = None) -> Folds:
     if n_blocks is not None:
         _validate.whole_number("n_folds", n_blocks, at_least=2)
     labels = block_labels(spots, n_blocks or N_BLOCKS)
-    by_fold = [(str(name),) for name in np.unique(labels)]
-    by_fold.sort(key=lambda names: int(names[0].split()[-1]))
+    names = sorted(set(labels.tolist()), key=lambda name: int(name.split()[-1]))
+    if staggered:
+        for number, rows in enumerate(spots.section_rows.values()):
+            # steps of two: blocks of successive sections are not next to each other
+            shifted = {name: names[(n + 2 * number) % len(names)] for n, name in enumerate(names)}
+            labels[rows] = [shifted[name] for name in labels[rows]]
+    by_fold = [(name,) for name in names]
     folds = folds_of(spots, "block", labels, by_fold, buffer_um=block_buffer_um(spots))
     smallest = min(folds, key=lambda fold: len(fold.training))
     if len(smallest.training) < MIN_SPOTS:

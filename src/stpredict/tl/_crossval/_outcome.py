@@ -73,6 +73,10 @@ def run_method(
         check_tiles(name, model, fold)
         seconds = time.perf_counter() - start
         outcome = _outcome(model, predicted, training, test, seconds=seconds)
+        if fold.visible is not None:
+            inside = np.searchsorted(fold.visible, fold.rows)
+            measured, predicted = outcome.measured[inside], outcome.predicted[inside]
+            outcome = replace(outcome, measured=measured, predicted=predicted)
         return replace(outcome, model=model) if keep_models else outcome
     except Exception as error:  # noqa: BLE001 the other methods go on, and failures are reported
         line = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -110,6 +110,18 @@ def test_the_note_says_what_was_matched(single):
     assert "The training sections of 'external' are UNKNOWN" in str(scores.protocol)
 
 
+def test_tiles_on_no_spot_may_be_nan_and_the_input_is_not_changed(single):
+    frame = tiles(grid(25.0))
+    stp.io.read_predictions(single, frame, x="x", y="y", mpp=1.0)
+    expected = single["external"].X
+    corner = frame.index[0]  # of the image, where no spot lies
+    frame.loc[corner, "morphology_001"] = np.nan
+    before = frame.copy()
+    stp.io.read_predictions(single, frame, x="x", y="y", mpp=1.0)
+    np.testing.assert_array_equal(single["external"].X, expected)
+    pd.testing.assert_frame_equal(frame, before)
+
+
 def test_positions_in_pixels_are_those_of_the_image(single):
     section = open_table(single).sections[0]
     frame = tiles(section.centers)

@@ -84,8 +84,7 @@ class Matched:
             block = part.source.block(columns)
             where = f" of section {part.section}" if part.section else ""
             _validate.finite(block[used], what=f"the table of predictions{where}")
-            block[~np.isfinite(block)] = 0
-            blocks.append(part.spots.weights @ block)
+            blocks.append(part.spots.weights @ np.nan_to_num(block))
         return np.concatenate(blocks)
 
     @property

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import stpredict as stp
+from helpers import only, prepared_phantom
 from stpredict import metrics
-from stpredict._sdata._spot_table import copy_of
 
 TINY = {
     "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=2, n_rho=2, dropout=0.1),
@@ -19,28 +19,18 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def prepared():
-    sdata = stp.datasets.phantom(
-        4, size_px=1000, mpp=0.5, pitch_um=40.0, n_morphology=3, n_neighborhood=1, n_null=2
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, list(sdata["table"].var_names))
-    stp.pp.embed(sdata, "texture", tile_um=40)
-    stp.pp.neighbors(sdata)
-    return sdata
-
-
-def part(sdata, *names):
-    return copy_of(sdata.subset([element for name in names for element in (name, f"{name}_image")]))
+    design = {"size_px": 1000, "n_morphology": 3, "n_neighborhood": 1, "n_null": 2}
+    return prepared_phantom(4, design, select={"n_top_genes": 6}, encoder="texture")
 
 
 @pytest.fixture(scope="module")
 def model(prepared):
-    return stp.tl.fit_deepspot(part(prepared, "S1", "S2", "S3"), targets="high", **TINY)
+    return stp.tl.fit_deepspot(only(prepared, ["S1", "S2", "S3"]), targets="high", **TINY)
 
 
 @pytest.fixture
 def test_section(prepared, model):
-    section = part(prepared, "S4")
+    section = only(prepared, ["S4"])
     stp.tl.predict(section, model, device="cpu")
     return section
 
@@ -61,7 +51,7 @@ def test_planted_genes_are_recognised_as_high(model, test_section):
 
 
 def test_thresholds_are_quantiles_of_all_rows_whichever_are_held_out(prepared, model):
-    sections = part(prepared, "S1", "S2", "S3")
+    sections = only(prepared, ["S1", "S2", "S3"])
     training = sections["table"][:, list(model.genes)].layers["log1p"].toarray()
     expected = np.quantile(training, 0.5, axis=0, method="lower").astype(np.float32)
     ridge = stp.tl.fit_ridge(sections, targets="high")
@@ -98,7 +88,7 @@ def test_another_layer_has_no_high_values(test_section):
 def test_a_saved_model_predicts_the_same_and_can_be_finetuned(prepared, model, tmp_path):
     model.save(tmp_path / "high")
     loaded = stp.models.load(tmp_path / "high")
-    section = part(prepared, "S4")
+    section = only(prepared, ["S4"])
     first, second = (
         stp.tl.predict(section, one, copy=True, device="cpu")["predicted"].X
         for one in (model, loaded)

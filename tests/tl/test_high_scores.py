@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import stpredict as stp
+from helpers import only, prepared_phantom
 from stpredict._sdata._spot_table import copy_of, open_table
 
 HIGH = functools.partial(stp.tl.fit_ridge, targets="high")
@@ -23,20 +24,10 @@ def rare(sdata):
     return HIGH(sdata, quantile=0.8)
 
 
-def part(sdata, *names):
-    return copy_of(sdata.subset([element for name in names for element in (name, f"{name}_image")]))
-
-
 @pytest.fixture(scope="module")
 def sections():
-    sdata = stp.datasets.phantom(
-        3, size_px=800, mpp=0.5, pitch_um=40.0, n_morphology=3, n_neighborhood=1, n_null=2
-    )
-    stp.pp.normalize(sdata)
-    stp.pp.select_genes(sdata, list(sdata["table"].var_names))
-    stp.pp.embed(sdata, "texture", tile_um=40)
-    stp.pp.neighbors(sdata)
-    return sdata
+    design = {"size_px": 800, "n_morphology": 3, "n_neighborhood": 1, "n_null": 2}
+    return prepared_phantom(3, design, select={"n_top_genes": 6}, encoder="texture")
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +90,9 @@ def test_the_baseline_learns_whether_the_same_genes_are_high(validated):
 
 
 def test_predictions_of_a_loaded_model_read_from_zarr_have_the_same_scores(sections, tmp_path):
-    model = HIGH(part(sections, *NAMES[:2]))
+    model = HIGH(only(sections, NAMES[:2]))
     model.save(tmp_path / "model")
-    new = part(sections, "S3")
+    new = only(sections, ["S3"])
     stp.tl.predict(new, stp.models.load(tmp_path / "model"))
     again = stp.tl.predict(new, model, copy=True)["predicted"].X
     np.testing.assert_array_equal(new["predicted"].X, again)
@@ -115,10 +106,10 @@ def test_predictions_of_a_loaded_model_read_from_zarr_have_the_same_scores(secti
 
 
 def test_tables_with_other_thresholds_are_not_compared(sections):
-    new = part(sections, "S3")
-    stp.tl.predict(new, HIGH(part(sections, "S1", "S2")), key_added="two")
-    stp.tl.predict(new, SPOT(part(sections, "S1", "S2")), key_added="spot")
-    stp.tl.predict(new, HIGH(part(sections, "S1", "S2"), quantile=0.7), key_added="rare")
+    new = only(sections, ["S3"])
+    stp.tl.predict(new, HIGH(only(sections, ["S1", "S2"])), key_added="two")
+    stp.tl.predict(new, SPOT(only(sections, ["S1", "S2"])), key_added="spot")
+    stp.tl.predict(new, HIGH(only(sections, ["S1", "S2"]), quantile=0.7), key_added="rare")
     assert stp.tl.evaluate(new, ["two", "spot"]).methods == ("two", "spot")
     message = "'two' and 'rare' call genes high above different thresholds"
     with pytest.raises(ValueError, match=message):
@@ -141,7 +132,7 @@ def test_the_candidate_with_the_highest_auc_is_fitted(sections):
 
 @pytest.mark.parametrize("meta", ["mean", "ridge", "mlp"])
 def test_a_stack_combines_log_odds_and_predicts_probabilities(sections, tmp_path, meta):
-    training, new = part(sections, *NAMES[:2]), part(sections, "S3")
+    training, new = only(sections, NAMES[:2]), only(sections, ["S3"])
     bases = {"ridge": HIGH, "spot": SPOT}
     stack = stp.tl.fit_stacking(training, bases, meta=meta, schedule=QUICK, device="cpu")
     expected = stp.tl.fit_ridge(training, targets="high").targets.threshold
@@ -195,7 +186,7 @@ EXPRESSION = stp.tl.fit_ridge
     ],
 )
 def test_what_cannot_be_compared_or_combined_is_refused(sections, function, message):
-    sdata = part(sections, "S1", "S2")
+    sdata = only(sections, ["S1", "S2"])
     before = set(sdata.tables)
     with pytest.raises(ValueError, match=message):
         function(sdata)
@@ -203,7 +194,7 @@ def test_what_cannot_be_compared_or_combined_is_refused(sections, function, mess
 
 
 def test_a_network_on_pixels_takes_a_quantile(sections):
-    sdata = part(sections, "S1", "S2")
+    sdata = only(sections, ["S1", "S2"])
     network, schedule = stp.tl.CNNNetwork(tile_px=16), stp.tl.Schedule(max_epochs=1)
     options = {"tile_um": 40, "network": network, "schedule": schedule, "device": "cpu"}
     model = stp.tl.fit_cnn(sdata, targets="high", quantile=0.7, **options)

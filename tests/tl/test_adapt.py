@@ -16,7 +16,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.tl._adaptation import _process
-from stpredict.tl._adaptation._correct import SHARED, correct, main_directions
+from stpredict.tl._adaptation._correct import SHARED, _errors, correct, main_directions
 from stpredict.tl._adaptation._process import (
     Covariance,
     Grid,
@@ -143,6 +143,19 @@ def test_the_nearest_measured_spots_give_nearly_the_result_of_all(monkeypatch):
         error = np.sqrt(((local.mean - exact.mean) ** 2).mean())
         assert 0 < error < 0.05  # a sixth of the noise
         assert np.abs(np.log(local.variance / exact.variance)).mean() < 0.3
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_intervals_are_as_wide_as_the_errors_of_unusual_spots(factor):
+    random = np.random.default_rng(0)
+    signal = np.tile(random.uniform(0, 1, (400, 1)), (1, 60))
+    variance = 0.6 + signal + (factor - 1) * np.maximum(signal - 0.5, 0)
+    errors = np.sqrt(variance) * random.normal(size=signal.shape)
+    std, lowest, highest = _errors(errors, signal, signal)
+    for rows in (signal[:, 0] < 0.5, signal[:, 0] > 0.75):
+        inside = (lowest * std < errors) & (errors < highest * std)
+        assert 0.88 < inside[rows].mean() < 0.92
+        assert std[rows].mean() == pytest.approx(np.sqrt(variance[rows]).mean(), rel=0.1)
 
 
 def test_directions_are_those_of_the_largest_variance():

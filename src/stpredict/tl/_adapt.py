@@ -93,7 +93,8 @@ def adapt(
     an offset of the section. Predictions are averaged over lengths of 1 to 5 distances between
     spots, and over proportions of the parts and the noise, weighted by marginal likelihood. Offsets
     of the intervals are quantiles of the errors of measured spots that are left out in turn, over
-    all genes.
+    all genes. These errors also decide by what factor, 1, 2 or 4, the variance of the processes
+    counts where it exceeds its mean: it is too small far from measured spots.
 
     Of more than 1,600 measured spots in a section, those nearest to a block of spots are used.
 

@@ -44,6 +44,10 @@ SINGLE = Grid(
 _PRIOR_SPOTS = 4
 #: Largest share of the expected error of a gene that is signal; the rest is noise.
 _MOST_SIGNAL = 0.8
+#: Factors of the variance of the signal beyond its mean over measured spots: processes are too sure
+#: of unusual tiles and of places far from measured spots. More than 4 gives too wide intervals
+#: where half of a section is measured.
+_UNUSUAL = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +127,22 @@ def _errors(errors: Array, left_out: Array, signal: Array) -> tuple[Array, float
     prior = _PRIOR_SPOTS * max(float(squares.mean()), 1e-12)
     total = prior + squares.sum(axis=0)
     expected = total / (_PRIOR_SPOTS + n_measured)
-    share = np.minimum(left_out.mean(axis=0) / expected, _MOST_SIGNAL)
     # the noise of a gene is scored without the spot's own error
     others = (total - squares) / (_PRIOR_SPOTS + n_measured - 1)
-    scaled = errors / np.sqrt(others * (1 - share) + left_out)
+    usual = left_out.mean(axis=0)
+
+    def variance(total: Array, signal: Array, factor: float) -> Array:
+        beyond = (factor - 1) * np.maximum(left_out - usual, 0).mean(axis=0)
+        signal_share = np.minimum((usual + beyond) / expected, _MOST_SIGNAL)
+        unusual = (factor - 1) * np.maximum(signal - usual, 0)
+        return np.asarray(total * (1 - signal_share) + signal + unusual)
+
+    def misfit(factor: float) -> float:
+        scored = variance(others, left_out, factor)
+        return float((np.log(scored) + squares / scored).mean())
+
+    factor = min(_UNUSUAL, key=misfit)
+    scaled = errors / np.sqrt(variance(others, left_out, factor))
     lowest, highest = np.quantile(scaled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    std = np.sqrt(expected * (1 - share) + signal)
+    std = np.sqrt(variance(expected, signal, factor))
     return std, min(float(lowest), 0.0), max(float(highest), 0.0)

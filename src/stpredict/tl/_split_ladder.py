@@ -94,8 +94,8 @@ def split_ladder(
     all its neighbours, as is usual, and one of a block those in the buffer, unless their tiles
     overlap tiles of training spots. Random spots of a block are predicted by models of several
     folds, which biases their correlation downwards, and their training neighbourhoods lack the
-    spots left out: for few spots, their price can be slightly negative. Sections of one patient that are neighbours in the tissue make
-    leaving out a section as leaky as leaving out a block.
+    spots left out: for few spots, their price can be slightly negative. Sections of one patient
+    that are neighbours in the tissue make leaving out a section as leaky as leaving out a block.
 
     Examples
     --------

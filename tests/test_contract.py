@@ -300,7 +300,7 @@ def model():
         sdata,
         embedding="X_colour",
         context="spot_neighbors",
-        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),
     )
     return model

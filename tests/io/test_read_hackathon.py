@@ -142,7 +142,7 @@ def test_a_model_of_abundances_predicts_test_slides(path):
         layer="abundance",
         genes=CELL_TYPES,
         context="spot_neighbors",
-        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.training.Schedule(max_epochs=1),
     )
     assert model.units == "abundance"

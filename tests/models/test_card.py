@@ -20,7 +20,7 @@ TRAINING = TrainingRecord(
     held_out="patient P2",
     n_spots=40,
     n_held_out=21,
-    best_epoch=1,
+    best_epochs=(1,),
     seed=3,
     versions={"stpredict": "1.0", "torch": "2.9"},
 )

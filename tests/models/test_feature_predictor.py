@@ -37,7 +37,7 @@ def training():
 
 
 GENES = ["morphology_001", "null_001"]
-SMALL = stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1)
+SMALL = stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1)
 SHORT = stp.tl.Schedule(max_epochs=2)
 
 

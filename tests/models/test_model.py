@@ -41,7 +41,7 @@ def model_of(context="spot_subspot_neighbors"):
             held_out="nothing",
             n_spots=20,
             n_held_out=0,
-            best_epoch=0,
+            best_epochs=(),
             seed=0,
             versions={},
         ),

@@ -35,7 +35,7 @@ TRAINING = TrainingRecord(
     held_out="nothing",
     n_spots=20,
     n_held_out=0,
-    best_epoch=0,
+    best_epochs=(),
     seed=0,
     versions={},
 )

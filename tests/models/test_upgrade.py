@@ -1,4 +1,4 @@
-"""Models that were saved in formats 2 and 3 load, and predict as before."""
+"""Models that were saved in formats 2 to 4 load, and predict as before."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import stpredict as stp
 from stpredict._sdata._steps import NormalizeStep, RankStep, TilesStep
@@ -25,6 +26,8 @@ from stpredict.training import Augmentation, Schedule
 #: Written by the last version with format 3, with its predictions of 20 spots of a phantom.
 GOLDEN = Path(__file__).parents[1] / "golden" / "format_3"
 MODELS = ("deepspot", "ridge_svd_ranks", "stack", "calibrated")
+#: The same model, saved by the last version with format 4.
+FORMAT_4 = GOLDEN.parent / "format_4" / "deepspot"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -49,16 +52,28 @@ def test_models_of_format_3_are_saved_in_the_current_format(name, tmp_path):
     model = stp.models.load(GOLDEN / name)
     model.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["format_version"] == 4
+    assert config["format_version"] == 5
     loaded = stp.models.load(tmp_path / "model")
     assert list(loaded.bases) == list(model.bases)
     for field in ("genes", "units", "context", "hyperparameters", "recipe", "training"):
         assert getattr(loaded, field) == getattr(model, field), field
 
 
+def test_a_model_of_format_4_is_loaded_as_a_single_network():
+    model, older = stp.models.load(FORMAT_4), stp.models.load(GOLDEN / "deepspot")
+    assert model.hyperparameters == older.hyperparameters
+    assert model.training == older.training
+    assert model.training.best_epochs == (1,)
+    assert set(model.history["network"]) == {1}
+    for name, tensor in model.network.state_dict().items():
+        torch.testing.assert_close(tensor, older.network.state_dict()[name], rtol=0, atol=0)
+
+
 def test_flat_options_become_records():
     hyperparameters = stp.models.load(GOLDEN / "deepspot").hyperparameters
-    assert hyperparameters.network == DeepSpotNetwork(n_hidden=4, n_phi=2, n_rho=2, dropout=0.3)
+    assert hyperparameters.network == DeepSpotNetwork(
+        n_hidden=4, n_phi=2, n_rho=2, n_networks=1, dropout=0.3
+    )
     assert hyperparameters.schedule == Schedule(
         max_epochs=2,
         patience=10,

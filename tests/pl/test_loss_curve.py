@@ -36,7 +36,7 @@ def model():
         embedding="X_colour",
         context="spot_neighbors",
         genes=["morphology_001", "null_001"],
-        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=12, batch_size=16, learning_rate=5e-3),
     )
     stp.settings.verbosity = verbosity
@@ -60,7 +60,7 @@ def test_every_step_and_every_validation_is_drawn(model):
 
 def test_the_selected_epoch_is_marked(model):
     ax = stp.pl.loss_curve(model)
-    best = model.training.best_epoch
+    (best,) = model.training.best_epochs
     validation = model.history[model.history["split"] == "validation"]
     loss = validation.loc[validation["epoch"] == best, "loss"].item()
     mark = ax.lines[-1]

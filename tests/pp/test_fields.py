@@ -20,7 +20,7 @@ from stpredict.io._shared._assemble import assemble_section
 
 FIELDS = [20.0, 40.0, 80.0]
 SCHEDULE = stp.tl.Schedule(max_epochs=2)
-NETWORK = stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=1, n_rho=1)
+NETWORK = stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=1, n_rho=1, n_networks=1)
 
 
 @pytest.fixture(autouse=True)

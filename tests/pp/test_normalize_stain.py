@@ -587,7 +587,7 @@ def fit(*, normalized):
         embedding="X_c",
         context="spot",
         genes=["morphology_001"],
-        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),
         device="cpu",
     )

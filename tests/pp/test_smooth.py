@@ -235,7 +235,7 @@ def fit(sdata, layer, context):
         context=context,
         genes=sdata.tables["table"].var_names[:3],
         layer=layer,
-        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1),
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),
     )
 

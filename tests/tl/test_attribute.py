@@ -20,7 +20,7 @@ from stpredict.models import _attribution
 from stpredict.training import pad_neighbors
 
 EMBED = {"key_added": "X_colour", "tile_um": 40, "n_subtiles": 2}
-DEEPSPOT = stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=3, n_rho=3)
+DEEPSPOT = stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=3, n_rho=3, n_networks=1)
 #: As by default, but short.
 DEEPCELL_SCHEDULE = stp.tl.Schedule(max_epochs=3, learning_rate=1e-4, batch_size=256, patch_size=64)
 PIXELS = {
@@ -266,7 +266,7 @@ def test_the_planted_neighbourhood_is_recovered():
     model = stp.tl.fit_deepspot(
         sdata,
         context="spot_neighbors",
-        network=stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3),
+        network=stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3, n_networks=1),
         schedule=stp.tl.Schedule(learning_rate=3e-3, max_epochs=40),
         device="cpu",
     )

@@ -421,7 +421,7 @@ def test_stacks_and_models_on_pixels_measure_familiarity(training, phantom):
 def test_a_finetuned_model_has_to_be_calibrated_again(training):
     two = part(training, TRAINING[:2])
     short = stp.tl.Schedule(max_epochs=1)
-    network = stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1)
+    network = stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1)
     model = stp.tl.fit_deepspot(two, network=network, schedule=short)
     cross_validated(two, stp.tl.fit_ridge)
     record_options(two, model)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 import stpredict as stp
 
 SCHEDULE = stp.tl.Schedule(max_epochs=1, batch_size=32)
-NETWORK = {"n_hidden": 8, "n_phi": 2, "n_rho": 2}
+NETWORK = {"n_hidden": 8, "n_phi": 2, "n_rho": 2, "n_networks": 1}
 CELLS = stp.tl.MultiScaleNetwork(tile_px=24, widths=(4, 4, 8), n_tile=8, n_subtile=4)
 FITS = {
     "ridge": stp.tl.fit_ridge,

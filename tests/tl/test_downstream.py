@@ -30,7 +30,7 @@ def predicted_section():
         embedding="X_colour",
         context="spot_neighbors",
         genes=list(sdata.tables["table"].var_names),
-        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2, n_networks=1),
         schedule=stp.tl.Schedule(learning_rate=5e-3, max_epochs=10),
     )
     stp.tl.predict(sdata, model)

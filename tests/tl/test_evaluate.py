@@ -33,7 +33,7 @@ def predicted_sections():
         embedding="X_colour",
         context="spot_neighbors",
         genes=genes,
-        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2),
+        network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=2, n_rho=2, n_networks=1),
         schedule=stp.tl.Schedule(learning_rate=5e-3, max_epochs=15),
     )
     ridge = stp.tl.fit_ridge(first, embedding="X_colour", context="spot", genes=genes)

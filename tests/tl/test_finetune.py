@@ -13,7 +13,7 @@ from stpredict.models._restrict import restrict
 
 SHORT = {
     "embedding": "X_colour",
-    "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3),
+    "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3, n_networks=1),
     "schedule": stp.tl.Schedule(max_epochs=2),
     "device": "cpu",
 }

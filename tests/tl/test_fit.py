@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -15,13 +16,13 @@ from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict._sdata._steps import NeighborsStep, NormalizeStep
 from stpredict.models._records import SampleWeight
 from stpredict.nn import losses
-from stpredict.tl._fitting._split import hold_out_group
+from stpredict.tl._fitting._split import hold_out_groups
 
 FINE = {"mpp": 0.5, "pitch_um": 40.0}
 TINY = {
     "embedding": "X_colour",
     "context": "spot_subspot_neighbors",
-    "network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2),
+    "network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1),
     "schedule": stp.tl.Schedule(max_epochs=2),
 }
 
@@ -82,7 +83,9 @@ def recovery():
         model = stp.tl.fit_deepspot(
             train,
             context=context,
-            network=stp.tl.DeepSpotNetwork(n_hidden=128, n_phi=3, n_rho=2, dropout=0.1),
+            network=stp.tl.DeepSpotNetwork(
+                n_hidden=128, n_phi=3, n_rho=2, n_networks=1, dropout=0.1
+            ),
             schedule=stp.tl.Schedule(learning_rate=2e-3, patience=5),
             device="cpu",
         )
@@ -328,7 +331,7 @@ def test_bad_weights_are_refused(sdata, column, error, message):
 
 
 def split_of(sdata, *, groups=None, seed=0):
-    return hold_out_group(open_table(sdata), groups=groups, seed=seed)
+    return hold_out_groups(open_table(sdata), groups=groups, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -336,10 +339,10 @@ def split_of(sdata, *, groups=None, seed=0):
 def test_a_whole_group_is_held_out(sdata, groups, kind, seed):
     split = split_of(sdata, groups=groups, seed=seed)
     labels = sdata.tables["table"].obs[kind].astype(str).to_numpy()
-    assert sorted([*split.training, *split.validation]) == list(range(len(labels)))
-    assert len(set(labels[split.validation])) == 1
-    assert not set(labels[split.validation]) & set(labels[split.training])
-    assert split.held_out == f"{kind} {labels[split.validation][0]}"
+    assert sorted([*split.training, *split.folds[0].validation]) == list(range(len(labels)))
+    assert len(set(labels[split.folds[0].validation])) == 1
+    assert not set(labels[split.folds[0].validation]) & set(labels[split.training])
+    assert split.held_out == f"{kind} {labels[split.folds[0].validation][0]}"
 
 
 def test_sections_are_the_groups_without_patients(sdata):
@@ -360,19 +363,62 @@ def test_a_contiguous_block_of_a_single_section_is_held_out(one_section, capsys,
     split = split_of(one_section)
     centers = open_table(one_section).positions_um
     longer = np.argmax(np.ptp(centers, axis=0))
-    assert centers[split.validation, longer].min() >= centers[split.training, longer].max()
-    assert len(split.validation) == round(0.2 * len(centers))
+    assert centers[split.folds[0].validation, longer].min() >= centers[split.training, longer].max()
+    assert len(split.folds[0].validation) == round(0.2 * len(centers))
     assert len(set(split.groups)) == 5
 
     monkeypatch.setattr(stp.settings, "verbosity", 1)
     model = stp.tl.fit_deepspot(one_section, **TINY)
-    assert "only one section S1: a contiguous block of" in capsys.readouterr().out
+    assert "only one section: a contiguous block of section S1 held out" in capsys.readouterr().out
     assert model.training.held_out == "a contiguous block of section S1"
+
+
+def test_several_networks_hold_out_the_groups_in_turn(sdata):
+    labels = sdata.tables["table"].obs["patient"].astype(str).to_numpy()
+    split = hold_out_groups(open_table(sdata), groups=None, seed=0, n_networks=4)
+    held_out = [set(labels[fold.validation]) for fold in split.folds]
+    n_patients = len(set(labels))
+    assert all(len(names) == 1 for names in held_out)
+    assert set.union(*held_out[:n_patients]) == set(labels)
+    assert held_out[n_patients:] == held_out[: 4 - n_patients]
+    for fold in split.folds:
+        assert sorted([*fold.training, *fold.validation]) == list(range(len(labels)))
+    assert split.training.tolist() == list(range(len(labels)))
+    assert split.held_out in ("patient P1, P2 in turn", "patient P2, P1 in turn")
+
+
+def test_several_networks_hold_out_blocks_of_a_single_section(one_section):
+    split = hold_out_groups(open_table(one_section), groups=None, seed=0, n_networks=2)
+    assert split.held_out == "2 contiguous blocks in turn of section S1"
+    blocks = [set(fold.validation) for fold in split.folds]
+    assert not blocks[0] & blocks[1]
+
+
+def test_the_mean_of_several_networks_is_predicted(sdata, tmp_path):
+    network = dataclasses.replace(TINY["network"], n_networks=3)
+    model = stp.tl.fit_deepspot(sdata, **TINY | {"network": network})
+    center, subtiles, neighbors = np.split(
+        np.random.default_rng(0).normal(size=(5, 9, 6)), [1, 5], 1
+    )
+    center, inputs = center[:, 0], {"subtiles": subtiles, "neighbors": neighbors}
+    predicted = model.predict_array(center, **inputs)
+    each = [
+        dataclasses.replace(model, network=one).predict_array(center, **inputs)
+        for one in model.network
+    ]
+    assert len(each) == len(model.training.best_epochs) == 3
+    np.testing.assert_allclose(predicted, np.mean(each, axis=0), atol=1e-5)
+    assert np.std(each, axis=0).max() > 1e-3
+    assert sorted(set(model.history["network"])) == [1, 2, 3]
+    model.save(tmp_path / "model")
+    loaded = stp.models.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_array(center, **inputs), predicted)
+    assert f"best epoch of each network {model.training.best_epochs[0]}, " in repr(loaded)
 
 
 def test_scaling_is_fitted_on_training_rows_only(sdata):
     table = sdata.tables["table"]
-    model = stp.tl.fit_deepspot(sdata, **TINY)
+    model = stp.tl.fit_deepspot(sdata, **TINY, standardize="training")
     patient = model.training.held_out.removeprefix("patient ")
     rows = (table.obs["patient"] != patient).to_numpy()
     genes = table.var_names.get_indexer(model.genes)
@@ -392,7 +438,7 @@ def test_too_few_spots_are_refused(one_section):
     table = one_section.tables["table"]
     one_section.tables["table"] = table[:12].copy()
     with pytest.raises(ValueError, match=r"too few spots to hold any out: 10 .* and 2 .* at least"):
-        stp.tl.fit_deepspot(one_section, **TINY)
+        stp.tl.fit_deepspot(one_section, **TINY, standardize="training")
 
 
 def test_a_group_too_small_to_be_held_out_is_refused(sdata):

@@ -11,7 +11,7 @@ from helpers import only, prepared_phantom
 from stpredict import metrics
 
 TINY = {
-    "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=2, n_rho=2, dropout=0.1),
+    "network": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=2, n_rho=2, n_networks=1, dropout=0.1),
     "schedule": stp.tl.Schedule(max_epochs=40, learning_rate=5e-3, monitor="loss"),
     "device": "cpu",
 }

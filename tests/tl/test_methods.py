@@ -31,7 +31,7 @@ SMALL = {
     "device": "cpu",
 }
 NETWORKS = {
-    "deepspot": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3),
+    "deepspot": stp.tl.DeepSpotNetwork(n_hidden=32, n_phi=3, n_rho=3, n_networks=1),
     "deepcell": stp.tl.DeepCellNetwork(n_hidden=32, n_phi=3, n_rho=3),
     "cnn": stp.tl.CNNNetwork(tile_px=24),
     "multiscale": stp.tl.MultiScaleNetwork(tile_px=24, widths=(4, 8, 8), n_tile=16, n_subtile=8),

@@ -37,7 +37,7 @@ def trained():
         first,
         embedding="X_colour",
         context="spot_subspot_neighbors",
-        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2),
+        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=3),
     )
     return model, second
@@ -322,7 +322,7 @@ def test_inputs_outside_the_context_are_not_required(new):
         embedding="X_colour",
         context="spot",
         genes=["null_001"],
-        network=stp.tl.DeepSpotNetwork(n_hidden=4),
+        network=stp.tl.DeepSpotNetwork(n_hidden=4, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),
     )
     stp.pp.embed(new, colour, **EMBED | {"n_subtiles": 1})

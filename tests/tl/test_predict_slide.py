@@ -28,7 +28,10 @@ from stpredict.tl._prediction import _blocks, _store
 
 SMALL = {"size_px": 800, "mpp": 0.5, "n_morphology": 3, "n_neighborhood": 3, "n_null": 2}
 SHORT = stp.tl.Schedule(max_epochs=1)
-SETS = {"network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2), "schedule": SHORT}
+SETS = {
+    "network": stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1),
+    "schedule": SHORT,
+}
 
 
 def training_sections(*, normalize_stain=True):

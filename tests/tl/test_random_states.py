@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 import stpredict as stp
 
 SCHEDULE = stp.tl.Schedule(max_epochs=2, batch_size=32)
-NETWORK = {"n_hidden": 8, "n_phi": 2, "n_rho": 2}
+NETWORK = {"n_hidden": 8, "n_phi": 2, "n_rho": 2, "n_networks": 1}
 ridge = functools.partial(stp.tl.fit_ridge, context="spot")
 trees = functools.partial(stp.tl.fit_trees, n_trees=10)
 stack = functools.partial(

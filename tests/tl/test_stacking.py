@@ -202,7 +202,7 @@ def test_counts_and_factors_are_stacked(train, test):
     fit = functools.partial(
         stp.tl.fit_deepspot,
         embedding="X_colour",
-        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=1, n_rho=1),
+        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=2),
     )
     counts = {

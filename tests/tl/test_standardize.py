@@ -16,7 +16,7 @@ from stpredict.targets import Standard
 GENES = ["morphology_001", "morphology_002", "morphology_003"]
 SMALL = {"size_px": 800, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_null": 2}
 SHORT = stp.tl.Schedule(max_epochs=2)
-NETWORK = stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2)
+NETWORK = stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1)
 FULL = "spot_subspot_neighbors"
 
 

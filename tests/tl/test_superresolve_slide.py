@@ -46,7 +46,7 @@ METHODS = {
         stp.tl.fit_deepspot,
         embedding="X_colour",
         context="spot_subspot_neighbors",
-        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2),
+        network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1),
         schedule=SCHEDULE,
     ),
     "pixels": functools.partial(

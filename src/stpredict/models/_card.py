@@ -120,7 +120,10 @@ def _training(training: TrainingRecord) -> list[Fact]:
         return facts
     held_out = training.held_out
     if training.n_held_out:
-        held_out += f" ({training.n_held_out} spots), best epoch {training.best_epoch}"
+        held_out += f" ({training.n_held_out} spots)"
+    if training.best_epochs:
+        epochs = ", ".join(map(str, training.best_epochs))
+        held_out += f", best epoch {'of each network ' * (len(training.best_epochs) > 1)}{epochs}"
     facts.append(("held out", held_out))
     if training.sample_weight is not None:
         facts.append(("spots drawn by", f"obs[{training.sample_weight.column!r}]"))

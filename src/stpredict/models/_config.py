@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from stpredict.uncertainty import Calibration
 
 FORMAT = "stpredict model"
-#: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model.
-VERSION, OLDEST = 4, 2
+#: 2: without calibration; 3: with; 4: typed records, no ridge regression in every model; 5: means
+#: of several networks.
+VERSION, OLDEST = 5, 2
 #: Fields that a model and its configuration share.
 SHARED = ("method", "context", "units", "genes", "hyperparameters", "recipe", "training")
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _MAX_CONFIG = 64 << 20
 #: Stacks inside of stacks.
 _MAX_DEPTH = 5
-_HISTORY_TYPES = dict(zip(HISTORY_COLUMNS, ("int64", "int64", "str", "float64"), strict=True))
+_HISTORY_TYPES = dict(
+    zip(HISTORY_COLUMNS, ("int64", "int64", "int64", "str", "float64"), strict=True)
+)
 
 
 @checked
@@ -124,14 +126,17 @@ def _read_history(path: Path) -> pd.DataFrame:
     columns = ", ".join(HISTORY_COLUMNS)
     try:
         names = tuple(pd.read_csv(path, nrows=0).columns)
-        if names != HISTORY_COLUMNS:
+        is_of_one_network = names == HISTORY_COLUMNS[1:]  # up to format 4
+        if names != HISTORY_COLUMNS and not is_of_one_network:
             raise ValueError(f"it has the columns {_validate.listing(names)}")
         history = pd.read_csv(path, dtype=_HISTORY_TYPES)
+        if is_of_one_network:
+            history.insert(0, HISTORY_COLUMNS[0], 1)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{HISTORY} is not a table of {columns} ({error})") from error
     # the loss of a validation may be NaN
     is_valid = history["split"].isin(("training", "validation"))
-    is_valid &= (history["epoch"] >= 0) & (history["step"] >= 0)
+    is_valid &= (history["epoch"] >= 0) & (history["step"] >= 0) & (history["network"] >= 1)
     if not is_valid.all():
         n_bad, row = int((~is_valid).sum()), history[~is_valid].iloc[0].to_dict()
         raise ValueError(f"{HISTORY} has {n_bad} invalid rows, the first {row}")

@@ -15,7 +15,16 @@ from stpredict.models._records import (
     StackNetwork,
     TreesOptions,
 )
-from stpredict.nn import DeepCell, DeepSets, ForestSets, LinearSets, MultiScale, TileCNN
+from stpredict.nn import (
+    DeepCell,
+    DeepSets,
+    ForestSets,
+    LinearSets,
+    MeanOfNetworks,
+    MultiScale,
+    SetNetwork,
+    TileCNN,
+)
 from stpredict.nn.deepsets import CELL_CONTEXTS, CONTEXTS
 from stpredict.nn.stacking import SPOT, stacking_network
 
@@ -75,11 +84,21 @@ def on_pixels(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
+def several(network: Callable[..., SetNetwork]) -> Callable[..., nn.Module]:
+    """Wrap a network over sets, so that the mean of several is built with ``n_networks``."""
+
+    def build(*sizes: int, n_networks: int = 1, **options: Any) -> nn.Module:
+        networks = [network(*sizes, **options) for _ in range(n_networks)]
+        return networks[0] if n_networks == 1 else MeanOfNetworks(networks)
+
+    return build
+
+
 DEEPSPOT = Method(
-    "deepspot", DeepSets, CONTEXTS, DeepSpotNetwork, paper=_DEEPSPOT_PAPER, head="rho"
+    "deepspot", several(DeepSets), CONTEXTS, DeepSpotNetwork, paper=_DEEPSPOT_PAPER, head="rho"
 )
 DEEPCELL = Method(
-    "deepcell", DeepCell, CELL_CONTEXTS, DeepCellNetwork, paper=_DEEPSPOT_PAPER, head="rho"
+    "deepcell", several(DeepCell), CELL_CONTEXTS, DeepCellNetwork, paper=_DEEPSPOT_PAPER, head="rho"
 )
 RIDGE = Method(
     "ridge",

@@ -29,20 +29,26 @@ class Record:
 class DeepSpotNetwork(Record):
     """Sizes of DeepSpot's network.
 
+    The published network is ``DeepSpotNetwork(n_hidden=512, n_phi=10, n_networks=1)``.
+
     Attributes
     ----------
     n_hidden
         Width of φ.
     n_phi, n_rho
-        Number of networks in the ensembles φ and ρ.
+        Number of members of the ensembles φ and ρ.
     dropout
         Dropout rate in φ and at the input of ρ.
+    n_networks
+        Number of networks, whose mean is predicted. Each is trained with another seed and another
+        group held out for early stopping.
     """
 
-    n_hidden: Size = 512
-    n_phi: Size = 10
+    n_hidden: Size = 96
+    n_phi: Size = 3
     n_rho: Size = 10
     dropout: Dropout = 0.3
+    n_networks: Annotated[int, Field(ge=1, le=64)] = 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ class DeepCellNetwork(DeepSpotNetwork):
     """
 
     n_hidden: Size = 1024
+    n_phi: Size = 10
     dropout: Dropout = 0.2
+    n_networks: Annotated[int, Field(ge=1, le=64)] = 1
     aggregation: Literal["max", "mean", "sum"] = "max"
 
 
@@ -182,8 +190,9 @@ class TrainingRecord(Record):
     held_out: str  # rows that early stopping used, in words
     n_spots: Count  # training rows
     n_held_out: Count  # rows held out for early stopping
-    # epoch of the saved weights, counted from 1; 0 for methods that are fitted in one go
-    best_epoch: Count
+    # epoch of the saved weights of each network, counted from 1; empty for methods that are fitted
+    # in one go
+    best_epochs: tuple[Count, ...]
     seed: int
     versions: dict[str, str]
     sample_weight: SampleWeight | None = None  # None for equal weights
@@ -202,4 +211,4 @@ class TrainingRecord(Record):
         cls, *, versions: dict[str, str], seed: int = 0, knows_mean: bool = True
     ) -> TrainingRecord:
         """Record of published weights, which do not report their training."""
-        return cls((), (), "not reported", 0, 0, 0, seed, versions, knows_mean=knows_mean)
+        return cls((), (), "not reported", 0, 0, (), seed, versions, knows_mean=knows_mean)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from stpredict.models._config import ModelState
 
-HISTORY_COLUMNS = ("epoch", "step", "split", "loss")
+#: Networks, epochs and steps count from 1.
+HISTORY_COLUMNS = ("network", "epoch", "step", "split", "loss")
 
 
 @checked

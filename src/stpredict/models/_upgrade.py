@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING, Any
 from stpredict import _validate
 from stpredict.models._config import VERSION
 from stpredict.models._methods import METHODS
-from stpredict.models._records import Hyperparameters, RidgeOptions, TrainingRecord
+from stpredict.models._records import (
+    DeepSpotNetwork,
+    Hyperparameters,
+    RidgeOptions,
+    TrainingRecord,
+)
 from stpredict.training import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Fields that formats 2, 3 and 4 share.
+#: Fields that all formats share.
 _SAME = ("format", "stpredict_version", "method", "context", "units", "genes", "targets")
 
 
 def upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite a configuration of format 2 or 3, where options were one flat dictionary."""
+    """Rewrite a configuration of format 2 to 4."""
     _validate.one_of("method", old.get("method"), METHODS)
     try:
-        return _upgrade(old)
+        # in formats 2 and 3, options were one flat dictionary
+        return _with_networks(_upgrade(old) if old["format_version"] < 4 else old)
     # values are checked only in the current format
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -39,13 +45,35 @@ def _upgrade(old: Mapping[str, Any]) -> dict[str, Any]:
         layer_steps = [{"step": "normalize", **recipe.pop("normalize")}, *layer_steps]
     return {
         **{name: old[name] for name in _SAME},
-        "format_version": VERSION,
         "bases": options["bases"] if old["n_bases"] else [],
         "calibration": old.get("calibration"),  # format 2 has none
         "recipe": {**recipe, "layer_steps": layer_steps},
         "training": _training(old["training"]),
         "hyperparameters": _hyperparameters(options, old["method"]),
     }
+
+
+def _with_networks(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Rewrite a configuration of format 4, whose networks were all single ones."""
+    hyperparameters = dict(old["hyperparameters"])
+    options = METHODS[old["method"]].options
+    if options is not None and issubclass(options, DeepSpotNetwork):
+        hyperparameters["network"] = {**hyperparameters["network"], "n_networks": 1}
+    return {
+        **old,
+        "format_version": VERSION,
+        "hyperparameters": hyperparameters,
+        "training": _with_best_epochs(old["training"]),
+    }
+
+
+def _with_best_epochs(old: Mapping[str, Any]) -> dict[str, Any]:
+    training = dict(old)
+    best_epoch = training.pop("best_epoch")
+    training["best_epochs"] = [best_epoch] if best_epoch else []
+    if training.get("before") is not None:
+        training["before"] = _with_best_epochs(training["before"])
+    return training
 
 
 def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -65,7 +93,11 @@ def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _training(old: Mapping[str, Any]) -> dict[str, Any]:
-    training = {"groups": [], **_fields_of(TrainingRecord, old)}
+    training = {
+        "groups": [],
+        "best_epoch": old["best_epoch"],
+        **_fields_of(TrainingRecord, old),
+    }
     weight = training.get("sample_weight")
     if weight is not None:
         balance = weight.get("balance")

@@ -1,6 +1,7 @@
 """Plain torch modules: tensors in, tensors out."""
 
 from stpredict.nn import losses
+from stpredict.nn._mean_of_networks import MeanOfNetworks
 from stpredict.nn._published import from_published_state
 from stpredict.nn._sets import SetNetwork
 from stpredict.nn.autoencoder import Autoencoder
@@ -18,6 +19,7 @@ __all__ = [
     "ForestSets",
     "LinearSets",
     "MeanOfModels",
+    "MeanOfNetworks",
     "MultiScale",
     "SetNetwork",
     "StackingMLP",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from stpredict import _runtime, _validate
@@ -14,12 +15,14 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import EXTERNAL, METHODS
 from stpredict.models._restrict import check_genes, restrict
 from stpredict.nn import losses
+from stpredict.nn._mean_of_networks import networks_of
 from stpredict.targets._counts import COUNTS_UNITS, Counts
 from stpredict.targets._high import HIGH_UNITS, High
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
+from stpredict.tl._fitting._networks import fit_networks
 from stpredict.tl._fitting._runner import training_record
-from stpredict.tl._fitting._split import hold_out_group
+from stpredict.tl._fitting._split import hold_out_groups
 from stpredict.tl._fitting._targets import measured_targets
 from stpredict.tl._fitting._values import target_genes_of_model
 from stpredict.training import Schedule
@@ -111,25 +114,24 @@ def finetune(
     >>> tuned.genes == model.genes
     True
     """
-    from stpredict.training import fit_network  # Lightning takes seconds to import
-
     _validate.seed(seed)
     _runtime.resolve_device(device)  # raises if there is no such device
     _check_trainable(model, train)
+    head = METHODS[model.method].head if train == "head" else None
     start = model if genes is None else restrict(model, check_genes(model, genes))
     spots = open_table(sdata, table_name)
     inputs_context = training_inputs(spots, model)
     start = _with_layer(spots, start, layer)
     objective = _make_loss(start, loss)
     values = target_genes_of_model(spots, start)
-    rows = hold_out_group(spots, groups=groups, seed=seed)
+    networks = networks_of(start.network)
+    rows = hold_out_groups(spots, groups=groups, seed=seed, n_networks=len(networks))
     with inputs_context as inputs:
-        fitted = fit_network(
-            lambda: _trainable_copy(start, train),
+        fitted = fit_networks(
+            [partial(_trainable_copy, network, head=head) for network in networks],
             inputs,
             measured_targets(values, start.targets),
-            training=rows.training,
-            validation=rows.validation,
+            rows.folds,
             loss=objective,
             schedule=schedule,
             seed=seed,
@@ -148,7 +150,7 @@ def finetune(
         network=fitted.network,
         hyperparameters=hyperparameters,
         recipe=_complete(spots, start),
-        training=_record(model, rows, best_epoch=fitted.best_epoch, seed=seed),
+        training=_record(model, rows, best_epochs=fitted.best_epochs, seed=seed),
         history=fitted.history,
         calibration=None,  # the errors of the new model are not known
     )
@@ -203,12 +205,12 @@ def _make_loss(model: Model, loss: str | nn.Module | None) -> losses.Loss:
     return objective
 
 
-def _trainable_copy(model: Model, train: str) -> nn.Module:
-    """A copy of the network; parts that are not trained keep their weights, without dropout."""
-    network = copy.deepcopy(model.network).train()
-    if train == "head":
+def _trainable_copy(network: nn.Module, *, head: str | None) -> nn.Module:
+    """A copy of a network; parts next to a head that is trained alone keep their weights."""
+    network = copy.deepcopy(network).train()
+    if head is not None:
         for name, part in network.named_children():
-            if name != METHODS[model.method].head:
+            if name != head:
                 part.eval().requires_grad_(False)
     return network
 
@@ -222,8 +224,10 @@ def _complete(spots: SpotTable, model: Model) -> Recipe:
     return recipe
 
 
-def _record(model: Model, rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
-    before, after = model.training, training_record(rows, best_epoch=best_epoch, seed=seed)
+def _record(
+    model: Model, rows: Split, *, best_epochs: tuple[int, ...], seed: int
+) -> TrainingRecord:
+    before, after = model.training, training_record(rows, best_epochs=best_epochs, seed=seed)
     return replace(
         after,
         sections=tuple(dict.fromkeys([*before.sections, *after.sections])),

@@ -31,7 +31,7 @@ def fit_deepspot(
     context: Literal[
         "spot", "spot_subspot", "spot_neighbors", "spot_subspot_neighbors"
     ] = "spot_neighbors",
-    standardize: Literal["training", "section"] = "training",
+    standardize: Literal["training", "section"] = "section",
     genes: Sequence[str] | None = None,
     layer: str | None = "log1p",
     groups: str | None = None,
@@ -51,12 +51,15 @@ def fit_deepspot(
 
     φ (linear, dropout, ReLU; the median of an ensemble) encodes every tile, sub-tiles are summed
     and neighbours reduced by their maximum, ρ (dropout, ReLU, linear; the mean of an ensemble)
-    predicts the genes. The spread of ρ's ensemble goes to ``layers["std"]`` of predictions; it
-    is not an error bar. The weights of the best epoch on a held-out group are kept.
+    predicts the genes. The prediction is the mean of several networks
+    (``network.n_networks``). Each is trained from another seed and keeps the weights of its best
+    epoch on a group that it holds out; the groups are held out in turn, so that every section is
+    trained on. The standard deviation over the networks goes to ``layers["std"]`` of predictions
+    (of a single network, that over ρ's ensemble); it is not an error bar.
 
-    The learning rate, the monitor and the number of factors were tuned on held-out sections of one
-    breast tumour with the texture encoder, where ``targets="svd"`` predicts better than genes; all
-    other values are as published.
+    The sizes of the network, the standardisation, the learning rate and the monitor were selected
+    by validation within the training sections of one breast tumour, with the texture encoder on
+    tiles of several sides; the dropout is as published.
 
     Parameters
     ----------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 
 from stpredict import _runtime, _validate
@@ -17,7 +16,6 @@ from stpredict.models import Model
 from stpredict.models._estimators import fit_linear, fit_log_odds
 from stpredict.models._methods import STACKING
 from stpredict.models._records import Hyperparameters, RidgeOptions, StackNetwork
-from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.models._stack import combinable, features_of
 from stpredict.nn import LinearSets, losses
 from stpredict.targets import Standard
@@ -31,10 +29,11 @@ from stpredict.tl._fitting._bases import (
     predict_out_of_fold,
 )
 from stpredict.tl._fitting._docs import shared
+from stpredict.tl._fitting._networks import FittedNetwork, fit_networks
 from stpredict.tl._fitting._runner import training_record
-from stpredict.tl._fitting._split import hold_out_group, use_all_rows
+from stpredict.tl._fitting._split import hold_out_groups, use_all_rows
 from stpredict.tl._fitting._values import genes_of_model
-from stpredict.training import Fitted, Inputs, Measured, Schedule
+from stpredict.training import Inputs, Measured, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,7 +139,7 @@ def fit_stacking(
         torn = _validate.listing(folds.torn_sections)
         raise ValueError(f"groups={groups!r} splits the sections {torn}: leave out whole sections")
     if meta == "mlp":
-        rows = hold_out_group(spots, groups=groups, seed=seed)
+        rows = hold_out_groups(spots, groups=groups, seed=seed)
     else:
         rows = use_all_rows(spots, groups=groups)
     predicted, first = predict_out_of_fold(spots, bases, folds, device=device)
@@ -166,7 +165,7 @@ def fit_stacking(
         context="spot",
         hyperparameters=hyperparameters,
         recipe=Recipe(first.recipe.layer, spots.steps.layer(first.recipe.layer)),
-        training=training_record(rows, best_epoch=fitted.best_epoch, seed=seed),
+        training=training_record(rows, best_epochs=fitted.best_epochs, seed=seed),
         units=first.units,
         inputs=scaler,
         targets=targets,
@@ -198,20 +197,17 @@ def _fit_meta(
     is_binary: bool = False,  # whether 1 (high) and 0 (low) are learnt
     seed: int,
     device: str,
-) -> tuple[Fitted, Hyperparameters]:
+) -> tuple[FittedNetwork, Hyperparameters]:
     """Fit the network of a stack to the out-of-fold predictions of its bases."""
     n_features, n_genes = inputs.center.shape[1], learnt.shape[1]
     options, schedule = plan.network, plan.schedule
     if isinstance(options, StackNetwork) and options.meta == "mlp" and schedule is not None:
-        from stpredict.training import fit_network  # Lightning takes seconds to import
-
         loss = "bce" if is_binary else "mse"
-        fitted = fit_network(
-            lambda: STACKING.build(n_features, n_genes, context="spot", options=options),
+        fitted = fit_networks(
+            [lambda: STACKING.build(n_features, n_genes, context="spot", options=options)],
             inputs,
             Measured(learnt),
-            training=rows.training,
-            validation=rows.validation,
+            rows.folds,
             loss=losses.make(loss, n_targets=n_genes),
             schedule=schedule,
             seed=seed,
@@ -225,8 +221,7 @@ def _fit_meta(
         features = inputs.scaler.transform(inputs.center)
         estimate = fit_log_odds if is_binary else fit_linear
         estimator = estimate(network, features, learnt, rows.groups, RidgeOptions(), seed=seed)
-    history = pd.DataFrame(columns=list(HISTORY_COLUMNS))  # no epochs
-    return Fitted(network, history, 0), Hyperparameters(network=options, estimator=estimator)
+    return FittedNetwork.in_one_go(network), Hyperparameters(network=options, estimator=estimator)
 
 
 def _scaler(targets: Genes | High, n_features: int) -> Standard:

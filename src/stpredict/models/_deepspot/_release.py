@@ -82,7 +82,7 @@ def read_release(
     for source, reported in (("the pickle", in_pickle), (str(settings), in_file)):
         _check_agreement(expected, reported, source=source, weights=path)
     dropout = _dropout(module, f"phi_{kind}", "1")
-    options = DeepSpotNetwork(n_hidden, n_phi, n_rho, dropout)
+    options = DeepSpotNetwork(n_hidden, n_phi, n_rho, dropout, n_networks=1)
     if kind == "cell":
         options = DeepCellNetwork(**vars(options), aggregation=aggregation)
     targets, knows_mean = _targets(module.state.get("scaler"), n_targets)

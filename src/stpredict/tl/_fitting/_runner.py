@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from stpredict import _validate
@@ -16,13 +15,13 @@ from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._steps import TilesStep
 from stpredict.models import Model
-from stpredict.models._records import Hyperparameters, TrainingRecord
-from stpredict.models._save import HISTORY_COLUMNS
+from stpredict.models._records import DeepSpotNetwork, Hyperparameters, TrainingRecord
 from stpredict.targets import Standard
-from stpredict.tl._fitting._split import hold_out_group, use_all_rows
+from stpredict.tl._fitting._networks import FittedNetwork, fit_networks
+from stpredict.tl._fitting._split import hold_out_groups, use_all_rows
 from stpredict.tl._fitting._targets import fit_targets
 from stpredict.tl._fitting._values import read_values
-from stpredict.training import Augmentation, Fitted, Inputs, Pixels
+from stpredict.training import Augmentation, Inputs, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +51,20 @@ class Plan:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
     start: Callable[[nn.Module], None] | None = None  # fills in weights to start from
 
+    @property
+    def n_networks(self) -> int:
+        """Number of networks to train, whose mean is the model's network."""
+        options = self.hyperparameters.network
+        return options.n_networks if isinstance(options, DeepSpotNetwork) else 1
+
+    def for_one_network(self) -> Plan:
+        """The plan of each of several networks."""
+        options = self.hyperparameters.network
+        if not isinstance(options, DeepSpotNetwork):
+            return self
+        one = replace(options, n_networks=1)
+        return replace(self, hyperparameters=replace(self.hyperparameters, network=one))
+
     def build(self, n_features: int, n_targets: int) -> nn.Module:
         """Build the network."""
         context, options = self.task.context, self.hyperparameters.network
@@ -75,7 +88,9 @@ def fit(spots: SpotTable, plan: Plan) -> Model:
     )
     values = read_values(spots, task)
     if method.estimate is None:  # only training step by step stops early
-        rows = hold_out_group(spots, groups=task.groups, seed=task.seed)
+        rows = hold_out_groups(
+            spots, groups=task.groups, seed=task.seed, n_networks=plan.n_networks
+        )
     else:
         rows = use_all_rows(spots, groups=task.groups)
     targets = fit_targets(values, task, rows.training)
@@ -112,7 +127,7 @@ def fit_pixels(spots: SpotTable, plan: Plan, *, tile_um: float, tile_px: int) ->
     sections = spots.normalized_sections
     check_tiles(sections, [tile_um])
     values = read_values(spots, plan.task)
-    rows = hold_out_group(spots, groups=plan.task.groups, seed=plan.task.seed)
+    rows = hold_out_groups(spots, groups=plan.task.groups, seed=plan.task.seed)
     targets = fit_targets(values, plan.task, rows.training)
     step = TilesStep(tile_um=float(tile_um), tile_px=int(tile_px), stain=spots.stain)
     recipe = Recipe(plan.task.layer, values.layer_steps, tiles=step)
@@ -144,7 +159,7 @@ def fit_inputs(
         hyperparameters=hyperparameters,
         recipe=recipe,
         training=replace(
-            training_record(rows, best_epoch=fitted.best_epoch, seed=plan.task.seed),
+            training_record(rows, best_epochs=fitted.best_epochs, seed=plan.task.seed),
             sample_weight=None if values.weights is None else values.weights[1],
             # the factors of new sections are found in the same genes
             target_genes=None if targets.fitted.outputs is None else values.fit_names,
@@ -157,15 +172,15 @@ def fit_inputs(
     )
 
 
-def training_record(rows: Split, *, best_epoch: int, seed: int) -> TrainingRecord:
+def training_record(rows: Split, *, best_epochs: tuple[int, ...], seed: int) -> TrainingRecord:
     """Record what a model was trained on."""
     return TrainingRecord(
         sections=rows.sections,
         groups=tuple(sorted(set(rows.groups.tolist()))),
         held_out=rows.held_out,
         n_spots=len(rows.training),
-        n_held_out=len(rows.validation),
-        best_epoch=best_epoch,
+        n_held_out=len(rows.groups) - len(rows.training),
+        best_epochs=best_epochs,
         seed=seed,
         versions=package_versions(),
         spots=rows.spots,
@@ -185,20 +200,18 @@ def package_versions() -> dict[str, str]:
 
 def _train(
     plan: Plan, inputs: Inputs | Pixels, values: Values, targets: TrainingTargets, rows: Split
-) -> tuple[Fitted, Hyperparameters]:
-    """Train a network step by step."""
-    from stpredict.training import fit_network  # Lightning takes seconds to import
-
+) -> tuple[FittedNetwork, Hyperparameters]:
+    """Train networks step by step."""
     schedule, loss = plan.hyperparameters.schedule, values.loss
     if schedule is None or loss is None:
         raise TypeError(f"{plan.method.name} is trained step by step: it needs a schedule")
     n_features = inputs.center.shape[1] if isinstance(inputs, Inputs) else 0
-    fitted = fit_network(
-        lambda: plan.build(n_features, targets.fitted.n_outputs),
+    build = plan.for_one_network().build
+    fitted = fit_networks(
+        [lambda: build(n_features, targets.fitted.n_outputs)] * len(rows.folds),
         inputs,
         targets.measured,
-        training=rows.training,
-        validation=rows.validation,
+        rows.folds,
         loss=loss,
         schedule=schedule,
         seed=plan.task.seed,
@@ -212,7 +225,7 @@ def _train(
 
 def _estimate(
     plan: Plan, inputs: Inputs | Pixels, targets: TrainingTargets, rows: Split
-) -> tuple[Fitted, Hyperparameters]:
+) -> tuple[FittedNetwork, Hyperparameters]:
     """Fill a network by the estimator of its method."""
     is_binary = plan.task.targets == "high"
     estimate = plan.method.estimate_high if is_binary else plan.method.estimate
@@ -229,8 +242,7 @@ def _estimate(
         plan.hyperparameters.estimator,
         seed=plan.task.seed,
     )
-    fitted = Fitted(network, pd.DataFrame(columns=list(HISTORY_COLUMNS)), best_epoch=0)
-    return fitted, replace(plan.hyperparameters, estimator=options)
+    return FittedNetwork.in_one_go(network), replace(plan.hyperparameters, estimator=options)
 
 
 def _scaler(values: NDArray[np.float32], step: EmbedStep) -> Standard:

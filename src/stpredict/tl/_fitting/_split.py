@@ -24,28 +24,54 @@ MIN_SPOTS = 10
 
 
 @dataclass(frozen=True)
-class Split:
-    """Rows of a table to train on, and rows held out for early stopping."""
+class Fold:
+    """Rows that one network is trained on, and rows held out for early stopping; ascending."""
 
-    training: NDArray[np.intp]  # ascending
-    validation: NDArray[np.intp]  # empty for estimators
+    training: NDArray[np.intp]
+    validation: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a table to train on, and the rows that each network holds out of them."""
+
+    training: NDArray[np.intp]  # of any network, ascending; scaling and targets are fitted on them
+    folds: tuple[Fold, ...]  # of each network; empty for estimators
     groups: NDArray[np.str_]  # (n_obs,) group of each row; alpha of ridge is tuned over them
-    held_out: str  # the held-out group, in words
+    held_out: str  # the held-out groups, in words
     sections: tuple[str, ...]  # all of the table
     spots: TrainingSpots | None  # layout of all spots
 
 
-def hold_out_group(spots: SpotTable, *, groups: str | None, seed: int) -> Split:
-    """Hold out one group (patient or section), or a block of tissue of a single one."""
+def hold_out_groups(
+    spots: SpotTable, *, groups: str | None, seed: int, n_networks: int = 1
+) -> Split:
+    """Hold out one group (patient or section) per network, or a block of tissue of a single one."""
     labels, kind = group_labels(spots, groups)
     names = list(dict.fromkeys(labels))
-    if len(names) == 1:
-        return _hold_out_block(spots, label=f"{kind} {names[0]}")
-    name = names[np.random.default_rng(seed).integers(len(names))]
-    is_held_out = labels == name
-    training, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    _check_sizes(len(training), len(validation))
-    return Split(training, validation, labels, f"{kind} {name}", *_described(spots))
+    if len(names) > 1:
+        names = np.random.default_rng(seed).permutation(names)[:n_networks].tolist()
+        held_out = f"{kind} {_validate.listing(names)}{' in turn' * (len(names) > 1)}"
+    else:
+        single, labels = f"{kind} {names[0]}", block_labels(spots)
+        names = sorted(set(labels), reverse=True)[:n_networks]  # the end of the tissue first
+        of_blocks = f"{len(names)} contiguous blocks in turn"
+        held_out = f"{of_blocks if len(names) > 1 else 'a contiguous block'} of {single}"
+        info(f"only one {kind}: {held_out} held out for early stopping")
+    folds = tuple(_fold(labels == names[number % len(names)]) for number in range(n_networks))
+    training = np.unique(np.concatenate([fold.training for fold in folds]))
+    return Split(training, folds, labels, held_out, *_described(spots))
+
+
+def _fold(is_held_out: NDArray[np.bool_]) -> Fold:
+    fold = Fold(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
+    n_training, n_validation = len(fold.training), len(fold.validation)
+    if min(n_training, n_validation) < MIN_SPOTS:
+        raise ValueError(
+            f"too few spots to hold any out: {n_training} for training and {n_validation} for "
+            f"early stopping, at least {MIN_SPOTS} of each"
+        )
+    return fold
 
 
 def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
@@ -54,7 +80,7 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     if len(set(labels)) == 1:
         labels = block_labels(spots)
     rows = np.arange(len(labels))
-    return Split(rows, rows[:0], labels, "nothing", *_described(spots))
+    return Split(rows, (), labels, "nothing", *_described(spots))
 
 
 def _described(spots: SpotTable) -> tuple[tuple[str, ...], TrainingSpots | None]:
@@ -101,20 +127,6 @@ def require_patients(spots: SpotTable) -> None:
         )
 
 
-def _hold_out_block(spots: SpotTable, *, label: str) -> Split:
-    """Hold out one end of every section, along its longer side."""
-    ordered = [_along_longer_side(spots, number) for number in range(len(spots.sections))]
-    cuts = [len(rows) - round(len(rows) / N_BLOCKS) for rows in ordered]
-    pairs = list(zip(ordered, cuts, strict=True))
-    training = np.sort(np.concatenate([rows[:cut] for rows, cut in pairs]))
-    validation = np.sort(np.concatenate([rows[cut:] for rows, cut in pairs]))
-    _check_sizes(len(training), len(validation))
-    size = len(validation)
-    info(f"only one {label}: a contiguous block of {size} spots is held out for early stopping")
-    held_out = f"a contiguous block of {label}"
-    return Split(training, validation, block_labels(spots), held_out, *_described(spots))
-
-
 def block_labels(spots: SpotTable, n_blocks: int = N_BLOCKS) -> NDArray[np.str_]:
     """Blocks of tissue that replace groups, (n_obs,): strips across the longer side."""
     labels = np.empty(spots.table.n_obs, dtype="<U32")
@@ -130,11 +142,3 @@ def _along_longer_side(spots: SpotTable, number: int) -> NDArray[np.intp]:
     section = spots.sections[number]
     axis = int(np.argmax(np.ptp(section.centers_um, axis=0)))
     return section.rows[np.argsort(section.centers_um[:, axis], kind="stable")]
-
-
-def _check_sizes(n_training: int, n_validation: int) -> None:
-    if min(n_training, n_validation) < MIN_SPOTS:
-        raise ValueError(
-            f"too few spots to hold any out: {n_training} for training and {n_validation} for "
-            f"early stopping, at least {MIN_SPOTS} of each"
-        )

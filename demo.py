@@ -33,7 +33,7 @@ def main() -> None:
     stp.pp.filter_spots(train)
     stp.pp.normalize(train)
     stp.pp.select_genes(train, n_top_genes=min(250, train.tables["table"].n_vars))
-    stp.pp.embed(train, "texture")
+    stp.pp.embed(train, "texture", tile_um=[112, 224, 448])
     stp.pp.neighbors(train)
     model = stp.tl.fit_deepspot(train)
     ridge = stp.tl.fit_ridge(train)

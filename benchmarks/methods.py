@@ -38,25 +38,38 @@ if TYPE_CHECKING:
     from stpredict.results import Scores
 
 FULL = "spot_subspot_neighbors"
-#: Embedding of tiles of several sides around each spot, in µm.
-FIELDS, FIELDS_UM = "X_texture_fields", [112, 224, 448]
+#: Sides of the tiles around each spot, in µm.
+FIELDS_UM = [112.0, 224.0, 448.0]
+JOINED = "texture+efficientnet_lite0"
+#: Encoder and fields of the embeddings that are computed for the methods that use them.
+EMBEDDINGS: dict[str, tuple[str, float | list[float]]] = {
+    "X_texture_112": ("texture", 112.0),
+    "X_efficientnet_112": ("efficientnet_lite0", 112.0),
+    "X_efficientnet_224": ("efficientnet_lite0", FIELDS_UM[:2]),
+    "X_random_conv_112": ("random_conv", 112.0),
+    "X_joined_112": (JOINED, 112.0),
+    "X_joined": (JOINED, FIELDS_UM),
+}
+
 ridge_hest = partial(tl.fit_ridge, context="spot", alpha="hest")
+ridge_section = partial(tl.fit_ridge, targets="svd", standardize="section")
+trees_section = partial(tl.fit_trees, targets="svd", standardize="section")
+PUBLISHED = tl.DeepSpotNetwork(n_hidden=512, n_phi=10, n_networks=1)
+ONE = tl.DeepSpotNetwork(n_networks=1)
 
 #: Sections of other benchmarks follow this line of the page.
 END = "<!-- end of the part written by benchmarks/methods.py -->"
 
 #: Bases of the stacks.
 BASES: dict[str, Callable[[SpatialData], Model]] = {
-    "ridge": tl.fit_ridge,
-    "ridge_svd": partial(tl.fit_ridge, targets="svd"),
-    "trees_svd": partial(tl.fit_trees, targets="svd"),
+    "deepspot": tl.fit_deepspot,
+    "ridge": ridge_section,
+    "trees": trees_section,
 }
 #: Candidates for DeepSpot, tuned within the training sections.
 CANDIDATES: dict[str, Callable[[SpatialData], Model]] = {
-    f"lr {rate:g}, stop by {monitor}": partial(
-        tl.fit_deepspot, schedule=tl.Schedule(learning_rate=rate, monitor=monitor)
-    )
-    for rate, monitor in product((1e-4, 3e-4, 1e-3, 3e-3), ("loss", "pearson"))
+    f"{n_hidden} wide, {targets}": partial(tl.fit_deepspot, targets=targets, network=network)
+    for (n_hidden, network), targets in product(((96, ONE), (512, PUBLISHED)), ("genes", "svd"))
 }
 
 #: Candidates for ridge regression.
@@ -68,58 +81,56 @@ FACTORS: dict[str, Callable[[SpatialData], Model]] = {
     },
 }
 
-#: Encoders that are compared with texture, by the suffix of their method.
-ENCODERS = {"efficientnet": "efficientnet_lite0", "random": "random_conv"}
-JOINED = "texture+efficientnet_lite0"
-#: Encoder and fields of the embeddings that are computed for the methods that use them.
-EMBEDDINGS: dict[str, tuple[str, float | list[float]]] = {
-    FIELDS: ("texture", FIELDS_UM),
-    "X_efficientnet_lite0": ("efficientnet_lite0", 112.0),
-    "X_efficientnet_lite0_fields": ("efficientnet_lite0", FIELDS_UM[:2]),
-    "X_random_conv": ("random_conv", 112.0),
-    "X_joined": (JOINED, 112.0),
-    "X_joined_two_fields": (JOINED, FIELDS_UM[:2]),
-    "X_joined_fields": (JOINED, FIELDS_UM),
-}
-
 METHODS: dict[str, Callable[[SpatialData], Model]] = {
     "ridge_spot": partial(tl.fit_ridge, context="spot"),
     "ridge_spot_svd": partial(tl.fit_ridge, context="spot", targets="svd"),
     "ridge": tl.fit_ridge,
     "ridge_svd": partial(tl.fit_ridge, targets="svd"),
-    **{
-        f"ridge_svd_{suffix}": partial(tl.fit_ridge, targets="svd", embedding=f"X_{encoder}")
-        for suffix, encoder in ENCODERS.items()
-    },
-    "ridge_svd_fields": partial(tl.fit_ridge, targets="svd", embedding=FIELDS),
-    # features standardised within each section
-    **{
-        f"ridge_section_{slot.removeprefix('X_')}": partial(
-            tl.fit_ridge, targets="svd", embedding=slot, standardize="section"
-        )
-        for slot in ("X_texture", *EMBEDDINGS)
-    },
+    "ridge_svd_112": partial(tl.fit_ridge, targets="svd", embedding="X_texture_112"),
     "ridge_nmf": partial(tl.fit_ridge, targets="nmf"),
     "ridge_tuned": partial(tl.fit_tuned, candidates=FACTORS),
     "ridge_autoencoder": partial(tl.fit_ridge, targets="autoencoder"),
     "ridge_subtiles_svd": partial(tl.fit_ridge, context=FULL, targets="svd"),
-    # the texture embedding has 84 features, so fewer components than the 256 of HEST-bench
+    # the embedding has 252 features, so fewer components than the 256 of HEST-bench
     "ridge_hest_64": partial(ridge_hest, n_components=64),
+    # features standardised within each section
+    "ridge_section": ridge_section,
+    **{
+        f"ridge_section_{slot.removeprefix('X_')}": partial(ridge_section, embedding=slot)
+        for slot in EMBEDDINGS
+    },
     "trees": tl.fit_trees,
     "trees_svd": partial(tl.fit_trees, targets="svd"),
+    "trees_section": trees_section,
     "deepspot": tl.fit_deepspot,
+    "deepspot_112": partial(tl.fit_deepspot, embedding="X_texture_112"),
+    "deepspot_joined": partial(tl.fit_deepspot, embedding="X_joined"),
+    "deepspot_joined_svd": partial(tl.fit_deepspot, embedding="X_joined", targets="svd"),
+    "deepspot_training": partial(tl.fit_deepspot, standardize="training"),
+    "deepspot_one": partial(tl.fit_deepspot, network=ONE),
+    "deepspot_wide": partial(tl.fit_deepspot, network=PUBLISHED),
+    # the default up to version 0.1
+    "deepspot_published": partial(
+        tl.fit_deepspot, embedding="X_texture_112", standardize="training", network=PUBLISHED
+    ),
+    "deepspot_stop_by_loss": partial(tl.fit_deepspot, schedule=tl.Schedule(monitor="loss")),
     "deepspot_svd": partial(tl.fit_deepspot, targets="svd"),
     "deepspot_nmf": partial(tl.fit_deepspot, targets="nmf"),
     "deepspot_autoencoder": partial(tl.fit_deepspot, targets="autoencoder"),
+    "deepspot_pairs": partial(tl.fit_deepspot, loss="mse_pairwise_spots"),
     "deepspot_mse_pearson": partial(tl.fit_deepspot, loss="mse_pearson"),
     "deepspot_pearson": partial(tl.fit_deepspot, loss="pearson"),
     "deepspot_spot": partial(tl.fit_deepspot, context="spot"),
-    "deepspot_spot_subspot": partial(tl.fit_deepspot, context="spot_subspot"),
     "deepspot_full": partial(tl.fit_deepspot, context=FULL),
     "deepspot_tuned": partial(tl.fit_tuned, candidates=CANDIDATES),
     "stack_mean": partial(tl.fit_stacking, bases=BASES, meta="mean"),
     "stack_ridge": partial(tl.fit_stacking, bases=BASES, meta="ridge"),
     "stack_mlp": partial(tl.fit_stacking, bases=BASES, meta="mlp"),
+    "stack_joined": partial(
+        tl.fit_stacking,
+        bases={name: partial(fit, embedding="X_joined") for name, fit in BASES.items()},
+        meta="mean",
+    ),
     "cnn_svd": partial(tl.fit_cnn, targets="svd"),
     # a third of the default epochs: without a GPU, each takes most of a minute
     "multiscale_svd": partial(
@@ -151,11 +162,10 @@ def main() -> None:
     stp.pp.select_genes(sdata, n_top_genes=arguments.n_genes, flavor=arguments.flavor)
     if arguments.stain:
         stp.pp.normalize_stain(sdata, method=arguments.stain)
-    stp.pp.embed(sdata, "texture", n_subtiles=3)
-    options = [getattr(METHODS[name], "keywords", {}) for name in arguments.only]
-    slots = {option.get("embedding") for option in options}
+    stp.pp.embed(sdata, "texture", tile_um=FIELDS_UM, n_subtiles=3)
+    fits = [METHODS[name] for name in arguments.only]
     for slot, (encoder, tile_um) in EMBEDDINGS.items():
-        if slot in slots:
+        if any(slot in repr(fit) for fit in fits):
             stp.pp.embed(sdata, encoder, tile_um=tile_um, key_added=slot)
     stp.pp.neighbors(sdata, n_rings=arguments.rings)
     stp.settings.verbosity = 1
@@ -192,8 +202,8 @@ def describe(scores: Scores, stain: str | None) -> str:
     protocol = scores.protocol
     versions = ", ".join(f"{name} {number}" for name, number in protocol.versions.items())
     return (
-        f"{protocol.date}. {protocol} Texture encoder unless named, tiles of 112 µm "
-        f"(*fields*: also of 224 and, except for efficientnet, 448 µm); stain "
+        f"{protocol.date}. {protocol} Texture encoder on tiles of 112, 224 and 448 µm unless "
+        f"named (*112*, *224*: the largest side; *joined*: with EfficientNet-Lite0); stain "
         f"{stain or 'as scanned'}. {versions}. {machine()}."
     )
 

@@ -43,7 +43,7 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     stp.pp.filter_spots(train)
     stp.pp.normalize(train)
     stp.pp.select_genes(train, n_top_genes=250)
-    stp.pp.embed(train, "texture")
+    stp.pp.embed(train, "texture", tile_um=[112, 224, 448])
     stp.pp.neighbors(train)
     # fewer epochs than in the README
     model = stp.tl.fit_deepspot(train, schedule=stp.tl.Schedule(max_epochs=40))

@@ -18,7 +18,7 @@ deepspot = functools.partial(
     stp.tl.fit_deepspot,
     embedding="X_colour",
     context="spot",
-    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2),
+    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1),
     schedule=stp.tl.Schedule(max_epochs=2),
     device="cpu",
 )

@@ -142,7 +142,7 @@ def _training(records: Sequence[TrainingRecord]) -> TrainingRecord:
         held_out=f"parts of the data by each of {len(records)} models",
         n_spots=max(record.n_spots for record in records),
         n_held_out=0,
-        best_epoch=0,
+        best_epochs=(),
         seed=records[0].seed,
         versions=records[0].versions,
         knows_mean=all(record.knows_mean for record in records),

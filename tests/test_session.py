@@ -15,7 +15,7 @@ def her2st(sections):
     """Sections of one phantom, in which genes that depend on morphology have real names."""
     sdata = stp.datasets.phantom(
         4,
-        size_px=750,
+        size_px=820,
         mpp=1.0,
         pitch_um=80.0,
         n_morphology=150,

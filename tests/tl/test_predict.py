@@ -37,6 +37,7 @@ def trained():
         first,
         embedding="X_colour",
         context="spot_subspot_neighbors",
+        standardize="training",  # as in `predict_array` without scaling
         network=stp.tl.DeepSpotNetwork(n_hidden=8, n_phi=2, n_rho=2, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=3),
     )

@@ -50,7 +50,8 @@ def hold_out_groups(
     labels, kind = group_labels(spots, groups)
     names = list(dict.fromkeys(labels))
     if len(names) > 1:
-        names = np.random.default_rng(seed).permutation(names)[:n_networks].tolist()
+        first = np.random.default_rng(seed).integers(len(names))
+        names = [*names[first:], *names[:first]][:n_networks]
         held_out = f"{kind} {_validate.listing(names)}{' in turn' * (len(names) > 1)}"
     else:
         single, labels = f"{kind} {names[0]}", block_labels(spots)

@@ -271,7 +271,7 @@ def test_a_layer_normalised_to_another_total_is_refused_unless_it_is_named(sdata
 
 
 def test_another_layer_can_be_scored(sdata):
-    scores = stp.tl.evaluate(sdata, layer="expected")
+    scores = stp.tl.evaluate(sdata, layer="expected", allow_smoothed=True)
     assert scores.protocol.layer == "expected"
     assert scores.protocol.units == "expected"
     table, predicted = sdata.tables["table"], sdata.tables["predicted"]

@@ -49,7 +49,7 @@ def units_of(table: AnnData, layer: str | None) -> str:
     steps = read_steps(table).layer(layer)
     derived = [step for step in steps if not isinstance(step, NormalizeStep)]
     base = derived[0].layer if derived else layer
-    units = base or (RAW_COUNTS_UNITS if _holds_counts(table.X) else "X")
+    units = base or (RAW_COUNTS_UNITS if holds_counts(table.X) else "X")
     smoothed = False
     for step in steps:
         if isinstance(step, NormalizeStep):
@@ -79,7 +79,7 @@ def check_same_units(table: AnnData, record: Mapping[str, Any]) -> None:
         )
 
 
-def _holds_counts(matrix: Any) -> bool:
+def holds_counts(matrix: Any) -> bool:
     """Whether all values are whole numbers of at least 0."""
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     return bool((values >= 0).all() and (values == np.rint(values)).all())

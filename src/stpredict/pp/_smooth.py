@@ -35,7 +35,8 @@ def smooth(
     """Replace every value by the mean over the spot and its neighbours.
 
     This removes counting noise from the training data. Scores against smoothed values are higher
-    than those against measured values (``stp.tl.evaluate(sdata, layer="log1p")``).
+    than those against measured values, so that `tl.evaluate` refuses them: name the measured layer
+    (``stp.tl.evaluate(sdata, layer="log1p")``).
 
     Parameters
     ----------

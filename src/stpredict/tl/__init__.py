@@ -9,6 +9,7 @@ from stpredict.models._records import (
 from stpredict.tl._adapt import adapt
 from stpredict.tl._attribute import attribute
 from stpredict.tl._audit_donors import audit_donors
+from stpredict.tl._audit_layer import audit_layer
 from stpredict.tl._calibrate import calibrate
 from stpredict.tl._cross_validate import cross_validate
 from stpredict.tl._denoise import denoise
@@ -39,6 +40,7 @@ __all__ = [
     "adapt",
     "attribute",
     "audit_donors",
+    "audit_layer",
     "calibrate",
     "cross_validate",
     "denoise",

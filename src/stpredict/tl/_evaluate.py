@@ -13,6 +13,7 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._spot_table import open_table
 from stpredict.pp._expression._programs import read_gmt
+from stpredict.tl._audit._layers import check_test_layer
 from stpredict.tl._evaluation._programs import score_programs
 from stpredict.tl._evaluation._protocol import evaluation_protocol
 from stpredict.tl._evaluation._tables import match, open_predictions, score_tables
@@ -36,6 +37,7 @@ def evaluate(
     *,
     layer: str | None = None,
     gene_sets: str | Path | None = None,
+    allow_smoothed: bool = False,
     seed: int = 0,
     table_name: str = "table",
 ) -> results.Scores:
@@ -66,6 +68,9 @@ def evaluate(
         Path of a GMT file, as for :func:`stpredict.pp.score_programs`: programmes are scored next
         to genes, in ``scores.programs``. Both sides are computed from the genes that all tables
         predict: the mean of a set minus that of the same genes of similar measured expression.
+    allow_smoothed
+        Score against a layer that was smoothed, imputed or denoised, as
+        :func:`stpredict.tl.audit_layer` finds out. Such scores are too high, and marked.
     seed
         Random seed of the nulls, and of the genes that sets are compared with.
     table_name
@@ -86,7 +91,8 @@ def evaluate(
         spots were used (`tl.denoise`), or a section has a single spot. If ``table_name`` holds
         predictions itself. If no gene of a set is predicted, or the file is no GMT file. If the
         measured layer is in other units, such as log counts of another total, unless it is named by
-        ``layer``, which predictions of high expression do not allow.
+        ``layer``, which predictions of high expression do not allow. If the measured
+        layer was smoothed, imputed or denoised, unless that is allowed.
 
     Examples
     --------
@@ -104,10 +110,13 @@ def evaluate(
     spots = open_table(sdata, table_name)
     predictions = open_predictions(sdata, names)
     truth = Truth.of(spots, predictions, layer)
+    smoothing = check_test_layer(spots, truth.layer, allow_smoothed=allow_smoothed)
     programs = None
     if sets is not None:
         programs = score_programs(spots, truth, predictions, sets, seed=seed)
     scores = _scores(spots, truth, predictions, seed=seed)
+    protocol = replace(scores.protocol, notes=(*smoothing, *scores.protocol.notes))
+    scores = replace(scores, protocol=protocol)
     if programs is not None:
         own, of_programs = programs.spots, programs.truth
         scored = _scores(own, of_programs, programs.predictions, seed=seed, notes=programs.notes)

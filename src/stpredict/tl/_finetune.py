@@ -21,7 +21,7 @@ from stpredict.targets._high import HIGH_UNITS, High
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._inputs import training_inputs
 from stpredict.tl._fitting._networks import fit_networks
-from stpredict.tl._fitting._runner import training_record
+from stpredict.tl._fitting._record import training_record
 from stpredict.tl._fitting._split import hold_out_groups
 from stpredict.tl._fitting._targets import measured_targets
 from stpredict.tl._fitting._values import target_genes_of_model

@@ -30,7 +30,7 @@ from stpredict.tl._fitting._bases import (
 )
 from stpredict.tl._fitting._docs import shared
 from stpredict.tl._fitting._networks import FittedNetwork, fit_networks
-from stpredict.tl._fitting._runner import training_record
+from stpredict.tl._fitting._record import training_record
 from stpredict.tl._fitting._split import hold_out_groups, use_all_rows
 from stpredict.tl._fitting._values import genes_of_model
 from stpredict.training import Inputs, Measured, Schedule

@@ -12,7 +12,7 @@ from stpredict._sdata._provenance import recorded
 from stpredict.results import Protocol
 from stpredict.targets._counts import COUNTS_UNITS
 from stpredict.tl._crossval._scores import as_table, score_method, score_references, scored_sections
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._record import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from stpredict import _keys, results
 from stpredict._sdata._provenance import recorded, rows_to_score
 from stpredict.metrics._scores import is_constant
 from stpredict.tl._crossval._fold_scores import n_patients
-from stpredict.tl._fitting._runner import package_versions
+from stpredict.tl._fitting._record import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

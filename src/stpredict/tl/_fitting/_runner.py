@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +14,10 @@ from stpredict._sdata._pixels import cached_tiles, check_tiles
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._steps import TilesStep
 from stpredict.models import Model
-from stpredict.models._records import DeepSpotNetwork, Hyperparameters, TrainingRecord
+from stpredict.models._records import DeepSpotNetwork, Hyperparameters
 from stpredict.targets import Standard
 from stpredict.tl._fitting._networks import FittedNetwork, fit_networks
+from stpredict.tl._fitting._record import training_record
 from stpredict.tl._fitting._split import hold_out_groups, use_all_rows
 from stpredict.tl._fitting._targets import fit_targets
 from stpredict.tl._fitting._values import read_values
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from stpredict.tl._fitting._targets import TrainingTargets
     from stpredict.tl._fitting._values import Task, Values
 
-#: Packages whose versions a model records.
-_VERSIONS = ("stpredict", "torch", "lightning", "scikit-learn", "spatialdata", "anndata", "numpy")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,17 +54,11 @@ class Plan:
         options = self.hyperparameters.network
         return options.n_networks if isinstance(options, DeepSpotNetwork) else 1
 
-    def for_one_network(self) -> Plan:
-        """The plan of each of several networks."""
-        options = self.hyperparameters.network
-        if not isinstance(options, DeepSpotNetwork):
-            return self
-        one = replace(options, n_networks=1)
-        return replace(self, hyperparameters=replace(self.hyperparameters, network=one))
-
     def build(self, n_features: int, n_targets: int) -> nn.Module:
-        """Build the network."""
+        """Build one of the networks."""
         context, options = self.task.context, self.hyperparameters.network
+        if isinstance(options, DeepSpotNetwork):
+            options = replace(options, n_networks=1)
         network = self.method.build(n_features, n_targets, context=context, options=options)
         if self.start is not None:
             self.start(network)
@@ -172,32 +163,6 @@ def fit_inputs(
     )
 
 
-def training_record(rows: Split, *, best_epochs: tuple[int, ...], seed: int) -> TrainingRecord:
-    """Record what a model was trained on."""
-    return TrainingRecord(
-        sections=rows.sections,
-        groups=tuple(sorted(set(rows.groups.tolist()))),
-        held_out=rows.held_out,
-        n_spots=len(rows.training),
-        n_held_out=len(rows.groups) - len(rows.training),
-        best_epochs=best_epochs,
-        seed=seed,
-        versions=package_versions(),
-        spots=rows.spots,
-    )
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that a model is made with."""
-    versions = {}
-    for name in _VERSIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree
-            continue
-    return versions
-
-
 def _train(
     plan: Plan, inputs: Inputs | Pixels, values: Values, targets: TrainingTargets, rows: Split
 ) -> tuple[FittedNetwork, Hyperparameters]:
@@ -206,9 +171,8 @@ def _train(
     if schedule is None or loss is None:
         raise TypeError(f"{plan.method.name} is trained step by step: it needs a schedule")
     n_features = inputs.center.shape[1] if isinstance(inputs, Inputs) else 0
-    build = plan.for_one_network().build
     fitted = fit_networks(
-        [lambda: build(n_features, targets.fitted.n_outputs)] * len(rows.folds),
+        [lambda: plan.build(n_features, targets.fitted.n_outputs)] * len(rows.folds),
         inputs,
         targets.measured,
         rows.folds,

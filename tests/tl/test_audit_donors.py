@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import stpredict as stp
+from helpers import colour
 from stpredict._sdata._spot_table import copy_of, open_table
 from stpredict.datasets._phantom_parts._donors import DONOR_GENES
 from stpredict.tl._audit import _halves
-from stpredict.tl._audit._donors import compare_sections, donors_of_sections, warn_of_shared_donors
+from stpredict.tl._audit._donors import compare_sections, donors_of_sections, notes_on_donors
 
 HER2ST = Path(__file__).parents[3] / "shared" / "data" / "her2st"
 DESIGN = {"size_px": 800, "n_neighborhood": 10, "n_null": 30}
@@ -159,12 +161,34 @@ def test_z_scores_of_unrelated_sections_are_standard_normal():
     np.testing.assert_allclose(_halves.holm(np.array([5.0, 0.0])), [5.7e-7, 0.5], rtol=0.02)
 
 
-def test_a_split_between_sections_of_one_donor_causes_a_warning(sdata, recwarn):
-    with pytest.warns(UserWarning, match=r"S1 \(S1\) and S7 \(S7\), .* look like one donor"):
-        warn_of_shared_donors(open_table(sdata), "region", seed=0)
-    recwarn.clear()
-    warn_of_shared_donors(open_table(sdata), "patient", seed=0)
-    assert not recwarn.list
+def test_the_protocol_of_a_split_between_sections_of_one_donor_says_so(sdata):
+    stp.pp.normalize(sdata)
+    stp.pp.neighbors(sdata)
+    stp.pp.smooth(sdata)
+    stp.pp.select_genes(sdata, n_top_genes=4)
+    stp.pp.embed(sdata, colour, key_added="X_colour", tile_um=40)
+    ridge = functools.partial(
+        stp.tl.fit_ridge, embedding="X_colour", context="spot", layer="smoothed"
+    )
+    smoothed, donors = stp.tl.cross_validate(
+        sdata, {"ridge": ridge}, groups="region", allow_leak=True
+    ).protocol.notes[::-1]
+    assert "layers['smoothed'] is SMOOTHED in sections S1, S2" in smoothed
+    assert donors.startswith("S1 (S1) and S7 (S7), S2 (S2) and S8 (S8) look like ONE DONOR")
+
+
+def test_correct_labels_cause_no_note(sdata):
+    assert notes_on_donors(open_table(sdata), "patient", seed=0) == ()
+
+
+@pytest.mark.parametrize("damage", ["counts", "groups"])
+def test_sections_that_cannot_be_audited_cause_no_note(sdata, damage):
+    table = sdata["table"]
+    if damage == "counts":
+        table.X = -table.X
+    else:
+        table.obs["region"] = "one"
+    assert notes_on_donors(open_table(sdata), "region", seed=0) == ()
 
 
 def one_section(sdata):

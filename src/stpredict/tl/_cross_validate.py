@@ -10,6 +10,8 @@ from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._slots import check_new_table
 from stpredict._sdata._spot_table import open_table
+from stpredict.tl._audit._donors import notes_on_donors
+from stpredict.tl._audit._layers import check_test_layer
 from stpredict.tl._crossval._baselines import ridge_baselines
 from stpredict.tl._crossval._fold_data import check_repeatable
 from stpredict.tl._crossval._fold_scores import (
@@ -157,9 +159,9 @@ def cross_validate(
     _runtime.resolve_device(device)  # raises if there is no such device
     spots = open_table(sdata, table_name)
     check_new_table(sdata, key_added)
-    if (
-        groups == results.BLOCKS
-    ):  # which are asked for by name, and marked where there are other sections
+    notes: tuple[str, ...] = ()
+    if groups == results.BLOCKS:
+        # asked for by name, and marked where there are other sections
         folds, groups = leave_blocks_out(spots, n_folds), None
     else:
         folds = leave_groups_out(
@@ -172,6 +174,7 @@ def cross_validate(
         if not allow_leak:
             remedy = "; allow_leak=True continues and marks the scores LEAKY"
             folds.refuse_leaks(groups, remedy=remedy)
+        notes = notes_on_donors(spots, groups, seed=seed)
     # everything that can be refused is refused before anything slow
     check_repeatable(spots, folds)
     check_sizes(spots, folds)
@@ -187,7 +190,11 @@ def cross_validate(
 
     finished = _finished(outcomes)
     failures = tuple(one for one in outcomes.values() if isinstance(one, results.Failure))
-    protocol = cross_validation_protocol(spots, folds, finished, n_failed=len(failures), seed=seed)
+    layer = next(iter(finished.values())).layer or None
+    notes += check_test_layer(spots, layer, allow_smoothed=True)
+    protocol = cross_validation_protocol(
+        spots, folds, finished, n_failed=len(failures), notes=notes, seed=seed
+    )
     table = score_outcomes(spots, folds, finished, seed=seed)
     seconds = {
         name: float(sum(one.seconds for (_, method), one in finished.items() if method == name))

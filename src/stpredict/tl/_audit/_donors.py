@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from stpredict import _validate
-from stpredict._log import warn
 from stpredict.tl._audit import _halves
 from stpredict.tl._audit._expression import expression_halves, sex_of_sections
 from stpredict.tl._audit._stain import stain_halves
@@ -92,15 +91,22 @@ def compare_sections(
     return pairs
 
 
-def warn_of_shared_donors(spots: SpotTable, groups: str | None, *, seed: int) -> None:
-    """Warn if sections of one donor are labelled as of several, between which a split leaks."""
-    labels = donors_of_sections(spots, groups)
-    pairs = _with_two_labels(compare_sections(spots, labels, seed=seed, stain=False), ONE_DONOR)
-    if len(pairs):
-        warn(
-            f"{_in_words(pairs)} look like one donor, so that a split between them leaks: see "
-            "stp.tl.audit_donors"
-        )
+def notes_on_donors(spots: SpotTable, groups: str | None, *, seed: int) -> tuple[str, ...]:
+    """Sections that look like one donor but are labelled as several; () if they cannot be audited.
+
+    A split between them leaks.
+    """
+    try:
+        labels = donors_of_sections(spots, groups)
+        if len(set(labels.values())) < _MIN_LABELS:
+            return ()
+        pairs = compare_sections(spots, labels, seed=seed, stain=False)
+    except ValueError:  # without counts, with few spots or few genes
+        return ()
+    pairs = _with_two_labels(pairs, ONE_DONOR)
+    if not len(pairs):
+        return ()
+    return (f"{_in_words(pairs)} look like ONE DONOR: the split may leak (stp.tl.audit_donors).",)
 
 
 def summary(pairs: pd.DataFrame) -> str:

@@ -66,6 +66,7 @@ def cross_validation_protocol(
     outcomes: dict[tuple[str, str], Outcome],
     *,
     n_failed: int,
+    notes: tuple[str, ...],
     seed: int,
 ) -> Protocol:
     """How the scores of a cross-validation were obtained; outcomes by fold and method."""
@@ -91,6 +92,7 @@ def cross_validation_protocol(
         leaking_sections=folds.torn_sections,
         buffer_um=folds.buffer_um,
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
+        notes=notes,
         n_failed=n_failed,
         seed=seed,
         date=datetime.date.today().isoformat(),

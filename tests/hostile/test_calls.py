@@ -47,6 +47,7 @@ def mean_colour(tiles):
 
 SCHEDULE = stp.tl.Schedule(max_epochs=1)
 SMALL = {"schedule": SCHEDULE, "embedding": "X_colour", "context": "spot"}
+SPOTS = SMALL | {"standardize": "training"}  # few spots
 PIXELS = {"schedule": SCHEDULE, "tile_um": 40.0}
 RANDOM = np.random.default_rng(0)
 MATRICES = {"measured": RANDOM.poisson(2.0, (60, 3)), "predicted": RANDOM.random((60, 3))}
@@ -96,7 +97,7 @@ VALID = {
     "tl.finetune": {"schedule": SCHEDULE},
     "tl.fit_cnn": PIXELS | {"network": stp.tl.CNNNetwork(tile_px=32)},
     "tl.fit_deepcell": SMALL | {"context": "cell"},
-    "tl.fit_deepspot": SMALL,
+    "tl.fit_deepspot": SPOTS,
     "tl.fit_multiscale": PIXELS | {"network": stp.tl.MultiScaleNetwork(widths=(4, 4, 4))},
     "tl.fit_ridge": {"embedding": "X_colour", "context": "spot"},
     "tl.fit_stacking": {"bases": TWO},
@@ -104,10 +105,11 @@ VALID = {
     "tl.fit_tuned": {"candidates": TWO},
     "tl.predict_slide": {"encoder": mean_colour},
     "tl.predict_slides": {"slides": ["absent.svs"], "out": "slides"},
+    "tl.split_ladder": {"method": lambda sdata: fit_ridge(sdata), "n_folds": 2},
     "tl.superresolve": {"encoder": mean_colour, "resolution_um": 25.0},
 }
 #: Arguments that are data: bad tables are the subject of other tests.
-DATA = ("sdata", "sdatas", "model", "scores", "axes", "ax")
+DATA = ("sdata", "sdatas", "model", "scores", "ladder", "axes", "ax")
 
 
 def fit_ridge(sdata):
@@ -132,7 +134,7 @@ def world(tmp_path_factory):
         sdata["table"].obs["sequenced"] = np.arange(sdata["table"].n_obs) % 3 == 0
         sdata["table"].obsm["features"] = np.ones((sdata["table"].n_obs, 3))
         model = fit_ridge(sdata)
-        network = stp.tl.fit_deepspot(sdata, **SMALL)
+        network = stp.tl.fit_deepspot(sdata, **SPOTS)
         scores = stp.tl.cross_validate(sdata, {"ridge": fit_ridge})
         stp.tl.predict(sdata, model)
         drawn = copy_of(sdata)
@@ -148,6 +150,7 @@ def world(tmp_path_factory):
             "model": model,
             "network": network,
             "scores": scores,
+            "ladder": stp.tl.split_ladder(sdata, fit_ridge, n_folds=2),
         }
 
 
@@ -205,7 +208,7 @@ BAD_VALUES = st.one_of(
 def arguments_of(name, world):
     function = FUNCTIONS[name]
     names = list(inspect.signature(function).parameters)
-    arguments = {key: world[key] for key in ("model", "scores") if key in names}
+    arguments = {key: world[key] for key in ("model", "scores", "ladder") if key in names}
     if name in ("pl.loss_curve", "tl.finetune"):
         arguments["model"] = world["network"]
     if "sdata" in names:

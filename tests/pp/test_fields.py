@@ -212,7 +212,11 @@ def test_no_part_dominates_the_inputs_of_a_model():
 @pytest.mark.parametrize("context", ["spot_neighbors", "spot_subspot_neighbors"])
 @pytest.mark.parametrize("fit", [stp.tl.fit_ridge, stp.tl.fit_deepspot])
 def test_new_sections_are_prepared_and_predicted(fit, context, tmp_path):
-    options = {"schedule": SCHEDULE, "network": NETWORK} if fit is stp.tl.fit_deepspot else {}
+    options = (
+        {"schedule": SCHEDULE, "network": NETWORK, "standardize": "training"}
+        if fit is stp.tl.fit_deepspot
+        else {}
+    )
     options = options or {"alpha": 1.0}
     n_sections = 2 if fit is stp.tl.fit_deepspot else 1  # one is held out
     _, model = trained(fit, context=context, n_subtiles=2, n_sections=n_sections, **options)

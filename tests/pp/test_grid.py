@@ -205,6 +205,7 @@ def test_a_model_predicts_it(layout, tmp_path):
         train,
         embedding="X_colour",
         context="spot_neighbors",
+        standardize="training",  # few spots
         network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),
     )

@@ -586,6 +586,7 @@ def fit(*, normalized):
         sdata,
         embedding="X_c",
         context="spot",
+        standardize="training",  # few spots
         genes=["morphology_001"],
         network=stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
         schedule=stp.tl.Schedule(max_epochs=1),

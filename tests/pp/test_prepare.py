@@ -15,6 +15,7 @@ from stpredict._sdata._spot_table import open_table
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 2, "n_neighborhood": 2}
 TINY = {
+    "standardize": "training",  # few spots
     "network": stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=2, n_rho=2, n_networks=1),
     "schedule": stp.tl.Schedule(max_epochs=1),
     "device": "cpu",

@@ -21,6 +21,7 @@ from stpredict.pp import _rank_expression as _rank
 
 SMALL = {"size_px": 600, "mpp": 0.5, "pitch_um": 40.0, "n_morphology": 3, "n_neighborhood": 3}
 TINY = {
+    "standardize": "training",  # few spots
     "embedding": "X_colour",
     "network": stp.tl.DeepSpotNetwork(n_hidden=4, n_phi=1, n_rho=1, n_networks=1),
     "schedule": stp.tl.Schedule(max_epochs=1),

@@ -36,7 +36,7 @@ def test_ridge_records_its_alpha(sdata):
     assert hest.hyperparameters.estimator.alpha == pytest.approx(100 / (16 * 5))
     assert hest.hyperparameters.estimator.n_components == 16
     assert hest.training.held_out == "nothing"
-    assert hest.training.best_epoch == 0
+    assert hest.training.best_epochs == ()
     assert hest.history.empty
 
 

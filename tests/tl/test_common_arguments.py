@@ -21,6 +21,7 @@ def never(*_, **__):
 MAIN = {
     "bases": {"a": never, "b": never},
     "candidates": {"a": never, "b": never},
+    "method": never,
     "methods": {"a": never},
     "gene": "no gene",
     "measured": "no column",

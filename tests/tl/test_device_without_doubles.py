@@ -20,7 +20,10 @@ FITS = {
     "autoencoder": functools.partial(stp.tl.fit_ridge, targets="autoencoder", n_factors=2),
     "trees": functools.partial(stp.tl.fit_trees, n_trees=5),
     "deepspot": functools.partial(
-        stp.tl.fit_deepspot, network=stp.tl.DeepSpotNetwork(**NETWORK), schedule=SCHEDULE
+        stp.tl.fit_deepspot,
+        standardize="training",  # few spots
+        network=stp.tl.DeepSpotNetwork(**NETWORK),
+        schedule=SCHEDULE,
     ),
     "deepcell": functools.partial(
         stp.tl.fit_deepcell, network=stp.tl.DeepCellNetwork(**NETWORK), schedule=SCHEDULE

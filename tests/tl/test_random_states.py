@@ -25,6 +25,7 @@ stack = functools.partial(
 )
 network = functools.partial(
     stp.tl.fit_deepspot,
+    standardize="training",  # few spots
     network=stp.tl.DeepSpotNetwork(**NETWORK),
     schedule=SCHEDULE,
     device="cpu",

@@ -44,7 +44,7 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     Examples
     --------
     >>> import stpredict as stp
-    >>> sdata = stp.datasets.phantom(2, size_px=600)
+    >>> sdata = stp.datasets.phantom(2)
     >>> stp.pp.normalize(sdata)
     >>> stp.pp.embed(sdata, "texture", n_subtiles=1)
     >>> schedule = stp.tl.Schedule(max_epochs=2)

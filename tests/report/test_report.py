@@ -319,7 +319,8 @@ def test_a_real_cross_validation_gives_a_page(tmp_path):
     path = tmp_path / "report.html"
     stp.report.write_html(sdata, scores, path)
     text = path.read_text(encoding="utf-8")
-    assert str(scores.protocol) in html.unescape(text)
+    for part in (scores.protocol.summary, *scores.protocol.notes):
+        assert part in html.unescape(text)
     assert set(data_of(Page(text))["maps"]) == set(sdata.tables["out_of_fold"].var_names)
 
 

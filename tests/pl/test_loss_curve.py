@@ -6,6 +6,7 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -101,3 +102,15 @@ def test_a_loaded_model_gives_the_same_picture(model, tmp_path):
     after = stp.pl.loss_curve(stp.models.load(tmp_path / "model"))
     for old, new in zip(before.lines, after.lines, strict=True):
         np.testing.assert_allclose(old.get_xydata(), new.get_xydata())
+
+
+def test_the_selected_epochs_of_several_networks_are_marked(model):
+    both = pd.concat([model.history, model.history.assign(network=2)], ignore_index=True)
+    (best,) = model.training.best_epochs
+    training = dataclasses.replace(model.training, best_epochs=(best, 1))
+    ax = stp.pl.loss_curve(dataclasses.replace(model, history=both, training=training))
+    marked = [line.get_xdata()[0] for line in ax.lines if line.get_markersize() == 8]
+    assert marked == [best, 1]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(labels) == 3
+    assert f"selected by pearson: epoch 1 to {best}, loss" in labels[-1]

@@ -8,6 +8,7 @@ from stpredict._arguments import checked
 from stpredict.pl._drawing import _axes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pandas as pd
@@ -65,15 +66,21 @@ def loss_curve(model: Model, *, ax: Axes | None = None, save: str | Path | None 
     for (_, records), epoch in zip(networks, model.training.best_epochs, strict=True):
         best_losses += _draw(ax, records, best_epoch=epoch, labels=labels)
         labels = ["", ""]  # in the legend once
-    best = ", ".join(map(str, model.training.best_epochs))
-    losses = ", ".join(f"{loss:.3f}" for loss in best_losses)
-    ax.lines[-1].set_label(f"selected by {schedule.monitor}: epoch {best}, loss {losses}")
+    epochs = _range(f"{epoch}" for epoch in sorted(model.training.best_epochs))
+    losses = _range(f"{loss:.3f}" for loss in sorted(best_losses))
+    ax.lines[-1].set_label(f"selected by {schedule.monitor}: epoch {epochs}, loss {losses}")
     targets = "factors of" if model.targets.outputs else "scaled"
     loss_label = f"{model.hyperparameters.loss} of {targets} {model.units}"
     ax.set(xlabel="epoch", ylabel=_axes.plain(loss_label), xlim=(0, None))
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
     return _axes.finish(ax, save)
+
+
+def _range(values: Iterable[str]) -> str:
+    """The first and the last of ascending values, or a single one."""
+    first, *others = dict.fromkeys(values)
+    return f"{first} to {others[-1]}" if others else first
 
 
 def _draw(ax: Axes, records: pd.DataFrame, *, best_epoch: int, labels: list[str]) -> list[float]:

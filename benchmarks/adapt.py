@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from _sections import LOCAL, SECTIONS, part, read_sections
+from _sections import LOCAL, SECTIONS, ridge_of_others
 
 import stpredict as stp
 from stpredict import metrics
@@ -44,13 +44,7 @@ def main() -> None:
     parser.add_argument("--section", choices=SECTIONS, default="C5")
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
-    sdata = read_sections(arguments.directory)
-    stp.pp.embed(sdata, "texture")
-    stp.pp.neighbors(sdata)
-    trained_on = [name for name in SECTIONS if name not in (arguments.section, "C5")]
-    training, new = part(sdata, trained_on), part(sdata, [arguments.section])
-    stp.pp.select_genes(training, n_top_genes=250)
-    model = stp.tl.fit_ridge(training, targets="svd")
+    training, new, model, trained_on = ridge_of_others(arguments.directory, arguments.section)
     print(
         f"{datetime.date.today()}, stpredict {stp.__version__}. Model of {', '.join(trained_on)}, "
         f"{arguments.section} of {new['table'].n_obs} spots, {len(model.genes)} genes, "

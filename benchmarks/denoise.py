@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from _sections import LOCAL, SECTIONS, part, read_sections
+from _sections import LOCAL, SECTIONS, part, ridge_of_others
 from adapt import spots_alone, values_of
 
 import stpredict as stp
@@ -43,13 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     stp.settings.verbosity = 0
     print(f"{datetime.date.today()}, stpredict {stp.__version__}")
-    sdata = read_sections(arguments.directory)
-    stp.pp.embed(sdata, "texture")
-    stp.pp.neighbors(sdata)
-    trained_on = [name for name in SECTIONS if name not in (arguments.section, "C5")]
-    training, new = part(sdata, trained_on), part(sdata, [arguments.section])
-    stp.pp.select_genes(training, n_top_genes=250)
-    model = stp.tl.fit_ridge(training, targets="svd")
+    training, new, model, trained_on = ridge_of_others(arguments.directory, arguments.section)
     draws = [halves(training, new, model, seed) for seed in range(N_DRAWS)]
     n_spots = new["table"].n_obs
     print(f"\nHER2ST {arguments.section}, {n_spots} spots, model of {', '.join(trained_on)}")

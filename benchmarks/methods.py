@@ -165,7 +165,7 @@ def main() -> None:
     stp.pp.embed(sdata, "texture", tile_um=FIELDS_UM, n_subtiles=3)
     fits = [METHODS[name] for name in arguments.only]
     for slot, (encoder, tile_um) in EMBEDDINGS.items():
-        if any(slot in repr(fit) for fit in fits):
+        if any(repr(slot) in repr(fit) for fit in fits):
             stp.pp.embed(sdata, encoder, tile_um=tile_um, key_added=slot)
     stp.pp.neighbors(sdata, n_rings=arguments.rings)
     stp.settings.verbosity = 1

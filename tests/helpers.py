@@ -1,12 +1,24 @@
-"""Prepared sections, parts of them, and a small encoder, which several test files share."""
+"""Prepared sections, a small encoder and methods on it, which several test files share."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import torch
 
 import stpredict as stp
 from stpredict._sdata._spot_table import open_table
+
+ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
+factors = functools.partial(ridge, targets="svd", n_factors=2)
+deepspot = functools.partial(
+    stp.tl.fit_deepspot,
+    embedding="X_colour",
+    context="spot",
+    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1),
+    schedule=stp.tl.Schedule(max_epochs=3),
+)
 
 
 def colour(tiles):

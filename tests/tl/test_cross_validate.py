@@ -12,6 +12,7 @@ import spatialdata as sd
 import torch
 
 import stpredict as stp
+from helpers import deepspot, factors, ridge
 from stpredict import results
 from stpredict._sdata._spot_table import copy_of, open_table
 
@@ -27,15 +28,6 @@ def sdata(colour_sections):
     return copy_of(colour_sections)
 
 
-ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
-factors = functools.partial(ridge, targets="svd", n_factors=2)
-deepspot = functools.partial(
-    stp.tl.fit_deepspot,
-    embedding="X_colour",
-    context="spot",
-    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1),
-    schedule=stp.tl.Schedule(max_epochs=3),
-)
 METHODS = {"ridge": ridge, "factors": factors}
 
 

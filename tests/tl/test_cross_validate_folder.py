@@ -22,6 +22,7 @@ from spatialdata import transformations
 from spatialdata.models import Image2DModel
 
 import stpredict as stp
+from helpers import deepspot, factors, ridge
 from stpredict._describe import describe
 from stpredict._sdata._elements import pyramid_of
 from stpredict._sdata._spot_table import copy_of, open_table
@@ -34,15 +35,6 @@ def sdata(colour_sections):
     return copy_of(colour_sections)
 
 
-ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
-factors = functools.partial(ridge, targets="svd", n_factors=2)
-deepspot = functools.partial(
-    stp.tl.fit_deepspot,
-    embedding="X_colour",
-    context="spot",
-    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1),
-    schedule=stp.tl.Schedule(max_epochs=3),
-)
 METHODS = {"ridge": ridge, "factors": factors}
 
 

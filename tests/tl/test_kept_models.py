@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 
 import stpredict as stp
+from helpers import deepspot, factors, ridge
 from stpredict._sdata._spot_table import copy_of, open_table
 
-ridge = functools.partial(stp.tl.fit_ridge, embedding="X_colour", context="spot_neighbors")
-factors = functools.partial(ridge, targets="svd", n_factors=2)
-deepspot = functools.partial(
-    stp.tl.fit_deepspot,
-    embedding="X_colour",
-    context="spot",
-    network=stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1),
-    schedule=stp.tl.Schedule(max_epochs=2),
-    device="cpu",
-)
-METHODS = {"ridge": ridge, "factors": factors, "deepspot": deepspot}
+METHODS = {
+    "ridge": ridge,
+    "factors": factors,
+    "deepspot": functools.partial(deepspot, device="cpu"),
+}
 
 
 @pytest.fixture(scope="module")

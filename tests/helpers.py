@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import torch
+from matplotlib_scalebar.scalebar import ScaleBar
 
 import stpredict as stp
 from stpredict._sdata._spot_table import open_table
@@ -24,6 +25,11 @@ deepspot = functools.partial(
 def colour(tiles):
     """Mean and standard deviation of each colour of a tile."""
     return torch.cat([tiles.mean((-2, -1)), tiles.std((-2, -1))], dim=1)
+
+
+def scale_bars(ax):
+    """Scale bars in axes."""
+    return [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
 
 
 def only(sdata, names):

@@ -10,6 +10,7 @@ from anndata import AnnData
 from matplotlib.collections import EllipseCollection
 
 import stpredict as stp
+from helpers import scale_bars
 from stpredict import metrics
 from stpredict._sdata._spot_table import copy_of, open_table
 
@@ -95,7 +96,33 @@ class TestPrediction:
             "morphology_001 measured",
             f"morphology_001 predicted (PCC {score:.2f})",
         ]
-        assert {ax.get_xlabel() for ax in axes} == {"µm"}
+        assert not any(ax.get_xticks().size for ax in axes)
+
+    @pytest.mark.parametrize("panels", [["image", "measured"], ["measured", "predicted"]])
+    @pytest.mark.parametrize("img_alpha", [0.0, 0.5])
+    def test_the_first_panel_of_a_row_has_a_scale_bar(self, one, panels, img_alpha):
+        genes = ["null_001", "morphology_001"]
+        axes = stp.pl.prediction(one, genes, panels=panels, img_alpha=img_alpha)
+        assert [[len(scale_bars(ax)) for ax in row] for row in axes] == [[1, 0], [1, 0]]
+
+    def test_the_scale_bar_has_the_length_that_it_names(self, one):
+        ax = stp.pl.prediction(one, "morphology_001")[0]
+        render(ax)
+        info = scale_bars(ax)[0].info
+        assert info.scale_text.split()[0] == "125"
+        assert info.units == "um"
+        assert info.length_px == pytest.approx(125)  # px of the axes are µm
+
+    def test_values_are_drawn_over_a_pale_image(self, one):
+        image, measured, predicted = stp.pl.prediction(one, "morphology_001", img_alpha=0.3)
+        assert [ax.images[0].get_alpha() for ax in (image, measured, predicted)] == [1, 0.3, 0.3]
+        pixels = image.images[0].get_array()
+        np.testing.assert_array_equal(measured.images[0].get_array(), pixels)
+        assert measured.images[0].zorder < spots_of(measured).zorder
+        _, measured, _ = stp.pl.prediction(one, "morphology_001", img_alpha=0)
+        assert not measured.images
+        with pytest.raises(ValueError, match="img_alpha"):
+            stp.pl.prediction(one, "morphology_001", img_alpha=2)
 
     def test_axes_are_equal_and_rows_count_downwards(self, one):
         section = open_table(one).sections[0]

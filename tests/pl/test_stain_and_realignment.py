@@ -11,6 +11,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 import stpredict as stp
+from helpers import scale_bars
 from stpredict._sdata._spot_table import copy_of, open_table
 
 
@@ -38,7 +39,7 @@ class TestStain:
             np.testing.assert_array_equal(
                 shown.get_array(), image[:, top:bottom, left:right].transpose(1, 2, 0)
             )
-            assert ax.get_xlabel() == "µm"
+        assert [len(scale_bars(ax)) for ax in axes.flat] == [1, 0] * 3
 
     def test_some_sections_on_axes_of_the_caller(self, stained):
         _, grid = plt.subplots(2, 2)

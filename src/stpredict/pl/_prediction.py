@@ -33,6 +33,7 @@ def prediction(
     vmax: float | None = None,
     spot_size: float | None = None,
     alpha: float = 1.0,
+    img_alpha: float = 0.5,
     table_name: str = "table",
     key: str | Sequence[str] = "predicted",
     axes: Sequence[Axes] | NDArray[Any] | None = None,
@@ -40,7 +41,8 @@ def prediction(
 ) -> NDArray[Any]:
     """Draw genes on the tissue: H&E, measured values, and predictions on the same colour scale.
 
-    Each section and gene is a row. Each of several tables of predictions has its own panel.
+    Each section and gene is a row. Each of several tables of predictions has its own panel. The
+    colour bar names the units, and a scale bar in the first panel of a row the size.
 
     Parameters
     ----------
@@ -59,6 +61,8 @@ def prediction(
         and the 99th percentile of all values in the row.
     spot_size, alpha
         Diameter of the spots in µm, by default as stored, and their opacity from 0 to 1.
+    img_alpha
+        Opacity of the H&E under the spots, from 0 to 1.
     table_name, key
         Table with the measured values, and table with the predictions, or several.
     axes, save
@@ -94,7 +98,9 @@ def prediction(
     """
     if panels is not None:
         _validate.name_list("panels", panels)
-    style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
+    style = SpotStyle(
+        cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha, img_alpha=img_alpha
+    )
     genes = _validate.name_list("genes", [genes] if isinstance(genes, str) else genes)
     keys = _validate.name_list("key", [key] if isinstance(key, str) else key)
     measured = open_table(sdata, table_name).table

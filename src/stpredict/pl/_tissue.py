@@ -82,8 +82,8 @@ def tissue(
     >>> import stpredict as stp
     >>> sdata = stp.datasets.phantom(size_px=600)
     >>> stp.pp.detect_tissue(sdata)
-    >>> stp.pl.tissue(sdata, section="S1").get_xlabel()
-    'µm'
+    >>> stp.pl.tissue(sdata, section="S1").get_title()
+    'S1: 0.23 mm² of tissue'
     """
     style = SpotStyle(cmap=cmap, vmin=vmin, vmax=vmax, spot_size=spot_size, alpha=alpha)
     attach_slide(sdata)

@@ -43,8 +43,8 @@ def section_axes(
 ) -> NDArray[Any]:
     """Axes (n_rows, n_columns), each row as high as its section needs, unless ``axes`` is given."""
     extents = [high - low for low, high in rows]
-    # 0.9 inches for the title and the labels
-    heights = [float(np.clip(0.95 * width * y / x, 2, 8)) + 0.9 for x, y in extents]
+    # half an inch for the title
+    heights = [float(np.clip(0.95 * width * y / x, 2, 8)) + 0.5 for x, y in extents]
     figsize = width * n_columns + 0.8, sum(heights)
     return axes_grid(axes, figsize, (len(rows), n_columns), height_ratios=heights)
 

@@ -165,10 +165,17 @@ def draw_panels(
         for ax in axes_of_row[len(row) :]:  # genes without measured values have one panel less
             ax.set_axis_off()
         pairs = list(zip(axes_of_row, row, strict=False))
-        images = [(ax, panel.section) for ax, panel in pairs if panel.values is None]
-        if images:
-            image_axes, sections = zip(*images, strict=True)
-            _section.draw_images(image_axes, sections, within)
+        opacities = [1.0 if panel.values is None else style.img_alpha for panel in row]
+        with_image = [
+            (ax, panel.section, alpha)
+            for (ax, panel), alpha in zip(pairs, opacities, strict=True)
+            if alpha > 0
+        ]
+        if with_image:
+            image_axes, sections, alphas = zip(*with_image, strict=True)
+            _section.draw_images(image_axes, sections, within, alphas=alphas)
+        else:
+            _section.draw_scale_bar(axes_of_row[0])
         for position, (ax, panel) in enumerate(pairs):
             ax.set_title(_axes.plain(panel.title))
             if panel.values is None:

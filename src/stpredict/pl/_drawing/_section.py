@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
+from matplotlib_scalebar.scalebar import ScaleBar
 
 from stpredict import _validate, tiles
 
@@ -45,11 +46,13 @@ class SpotStyle:
     vmax: float | None = None
     spot_size: float | None = None  # diameter in µm; None: as stored with the shapes
     alpha: float = 1.0
+    img_alpha: float = 0.0  # of the H&E under the spots
 
     def __post_init__(self) -> None:
         if self.spot_size is not None:
             _validate.positive("spot_size", self.spot_size, unit="µm")
         _validate.share("alpha", self.alpha)
+        _validate.share("img_alpha", self.img_alpha)
         if isinstance(self.cmap, str) and self.cmap not in matplotlib.colormaps:
             raise ValueError(f"cmap={self.cmap!r} is not the name of a colormap of matplotlib")
 
@@ -103,13 +106,25 @@ def crop(section: Section, corners: Limits) -> Crop:
     return level[:, y0:y1:step, x0:x1:step], (x0 * mpp, x1 * mpp, y1 * mpp, y0 * mpp)
 
 
-def draw_images(axes: Sequence[Axes], sections: Sequence[Section], corners: Limits) -> None:
-    """Draw images of one place, between two corners in µm, which become the limits of the axes."""
+def draw_images(
+    axes: Sequence[Axes],
+    sections: Sequence[Section],
+    corners: Limits,
+    *,
+    alphas: Sequence[float] | None = None,
+) -> None:
+    """Draw images of one place, between two corners in µm, which become the limits of the axes.
+
+    The first of the axes has a scale bar.
+    """
+    alphas = [1.0] * len(axes) if alphas is None else alphas
     pixels, extents = zip(*(crop(section, corners) for section in sections), strict=True)
     # computed together, because a normalised image is computed from the raw one
-    for ax, image, extent in zip(axes, dask.compute(*pixels), extents, strict=True):
-        ax.imshow(image.transpose(1, 2, 0), extent=extent)
+    images = dask.compute(*pixels)
+    for ax, image, extent, alpha in zip(axes, images, extents, alphas, strict=True):
+        ax.imshow(image.transpose(1, 2, 0), extent=extent, alpha=alpha)
         frame(ax, corners)
+    draw_scale_bar(axes[0])
 
 
 def draw_spots(
@@ -135,9 +150,15 @@ def draw_spots(
 
 
 def frame(ax: Axes, corners: Limits) -> None:
-    """Set axes in µm, with the origin at the upper left as in images."""
+    """Set axes in µm, with the origin at the upper left as in images, and without ticks."""
     (left, top), (right, bottom) = corners
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="µm")
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
+
+
+def draw_scale_bar(ax: Axes) -> None:
+    """Draw the length of a round number of µm or mm into axes in µm."""
+    look = {"location": "lower left", "length_fraction": 0.25, "box_alpha": 0.7, "border_pad": 0.5}
+    ax.add_artist(ScaleBar(1, "µm", **look))
 
 
 def read_tiles_of(

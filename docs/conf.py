@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
 
 # -- Project -------------------------------------------------------------------------------------
@@ -26,8 +29,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "included", "jupyter_execute", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 # Single backticks mark code, as in the docstrings of numpy and scanpy.
@@ -103,7 +107,8 @@ html_static_path = ["_static"]
 html_css_files = ["stpredict.css"]
 html_theme_options = {
     "path_to_docs": "docs/",
-    "show_navbar_depth": 2,
+    "navbar_persistent": [],  # the search box of the sidebar is enough
+    "use_fullscreen_button": False,
 }
 if "Source" in urls:
     html_theme_options |= {"repository_url": urls["Source"], "use_repository_button": True}
@@ -129,7 +134,29 @@ def interleave_pages(_app: Any, _env: Any, pages: list[str]) -> None:
     pages[:] = pages[::2] + pages[1::2]
 
 
+def write_included(_app: Any) -> None:
+    """Write the parts of pages that are made from the package: command line and metrics."""
+    folder = Path(__file__).parent / "included"
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "typer", "stpredict.cli._app", "utils", "docs"]
+    options = ["--name", "stpredict", "--title", "Command line"]
+    text = subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # cut off after 45 characters
+    (folder / "cli.md").write_text(text.replace("```console\n$ ", "```bash\n"), encoding="utf-8")
+
+    from stpredict.metrics import METRICS
+
+    head = ["| name | what it is | chance | needs equal units |", "|---|---|---|---|"]
+    rows = [
+        f"| `{name}` | {metric.description} | {'' if metric.chance is None else metric.chance} | "
+        f"{'yes' if metric.needs_units else 'no'} |"
+        for name, metric in METRICS.items()
+    ]
+    (folder / "metrics.md").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
+    app.connect("builder-inited", write_included)
     app.connect("autodoc-process-signature", plain_defaults)
     app.connect("env-before-read-docs", interleave_pages)

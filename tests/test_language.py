@@ -14,7 +14,11 @@ import stpredict as stp
 
 SOURCES = sorted(Path(stp.__file__).parent.rglob("*.py"))
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+DOCUMENTS = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("howto/*.md")),
+    ROOT / "README.md",
+]
 
 #: Phrases that readers stumble over, as regular expressions; ignoring case.
 PHRASES = (

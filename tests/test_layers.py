@@ -19,7 +19,7 @@ ROOT = Path(stp.__file__).parent
 #: Parts of the package, from the bottom up; a part imports none of a higher layer.
 LAYERS = (
     {"_arguments", "_atomic", "_describe", "_keys", "_settings", "_log", "_validate"}
-    | {"_download", "_runtime", "_workers"},
+    | {"_download", "_registry", "_runtime", "_workers"},
     {"nn"},
     {"training", "encoders", "tiles", "targets", "metrics", "alignment", "uncertainty"},
     {"results"},

@@ -49,8 +49,12 @@ def of_values(score):
     return lambda measured, predicted: score(predicted, NEAR.astype(float))
 
 
+def one_metric(name):
+    return lambda *pair: metrics.per_gene(*pair, names=[name])[name]
+
+
 SCORES = {
-    **{name: getattr(metrics, name) for name, record in metrics.METRICS.items() if record.function},
+    **{name: one_metric(name) for name, record in metrics.METRICS.items() if record.function},
     "pcc_per_spot": metrics.pcc_per_spot,
     "spearman_per_spot": metrics.spearman_per_spot,
     "ssim": lambda measured, predicted: metrics.ssim(measured, predicted, POSITIONS),

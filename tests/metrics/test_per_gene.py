@@ -19,7 +19,9 @@ from sklearn.metrics import (
 from stpredict import metrics
 
 N_SPOTS, N_GENES = 40, 7
-PER_GENE = [name for name, record in metrics.METRICS.items() if record.function]
+PER_GENE = [
+    name for name, record in metrics.METRICS.items() if record.function and hasattr(metrics, name)
+]
 
 
 def random_pair(seed=0):
@@ -152,7 +154,7 @@ def test_a_perfect_prediction():
     measured = tied_pair()[0] + np.arange(N_SPOTS)[:, None] % 3
     perfect = {"pcc": 1, "spearman": 1, "rmse": 0, "mae": 0, "explained_variance": 1}
     perfect |= {"variance_ratio": 1, "auc": 1}
-    for name, values in metrics.per_gene(measured, measured).items():
+    for name, values in metrics.per_gene(measured, measured, names=list(perfect)).items():
         np.testing.assert_allclose(values, perfect[name], atol=1e-12, err_msg=name)
 
 

@@ -14,10 +14,12 @@ def test_every_record_is_registered_under_its_own_name():
     assert len(set(labels)) == len(labels)
 
 
-def test_metrics_per_gene_are_public_functions():
+def test_public_functions_of_the_names_of_metrics_per_gene_give_the_same_values():
+    measured, predicted = [[0.0], [1.0], [4.0]], [[1.0], [0.0], [2.0]]
     for name, record in metrics.METRICS.items():
-        if record.function is not None:
-            assert callable(getattr(metrics, name))
+        if record.function is not None and hasattr(metrics, name):
+            value = metrics.per_gene(measured, predicted, names=[name])[name]
+            assert getattr(metrics, name)(measured, predicted) == value
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from stpredict.encoders._weights import unchanged
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """Description of an encoder; :func:`stpredict.encoders.load` accepts user-defined records.
+    """Description of an encoder, for :func:`stpredict.encoders.register`.
 
     Attributes
     ----------

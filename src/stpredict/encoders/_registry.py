@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from stpredict._arguments import checked
+from stpredict._registry import Registry
 from stpredict.encoders import _joined, _lazyslide, _stages, _timm, _weights
 from stpredict.encoders._aliases import ALIASES, canonical, suggestions
 from stpredict.encoders._normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -28,9 +29,9 @@ def _published(name: str, architecture: str, hub_id: str, **fields: Any) -> Enco
 # Phikon-v2 are published as transformers models, but are equal to ViT-B/16 and to ViT-L/16 with
 # layer scale, so that renaming the tensors avoids a second library. The three CNNs resize and crop
 # as torchvision's weights do, whose transforms DeepSpot used.
-RECORDS = {
-    record.name: record
-    for record in (
+RECORDS = Registry(
+    "encoder",
+    (
         EncoderRecord(
             "texture",
             Texture,
@@ -145,8 +146,8 @@ RECORDS = {
             paper="Huang et al. 2017, arXiv:1608.06993",
             convert=_weights.from_old_densenet,
         ),
-    )
-}
+    ),
+)
 
 
 #: Columns of the table of encoders, named as in the records.
@@ -154,9 +155,9 @@ _COLUMNS = ("dimension", "input_px", "licence", "gated", "package", "source", "p
 
 
 def names() -> list[str]:
-    """Names of the encoders: those of this package, then those of lazyslide-models.
+    """Names of the encoders: those of this package and of `register`, then of lazyslide-models.
 
-    The latter need the extra ``[encoders]``. Other models are loaded as ``"timm:<name>"``, with
+    The last need the extra ``[encoders]``. Other models are loaded as ``"timm:<name>"``, with
     timm's name, and ``"hf-hub:<owner>/<name>"``, a timm model on the Hugging Face hub. The names of
     DeepSpot and HEST are accepted, too, such as ``"hoptimus0"`` and ``"inception"``.
 

@@ -14,6 +14,7 @@ from stpredict.metrics._per_gene import (
     variance_ratio,
 )
 from stpredict.metrics._per_spot import pcc_per_spot, spearman_per_spot
+from stpredict.metrics._register import register
 from stpredict.metrics._scores import METRICS, Metric
 from stpredict.metrics._spatial import morans_i, ssim
 from stpredict.metrics._structure import ClusterAgreement, cluster_agreement, gene_correlation
@@ -38,6 +39,7 @@ __all__ = [
     "pcc_of_top",
     "pcc_per_spot",
     "per_gene",
+    "register",
     "rmse",
     "spatial_null",
     "spearman",

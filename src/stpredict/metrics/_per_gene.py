@@ -25,15 +25,7 @@ def per_gene(
     measured: Values,
     predicted: Values,
     *,
-    names: Sequence[str] = (
-        "pcc",
-        "spearman",
-        "rmse",
-        "mae",
-        "explained_variance",
-        "variance_ratio",
-        "auc",
-    ),
+    names: Sequence[str] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Several metrics of every gene in one pass: the arrays are read and ranked only once.
 
@@ -46,7 +38,8 @@ def per_gene(
         (n_spots, n_genes) values each: dense, scipy sparse, or dask. Lazy arrays chunked along
         genes are computed once; those chunked along spots once per gigabyte of dense values.
     names
-        Metrics to compute. Each is documented in the function of the same name.
+        Metrics to compute, each documented in the function of the same name. By default all,
+        with those of :func:`stpredict.metrics.register`, except ``average_precision``.
 
     Returns
     -------
@@ -67,6 +60,8 @@ def per_gene(
     {'spearman': array([1.]), 'auc': array([1.])}
     """
     functions = {name: record.function for name, record in METRICS.items() if record.function}
+    if names is None:
+        names = [name for name in functions if not METRICS[name].binary_only]
     unknown = [name for name in names if name not in functions]
     if unknown:
         choices = ", ".join(functions)

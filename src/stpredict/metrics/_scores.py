@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.stats import rankdata
 
+from stpredict._registry import Registry
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -135,7 +137,13 @@ class Metric:
     needs_units
         Whether it changes if the predictions of a gene are shifted and scaled.
     function
-        Scores of a block of genes, for metrics of `per_gene`.
+        Function of a block of genes, for metrics of `per_gene`. Its argument has ``measured`` and
+        ``predicted``, (n_genes, n_spots) each, and what is computed from them only once:
+        ``centered`` (both, minus the mean of each gene), ``difference`` (predicted minus measured)
+        and ``predicted_ranks``. It returns (n_genes,) values.
+    binary_only
+        Whether `per_gene` leaves it out by default, and `tl.evaluate` unless high expression is
+        predicted.
     """
 
     name: str
@@ -146,6 +154,7 @@ class Metric:
     chance: float | None = None
     needs_units: bool = False
     function: Callable[[Pair], NDArray[np.float64]] | None = field(default=None, repr=False)
+    binary_only: bool = False
 
     def cost(self, scores: pd.Series) -> pd.Series:
         """Values to sort by: the smaller, the better the score."""
@@ -175,7 +184,8 @@ _RECORDS = (
            chance=0.5, function=Pair.auc),
     Metric("average_precision", "average precision",
            "Area under the precision-recall curve for zero versus non-zero. The share of non-zero "
-           "spots is chance, and the score of the training mean.", function=Pair.average_precision),
+           "spots is chance, and the score of the training mean.", function=Pair.average_precision,
+           binary_only=True),
     Metric("ssim", "SSIM", "Structural similarity of the rasterised maps. 1 is best.", chance=0.0),
     Metric("morans_i_difference", "Moran's I, predicted − measured",
            "Difference in spatial autocorrelation. 0 is best.", better="closer", best=0.0),
@@ -211,4 +221,4 @@ _RECORDS = (
 )
 # fmt: on
 #: Every metric that is computed per gene or per section, by name.
-METRICS = {record.name: record for record in _RECORDS}
+METRICS = Registry("metric", _RECORDS)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stpredict.models._methods import Method
-    from stpredict.models._records import NetworkOptions
     from stpredict.targets import Standard, Targets
     from stpredict.uncertainty import Calibration
 
@@ -130,9 +129,9 @@ class Config(Record):
         # the types of these two depend on the method, and on the kinds of steps
         recipe = Recipe.from_plain(typed.pop("recipe", None))
         typed["recipe"] = {"layer": recipe.layer}
-        network, typed["hyperparameters"] = _split_network(values.get("hyperparameters"), method)
+        options, typed["hyperparameters"] = _split_options(values.get("hyperparameters"), method)
         config: Config = parse_json(cls, typed, name="configuration")
-        hyperparameters = replace(config.hyperparameters, network=network)
+        hyperparameters = replace(config.hyperparameters, **options)
         config = replace(config, recipe=recipe, hyperparameters=hyperparameters)
         config._check(method)
         return config
@@ -154,15 +153,18 @@ class Config(Record):
             raise ValueError("the tiles of the recipe and of the network differ in tile_px")
 
 
-def _split_network(values: Any, method: Method) -> tuple[NetworkOptions | None, dict[str, Any]]:
-    """Options of the network, whose type depends on the method, and the other hyperparameters."""
+def _split_options(values: Any, method: Method) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of network and estimator, whose types depend on the method, and all others."""
     if not isinstance(values, dict):
         raise ValueError(f"hyperparameters: must be a dictionary, found {values!r:.80}")
     if ("network" in values) != (method.options is not None):
         problem = "is not used" if method.options is None else "is missing"
         raise ValueError(f"hyperparameters.network {problem} for method={method.name!r}")
-    others = {name: value for name, value in values.items() if name != "network"}
-    if method.options is None:
-        return None, others
-    name = "hyperparameters.network"
-    return parse_json(method.options, values["network"], name=name), others
+    kinds = {"network": method.options, "estimator": method.estimator_options}
+    options = {
+        part: parse_json(kind, values[part], name=f"hyperparameters.{part}")
+        for part, kind in kinds.items()
+        if kind is not None and part in values
+    }
+    # an estimator that the method does not have is refused with the others
+    return options, {name: value for name, value in values.items() if name not in options}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from stpredict._registry import Registry
 from stpredict.models._estimators import fit_forest, fit_linear, fit_log_odds
 from stpredict.models._records import (
     CNNNetwork,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from stpredict.models._records import EstimatorOptions, NetworkOptions
+    from stpredict.models._records import Record
 
 _DEEPSPOT_PAPER = (
     "Nonchev et al., DeepSpot: leveraging spatial context for enhanced spatial "
@@ -44,22 +45,46 @@ _HEVISUM = "Wang, HEVisum, https://github.com/Dewey-Wang/HEVisum"
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its network or estimator, and what it reads."""
+    """One method: its network, its estimator if it has one, and what it reads.
 
-    name: str  # as in ``fit_<name>``
-    network: Callable[..., nn.Module]  # called with n_features, n_targets, context= and options
-    contexts: dict[str, tuple[bool, bool]]  # whether each takes sub-tiles, and neighbours
-    options: type[NetworkOptions] | None = None  # of the network
-    inputs: Literal["embedding", "pixels", "models"] = "embedding"  # models: their predictions
+    Attributes
+    ----------
+    name
+        Name of the method, as in ``fit_<name>``; saved models are loaded by it.
+    network
+        Class or function that builds the network, called with ``n_features``, ``n_targets``,
+        ``context=`` and the fields of `options`.
+    contexts
+        For each ``context``, whether it takes sub-tiles, and neighbours.
+    options, estimator_options
+        Dataclasses of the options of the network and of the estimator. They are saved with a
+        model.
+    inputs
+        What the network takes: an embedding, the pixels of tiles, or predictions of models.
+    paper
+        Reference, for the card of a model.
+    estimate, estimate_high
+        Functions that fill the network from all rows at once, for continuous targets, and for
+        targets of 0 and 1, whose log odds are predicted. They are called with the network, inputs
+        ``(n, n_pooled)``, scaled targets ``(n, n_targets)``, groups ``(n,)``, the options and
+        ``seed=``, and return the options used. Without them, the network is trained step by step.
+    head
+        Part of the network that can be trained alone.
+    has_gradient
+        Whether predictions change smoothly, as attribution requires.
+    """
+
+    name: str
+    network: Callable[..., nn.Module]
+    contexts: dict[str, tuple[bool, bool]]
+    options: type[Record] | None = None
+    inputs: Literal["embedding", "pixels", "models"] = "embedding"
     paper: str = ""
-    # fits all rows at once: called with the network, pooled inputs (n, n_pooled), scaled targets
-    # (n, n_targets), groups (n,), its options and seed=; returns the options used
-    estimate: Callable[..., EstimatorOptions] | None = None
-    # the same for targets of 0 and 1, whose log odds are predicted
-    estimate_high: Callable[..., EstimatorOptions] | None = None
-    estimator_options: type[EstimatorOptions] | None = None
-    head: str = ""  # part of the network that can be trained alone
-    has_gradient: bool = True  # whether predictions change smoothly, as attribution needs
+    estimate: Callable[..., Any] | None = None
+    estimate_high: Callable[..., Any] | None = None
+    estimator_options: type[Record] | None = None
+    head: str = ""
+    has_gradient: bool = True
 
     def build(
         self,
@@ -67,7 +92,7 @@ class Method:
         n_targets: int,
         *,
         context: str,
-        options: NetworkOptions | None = None,
+        options: Record | None = None,
         **more: Any,
     ) -> nn.Module:
         """Build the network; ``more`` goes to networks with arguments beyond their options."""
@@ -145,10 +170,18 @@ MULTISCALE = Method(
     head="decoder",
 )
 
-STACKING = Method("stacking", stacking_network, SPOT, StackNetwork, paper=_HEVISUM, inputs="models")
+STACKING = Method(
+    "stacking",
+    stacking_network,
+    SPOT,
+    StackNetwork,
+    paper=_HEVISUM,
+    inputs="models",
+    estimator_options=RidgeOptions,  # with meta="ridge"
+)
 
 _ALL = (DEEPSPOT, DEEPCELL, CNN, MULTISCALE, RIDGE, TREES, STACKING)
-METHODS = {method.name: method for method in _ALL}
+METHODS = Registry("method", _ALL)
 
 
 def _not_built(*_: object, **options: object) -> nn.Module:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from stpredict.models._config import Config
     from stpredict.models._methods import Method
-    from stpredict.models._records import NetworkOptions
+    from stpredict.models._records import Record
 
 #: Types that saved arrays have, by their names in safetensors.
 _TYPES = {"F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "BOOL": "bool"}
@@ -107,7 +107,7 @@ def read_network(
     return network.eval()
 
 
-def _check_backbone(options: NetworkOptions | None, types: Mapping[str, ArrayType]) -> None:
+def _check_backbone(options: Record | None, types: Mapping[str, ArrayType]) -> None:
     """Require at least as many saved weights as a backbone of timm has."""
     if not isinstance(options, CNNNetwork) or options.backbone == SMALL:
         return

@@ -142,16 +142,13 @@ class TreesOptions(Record):
     max_features: float = 0.3
 
 
-NetworkOptions = DeepSpotNetwork | DeepCellNetwork | CNNNetwork | MultiScaleNetwork | StackNetwork
-EstimatorOptions = RidgeOptions | TreesOptions
-
-
 @dataclass(frozen=True)
 class Hyperparameters(Record):
     """Options of a model's network and of its training."""
 
-    network: NetworkOptions | None = None  # None for methods whose network has no options
-    estimator: EstimatorOptions | None = None  # as used, for methods that are fitted in one go
+    # the types of the first two are those of the method
+    network: Record | None = None  # None for methods whose network has no options
+    estimator: Record | None = None  # as used, for methods that are fitted in one go
     schedule: Schedule | None = None  # None for methods that are fitted in one go
     loss: str | None = None  # name of the loss, or the repr of the user's own module
     # the next three are for models on pixels

@@ -11,7 +11,6 @@ from stpredict.models._methods import METHODS
 from stpredict.models._records import (
     DeepSpotNetwork,
     Hyperparameters,
-    RidgeOptions,
     TrainingRecord,
 )
 from stpredict.training import Schedule
@@ -81,8 +80,8 @@ def _hyperparameters(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     hyperparameters = _fields_of(Hyperparameters, options)
     kinds: dict[str, type | None] = {
         "network": method.options,
-        # stacks with meta="ridge" have the options of ridge regression as well
-        "estimator": method.estimator_options or (RidgeOptions if "alpha" in options else None),
+        # of the stacks, those with meta="ridge" have some
+        "estimator": method.estimator_options if method.estimate or "alpha" in options else None,
         # methods that are fitted in one go have no schedule
         "schedule": Schedule if "max_epochs" in options else None,
     }

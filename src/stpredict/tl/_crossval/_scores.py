@@ -153,11 +153,13 @@ def _score_genes(
     is_binary: bool,
 ) -> dict[str, NDArray[np.float64]]:
     """All scores of single genes, each (n_genes,)."""
-    scores = metrics.per_gene(measured, predicted)
-    if is_binary:
-        scores["average_precision"] = metrics.average_precision(measured, predicted)
+    names = [
+        name
+        for name, record in metrics.METRICS.items()
+        if record.function and (is_binary or not record.binary_only)
+    ]
     return {
-        **scores,
+        **metrics.per_gene(measured, predicted, names=names),
         "ssim": metrics.ssim(measured, predicted, scored.positions),
         "morans_i_difference": metrics.morans_i(predicted, scored.graph)
         - metrics.morans_i(measured, scored.graph),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stpredict._sdata._spot_table import SpotTable
     from stpredict._sdata._steps import EmbedStep
     from stpredict.models._methods import Method
-    from stpredict.models._records import EstimatorOptions
+    from stpredict.models._records import Record
     from stpredict.tl._fitting._split import Split
     from stpredict.tl._fitting._targets import TrainingTargets
     from stpredict.tl._fitting._values import Task, Values
@@ -198,7 +198,7 @@ def _estimate(
     with torch.random.fork_rng(devices=[]):  # the first weights are random, and replaced
         network = plan.build(inputs.center.shape[1], targets.fitted.n_outputs).eval()
     pooled = torch.cat([part for _, part in inputs.pooled(network, torch.device("cpu"))])
-    options: EstimatorOptions = estimate(
+    options: Record = estimate(
         network,
         pooled.numpy(),
         targets.measured.targets,

@@ -43,13 +43,13 @@ class Task:
     embedding: str | None = None  # None for models on pixels
     context: str = "spot"
     standardize: Literal["training", "section"] = "training"
-    genes: Sequence[str] | None  # None: those selected
-    layer: str | None  # None: X
+    genes: Sequence[str] | None = None  # None: those selected
+    layer: str | None = _keys.LOG1P  # None: X
     groups: str | None = None  # None: patients, else sections
-    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"]
+    targets: Literal["genes", "svd", "nmf", "autoencoder", "high"] = "genes"
     n_factors: int | None = None
     quantile: float | None = None  # above which a gene is high; None for other targets
-    scaling: Literal["standard", "robust", "none"] | None
+    scaling: Literal["standard", "robust", "none"] | None = None
     seed: int = 0  # of the split, the targets and the training
     sample_weight: str | None = None
     loss: str | nn.Module | None = None  # None: "bce" for targets="high", else "mse"

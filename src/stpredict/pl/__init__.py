@@ -9,6 +9,7 @@ from stpredict.pl._metrics import metrics
 from stpredict.pl._precision_recall import precision_recall
 from stpredict.pl._prediction import prediction
 from stpredict.pl._realignment import realignment
+from stpredict.pl._scatter import scatter
 from stpredict.pl._split_ladder import split_ladder
 from stpredict.pl._stain import stain
 from stpredict.pl._tiles import tiles
@@ -24,6 +25,7 @@ __all__ = [
     "precision_recall",
     "prediction",
     "realignment",
+    "scatter",
     "split_ladder",
     "stain",
     "tiles",

@@ -12,8 +12,9 @@ from stpredict import _validate
 from stpredict._arguments import checked
 from stpredict._sdata._spot_table import open_table
 from stpredict.pl._drawing import _axes, _scores
-from stpredict.pl._drawing._high import high_sections
+from stpredict.pl._drawing._pairs import paired_sections, units_of
 from stpredict.pl._drawing._section import section_names
+from stpredict.targets._high import HIGH_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict.pl._drawing._high import HighSection
+    from stpredict.pl._drawing._pairs import PairedSection
 
 #: One line style per table.
 _STYLES = ("-", "--", ":", "-.")
@@ -97,9 +98,15 @@ def precision_recall(
         raise ValueError(f"key has {len(keys)} tables, at most {len(_STYLES)} can be distinguished")
     measured = open_table(sdata, table_name).table
     tables = [open_table(sdata, name) for name in keys]
+    for opened in tables:
+        if not units_of(opened.table).startswith(HIGH_UNITS):
+            raise ValueError(
+                f"tables[{opened.name!r}] holds no probabilities of high expression: predict or "
+                'cross-validate with models of targets="high"'
+            )
     names = section_names(tables[0], section)
     options: dict[str, Any] = {"measured_table": measured, "method": method}
-    parts = [high_sections(opened, genes, names, **options) for opened in tables]
+    parts = [paired_sections(opened, genes, names, **options) for opened in tables]
     shown = _axes.axes_grid(axes, (9.4, 4.2 * len(genes)), (len(genes), 2))
     for gene, (name, row) in enumerate(zip(genes, shown, strict=True)):
         curves = [
@@ -115,7 +122,9 @@ def precision_recall(
     return _axes.finish(shown, save)
 
 
-def _draw_curves(axes: NDArray[Any], part: HighSection, gene: int, label: str, **look: Any) -> None:
+def _draw_curves(
+    axes: NDArray[Any], part: PairedSection, gene: int, label: str, **look: Any
+) -> None:
     """Draw both curves of a gene in a section, with chance; only a note where there is none."""
     is_high, score = part.measured[:, gene], part.predicted[:, gene]
     share = float(is_high.mean())

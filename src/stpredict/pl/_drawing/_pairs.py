@@ -1,4 +1,4 @@
-"""High and low expression with its predicted probabilities, for `pl.precision_recall`."""
+"""Measured and predicted values by section, for `pl.scatter` and `pl.precision_recall`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _keys, _validate
-from stpredict._sdata._provenance import recorded
+from stpredict._sdata._provenance import recorded, rows_to_score
 from stpredict.pl._drawing._coverage import method_of
 from stpredict.pl._drawing._panels import measured_values
-from stpredict.targets._high import HIGH_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,34 +22,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class HighSection:
+class PairedSection:
     """Measured and predicted values of the genes in a section or fold, and their source."""
 
     section: str  # and fold, where folds divide a section
     source: str  # table of predictions, or method of a cross-validation
-    measured: NDArray[np.float64]  # (n_spots, n_genes), 1 (high) or 0 (low)
-    predicted: NDArray[np.float64]  # probabilities; NaN where a fold did not predict the gene
+    measured: NDArray[np.float64]  # (n_spots, n_genes), in the units of the predictions
+    predicted: NDArray[np.float64]  # NaN where a fold did not predict the gene
     in_training: bool  # whether the model was trained on the section
     leaky: bool  # that, or the cross-validation leaks a group
 
+    @property
+    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Measured and predicted values."""
+        return self.measured, self.predicted
 
-def high_sections(
+
+def units_of(table: AnnData) -> str:
+    """Units of a table of `tl.predict` or `tl.cross_validate`."""
+    record = recorded(table, "cross_validate") or recorded(table, "predict")
+    return str(record.get("units", ""))
+
+
+def paired_sections(
     opened: SpotTable,
     genes: list[str],
     sections: Sequence[str],
     *,
     measured_table: AnnData,
     method: str | None,
-) -> list[HighSection]:
+) -> list[PairedSection]:
     """Read the sections of a table of `tl.predict` or `tl.cross_validate`."""
-    table, name = opened.table, opened.name
+    table = opened.table
     cross_validation = recorded(table, "cross_validate")
     record = cross_validation or recorded(table, "predict")
-    if not str(record.get("units", "")).startswith(HIGH_UNITS):
-        raise ValueError(
-            f"tables[{name!r}] holds no probabilities of high expression: predict or "
-            'cross-validate with models of targets="high"'
-        )
     _validate.present(genes, table.var_names)
     columns = table.var_names.get_indexer(genes)
     method = method_of(table, method) if cross_validation else None
@@ -69,8 +74,8 @@ def high_sections(
             predicted = np.asarray(values[rows][:, columns], dtype=np.float64)
             in_training = section in trained_on
             leaky = in_training or bool(cross_validation.get("leaky"))
-            source = method or name
-            parts.append(HighSection(part, source, measured, predicted, in_training, leaky))
+            source = method or opened.name
+            parts.append(PairedSection(part, source, measured, predicted, in_training, leaky))
     return parts
 
 
@@ -79,6 +84,7 @@ def _parts(
 ) -> list[tuple[str, NDArray[np.intp]]]:
     """Rows of a section by name; each fold has its own, since models and thresholds differ."""
     rows = opened.section_rows[section]
+    rows = rows[rows_to_score(opened.table)[rows]]
     if not is_cross_validation:
         return [(section, rows)]
     folds = opened.table.obs[_keys.FOLD].astype(str).to_numpy()[rows]

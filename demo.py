@@ -44,6 +44,7 @@ def main() -> None:
     model.save(OUT / "model")
 
     model = stp.models.load(OUT / "model")
+    stp.pp.filter_spots(new)
     stp.pp.prepare(new, model)
     stp.tl.predict(new, model)
     stp.tl.predict(new, ridge, key_added="ridge")
@@ -113,6 +114,7 @@ def describe(scores: Scores, genes: list[str]) -> str:
         f"  DeepSpot, shuffled    {means.loc['predicted', 'pcc_shuffled']:6.3f}   should be near 0",
         f"  training mean         {means.loc['training_mean', 'pcc']:6.3f}   0 by definition",
         "",
+        *_shared_patients(scores),
         f"  best genes: {best}",
         f"  drawn, chosen on the training sections: {drawn}",
         "",
@@ -120,6 +122,17 @@ def describe(scores: Scores, genes: list[str]) -> str:
         "tables['ridge']), scores.csv, loss_curve.png and prediction.png",
     ]
     return "\n".join(lines)
+
+
+def _shared_patients(scores: Scores) -> list[str]:
+    patients = ", ".join(scores.protocol.leaking_patients)
+    if not patients:
+        return []
+    return [
+        f"  The training sections are also of patient {patients}: expect lower scores on a",
+        "  section of another patient.",
+        "",
+    ]
 
 
 if __name__ == "__main__":

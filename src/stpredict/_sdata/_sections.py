@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stpredict import _keys, _validate
 from stpredict._sdata import _elements
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dask.array as da
-    import numpy as np
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from stpredict._sdata._steps import NormalizeStainStep
+
+#: Default minimum of the total counts. Squidpy's tutorial on Xenium removes cells below 10.
+_LEAST_COUNTS = {"spots": 100, "cells": 10}
+#: Larger observations are spots: cells and the bins of Visium HD (8 and 16 µm) are smaller, spots
+#: of Visium (55 µm) and legacy ST (100 µm) larger.
+_LARGEST_CELL_UM = 20.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,12 @@ def read_section(
         centers=_elements.centers_px(sdata, name, image, shapes),
         radius_um=_elements.radius_of(shapes) * um_per_unit,
     )
+
+
+def default_min_counts(sections: Sequence[Section]) -> int:
+    """Minimum counts of spots, or of cells and bins."""
+    diameters_um = 2 * np.concatenate([section.radius_um for section in sections])
+    return _LEAST_COUNTS["cells" if np.median(diameters_um) < _LARGEST_CELL_UM else "spots"]
 
 
 def on_normalized_images(

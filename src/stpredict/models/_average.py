@@ -11,7 +11,12 @@ from stpredict._arguments import checked
 from stpredict._sdata._recipe import Recipe
 from stpredict.models._methods import STACKING
 from stpredict.models._model import Model
-from stpredict.models._records import Hyperparameters, StackNetwork, TrainingRecord
+from stpredict.models._records import (
+    Hyperparameters,
+    StackNetwork,
+    TrainingRecord,
+    joined_donors,
+)
 from stpredict.models._restrict import restrict
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.targets import Standard
@@ -147,4 +152,5 @@ def _training(records: Sequence[TrainingRecord]) -> TrainingRecord:
         versions=records[0].versions,
         knows_mean=all(record.knows_mean for record in records),
         spots=layouts.pop() if len(layouts) == 1 else None,
+        donors=joined_donors(records),
     )

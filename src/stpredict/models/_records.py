@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from stpredict._sdata._parse import FORBID
 from stpredict._sdata._steps import Layout, Positive
 from stpredict.training import Augmentation, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Bounds of sizes, far above those of any model, so that a damaged file cannot ask for more.
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
@@ -202,6 +205,8 @@ class TrainingRecord(Record):
     before: TrainingRecord | None = None  # record of the model before it was finetuned
     # None in older models, and without images or with too few spots
     spots: TrainingSpots | None = None
+    # patients, and groups of the column given, by column of obs; empty in older models
+    donors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def unreported(
@@ -209,3 +214,12 @@ class TrainingRecord(Record):
     ) -> TrainingRecord:
         """Record of published weights, which do not report their training."""
         return cls((), (), "not reported", 0, 0, (), seed, versions, knows_mean=knows_mean)
+
+
+def joined_donors(records: Iterable[TrainingRecord]) -> dict[str, tuple[str, ...]]:
+    """All donors of several records, by column."""
+    joined: dict[str, set[str]] = {}
+    for record in records:
+        for column, names in record.donors.items():
+            joined.setdefault(column, set()).update(names)
+    return {column: tuple(sorted(names)) for column, names in joined.items()}

@@ -12,23 +12,15 @@ from stpredict import _keys, _validate
 from stpredict._arguments import checked
 from stpredict._log import info
 from stpredict._sdata._provenance import record
+from stpredict._sdata._sections import default_min_counts
 from stpredict._sdata._spot_table import SpotTable, open_table
 from stpredict.pp._tissue._find import tissue_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stpredict._sdata._sections import Section
     from stpredict._sdata._tissue import TissueMask
-
-#: Default minimum of the total counts. Squidpy's tutorial on Xenium removes cells below 10.
-_LEAST_COUNTS = {"spots": 100, "cells": 10}
-#: Larger observations are spots: cells and the bins of Visium HD (8 and 16 µm) are smaller, spots
-#: of Visium (55 µm) and legacy ST (100 µm) larger.
-_LARGEST_CELL_UM = 20.0
 
 
 @checked
@@ -81,7 +73,7 @@ def filter_spots(
     if min_counts is not None:
         _validate.not_negative("min_counts", min_counts)
     spots = open_table(sdata, table_name, copy=copy)
-    least = _default_min_counts(spots.sections) if min_counts is None else min_counts
+    least = default_min_counts(spots.sections) if min_counts is None else min_counts
     total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
     inside = np.zeros(spots.table.n_obs, dtype=bool)
     for section in spots.sections:
@@ -117,12 +109,6 @@ def filter_spots(
         f"{removed['off_tissue']} off the tissue"
     )
     return spots.sdata if copy else None
-
-
-def _default_min_counts(sections: Sequence[Section]) -> int:
-    """Minimum counts of spots, or of cells and bins."""
-    diameters_um = 2 * np.concatenate([section.radius_um for section in sections])
-    return _LEAST_COUNTS["cells" if np.median(diameters_um) < _LARGEST_CELL_UM else "spots"]
 
 
 def _tissue_fraction(spots: SpotTable) -> NDArray[np.float64]:

@@ -30,7 +30,9 @@ class Protocol:
     trained_on
         For `tl.evaluate`: the training sections of each table, as far as they are recorded.
     leaking_patients, leaking_sections
-        Patients and sections with spots both in training and among those scored.
+        Patients (or the donors of another column) and sections with spots both in training and
+        among those scored. A cross-validation that leaves out sections of a single patient has
+        none: `n_patients` is 1.
     notes
         Further sentences, for example about genes that were not measured.
     realigned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ def evaluate(
     tables: str | Sequence[str] = "predicted",
     *,
     layer: str | None = None,
+    groups: str | None = None,
     gene_sets: str | Path | None = None,
     allow_smoothed: bool = False,
     seed: int = 0,
@@ -48,7 +49,8 @@ def evaluate(
     :func:`stpredict.tl.cross_validate`. A baseline is a table like any other: fit it, and predict
     with another ``key_added``. Rows and genes are matched by name. In each section, all tables that
     predict it are scored on the same spots, without those whose expression
-    :func:`stpredict.tl.adapt` used. Predictions of other tools are read by
+    :func:`stpredict.tl.adapt` used. Spots with few counts, which :func:`stpredict.pp.filter_spots`
+    removes, are scored, and their number is reported. Predictions of other tools are read by
     :func:`stpredict.io.read_predictions`; without units, they have only the scores that do not
     depend on units.
 
@@ -64,6 +66,9 @@ def evaluate(
         ``targets="high"``, whether it is above the threshold of training (1) or not (0), with
         ``average_precision``, whose chance level is the score of the training mean, as a further
         metric.
+    groups
+        Column of ``obs`` with the donors, by default ``"patient"``: scores are marked LEAKY if
+        another section of a scored donor was in training.
     gene_sets
         Path of a GMT file, as for :func:`stpredict.pp.score_programs`: programmes are scored next
         to genes, in ``scores.programs``. Both sides are computed from the genes that all tables
@@ -84,15 +89,15 @@ def evaluate(
     Raises
     ------
     FileNotFoundError, KeyError
-        If the file, a table or the layer does not exist.
+        If the file, a table, the layer or the column of donors does not exist.
     ValueError
         If a table holds no such predictions, shares no spots or genes with the measured one or no
         spots of a section with another, has NaN, or other units or thresholds than another, all its
-        spots were used (`tl.denoise`), or a section has a single spot. If ``table_name`` holds
-        predictions itself. If no gene of a set is predicted, or the file is no GMT file. If the
-        measured layer is in other units, such as log counts of another total, unless it is named by
-        ``layer``, which predictions of high expression do not allow. If the measured
-        layer was smoothed, imputed or denoised, unless that is allowed.
+        spots were used (`tl.denoise`), a section has a single spot, or ``groups`` has gaps. If
+        ``table_name`` holds predictions itself. If no gene of a set is predicted, or the file is no
+        GMT file. If the measured layer is in other units, such as log counts of another total,
+        unless it is named by ``layer``, which predictions of high expression do not allow. If the
+        measured layer was smoothed, imputed or denoised, unless that is allowed.
 
     Examples
     --------
@@ -110,16 +115,17 @@ def evaluate(
     spots = open_table(sdata, table_name)
     predictions = open_predictions(sdata, names)
     truth = Truth.of(spots, predictions, layer)
+    options: dict[str, Any] = {"groups": groups, "seed": seed}
     smoothing = check_test_layer(spots, truth.layer, allow_smoothed=allow_smoothed)
     programs = None
     if sets is not None:
         programs = score_programs(spots, truth, predictions, sets, seed=seed)
-    scores = _scores(spots, truth, predictions, seed=seed)
+    scores = _scores(spots, truth, predictions, **options)
     protocol = replace(scores.protocol, notes=(*smoothing, *scores.protocol.notes))
     scores = replace(scores, protocol=protocol)
     if programs is not None:
         own, of_programs = programs.spots, programs.truth
-        scored = _scores(own, of_programs, programs.predictions, seed=seed, notes=programs.notes)
+        scored = _scores(own, of_programs, programs.predictions, notes=programs.notes, **options)
         scores = replace(scores, programs=scored)
     info(repr(scores))
     return scores
@@ -130,6 +136,7 @@ def _scores(
     truth: Truth,
     predictions: dict[str, AnnData],
     *,
+    groups: str | None,
     seed: int,
     notes: Sequence[str] | None = None,  # of programmes
 ) -> results.Scores:
@@ -138,6 +145,8 @@ def _scores(
     pairs = match(spots, predictions)
     table = score_tables(spots, truth, pairs, seed=seed)
     rows = np.unique(np.concatenate([each.rows for each in pairs.values()]))
-    protocol = evaluation_protocol(spots, predictions, truth, rows, seed=seed, targets=targets)
+    protocol = evaluation_protocol(
+        spots, predictions, truth, rows, groups=groups, seed=seed, targets=targets
+    )
     protocol = replace(protocol, notes=(*(notes or ()), *protocol.notes))
     return results.Scores(table, tuple(predictions), protocol)

@@ -13,6 +13,7 @@ from stpredict._sdata._inputs import recorded_inputs
 from stpredict._sdata._layer_steps import check_ranked, units_of
 from stpredict._sdata._spot_table import open_table
 from stpredict.models._methods import EXTERNAL, METHODS
+from stpredict.models._records import joined_donors
 from stpredict.models._restrict import check_genes, restrict
 from stpredict.nn import losses
 from stpredict.nn._mean_of_networks import networks_of
@@ -235,5 +236,6 @@ def _record(
         target_genes=before.target_genes,
         knows_mean=before.knows_mean,
         finetuned_on=after.sections,
+        donors=joined_donors([before, after]),
         before=replace(before, target_genes=None),
     )

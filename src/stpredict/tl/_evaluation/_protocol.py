@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, results
+from stpredict._sdata._layer_steps import holds_counts
 from stpredict._sdata._provenance import recorded, rows_to_score
+from stpredict._sdata._sections import default_min_counts
 from stpredict.metrics._scores import is_constant
+from stpredict.targets._matrix import as_matrix
 from stpredict.tl._crossval._fold_scores import n_patients
+from stpredict.tl._evaluation._donors import leaking_donors
 from stpredict.tl._fitting._record import package_versions
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ def evaluation_protocol(
     truth: Truth,
     rows: NDArray[np.intp],
     *,
+    groups: str | None,
     seed: int,
     targets: str,
 ) -> results.Protocol:
@@ -37,6 +42,10 @@ def evaluation_protocol(
     sections = tuple(dict.fromkeys(spots.section_of_row[rows].tolist()))
     trained_on = {name: tuple(step.get("training_sections", ())) for name, step in records.items()}
     training = {section for names in trained_on.values() for section in names}
+    donors = leaking_donors(spots, rows, records, groups)
+    notes = [*donors.notes, *_notes(spots, predictions, records, truth.units, targets, len(rows))]
+    if targets == "genes":
+        notes += _few_counts(spots, rows)
     return results.Protocol(
         sections=sections,
         n_spots=len(rows),
@@ -49,7 +58,8 @@ def evaluation_protocol(
         layer=truth.layer,
         targets=targets,
         trained_on=trained_on,
-        notes=tuple(_notes(spots, predictions, records, truth.units, targets, len(rows))),
+        notes=tuple(notes),
+        leaking_patients=donors.names,
         leaking_sections=tuple(section for section in sections if section in training),
         realigned=bool(recorded(spots.table, _keys.REALIGN)),
         seed=seed,
@@ -95,3 +105,22 @@ def _notes(
     predicted = {str(record["units"]) for record in records.values()} - {_keys.UNKNOWN_UNITS}
     if predicted - {units}:
         yield f"Predictions are in {predicted.pop()}: RMSE compares the two as they are."
+
+
+def _few_counts(spots: SpotTable, rows: NDArray[np.intp]) -> Iterator[str]:
+    """A note on spots that `pp.filter_spots` removes: their noise lowers the scores."""
+    if not holds_counts(as_matrix(spots.table.X)):
+        return
+    least = recorded(spots.table, "filter_spots").get("min_counts")
+    if least is None:
+        try:
+            least = default_min_counts(spots.sections)
+        except ValueError:  # without images, the size of the spots is not known
+            return
+    total = np.asarray(spots.counts[rows].sum(axis=1), dtype=np.float64).ravel()
+    n_few = int((total < least).sum())
+    if n_few:
+        yield (
+            f"{n_few} of {len(rows)} scored spots have fewer than {least:g} counts: "
+            "stp.pp.filter_spots removes such spots."
+        )

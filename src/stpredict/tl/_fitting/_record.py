@@ -26,6 +26,7 @@ def training_record(rows: Split, *, best_epochs: tuple[int, ...], seed: int) -> 
         seed=seed,
         versions=package_versions(),
         spots=rows.spots,
+        donors=rows.donors,
     )
 
 

@@ -41,6 +41,7 @@ class Split:
     held_out: str  # the held-out groups, in words
     sections: tuple[str, ...]  # all of the table
     spots: TrainingSpots | None  # layout of all spots
+    donors: dict[str, tuple[str, ...]]  # all of the table, by column of obs
 
 
 def hold_out_groups(
@@ -61,7 +62,9 @@ def hold_out_groups(
         info(f"only one {kind}: {held_out} held out for early stopping")
     folds = tuple(_fold(labels == names[number % len(names)]) for number in range(n_networks))
     training = np.unique(np.concatenate([fold.training for fold in folds]))
-    return Split(training, folds, labels, held_out, *_described(spots))
+    return Split(
+        training, folds, labels, held_out, *_described(spots), donors=_donors(spots, groups)
+    )
 
 
 def _fold(is_held_out: NDArray[np.bool_]) -> Fold:
@@ -81,7 +84,15 @@ def use_all_rows(spots: SpotTable, *, groups: str | None) -> Split:
     if len(set(labels)) == 1:
         labels = block_labels(spots)
     rows = np.arange(len(labels))
-    return Split(rows, (), labels, "nothing", *_described(spots))
+    donors = _donors(spots, groups)
+    return Split(rows, (), labels, "nothing", *_described(spots), donors=donors)
+
+
+def _donors(spots: SpotTable, groups: str | None) -> dict[str, tuple[str, ...]]:
+    """Patients, and groups of the column given, by column of ``obs``."""
+    obs = spots.table.obs
+    columns = [name for name in (_keys.PATIENT, groups or _keys.PATIENT) if name in obs]
+    return {name: tuple(sorted(obs[name].dropna().astype(str).unique())) for name in columns}
 
 
 def _described(spots: SpotTable) -> tuple[tuple[str, ...], TrainingSpots | None]:

@@ -79,6 +79,7 @@ def predicted_table(
         units=model.units if space == "genes" else "factor",
         layer=model.recipe.layer,
         training_sections=list(model.training.sections),
+        training_donors={name: list(x) for name, x in model.training.donors.items()} or None,
         level=level,
         unfamiliar_sections=unfamiliar or None,
         minimum=0.0 if model.nonnegative and space == "genes" else None,

@@ -1,8 +1,8 @@
-"""Tasks of the project: ``python -m nox -s demo|tests|hostile|lint|docs|benchmarks``.
+"""Tasks of the project: ``python -m nox -s demo|tests|hostile|lint|docs|wheel|benchmarks``.
 
-All sessions share one virtual environment, because installing torch takes gigabytes and minutes.
-The first session creates it, and it is updated when the dependencies in ``pyproject.toml`` change.
-To start from scratch, delete the folder ``.nox``.
+All sessions but ``wheel`` share one virtual environment, because installing torch takes gigabytes
+and minutes. The first session creates it, and it is updated when the dependencies in
+``pyproject.toml`` change. To start from scratch, delete the folder ``.nox``.
 
 Environment variables of ``pip`` are respected: ``PIP_PRE=1`` tests pre-releases.
 """
@@ -106,6 +106,30 @@ def docs(session: nox.Session) -> None:
     options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--jobs=auto")
     folders = ("docs", "docs/_build/html")
     run(session, "-m", "sphinx", *options, *session.posargs, *folders, settings=ONE_THREAD)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the package, install the wheel in a new environment, and use it elsewhere.
+
+    Arguments are passed to the demo, which runs if there are any, such as ``--directory PATH``.
+    """
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder / "dist", ignore_errors=True)
+    session.install("build", "twine")
+    build = ("python", "-m", "build", "--outdir")
+    session.run(*build, str(folder / "dist"))  # the wheel is built from the sdist
+    session.run(*build, str(folder / "dist" / "checkout"), "--wheel")
+    sdist, built = (next((folder / "dist").glob(name)) for name in ("*.tar.gz", "*.whl"))
+    if built.read_bytes() != (folder / "dist" / "checkout" / built.name).read_bytes():
+        session.error("The sdist builds another wheel than the checkout: a file is missing in it")
+    session.run("python", "-m", "twine", "check", "--strict", str(sdist), str(built))
+    session.install(str(built))
+    session.run("python", "-m", "pip", "check")
+    with session.chdir(folder):
+        session.run("python", str(ROOT / "tests" / "use_installed.py"))
+        if session.posargs:
+            session.run("python", str(ROOT / "demo.py"), *session.posargs)
 
 
 @nox.session(python=False)

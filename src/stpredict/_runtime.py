@@ -85,7 +85,8 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.is_file():
         # getrusage would count the process that started this one, too
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        lines = status.read_text("ascii").splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     try:
         from resource import RUSAGE_SELF, getrusage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import nullcontext
 
@@ -34,6 +35,10 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line; errors end with one line and exit code 1."""
+    # files and pipes on Windows have no µ in some languages
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # the lines of a bar that overwrite each other would fill a log file
     bars = nullcontext() if sys.stderr.isatty() else hidden_bars()
     try:

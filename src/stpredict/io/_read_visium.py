@@ -132,7 +132,7 @@ def _read_positions(file: Path) -> pd.DataFrame:
     """Read the positions, indexed by barcode; files before version 2 may have no header."""
     names = ["barcode", "in_tissue", *_space_ranger.ARRAY, *reversed(_space_ranger.PIXELS)]
     with reading(file):
-        with file.open() as lines:
+        with file.open(encoding="utf-8") as lines:
             has_header = "in_tissue" in next(lines, "")
         spots = pd.read_csv(file, header=0 if has_header else None)
     if not has_header:

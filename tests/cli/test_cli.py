@@ -118,6 +118,40 @@ def test_models_are_scored_on_measured_sections(folder, model):
     assert pd.read_csv(scores)["metric"].eq("pcc").any()
 
 
+@pytest.fixture
+def other_tool(folder, tmp_path):
+    """Predictions of another tool, as a CSV file."""
+    table = spatialdata.read_zarr(folder / "new.zarr")["table"]
+    table.to_df("expected").to_csv(tmp_path / "other_tool.csv.gz")
+    return tmp_path / "other_tool.csv.gz"
+
+
+def test_predictions_of_other_tools_are_scored_with_and_without_models(folder, model, other_tool):
+    scores = folder / "compared.csv"
+    options = ("--predictions", other_tool, "--out", scores)
+    for models in ((), (model,)):
+        result = run("evaluate", folder / "new.zarr", *models, *options)
+        assert result.exit_code == 0, result.output
+        assert "the training sections of 'other_tool' are unknown" in result.output.lower()
+        methods = pd.read_csv(scores)["method"]
+        assert set(methods) >= {"other_tool", *(path.name for path in models)}
+
+
+def test_a_smoothed_layer_is_refused_unless_asked_for(tmp_path):
+    sdata = stp.datasets.phantom(1, size_px=1000)
+    table = sdata["table"]
+    table.layers["log1p"] = table.layers["expected"]
+    table.to_df("expected").to_csv(tmp_path / "other_tool.csv")
+    sdata.write(tmp_path / "smoothed.zarr")
+    command = ("evaluate", tmp_path / "smoothed.zarr", "--predictions", tmp_path / "other_tool.csv")
+    refused = run(*command)
+    assert refused.exit_code == 1
+    assert "is smoothed, imputed or denoised" in str(refused.exception)
+    allowed = run(*command, "--allow-smoothed")
+    assert allowed.exit_code == 0, allowed.output
+    assert "SMOOTHED" in allowed.output
+
+
 def test_a_report_of_a_cross_validation_is_written(folder):
     out = folder / "report.html"
     result = run("report", folder / "sections.zarr", "--method", "ridge", "--out", out)

@@ -70,7 +70,7 @@ def test_models_of_blocks_reproduce_the_out_of_fold_table(colour_sections):
         np.testing.assert_array_equal(np.asarray(part["predicted"].X), expected)
 
 
-def test_a_folder_gives_back_the_models_and_refits_those_it_lacks(run):
+def test_a_folder_gives_back_the_models_and_refits_those_it_lacks(run, capsys):
     sdata, scores, folder = run
     again, options = copy_of(sdata), {"keep_models": True, "folder": folder, "device": "cpu"}
     stored = stp.tl.cross_validate(again, METHODS, **options)
@@ -79,10 +79,15 @@ def test_a_folder_gives_back_the_models_and_refits_those_it_lacks(run):
     assert stored.models["ridge"]["S2"] is not scores.models["ridge"]["S2"]
     # models that are absent or damaged are fitted again
     (folder / "models" / "fold1_ridge" / "model.safetensors").write_bytes(b"damaged")
+    (folder / "models" / "fold0_ridge" / "config.json").write_text("damaged")
+    (folder / "models" / "fold0_factors" / "config.json").unlink()
     shutil.rmtree(folder / "models" / "fold2_factors")
+    stp.settings.verbosity = 1
     repaired = stp.tl.cross_validate(again, METHODS, **options)
+    stp.settings.verbosity = 0
+    assert capsys.readouterr().out.count("it is fitted again") == 3
     assert_reproduces(again, repaired.models)
-    for name in ("fold1_ridge", "fold2_factors"):
+    for name in ("fold0_ridge", "fold0_factors", "fold1_ridge", "fold2_factors"):
         assert stp.models.load(folder / "models" / name).genes
     without = stp.tl.cross_validate(again, METHODS, folder=folder, device="cpu")
     assert without.models == {}

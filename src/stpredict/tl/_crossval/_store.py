@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from dataclasses import fields, replace
@@ -19,6 +20,7 @@ from stpredict._describe import describe, hash_values
 from stpredict._log import info
 from stpredict._sdata._provenance import recorded_steps
 from stpredict.models import load
+from stpredict.models._folder import ModelFolder
 from stpredict.tl._crossval._fingerprint import data_fingerprints
 from stpredict.tl._crossval._outcome import Outcome
 
@@ -83,9 +85,13 @@ class Store:
         outcome = Outcome(**{name: x if x.ndim else x.item() for name, x in values.items()})
         if not with_model:
             return outcome
+        folder = self._model(fold, method)
+        if not folder.exists():  # models were not kept before
+            return None
         try:
-            return replace(outcome, model=load(self._model(fold, method)))
-        except (OSError, ValueError):  # models were not kept before, or the folder is damaged
+            return replace(outcome, model=load(folder))
+        except (OSError, ValueError) as error:
+            info(f"cross_validate: {error}; it is fitted again")
             return None
 
     def write(self, fold: str, method: str, outcome: Outcome) -> None:
@@ -94,6 +100,8 @@ class Store:
             if outcome.model is not None:  # before the outcome, which says that all is there
                 path = self._model(fold, method)
                 path.parent.mkdir(exist_ok=True)
+                if path.is_dir() and not ModelFolder.at(path).is_model():  # it is damaged
+                    shutil.rmtree(path)
                 outcome.model.save(path)
             arrays = {name: getattr(outcome, name) for name in _ARRAYS}
             with replaced_binary(self._file(fold, method)) as file:

@@ -1,8 +1,8 @@
-"""Tasks of the project: ``python -m nox -s demo|tests|hostile|lint|docs|wheel|benchmarks``.
+"""Tasks of the project: ``python -m nox -s NAME``, with a name of ``nox --list``.
 
-All sessions but ``wheel`` share one virtual environment, because installing torch takes gigabytes
-and minutes. The first session creates it, and it is updated when the dependencies in
-``pyproject.toml`` change. To start from scratch, delete the folder ``.nox``.
+All sessions but ``wheel`` and ``audit`` share one virtual environment, because installing torch
+takes gigabytes and minutes. The first session creates it, and it is updated when the dependencies
+in ``pyproject.toml`` change. To start from scratch, delete the folder ``.nox``.
 
 Environment variables of ``pip`` are respected: ``PIP_PRE=1`` tests pre-releases.
 """
@@ -26,6 +26,13 @@ BENCHMARKS = ROOT / "benchmarks"
 #: several times slower. numba, which scanpy uses, sets the number of OpenMP threads for all
 #: libraries. It reads the variable when pytest's plugins import it, so it is set here.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+#: Parts of the names of licences that dependencies may not have.
+COPYLEFT = ("Affero", "AGPL", "General Public License (GPL)", "GPL-2", "GPL-3", "GPLv2", "GPLv3")
+#: Dependencies under the GPL, or under several licences of which one is the GPL: scanpy's Leiden
+#: clustering imports igraph and leidenalg, docutils builds the documentation, and the binaries of
+#: OpenSlide are under the LGPL.
+GPL_EXCEPTIONS = ("docutils", "igraph", "leidenalg", "openslide-bin")
 
 nox.options.sessions = ["lint", "tests", "docs"]
 
@@ -130,6 +137,25 @@ def wheel(session: nox.Session) -> None:
         session.run("python", str(ROOT / "tests" / "use_installed.py"))
         if session.posargs:
             session.run("python", str(ROOT / "demo.py"), *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Check the dependencies for vulnerabilities and licences; needs the network."""
+    python = shared_python(session)
+    session.install("pip-audit", "pip-licenses")
+    # copyleft that would extend to users of the package, as far as a package reports its licence
+    session.run(
+        "pip-licenses",
+        f"--python={python}",
+        "--partial-match",
+        f"--fail-on={';'.join(COPYLEFT)}",
+        "--ignore-packages",
+        *GPL_EXCEPTIONS,
+    )
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = str(session.run(str(python), "-c", code, silent=True, external=True)).strip()
+    session.run("pip-audit", "--skip-editable", "--path", packages, *session.posargs)
 
 
 @nox.session(python=False)

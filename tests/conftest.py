@@ -27,8 +27,8 @@ def slide_model():
 def write_slide():
     """Function that writes a small slide of a seed as a TIFF file with 1 µm per pixel."""
 
-    def write(path, seed):
-        image = stp.datasets.phantom(1, seed=seed, size_px=600).images["S1_image"]
+    def write(path, seed, size_px=600):
+        image = stp.datasets.phantom(1, seed=seed, size_px=size_px).images["S1_image"]
         pixels = image["scale0"]["image"].to_numpy().transpose(1, 2, 0)
         one_um = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
         tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **one_um)

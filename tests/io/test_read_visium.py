@@ -39,7 +39,7 @@ def mean_colour(tiles):
 VISIUM_SYMBOLS = ["ERBB2", "TBCE", "KRT5", "TBCE", "ACTB"]
 
 
-def write_visium(folder, write_10x, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
+def write_visium(folder, write_10x, *, mpp=8.0, hires=0.5, fullres=(260, 300), mean=1.0):
     """Write 12 rows of 8 spots; returns positions in pixels, and counts."""
     rng = np.random.default_rng(3)
     row, column = (a.ravel() for a in np.mgrid[:12, :8])
@@ -73,7 +73,7 @@ def write_visium(folder, write_10x, *, mpp=8.0, hires=0.5, fullres=(260, 300)):
             folder / "spatial" / f"tissue_{name}_image.png",
             random_pixels(int(fullres[0] * scale), int(fullres[1] * scale)),
         )
-    counts = rng.poisson(1.0, (5, len(row))).T
+    counts = rng.poisson(mean, (5, len(row))).T
     write_10x(
         folder / "filtered_feature_bc_matrix.h5",
         counts,

@@ -30,7 +30,7 @@ def png(path, height, width):
     Image.fromarray(picture(height, width)).save(path)
 
 
-def write_bin(folder, size, write_10x):
+def write_bin(folder, size, write_10x, *, mean=1.0):
     """Write a grid of bins, the last two rows off the tissue; returns positions and counts."""
     pitch = size / MPP
     row, column = (axis.ravel() for axis in np.mgrid[: int(380 // pitch), : int(500 // pitch)])
@@ -64,7 +64,7 @@ def write_bin(folder, size, write_10x):
     for name, scale in (("hires", HIRES), ("lowres", HIRES / 4)):
         png(spatial / f"tissue_{name}_image.png", int(FULL_YX[0] * scale), int(FULL_YX[1] * scale))
     rows = np.random.default_rng(size).permutation(np.flatnonzero(in_tissue))  # in no order
-    counts = np.random.default_rng(1).poisson(1.0, (len(rows), len(SYMBOLS)))
+    counts = np.random.default_rng(1).poisson(mean, (len(rows), len(SYMBOLS)))
     write_10x(
         folder / "filtered_feature_bc_matrix.h5",
         counts,

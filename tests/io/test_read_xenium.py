@@ -41,7 +41,9 @@ def write_alignment(path, matrix):
 class Xenium:
     """Files of one section: square cells of 12 px on a jittered grid of the H&E image."""
 
-    def __init__(self, folder, write_10x, *, version="2.0.0.10", alignment=None, beyond=()):
+    def __init__(
+        self, folder, write_10x, *, version="2.0.0.10", alignment=None, beyond=(), mean=1.0
+    ):
         random = np.random.default_rng(0)
         self.folder = folder / "outs"
         self.folder.mkdir()
@@ -50,7 +52,7 @@ class Xenium:
         centers = np.column_stack([x, y]) + random.uniform(-4, 4, (len(x), 2))
         self.centers = np.concatenate([centers, np.reshape(beyond, (-1, 2))])
         n = len(self.centers)
-        self.counts = random.poisson(1.0, (n, len(SYMBOLS)))
+        self.counts = random.poisson(mean, (n, len(SYMBOLS)))
         corners = np.array([[-6, -6], [6, -6], [6, 6], [-6, 6], [-6, -6]])
         self.vertices = to_um((self.centers[:, None] + corners).reshape(-1, 2), self.alignment)
         self.modern = not version.startswith("1.0")

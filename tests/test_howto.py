@@ -12,10 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tifffile
-from hostile.attack_files import module, write_10x
 from PIL import Image
 
 import stpredict as stp
+from hostile.attack_files import module, write_10x
 
 PAGES = Path(__file__).parents[1] / "docs" / "howto"
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: the farthest place of a square grid is 1 / sqrt(2) away; 5 % for tiles that are off their grid.
 _REACH = 1.05 / np.sqrt(2)
 
+#: Positions that STPath has shifted and rescaled.
+_RESCALED = "coordinates"
+
 
 @dataclass(frozen=True, eq=False)
 class RowMatch:
@@ -45,6 +48,12 @@ def match_rows(source: Source, spots: SpotTable, section: Section | None) -> Row
             return by_name
     if source.positions is not None and section is not None:
         return _by_position(source, section)
+    if _RESCALED in getattr(source.data, "obsm", ()):
+        raise ValueError(
+            f"the predictions have no name of a spot, and STPath rescales obsm[{_RESCALED!r}]: set "
+            "obs_names or obsm['spatial'] to those of the spots or tiles given to it, whose order "
+            "it keeps"
+        )
     _, _, instance_key = get_table_keys(spots.table)
     ids = spots.table.obs[instance_key].astype(str)
     by_id = _by_name(names, pd.Index(ids), spots, section)

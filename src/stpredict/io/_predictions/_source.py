@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,12 @@ class Layout:
             )
         require_key(self.key, slide.tables, what="tables")
         table = slide.tables[self.key]
-        regions = get_table_keys(table)[0] if TableModel.ATTRS_KEY in table.uns else []
+        mpp = self.mpp
+        if mpp is None and hasattr(slide, "properties"):  # a WSIData
+            mpp = slide.properties.mpp
+        if TableModel.ATTRS_KEY not in table.uns:  # as omicverse writes it
+            return replace(self._of_table(table), mpp=mpp)
+        regions = get_table_keys(table)[0]
         names = [regions] if isinstance(regions, str) else list(regions)
         if section is None or len(names) != 1:
             return Source(table)
@@ -125,9 +130,6 @@ class Layout:
         if slide.images.get(section.image) is spots.sdata.images[section.image]:
             return Source(table, _elements.centers_px(slide, names[0], section.image, shapes))
         centroids = shapes.geometry.centroid
-        mpp = self.mpp
-        if mpp is None and hasattr(slide, "properties"):  # a WSIData
-            mpp = slide.properties.mpp
         return Source(table, np.column_stack([centroids.x, centroids.y]), mpp)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import tifffile
 
 import stpredict as stp
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported, which stpredict defers
 
@@ -35,3 +38,21 @@ def write_slide():
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser found: {', '.join(BROWSERS)}")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=program, args=["--no-sandbox"] if root else []
+            )
+        except api.Error as error:
+            pytest.skip(f"{program} does not start: {error}")
+        yield browser
+        browser.close()

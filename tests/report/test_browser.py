@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,26 +11,7 @@ import stpredict as stp
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 METHODS = ("ridge", "trees")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CANVASES = "[...document.querySelectorAll('canvas[data-series]')].map(each => each.toDataURL())"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser found: {', '.join(BROWSERS)}")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(
-                executable_path=program, args=["--no-sandbox"] if root else []
-            )
-        except api.Error as error:
-            pytest.skip(f"{program} does not start: {error}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

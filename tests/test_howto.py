@@ -1,6 +1,6 @@
 """How-to pages: their Python code runs from top to bottom, on files as users have them.
 
-Blocks that start with three backticks and ``python`` are run; a ``code-block`` is only shown.
+Blocks that start with three backticks and ``python`` are run; a ``{code-block} python`` is shown only.
 """
 
 from __future__ import annotations

@@ -564,6 +564,9 @@ def calibration_of_three_groups():
             measured, predicted, random.random((120, 2)), sections=groups, groups=groups
         ),
         familiarity=uncertainty.Familiarity.fit(random.normal(size=(120, D)), groups),
+        section_rule=uncertainty.SectionRule(
+            0.05, np.float32([0.2, 0.5, 0.6]), np.float32([1.5, 1.25, 1])
+        ),
     )
 
 
@@ -776,6 +779,13 @@ class TestCalibration:
             ):
                 save_file(others | changed, place / "model.safetensors")
                 self.refused(place, message)
+
+    def test_a_model_saved_without_a_rule_for_sections_has_the_default(self, place):
+        tensors = load_file(place / "model.safetensors")
+        others = {name: x for name, x in tensors.items() if "section_rule" not in name}
+        save_file(others, place / "model.safetensors")
+        rule = stp.models.load(place).calibration.section_rule
+        assert (rule.limit, len(rule.widths)) == (0.1, 0)
 
     def test_calibration_of_another_model_is_refused(self, place, calibrated):
         other = np.random.default_rng(0).normal(size=(50, D + 1))

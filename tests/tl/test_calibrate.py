@@ -12,6 +12,7 @@ import pytest
 import spatialdata as sd
 import torch
 from anndata import AnnData
+from scipy.ndimage import gaussian_filter
 from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
@@ -183,14 +184,23 @@ def test_new_sections_of_the_same_kind_are_familiar(predicted):
     assert medians.between(0.25, 0.85).all()
 
 
-def restain(sdata, section):
-    """Replace the image of a section by a much darker one, and embed again."""
+def darken(pixels):
+    """Pixels (3, y, x) of another stain."""
+    return (255 - (255.0 - pixels) * [[[1.6]], [[1.0]], [[1.9]]]).clip(0, 255)
+
+
+def blur(pixels):
+    """Pixels (3, y, x) out of focus, by 2 µm."""
+    return gaussian_filter(pixels.astype(float), (0, 4, 4))
+
+
+def restain(sdata, section, change=darken):
+    """Replace the image of a section by a changed one, and embed again."""
     name = f"{section}_image"
     image = sdata.images[name]["scale0"]["image"]
-    darker = (255 - (255.0 - image.to_numpy()) * [[[1.6]], [[1.0]], [[1.9]]]).clip(0, 255)
     transformations = get_transformation(sdata.images[name], get_all=True)
     sdata.images[name] = Image2DModel.parse(
-        darker.astype(np.uint8),
+        change(image.to_numpy()).astype(np.uint8),
         dims=("c", "y", "x"),
         transformations=transformations,
         scale_factors=[2],
@@ -221,12 +231,82 @@ def test_unfamiliar_sections_have_no_intervals_and_no_reliable_genes(phantom, ca
         assert np.isfinite(table.X).all()
         assert table.var["reliable"].dtype == "boolean"
         assert table.var["reliable"].isna().all()
-        assert table.uns["stpredict"]["predict"]["unfamiliar_sections"] == ["S7"]
+        step = table.uns["stpredict"]["predict"]
+        assert step["unfamiliar_sections"] == ["S7"]
+        assert list(step["interval_notes"]) == ["S7"]
+        assert "no intervals: median familiarity 0.0" in step["interval_notes"]["S7"]
     axes = stp.pl.calibration(new)
     assert "no intervals" in [text.get_text() for text in axes[0].texts]
     gene = calibrated.genes[0]
     panels = stp.pl.prediction(new, gene, section="S7", panels=["width"])
     assert panels[0].get_title() == f"{gene}: no interval"
+
+
+@pytest.fixture(scope="module")
+def standardized(phantom):
+    """A calibrated model on features that are standardised within sections."""
+    fit = partial(stp.tl.fit_ridge, standardize="section")
+    training = copy_of(phantom[0])
+    return stp.tl.calibrate(training, cross_validated(training, fit), method="ridge")
+
+
+def coverages(sdata, key="predicted"):
+    """Coverage of every section, NaN without intervals."""
+    table = sdata.tables[key]
+    measured, section = measured_of(sdata, table.var_names), open_table(sdata).section_of_row
+    layers = table.layers["lower"], table.layers["upper"]
+    return {
+        name: uncertainty.coverage(*(x[section == name] for x in (measured, *layers))).mean()
+        for name in np.unique(section)
+    }
+
+
+def test_without_sections_of_their_own_statistics_no_interval_is_widened(calibrated, predicted):
+    rule = calibrated.calibration.section_rule
+    assert len(rule.widths) == 0
+    assert 0 < rule.limit <= 0.1
+    assert "interval_notes" not in predicted.tables["predicted"].uns["stpredict"]["predict"]
+
+
+@pytest.mark.parametrize("change", [darken, blur])
+def test_intervals_cover_or_are_withheld_on_changed_images(
+    phantom, calibrated, standardized, change
+):
+    new = part(phantom[1], ["S7"])
+    restain(new, "S7", change)
+    with pytest.warns(UserWarning, match="no intervals"):
+        stp.tl.predict(new, calibrated)
+    assert np.isnan(coverages(new)["S7"])
+    # the shift is the same for all tiles of the section
+    stp.tl.predict(new, standardized)
+    assert coverages(new)["S7"] >= 0.8
+
+
+def test_intervals_are_wider_on_sections_of_another_composition(
+    phantom, standardized, capsys, monkeypatch
+):
+    rule = standardized.calibration.section_rule
+    assert rule.widths[0] > 1.1
+    assert rule.width(0.65) < 1.05
+    spots = open_table(copy_of(phantom[1]))
+    kind = spots.table.obs["region_truth"].to_numpy()
+    new = spots.subset(np.flatnonzero(kind == "immune")).sdata
+    monkeypatch.setattr(stp.settings, "verbosity", 1)
+    with pytest.warns(UserWarning, match="fewer than 60"):
+        stp.tl.predict(new, standardized)
+    printed = capsys.readouterr().out
+    table = new.tables["predicted"]
+    notes = table.uns["stpredict"]["predict"]["interval_notes"]
+    section = open_table(new).section_of_row
+    plain = standardized.calibration.intervals.around(table.X)
+    measured = measured_of(new, table.var_names)
+    for name, share in coverages(new).items():
+        assert "times as wide: median familiarity 0." in notes[name]
+        assert notes[name] in printed
+        narrow = uncertainty.coverage(*(x[section == name] for x in (measured, *plain))).mean()
+        assert narrow < share
+    assert np.mean(list(coverages(new).values())) >= 0.8
+    assert table.var["reliable"].notna().all()
 
 
 def test_a_calibrated_model_is_saved_and_loaded(calibrated, phantom, tmp_path):

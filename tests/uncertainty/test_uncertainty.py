@@ -15,12 +15,15 @@ from stpredict.uncertainty import (
     Familiarity,
     Intervals,
     Reliability,
+    SectionRule,
     conformal,
     coverage,
     coverage_by_group,
     reliable,
     rows_needed,
 )
+from stpredict.uncertainty._familiarity import LeftOut
+from stpredict.uncertainty._section_rule import needed_width
 
 
 def held_out(seed=0, *, n_groups=4, n_spots=150, n_genes=3, noise=1.0):
@@ -308,6 +311,69 @@ class TestReliable:
             self.run((with_one(measured, np.nan), predicted, positions, sections))
 
 
+class TestSectionRule:
+    """When intervals of a section are widened or withheld."""
+
+    def test_few_groups_have_the_default_limit(self):
+        assert SectionRule.fit([0.5, 0.6, 0.02], []).limit == 0.1
+
+    def test_groups_that_vary_more_lower_the_limit(self):
+        similar, different = [0.5, 0.55, 0.6, 0.52, 0.58], [0.1, 0.9, 0.4, 0.7, 0.3]
+        assert SectionRule.fit(similar, []).limit == 0.1
+        logits = np.log(np.divide(different, np.subtract(1, different)))
+        # 3.747 is the quantile .99 of Student's t with 4 degrees of freedom
+        bound = logits.mean() - 3.747 * logits.std(ddof=1) * np.sqrt(1 + 1 / 5)
+        limit = SectionRule.fit(different, []).limit
+        assert limit == pytest.approx(1 / (1 + np.exp(-bound)), rel=1e-3)
+        assert limit < 0.01
+
+    def test_widths_grow_as_familiarity_falls(self):
+        references = [(0.6, 1.0), (0.5, 1.0), (0.3, 1.3), (0.4, 1.4), (0.2, 1.6)]
+        rule = SectionRule.fit([0.5, 0.6, 0.6], references)
+        assert rule.width(0.7) == rule.width(0.6) == 1.0
+        assert rule.width(0.35) == pytest.approx(1.35)  # the mean of two in the wrong order
+        assert rule.width(0.15) == pytest.approx(1.6)
+        assert np.isnan(rule.width(0.05))
+
+    def test_without_references_intervals_are_not_widened(self):
+        assert SectionRule().width(0.11) == 1.0
+        assert np.isnan(SectionRule().width(0.09))
+
+    def test_the_needed_width_reaches_the_level(self):
+        measured, predicted, groups = held_out(noise=1.0)
+        intervals = conformal(measured, predicted, groups, level=0.9)
+        assert 1 <= needed_width(measured, predicted, intervals) < 1.02
+        shifted = measured + 4
+        assert coverage(shifted, *intervals.around(predicted)).mean() < 0.85
+        width = needed_width(shifted, predicted, intervals)
+        wider = coverage(shifted, *intervals.around(predicted, width)).mean()
+        assert wider == pytest.approx(0.9, abs=0.002)
+
+    def test_wider_intervals_contain_the_narrower(self):
+        edges, both_above = np.float32([[0, 1]]), (np.float32([[1] * 3]), np.float32([[2] * 3]))
+        intervals = Intervals(0.9, edges, *both_above)  # bounds on one side of the prediction
+        lower, upper = intervals.around([[0.0]], 1.5)
+        assert (lower.item(), upper.item()) == (0.5, 3.0)
+        bounds = intervals.around(np.zeros((2, 1)), np.float32([[1], [np.nan]]))
+        np.testing.assert_array_equal(np.isnan(bounds), [[[False], [True]]] * 2)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ((1.5, [], []), "limit of the section rule must be between 0 and 1"),
+            ((0.1, [0.5, 0.4], [1.2, 1.1]), "must ascend, and widths descend"),
+            ((0.1, [0.4, 0.5], [1.1, 1.2]), "must ascend, and widths descend"),
+            ((0.1, [0.4], [0.9]), "at least 1"),
+            ((0.1, [0.4], []), "widths of the section rule"),
+            ((0.1, [np.nan], [1.0]), "familiarity of the section rule"),
+        ],
+    )
+    def test_invalid_rules_are_refused(self, values, message):
+        limit, familiarity, widths = values
+        with pytest.raises(ValueError, match=message):
+            SectionRule(limit, np.float32(familiarity), np.float32(widths))
+
+
 class TestFamiliarity:
     def tiles(self, seed, n=400, d=30):
         """Tiles close to a three-dimensional plane."""
@@ -338,6 +404,22 @@ class TestFamiliarity:
         separated = tiles + np.repeat([0, 100], 200)[:, None]  # two slides far from each other
         familiarity = Familiarity.fit(separated, np.repeat(["P1", "P2"], 200))
         assert familiarity.score(separated).min() > 0.9
+
+    @pytest.mark.parametrize("n_groups", [2, 4])
+    def test_a_group_can_be_left_out(self, n_groups):
+        groups = np.repeat(np.arange(n_groups), 400 // n_groups)
+        tiles = self.tiles(0)
+        left_out = LeftOut.fit(tiles, groups)
+        others = left_out.without(0)
+        assert len(others.tiles) == (groups != 0).sum()
+        assert abs(np.median(others.score(tiles[groups == 0])) - 0.5) < 0.15
+        # the group itself does not make its tiles familiar
+        moved = tiles + 20.0 * (groups == 0)[:, None]
+        left_out, own = LeftOut.fit(moved, groups), moved[groups == 0]
+        medians = [
+            np.median(each.score(own)) for each in (left_out.without(0), left_out.familiarity)
+        ]
+        assert medians[0] < 0.6 < medians[1]
 
     def test_scores_equal_a_naive_loop(self, familiarity):
         new = self.tiles(2, n=20)

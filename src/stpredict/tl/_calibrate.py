@@ -11,15 +11,16 @@ from stpredict._sdata._spot_table import open_table
 from stpredict.targets import Standard
 from stpredict.targets._high import High
 from stpredict.tl._crossval._held_out import read_held_out
+from stpredict.tl._crossval._section_rule import fit_section_rule
 from stpredict.tl._fitting._inputs import tile_embedding
 from stpredict.uncertainty import (
     Calibration,
-    Familiarity,
     conformal,
     coverage_by_group,
     reliable,
     rows_needed,
 )
+from stpredict.uncertainty._familiarity import LeftOut
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -43,6 +44,11 @@ def calibrate(
     and decide which genes are reliable (:func:`stpredict.uncertainty.reliable`). Distances between
     tiles of different groups define which are familiar
     (:class:`stpredict.uncertainty.Familiarity`). :func:`stpredict.tl.predict` writes all three.
+
+    Training groups that were left out also set the rule for less familiar sections
+    (:class:`stpredict.uncertainty.SectionRule`): how unfamiliar a section is that has no intervals,
+    and, for models with ``standardize="section"``, which do not see the composition of a section,
+    how much wider intervals have to be.
 
     Intervals tend to be too wide, as folds have fewer groups to fit models to. Coverage holds for
     a new group *like the training groups*: sections of one patient provide no information about
@@ -117,6 +123,7 @@ def calibrate(
         model, embedding = replace(model, inputs=scaler), scaler.transform(embedding)
     errors = (held_out.measured, held_out.predicted, held_out.groups)
     names, coverage = coverage_by_group(*errors, level=level)  # by intervals of the other groups
+    left_out = LeftOut.fit(embedding, held_out.groups)
     calibration = Calibration(
         method=held_out.method,
         groups=names,
@@ -129,7 +136,8 @@ def calibrate(
             sections=held_out.sections,
             groups=held_out.groups,
         ),
-        familiarity=Familiarity.fit(embedding, held_out.groups),
+        familiarity=left_out.familiarity,
+        section_rule=fit_section_rule(spots, model, held_out, embedding, left_out, level=level),
     )
     _report(calibration, model)
     return replace(model, calibration=calibration)

@@ -74,7 +74,8 @@ def predict(
           ``layers["upper"]``, the interval of every value (float32, NaN for genes without one and
           in unfamiliar sections), ``var["reliable"]`` (nullable boolean, missing if a section is
           unfamiliar) and ``obs["familiarity"]`` (float32, 0 to 1: how similar the spot's tile is to
-          those of training).
+          those of training). ``uns["stpredict"]["predict"]["interval_notes"]`` says in which
+          sections intervals are absent or wider, and why.
 
         With ``space="factors"``, only ``X`` (n_obs, n_factors) and ``std``.
 
@@ -82,7 +83,8 @@ def predict(
     -----
     UserWarning
         If the tiles of a section look unlike those that a calibrated model was trained on: a median
-        familiarity below 0.1. If features are standardised within a section of fewer than 60 spots.
+        familiarity below the model's limit, 0.1 or less. If features are standardised within a
+        section of fewer than 60 spots.
 
     Raises
     ------

@@ -5,12 +5,14 @@ from stpredict.uncertainty._conformal import conformal, coverage_by_group, rows_
 from stpredict.uncertainty._familiarity import Familiarity
 from stpredict.uncertainty._intervals import Intervals, coverage
 from stpredict.uncertainty._reliable import Reliability, reliable
+from stpredict.uncertainty._section_rule import SectionRule
 
 __all__ = [
     "Calibration",
     "Familiarity",
     "Intervals",
     "Reliability",
+    "SectionRule",
     "conformal",
     "coverage",
     "coverage_by_group",

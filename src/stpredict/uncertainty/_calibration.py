@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from stpredict.uncertainty._familiarity import Familiarity
 from stpredict.uncertainty._intervals import Intervals, check_shape
 from stpredict.uncertainty._reliable import Reliability
+from stpredict.uncertainty._section_rule import SectionRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ _PARTS = {
     "reliability": ("pcc", "pcc_null", "p_adjusted", "rmse_ratio"),
     "familiarity": ("mean", "components", "tiles", "distances"),
 }
+_RULE = ("section_rule.limit", "section_rule.familiarity", "section_rule.widths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class Calibration:
     coverage
         (n_groups, n_genes) float32, coverage of each group by intervals from the errors of the
         other groups. NaN without such intervals.
+    section_rule
+        Familiarity of a section below which intervals are widened or withheld.
 
     Raises
     ------
@@ -50,6 +54,7 @@ class Calibration:
     coverage: NDArray[np.float32]
     reliability: Reliability
     familiarity: Familiarity
+    section_rule: SectionRule = field(default_factory=SectionRule)
 
     def __post_init__(self) -> None:
         n_genes, n_scored = len(self.intervals.edges), len(self.reliability.pcc)
@@ -110,6 +115,10 @@ class Calibration:
         tensors = {"coverage": self.coverage}
         for part, names in _PARTS.items():
             tensors |= {f"{part}.{name}": getattr(getattr(self, part), name) for name in names}
+        rule = self.section_rule
+        limit = np.array([rule.limit], dtype=np.float32)
+        values = (limit, rule.familiarity, rule.widths)
+        tensors |= dict(zip(_RULE, values, strict=True))
         return config, {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
     @classmethod
@@ -133,6 +142,7 @@ class Calibration:
             coverage=_saved_array(tensors, "coverage"),
             reliability=Reliability(**arrays("reliability")),
             familiarity=Familiarity(**arrays("familiarity")),
+            section_rule=_saved_rule(tensors),
         )
 
 
@@ -148,3 +158,12 @@ def _saved_array(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.f
     if tensors[name].dtype != np.float32:
         raise ValueError(f"{name} of the saved calibration is {tensors[name].dtype}, not float32")
     return tensors[name]
+
+
+def _saved_rule(tensors: Mapping[str, NDArray[Any]]) -> SectionRule:
+    """Rule for unfamiliar sections; the default for models that were saved without one."""
+    if not any(name in tensors for name in _RULE):
+        return SectionRule()
+    limit, familiarity, widths = (_saved_array(tensors, name) for name in _RULE)
+    check_shape("limit of the section rule", limit, 1)
+    return SectionRule(float(limit[0]), familiarity, widths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,35 +102,7 @@ class Familiarity:
         ValueError
             If fewer than 5 tiles are outside the largest group, or an embedding is not finite.
         """
-        _validate.seed(seed)
-        embeddings, groups = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
-        check_shape("groups", groups, len(embeddings))
-        _validate.finite(embeddings, what="embeddings")
-        rows = _balanced_subset(groups, np.random.default_rng(seed))
-        embeddings, groups = embeddings[rows], groups[rows]
-        n_outside = len(rows) - int(np.unique(groups, return_counts=True)[1].max())
-        if n_outside < _N_NEIGHBORS:
-            needed = f"{_N_NEIGHBORS} tiles outside the largest group"
-            raise ValueError(f"familiarity needs {needed}, found {n_outside}")
-        n = min(_N_COMPONENTS, embeddings.shape[1], max(1, len(rows) // _TILES_PER_COMPONENT))
-        # the full solver is deterministic
-        pca = PCA(n, svd_solver="full").fit(embeddings)
-        variance = pca.explained_variance_
-        varies = variance > _ROUNDING * max(variance[0], np.finfo(np.float64).tiny)
-        components = pca.components_[varies] / np.sqrt(variance[varies])[:, None]
-        tiles = (embeddings - pca.mean_) @ components.T
-        # tiles of the same slide are similar: only distances to other groups are representative
-        distances = np.empty(len(tiles))
-        for group in np.unique(groups):
-            inside = groups == group
-            distances[inside] = _distance(_index(tiles[~inside]), tiles[inside])
-        # float32 halves the size of a saved model
-        return cls(
-            mean=pca.mean_.astype(np.float32),
-            components=np.ascontiguousarray(components, dtype=np.float32),
-            tiles=tiles.astype(np.float32),
-            distances=np.sort(distances).astype(np.float32),
-        )
+        return LeftOut.fit(embeddings, groups, seed=seed).familiarity
 
     def score(self, embeddings: Floats) -> NDArray[np.float32]:
         """Familiarity of new tiles.
@@ -151,14 +123,78 @@ class Familiarity:
         ValueError
             If the number of features differs.
         """
-        check_shape("embeddings", embeddings, "n", len(self.mean))
-        scores = (np.asarray(embeddings, dtype=np.float32) - self.mean) @ self.components.T
-        rank = np.searchsorted(self.distances, _distance(self._neighbors, scores), side="right")
+        distances = _distance(self._neighbors, self.project(embeddings))
+        rank = np.searchsorted(self.distances, distances, side="right")
         return (1 - rank / len(self.distances)).astype(np.float32)
+
+    def project(self, embeddings: Floats) -> NDArray[np.float32]:
+        """Principal component scores of tiles, (n, k)."""
+        check_shape("embeddings", embeddings, "n", len(self.mean))
+        projected = (np.asarray(embeddings, dtype=np.float32) - self.mean) @ self.components.T
+        return np.asarray(projected, dtype=np.float32)
 
     @cached_property
     def _neighbors(self) -> NearestNeighbors:
         return _index(self.tiles)
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Familiarity of training tiles, from which groups can be left out."""
+
+    familiarity: Familiarity
+    groups: NDArray[Any]  # (n,) of the tiles of the familiarity
+    distances: NDArray[np.float64]  # (n,) of these tiles to tiles of other groups
+
+    @classmethod
+    def fit(cls, embeddings: Floats, groups: NDArray[Any], *, seed: int = 0) -> LeftOut:
+        """Compute the distances, as for `Familiarity.fit`."""
+        _validate.seed(seed)
+        embeddings, groups = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
+        check_shape("groups", groups, len(embeddings))
+        _validate.finite(embeddings, what="embeddings")
+        rows = _balanced_subset(groups, np.random.default_rng(seed))
+        embeddings, groups = embeddings[rows], groups[rows]
+        n_outside = len(rows) - int(np.unique(groups, return_counts=True)[1].max())
+        if n_outside < _N_NEIGHBORS:
+            needed = f"{_N_NEIGHBORS} tiles outside the largest group"
+            raise ValueError(f"familiarity needs {needed}, found {n_outside}")
+        n = min(_N_COMPONENTS, embeddings.shape[1], max(1, len(rows) // _TILES_PER_COMPONENT))
+        # the full solver is deterministic
+        pca = PCA(n, svd_solver="full").fit(embeddings)
+        variance = pca.explained_variance_
+        varies = variance > _ROUNDING * max(variance[0], np.finfo(np.float64).tiny)
+        components = pca.components_[varies] / np.sqrt(variance[varies])[:, None]
+        tiles = (embeddings - pca.mean_) @ components.T
+        distances = _distances_between(tiles, groups)
+        # float32 halves the size of a saved model
+        familiarity = Familiarity(
+            mean=pca.mean_.astype(np.float32),
+            components=np.ascontiguousarray(components, dtype=np.float32),
+            tiles=tiles.astype(np.float32),
+            distances=np.sort(distances).astype(np.float32),
+        )
+        return cls(familiarity, groups, distances)
+
+    def without(self, group: Any) -> Familiarity:
+        """Familiarity to the tiles of the other groups."""
+        outside = self.groups != group
+        tiles, groups = self.familiarity.tiles[outside], self.groups[outside]
+        distances = self.distances[outside]
+        if len(np.unique(groups)) > 1:  # else, the group left out is the only other one
+            distances = _distances_between(tiles, groups)
+        return replace(
+            self.familiarity, tiles=tiles, distances=np.sort(distances).astype(np.float32)
+        )
+
+
+def _distances_between(tiles: Floats, groups: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance of each tile to tiles of the other groups; those of the same slide are similar."""
+    distances = np.empty(len(tiles))
+    for group in np.unique(groups):
+        inside = groups == group
+        distances[inside] = _distance(_index(tiles[~inside]), tiles[inside])
+    return distances
 
 
 def _balanced_subset(groups: NDArray[Any], generator: np.random.Generator) -> NDArray[np.intp]:

@@ -70,13 +70,18 @@ class Intervals:
         """Genes with intervals, (n_genes,)."""
         return np.asarray(~np.isnan(self.edges).any(axis=1))
 
-    def around(self, predicted: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def around(
+        self, predicted: Floats, width: Floats | float = 1.0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Lower and upper bounds around predictions.
 
         Parameters
         ----------
         predicted
             (n, n_genes), in the units of the genes.
+        width
+            Factor of the distances between predictions and bounds, at least 1, or one per
+            prediction, (n, 1); NaN for predictions without intervals.
 
         Returns
         -------
@@ -92,7 +97,12 @@ class Intervals:
         part = parts_of(predicted, self.edges)
         # the offset of the part of each prediction
         lower, upper = (np.take_along_axis(x.T, part, axis=0) for x in (self.lower, self.upper))
-        return predicted + lower, predicted + upper
+        # both bounds may lie on one side of the prediction
+        more = np.asarray(width, dtype=np.float32) - np.float32(1)
+        return (
+            predicted + (lower - more * np.abs(lower)),
+            predicted + (upper + more * np.abs(upper)),
+        )
 
 
 @checked

@@ -158,6 +158,42 @@ def audit(session: nox.Session) -> None:
     session.run("pip-audit", "--skip-editable", "--path", packages, *session.posargs)
 
 
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Update ``requirements/lock.txt`` to the newest versions of all dependencies."""
+    session.install("uv")
+    options = ("--extra=offline", "--extra=explain", "--universal", "--python-version=3.11")
+    plain = ("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
+    sources = ("pyproject.toml", "docker/requirements.in")
+    # without --output-file, present versions are not kept
+    text = session.run(
+        "uv", "pip", "compile", "--quiet", *options, *plain, *sources, silent=True, stderr=None
+    )
+    file = ROOT / "requirements" / "lock.txt"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    header = "".join(line for line in lines if line.startswith("#"))
+    file.write_text(header + str(text), encoding="utf-8")
+
+
+@nox.session(python=False)
+def container(session: nox.Session) -> None:
+    """Build the image with docker or podman, and use the package in it; arguments go to the build.
+
+    For instance ``-- --build-arg VARIANT=cpu --build-arg TORCH_INDEX=...``.
+    """
+    engine = next((name for name in ("docker", "podman") if shutil.which(name)), None)
+    if engine is None:
+        session.error("docker or podman must be installed")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    build = ("build", "--file", "docker/Dockerfile", "--tag", "stpredict")
+    version = ("--build-arg", f"VERSION={project['version']}")
+    session.run(engine, *build, *version, *session.posargs, ".", external=True)
+    script = "/use_installed.py"
+    mount = f"{ROOT / 'tests' / 'use_installed.py'}:{script}:ro"
+    run = (engine, "run", "--rm", "--volume", mount, "stpredict")
+    session.run(*run, "python", script, external=True)
+
+
 @nox.session(python=False)
 def benchmarks(session: nox.Session) -> None:
     """Run the benchmarks named first, or all; other arguments are passed to them."""

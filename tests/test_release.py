@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -29,6 +31,82 @@ def test_versions_agree():
     if newest[1] != "Unreleased":
         assert newest[1] == PROJECT["version"]
         assert str(citation["date-released"]) == newest[2]
+
+
+def requirement_names(requirements):
+    """Name and least version of each requirement, as on the package index."""
+    on_index = {
+        "dask-core": "dask",
+        "matplotlib-base": "matplotlib",
+        "python-igraph": "igraph",
+        "pytorch": "torch",
+    }
+    parts = [re.fullmatch(r"([\w.-]+) ?(>=[\w.,<]+)?", one).groups() for one in requirements]
+    return {on_index.get(name, name): least for name, least in parts}
+
+
+def rendered_recipe():
+    """The recipe, whose only templates are assignments of text and their names."""
+    text = (ROOT / "recipe" / "meta.yaml").read_text(encoding="utf-8")
+    for name, value in re.findall(r'\{% set (\w+) = "(.+)" %\}', text):
+        text = text.replace("{{ " + name + " }}", value)
+    return yaml.safe_load(re.sub(r"\{%.*%\}", "", text).replace("{{ PYTHON }}", "python"))
+
+
+@in_checkout
+def test_the_conda_recipe_has_the_requirements_of_the_package():
+    recipe = rendered_recipe()
+    assert recipe["package"] == {"name": "stpredict", "version": PROJECT["version"]}
+    least = requirement_names(recipe["requirements"]["run"])
+    assert least.pop("python") == PROJECT["requires-python"]
+    assert least == requirement_names(PROJECT["dependencies"])
+    (command,) = recipe["build"]["entry_points"]
+    assert command == f"stpredict = {PROJECT['scripts']['stpredict']}"
+
+
+@in_checkout
+def test_the_conda_environment_has_the_requirements_of_the_package():
+    *packages, _, by_pip = read_yaml(ROOT / "environment.yml")["dependencies"]
+    least = requirement_names(packages)
+    assert least.pop("python").startswith(PROJECT["requires-python"])
+    expected = requirement_names(PROJECT["dependencies"])
+    del expected["wsidata"]  # of pip
+    assert least == expected
+    assert by_pip == {"pip": ["--editable ."]}
+
+
+@in_checkout
+def test_the_lock_file_has_a_version_that_fits_of_every_requirement():
+    text = (ROOT / "requirements" / "lock.txt").read_text(encoding="utf-8")
+    assert "://" not in text
+    extras = PROJECT["optional-dependencies"]
+    inputs = (ROOT / "docker" / "requirements.in").read_text(encoding="utf-8").splitlines()
+    locked = [Requirement(line) for line in text.splitlines() if not line.startswith("#")]
+    assert all(str(one.specifier).startswith("==") for one in locked)
+    for line in [*PROJECT["dependencies"], *extras["offline"], *extras["explain"], *inputs]:
+        if line.startswith("#"):
+            continue
+        required = Requirement(line)
+        versions = [
+            str(one.specifier).removeprefix("==")
+            for one in locked
+            if canonicalize_name(one.name) == canonicalize_name(required.name)
+        ]
+        assert versions, required
+        assert all(required.specifier.contains(version) for version in versions), required
+
+
+@in_checkout
+def test_the_image_is_pinned_has_no_root_and_needs_a_token():
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG BASE=\S+:[\w.-]+@sha256:[0-9a-f]{64}$", dockerfile, flags=re.MULTILINE)
+    commands = [line.split()[0] for line in dockerfile.splitlines() if line[:1].isupper()]
+    assert "HEALTHCHECK" in commands
+    assert "\nUSER stpredict\n" in dockerfile
+    assert "token=" not in dockerfile.lower().replace("jupyter_token", "")
+    for service in read_yaml(ROOT / "compose.yaml")["services"].values():
+        assert service["ports"] == ["127.0.0.1:8888:8888"]
+        assert service["environment"]["JUPYTER_TOKEN"].startswith("${JUPYTER_TOKEN:?")
 
 
 @in_checkout

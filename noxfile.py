@@ -107,12 +107,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def docs(session: nox.Session) -> None:
-    """Build the documentation into ``docs/_build/html``; a warning is an error."""
-    # otherwise the pages of removed names would remain
-    shutil.rmtree(ROOT / "docs" / "generated", ignore_errors=True)
+    """Build the documentation into ``docs/_build/html``; warnings and cut-off pages are errors."""
+    # otherwise removed pages would remain
+    for folder in ("_build", "generated"):
+        shutil.rmtree(ROOT / "docs" / folder, ignore_errors=True)
     options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--jobs=auto")
     folders = ("docs", "docs/_build/html")
     run(session, "-m", "sphinx", *options, *session.posargs, *folders, settings=ONE_THREAD)
+    run(session, "-m", "pytest", "tests/test_pages.py", settings=ONE_THREAD)
 
 
 @nox.session

@@ -1,6 +1,6 @@
 """How-to pages: their Python code runs from top to bottom, on files as users have them.
 
-Blocks that start with three backticks and ``python`` are run; a ``{code-block} python`` is shown only.
+Blocks of ``python`` are run; a ``{code-block} python`` is only shown.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
+from anndata import AnnData
 from PIL import Image
 
 import stpredict as stp
@@ -86,6 +88,29 @@ def arrays(folder):
     np.save(folder / "counts.npy", section["table"].to_df().to_numpy())
 
 
+def predictions(folder):
+    """A measured section with predictions, and predictions of other tools."""
+    design = stp.datasets.phantom(size_px=1000, n_morphology=20, n_neighborhood=0, n_null=20)
+    image = design.images["S1_image"]["scale0"]["image"]
+    new = stp.io.read_h5ad(design["table"], image.data, section="C5", mpp=1.0, diameter_um=55)
+    table = new["table"]
+    table.var["gene_ids"] = [f"ENSG{number:011d}" for number in range(table.n_vars)]
+    stp.pp.normalize(new)
+    stp.pp.neighbors(new)
+    values = pd.DataFrame(table.layers["log1p"].toarray(), table.obs_names, table.var_names)
+    values += np.random.default_rng(0).normal(size=values.shape)
+    stp.io.read_predictions(new, values, same_units=True, key_added="predicted")
+    new.write(folder / "measured.zarr")
+    values.set_axis(table.var["gene_ids"], axis=1).to_csv(folder / "predictions.csv")
+    x, y = table.obsm["spatial"].T
+    values.assign(x=x, y=y).to_csv(folder / "tiles.csv", index=False)
+    tiles = AnnData(values.reset_index(drop=True).rename(index=str))
+    tiles.obsm["spatial"] = table.obsm["spatial"]
+    tiles.write_h5ad(folder / "deepspotm.h5ad")
+    genes = [*table.var_names[:5], *table.var_names[-5:]]
+    (folder / "hallmarks.gmt").write_text("\t".join(["A", "", *genes]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory):
     """A folder with three measured sections, a new one, features of both, and a model."""
@@ -135,6 +160,7 @@ FILES = {
     "h5ad": real("xenium_ncbi858"),
     "lazyslide": "slides",
     "legacy_st": real("her2st"),
+    "other_tools": predictions,
     "save": "sections",
     "spatialdata": arrays,
     "trust": "sections",

@@ -100,6 +100,17 @@ def test_every_row_is_predicted_by_bases_fitted_without_its_section(train):
             np.testing.assert_array_equal(values[number, rows], expected)
 
 
+def test_a_mean_fits_every_base_once(train):
+    calls = []
+
+    def spy(sdata):
+        calls.append(open_table(sdata).section_names)
+        return ridge(sdata)
+
+    stp.tl.fit_stacking(train, {"ridge": spy, "trees": trees}, meta="mean")
+    assert calls == [["S1", "S2", "S3"]]
+
+
 def test_patients_are_left_out_as_a_whole(train):
     spots = open_table(train)
     section = spots.section_of_row
@@ -390,7 +401,10 @@ def test_bases_that_predict_different_genes_or_units_are_refused(train):
 def test_a_fitted_model_is_refused_as_a_base(train):
     fitted = ridge(train)
     with pytest.raises(ValueError, match=r"'b' was to.*was trained on S1.*not a fitted model"):
-        stp.tl.fit_stacking(train, {"a": ridge, "b": lambda _: fitted})
+        stp.tl.fit_stacking(train, {"a": ridge, "b": lambda _: fitted}, meta="ridge")
+    mean = functools.partial(stp.tl.fit_stacking, bases={"a": ridge, "b": lambda _: fitted})
+    with pytest.raises(ValueError, match=r"'mean' was to.*was trained on S1.*not a fitted model"):
+        stp.tl.cross_validate(train, {"mean": mean})
 
 
 def test_a_stack_does_not_predict_arrays(train):

@@ -9,7 +9,6 @@ import torch
 
 from stpredict import _runtime, _validate
 from stpredict._arguments import checked
-from stpredict._log import info
 from stpredict._sdata._recipe import Recipe
 from stpredict._sdata._spot_table import open_table
 from stpredict.models import Model
@@ -23,9 +22,8 @@ from stpredict.targets._genes import Genes
 from stpredict.targets._high import High
 from stpredict.tl._crossval._folds import leave_groups_out
 from stpredict.tl._fitting._bases import (
-    call_function,
-    check_alike,
     check_functions,
+    fit_on_all_sections,
     predict_out_of_fold,
 )
 from stpredict.tl._fitting._docs import shared
@@ -43,6 +41,9 @@ if TYPE_CHECKING:
 
     from stpredict.tl._fitting._split import Split
     from stpredict.tl._fitting._values import Values
+
+#: Metas that are trained on out-of-fold predictions.
+_FITTED = ("ridge", "mlp")
 
 
 @checked
@@ -62,11 +63,12 @@ def fit_stacking(
 ) -> Model:
     """Fit a stack: a meta-model on the predictions of several models.
 
-    Every base is fitted once for each group, on all other groups, and predicts the group left out.
-    The meta-model is trained on these out-of-fold predictions only. (HEVisum's notebook lets every
-    base predict its own training slides, so that its meta-model favours the base that overfits
-    most.) Then the bases are fitted on all sections. A stack is one model: it is saved in one
-    folder, and `tl.predict` writes the spread over the bases to ``layers["std"]``.
+    The bases are fitted on all sections, and the stack predicts their mean. A meta-model that is
+    fitted (``"ridge"``, ``"mlp"``) is trained on out-of-fold predictions only: every base is also
+    fitted once for each group, on all other groups, and predicts the group left out. (HEVisum's
+    notebook lets every base predict its own training slides, so that its meta-model favours the
+    base that overfits most.) A stack is one model: it is saved in one folder, and `tl.predict`
+    writes the spread over the bases to ``layers["std"]``.
 
     Parameters
     ----------
@@ -142,22 +144,29 @@ def fit_stacking(
         rows = hold_out_groups(spots, groups=groups, seed=seed)
     else:
         rows = use_all_rows(spots, groups=groups)
-    predicted, first = predict_out_of_fold(spots, bases, folds, device=device)
+    predicted: NDArray[np.float32] | None = None
+    first: Model | None = None
+    if meta in _FITTED:
+        predicted, first = predict_out_of_fold(spots, bases, folds, device=device)
+    fitted_bases = fit_on_all_sections(spots, bases, first)  # with which the stack predicts
+    first = next(iter(fitted_bases.values()))
     targets, learnt = _fit_targets(genes_of_model(spots, first), first, rows.training)
-    predicted = combinable(predicted, targets)
-    features = features_of(predicted, spots.section_of_row, meta=meta)
-    scaler = _scaler(targets, features.shape[1])
-    plan = Hyperparameters(network=network, schedule=schedule)
-    inputs = Inputs(center=features, scaler=scaler)
-    is_binary = isinstance(targets, High)
-    fitted, hyperparameters = _fit_meta(
-        inputs, learnt, rows, plan, is_binary=is_binary, seed=seed, device=device
-    )
-    fitted_bases = {}  # the stack predicts from bases that know all sections
-    for name, function in bases.items():
-        info(f"stacking: {name} on all sections")
-        fitted_bases[name] = call_function(name, function, spots.copy())
-        check_alike(name, fitted_bases[name], next(iter(bases)), first)
+    scaler = _scaler(targets, 1 if meta == "rank_mean" else len(bases))
+    if predicted is None:
+        with torch.random.fork_rng(devices=[]):
+            mean = STACKING.build(
+                len(scaler.mean), len(first.genes), context="spot", options=network
+            )
+        fitted = FittedNetwork.in_one_go(mean.eval())
+        hyperparameters = Hyperparameters(network=network)
+    else:
+        features = features_of(combinable(predicted, targets), spots.section_of_row, meta=meta)
+        plan = Hyperparameters(network=network, schedule=schedule)
+        inputs = Inputs(center=features, scaler=scaler)
+        is_binary = isinstance(targets, High)
+        fitted, hyperparameters = _fit_meta(
+            inputs, learnt, rows, plan, is_binary=is_binary, seed=seed, device=device
+        )
     return Model(
         method=STACKING.name,
         network=fitted.network,
@@ -224,10 +233,9 @@ def _fit_meta(
     return FittedNetwork.in_one_go(network), Hyperparameters(network=options, estimator=estimator)
 
 
-def _scaler(targets: Genes | High, n_features: int) -> Standard:
-    """Scale the predictions of all bases, side by side, as the targets are scaled."""
-    n_genes = len(targets.columns)
+def _scaler(targets: Genes | High, times: int) -> Standard:
+    """Scale predictions of all genes, several times side by side, as the targets are scaled."""
     if isinstance(targets, High):  # log odds are combined as they are
+        n_features = times * len(targets.columns)
         return Standard(np.zeros(n_features, np.float32), np.ones(n_features, np.float32))
-    times = n_features // n_genes
     return Standard(np.tile(targets.standard.mean, times), np.tile(targets.standard.scale, times))

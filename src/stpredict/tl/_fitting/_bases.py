@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,21 +98,43 @@ def predict_unseen(
     """Fit to sections, which the function may change; predict others, (n_test, n_genes)."""
     n_rows, sections = training.table.n_obs, set(training.section_names)
     model = call_function(name, function, training)
-    leaked = [section for section in model.training.sections if section in held_out]
-    if leaked:
-        raise ValueError(
-            f"{name!r} was to predict {_validate.listing(held_out)} unseen, but its model was "
-            f"trained on {_validate.listing(leaked)}: give a function, not a fitted model"
-        )
-    record = model.training
-    if set(record.sections) <= sections and record.n_spots + record.n_held_out > n_rows:
-        raise ValueError(
-            f"{name!r} got {n_rows} training spots, but its model was trained on "
-            f"{record.n_spots + record.n_held_out}: give a function, not a fitted model"
-        )
+    for one in _with_bases(model):
+        record = one.training
+        leaked = [section for section in record.sections if section in held_out]
+        if leaked:
+            raise ValueError(
+                f"{name!r} was to predict {_validate.listing(held_out)} unseen, but its model was "
+                f"trained on {_validate.listing(leaked)}: give a function, not a fitted model"
+            )
+        if set(record.sections) <= sections and record.n_spots + record.n_held_out > n_rows:
+            raise ValueError(
+                f"{name!r} got {n_rows} training spots, but its model was trained on "
+                f"{record.n_spots + record.n_held_out}: give a function, not a fitted model"
+            )
     predicted = predict_values(test, model, device=device)
     _validate.finite(predicted, what=f"the predictions of {name!r}")
     return model, predicted
+
+
+def _with_bases(model: Model) -> Iterator[Model]:
+    """A model, and all models that it combines."""
+    yield model
+    for base in (model.bases or {}).values():
+        yield from _with_bases(base)
+
+
+def fit_on_all_sections(
+    spots: SpotTable, bases: FitFunctions, first: Model | None
+) -> dict[str, Model]:
+    """Fit every base, and check that it predicts the same as the first."""
+    first_name = next(iter(bases))
+    fitted = {}
+    for name, function in bases.items():
+        info(f"stacking: {name} on all sections")
+        fitted[name] = call_function(name, function, spots.copy())
+        first = first or fitted[name]
+        check_alike(name, fitted[name], first_name, first)
+    return fitted
 
 
 def predict_out_of_fold(

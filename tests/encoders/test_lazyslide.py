@@ -83,7 +83,7 @@ def test_records_hold_what_the_registry_declares() -> None:
     assert (record.dimension, record.input_px, record.gated) == (1536, 224, True)
     assert record.licence == "CC-BY-NC-ND-4.0"
     assert record.source == "https://huggingface.co/MahmoodLab/UNI2-h"
-    assert encoders.record("crisp").licence == "MIT and CC-BY-NC-ND-4.0"
+    assert encoders.record("crisp").licence == "MIT AND CC-BY-NC-ND-4.0"
     assert encoders.record("conch").input_px == encoders.record("medsiglip").input_px == 448
 
 

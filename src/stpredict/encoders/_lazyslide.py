@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ INSTALL = "pip install 'stpredict[encoders]'"
 _READ_FILES = {"conch", "conch-madeleine", "crisp", "crown", "gigapath-flash", "uni2"}
 #: Repository of the models that are not published on the hub.
 _EXPORTED = "RendeiroLab/LazySlide-models-gpl"
+#: SPDX identifiers of licences that the package spells otherwise.
+_SPDX = {"Apache 2.0": "Apache-2.0", "CC BY-NC-ND 4.0": "CC-BY-NC-ND-4.0"}
 
 
 def _models() -> dict[str, Any]:
@@ -51,12 +54,20 @@ def record(name: str) -> EncoderRecord:
         dimension=model.encode_dim,
         input_px=_declared_px(model),
         takes_uint8=True,
-        licence=" and ".join(licences),
+        licence=" AND ".join(map(_spdx, licences)),
         source=model.hf_url or model.github_url or "unknown",
         paper=model.paper_url or "",
         gated=bool(model.is_gated),
         package=PACKAGE,
     )
+
+
+def _spdx(licence: str) -> str:
+    """SPDX identifier of a licence; ``LicenseRef-`` precedes names that SPDX does not list."""
+    licence = _SPDX.get(licence, licence)
+    if re.fullmatch(r"unknown|MIT|(AGPL|Apache|BSD|CC|GPL|LicenseRef)-[\w.-]+", licence):
+        return licence
+    return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.]+", "-", licence)
 
 
 def load(encoder: EncoderRecord, weights: str | Path | None) -> LazySlideModel:

@@ -32,7 +32,8 @@ class EncoderRecord:
     mean, std
         Normalisation per channel of values in [0, 1]; ``None`` for none.
     licence, source, paper, gated
-        Licence, web page and paper of the weights, and whether the hub requires accepting terms.
+        Licence (SPDX expression), web page and paper of the weights, and whether the hub requires
+        accepting terms.
     fetch, convert
         Functions that download the published state dict (``None`` for an encoder without weights)
         and rename its tensors to those of the module.

@@ -74,7 +74,7 @@ RECORDS = Registry(
             options={"init_values": 1e-5},
             dimension=1024,
             **_IMAGENET,
-            licence="CC BY-NC-ND 4.0",
+            licence="CC-BY-NC-ND-4.0",
             paper="Chen et al. 2024, doi:10.1038/s41591-024-02857-3",
             gated=True,
         ),
@@ -97,7 +97,7 @@ RECORDS = Registry(
             "owkin/phikon",
             dimension=768,
             **_IMAGENET,
-            licence="Owkin non-commercial",
+            licence="LicenseRef-Owkin-non-commercial",
             paper="Filiot et al. 2023, doi:10.1101/2023.07.21.23292757",
             convert=_weights.from_hf_vit,
         ),
@@ -108,7 +108,7 @@ RECORDS = Registry(
             options={"init_values": 1.0},
             dimension=1024,
             **_IMAGENET,
-            licence="Owkin non-commercial",
+            licence="LicenseRef-Owkin-non-commercial",
             paper="Filiot et al. 2024, arXiv:2409.09173",
             convert=_weights.from_hf_vit,
         ),
@@ -182,14 +182,14 @@ def table() -> pd.DataFrame:
     -------
     DataFrame
         One row for each encoder, by name: ``dimension`` of an embedding and ``input_px``, the side
-        of the input (missing if they are unknown, or if any size is accepted), ``licence``,
-        ``gated``, ``package`` that provides the network or its weights, ``source`` and ``paper``.
+        of the input (missing if they are unknown, or if any size is accepted), ``licence``, an SPDX
+        expression, ``gated``, ``package`` of the network or its weights, ``source`` and ``paper``.
 
     Examples
     --------
     >>> from stpredict import encoders
     >>> encoders.table().loc["uni", "licence"]
-    'CC BY-NC-ND 4.0'
+    'CC-BY-NC-ND-4.0'
     """
     import pandas as pd
 

@@ -197,6 +197,15 @@ def container(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def notebooks(session: nox.Session) -> None:
+    """Run the notebooks of the documentation and compare their figures with the stored ones.
+
+    Arguments are names of notebooks, and ``--write``, which stores the new outputs.
+    """
+    run(session, "docs/execute_notebooks.py", *session.posargs, settings=ONE_THREAD)
+
+
+@nox.session(python=False)
 def benchmarks(session: nox.Session) -> None:
     """Run the benchmarks named first, or all; other arguments are passed to them."""
     scripts = {path.stem: path for path in sorted(BENCHMARKS.glob("[!_]*.py"))}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
-from stpredict._log import hidden_bars, progress_bar
+from stpredict._log import hidden_bars, importing_squidpy, progress_bar
 from stpredict._settings import settings
 
 
@@ -25,3 +27,12 @@ def test_no_bar_is_shown_at_verbosity_0(capsys, monkeypatch):
     monkeypatch.setattr(settings, "verbosity", 0)
     list(progress_bar(range(3), description="count"))
     assert capsys.readouterr().err == ""
+
+
+def test_only_warnings_about_docstrings_are_hidden_while_squidpy_is_imported():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with importing_squidpy():
+            warnings.warn("'n_jobs' is not a valid key!", SyntaxWarning, stacklevel=1)
+            warnings.warn("invalid escape sequence", SyntaxWarning, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["invalid escape sequence"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,9 @@ def __getattr__(name: str) -> Any:
     if name == "settings":
         return import_module("stpredict._settings").settings
     if name in __all__:
+        with warnings.catch_warnings():  # without ipywidgets, tqdm draws bars of text
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import_module("tqdm.auto")
         return import_module(f"stpredict.{name}")
     raise AttributeError(f"module 'stpredict' has no attribute {name!r}")
 

@@ -25,6 +25,14 @@ def info(message: str) -> None:
         tqdm.write(message)  # between progress bars, not into them
 
 
+@contextmanager
+def importing_squidpy() -> Iterator[None]:
+    """Hide the warnings about squidpy's own docstrings while it is imported."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'.*' is not a valid key", SyntaxWarning)
+        yield
+
+
 _SHOW_BARS = ContextVar("show_bars", default=True)
 
 

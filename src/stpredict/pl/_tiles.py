@@ -137,7 +137,7 @@ def _draw_tile(ax: Axes, tile: NDArray[np.uint8], extent: _section.Extent, n_sub
         offset = (start_px + k * subtile_px) / tile.shape[-1] * (right - left)
         ax.axvline(left + offset, color=_SPOT_COLOR, linewidth=1)
         ax.axhline(top + offset, color=_SPOT_COLOR, linewidth=1)
-    ax.set_xlabel("µm")
+    _section.frame_tile(ax, extent)
 
 
 def _draw_surroundings(

@@ -121,12 +121,13 @@ def draw_tiles(
         above, below = pairs[k]
         above.imshow(tile.transpose(1, 2, 0), extent=extent)
         above.set_title(_axes.plain(attributions.obs_names[rows[k]]))
+        _section.frame_tile(above, extent)
         below.imshow(tile.mean(0), extent=extent, cmap="gray", vmin=-255, vmax=255)
         # pixels that contribute nothing are transparent
         opacity = style.alpha * np.clip(np.abs(maps[k]) / norm.vmax, 0, 1)
         artist = below.imshow(maps[k], extent=extent, cmap=style.cmap, norm=norm, alpha=opacity)
-        title = f"{attributions.gene}: {maps[k].sum():+.2f}"
-        below.set(title=_axes.plain(title), xlabel="µm")
+        below.set_title(_axes.plain(f"{attributions.gene}: {maps[k].sum():+.2f}"))
+        _section.frame_tile(below, extent)
     widest = int(np.argmax([len(block) for block in blocks]))
     last = grid[2 * widest + 1, -1]
     _axes.draw_color_bar(last, artist, attributions.label, extend="both", extendfrac=0.03)

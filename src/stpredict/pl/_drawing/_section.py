@@ -155,6 +155,13 @@ def frame(ax: Axes, corners: Limits) -> None:
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
 
 
+def frame_tile(ax: Axes, extent: Extent) -> None:
+    """Set axes of a tile in µm, with a scale bar."""
+    left, right, bottom, top = extent
+    frame(ax, (np.array([left, top]), np.array([right, bottom])))
+    draw_scale_bar(ax)
+
+
 def draw_scale_bar(ax: Axes) -> None:
     """Draw the length of a round number of µm or mm into axes in µm."""
     look = {"location": "lower left", "length_fraction": 0.25, "box_alpha": 0.7, "border_pad": 0.5}

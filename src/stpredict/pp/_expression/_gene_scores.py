@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from stpredict import _keys
+from stpredict._log import importing_squidpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,8 @@ def _by_dispersion(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
 
 
 def _by_moran(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
-    from squidpy import gr
+    with importing_squidpy():
+        from squidpy import gr
 
     graph = spots.graph
     values = spots.layer(_keys.LOG1P)

@@ -13,7 +13,7 @@ import numpy as np
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 
-from stpredict._log import SPATIALDATA, quiet
+from stpredict._log import SPATIALDATA, importing_squidpy, quiet
 from stpredict._sdata._reference_stain import ReferenceStain
 from stpredict.tiles import WHITE, pick_level
 
@@ -166,7 +166,8 @@ def white_balance(image: NDArray[np.uint8], white: NDArray[np.float64]) -> NDArr
 
 def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> StainReference:
     """Fit a stain to pixels of tissue (3, n) on white glass."""
-    from squidpy.experimental.im import fit_stain_reference
+    with importing_squidpy():
+        from squidpy.experimental.im import fit_stain_reference
 
     # squidpy fits to an image and its tissue: one row of pixels, all of them tissue
     image = Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))
@@ -184,7 +185,8 @@ def _fit_pixels(pixels: NDArray[np.uint8], method: Method, section: Section) -> 
 
 def average_stain(stains: list[StainReference]) -> StainReference:
     """Mean of several stains fitted by one method."""
-    from squidpy.experimental.im import StainReference
+    with importing_squidpy():
+        from squidpy.experimental.im import StainReference
 
     def mean(name: str) -> NDArray[np.float64]:
         return np.mean([getattr(stain, name) for stain in stains], axis=0)
@@ -216,7 +218,8 @@ def to_stain(
     reference: ReferenceStain | Mapping[str, Any] | StainReference, method: str
 ) -> StainReference:
     """Read a stain that was recorded, or fitted by squidpy; it must be of the method."""
-    from squidpy.experimental.im import StainReference
+    with importing_squidpy():
+        from squidpy.experimental.im import StainReference
 
     if not isinstance(reference, StainReference):
         values = asdict(reference) if isinstance(reference, ReferenceStain) else dict(reference)

@@ -12,7 +12,7 @@ from xarray import DataArray, DataTree
 
 from stpredict import _keys, _validate
 from stpredict._arguments import checked
-from stpredict._log import info
+from stpredict._log import importing_squidpy, info
 from stpredict._sdata._parse import parse
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._reference_stain import ReferenceStain
@@ -162,7 +162,8 @@ def _parse_reference(
     reference: object, available: list[str], method: str
 ) -> tuple[list[str], StainReference | None]:
     """Sections to fit the reference to, or a reference that was fitted before."""
-    from squidpy.experimental.im import StainReference
+    with importing_squidpy():
+        from squidpy.experimental.im import StainReference
 
     if isinstance(reference, Mapping | ReferenceStain | StainReference):
         return [], _fit.to_stain(reference, method)

@@ -12,7 +12,7 @@ import numpy as np
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
-from stpredict._log import SPATIALDATA, quiet
+from stpredict._log import SPATIALDATA, importing_squidpy, quiet
 from stpredict._runtime import return_memory
 from stpredict._sdata._elements import levels_of
 from stpredict._sdata._images import mpp_of
@@ -109,7 +109,8 @@ def _corners(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _segment(
     image: NDArray[np.uint8], method: str, glass: NDArray[np.bool_], area_um2: float | None
 ) -> NDArray[np.int32]:
-    from squidpy.experimental.im import BackgroundDetectionParams, detect_tissue
+    with importing_squidpy():
+        from squidpy.experimental.im import BackgroundDetectionParams, detect_tissue
 
     # without corners, squidpy's thresholds assume bright glass; with corners, they infer it from
     # pixels that vignetting may have darkened

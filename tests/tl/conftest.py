@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import stpredict as stp
@@ -30,3 +32,12 @@ def texture_sections():
     design = {"size_px": 500, "n_morphology": 3, "n_neighborhood": 2, "n_null": 2}
     select = {"n_top_genes": 4, "flavor": "variance"}
     return prepared_phantom(2, design, select=select, encoder="texture")
+
+
+@pytest.fixture(scope="session")
+def her2st_sections():
+    """Four sections of one patient, which take seconds to read; copy them before a change."""
+    folder = Path(__file__).parents[3] / "shared" / "data" / "her2st"
+    if not folder.is_dir():
+        pytest.skip("no real data: ../shared/data/her2st")
+    return stp.datasets.her2st(["C2", "C3", "C4", "C5"], directory=folder)

@@ -49,16 +49,30 @@ def unpredicted(values: FloatArray, around: FloatArray, nuisance: FloatArray) ->
         scores, sizes, _ = np.linalg.svd(values[:, part != number], full_matrices=False)
         components = scores[:, :n_components] * sizes[:n_components]
         components *= np.sqrt(n) / max(sizes[0], 1e-12)
-        for gene in np.flatnonzero(part == number):
-            inputs = np.column_stack([components, around[:, gene], np.ones(n)])
-            predicted = np.empty(n)
-            for left_out in (fold == i for i in range(_SPOT_PARTS)):
-                fitted = inputs[~left_out]
-                gram = fitted.T @ fitted + _RIDGE * np.eye(fitted.shape[1])
-                weights = np.linalg.solve(gram, fitted.T @ values[~left_out, gene])
-                predicted[left_out] = inputs[left_out] @ weights
-            rest[gene] = np.mean((values[:, gene] - predicted) ** 2)
+        shared = np.column_stack([components, np.ones(n)])
+        of_part = part == number
+        predicted = np.empty((n, int(of_part.sum())))
+        for left_out in (fold == i for i in range(_SPOT_PARTS)):
+            fitted = (each[~left_out] for each in (shared, around[:, of_part], values[:, of_part]))
+            weights, slope = _ridge(*fitted)
+            predicted[left_out] = shared[left_out] @ weights + slope * around[left_out][:, of_part]
+        rest[of_part] = np.mean((values[:, of_part] - predicted) ** 2, axis=0)
     return rest
+
+
+def _ridge(
+    shared: FloatArray, own: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Weights of inputs that all genes share, (n_shared, n_genes), and of each gene's own."""
+    n_shared, n_genes = shared.shape[1], own.shape[1]
+    gram = np.empty((n_genes, n_shared + 1, n_shared + 1))
+    gram[:, :-1, :-1] = shared.T @ shared
+    gram[:, -1, :-1] = gram[:, :-1, -1] = own.T @ shared
+    gram[:, -1, -1] = (own**2).sum(axis=0)
+    gram += _RIDGE * np.eye(n_shared + 1)
+    products = np.column_stack([values.T @ shared, (own * values).sum(axis=0)])
+    weights = np.linalg.solve(gram, products[..., None])[..., 0]
+    return weights[:, :-1].T, weights[:, -1]
 
 
 def noise_kept(

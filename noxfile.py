@@ -188,8 +188,10 @@ def container(session: nox.Session) -> None:
         session.error("docker or podman must be installed")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     build = ("build", "--file", "docker/Dockerfile", "--tag", "stpredict")
-    version = ("--build-arg", f"VERSION={project['version']}")
-    session.run(engine, *build, *version, *session.posargs, ".", external=True)
+    options = ["--build-arg", f"VERSION={project['version']}"]
+    if engine == "podman":  # the default format has no health check
+        options += ["--format", "docker"]
+    session.run(engine, *build, *options, *session.posargs, ".", external=True)
     script = "/use_installed.py"
     mount = f"{ROOT / 'tests' / 'use_installed.py'}:{script}:ro"
     run = (engine, "run", "--rm", "--volume", mount, "stpredict")

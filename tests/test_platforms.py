@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import stpredict as stp
+from stpredict import _atomic
 
 ROOT = Path(stp.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -40,6 +41,46 @@ def test_no_module_needs_a_posix_system(path):
     assert used <= PORTABLE | CHECKED
     for name in used & CHECKED:
         assert f'hasattr(os, "{name}")' in ast.unparse(tree).replace("'", '"')
+
+
+@pytest.mark.parametrize("n_refused", [0, 3, 1000])
+def test_a_file_that_another_process_reads_on_windows_is_replaced_later(
+    n_refused, tmp_path, monkeypatch
+):
+    file = tmp_path / "record.json"
+    file.write_text("old", encoding="utf-8")
+    replace, calls, waits = Path.replace, [], []
+
+    def refuse(path, target):
+        calls.append(path)
+        if len(calls) <= n_refused:
+            raise PermissionError(13, "The process cannot access the file")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(_atomic.sys, "platform", "win32")
+    monkeypatch.setattr(_atomic.time, "sleep", waits.append)
+    if n_refused == 1000:
+        with pytest.raises(PermissionError), _atomic.replaced(file) as text:
+            text.write("new")
+    else:
+        with _atomic.replaced(file) as text:
+            text.write("new")
+    monkeypatch.undo()
+    assert file.read_text(encoding="utf-8") == ("old" if n_refused == 1000 else "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert len(waits) == min(n_refused, 40)
+
+
+def test_a_file_that_cannot_be_replaced_is_reported_at_once_on_other_systems(tmp_path, monkeypatch):
+    def refuse(path, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(_atomic.time, "sleep", lambda seconds: pytest.fail("waits"))
+    monkeypatch.setattr(_atomic.sys, "platform", "linux")
+    with pytest.raises(PermissionError), _atomic.replaced(tmp_path / "record.json") as text:
+        text.write("new")
 
 
 #: A Windows computer as far as it can be imitated: no POSIX modules, no /proc, another encoding.

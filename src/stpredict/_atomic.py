@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+#: Number of tries, and seconds between two, to replace a file that another process reads.
+_TRIES, _WAIT = 40, 0.05
 
 
 @contextmanager
@@ -28,9 +33,19 @@ def replaced_binary(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
         Path(temporary).chmod(0o644)  # files of mkstemp are private
-        Path(temporary).replace(path)
+        _replace(Path(temporary), path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _replace(written: Path, path: Path) -> None:
+    for _ in range(_TRIES if sys.platform == "win32" else 0):
+        try:
+            written.replace(path)
+            return
+        except PermissionError:  # another process reads the file, which Windows then keeps
+            time.sleep(_WAIT)
+    written.replace(path)
 
 
 def require_folder(path: Path) -> None:

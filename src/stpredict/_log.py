@@ -33,6 +33,15 @@ def importing_squidpy() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing_quietly() -> Iterator[None]:
+    """Hide warnings about calls inside spatialdata while it writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "zarr v3 autosharding will be the default", UserWarning)
+        warnings.filterwarnings("ignore", "Call to deprecated class Scaler", DeprecationWarning)
+        yield
+
+
 _SHOW_BARS = ContextVar("show_bars", default=True)
 
 

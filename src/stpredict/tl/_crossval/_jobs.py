@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from stpredict._log import info, progress_bar
+from stpredict._log import hidden_bars, info, progress_bar
 from stpredict._workers import active_client, run_on_worker
 from stpredict.results import Failure
 from stpredict.tl._crossval._fold_data import fold_data
@@ -56,7 +56,9 @@ def run_folds(
         if client is None
         else _on_workers(client, spots, folds, missing, device, keep_models)
     )
-    with progress_bar(total=n_jobs, description="cross-validate", leave=n_jobs > 0) as bar:
+    # one bar over all fits: those of the fits themselves would follow each other by the dozen
+    bar = progress_bar(total=n_jobs, description="cross-validate", leave=n_jobs > 0)
+    with bar, hidden_bars():
         for fold_name, name, outcome in finished:
             outcomes[fold_name, name] = outcome
             if isinstance(outcome, Failure):

@@ -21,6 +21,7 @@ from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import Scale, Sequence, get_transformation
 
 from stpredict import _keys
+from stpredict._log import writing_quietly
 from stpredict.io._shared._small import small_image
 from stpredict.io._to_anndata import to_anndata
 from stpredict.models._stack import is_ranked
@@ -106,7 +107,8 @@ class Store:
 
     def finish(self, spots: SpotTable, key: str, *others: str) -> SpatialData:
         """Write the tables of the result, the first also as .h5ad, and open what was written."""
-        _with_small_image(spots, (key, *others)).write(self.folder / _ZARR)
+        with writing_quietly():
+            _with_small_image(spots, (key, *others)).write(self.folder / _ZARR)
         to_anndata(spots.sdata, table_name=key).write_h5ad(self.folder / _H5AD)
         self.move()
         return read_result(self.final[_ZARR])

@@ -1,11 +1,14 @@
-"""Pages of the documentation in a browser, where they were built: nothing is cut off."""
+"""Pages of the documentation: the reference is complete, and, where built, nothing is cut off."""
 
 from __future__ import annotations
 
+import importlib
+import re
 from pathlib import Path
 
 import pytest
 
+API = Path(__file__).parents[1] / "docs" / "api"
 HTML = Path(__file__).parents[1] / "docs" / "_build" / "html"
 
 #: Elements of a page that are wider than their box, with the first words in them.
@@ -44,3 +47,15 @@ def test_pages_fit_the_screen(browser, pages, width):
         problems += [f"{path.name}: {each}" for each in clipped]
     page.close()
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.skipif(not API.is_dir(), reason="no documentation in a source distribution")
+@pytest.mark.parametrize("page", sorted(API.glob("*.md")), ids=lambda page: page.stem)
+def test_the_reference_lists_every_function_and_class(page):
+    if page.stem == "settings":  # an object
+        return
+    name = "nn.losses" if page.stem == "losses" else page.stem
+    module = importlib.import_module(f"stpredict.{name}")
+    names = {f"{name}.{each}" for each in module.__all__ if callable(getattr(module, each))}
+    listed = re.findall(r"^   ([a-z][\w.]+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(listed) == names

@@ -164,13 +164,11 @@ def audit(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Update ``requirements/lock.txt`` to the newest versions of all dependencies."""
     session.install("uv")
-    options = ("--extra=offline", "--extra=explain", "--universal", "--python-version=3.11")
+    extras = ("--extra=explain", "--extra=notebook", "--extra=offline")
     plain = ("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
-    sources = ("pyproject.toml", "docker/requirements.in")
     # without --output-file, present versions are not kept
-    text = session.run(
-        "uv", "pip", "compile", "--quiet", *options, *plain, *sources, silent=True, stderr=None
-    )
+    compiled = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11")
+    text = session.run(*compiled, *extras, *plain, "pyproject.toml", silent=True, stderr=None)
     file = ROOT / "requirements" / "lock.txt"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     header = "".join(line for line in lines if line.startswith("#"))

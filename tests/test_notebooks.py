@@ -30,10 +30,16 @@ def her2st(sections):
     return only(phantom(), list(sections))
 
 
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Folder of the embeddings that all notebooks share."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _small(monkeypatch, tmp_path):
+def _small(monkeypatch, tmp_path, cache_dir):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stp.settings, "cache_dir", tmp_path / "cache")
+    monkeypatch.setattr(stp.settings, "cache_dir", cache_dir)
     monkeypatch.setattr(stp.settings, "verbosity", 0)
     monkeypatch.setattr(stp.datasets, "her2st", her2st)
     network = stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1)

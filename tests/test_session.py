@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -73,3 +75,16 @@ def test_the_session_runs_as_written(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "filter_spots:" in printed
     assert "LEAKY: patients P1 are both in training and scored. S4, trained on S1" in printed
+
+
+def test_the_example_without_data_runs_as_written():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.split("Without data,")[1].split("```python")[1].split("```")[0]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    morphology, null = plt.gcf().axes[2].get_title(), plt.gcf().axes[5].get_title()
+    assert morphology.startswith("morphology_001 predicted (PCC 0.")
+    assert null.startswith("null_001 predicted")
+    scores = stp.tl.evaluate(names["new"], ["predicted"]).genes("predicted")["pcc"]
+    assert scores["morphology_001"] > 0.5
+    assert abs(scores["null_001"]) < 0.3

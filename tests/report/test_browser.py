@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import stpredict as stp
 
 EVIL = "</script><img src=x onerror=document.title='run'>"
 METHODS = ("ridge", "trees")
+#: Metrics that `tl.evaluate` computes next to PCC and its nulls.
+METRICS = (
+    "spearman", "rmse", "mae", "explained_variance", "variance_ratio", "auc", "ssim",
+    "morans_i_difference", "pcc_per_spot", "spearman_per_spot", "gene_correlation", "ari", "nmi",
+)  # fmt: skip
 CANVASES = "[...document.querySelectorAll('canvas[data-series]')].map(each => each.toDataURL())"
 
 
@@ -164,3 +170,21 @@ def test_the_page_follows_the_theme_and_fits_narrow_screens(visit, theme):
     channels = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
     assert (sum(map(int, channels)) > 384) == (theme == "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_no_column_is_cut_off_on_usual_screens(visit, validated, width):
+    scores = validated.scores
+    first = scores.table[scores.table["metric"] == "pcc"]
+    table = pd.concat([scores.table, *(first.assign(metric=name) for name in METRICS)])
+    keys = ["method", "section", "gene", "metric"]
+    page = visit(replace(scores, table=table.drop_duplicates(keys)), width=width)
+    assert page.locator("table.scores.wide thead th").count() > 15
+    for region in page.locator(".scroll").all():
+        assert region.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
+
+
+def test_the_page_is_not_wider_than_the_paper(visit):
+    page = visit(width=718)  # A4 with the margins of the browser
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718

@@ -99,7 +99,7 @@ def metrics(
     _draw_references(ax, rows, baseline)
     _scores.draw_chance(ax, metric)
     _label(ax, rows, names, len(methods))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.09, 1), frameon=False, fontsize="small",
+    ax.legend(loc="upper left", bbox_to_anchor=(1.13, 1), frameon=False, fontsize="small",
               borderaxespad=0)  # fmt: skip
     _describe(ax, scores, metric, wide)
     return _axes.finish(ax, save)

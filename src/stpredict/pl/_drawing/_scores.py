@@ -166,12 +166,11 @@ def set_title(
 
 
 def write_protocol(ax: Axes, scores: Scores, *, below_pt: float = 38) -> None:
-    """Write the beginning of the protocol under the axes."""
+    """Write the summary of the protocol under the axes."""
     width_pt = ax.get_window_extent().width / ax.figure.dpi * 72
     n_letters = max(20, int(width_pt / _LETTER_PT))
-    text = textwrap.shorten(str(scores.protocol), 2 * n_letters, placeholder=" …")
     ax.annotate(
-        _axes.plain(textwrap.fill(text, n_letters)),
+        _axes.plain(textwrap.fill(scores.protocol.summary, n_letters)),
         xy=(0, 0), xycoords="axes fraction", xytext=(0, -below_pt), textcoords="offset points",
         ha="left", va="top", fontsize=_FONT_PT, color=LEAKY if scores.leaky else "0.35",
     )  # fmt: skip

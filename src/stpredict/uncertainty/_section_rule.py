@@ -92,7 +92,7 @@ class SectionRule:
             Median familiarity of every training group to the other groups.
         references
             Median familiarity of training sections or parts of them, and the factor by which their
-            intervals must be wider to reach their level (:func:`needed_width`). May be empty.
+            intervals must be wider to reach their level (`needed_width`). May be empty.
 
         Returns
         -------

@@ -56,7 +56,8 @@ def main() -> None:
         else:
             problems += [f"{name}: {text}" for text in differences(stored, notebook)]
         print(f"{name}: done", flush=True)
-    sys.exit("\n".join(problems))
+    if problems:
+        sys.exit("\n".join(problems))
 
 
 def run(notebook: Any) -> None:

@@ -99,11 +99,11 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def quiet(logger: str) -> Iterator[None]:
-    """Silence what a library reports of its own workings, but not its warnings."""
+def quiet(logger: str, *, least: int = logging.WARNING) -> Iterator[None]:
+    """Silence what a library reports of its own workings, but by default not its warnings."""
     named = logging.getLogger(logger)
     level = named.level
-    named.setLevel(logging.WARNING)
+    named.setLevel(least)
     try:
         yield
     finally:

@@ -8,6 +8,8 @@ import spatialdata
 import tifffile
 
 import stpredict as stp
+from stpredict.report import _slides
+from stpredict.tl._prediction._store import read_result
 
 GENES = ["morphology_001", "morphology_002", "null_001", "null_002"]
 
@@ -64,3 +66,12 @@ def test_a_folder_without_results_and_a_page_of_others_are_refused(folder, tmp_p
         stp.report.write_slides(folder, tmp_path / "new.html", genes=["no_gene"])
     assert other.read_text() == "mine"
     assert not (tmp_path / "new.html").exists()
+
+
+def test_titles_of_panels_are_without_the_name_of_the_slide_and_nothing_is_logged(folder, caplog):
+    figure = _slides._draw(read_result(folder / "one_b_.zarr"), GENES[:1])
+    assert [ax.get_title() for ax in figure.axes[1:2]] == ["morphology_001 predicted"]
+    title = figure.axes[0].get_title()
+    assert title.endswith(" mm² of tissue")
+    assert "one" not in title
+    assert caplog.records == []

@@ -92,6 +92,8 @@ def _draw(result: SpatialData, genes: Sequence[str]) -> Figure:
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
     tissue = result.subset([*result.images, *result.labels])  # without spots
     pl.tissue(tissue, ax=axes[0])
+    # the name is the heading, and long ones would overlap the next title
+    axes[0].set_title(axes[0].get_title().rpartition(": ")[2])
     for gene, ax in zip(genes, axes[1:], strict=True):
         pl.prediction(result, gene, panels=["predicted"], axes=[ax])
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import shutil
 import tempfile
 import time
@@ -21,7 +22,7 @@ from spatialdata.models import Image2DModel, TableModel, get_table_keys
 from spatialdata.transformations import Scale, Sequence, get_transformation
 
 from stpredict import _keys
-from stpredict._log import writing_quietly
+from stpredict._log import quiet, writing_quietly
 from stpredict.io._shared._small import small_image
 from stpredict.io._to_anndata import to_anndata
 from stpredict.models._stack import is_ranked
@@ -185,7 +186,9 @@ def _with_small_image(spots: SpotTable, keys: tuple[str, ...]) -> SpatialData:
 
 def read_result(path: Path) -> SpatialData:
     """Open a stored result; matrices stay on disk."""
-    result = sd.read_zarr(path, selection=("images", "labels", "shapes"))
+    # ome-zarr reports that labels have no image of the same name
+    with quiet("ome_zarr.reader", least=logging.ERROR):
+        result = sd.read_zarr(path, selection=("images", "labels", "shapes"))
     tables = zarr.open_group(path / "tables", mode="r")
     for name, group in tables.groups():
         result.tables[name] = _lazy_table(group)

@@ -26,6 +26,7 @@ from stpredict.tl._fit_tuned import fit_tuned
 from stpredict.tl._predict import predict
 from stpredict.tl._predict_slide import predict_slide
 from stpredict.tl._predict_slides import predict_slides
+from stpredict.tl._reliability_by_scale import reliability_by_scale
 from stpredict.tl._split_ladder import split_ladder
 from stpredict.tl._superresolve import superresolve
 from stpredict.training import Augmentation, Schedule
@@ -57,6 +58,7 @@ __all__ = [
     "predict",
     "predict_slide",
     "predict_slides",
+    "reliability_by_scale",
     "split_ladder",
     "superresolve",
 ]

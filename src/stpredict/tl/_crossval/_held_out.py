@@ -42,7 +42,8 @@ def read_held_out(spots: SpotTable, model: Model, *, method: str | None, key: st
     out_of_fold = open_table(spots.sdata, key)
     table = out_of_fold.table
     protocol = recorded(table, "cross_validate")
-    method = _check_source(spots, out_of_fold, protocol, model, method)
+    _check_validated(spots, out_of_fold, protocol, method)
+    method = _check_source(out_of_fold, protocol, model, method)
     groups = _groups(spots, protocol)
     columns = table.var_names.get_indexer(list(model.genes))
     predicted_before = columns >= 0
@@ -62,14 +63,30 @@ def read_held_out(spots: SpotTable, model: Model, *, method: str | None, key: st
     return HeldOut(method, measured, predicted, groups, spots.section_of_row)
 
 
-def _check_source(
-    spots: SpotTable,
-    out_of_fold: SpotTable,
-    protocol: dict[str, Any],
-    model: Model,
-    method: str | None,
-) -> str:
-    """Require a table of the model's method, sections and units; returns the method's name."""
+def read_method(
+    spots: SpotTable, *, method: str | None, key: str
+) -> tuple[HeldOut, NDArray[np.str_]]:
+    """Read out-of-fold predictions of a method, by default the only one, and names of its genes."""
+    out_of_fold = open_table(spots.sdata, key)
+    table = out_of_fold.table
+    protocol = recorded(table, "cross_validate")
+    _check_validated(spots, out_of_fold, protocol, method)
+    if method is None:
+        own = [name for name in layer_names(table) if name not in protocol.get("baselines", ())]
+        if len(own) != 1:
+            raise ValueError(f"method= must name one of {_validate.listing(own)}")
+        method = own[0]
+    groups = _groups(spots, protocol)
+    measured, predicted = dense(table.X), dense(table.layers[method])
+    _check_values(measured, predicted, table.obs[_keys.FOLD].astype(str).to_numpy(), method)
+    held_out = HeldOut(method, measured, predicted, groups, spots.section_of_row)
+    return held_out, table.var_names.to_numpy(dtype=str)
+
+
+def _check_validated(
+    spots: SpotTable, out_of_fold: SpotTable, protocol: dict[str, Any], method: str | None
+) -> None:
+    """Require a table of `tl.cross_validate` for these rows, without a leak."""
     table, name = out_of_fold.table, out_of_fold.name
     if not protocol or _keys.FOLD not in table.obs:
         raise ValueError(f"tables[{name!r}] was not written by stp.tl.cross_validate: {_REMEDY}")
@@ -81,6 +98,13 @@ def _check_source(
         raise ValueError("the split leaks a group: cross-validate without allow_leak=True")
     if not table.obs_names.equals(spots.table.obs_names):
         raise ValueError(f"tables[{name!r}] and the table have different rows: {_REMEDY}")
+
+
+def _check_source(
+    out_of_fold: SpotTable, protocol: dict[str, Any], model: Model, method: str | None
+) -> str:
+    """Require a table of the model's method, sections and units; returns the method's name."""
+    name = out_of_fold.name
     validated, trained = set(out_of_fold.section_names), set(model.training.sections)
     if validated != trained:
         raise ValueError(

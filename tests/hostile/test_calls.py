@@ -16,11 +16,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stpredict as stp
 from stpredict._sdata._spot_table import copy_of
+from stpredict.encoders import EncoderRecord
+from stpredict.metrics import Metric
+from stpredict.metrics._scores import Pair
 
 #: Inputs for each function; the session `hostile` asks for more.
 N_INPUTS = int(os.environ.get("STPREDICT_HOSTILE_INPUTS", "3"))
@@ -74,12 +78,15 @@ VALID = {
     "datasets.her2st": {"sections": ["C2"], "directory": "absent"},
     "datasets.phantom": {"size_px": 300},
     "encoders.record": {"name": "uni"},
+    "encoders.register": {"record": EncoderRecord("colour", lambda: torch.nn.Flatten())},
     "metrics.cluster_agreement": {"n_clusters": 2},
+    "metrics.register": {"metric": Metric("errors", "errors", function=Pair.rmse)},
     "io.register_um": {"section": "S1", "image": "S1_image", "mpp": 0.5},
     "io.write_geojson": {"path": "spots.geojson", "section": "S1"},
     "pl.attribution": {"gene": "morphology_001"},
     "pl.precision_recall": {"genes": ["morphology_001"], "key": "high"},
     "pl.prediction": {"genes": ["morphology_001"]},
+    "pl.scatter": {"genes": ["morphology_001"]},
     "pp.balance": {"by": "region_truth"},
     "pp.embed": {"encoder": "texture", "tile_um": 40.0, "key_added": "X_new"},
     "pp.grid": {"image": "S1_image", "pitch_um": 40.0, "section": "S1"},
@@ -107,6 +114,7 @@ VALID = {
     "tl.predict_slides": {"slides": ["absent.svs"], "out": "slides"},
     "tl.split_ladder": {"method": lambda sdata: fit_ridge(sdata), "n_folds": 2},
     "tl.superresolve": {"encoder": mean_colour, "resolution_um": 25.0},
+    "uncertainty.region_means": {"n_spots": 7},
 }
 #: Arguments that are data: bad tables are the subject of other tests.
 DATA = ("sdata", "sdatas", "model", "scores", "ladder", "axes", "ax")
@@ -232,12 +240,14 @@ def options(name):
     return [one for one in names if one not in ("copy",)]
 
 
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "datasets.her2st"])
 def test_the_valid_call_succeeds(name, world):
     FUNCTIONS[name](**arguments_of(name, world))
     plt.close("all")
 
 
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_bad_argument_is_refused_and_nothing_changes(name, world):
     function = FUNCTIONS[name]

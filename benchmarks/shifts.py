@@ -10,6 +10,7 @@ blurred, coarsened and compressed field by field.
 Phantom: models of five patients, whose levels of expression differ, predict three others, which are
 stained differently, or hold other tissue: mostly immune cells and epithelium, after training on
 mostly tumour and stroma. The reference for the latter is training on patients of the same tissue.
+All are repeated after stain normalisation to the training patients.
 
     python benchmarks/shifts.py [phantom] [her2st] [--directory PATH] [--folder EMBEDDINGS]
                                 [--networks 1] [--left-out C2 C3 C4 C5]
@@ -84,6 +85,9 @@ def all_models(n_networks: int) -> dict[str, Callable[[SpatialData], Model]]:
         ),
         "new default": partial(
             tl.fit_deepspot, embedding=FIELDS, standardize="section", network=new
+        ),
+        "new, training rows": partial(
+            tl.fit_deepspot, embedding=FIELDS, standardize="training", network=new
         ),
         "ridge": partial(svd, embedding=ONE),
         "ridge, section": partial(svd, embedding=FIELDS, standardize="section"),
@@ -225,39 +229,47 @@ def phantom_scores(
     models: dict[str, Callable[[SpatialData], Model]],
 ) -> Iterator[dict[str, object]]:
     """Scores of every model on patients of another stain or composition."""
-    raw, restained = (phantom(variation) for variation in (0.0, 2.0))
-    is_new = np.isin(raw.section_of_row, raw.section_names[N_TRAINING:])
-    other, same = (composed(raw, shares) for shares in COMPOSITIONS.values())
-    everything = np.ones_like(is_new)
-    # by the spots that models are trained on: the tests, with images and tested spots
-    experiments = [
-        (everything, {NONE: (raw, everything), "other stain": (restained, everything)}),
-        (same, {SAME_TISSUE: (raw, same)}),
-        (other, {"other tissue": (raw, same), "other tissue and stain": (restained, same)}),
-    ]
-    for trained, tests in experiments:
-        train = raw.subset(np.flatnonzero(trained & ~is_new)).sdata
-        for method, fit in models.items():
-            model = fit(train)
-            for shift, (spots, tested) in tests.items():
-                for name in raw.section_names[N_TRAINING:]:
-                    rows = np.flatnonzero(tested & (raw.section_of_row == name))
-                    scores = score(spots.subset(rows).sdata, model)
-                    yield {"section": name, "shift": shift, "method": method} | scores
+    for prefix in ("", NORMALISED):
+        raw, restained = (phantom(variation, prefix == NORMALISED) for variation in (0.0, 2.0))
+        is_new = np.isin(raw.section_of_row, raw.section_names[N_TRAINING:])
+        other, same = (composed(raw, shares) for shares in COMPOSITIONS.values())
+        everything = np.ones_like(is_new)
+        # by the spots that models are trained on: the tests, with images and tested spots
+        experiments = [
+            (everything, {NONE: (raw, everything), "other stain": (restained, everything)}),
+            (same, {SAME_TISSUE: (raw, same)}),
+            (other, {"other tissue": (raw, same), "other tissue and stain": (restained, same)}),
+        ]
+        for trained, tests in experiments:
+            train = raw.subset(np.flatnonzero(trained & ~is_new)).sdata
+            for method, fit in models.items():
+                model = fit(train)
+                for shift, (spots, tested) in tests.items():
+                    for name in raw.section_names[N_TRAINING:]:
+                        rows = np.flatnonzero(tested & (raw.section_of_row == name))
+                        scores = score(spots.subset(rows).sdata, model)
+                        yield {"section": name, "shift": prefix + shift, "method": method} | scores
 
 
-def phantom(variation: float) -> SpotTable:
+def phantom(variation: float, normalised: bool) -> SpotTable:
     """Patients with all slots; only the stain of the images depends on its variation."""
     pitch_um = 40.0
-    sdata = stp.datasets.phantom(
+    make = partial(
+        stp.datasets.phantom,
         N_TRAINING + N_NEW,
         size_px=1000,
         mpp=0.5,
         pitch_um=pitch_um,
         n_null=2,
-        stain_variation=variation,
         donor_variation=1.0,
     )
+    sdata = make(stain_variation=variation)
+    if normalised:
+        as_scanned = make(stain_variation=0.0)
+        training = open_table(as_scanned).section_names[:N_TRAINING]
+        stp.pp.normalize_stain(as_scanned, reference=training)
+        reference = as_scanned["table"].uns["stpredict"]["normalize_stain"]["reference"]
+        stp.pp.normalize_stain(sdata, reference=reference)
     stp.pp.normalize(sdata)
     planted = sdata["table"].var["planted"]
     genes = planted.index[planted.isin(["morphology", "neighborhood"])]
@@ -294,11 +306,8 @@ def show(title: str, scores: pd.DataFrame) -> None:
 
 def reference_of(shift: str) -> str:
     """The same sections without the shift."""
-    if "other tissue" in shift:
-        return SAME_TISSUE
-    if shift == SAME_TISSUE:
-        return shift
-    return NORMALISED + NONE if is_normalised(shift) else NONE
+    reference = SAME_TISSUE if "tissue" in shift else NONE
+    return NORMALISED + reference if is_normalised(shift) else reference
 
 
 if __name__ == "__main__":

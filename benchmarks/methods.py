@@ -212,7 +212,7 @@ def machine() -> str:
     """Hardware of the measurement."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     threads = torch.get_num_threads()
-    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads per fit, {gpu}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, threads per fit: {threads}, {gpu}"
 
 
 def differences(scores: Scores) -> str:
@@ -249,22 +249,21 @@ def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) ->
     arguments.write.write_text(
         "<!-- written by benchmarks/methods.py -->\n\n"
         "# Benchmarks\n\n"
-        "Scores of all methods on sections left out, measured and written by "
-        "`benchmarks/methods.py`; [](methods.md) describes the methods and recommends which to "
-        "use.\n\n"
+        "Scores of all methods on held-out sections, measured and written by "
+        "`benchmarks/methods.py`. [](methods.md) describes the methods and when to use each.\n\n"
         f"{describe(scores, arguments.stain)}\n\n"
-        "`tuned_ridge` sees the spot's own tile only; `neighbor_mean` is the mean of the "
-        "*measured* neighbours, which no model is given; `noise_ceiling` is the largest "
-        "correlation that counting noise leaves to a model, and *of ceiling* is the share of it "
-        "that a method reaches. *Shuffled* and *moved*: PCC of predictions shuffled within the "
-        "section, and moved within it as a whole. All sections are of one patient: other patients "
-        "are harder to predict.\n\n"
+        "`tuned_ridge` sees only the spot's own tile. `neighbor_mean` is the mean of the "
+        "*measured* neighbours, which no model is given. `noise_ceiling` is the highest "
+        "correlation that counting noise allows, and *of ceiling* the share of it that a method "
+        "reaches. *Shuffled* and *moved* are the PCC of predictions shuffled among the spots of a "
+        "section, and of predictions moved within it as a whole. All sections are from one "
+        "patient; other patients are harder to predict.\n\n"
         f"{shown}\n\n"
         f"```{{image}} _static/{picture.name}\n"
         ":alt: PCC of genes by method, with nulls and noise ceiling\n```\n\n"
-        "## Comparison with tuned ridge\n\n"
-        "Intervals are from drawing the four sections with replacement; with four sections, the "
-        "smallest possible p-value is .125.\n\n"
+        "## Against tuned ridge\n\n"
+        "Intervals are from a bootstrap over the four sections. With four sections, the smallest "
+        "possible p-value is .125.\n\n"
         f"{differences(scores)}\n\n{END}{page.partition(END)[2]}",
         encoding="utf-8",
     )

@@ -25,6 +25,9 @@ def pages():
     paths = [*HTML.glob("*.html"), *(each for each in HTML.glob("*/*.html") if is_written(each))]
     if not paths:
         pytest.skip("no documentation in docs/_build/html; build it with: nox -s docs")
+    sources = [*HTML.parents[1].glob("*.*"), *HTML.parents[1].glob("[a-z]*/*.*")]
+    if max(path.stat().st_mtime for path in sources) > (HTML / "index.html").stat().st_mtime:
+        pytest.skip("the documentation in docs/_build/html is older than its sources")
     return sorted(paths)
 
 

@@ -85,8 +85,8 @@ def fit_stacking(
         regression on the predictions of all genes by all bases. ``"mlp"``, as in HEVisum: two
         layers of ``n_hidden`` and ``n_hidden / 2`` units with batch norm, LeakyReLU and dropout.
         With few groups the mean is hard to beat: on HER2ST C2-C5, its mean PCC is 0.407, and that
-        of the best base 0.399. On tiles of 112 µm, ``"mean"`` had 0.378, ``"ridge"`` 0.371, ``"mlp"``
-        0.355, and the best base 0.375.
+        of the best base 0.399. On tiles of 112 µm, ``"mean"`` had 0.378, ``"ridge"`` 0.371,
+        ``"mlp"`` 0.355, and the best base 0.375.
     groups
         Column of ``obs`` whose groups, whole sections, are left out in turn, and one of which is
         held out for early stopping of the ``"mlp"``; by default the patient if there are several,

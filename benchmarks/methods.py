@@ -243,7 +243,9 @@ def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) ->
     stp.pl.metrics(scores, ax=ax)
     figure.savefig(picture, dpi=110)
     rows = [["method", *table.columns], ["---"] * (1 + len(table.columns))]
-    rows += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    # long names break at underscores, so that the table fits the page
+    names = table.index.str.replace("_", "_<wbr>")
+    rows += [[name, *row] for name, row in zip(names, table.to_numpy(), strict=True)]
     shown = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
     page = arguments.write.read_text(encoding="utf-8") if arguments.write.exists() else ""
     arguments.write.write_text(

@@ -1,9 +1,10 @@
-"""Datasets: published sections to download, and synthetic sections with known truth."""
+"""Datasets: published sections to download, synthetic sections, and a model to try them with."""
 
+from stpredict.datasets._example_model import example_model
 from stpredict.datasets._her2st import her2st
 from stpredict.datasets._phantom import phantom
 
-__all__ = ["her2st", "phantom"]
+__all__ = ["example_model", "her2st", "phantom"]
 
 
 def __dir__() -> list[str]:

@@ -51,7 +51,7 @@ def test_no_warning_about_calls_inside_spatialdata_is_shown_while_a_result_is_wr
     assert not [each for each in messages if "autosharding" in each or "Scaler" in each]
 
 
-def test_a_cross_validation_has_one_bar_over_all_fits(capsys):
+def test_a_cross_validation_has_one_bar_over_all_fits_and_one_over_baselines(capsys):
     def fit(train):
         list(progress_bar(range(3), description="fit"))
         return stp.tl.fit_ridge(train, context="spot", alpha=1.0)
@@ -64,4 +64,5 @@ def test_a_cross_validation_has_one_bar_over_all_fits(capsys):
     stp.tl.cross_validate(sdata, {"ridge": fit})
     shown = capsys.readouterr().err
     assert "cross-validate: 100%" in shown
+    assert "baselines: 100%" in shown
     assert "fit:" not in shown

@@ -55,28 +55,29 @@ def progress_bar(iterable: Any = None, *, description: str, **options: Any) -> A
     return any_tqdm(iterable, desc=description, disable=not shows_bars(), **options)
 
 
-_SHARED_BAR: ContextVar[Any] = ContextVar("shared_bar", default=None)
+#: Bars that several steps share, by unit.
+_SHARED_BARS: ContextVar[dict[str, Any]] = ContextVar("shared_bars", default={})  # noqa: B039
 
 
 @contextmanager
-def tile_bar(total: int, description: str) -> Iterator[Any]:
-    """Progress bar over tiles, or the bar that several steps share."""
-    if (shared := _SHARED_BAR.get()) is not None:
+def bar_over(total: int, description: str, *, unit: str) -> Iterator[Any]:
+    """Progress bar of a step, or the bar of the same unit that several steps share."""
+    if (shared := _SHARED_BARS.get().get(unit)) is not None:
         yield shared
         return
-    with progress_bar(total=total, description=description, unit="tile") as bar:
+    with progress_bar(total=total, description=description, unit=unit) as bar:
         yield bar
 
 
 @contextmanager
-def shared_tile_bar(total: int, description: str) -> Iterator[None]:
-    """One progress bar over the tiles of all steps inside it."""
-    with tile_bar(total, description) as bar:
-        token = _SHARED_BAR.set(bar)
+def shared_bar(total: int, description: str, *, unit: str) -> Iterator[None]:
+    """One progress bar over all steps inside it that count the same unit."""
+    with bar_over(total, description, unit=unit) as bar:
+        token = _SHARED_BARS.set({**_SHARED_BARS.get(), unit: bar})
         try:
             yield
         finally:
-            _SHARED_BAR.reset(token)
+            _SHARED_BARS.reset(token)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stpredict import _validate, encoders
-from stpredict._log import tile_bar
+from stpredict._log import bar_over
 from stpredict._sdata._reference_stain import stain_differences
 from stpredict.encoders._embed import tile_side_px
 from stpredict.tiles import read_tiles, resize, tile_windows
@@ -47,7 +47,7 @@ def stream_tiles(
     """Rows of the table and their tiles, (b, 3, tile_px, tile_px) uint8, in spatial order."""
     n_tiles = sum(len(section.rows) for section in sections)
     tile_px = step.tile_px
-    with tile_bar(n_tiles, description) as bar:
+    with bar_over(n_tiles, description, unit="tile") as bar:
         for section in sections:
             side = step.tile_um / section.mpp
             windows = tile_windows(section.levels, section.centers, side=side, tile_px=tile_px)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from stpredict._log import tile_bar
+from stpredict._log import bar_over
 from stpredict.encoders._cache import stored_tiles
 from stpredict.nn._tiles import split_tiles
 from stpredict.tiles import read_fields, resize, tile_windows
@@ -64,7 +64,7 @@ def embed_section(
         if cache
         else nullcontext()
     )
-    with opened as stored, tile_bar(n, description) as bar:
+    with opened as stored, bar_over(n, description, unit="tile") as bar:
         todo = np.arange(n)
         if stored is not None and stored.by_center:
             todo = todo[~stored.fill(todo, [], values)]

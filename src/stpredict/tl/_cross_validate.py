@@ -186,7 +186,7 @@ def cross_validate(
     outcomes = run(methods)
     # the baseline reads the embeddings and genes that the methods read
     baselines = ridge_baselines(spots, list(_finished(outcomes).values()), groups=groups)
-    outcomes |= run(baselines)
+    outcomes |= run(baselines, description="baselines")
 
     finished = _finished(outcomes)
     failures = tuple(one for one in outcomes.values() if isinstance(one, results.Failure))

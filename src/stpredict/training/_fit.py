@@ -19,8 +19,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from stpredict import _runtime
-from stpredict._log import info, quiet, shows_bars
+from stpredict._log import info, quiet
 from stpredict.nn import losses
+from stpredict.training._bar import EpochBar
 from stpredict.training._batches import training_loader, validation_loader
 from stpredict.training._data import Batch, Inputs, Measured
 from stpredict.training._fitted import Fitted
@@ -84,7 +85,7 @@ def fit_network(
         early_stopping = EarlyStopping(name, patience=schedule.patience, mode=mode)
         with tempfile.TemporaryDirectory(prefix="stpredict-training-") as folder:
             handover = Handover(Path(folder), best, history)
-            callbacks = [best, history, early_stopping, handover]
+            callbacks = [best, history, early_stopping, handover, EpochBar()]
             trainer = _trainer(torch_device, schedule, callbacks)
             failure = _run(trainer, module, shuffled, held_out, handover)
     if not best.state:
@@ -158,7 +159,7 @@ def _trainer(device: torch.device, schedule: Schedule, callbacks: list[L.Callbac
         precision=PRECISIONS[precision],
         max_epochs=schedule.max_epochs,
         callbacks=callbacks,
-        enable_progress_bar=shows_bars(),
+        enable_progress_bar=False,  # EpochBar is one bar over all networks of a model
         enable_model_summary=False,
         enable_checkpointing=False,  # BestWeights keeps the best weights in memory
         logger=False,

@@ -74,7 +74,7 @@ class Regression(L.LightningModule):
         loss, predicted = self._loss(batch)
         targets, n = batch.targets, len(batch.targets)
         # Lightning weights the mean over batches by batch_size
-        self.log("validation_loss", loss, batch_size=n, prog_bar=True)
+        self.log("validation_loss", loss, batch_size=n)
         if self.monitor == "spearman":
             self.log("validation_spearman", spearman_per_spot(predicted, targets), batch_size=n)
         elif self.monitor == "pearson":

@@ -30,6 +30,7 @@ def run_folds(
     *,
     device: str,
     keep_models: bool = False,
+    description: str = "cross-validate",
 ) -> Outcomes:
     """Run every method in every fold, except what the store has."""
     store.add_methods(methods)
@@ -57,7 +58,7 @@ def run_folds(
         else _on_workers(client, spots, folds, missing, device, keep_models)
     )
     # one bar over all fits: those of the fits themselves would follow each other by the dozen
-    bar = progress_bar(total=n_jobs, description="cross-validate", leave=n_jobs > 0)
+    bar = progress_bar(total=n_jobs, description=description, unit="fit", leave=n_jobs > 0)
     with bar, hidden_bars():
         for fold_name, name, outcome in finished:
             outcomes[fold_name, name] = outcome

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from stpredict._log import shared_bar
 from stpredict.models._save import HISTORY_COLUMNS
 from stpredict.nn import MeanOfNetworks
 
@@ -52,21 +53,22 @@ def fit_networks(
     from stpredict.training import fit_network  # Lightning takes seconds to import
 
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(len(folds) - 1).tolist()]
-    fits = [
-        fit_network(
-            build,
-            inputs,
-            measured,
-            training=fold.training,
-            validation=fold.validation,
-            loss=loss,
-            schedule=schedule,
-            seed=own_seed,
-            device=device,
-            weights=weights,
-        )
-        for build, fold, own_seed in zip(builders, folds, seeds, strict=True)
-    ]
+    with shared_bar(len(folds) * schedule.max_epochs, "training", unit="epoch"):
+        fits = [
+            fit_network(
+                build,
+                inputs,
+                measured,
+                training=fold.training,
+                validation=fold.validation,
+                loss=loss,
+                schedule=schedule,
+                seed=own_seed,
+                device=device,
+                weights=weights,
+            )
+            for build, fold, own_seed in zip(builders, folds, seeds, strict=True)
+        ]
     histories = [
         fitted.history.assign(network=number)[list(HISTORY_COLUMNS)]
         for number, fitted in enumerate(fits, start=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpredict import _keys, _runtime
-from stpredict._log import shared_tile_bar
+from stpredict._log import shared_bar
 from stpredict._sdata._provenance import record_step
 from stpredict._sdata._steps import NormalizeStainStep
 from stpredict.models._stack import StackInputs, is_ranked
@@ -152,7 +152,7 @@ def predict_blocks(
     n_stored = len(inputs.stored_slots)
     n_tiles = sum(map(len, parts)) * (_n_passes(inputs, model) - n_stored) + n_obs * n_stored
     name = ", ".join(inputs.spots.section_names)
-    with stored_sections(n_obs) as stored, shared_tile_bar(n_tiles, f"predict {name}"):
+    with stored_sections(n_obs) as stored, shared_bar(n_tiles, f"predict {name}", unit="tile"):
         inputs.store(stored, blocks, **options)
         for rows, part in zip(blocks, parts, strict=True):
             block = inputs.block(part, stored, **options)

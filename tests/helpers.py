@@ -50,3 +50,10 @@ def prepared_phantom(
     stp.pp.embed(sdata, encoder, tile_um=40, n_subtiles=n_subtiles)
     stp.pp.neighbors(sdata)
     return sdata
+
+
+def two_of_three(genes, *, size_px):
+    """Three sections with embeddings and selected genes, and a copy of the first two."""
+    design = {"n_morphology": 3, "n_neighborhood": 1, "n_null": 3, "size_px": size_px}
+    sdata = prepared_phantom(3, design, select={"genes": genes}, encoder="texture")
+    return sdata, only(sdata, ["S1", "S2"])

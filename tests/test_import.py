@@ -34,7 +34,8 @@ def test_importing_the_package_loads_nothing_slow():
 def test_what_only_some_functions_need_loads_when_it_is_first_used():
     loaded = in_fresh_process(
         "import sys, stpredict.tl, stpredict.pl\n"
-        "print(*{'captum', 'lightning', 'torchmetrics', 'torchvision'} & set(sys.modules))"
+        "corners = {'captum', 'lightning', 'scanpy', 'squidpy', 'torchmetrics', 'torchvision'}\n"
+        "print(*corners & set(sys.modules))"
     )
     assert loaded == ""
 

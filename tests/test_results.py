@@ -201,11 +201,11 @@ def test_the_protocol_of_a_cross_validation_is_one_paragraph():
         ),
         (
             {"trained_on": {"ridge": ("S1",)}, "leaking_sections": ("S1",)},
-            "LEAKY: sections S1 are both in training and scored. S1, S2, trained on S1; 120 spots",
+            "LEAKY: sections S1 in both training and test. S1, S2, trained on S1; 120 spots",
         ),
         ({"n_patients": None}, "S1, S2; 120 spots of 2 sections of unknown patients."),
         ({"n_patients": 1}, "S1, S2; 120 spots of 2 sections of one patient."),
-        ({"leaking_patients": ("P1",)}, "LEAKY: patients P1 are both in training and scored. "),
+        ({"leaking_patients": ("P1",)}, "LEAKY: patients P1 in both training and test. "),
     ],
 )
 def test_the_protocol_reports_what_was_held_out(changes, start):

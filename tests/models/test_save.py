@@ -240,6 +240,13 @@ def test_missing_parent_folders_are_created(tmp_path):
     assert stp.models.load(f"{tmp_path}/a/b/model").genes == GENES
 
 
+def test_files_can_be_read_by_those_who_can_read_other_files_of_the_user(tmp_path):
+    model_of().save(tmp_path / "model")
+    (tmp_path / "other").write_text("")
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
 class Killed(BaseException):
     """End of the process."""
 

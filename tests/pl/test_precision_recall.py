@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import stpredict as stp
+from helpers import two_of_three
 from stpredict._sdata._spot_table import copy_of, open_table
 
 GENES = ["morphology_001", "null_001"]
@@ -23,14 +24,7 @@ def predicted():
     """Three sections: a model of the first two predicts all, a cross-validation each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stp.settings, "verbosity", 0)
-        sdata = stp.datasets.phantom(
-            3, size_px=600, mpp=0.5, pitch_um=40.0, n_morphology=3, n_neighborhood=1, n_null=3
-        )
-        stp.pp.normalize(sdata)
-        stp.pp.select_genes(sdata, GENES)
-        stp.pp.embed(sdata, "texture", tile_um=40)
-        stp.pp.neighbors(sdata)
-        training = copy_of(sdata.subset(["S1", "S1_image", "S2", "S2_image"]))
+        sdata, training = two_of_three(GENES, size_px=600)
         stp.tl.predict(sdata, HIGH(training))
         stp.tl.predict(sdata, HIGH(training, alpha=1e3), key_added="shrunk")
         stp.tl.predict(sdata, stp.tl.fit_ridge(training), key_added="values")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import stpredict as stp
+from helpers import two_of_three
 from stpredict._sdata._spot_table import copy_of, open_table
 
 GENES = ["morphology_001", "null_001"]
@@ -20,13 +21,7 @@ def predicted():
     """Three sections: a model of the first two predicts all, a cross-validation each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stp.settings, "verbosity", 0)
-        sdata = stp.datasets.phantom(
-            3, size_px=500, mpp=0.5, pitch_um=40.0, n_morphology=3, n_neighborhood=1, n_null=3
-        )
-        stp.pp.normalize(sdata)
-        stp.pp.select_genes(sdata, GENES)
-        stp.pp.embed(sdata, "texture", tile_um=40)
-        training = copy_of(sdata.subset(["S1", "S1_image", "S2", "S2_image"]))
+        sdata, training = two_of_three(GENES, size_px=500)
         stp.tl.predict(sdata, RIDGE(training))
         stp.tl.cross_validate(sdata, {"a": RIDGE, "b": functools.partial(RIDGE, alpha=1e3)})
     return sdata

@@ -253,7 +253,7 @@ def without_the_table(validated):
 
 def other_protocol(validated):
     record = validated.sdata.tables["out_of_fold"].uns["stpredict"]["cross_validate"]
-    record["text"] = "LEAKY: sections S1 are both in training and scored."
+    record["text"] = "LEAKY: sections S1 in both training and test."
     return {}
 
 

@@ -159,7 +159,7 @@ def test_one_section_is_not_leaky_and_several_are_marked(run, colour_sections):
     sections = copy_of(colour_sections)
     several = stp.tl.cross_validate(sections, {"ridge": ridge}, groups="blocks", n_folds=2)
     assert several.leaky
-    assert str(several.protocol).startswith("LEAKY: sections S1, S2, S3 are both")
+    assert str(several.protocol).startswith("LEAKY: sections S1, S2, S3 in both")
     groups = several.values().reset_index()[["group", "section"]].drop_duplicates()
     assert len(groups) == 6
 

@@ -330,7 +330,7 @@ def test_a_split_that_leaks_is_refused_or_marked(sdata, groups, message):
     scores = stp.tl.cross_validate(sdata, METHODS, groups=groups, allow_leak=True)
     assert not scores.failures
     assert scores.leaky
-    assert str(scores.protocol).startswith(f"LEAKY: {message} are both in training and scored.")
+    assert str(scores.protocol).startswith(f"LEAKY: {message} in both training and test.")
     assert str(scores.compare("factors", "ridge")).startswith("LEAKY: ")
     assert out_of_fold(sdata).uns["stpredict"]["cross_validate"]["leaky"]
 

@@ -232,7 +232,7 @@ def test_the_protocol_reports_training_and_scored_sections(sdata, all_sections):
     leaky = stp.tl.evaluate(all_sections)
     assert leaky.leaky
     assert leaky.protocol.leaking_sections == ("S1",)
-    assert str(leaky.protocol).startswith("LEAKY: sections S1 are both in training and scored.")
+    assert str(leaky.protocol).startswith("LEAKY: sections S1 in both training and test.")
 
 
 def test_a_method_is_compared_with_another_table(sdata):

@@ -39,7 +39,7 @@ def test_another_section_of_a_training_patient_is_named(sdata):
     assert scores.leaky
     assert scores.protocol.leaking_patients == ("A",)
     assert scores.protocol.leaking_sections == ()
-    assert str(scores.protocol).startswith("LEAKY: patients A are both in training and scored.")
+    assert str(scores.protocol).startswith("LEAKY: patients A in both training and test.")
     other = only(sdata, ["S2"])
     stp.tl.predict(other, model)
     assert not stp.tl.evaluate(other).leaky

@@ -78,6 +78,8 @@ def _write(model: ModelState, folder: Path) -> None:
     Config.from_plain(json.loads(text))  # what could not be loaded raises here
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     save_file(_tensors(model), folder / WEIGHTS)
+    # safetensors 0.8 writes files that only their owner can read
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     model.history.to_csv(folder / HISTORY, index=False)
     (folder / CARD).write_text(card(model), encoding="utf-8")
     for number, base in enumerate(model.bases.values()):

@@ -142,10 +142,15 @@ def check_blockwise(model: RowModel) -> None:
         check_blockwise(base)
 
 
-def leaves(model: _Fitted) -> list[_Fitted]:
-    """The model itself, or the bases of a stack, also of stacks in it."""
+def with_bases(model: _Fitted) -> list[_Fitted]:
+    """A model, and all models that it combines, also those of stacks in it."""
     bases = cast("dict[str, _Fitted]", model.bases)
-    return [leaf for base in bases.values() for leaf in leaves(base)] or [model]
+    return [model, *(part for base in bases.values() for part in with_bases(base))]
+
+
+def leaves(model: _Fitted) -> list[_Fitted]:
+    """The model itself, or all models in a stack that are not stacks."""
+    return [part for part in with_bases(model) if not part.bases]
 
 
 def first_base(model: _Fitted) -> _Fitted:

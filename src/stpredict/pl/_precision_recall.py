@@ -116,8 +116,7 @@ def precision_recall(
         ]
         for part, color, style in curves:
             label = part.section if len(keys) == 1 else f"{part.section}, {part.source}"
-            label += " (trained on)" if part.in_training else ""
-            _draw_curves(row, part, gene, label, color=color, linestyle=style)
+            _draw_curves(row, part, gene, label + part.note, color=color, linestyle=style)
         _label(row, name, leaky=any(part.leaky for part, *_ in curves))
     return _axes.finish(shown, save)
 

@@ -128,7 +128,7 @@ def _draw_section(ax: Axes, part: PairedSection, column: int, color: Any) -> Non
     note = "not predicted"  # in folds that did not select the gene
     if np.isfinite(predicted).all() and len(predicted) > 1:
         note = f"PCC {metrics.pcc(measured[:, None], predicted[:, None])[0]:.2f}"
-    label = f"{part.section}: {note}" + (" (trained on)" if part.in_training else "")
+    label = f"{part.section}: {note}{part.note}"
     many = len(measured) > _MANY_SPOTS
     ax.scatter(measured, predicted, s=4 if many else 10, color=color, alpha=0.6, linewidths=0,
                label=_axes.plain(label), rasterized=many)  # fmt: skip

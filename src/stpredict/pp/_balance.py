@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scanpy as sc
 from anndata import AnnData
 
 from stpredict import _keys, _validate
@@ -137,6 +136,8 @@ def _cluster_weights(spots: SpotTable, step: BalanceStep) -> tuple[NDArray[np.fl
 
 def _leiden(components: NDArray[np.float32], *, resolution: float, seed: int) -> NDArray[np.intp]:
     """Leiden clusters, counted from 0."""
+    import scanpy as sc
+
     bare = AnnData(components)
     n_neighbors = min(15, len(components) - 1)  # scanpy's default
     sc.pp.neighbors(bare, n_neighbors=n_neighbors, use_rep="X", random_state=seed)

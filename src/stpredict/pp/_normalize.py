@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -81,6 +80,8 @@ def normalize_counts(
     spots: SpotTable, step: NormalizeStep, *, key_added: str = _keys.LOG1P
 ) -> None:
     """Write the normalised layer of an opened table."""
+    import scanpy as sc
+
     table = spots.table
     # a copy, because scanpy scales in place
     counts = spots.counts.astype("float32", copy=True)

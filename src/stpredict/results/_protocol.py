@@ -104,7 +104,7 @@ class Protocol:
     def _leaks(self) -> str:
         leaking = {"patients": self.leaking_patients, "sections": self.leaking_sections}
         parts = [f"{what} {_validate.listing(names)}" for what, names in leaking.items() if names]
-        return f"LEAKY: {' and '.join(parts)} are both in training and scored." if parts else ""
+        return f"LEAKY: {' and '.join(parts)} in both training and test." if parts else ""
 
     def _scored(self) -> str:
         return "section" if self.buffer_um is None else "block of a section"

@@ -203,22 +203,21 @@ def _scored(
     )
     shares = coverage_by_group(measured, predicted, groups, level=level)[1]
     lower, upper = conformal(measured, predicted, groups, level=level).around(predicted)
-    is_covered = np.isfinite(shares)
-    counts = is_covered.sum(axis=0)
-    coverage = np.where(is_covered, shares, 0).sum(axis=0) / np.where(counts, counts, np.nan)
-    has_width = np.isfinite(upper - lower)
-    widths = np.where(has_width, upper - lower, 0).sum(axis=0)
-    n_rows = has_width.sum(axis=0)
     return pd.DataFrame(
         {
             "pcc": test.pcc,
             "pcc_null": test.pcc_null,
             "p_value": test.p_values,
             "rmse_ratio": test.rmse_ratio,
-            "coverage": coverage,
-            "width": widths / np.where(n_rows, n_rows, np.nan),
+            "coverage": _finite_mean(shares),
+            "width": _finite_mean(upper - lower),
         }
     )
+
+
+def _finite_mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Mean of the finite values of each column, NaN without any."""
+    return pd.DataFrame(np.where(np.isfinite(values), values, np.nan)).mean().to_numpy()
 
 
 def _report(table: pd.DataFrame, method: str) -> None:

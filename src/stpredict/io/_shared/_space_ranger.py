@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import shapely
 from anndata import AnnData
 from spatialdata import SpatialData
@@ -30,6 +29,8 @@ PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
 
 def read_counts(file: Path) -> AnnData:
     """Read the counts of genes, without controls; symbols are as written and may be repeated."""
+    import scanpy as sc
+
     if file.suffix == ".h5":
         check_10x(file)
     with warnings.catch_warnings(), reading(file):

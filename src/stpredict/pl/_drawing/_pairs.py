@@ -33,6 +33,11 @@ class PairedSection:
     leaky: bool  # that, or the cross-validation leaks a group
 
     @property
+    def note(self) -> str:
+        """What a legend says of a section that was in training."""
+        return " (trained on)" if self.in_training else ""
+
+    @property
     def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Measured and predicted values."""
         return self.measured, self.predicted

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import rankdata
@@ -30,6 +29,8 @@ _N_COMPONENTS = 50
 
 
 def _by_pearson_residuals(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    import scanpy as sc  # takes a second, and predicting does without
+
     counts = spots.counts
     expression = np.asarray(counts.sum(axis=0)).ravel()
     expressed = np.sort(np.argsort(-expression, kind="stable")[: _EXPRESSED * n_top_genes])
@@ -65,6 +66,8 @@ def _by_expression(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
 
 
 def _by_dispersion(spots: SpotTable, n_top_genes: int) -> NDArray[np.intp]:
+    import scanpy as sc
+
     values = spots.layer(_keys.LOG1P)
     scores = []
     for rows in spots.section_rows.values():
@@ -131,6 +134,8 @@ def section_pca(
     values: Any, rows: NDArray[np.intp], *, section: str, seed: int
 ) -> NDArray[np.float32]:
     """Principal components of a section's rows (n,) of a finite layer, (n, d), d at most 50."""
+    import scanpy as sc
+
     expression = canonical(values[rows], np.float32)
     n_components = min(_N_COMPONENTS, min(expression.shape) - 1)  # the most that arpack computes
     n_varying = int(np.count_nonzero(variance(expression)))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -48,6 +47,8 @@ def score_sets(
     values: Any, genes: Iterable[str], sets: Mapping[str, Sequence[str]], *, seed: int
 ) -> NDArray[np.float32]:
     """Score of each set in each row, (n_obs, n_sets), from values (n_obs, n_genes)."""
+    import scanpy as sc
+
     table = AnnData(values, var=pd.DataFrame(index=pd.Index(genes)))
     # scanpy needs a few genes in each bin of expression
     n_bins = min(25, max(2, 1 + table.n_vars // 5))

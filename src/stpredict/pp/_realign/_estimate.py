@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy import ndimage
@@ -100,6 +99,8 @@ def _optical_density(section: Section, um_per_px: float) -> tuple[NDArray[np.flo
 
 def _expression(counts: Any) -> NDArray[np.float64]:
     """Logarithm of the total counts, and leading components of expression, (n, k)."""
+    import scanpy as sc
+
     values = np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1)
     mean = np.asarray(counts.mean(axis=0)).ravel()
     top = np.sort(np.argsort(-mean, kind="stable")[:_N_GENES])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from spatialdata import SpatialData
 from stpredict import _validate
 from stpredict._log import info
 from stpredict.models import Model
+from stpredict.models._stack import with_bases
 from stpredict.targets._high import High
 from stpredict.tl._fitting._inputs import prediction_inputs
 
@@ -98,7 +99,7 @@ def predict_unseen(
     """Fit to sections, which the function may change; predict others, (n_test, n_genes)."""
     n_rows, sections = training.table.n_obs, set(training.section_names)
     model = call_function(name, function, training)
-    for one in _with_bases(model):
+    for one in with_bases(model):
         record = one.training
         leaked = [section for section in record.sections if section in held_out]
         if leaked:
@@ -114,13 +115,6 @@ def predict_unseen(
     predicted = predict_values(test, model, device=device)
     _validate.finite(predicted, what=f"the predictions of {name!r}")
     return model, predicted
-
-
-def _with_bases(model: Model) -> Iterator[Model]:
-    """A model, and all models that it combines."""
-    yield model
-    for base in (model.bases or {}).values():
-        yield from _with_bases(base)
 
 
 def fit_on_all_sections(

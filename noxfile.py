@@ -186,7 +186,8 @@ def container(session: nox.Session) -> None:
         session.error("docker or podman must be installed")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     build = ("build", "--file", "docker/Dockerfile", "--tag", "stpredict")
-    options = ["--build-arg", f"VERSION={project['version']}"]
+    revision = str(session.run("git", "rev-parse", "HEAD", external=True, silent=True)).strip()
+    options = [f"--build-arg=VERSION={project['version']}", f"--build-arg=REVISION={revision}"]
     if engine == "podman":  # the default format has no health check
         options += ["--format", "docker"]
     session.run(engine, *build, *options, *session.posargs, ".", external=True)

@@ -135,6 +135,19 @@ def test_actions_are_pinned_by_the_hash_of_their_commit():
 
 
 @in_checkout
+def test_sessions_and_benchmarks_that_files_name_exist():
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = set(re.findall(r"^@nox\.session.*\ndef (\w+)\(", noxfile, flags=re.MULTILINE))
+    files = [ROOT / ".ci" / "run", ROOT / "README.md", ROOT / "noxfile.py"]
+    files += [*GITHUB.rglob("*.yaml"), *GITHUB.rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert {"audit", "hostile", "lint", "tests", "wheel"} <= sessions
+    assert set(re.findall(r"nox -s (\w+)", text)) - {"NAME"} <= sessions
+    benchmarks = {path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")}
+    assert set(re.findall(r"nox -s benchmarks -- (\w+)", text)) <= benchmarks
+
+
+@in_checkout
 def test_every_workflow_has_read_access_only_by_default():
     for path in sorted((GITHUB / "workflows").glob("*.yaml")):
         workflow = read_yaml(path)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from stpredict.models import Model
 
 SECTIONS = ["C2", "C3", "C4", "C5"]
+#: Sides of the tiles around each spot, in µm.
+FIELDS_UM = [112.0, 224.0, 448.0]
 LOCAL = Path(__file__).parents[1].parent / "shared" / "data" / "her2st"
 
 

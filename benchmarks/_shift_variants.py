@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-import _shifts
 import numpy as np
+from _sections import FIELDS_UM
 from scipy.stats import norm, rankdata
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
@@ -67,13 +67,13 @@ def divided(values: Matrix, scale: Matrix) -> Matrix:
 
 
 def first_field(values: Matrix) -> Matrix:
-    return values[:, : values.shape[1] // len(_shifts.FIELDS_UM)]
+    return values[:, : values.shape[1] // len(FIELDS_UM)]
 
 
 def without_finest(values: Matrix) -> Matrix:
     names = stp.encoders.load("texture").function.feature_names
     coarser = [FINEST not in name for name in names]
-    return by_moments(values)[:, np.tile(coarser, len(_shifts.FIELDS_UM))]
+    return by_moments(values)[:, np.tile(coarser, len(FIELDS_UM))]
 
 
 #: Standardisation of the features (n, d) of a section, and copies of the training sections.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import torch
+from _sections import FIELDS_UM
 from PIL import Image
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     #: Function of tiles (n, 3, h, w) uint8 and their µm per pixel.
     Shift = Callable[[Tensor, float], Tensor]
 
-FIELDS_UM = (112.0, 224.0, 448.0)
 TILE_PX = 224
 
 #: Colours of haematoxylin and eosin of another laboratory: the reference stain in the published

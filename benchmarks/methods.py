@@ -24,13 +24,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from _sections import LOCAL, read_sections
+from _sections import FIELDS_UM, LOCAL, read_sections
 
 import stpredict as stp
 from stpredict import tl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from spatialdata import SpatialData
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from stpredict.results import Scores
 
 FULL = "spot_subspot_neighbors"
-#: Sides of the tiles around each spot, in µm.
-FIELDS_UM = [112.0, 224.0, 448.0]
 JOINED = "texture+efficientnet_lite0"
 #: Encoder and fields of the embeddings that are computed for the methods that use them.
 EMBEDDINGS: dict[str, tuple[str, float | list[float]]] = {
@@ -236,17 +234,22 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown of a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def write(scores: Scores, table: pd.DataFrame, arguments: argparse.Namespace) -> None:
     """Write a page with the table, the differences and the picture."""
     picture = arguments.write.parent / "_static" / "methods.png"
     figure, ax = plt.subplots(figsize=(8, 0.34 * len(table) + 1.6), layout="constrained")
     stp.pl.metrics(scores, ax=ax)
     figure.savefig(picture, dpi=110)
-    rows = [["method", *table.columns], ["---"] * (1 + len(table.columns))]
     # long names break at underscores, so that the table fits the page
     names = table.index.str.replace("_", "_<wbr>")
-    rows += [[name, *row] for name, row in zip(names, table.to_numpy(), strict=True)]
-    shown = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+    rows = [[name, *map(cell, row)] for name, row in zip(names, table.to_numpy(), strict=True)]
+    shown = markdown_table(["method", *table.columns], rows)
     page = arguments.write.read_text(encoding="utf-8") if arguments.write.exists() else ""
     arguments.write.write_text(
         "<!-- written by benchmarks/methods.py -->\n\n"

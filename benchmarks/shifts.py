@@ -32,6 +32,7 @@ import _shifts
 import numpy as np
 import pandas as pd
 import torch
+from _sections import FIELDS_UM
 
 import stpredict as stp
 from stpredict import metrics, tl
@@ -96,10 +97,10 @@ def all_models(n_networks: int) -> dict[str, Callable[[SpatialData], Model]]:
 
 def store(sdata: SpatialData, values: NDArray[np.float32]) -> None:
     """Write embeddings of three fields, and of the first, to the table."""
-    first = values[:, : values.shape[1] // len(_shifts.FIELDS_UM)]
+    first = values[:, : values.shape[1] // len(FIELDS_UM)]
     for slot, array in ((ONE, first), (FIELDS, values)):
         sdata["table"].obsm[slot] = np.ascontiguousarray(array)
-        stp.pp.register_embedding(sdata, slot, encoder="texture", tile_um=_shifts.FIELDS_UM[0])
+        stp.pp.register_embedding(sdata, slot, encoder="texture", tile_um=FIELDS_UM[0])
 
 
 def score(new: SpatialData, model: Model) -> dict[str, float]:

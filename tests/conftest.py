@@ -1,15 +1,19 @@
-"""Condition that every test meets: no display. Fixtures for tests of slides."""
+"""Condition that every test meets: no display. Fixtures for tests of slides and of benchmarks."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import tifffile
 
 import stpredict as stp
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported, which stpredict defers
@@ -56,3 +60,15 @@ def browser():
             pytest.skip(f"{program} does not start: {error}")
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def import_benchmark(monkeypatch):
+    """Function that imports a file of the folder of benchmarks for the time of a test."""
+    if not BENCHMARKS.is_dir():
+        pytest.skip("a source distribution has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]

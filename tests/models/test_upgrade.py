@@ -28,6 +28,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "format_3"
 MODELS = ("deepspot", "ridge_svd_ranks", "stack", "calibrated")
 #: The same model, saved by the last version with format 4.
 FORMAT_4 = GOLDEN.parent / "format_4" / "deepspot"
+#: Largest difference, in standard deviations of the spots: a few pixels of a phantom differ by one
+#: level between processors, because numpy's float32 functions do in their last bit.
+TOLERANCE = 5e-3
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -40,11 +43,13 @@ def test_models_of_format_3_predict_as_before(name):
     stp.pp.prepare(sdata, model)
     stp.tl.predict(sdata, model)
     predicted = sdata.tables["predicted"]
-    np.testing.assert_allclose(predicted.X[:20], expected[name], rtol=0, atol=1e-5)
-    layers = [key.split("/")[1] for key in expected if key.startswith(f"{name}/")]
-    for layer in layers:
-        values = expected[f"{name}/{layer}"]
-        np.testing.assert_allclose(predicted.layers[layer][:20], values, rtol=0, atol=1e-5)
+    pairs = [(predicted.X, expected[name])]
+    for key in expected:
+        if key.startswith(f"{name}/"):
+            pairs.append((predicted.layers[key.split("/")[1]], expected[key]))
+    spread = expected[name].std(axis=0)
+    for actual, desired in pairs:
+        np.testing.assert_allclose(actual[:20] / spread, desired / spread, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,6 +10,8 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 # -- Project -------------------------------------------------------------------------------------
 
 info = metadata("stpredict")
@@ -96,7 +98,7 @@ nb_execution_excludepatterns = ["tutorials/*.ipynb"]
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
-nb_output_stderr = "remove"  # progress bars
+nb_output_stderr = "remove-warn"  # a page that shows a warning of Python fails
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -137,24 +139,60 @@ def interleave_pages(_app: Any, _env: Any, pages: list[str]) -> None:
 
 
 def write_included(_app: Any) -> None:
-    """Write the parts of pages that are made from the package: command line and metrics."""
+    """Write the parts of pages that are made from the package."""
     folder = Path(__file__).parent / "included"
     folder.mkdir(exist_ok=True)
+    parts = {"cli": command_line(), "metrics": table_of_metrics(), "encoders": table_of_encoders()}
+    for name, text in parts.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def command_line() -> str:
+    """Options of all commands."""
     command = [sys.executable, "-m", "typer", "stpredict.cli._app", "utils", "docs"]
     options = ["--name", "stpredict", "--title", "Command line"]
     text = subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout
     text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # cut off after 45 characters
-    (folder / "cli.md").write_text(text.replace("```console\n$ ", "```bash\n"), encoding="utf-8")
+    return text.replace("```console\n$ ", "```bash\n")
 
+
+def table_of_metrics() -> str:
+    """All metrics, by name."""
     from stpredict.metrics import METRICS
 
-    head = ["| name | what it is | chance | needs equal units |", "|---|---|---|---|"]
     rows = [
-        f"| `{name}` | {metric.description} | {'' if metric.chance is None else metric.chance} | "
-        f"{'yes' if metric.needs_units else 'no'} |"
+        [
+            f"`{name}`",
+            metric.description,
+            "" if metric.chance is None else str(metric.chance),
+            "yes" if metric.needs_units else "no",
+        ]
         for name, metric in METRICS.items()
     ]
-    (folder / "metrics.md").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+    return markdown_table(["name", "what it is", "chance", "needs equal units"], rows)
+
+
+def table_of_encoders() -> str:
+    """All encoders that are used by name."""
+    from stpredict.encoders import table
+
+    rows = [
+        [
+            f"[{row.Index}]({row.source})" if row.source.startswith("https") else row.Index,
+            *("" if pd.isna(value) else str(value) for value in (row.dimension, row.input_px)),
+            row.licence,
+            "yes" if row.gated else "no",
+            row.package,
+        ]
+        for row in table().itertuples()
+    ]
+    return markdown_table(["encoder", "dimension", "input_px", "licence", "gated", "package"], rows)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown of a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def setup(app: Any) -> None:

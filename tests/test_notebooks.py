@@ -43,6 +43,11 @@ def embed(sdata, encoder, *, embed=stp.pp.embed, **options):
     embed(sdata, encoder, **options)
 
 
+def short_schedule(*, schedule=stp.tl.Schedule, **options):
+    """Train for one epoch, as notebooks ask for up to 40."""
+    return schedule(**options | {"max_epochs": 1})
+
+
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory):
     """Folder of the embeddings that all notebooks share."""
@@ -58,8 +63,10 @@ def _small(monkeypatch, tmp_path, cache_dir):
     monkeypatch.setattr(stp.pp, "embed", embed)
     network = stp.tl.DeepSpotNetwork(n_hidden=16, n_phi=1, n_rho=2, n_networks=1)
     options = {"network": network, "schedule": stp.tl.Schedule(max_epochs=3)}
-    fit = functools.partial(stp.tl.fit_deepspot, **options)
-    monkeypatch.setattr(stp.tl, "fit_deepspot", fit)
+    monkeypatch.setattr(stp.tl, "fit_deepspot", functools.partial(stp.tl.fit_deepspot, **options))
+    cnn = functools.partial(stp.tl.fit_cnn, schedule=short_schedule())
+    monkeypatch.setattr(stp.tl, "fit_cnn", cnn)
+    monkeypatch.setattr(stp.tl, "Schedule", short_schedule)
     yield
     plt.close("all")
 
@@ -89,6 +96,14 @@ def test_the_notebook_is_stored_with_its_outputs_and_is_small(name):
     tagged = [cell for cell in notebook.cells if "check" in cell.metadata.get("tags", [])]
     assert tagged
     assert all(cell.outputs for cell in tagged)
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the notebooks are in the repository only")
+def test_no_page_hides_warnings():
+    pages = [*FOLDER.parent.rglob("*.md"), *FOLDER.glob("*.ipynb")]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    hiding = ("simplefilter", "filterwarnings", "remove-cell")
+    assert [name for name, text in texts.items() if any(word in text for word in hiding)] == []
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,16 @@ CLIPPED = """() => [...document.querySelectorAll('.bd-article *, .bd-sidebar-pri
     && getComputedStyle(each).overflowX != 'visible')
   .map(each => `${each.tagName} ${each.className}: ${each.textContent.trim().slice(0, 60)}`)"""
 
+#: Blocks of code with lines that are too long for the column, which wraps them.
+WRAPPED = """() => [...document.querySelectorAll('.bd-article .highlight pre')]
+  .filter(each => {
+    const style = getComputedStyle(each), lines = each.textContent.trimEnd().split('\\n').length;
+    const padding = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom);
+    return !each.closest('.cell_output')
+      && each.clientHeight - padding > (lines + 0.5) * parseFloat(style.lineHeight);
+  })
+  .map(each => `wrapped code: ${each.textContent.trim().slice(0, 60)}`)"""
+
 
 @pytest.fixture(scope="module")
 def pages():
@@ -45,7 +55,9 @@ def test_pages_fit_the_screen(browser, pages, width):
         if page_width > width:
             problems.append(f"{path.name}: {page_width} pixels wide")
         clipped = page.evaluate(CLIPPED)
-        if width < 768:  # wide tables scroll on phones
+        if width >= 768:
+            clipped += page.evaluate(WRAPPED)
+        else:  # wide tables scroll on phones
             tables = ("DIV pst-scrollable-table", "DIV output text_html")
             clipped = [each for each in clipped if not each.startswith(tables)]
         problems += [f"{path.name}: {each}" for each in clipped]

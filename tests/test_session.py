@@ -74,7 +74,7 @@ def test_the_session_runs_as_written(capsys, tmp_path):
         assert abs(genes["pcc_shuffled"].mean()) < 0.03
     printed = capsys.readouterr().out
     assert "filter_spots:" in printed
-    assert "LEAKY: patients P1 are both in training and scored. S4, trained on S1" in printed
+    assert "LEAKY: patients P1 in both training and test. S4, trained on S1" in printed
 
 
 def test_the_example_without_data_runs_as_written():

@@ -16,7 +16,10 @@ import stpredict as stp
 
 #: Files of the package that are not Python code.
 DATA = ("py.typed", "datasets/her2st_blobs.tsv")
-DATA += tuple(f"report/{name}" for name in ("report.css", "report.html", "report.js"))
+REPORT = ("report.css", "report.html", "report.js", "slides.html")
+DATA += tuple(f"report/{name}" for name in REPORT)
+MODEL = ("README.md", "config.json", "history.csv", "model.safetensors")
+DATA += tuple(f"datasets/example_model/{name}" for name in MODEL)
 
 
 def main() -> None:
@@ -45,6 +48,7 @@ def main() -> None:
     scores = stp.tl.evaluate(new)
     stp.report.write_html(new, scores, "report.html")
     assert Path("report.html").stat().st_size > 10_000
+    assert stp.datasets.example_model().genes
     print(f"{place}: trained, predicted and reported in {time.monotonic() - started:.0f} s")
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -175,15 +176,22 @@ def lock(session: nox.Session) -> None:
     file.write_text(header + str(text), encoding="utf-8")
 
 
+def is_running(engine: str) -> bool:
+    """Whether a container engine answers; a client may be installed without one."""
+    return shutil.which(engine) is not None and not subprocess.call(
+        (engine, "info"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
 @nox.session(python=False)
 def container(session: nox.Session) -> None:
     """Build the image with docker or podman, and use the package in it; arguments go to the build.
 
     For instance ``-- --build-arg VARIANT=cpu --build-arg TORCH_INDEX=...``.
     """
-    engine = next((name for name in ("docker", "podman") if shutil.which(name)), None)
+    engine = next((name for name in ("docker", "podman") if is_running(name)), None)
     if engine is None:
-        session.error("docker or podman must be installed")
+        session.error("docker, with its engine running, or podman must be installed")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     build = ("build", "--file", "docker/Dockerfile", "--tag", "stpredict")
     revision = str(session.run("git", "rev-parse", "HEAD", external=True, silent=True)).strip()

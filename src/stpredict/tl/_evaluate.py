@@ -47,13 +47,12 @@ def evaluate(
     Correlations are computed per gene over the spots of each section; a gene that is constant in
     either scores 0 and is counted. Nulls, references and noise ceiling are as in
     :func:`stpredict.tl.cross_validate`; if tables have different training means, that of the first
-    is scored. A baseline is a table like any other: fit it, and predict with
-    another ``key_added``. Rows and genes are matched by name. In each section, all tables that
-    predict it are scored on the same spots, without those whose expression
-    :func:`stpredict.tl.adapt` used. Spots with few counts, which :func:`stpredict.pp.filter_spots`
-    removes, are scored, and their number is reported. Predictions of other tools are read by
-    :func:`stpredict.io.read_predictions`; without units, they have only the scores that do not
-    depend on units.
+    is scored. A baseline is a table like any other: fit it, and predict with another ``key_added``.
+    Rows and genes are matched by name. In each section, all tables that predict it are scored on
+    the same spots, without those whose expression :func:`stpredict.tl.adapt` used. Spots with few
+    counts, which :func:`stpredict.pp.filter_spots` removes, are scored, and their number is
+    reported. Predictions of other tools are read by :func:`stpredict.io.read_predictions`; without
+    units, they have only the scores that do not depend on units.
 
     Parameters
     ----------

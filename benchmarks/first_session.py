@@ -73,6 +73,7 @@ def main() -> None:
                 user.run("pip install", [python, "-m", "pip", "install", arguments.package])
             )
         user = User(python, Path(folder) / "work")
+        user.folder.mkdir()
         if {"session", "command"} & set(arguments.only):
             write_slides(user.folder, arguments.directory)
         steps += [user.step(name) for name in STEPS if name in arguments.only]
@@ -93,7 +94,7 @@ def create_environment(folder: Path) -> str:
 
 def write_slides(folder: Path, directory: str | None) -> None:
     """Write the slides that the README names."""
-    (folder / "slides").mkdir(parents=True)
+    (folder / "slides").mkdir()
     slide = make_slide(folder / SLIDE, SIDE_PX, "svs", directory=directory)
     shutil.copy(slide, folder / "slides")
 
@@ -135,7 +136,6 @@ class User:
 
     def run(self, name: str, command: str | list[str], record: Path | None = None) -> Step:
         """Run a command line, or a program with its arguments."""
-        self.folder.mkdir(exist_ok=True)
         programs = os.pathsep.join([str(Path(self.python).parent), os.environ["PATH"]])
         settings = {"PATH": programs, "MPLBACKEND": "agg"}
         started = time.perf_counter()
@@ -159,7 +159,6 @@ class User:
         files = []
         for number, text in enumerate(STEPS[name]):
             files.append(self.folder / f"{name}_{number}.py")
-            self.folder.mkdir(exist_ok=True)
             files[-1].write_text(block(text, "python"), encoding="utf-8")
         return [path.name for path in files]
 

@@ -1,8 +1,9 @@
-"""Prepared sections, a small encoder and methods on it, which several test files share."""
+"""Prepared sections, methods on them and examples of the README, which several tests share."""
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ def prepared_phantom(
     stp.pp.embed(sdata, encoder, tile_um=40, n_subtiles=n_subtiles)
     stp.pp.neighbors(sdata)
     return sdata
+
+
+def run_readme_example(after):
+    """Run the first block of Python after a text of the README, and return its names."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.split(after)[1].split("```python")[1].split("```")[0]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
 
 
 def two_of_three(genes, *, size_px):

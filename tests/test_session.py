@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import stpredict as stp
+from helpers import run_readme_example
 
 NAMES = {"C2": "S1", "C3": "S2", "C4": "S3", "C5": "S4"}
 
@@ -78,10 +77,7 @@ def test_the_session_runs_as_written(capsys, tmp_path):
 
 
 def test_the_example_without_data_runs_as_written():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    code = readme.split("Without data,")[1].split("```python")[1].split("```")[0]
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = run_readme_example("Without data,")
     morphology, null = plt.gcf().axes[2].get_title(), plt.gcf().axes[5].get_title()
     assert morphology.startswith("morphology_001 predicted (PCC 0.")
     assert null.startswith("null_001 predicted")

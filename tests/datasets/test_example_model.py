@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import stpredict as stp
+from helpers import run_readme_example
 
-ROOT = Path(__file__).parents[2]
 FOLDER = Path(stp.__file__).parent / "datasets" / "example_model"
-HER2ST = ROOT.parent / "shared" / "data" / "her2st"
+HER2ST = Path(__file__).parents[3] / "shared" / "data" / "her2st"
 on_her2st = pytest.mark.skipif(not HER2ST.is_dir(), reason="no real data: ../shared/data/her2st")
 
 
@@ -59,13 +59,10 @@ def test_tissue_of_another_kind_is_predicted_with_a_warning_and_without_interval
 @pytest.fixture(scope="module")
 def session():
     """Names that the example of the README leaves: C5 with predictions, and its scores."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = readme.split("Without training,")[1].split("```python")[1].split("```")[0]
-    names = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STPREDICT_HER2ST", str(HER2ST))
         patch.setattr(stp.settings, "verbosity", 0)
-        exec(compile(code, "README.md", "exec"), names)
+        names = run_readme_example("Without training,")
     names["title"] = plt.gcf().axes[2].get_title()
     return names
 
